@@ -1,0 +1,1 @@
+//! Displays: DRM/KMS, fbdev, X11 window, PNG files, behind one trait.

@@ -1,0 +1,95 @@
+//! How the picture must be turned so that the person stands upright.
+
+/// A clockwise turn of the camera's picture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // the names say it
+pub enum Rotation {
+    #[default]
+    None,
+    Clockwise90,
+    Half,
+    Clockwise270,
+}
+
+impl Rotation {
+    /// From degrees clockwise; only 0, 90, 180 and 270 exist.
+    pub fn from_degrees(degrees: u32) -> Option<Rotation> {
+        match degrees {
+            0 => Some(Rotation::None),
+            90 => Some(Rotation::Clockwise90),
+            180 => Some(Rotation::Half),
+            270 => Some(Rotation::Clockwise270),
+            _ => None,
+        }
+    }
+
+    /// Whether width and height change places.
+    pub fn swaps_axes(self) -> bool {
+        matches!(self, Rotation::Clockwise90 | Rotation::Clockwise270)
+    }
+}
+
+/// Rotation first, then an optional left-right flip of the turned picture.
+///
+/// The upright picture that results is *not* mirrored with respect to the world: a flip undoes a
+/// camera that mirrors by itself. Mirroring for the person's eye is the overlay's business.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Orientation {
+    /// Clockwise turn applied to the camera's picture.
+    pub rotation: Rotation,
+    /// Left-right flip applied after the turn.
+    pub flip_horizontal: bool,
+}
+
+impl Orientation {
+    /// Size of the upright picture for a camera picture of `width` x `height` pixels.
+    pub fn upright_size(self, width: u32, height: u32) -> (u32, u32) {
+        if self.rotation.swaps_axes() { (height, width) } else { (width, height) }
+    }
+
+    /// Camera coordinates of the upright pixel `(x, y)`; the camera's picture is `width` x `height`.
+    ///
+    /// `x` and `y` must lie inside the upright picture.
+    pub fn to_camera(self, x: u32, y: u32, width: u32, height: u32) -> (u32, u32) {
+        let (upright_width, _) = self.upright_size(width, height);
+        let x = if self.flip_horizontal { upright_width - 1 - x } else { x };
+        match self.rotation {
+            Rotation::None => (x, y),
+            Rotation::Clockwise90 => (y, height - 1 - x),
+            Rotation::Half => (width - 1 - x, height - 1 - y),
+            Rotation::Clockwise270 => (width - 1 - y, x),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A 3 x 2 picture, written as text, must turn as one turns a sheet of paper.
+    #[test]
+    fn turns_like_a_sheet_of_paper() {
+        let picture = ["abc", "def"];
+        let check = |rotation, flip_horizontal, expect: &[&str]| {
+            let orientation = Orientation { rotation, flip_horizontal };
+            let (width, height) = orientation.upright_size(3, 2);
+            let turned: Vec<String> = (0..height)
+                .map(|y| {
+                    (0..width)
+                        .map(|x| {
+                            let (cx, cy) = orientation.to_camera(x, y, 3, 2);
+                            picture[cy as usize].as_bytes()[cx as usize] as char
+                        })
+                        .collect()
+                })
+                .collect();
+            assert_eq!(turned, expect, "{orientation:?}");
+        };
+        check(Rotation::None, false, &["abc", "def"]);
+        check(Rotation::None, true, &["cba", "fed"]);
+        check(Rotation::Clockwise90, false, &["da", "eb", "fc"]);
+        check(Rotation::Half, false, &["fed", "cba"]);
+        check(Rotation::Clockwise270, false, &["cf", "be", "ad"]);
+        check(Rotation::Clockwise90, true, &["ad", "be", "cf"]);
+    }
+}

@@ -1,0 +1,277 @@
+//! A picture's bytes together with a layout that has been checked against them.
+
+use thiserror::Error;
+
+/// Pixel formats the mirror understands, by their V4L2 names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PixelFormat {
+    /// 4:2:2 packed, 2 bytes a pixel, BT.601 limited range.
+    Yuyv,
+    /// 4:2:0, a full-size Y plane, then interleaved U and V at half size, BT.601 limited range.
+    Nv12,
+    /// 8-bit R, G, B packed, 3 bytes a pixel, sRGB.
+    Rgb3,
+    /// One JPEG file a frame; decoded to [`PixelFormat::Rgb3`] before anything else looks at it.
+    Mjpg,
+}
+
+impl PixelFormat {
+    /// The four characters that V4L2 uses.
+    pub const fn fourcc(self) -> [u8; 4] {
+        match self {
+            PixelFormat::Yuyv => *b"YUYV",
+            PixelFormat::Nv12 => *b"NV12",
+            PixelFormat::Rgb3 => *b"RGB3",
+            PixelFormat::Mjpg => *b"MJPG",
+        }
+    }
+
+    /// The format with these four characters, if the mirror understands it.
+    pub fn from_fourcc(fourcc: [u8; 4]) -> Option<PixelFormat> {
+        [PixelFormat::Yuyv, PixelFormat::Nv12, PixelFormat::Rgb3, PixelFormat::Mjpg]
+            .into_iter()
+            .find(|format| format.fourcc() == fourcc)
+    }
+
+    /// Bytes of the shortest possible first-plane line of `width` pixels; 0 for compressed formats.
+    const fn line_bytes(self, width: u32) -> usize {
+        match self {
+            PixelFormat::Yuyv => width as usize * 2,
+            PixelFormat::Nv12 => width as usize,
+            PixelFormat::Rgb3 => width as usize * 3,
+            PixelFormat::Mjpg => 0,
+        }
+    }
+}
+
+impl std::fmt::Display for PixelFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(std::str::from_utf8(&self.fourcc()).unwrap_or("????"))
+    }
+}
+
+/// Largest width or height accepted, in pixels: beyond any camera a mirror will meet, and small
+/// enough that no size computation can overflow.
+pub const MAX_SIDE: u32 = 8192;
+
+/// What is wrong with a picture's bytes or claimed layout.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[allow(missing_docs)] // the messages say it
+pub enum FrameError {
+    #[error("picture of {width} x {height} pixels; sides must be 1 to {MAX_SIDE}")]
+    Size { width: u32, height: u32 },
+    #[error("{format} needs an even width and height, got {width} x {height}")]
+    Odd { format: PixelFormat, width: u32, height: u32 },
+    #[error("{format} line of {stride} bytes is too short for {width} pixels")]
+    Stride { format: PixelFormat, width: u32, stride: u32 },
+    #[error("{format} frame of {width} x {height} needs {needed} bytes, the camera gave {given}")]
+    Truncated { format: PixelFormat, width: u32, height: u32, needed: usize, given: usize },
+    #[error("JPEG frame cannot be decoded: {0}")]
+    Jpeg(String),
+    #[error("JPEG frame is {given_width} x {given_height}, the camera promised {width} x {height}")]
+    JpegSize { width: u32, height: u32, given_width: u32, given_height: u32 },
+}
+
+/// Size, format and line length of a picture; checked when built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    width: u32,
+    height: u32,
+    stride: u32,
+    format: PixelFormat,
+}
+
+impl Layout {
+    /// A layout of `width` x `height` pixels with lines of `stride` bytes (0: as short as possible).
+    ///
+    /// # Errors
+    /// A side of 0 or above [`MAX_SIDE`]; odd sides where the format shares colour between pixels;
+    /// a line shorter than its pixels.
+    pub fn new(
+        format: PixelFormat,
+        width: u32,
+        height: u32,
+        stride: u32,
+    ) -> Result<Self, FrameError> {
+        if width == 0 || height == 0 || width > MAX_SIDE || height > MAX_SIDE {
+            return Err(FrameError::Size { width, height });
+        }
+        let odd = match format {
+            PixelFormat::Yuyv => width % 2 != 0,
+            PixelFormat::Nv12 => width % 2 != 0 || height % 2 != 0,
+            PixelFormat::Rgb3 | PixelFormat::Mjpg => false,
+        };
+        if odd {
+            return Err(FrameError::Odd { format, width, height });
+        }
+        let shortest = format.line_bytes(width) as u32;
+        let stride = if stride == 0 { shortest } else { stride };
+        if stride < shortest || stride > 4 * MAX_SIDE {
+            return Err(FrameError::Stride { format, width, stride });
+        }
+        Ok(Layout { width, height, stride, format })
+    }
+
+    /// Pixels in a line.
+    pub fn width(&self) -> u32 {
+        self.width
+    }
+
+    /// Lines.
+    pub fn height(&self) -> u32 {
+        self.height
+    }
+
+    /// Bytes from one line of the first plane to the next (NV12's second plane has the same).
+    pub fn stride(&self) -> usize {
+        self.stride as usize
+    }
+
+    /// Pixel format.
+    pub fn format(&self) -> PixelFormat {
+        self.format
+    }
+
+    /// Bytes that a whole picture takes; for JPEG, the least that could be one.
+    pub fn byte_len(&self) -> usize {
+        let (stride, height) = (self.stride as usize, self.height as usize);
+        match self.format {
+            PixelFormat::Yuyv | PixelFormat::Rgb3 => {
+                stride * (height - 1) + self.format.line_bytes(self.width)
+            }
+            PixelFormat::Nv12 => stride * height + stride * (height / 2 - 1) + self.width as usize,
+            PixelFormat::Mjpg => 4,
+        }
+    }
+}
+
+/// Borrowed bytes of one picture, long enough for their layout.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    layout: Layout,
+    bytes: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// Checks that `bytes` holds the whole picture.
+    ///
+    /// # Errors
+    /// [`FrameError::Truncated`] when it does not.
+    pub fn new(layout: Layout, bytes: &'a [u8]) -> Result<Self, FrameError> {
+        if bytes.len() < layout.byte_len() {
+            return Err(FrameError::Truncated {
+                format: layout.format,
+                width: layout.width,
+                height: layout.height,
+                needed: layout.byte_len(),
+                given: bytes.len(),
+            });
+        }
+        Ok(Frame { layout, bytes })
+    }
+
+    /// Size and format.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The bytes as the camera gave them.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+}
+
+/// A reusable owned picture: the unit that travels from the capture thread to the vision thread.
+///
+/// Its memory is kept between frames, so that a steady stream allocates nothing.
+#[derive(Debug)]
+pub struct FrameBuffer {
+    layout: Layout,
+    bytes: Vec<u8>,
+    /// Counts frames of one source, from 0; gaps are frames that were dropped.
+    pub sequence: u64,
+    /// When the picture was taken, on the monotonic clock.
+    pub captured_at: std::time::Instant,
+}
+
+impl FrameBuffer {
+    /// An empty buffer that will grow to the first picture's size.
+    pub fn new() -> Self {
+        FrameBuffer {
+            layout: Layout { width: 1, height: 1, stride: 3, format: PixelFormat::Rgb3 },
+            bytes: vec![0; 3],
+            sequence: 0,
+            captured_at: std::time::Instant::now(),
+        }
+    }
+
+    /// Copies a checked picture in.
+    pub fn copy_from(&mut self, frame: Frame<'_>) {
+        self.layout = frame.layout;
+        self.bytes.clear();
+        self.bytes.extend_from_slice(
+            &frame.bytes[..match frame.layout.format {
+                PixelFormat::Mjpg => frame.bytes.len(),
+                _ => frame.layout.byte_len(),
+            }],
+        );
+    }
+
+    /// Lets `fill` write a picture of `layout` straight into the buffer.
+    ///
+    /// `fill` receives exactly [`Layout::byte_len`] bytes, holding whatever was there before.
+    /// On error the buffer keeps the layout, with undefined pixels, and must not be handed on.
+    pub fn fill_with<E>(
+        &mut self,
+        layout: Layout,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.layout = layout;
+        self.bytes.resize(layout.byte_len(), 0);
+        fill(&mut self.bytes)
+    }
+
+    /// The picture.
+    pub fn frame(&self) -> Frame<'_> {
+        Frame { layout: self.layout, bytes: &self.bytes }
+    }
+}
+
+impl Default for FrameBuffer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_what_no_camera_may_claim() {
+        let layout = |format, width, height, stride| Layout::new(format, width, height, stride);
+        assert_eq!(
+            layout(PixelFormat::Yuyv, 0, 480, 0),
+            Err(FrameError::Size { width: 0, height: 480 })
+        );
+        assert!(matches!(layout(PixelFormat::Rgb3, 8193, 1, 0), Err(FrameError::Size { .. })));
+        assert!(matches!(layout(PixelFormat::Yuyv, 641, 480, 0), Err(FrameError::Odd { .. })));
+        assert!(matches!(layout(PixelFormat::Nv12, 640, 481, 0), Err(FrameError::Odd { .. })));
+        assert!(matches!(layout(PixelFormat::Rgb3, 640, 480, 640), Err(FrameError::Stride { .. })));
+    }
+
+    #[test]
+    fn a_short_frame_names_both_lengths() {
+        let layout = Layout::new(PixelFormat::Nv12, 4, 4, 0).expect("valid");
+        assert_eq!(layout.byte_len(), 24);
+        let error = Frame::new(layout, &[0; 23]).expect_err("one byte short");
+        assert_eq!(error.to_string(), "NV12 frame of 4 x 4 needs 24 bytes, the camera gave 23");
+        assert!(Frame::new(layout, &[0; 24]).is_ok());
+    }
+
+    #[test]
+    fn padding_after_the_last_line_is_not_required() {
+        let layout = Layout::new(PixelFormat::Yuyv, 2, 2, 16).expect("valid");
+        assert_eq!(layout.byte_len(), 20);
+    }
+}

@@ -1,0 +1,1 @@
+//! Training of the head, clipping, noise, accounting, the privacy ledger; plain slices.

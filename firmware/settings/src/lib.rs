@@ -1,0 +1,1 @@
+//! Configuration and board profiles, parsed once into validated types.

@@ -1,1 +1,16 @@
-//! Configuration and board profiles, parsed once into validated types.
+//! Configuration: built-in defaults, a board profile, files and the environment, merged key by key
+//! and then parsed once into a validated [`Settings`].
+//!
+//! Nothing here reads a file or the environment: the caller hands texts in ([`Layers`]), so that a
+//! test decides what there is to read. `src/defaults.toml` lists and explains every key.
+
+mod board;
+mod layers;
+mod types;
+
+pub use board::{Board, boards};
+pub use layers::{Effective, Layers, SettingsError};
+pub use types::{
+    Alignment, CameraGeometry, CameraSettings, DisplayGeometry, DisplaySettings, OverlaySettings,
+    PageSettings, Settings, ThermalSettings, VisionSettings,
+};

@@ -1,0 +1,321 @@
+//! The validated settings: every value here is in its range.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use toml::Table;
+
+/// A value that cannot be used.
+pub(crate) struct BadValue {
+    pub key: String,
+    pub reason: String,
+}
+
+fn bad(key: &str, reason: impl Into<String>) -> BadValue {
+    BadValue { key: key.into(), reason: reason.into() }
+}
+
+/// Everything a mirror can be told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Folder for the mirror's own state; `None`: the usual place for this user.
+    pub data_dir: Option<PathBuf>,
+    /// Camera and other sources.
+    pub camera: CameraSettings,
+    /// Network and parsing.
+    pub vision: VisionSettings,
+    /// What is drawn.
+    pub overlay: OverlaySettings,
+    /// Where it is drawn.
+    pub display: DisplaySettings,
+    /// The local page.
+    pub page: PageSettings,
+    /// Temperature.
+    pub thermal: ThermalSettings,
+}
+
+/// Camera and other sources.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CameraSettings {
+    /// `auto`, `camera`, `demo`, or a path.
+    pub source: String,
+    /// V4L2 device.
+    pub device: PathBuf,
+    /// Whether the camera is on at start.
+    pub enabled: bool,
+    /// Pixel formats by their four characters, most wanted first.
+    pub formats: Vec<String>,
+    /// Wanted width in pixels, 32 to 8192.
+    pub width: u32,
+    /// Wanted height in pixels, 32 to 8192.
+    pub height: u32,
+    /// Wanted pictures a second, 1 to 120.
+    pub rate: u32,
+    /// Clockwise turn in degrees: 0, 90, 180 or 270.
+    pub rotation: u32,
+    /// Left-right flip after the turn.
+    pub flip: bool,
+    /// Longest wait for a picture in milliseconds, 100 to 60000.
+    pub timeout_ms: u64,
+    /// Where the camera looks from.
+    pub geometry: CameraGeometry,
+}
+
+/// Where the camera looks from.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CameraGeometry {
+    /// Height of the lens above the floor in metres, 0 to 4.
+    pub height_m: f64,
+    /// Sideways offset from the screen's middle in metres, positive to the viewer's right, -2 to 2.
+    pub offset_m: f64,
+    /// Downward tilt in degrees, -60 to 60.
+    pub pitch_deg: f64,
+    /// Horizontal field of view of the upright picture in degrees, 10 to 170.
+    pub field_of_view_deg: f64,
+}
+
+/// Network and parsing.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VisionSettings {
+    /// `builtin` or a folder.
+    pub model: String,
+    /// Threads for the network, 0 (choose) to 64.
+    pub threads: usize,
+    /// Flush denormal floats to zero.
+    pub flush_denormals: bool,
+    /// Least score of a person, 0 to 1.
+    pub person_score: f32,
+    /// Share of the best score at which a more important part wins, 0 to 1.
+    pub priority_margin: f32,
+    /// Temporal smoothing.
+    pub smoothing: bool,
+}
+
+/// How the overlay lies on the screen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Alignment {
+    /// On the person's reflection.
+    Reflection,
+    /// As the camera sees it.
+    Picture,
+}
+
+/// What is drawn.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OverlaySettings {
+    /// How the overlay lies on the screen.
+    pub alignment: Alignment,
+    /// Left and right as a mirror shows them.
+    pub mirrored: bool,
+    /// Brightness of the parts, 0 to 1.
+    pub opacity: f32,
+    /// Frames a second in a corner.
+    pub show_fps: bool,
+}
+
+/// Where it is drawn.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DisplaySettings {
+    /// `auto`, `drm`, `fbdev`, `window`, `headless` or `headless:FOLDER`.
+    pub kind: String,
+    /// DRM device.
+    pub drm_device: PathBuf,
+    /// Frame buffer device.
+    pub fbdev_device: PathBuf,
+    /// Clockwise turn on the panel in degrees: 0, 90, 180 or 270.
+    pub rotation: u32,
+    /// Width of a window or of headless pictures in pixels, 32 to 8192.
+    pub width: u32,
+    /// Height of a window or of headless pictures in pixels, 32 to 8192.
+    pub height: u32,
+    /// Headless: write every n-th picture, 1 and up.
+    pub headless_every: u32,
+    /// Where the lit area is.
+    pub geometry: DisplayGeometry,
+}
+
+/// Where the lit area of the screen is.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DisplayGeometry {
+    /// Width in metres, 0.02 to 5.
+    pub width_m: f64,
+    /// Height in metres, 0.02 to 5.
+    pub height_m: f64,
+    /// Height of the lower edge above the floor in metres, 0 to 4.
+    pub bottom_m: f64,
+}
+
+/// The local page.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PageSettings {
+    /// Whether the page is served.
+    pub enabled: bool,
+    /// Address; a loopback one.
+    pub listen: SocketAddr,
+    /// Preview pictures a second, 1 to 30.
+    pub preview_rate: u32,
+    /// JPEG quality of the preview, 10 to 95.
+    pub preview_quality: u8,
+}
+
+/// Temperature.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ThermalSettings {
+    /// Sensor file; `None`: no sensor.
+    pub sensor: Option<PathBuf>,
+    /// Limit in degrees Celsius, 40 to 120.
+    pub limit_celsius: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSettings {
+    data_dir: PathBuf,
+    camera: CameraSettings,
+    vision: VisionSettings,
+    overlay: OverlaySettings,
+    display: DisplaySettings,
+    page: RawPage,
+    thermal: RawThermal,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPage {
+    enabled: bool,
+    listen: String,
+    preview_rate: u32,
+    preview_quality: u8,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawThermal {
+    sensor: PathBuf,
+    limit_celsius: f64,
+}
+
+impl Settings {
+    pub(crate) fn from_table(table: &Table) -> Result<Settings, BadValue> {
+        check_numbers(table)?;
+        let raw: RawSettings = table.clone().try_into().map_err(|error: toml::de::Error| {
+            // Shapes and ranges were checked above; what is left are words out of a fixed list.
+            let key = if error.message().contains("variant") { "overlay.alignment" } else { "" };
+            bad(key, error.message())
+        })?;
+        check_words(&raw)?;
+        Ok(Settings {
+            data_dir: non_empty(raw.data_dir),
+            page: page(raw.page)?,
+            thermal: ThermalSettings {
+                sensor: non_empty(raw.thermal.sensor),
+                limit_celsius: raw.thermal.limit_celsius,
+            },
+            camera: raw.camera,
+            vision: raw.vision,
+            overlay: raw.overlay,
+            display: raw.display,
+        })
+    }
+}
+
+fn non_empty(path: PathBuf) -> Option<PathBuf> {
+    (!path.as_os_str().is_empty()).then_some(path)
+}
+
+/// Smallest and largest value of every number.
+const RANGES: &[(&str, f64, f64)] = &[
+    ("camera.width", 32.0, 8192.0),
+    ("camera.height", 32.0, 8192.0),
+    ("camera.rate", 1.0, 120.0),
+    ("camera.timeout_ms", 100.0, 60_000.0),
+    ("camera.geometry.height_m", 0.0, 4.0),
+    ("camera.geometry.offset_m", -2.0, 2.0),
+    ("camera.geometry.pitch_deg", -60.0, 60.0),
+    ("camera.geometry.field_of_view_deg", 10.0, 170.0),
+    ("vision.threads", 0.0, 64.0),
+    ("vision.person_score", 0.0, 1.0),
+    ("vision.priority_margin", 0.0, 1.0),
+    ("overlay.opacity", 0.0, 1.0),
+    ("display.width", 32.0, 8192.0),
+    ("display.height", 32.0, 8192.0),
+    ("display.headless_every", 1.0, 1_000_000.0),
+    ("display.geometry.width_m", 0.02, 5.0),
+    ("display.geometry.height_m", 0.02, 5.0),
+    ("display.geometry.bottom_m", 0.0, 4.0),
+    ("page.preview_rate", 1.0, 30.0),
+    ("page.preview_quality", 10.0, 95.0),
+    ("thermal.limit_celsius", 40.0, 120.0),
+];
+
+fn check_numbers(table: &Table) -> Result<(), BadValue> {
+    for &(key, least, most) in RANGES {
+        let value = crate::layers::leaf(table, key);
+        let number = value.and_then(|v| v.as_float().or(v.as_integer().map(|n| n as f64)));
+        match number {
+            Some(number) if (least..=most).contains(&number) => {}
+            _ => return Err(bad(key, format!("it must be {least} to {most}"))),
+        }
+    }
+    for key in ["camera.rotation", "display.rotation"] {
+        let value = crate::layers::leaf(table, key).and_then(toml::Value::as_integer);
+        if !matches!(value, Some(0 | 90 | 180 | 270)) {
+            return Err(bad(key, "it must be 0, 90, 180 or 270"));
+        }
+    }
+    Ok(())
+}
+
+const FORMATS: [&str; 4] = ["YUYV", "MJPG", "NV12", "RGB3"];
+const DISPLAYS: [&str; 5] = ["auto", "drm", "fbdev", "window", "headless"];
+
+fn check_words(raw: &RawSettings) -> Result<(), BadValue> {
+    if raw.camera.source.is_empty() {
+        return Err(bad("camera.source", "it must be auto, camera, demo or a path"));
+    }
+    let formats = &raw.camera.formats;
+    if formats.is_empty() || !formats.iter().all(|name| FORMATS.contains(&name.as_str())) {
+        return Err(bad("camera.formats", format!("choose from {}", FORMATS.join(", "))));
+    }
+    let kind = raw.display.kind.as_str();
+    if !DISPLAYS.contains(&kind) && !kind.starts_with("headless:") {
+        return Err(bad(
+            "display.kind",
+            format!("choose {} or headless:FOLDER", DISPLAYS.join(", ")),
+        ));
+    }
+    if raw.vision.model.is_empty() {
+        return Err(bad("vision.model", "it must be builtin or a folder"));
+    }
+    Ok(())
+}
+
+fn page(raw: RawPage) -> Result<PageSettings, BadValue> {
+    let key = "page.listen";
+    let listen: SocketAddr = raw
+        .listen
+        .parse()
+        .map_err(|_| bad(key, "it must be an address and a port, such as 127.0.0.1:8080"))?;
+    if !listen.ip().is_loopback() {
+        return Err(bad(
+            key,
+            "only a loopback address (127.0.0.1 or [::1]) is allowed: the page shows the camera's \
+             picture, and there is no pairing yet that would keep strangers out",
+        ));
+    }
+    Ok(PageSettings {
+        enabled: raw.enabled,
+        listen,
+        preview_rate: raw.preview_rate,
+        preview_quality: raw.preview_quality,
+    })
+}

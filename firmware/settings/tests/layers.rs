@@ -1,0 +1,164 @@
+//! Layers, messages and every profile in the repository.
+
+use settings::{Alignment, Board, Effective, Layers, SettingsError, boards};
+
+fn finish(text: &str) -> Result<Effective, SettingsError> {
+    Layers::defaults()?.file("mirror.toml", text)?.finish()
+}
+
+fn message(text: &str) -> String {
+    finish(text).expect_err("must be refused").to_string()
+}
+
+#[test]
+fn defaults_are_valid_and_private() {
+    let settings = finish("").expect("valid").settings;
+    assert!(settings.page.listen.ip().is_loopback());
+    assert_eq!(settings.overlay.alignment, Alignment::Picture);
+    assert_eq!(settings.data_dir, None);
+}
+
+#[test]
+fn every_board_profile_in_the_folder_is_built_in_and_valid() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../board");
+    let built_in: Vec<String> =
+        boards().expect("valid").into_iter().map(|board| board.name).collect();
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).expect("board folder") {
+        let path = entry.expect("entry").path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).expect("readable");
+        let board = Board::parse(&path.display().to_string(), &text).expect("valid profile");
+        assert!(built_in.contains(&board.name), "{} is not built in", board.name);
+        Layers::defaults().and_then(|l| l.board(&board)).and_then(Layers::finish).expect("usable");
+        seen += 1;
+    }
+    assert_eq!(seen, built_in.len());
+}
+
+#[test]
+fn the_device_tree_tells_the_board() {
+    let name = |model| Board::detect(model).expect("found").name;
+    assert_eq!(name(Some("Raspberry Pi 5 Model B Rev 1.0")), "rpi5");
+    assert_eq!(name(Some("Raspberry Pi 4 Model B Rev 1.4")), "rpi4");
+    assert_eq!(name(Some("Radxa ROCK 5B")), "rk3588");
+    assert_eq!(name(Some("linux,dummy-virt")), "virt");
+    assert_eq!(name(None), "pc");
+    let error = Board::named("rpi9").expect_err("unknown").to_string();
+    assert_eq!(
+        error,
+        "there is no board profile `rpi9`; choose one of pc, rpi5, rpi4, rk3588, virt"
+    );
+}
+
+#[test]
+fn stronger_layers_win_key_by_key_and_are_named() {
+    let effective = Layers::defaults()
+        .and_then(|l| l.board(&Board::named("rk3588")?))
+        .and_then(|l| l.file("/etc/mirror/mirror.toml", "[camera]\nheight = 1080"))
+        .and_then(|l| {
+            l.environment(|name| match name {
+                "MIRROR_CAMERA_RATE" => Some("25".into()),
+                "MIRROR_CAMERA_FORMATS" => Some("MJPG, YUYV".into()),
+                _ => None,
+            })
+        })
+        .and_then(|l| l.set("--source", "camera.source", "demo"))
+        .and_then(Layers::finish)
+        .expect("valid");
+    let camera = &effective.settings.camera;
+    assert_eq!((camera.width, camera.height, camera.rate), (1280, 1080, 25));
+    assert_eq!(camera.formats, ["MJPG", "YUYV"]);
+    assert_eq!(camera.source, "demo");
+    let origin = |key: &str| {
+        let entries = effective.entries();
+        entries.into_iter().find(|(k, ..)| k == key).expect("key").2
+    };
+    assert_eq!(origin("camera.width"), "board profile rk3588");
+    assert_eq!(origin("camera.height"), "/etc/mirror/mirror.toml");
+    assert_eq!(origin("camera.rate"), "environment variable MIRROR_CAMERA_RATE");
+    assert_eq!(origin("camera.source"), "--source");
+    assert_eq!(origin("camera.timeout_ms"), "built-in defaults");
+}
+
+#[test]
+fn what_is_shown_can_be_loaded_again() {
+    let first = finish("[camera]\nwidth = 320\n[overlay]\nalignment = \"reflection\"").expect("ok");
+    let second = finish(&first.to_toml()).expect("shown settings load");
+    assert_eq!(first.settings, second.settings);
+}
+
+#[test]
+fn every_key_has_its_own_environment_variable() {
+    let effective = finish("").expect("valid");
+    let mut names: Vec<String> = effective
+        .entries()
+        .into_iter()
+        .map(|(key, ..)| key.replace('.', "_").to_uppercase())
+        .collect();
+    let before = names.len();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), before);
+}
+
+#[test]
+fn messages_name_the_file_the_key_and_the_next_step() {
+    let check = |text: &str, expect: &str| assert_eq!(message(text), expect);
+    check(
+        "[camera]\nwidht = 640",
+        "mirror.toml: there is no setting `camera.widht` (did you mean `width`?); \
+         `mirror config show` lists them all",
+    );
+    check(
+        "[camera]\nwidth = \"640\"",
+        "mirror.toml: `camera.width` must be a whole number, not a text in quotes",
+    );
+    check(
+        "[camera]\nwidth = 8",
+        "mirror.toml: `camera.width` = 8 cannot be used: it must be 32 to 8192",
+    );
+    check(
+        "[camera]\nrotation = 45",
+        "mirror.toml: `camera.rotation` = 45 cannot be used: it must be 0, 90, 180 or 270",
+    );
+    check(
+        "[camera]\nformats = [\"H264\"]",
+        "mirror.toml: `camera.formats` = [\"H264\"] cannot be used: choose from YUYV, MJPG, NV12, RGB3",
+    );
+    check(
+        "[page]\nlisten = \"localhost\"",
+        "mirror.toml: `page.listen` = \"localhost\" cannot be used: it must be an address and a \
+         port, such as 127.0.0.1:8080",
+    );
+    assert!(
+        message("[overlay]\nalignment = \"sideways\"")
+            .contains("`overlay.alignment` = \"sideways\"")
+    );
+    assert!(message("[display]\nkind = \"hologram\"").contains("headless:FOLDER"));
+    assert!(message("camera = 3").contains("`camera` must be a table"));
+    assert!(message("[camera").starts_with("mirror.toml: not valid TOML"));
+    assert!(message("[vision]\nperson_score = nan").contains("it must be 0 to 1"));
+}
+
+#[test]
+fn the_page_is_not_opened_to_the_network() {
+    for address in ["0.0.0.0:8080", "192.168.1.20:8080", "[::]:80"] {
+        let text = format!("[page]\nlisten = \"{address}\"");
+        assert!(message(&text).contains("only a loopback address"), "{address}");
+    }
+    finish("[page]\nlisten = \"[::1]:8080\"").expect("loopback is allowed");
+}
+
+#[test]
+fn a_bad_environment_variable_is_named() {
+    let error = Layers::defaults()
+        .and_then(|l| l.environment(|n| (n == "MIRROR_CAMERA_RATE").then(|| "fast".into())))
+        .expect_err("not a number");
+    assert_eq!(
+        error.to_string(),
+        "environment variable MIRROR_CAMERA_RATE: `camera.rate` must be a whole number, not this text"
+    );
+}

@@ -1,0 +1,589 @@
+//! From the network's grid to the screen: a picture shown as it is, or laid on the reflection.
+//!
+//! Frames of reference:
+//! - **grid**: `u` to the right, `v` down, in grid pixels; pixel `i` covers `i..i + 1`.
+//! - **screen**: `x` to the right, `y` down, in screen pixels, seen by the viewer.
+//! - **room**, metres: `X` to the right of a viewer who faces the mirror, `Y` up from the floor, `Z`
+//!   from the mirror's surface towards the viewer. The middle of the screen is at `X = 0`.
+//!
+//! Every mapping keeps rows: a screen row shows one grid row, stretched and shifted. That is exact
+//! for an upright body in a plane parallel to the mirror and a camera that is tilted but not rolled.
+
+use proto::taxonomy::Part;
+
+use crate::scene::{MaskView, PersonView};
+
+/// Height from the chin to the top of the hair in metres, used when no feet are seen; adults
+/// measure 0.20 to 0.26.
+pub const HEAD_HEIGHT_M: f64 = 0.23;
+/// Assumed when neither feet nor head tell the distance: where people stand before a mirror.
+pub const USUAL_DISTANCE_M: f64 = 2.0;
+/// Distances are kept in this range; nobody stands closer or is recognised further away.
+pub const DISTANCE_RANGE_M: (f64, f64) = (0.4, 8.0);
+/// Eyes lie this far below the top of the head, as a share of [`HEAD_HEIGHT_M`].
+const EYE_SHARE: f64 = 0.5;
+/// Eye height when no part of the head is seen.
+const USUAL_EYE_HEIGHT_M: f64 = 1.6;
+/// A part must have this many grid pixels to be trusted as a landmark.
+const LANDMARK_PIXELS: u32 = 6;
+
+/// How the overlay lies on the screen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Alignment {
+    /// The camera's view, as large as fits on the screen.
+    Picture {
+        /// Left and right as a mirror shows them.
+        mirrored: bool,
+    },
+    /// On the viewer's reflection.
+    Reflection(MirrorGeometry),
+}
+
+/// Where camera and screen are; the mirror's surface is the plane of both.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MirrorGeometry {
+    /// Height of the lens above the floor in metres.
+    pub camera_height_m: f64,
+    /// Sideways offset of the lens from the screen's middle in metres, positive to the viewer's
+    /// right.
+    pub camera_offset_m: f64,
+    /// Downward tilt of the optical axis in degrees.
+    pub pitch_deg: f64,
+    /// Horizontal field of view of the upright picture in degrees.
+    pub field_of_view_deg: f64,
+    /// Width of the lit area in metres.
+    pub screen_width_m: f64,
+    /// Height of the lit area in metres.
+    pub screen_height_m: f64,
+    /// Height of the lit area's lower edge above the floor in metres.
+    pub screen_bottom_m: f64,
+}
+
+/// One screen row in the grid: the screen position `x` shows `(u0 + du * x, v)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GridRow {
+    /// Grid row, continuous.
+    pub v: f64,
+    /// Grid column at the screen's left edge.
+    pub u0: f64,
+    /// Grid columns per screen pixel; negative when mirrored.
+    pub du: f64,
+}
+
+/// A mapping between grid and screen for one person.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Projection {
+    /// See [`PictureFit`].
+    Picture(PictureFit),
+    /// See [`Reflection`].
+    Reflection(Reflection),
+}
+
+impl Projection {
+    /// The grid row under the screen row `y` (continuous: the middle of row 0 is 0.5), or `None`
+    /// where no grid row can be.
+    pub fn row(&self, y: f64) -> Option<GridRow> {
+        match self {
+            Projection::Picture(fit) => Some(fit.row(y)),
+            Projection::Reflection(reflection) => reflection.row(y),
+        }
+    }
+
+    /// The screen position of a grid position.
+    pub fn to_screen(&self, u: f64, v: f64) -> (f64, f64) {
+        match self {
+            Projection::Picture(fit) => fit.to_screen(u, v),
+            Projection::Reflection(reflection) => reflection.to_screen(u, v),
+        }
+    }
+}
+
+/// The picture as large as fits on the screen, centred.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PictureFit {
+    scale: f64,
+    left: f64,
+    top: f64,
+    content: (f64, f64, f64, f64),
+    mirrored: bool,
+}
+
+impl PictureFit {
+    /// Fits the grid's content rectangle (left, top, width, height; sides above 0) onto a screen:
+    /// `x = left + (u - content.x) * scale`, or from the right when mirrored.
+    pub fn new(content: (u32, u32, u32, u32), screen: (u32, u32), mirrored: bool) -> PictureFit {
+        let [x, y, width, height] = [content.0, content.1, content.2, content.3].map(f64::from);
+        let (screen_width, screen_height) = (f64::from(screen.0), f64::from(screen.1));
+        let scale = (screen_width / width).min(screen_height / height);
+        PictureFit {
+            scale,
+            left: (screen_width - width * scale) / 2.0,
+            top: (screen_height - height * scale) / 2.0,
+            content: (x, y, width, height),
+            mirrored,
+        }
+    }
+
+    /// See [`Projection::row`].
+    pub fn row(&self, y: f64) -> GridRow {
+        let (x, top, width, _) = self.content;
+        let du = 1.0 / self.scale;
+        let v = top + (y - self.top) * du;
+        if self.mirrored {
+            GridRow { v, u0: x + width + self.left * du, du: -du }
+        } else {
+            GridRow { v, u0: x - self.left * du, du }
+        }
+    }
+
+    /// See [`Projection::to_screen`].
+    pub fn to_screen(&self, u: f64, v: f64) -> (f64, f64) {
+        let (x, top, width, _) = self.content;
+        let across = if self.mirrored { x + width - u } else { u - x };
+        (self.left + across * self.scale, self.top + (v - top) * self.scale)
+    }
+}
+
+/// A tilted pinhole camera in the mirror's plane, in grid pixels.
+///
+/// It looks along `+Z`, tilted down by the pitch `p`. For a point at distance `Z`, with
+/// `q = (h - Y) / Z`, the slope below the horizontal:
+/// `t = (v - cv) / f = (q - tan p) / (1 + q tan p)` and `depth = Z (q sin p + cos p)`;
+/// the picture's right is the viewer's left, so `u = cu - f (X - o) / depth`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pinhole {
+    height: f64,
+    offset: f64,
+    sin: f64,
+    cos: f64,
+    focal: f64,
+    centre: (f64, f64),
+}
+
+impl Pinhole {
+    /// The camera whose upright picture fills the grid's content rectangle:
+    /// `f = (width / 2) / tan(field of view / 2)`, square pixels, optical axis in the middle.
+    pub fn new(geometry: &MirrorGeometry, content: (u32, u32, u32, u32)) -> Pinhole {
+        let [x, y, width, height] = [content.0, content.1, content.2, content.3].map(f64::from);
+        let half_angle = (geometry.field_of_view_deg.clamp(1.0, 179.0) / 2.0).to_radians();
+        let (sin, cos) = geometry.pitch_deg.clamp(-89.0, 89.0).to_radians().sin_cos();
+        Pinhole {
+            height: geometry.camera_height_m,
+            offset: geometry.camera_offset_m,
+            sin,
+            cos,
+            focal: width / 2.0 / half_angle.tan(),
+            centre: (x + width / 2.0, y + height / 2.0),
+        }
+    }
+
+    /// Slope `q` below the horizontal of the grid row `v`; infinite or turned over for rows that
+    /// look straight down or further.
+    pub fn slope(&self, v: f64) -> f64 {
+        let t = (v - self.centre.1) / self.focal;
+        (t * self.cos + self.sin) / (self.cos - t * self.sin)
+    }
+
+    /// The grid row of a slope, or `None` behind the camera.
+    pub fn row_of_slope(&self, slope: f64) -> Option<f64> {
+        let ahead = self.cos + slope * self.sin;
+        (ahead > 1e-6).then(|| self.centre.1 + self.focal * (slope * self.cos - self.sin) / ahead)
+    }
+
+    /// Depth along the optical axis of what is seen at `slope` and at `distance` from the mirror.
+    fn depth(&self, slope: f64, distance: f64) -> f64 {
+        distance * (slope * self.sin + self.cos)
+    }
+
+    /// Room position `(X, Y)` of a grid position that shows something at `distance`.
+    pub fn to_room(&self, u: f64, v: f64, distance: f64) -> (f64, f64) {
+        let y = self.height - distance * self.slope(v);
+        (self.across(u, y, distance), y)
+    }
+
+    /// Room position `X` of a grid column that shows something at height `y` and at `distance`.
+    fn across(&self, u: f64, y: f64, distance: f64) -> f64 {
+        let depth = self.depth((self.height - y) / distance, distance);
+        self.offset - (u - self.centre.0) / self.focal * depth
+    }
+
+    /// Distance of something on the floor seen at row `v`: `D = h / q`. `None` at or above the
+    /// horizon.
+    pub fn floor_distance(&self, v: f64) -> Option<f64> {
+        let slope = self.slope(v);
+        (slope > 1e-3 && slope.is_finite()).then(|| self.height / slope)
+    }
+
+    /// Distance of something upright of known height that spans rows `top..bottom`:
+    /// `D = height / (q(bottom) - q(top))`. `None` for an empty span.
+    pub fn distance_of_height(&self, top: f64, bottom: f64, height: f64) -> Option<f64> {
+        let span = self.slope(bottom) - self.slope(top);
+        (span > 1e-3 && span.is_finite()).then(|| height / span)
+    }
+}
+
+/// Rows and columns of a person's landmarks, in grid pixels.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Landmarks {
+    /// Lower edge of the lowest foot, when feet are seen whole.
+    pub floor: Option<f64>,
+    /// Upper edge of the hair (or face) and lower edge of the face, when seen whole.
+    pub head: Option<(f64, f64)>,
+    /// Middle column of the head.
+    pub head_column: Option<f64>,
+    /// Upper edge and middle column of everything.
+    pub top: (f64, f64),
+}
+
+impl Landmarks {
+    /// Reads them from the labels within the person's bounds.
+    pub fn find(mask: &MaskView<'_>, person: &PersonView) -> Landmarks {
+        let (mut feet, mut head, mut face) = (Extent::EMPTY, Extent::EMPTY, Extent::EMPTY);
+        let (left, top, width, height) = person.bounds;
+        let (right, bottom) = ((left + width).min(mask.width), (top + height).min(mask.height));
+        for v in top..bottom {
+            let start = (v * mask.width) as usize;
+            for u in left..right {
+                let index = start + u as usize;
+                if mask.person[index] != person.slot {
+                    continue;
+                }
+                match Part::from_index(mask.parts[index]) {
+                    Some(Part::FootLeft | Part::FootRight) => feet.add(u, v),
+                    Some(Part::Hair) => head.add(u, v),
+                    Some(Part::Face) => {
+                        head.add(u, v);
+                        face.add(u, v);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let (_, content_top, _, content_height) = mask.content;
+        let content_bottom = content_top + content_height;
+        // Whatever touches the picture's edge goes on outside.
+        let feet_whole = feet.is_trusted() && feet.bottom < content_bottom;
+        let head_whole =
+            face.is_trusted() && head.top > content_top && face.bottom < content_bottom;
+        let column = |extent: &Extent| f64::from(extent.left + extent.right) / 2.0;
+        Landmarks {
+            floor: feet_whole.then(|| f64::from(feet.bottom)),
+            head: head_whole.then(|| (f64::from(head.top), f64::from(face.bottom))),
+            head_column: head.is_trusted().then(|| column(&head)),
+            top: (f64::from(top), f64::from(left) + f64::from(width) / 2.0),
+        }
+    }
+
+    /// Distance from the mirror in metres: from the feet's contact with the ground, else from the
+    /// head's size, else `None`. Kept within [`DISTANCE_RANGE_M`].
+    pub fn distance(&self, camera: &Pinhole) -> Option<f64> {
+        let by_floor = self.floor.and_then(|row| camera.floor_distance(row));
+        let by_head = || {
+            let (top, bottom) = self.head?;
+            camera.distance_of_height(top, bottom, HEAD_HEIGHT_M)
+        };
+        let distance = by_floor.or_else(by_head)?;
+        Some(distance.clamp(DISTANCE_RANGE_M.0, DISTANCE_RANGE_M.1))
+    }
+
+    /// Position `(X, Y)` of the eyes of a person at `distance`.
+    pub fn eye(&self, camera: &Pinhole, distance: f64) -> (f64, f64) {
+        let column = self.head_column.unwrap_or(self.top.1);
+        if let Some((top, bottom)) = self.head {
+            let height_at = |row| camera.to_room(column, row, distance).1;
+            let y = height_at(top) + (height_at(bottom) - height_at(top)) * EYE_SHARE;
+            return (camera.across(column, y, distance), y);
+        }
+        let (x, y) = camera.to_room(column, self.top.0, distance);
+        if self.head_column.is_some() {
+            return (x, y - HEAD_HEIGHT_M * EYE_SHARE);
+        }
+        (x, USUAL_EYE_HEIGHT_M)
+    }
+}
+
+/// Bounding box of some labels; right and bottom exclusive.
+struct Extent {
+    left: u32,
+    top: u32,
+    right: u32,
+    bottom: u32,
+    pixels: u32,
+}
+
+impl Extent {
+    const EMPTY: Extent = Extent { left: u32::MAX, top: u32::MAX, right: 0, bottom: 0, pixels: 0 };
+
+    fn add(&mut self, u: u32, v: u32) {
+        self.left = self.left.min(u);
+        self.right = self.right.max(u + 1);
+        self.top = self.top.min(v);
+        self.bottom = self.bottom.max(v + 1);
+        self.pixels += 1;
+    }
+
+    fn is_trusted(&self) -> bool {
+        self.pixels >= LANDMARK_PIXELS
+    }
+}
+
+/// The overlay on one person's reflection.
+///
+/// A viewer whose eyes are at `E` sees the reflection of a body point `P` where the line from `E`
+/// to the mirror image of `P` crosses the mirror. For a body in one plane parallel to the mirror
+/// that is the midpoint, `(P + E) / 2`: the reflection has half size at any distance.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reflection {
+    camera: Pinhole,
+    distance: f64,
+    eye: (f64, f64),
+    /// Screen pixels per metre, across and down.
+    density: (f64, f64),
+    /// Room position of the screen's left and upper edges.
+    corner: (f64, f64),
+}
+
+impl Reflection {
+    /// For a person at `distance` metres with the eyes at `eye`, on a screen of this many pixels.
+    pub fn new(
+        geometry: &MirrorGeometry,
+        camera: Pinhole,
+        distance: f64,
+        eye: (f64, f64),
+        screen: (u32, u32),
+    ) -> Reflection {
+        let (width, height) = (geometry.screen_width_m, geometry.screen_height_m);
+        Reflection {
+            camera,
+            distance,
+            eye,
+            density: (f64::from(screen.0) / width, f64::from(screen.1) / height),
+            corner: (-width / 2.0, geometry.screen_bottom_m + height),
+        }
+    }
+
+    /// See [`Projection::row`].
+    pub fn row(&self, y: f64) -> Option<GridRow> {
+        let Pinhole { height, offset, focal, centre, .. } = self.camera;
+        let mirror_y = self.corner.1 - y / self.density.1;
+        let body_y = 2.0 * mirror_y - self.eye.1;
+        let slope = (height - body_y) / self.distance;
+        let v = self.camera.row_of_slope(slope)?;
+        let depth = self.camera.depth(slope, self.distance);
+        let body_x0 = 2.0 * self.corner.0 - self.eye.0;
+        let per_metre = -focal / depth;
+        let u0 = centre.0 + (body_x0 - offset) * per_metre;
+        Some(GridRow { v, u0, du: 2.0 / self.density.0 * per_metre })
+    }
+
+    /// See [`Projection::to_screen`].
+    pub fn to_screen(&self, u: f64, v: f64) -> (f64, f64) {
+        let (body_x, body_y) = self.camera.to_room(u, v, self.distance);
+        let (x, y) = ((body_x + self.eye.0) / 2.0, (body_y + self.eye.1) / 2.0);
+        ((x - self.corner.0) * self.density.0, (self.corner.1 - y) * self.density.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GEOMETRY: MirrorGeometry = MirrorGeometry {
+        camera_height_m: 1.85,
+        camera_offset_m: 0.05,
+        pitch_deg: 15.0,
+        field_of_view_deg: 45.0,
+        screen_width_m: 0.30,
+        screen_height_m: 0.53,
+        screen_bottom_m: 1.25,
+    };
+    const CONTENT: (u32, u32, u32, u32) = (0, 0, 192, 256);
+    const SCREEN: (u32, u32) = (1080, 1920);
+
+    type Room = (f64, f64, f64);
+
+    /// Projects by rotating into the camera's axes: an independent way to the same picture.
+    fn photograph(geometry: &MirrorGeometry, (x, y, z): Room) -> (f64, f64) {
+        let p = geometry.pitch_deg.to_radians();
+        let (dx, dy) = (x - geometry.camera_offset_m, y - geometry.camera_height_m);
+        let forward = -dy * p.sin() + z * p.cos();
+        let down = -dy * p.cos() - z * p.sin();
+        let focal = 96.0 / (geometry.field_of_view_deg / 2.0).to_radians().tan();
+        (96.0 - focal * dx / forward, 128.0 + focal * down / forward)
+    }
+
+    /// Where the line from the eye to the point's mirror image crosses the mirror, in pixels.
+    fn reflection_pixel(geometry: &MirrorGeometry, eye: Room, point: Room) -> (f64, f64) {
+        let share = eye.2 / (eye.2 + point.2);
+        let (x, y) = (eye.0 + (point.0 - eye.0) * share, eye.1 + (point.1 - eye.1) * share);
+        let (width, height) = (geometry.screen_width_m, geometry.screen_height_m);
+        let top = geometry.screen_bottom_m + height;
+        ((x + width / 2.0) / width * f64::from(SCREEN.0), (top - y) / height * f64::from(SCREEN.1))
+    }
+
+    fn landmarks_of(geometry: &MirrorGeometry, x: f64, tall: f64, distance: f64) -> Landmarks {
+        let at = |y: f64| photograph(geometry, (x, y, distance));
+        Landmarks {
+            floor: Some(at(0.0).1),
+            head: Some((at(tall).1, at(tall - HEAD_HEIGHT_M).1)),
+            head_column: Some(at(tall - HEAD_HEIGHT_M * EYE_SHARE).0),
+            top: (at(tall).1, at(tall).0),
+        }
+    }
+
+    fn geometries() -> Vec<MirrorGeometry> {
+        let mut all = Vec::new();
+        for pitch_deg in [-5.0, 0.0, 15.0, 30.0] {
+            for camera_height_m in [1.2, 1.85, 2.2] {
+                all.push(MirrorGeometry { pitch_deg, camera_height_m, ..GEOMETRY });
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn overlay_of_an_upright_body_lies_exactly_on_its_reflection() {
+        for geometry in geometries() {
+            for (x, tall, distance) in [(0.0, 1.75, 2.0), (0.4, 1.6, 1.2), (-0.6, 1.95, 3.5)] {
+                let camera = Pinhole::new(&geometry, CONTENT);
+                let landmarks = landmarks_of(&geometry, x, tall, distance);
+                let found = landmarks.distance(&camera).expect("feet are seen");
+                assert!((found - distance).abs() < 1e-9, "{found} instead of {distance}");
+                let eye = landmarks.eye(&camera, found);
+                let true_eye = (x, tall - HEAD_HEIGHT_M * EYE_SHARE, distance);
+                assert!((eye.0 - true_eye.0).hypot(eye.1 - true_eye.1) < 1e-9, "{eye:?}");
+                let reflection = Reflection::new(&geometry, camera, found, eye, SCREEN);
+                for point in [(x + 0.3, 0.9), (x - 0.2, 1.4), (x, 0.0), (x + 0.1, tall)] {
+                    let point = (point.0, point.1, distance);
+                    let (u, v) = photograph(&geometry, point);
+                    let (sx, sy) = reflection.to_screen(u, v);
+                    let (ex, ey) = reflection_pixel(&geometry, true_eye, point);
+                    assert!((sx - ex).hypot(sy - ey) < 1e-6, "{sx} {sy} instead of {ex} {ey}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn depth_of_the_body_moves_the_overlay_by_little() {
+        let camera = Pinhole::new(&GEOMETRY, CONTENT);
+        let (tall, distance) = (1.75, 2.0);
+        let landmarks = landmarks_of(&GEOMETRY, 0.0, tall, distance);
+        let eye = landmarks.eye(&camera, distance);
+        let reflection = Reflection::new(&GEOMETRY, camera, distance, eye, SCREEN);
+        let true_eye = (0.0, tall - HEAD_HEIGHT_M * EYE_SHARE, distance);
+        let mut worst = 0.0_f64;
+        // Hands held 15 cm before or behind the body, in the middle of the screen.
+        for z in [distance - 0.15, distance + 0.15] {
+            for (x, y) in [(0.25, 1.5), (-0.25, 1.3), (0.1, 1.1)] {
+                let (u, v) = photograph(&GEOMETRY, (x, y, z));
+                let (sx, sy) = reflection.to_screen(u, v);
+                let (ex, ey) = reflection_pixel(&GEOMETRY, true_eye, (x, y, z));
+                worst = worst.max((sx - ex).hypot(sy - ey) / f64::from(SCREEN.0) * 0.30);
+            }
+        }
+        assert!(worst < 0.03, "{:.1} cm", worst * 100.0);
+    }
+
+    #[test]
+    fn head_tells_the_distance_when_feet_are_cut_off() {
+        for geometry in geometries() {
+            let camera = Pinhole::new(&geometry, CONTENT);
+            for distance in [0.8, 1.5, 3.0] {
+                let whole = landmarks_of(&geometry, 0.1, 1.7, distance);
+                let cut = Landmarks { floor: None, ..whole };
+                let found = cut.distance(&camera).expect("the head is seen");
+                assert!((found - distance).abs() < 1e-9);
+            }
+        }
+        let nothing = Landmarks::default();
+        assert_eq!(nothing.distance(&Pinhole::new(&GEOMETRY, CONTENT)), None);
+    }
+
+    #[test]
+    fn rows_and_points_agree_for_every_projection() {
+        let camera = Pinhole::new(&GEOMETRY, CONTENT);
+        let projections = [
+            Projection::Picture(PictureFit::new((8, 4, 150, 200), SCREEN, false)),
+            Projection::Picture(PictureFit::new((8, 4, 150, 200), SCREEN, true)),
+            Projection::Picture(PictureFit::new((0, 0, 192, 144), (640, 480), true)),
+            Projection::Reflection(Reflection::new(&GEOMETRY, camera, 1.7, (0.1, 1.6), SCREEN)),
+        ];
+        for projection in projections {
+            for (x, y) in [(0.5, 0.5), (300.0, 700.0), (1079.5, 1919.5)] {
+                let row = projection.row(y).expect("in front of the camera");
+                let (back_x, back_y) = projection.to_screen(row.u0 + row.du * x, row.v);
+                assert!((back_x - x).abs() < 1e-6 && (back_y - y).abs() < 1e-6, "{projection:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn picture_is_centred_whole_and_mirrored() {
+        let fit = PictureFit::new((10, 20, 100, 50), (400, 400), false);
+        assert_eq!(fit.to_screen(10.0, 20.0), (0.0, 100.0));
+        assert_eq!(fit.to_screen(110.0, 70.0), (400.0, 300.0));
+        let mirrored = PictureFit::new((10, 20, 100, 50), (400, 400), true);
+        assert_eq!(mirrored.to_screen(10.0, 20.0), (400.0, 100.0));
+    }
+
+    #[test]
+    fn the_viewer_s_right_stays_on_the_right() {
+        let camera = Pinhole::new(&GEOMETRY, CONTENT);
+        let reflection = Reflection::new(&GEOMETRY, camera, 2.0, (0.0, 1.6), SCREEN);
+        let (u, v) = photograph(&GEOMETRY, (0.2, 1.4, 2.0));
+        assert!(u < 96.0, "the camera sees the viewer's right on its left");
+        assert!(reflection.to_screen(u, v).0 > 540.0);
+    }
+
+    #[test]
+    fn horizon_and_looking_back_give_no_distance() {
+        let level = MirrorGeometry { pitch_deg: 0.0, ..GEOMETRY };
+        let camera = Pinhole::new(&level, CONTENT);
+        assert_eq!(camera.floor_distance(128.0), None);
+        assert_eq!(camera.floor_distance(20.0), None);
+        assert_eq!(camera.distance_of_height(50.0, 50.0, 0.23), None);
+        let down = MirrorGeometry { pitch_deg: 80.0, ..GEOMETRY };
+        assert_eq!(Pinhole::new(&down, CONTENT).row_of_slope(-20.0), None);
+    }
+
+    #[test]
+    fn landmarks_come_from_whole_parts_only() {
+        let (width, height) = (20_u32, 30_u32);
+        let mut parts = vec![0_u8; 600];
+        let mut person = vec![0_u8; 600];
+        let mut put = |part: Part, left: u32, top: u32, right: u32, bottom: u32| {
+            for v in top..bottom {
+                for u in left..right {
+                    parts[(v * width + u) as usize] = part.index();
+                    person[(v * width + u) as usize] = 3;
+                }
+            }
+        };
+        put(Part::Hair, 8, 2, 12, 4);
+        put(Part::Face, 8, 4, 12, 8);
+        put(Part::Torso, 6, 8, 14, 20);
+        put(Part::FootLeft, 6, 26, 9, 28);
+        put(Part::FootRight, 11, 24, 14, 26);
+        let view = PersonView { slot: 3, track: 0, bounds: (6, 2, 8, 26) };
+        let mask = MaskView {
+            width,
+            height,
+            parts: &parts,
+            person: &person,
+            content: (0, 0, width, height),
+            people: &[view],
+        };
+        let whole = Landmarks::find(&mask, &view);
+        assert_eq!(whole.floor, Some(28.0));
+        assert_eq!(whole.head, Some((2.0, 8.0)));
+        assert_eq!(whole.head_column, Some(10.0));
+        // The same person in a picture that ends at the feet and begins at the hair.
+        let cut = MaskView { content: (0, 2, width, 26), ..mask };
+        let landmarks = Landmarks::find(&cut, &view);
+        assert_eq!((landmarks.floor, landmarks.head), (None, None));
+        assert_eq!(landmarks.head_column, Some(10.0));
+        let nobody = PersonView { slot: 4, ..view };
+        assert_eq!(Landmarks::find(&mask, &nobody).floor, None);
+    }
+}

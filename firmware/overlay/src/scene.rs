@@ -1,0 +1,234 @@
+//! What there is to show: plain borrowed data that the mirror program fills in without allocating.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+/// Everything a person may see at one moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scene<'a> {
+    /// The parsed people; drawn while the status is [`Status::Running`].
+    pub mask: Option<MaskView<'a>>,
+    /// How the mirror is.
+    pub status: Status<'a>,
+    /// Whether the camera sees: the badge is drawn then, last and in every state.
+    pub camera_active: bool,
+    /// Pictures a second, drawn when given.
+    pub fps: Option<f32>,
+    /// One sentence on the lower edge.
+    pub notice: Option<&'a str>,
+    /// Address of the local page; shown on status screens, never over a running mirror.
+    pub page_address: Option<&'a str>,
+}
+
+impl Scene<'_> {
+    /// A scene with a status and nothing else.
+    pub fn of_status(status: Status<'_>) -> Scene<'_> {
+        Scene {
+            mask: None,
+            status,
+            camera_active: false,
+            fps: None,
+            notice: None,
+            page_address: None,
+        }
+    }
+}
+
+/// A parsing on the network's grid. Left and right are the person's own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MaskView<'a> {
+    /// Columns of the grid.
+    pub width: u32,
+    /// Rows of the grid.
+    pub height: u32,
+    /// Part indices `0..16`, `width * height` of them, rows from the top.
+    pub parts: &'a [u8],
+    /// 0 for nobody, else the slot of the person at this place, `width * height` of them.
+    pub person: &'a [u8],
+    /// Where the upright picture lies in the grid: left, top, width, height in grid pixels.
+    pub content: (u32, u32, u32, u32),
+    /// The people; labels of a slot that is not listed here are not drawn.
+    pub people: &'a [PersonView],
+}
+
+impl MaskView<'_> {
+    /// Whether slices and content rectangle fit the grid, and the grid is not empty.
+    pub fn is_consistent(&self) -> bool {
+        let count = self.width as usize * self.height as usize;
+        let (x, y, width, height) = self.content;
+        let inside = |start: u32, length: u32, side: u32| {
+            length > 0 && start.checked_add(length).is_some_and(|end| end <= side)
+        };
+        count > 0
+            && self.parts.len() == count
+            && self.person.len() == count
+            && inside(x, width, self.width)
+            && inside(y, height, self.height)
+    }
+}
+
+/// One person of a parsing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PersonView {
+    /// The value in [`MaskView::person`], 1 and up.
+    pub slot: u8,
+    /// The number under which the person is followed from picture to picture.
+    pub track: u32,
+    /// Left, top, width, height in grid pixels of everything with this slot.
+    pub bounds: (u32, u32, u32, u32),
+}
+
+/// How the mirror is. All but [`Status::Running`] are screens of their own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Status<'a> {
+    /// All is well: the overlay is drawn.
+    Running,
+    /// Not ready yet.
+    Starting {
+        /// What is going on, such as `opening the camera`.
+        step: &'a str,
+    },
+    /// Somebody switched the camera off; a wish, not an error.
+    CameraOff {
+        /// Completes "Switched off ...", such as `in the settings` or `on the page`.
+        by: &'a str,
+    },
+    /// The camera was there and is not, or never was.
+    CameraLost {
+        /// Such as `/dev/video0`.
+        device: &'a str,
+        /// The last error.
+        reason: &'a str,
+        /// Time until the next attempt.
+        retry_in: Duration,
+    },
+    /// No network could be loaded.
+    NoModel {
+        /// What is wrong with it.
+        reason: &'a str,
+    },
+    /// Too hot; the network rests.
+    Thermal {
+        /// The temperature in degrees Celsius.
+        celsius: f32,
+    },
+    /// Anything else that keeps the mirror from working.
+    Fault {
+        /// What kind of thing failed.
+        fault: Fault,
+        /// The error.
+        reason: &'a str,
+    },
+}
+
+/// What failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The storage is full or cannot be written.
+    Storage,
+    /// The clock is unset or runs backwards.
+    Clock,
+    /// A part of the program fails again and again.
+    Program,
+}
+
+impl Status<'_> {
+    /// A few plain words; empty while running.
+    pub fn headline(&self) -> &'static str {
+        match self {
+            Status::Running => "",
+            Status::Starting { .. } => "Good to see you",
+            Status::CameraOff { .. } => "Camera is off",
+            Status::CameraLost { .. } => "Camera not found",
+            Status::NoModel { .. } => "Cannot see people yet",
+            Status::Thermal { .. } => "Cooling down",
+            Status::Fault { fault: Fault::Storage, .. } => "Storage problem",
+            Status::Fault { fault: Fault::Clock, .. } => "Clock is not set",
+            Status::Fault { fault: Fault::Program, .. } => "Something went wrong",
+        }
+    }
+
+    /// One line on what happens next or what to do; empty while running.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Status::Running => "",
+            Status::Starting { .. } => "The mirror is waking up.",
+            Status::CameraOff { .. } => "Switch it on again on the mirror's page.",
+            Status::CameraLost { .. } => "Please check that its cable is plugged in.",
+            Status::NoModel { .. } => "Install the mirror's software again.",
+            Status::Thermal { .. } => "Give the mirror some air. It goes on by itself.",
+            Status::Fault { fault: Fault::Storage, .. } => "Free some space or change the card.",
+            Status::Fault { fault: Fault::Clock, .. } => "Connect the mirror to the network.",
+            Status::Fault { fault: Fault::Program, .. } => "Switch the mirror off and on again.",
+        }
+    }
+
+    /// Appends what whoever repairs the mirror wants to know; nothing while running.
+    pub fn write_detail(&self, out: &mut String) {
+        // Writing to a String cannot fail.
+        let _ = match self {
+            Status::Running => Ok(()),
+            Status::Starting { step } => write!(out, "{step} ..."),
+            Status::CameraOff { by } => write!(out, "Switched off {by}."),
+            Status::CameraLost { device, reason, .. } => write!(out, "{device}: {reason}"),
+            Status::NoModel { reason } => write!(out, "{reason}"),
+            Status::Thermal { celsius } => write!(out, "{celsius:.0} °C inside"),
+            Status::Fault { reason, .. } => write!(out, "{reason}"),
+        };
+    }
+
+    /// Appends when the mirror tries again, if it does; whole seconds, rounded up.
+    pub fn write_countdown(&self, out: &mut String) {
+        if let Status::CameraLost { retry_in, .. } = self {
+            let seconds = retry_in.as_millis().div_ceil(1000);
+            // Writing to a String cannot fail.
+            let _ = match seconds {
+                0 => write!(out, "Trying again now"),
+                1 => write!(out, "Trying again in 1 second"),
+                seconds => write!(out, "Trying again in {seconds} seconds"),
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn consistent_only_when_everything_fits() {
+        let labels = [0; 12];
+        let mask = MaskView {
+            width: 4,
+            height: 3,
+            parts: &labels,
+            person: &labels,
+            content: (1, 0, 3, 3),
+            people: &[],
+        };
+        assert!(mask.is_consistent());
+        assert!(!MaskView { parts: &labels[1..], ..mask }.is_consistent());
+        assert!(!MaskView { person: &[], ..mask }.is_consistent());
+        assert!(!MaskView { width: 0, ..mask }.is_consistent());
+        assert!(!MaskView { content: (2, 0, 3, 3), ..mask }.is_consistent());
+        assert!(!MaskView { content: (0, 0, 0, 3), ..mask }.is_consistent());
+        assert!(!MaskView { content: (0, u32::MAX, 1, 1), ..mask }.is_consistent());
+    }
+
+    #[test]
+    fn countdown_counts_whole_seconds() {
+        let text = |millis| {
+            let mut text = String::new();
+            let retry_in = Duration::from_millis(millis);
+            Status::CameraLost { device: "", reason: "", retry_in }.write_countdown(&mut text);
+            text
+        };
+        assert_eq!(text(0), "Trying again now");
+        assert_eq!(text(1), "Trying again in 1 second");
+        assert_eq!(text(1001), "Trying again in 2 seconds");
+        let mut silent = String::new();
+        Status::Running.write_countdown(&mut silent);
+        Status::Running.write_detail(&mut silent);
+        assert!(silent.is_empty());
+    }
+}

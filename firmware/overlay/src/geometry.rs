@@ -101,7 +101,8 @@ impl Projection {
 /// The picture as large as fits on the screen, centred.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PictureFit {
-    scale: f64,
+    /// Screen pixels per grid pixel, across and down.
+    scale: (f64, f64),
     left: f64,
     top: f64,
     content: (f64, f64, f64, f64),
@@ -116,7 +117,7 @@ impl PictureFit {
         let (screen_width, screen_height) = (f64::from(screen.0), f64::from(screen.1));
         let scale = (screen_width / width).min(screen_height / height);
         PictureFit {
-            scale,
+            scale: (scale, scale),
             left: (screen_width - width * scale) / 2.0,
             top: (screen_height - height * scale) / 2.0,
             content: (x, y, width, height),
@@ -124,11 +125,24 @@ impl PictureFit {
         }
     }
 
+    /// The content rectangle on the whole of a picture that it was made from, not mirrored. Only
+    /// rounding to grid pixels makes the two scales differ.
+    pub fn stretched(content: (u32, u32, u32, u32), picture: (u32, u32)) -> PictureFit {
+        let [x, y, width, height] = [content.0, content.1, content.2, content.3].map(f64::from);
+        PictureFit {
+            scale: (f64::from(picture.0) / width, f64::from(picture.1) / height),
+            left: 0.0,
+            top: 0.0,
+            content: (x, y, width, height),
+            mirrored: false,
+        }
+    }
+
     /// See [`Projection::row`].
     pub fn row(&self, y: f64) -> GridRow {
         let (x, top, width, _) = self.content;
-        let du = 1.0 / self.scale;
-        let v = top + (y - self.top) * du;
+        let du = 1.0 / self.scale.0;
+        let v = top + (y - self.top) / self.scale.1;
         if self.mirrored {
             GridRow { v, u0: x + width + self.left * du, du: -du }
         } else {
@@ -140,7 +154,7 @@ impl PictureFit {
     pub fn to_screen(&self, u: f64, v: f64) -> (f64, f64) {
         let (x, top, width, _) = self.content;
         let across = if self.mirrored { x + width - u } else { u - x };
-        (self.left + across * self.scale, self.top + (v - top) * self.scale)
+        (self.left + across * self.scale.0, self.top + (v - top) * self.scale.1)
     }
 }
 
@@ -507,6 +521,7 @@ mod tests {
             Projection::Picture(PictureFit::new((8, 4, 150, 200), SCREEN, false)),
             Projection::Picture(PictureFit::new((8, 4, 150, 200), SCREEN, true)),
             Projection::Picture(PictureFit::new((0, 0, 192, 144), (640, 480), true)),
+            Projection::Picture(PictureFit::stretched((3, 0, 190, 144), (640, 480))),
             Projection::Reflection(Reflection::new(&GEOMETRY, camera, 1.7, (0.1, 1.6), SCREEN)),
         ];
         for projection in projections {

@@ -11,8 +11,8 @@ use proto::taxonomy::{PART_COUNT, Part};
 /// Colour of every part by its index in a label map; the background is black, which is mirror.
 pub const PALETTE: [Rgb888; PART_COUNT] = [
     Rgb888::new(0x00, 0x00, 0x00), // background
-    Rgb888::new(0xC0, 0x84, 0xFF), // hair
-    Rgb888::new(0xFF, 0xEE, 0xD6), // face
+    Rgb888::new(0x9F, 0x63, 0xFF), // hair
+    Rgb888::new(0xFF, 0xA6, 0xD8), // face
     Rgb888::new(0x1F, 0xD6, 0x9B), // torso
     Rgb888::new(0xFF, 0x6A, 0x3D), // upper arm, left
     Rgb888::new(0x3C, 0x7D, 0xFF), // upper arm, right

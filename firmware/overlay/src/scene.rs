@@ -140,11 +140,11 @@ impl Status<'_> {
             Status::Starting { .. } => "Good to see you",
             Status::CameraOff { .. } => "Camera is off",
             Status::CameraLost { .. } => "Camera not found",
-            Status::NoModel { .. } => "Cannot see people yet",
+            Status::NoModel { .. } => "Cannot see you yet",
             Status::Thermal { .. } => "Cooling down",
             Status::Fault { fault: Fault::Storage, .. } => "Storage problem",
             Status::Fault { fault: Fault::Clock, .. } => "Clock is not set",
-            Status::Fault { fault: Fault::Program, .. } => "Something went wrong",
+            Status::Fault { fault: Fault::Program, .. } => "Needs a restart",
         }
     }
 
@@ -168,7 +168,7 @@ impl Status<'_> {
         // Writing to a String cannot fail.
         let _ = match self {
             Status::Running => Ok(()),
-            Status::Starting { step } => write!(out, "{step} ..."),
+            Status::Starting { step } => write!(out, "{step}…"),
             Status::CameraOff { by } => write!(out, "Switched off {by}."),
             Status::CameraLost { device, reason, .. } => write!(out, "{device}: {reason}"),
             Status::NoModel { reason } => write!(out, "{reason}"),

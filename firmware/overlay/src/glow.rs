@@ -1,0 +1,380 @@
+//! Draws a [`Figure`] row by row: parts as light that is brightest along the person's edge, a
+//! bright outline in the person's colour, and a faint glow around it.
+
+use embedded_graphics::pixelcolor::Rgb888;
+
+use crate::canvas::Canvas;
+use crate::figure::{BODY, Cell, EDGE_LABELS, Edge, FIELD_SLOPE, Figure, LABELS};
+use crate::geometry::Projection;
+use crate::palette::{PALETTE, TRACK_COLOURS, dimmed, track_colour};
+
+/// Colour by shade (0 far outside, 128 on the outline, 255 deep inside).
+type Ramp = [u32; 256];
+
+/// What the top byte of a drawn pixel is; the preview needs to know where the person is.
+const COVERED: u32 = 0xFF00_0000;
+
+/// How bright things are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Light {
+    /// Brightness of parts along the person's edge, 0 to 1.
+    pub rim: f32,
+    /// Brightness of parts deep inside, 0 to 1.
+    pub core: f32,
+    /// Brightness of the glow around a person, 0 to 1.
+    pub halo: f32,
+    /// Darkness of the seam between parts, 0 to 1.
+    pub seam: f32,
+    /// Sets the top byte of pixels that a person covers to 255 instead of 0.
+    pub mark: bool,
+}
+
+/// Colour ramps of parts and people, computed once.
+#[derive(Debug)]
+pub(crate) struct Ramps {
+    parts: Vec<Ramp>,
+    tracks: Vec<TrackRamps>,
+    seam: f32,
+}
+
+#[derive(Debug)]
+struct TrackRamps {
+    body: Ramp,
+    halo: Ramp,
+    outline: u32,
+}
+
+impl Ramps {
+    pub fn new(light: &Light) -> Ramps {
+        let mark = if light.mark { COVERED } else { 0 };
+        let inside = |colour: Rgb888| -> Ramp {
+            std::array::from_fn(|shade| {
+                let depth = ((shade as f32 - 120.0) / 135.0).clamp(0.0, 1.0);
+                let fall = (1.0 - depth) * (1.0 - depth);
+                mark | dimmed(colour, light.core + (light.rim - light.core) * fall)
+            })
+        };
+        let around = |colour: Rgb888| -> Ramp {
+            std::array::from_fn(|shade| {
+                let shade = shade as f32 / 128.0;
+                // Hollows, as under an arm, are above one half: no brighter there.
+                let near = shade.min(2.0 - shade);
+                dimmed(colour, light.halo * near * near)
+            })
+        };
+        let track = |index| {
+            let colour = track_colour(index);
+            TrackRamps {
+                body: inside(colour),
+                halo: around(colour),
+                outline: mark | dimmed(colour, 1.0),
+            }
+        };
+        Ramps {
+            parts: PALETTE.into_iter().map(inside).collect(),
+            tracks: (0..TRACK_COLOURS as u32).map(track).collect(),
+            seam: light.seam,
+        }
+    }
+
+    fn of_track(&self, track: u32) -> &TrackRamps {
+        &self.tracks[track as usize % self.tracks.len()]
+    }
+
+    /// The ramp of a label other than outside.
+    fn of_label<'a>(&'a self, label: u8, track: &'a TrackRamps) -> &'a Ramp {
+        if label == BODY { &track.body } else { &self.parts[usize::from(label - BODY)] }
+    }
+}
+
+/// Draws people; holds one row of memory.
+#[derive(Debug, Default)]
+pub(crate) struct Brush {
+    /// The shade at the nodes of the current row, and its step to the next node.
+    shade: Vec<[i32; 2]>,
+}
+
+/// What does not change within a figure.
+struct Job<'a> {
+    figure: &'a Figure,
+    ramps: &'a Ramps,
+    track: &'a TrackRamps,
+    outline_width: f32,
+}
+
+/// What does not change within a run of pixels: the place in the patch, 16 fractional bits.
+#[derive(Clone, Copy)]
+struct Walk {
+    place: i32,
+    step: i32,
+}
+
+impl Brush {
+    /// Draws a figure. `content` is the picture's rectangle in the grid, beyond which nothing is
+    /// known; `outline_width` is in pixels, 0 for none.
+    #[allow(clippy::too_many_arguments)] // one call site each in painter and preview
+    pub fn paint(
+        &mut self,
+        figure: &Figure,
+        ramps: &Ramps,
+        track: u32,
+        projection: &Projection,
+        content: (u32, u32, u32, u32),
+        outline_width: f32,
+        canvas: &mut Canvas,
+    ) {
+        let job = Job { figure, ramps, track: ramps.of_track(track), outline_width };
+        let bounds = Bounds::new(figure, content);
+        for y in 0..canvas.height() {
+            let Some(row) = projection.row(f64::from(y) + 0.5) else { continue };
+            if !(bounds.top..bounds.bottom).contains(&row.v) {
+                continue;
+            }
+            let down = row.v - 0.5 - f64::from(figure.top);
+            let Some((start, end)) = bounds.columns(row.u0, row.du, canvas.width()) else {
+                continue;
+            };
+            let first = row.u0 + row.du * (start as f64 + 0.5) - 0.5 - f64::from(figure.left);
+            let walk = Walk { place: (first * 65536.0) as i32, step: (row.du * 65536.0) as i32 };
+            let pixels = &mut canvas.row_mut(y)[start..end];
+            let scale = (1.0 / row.du.abs()) as f32;
+            self.paint_row(&job, down, walk, scale, pixels);
+        }
+    }
+
+    /// Draws the pixels of one screen row that lie `down` nodes below the patch's first.
+    fn paint_row(&mut self, job: &Job<'_>, down: f64, walk: Walk, scale: f32, row: &mut [u32]) {
+        let (figure, width) = (job.figure, job.figure.width);
+        let above = (down as usize).min(figure.height - 2);
+        let part = (down - above as f64).clamp(0.0, 1.0) as f32;
+        self.blend_shade(figure, above, (part * 256.0) as i32);
+        let cells = &figure.cells[above * width..above * width + width - 1];
+        let (mut x, mut place) = (0, walk.place);
+        while x < row.len() {
+            let column = ((place >> 16).max(0) as usize).min(cells.len() - 1);
+            let cell = cells[column];
+            let left = pixels_until_other(cells, column, place, walk.step);
+            let count = left.min(row.len() - x);
+            let run = &mut row[x..x + count];
+            let here = Walk { place, step: walk.step };
+            match cell {
+                Cell::Empty => {}
+                Cell::Halo => shade_lighter(run, here, &self.shade, &job.track.halo),
+                Cell::Deep(label) => run.fill(job.ramps.of_label(label, job.track)[255]),
+                Cell::Flat(label) => {
+                    shade_over(run, here, &self.shade, job.ramps.of_label(label, job.track));
+                }
+                Cell::Edge(index) => {
+                    let border = Border::new(&figure.edges[usize::from(index)], part, scale);
+                    border.paint(job, here, self.shade[column], run);
+                }
+            }
+            x += count;
+            place += walk.step * count as i32;
+        }
+    }
+
+    fn blend_shade(&mut self, figure: &Figure, above: usize, part: i32) {
+        let width = figure.width;
+        let rows = &figure.shade[above * width..(above + 2) * width];
+        let (upper, lower) = rows.split_at(width);
+        self.shade.clear();
+        let blended =
+            |(&a, &b): (&u8, &u8)| [(i32::from(a) * (256 - part) + i32::from(b) * part) >> 8, 0];
+        self.shade.extend(upper.iter().zip(lower).map(blended));
+        for index in 0..width - 1 {
+            self.shade[index][1] = self.shade[index + 1][0] - self.shade[index][0];
+        }
+    }
+}
+
+/// The part of the grid that a figure may draw.
+struct Bounds {
+    left: f64,
+    right: f64,
+    top: f64,
+    bottom: f64,
+}
+
+impl Bounds {
+    /// The figure's nodes or the picture, whichever is smaller.
+    fn new(figure: &Figure, (x, y, width, height): (u32, u32, u32, u32)) -> Bounds {
+        let node = |start: i32, index: usize| f64::from(start) + index as f64 + 0.5;
+        Bounds {
+            left: node(figure.left, 0).max(f64::from(x)),
+            right: node(figure.left, figure.width - 1).min(f64::from(x + width)),
+            top: node(figure.top, 0).max(f64::from(y)),
+            bottom: node(figure.top, figure.height - 1).min(f64::from(y + height)),
+        }
+    }
+
+    /// Screen columns `start..end` whose middles lie inside; `None` when there are none.
+    fn columns(&self, u0: f64, du: f64, screen: u32) -> Option<(usize, usize)> {
+        let (a, b) = ((self.left - u0) / du, (self.right - u0) / du);
+        if !a.is_finite() || !b.is_finite() {
+            return None;
+        }
+        let limit = |value: f64| (value - 0.5).ceil().clamp(0.0, f64::from(screen)) as usize;
+        let (start, end) = (limit(a.min(b)), limit(a.max(b)));
+        (start < end).then_some((start, end))
+    }
+}
+
+/// Pixels until a cell of another kind begins, at least 1.
+fn pixels_until_other(cells: &[Cell], column: usize, place: i32, step: i32) -> usize {
+    let kind = cells[column];
+    if step > 0 {
+        let run = cells[column..].iter().take_while(|&&cell| cell == kind).count();
+        let end = ((column + run) as i32) << 16;
+        ((end - place + step - 1) / step).max(1) as usize
+    } else if step < 0 {
+        let run = cells[..=column].iter().rev().take_while(|&&cell| cell == kind).count();
+        let start = ((column + 1 - run) as i32) << 16;
+        ((place - start) / -step + 1).max(1) as usize
+    } else {
+        usize::MAX
+    }
+}
+
+/// The shade at a place of the row, 0 to 255.
+fn shade_at(shade: &[[i32; 2]], place: i32) -> usize {
+    let node = shade.get((place >> 16) as usize).copied().unwrap_or([0, 0]);
+    ((node[0] + ((node[1] * ((place >> 8) & 0xFF)) >> 8)) & 0xFF) as usize
+}
+
+fn shade_over(row: &mut [u32], walk: Walk, shade: &[[i32; 2]], ramp: &Ramp) {
+    let mut place = walk.place;
+    for pixel in row {
+        *pixel = ramp[shade_at(shade, place)];
+        place += walk.step;
+    }
+}
+
+/// Light adds up: where another person is already drawn the brighter one wins, channel by channel.
+fn shade_lighter(row: &mut [u32], walk: Walk, shade: &[[i32; 2]], ramp: &Ramp) {
+    let mut place = walk.place;
+    for pixel in row {
+        let light = ramp[shade_at(shade, place)];
+        *pixel = if *pixel == 0 { light } else { lighter(*pixel, light) };
+        place += walk.step;
+    }
+}
+
+fn lighter(a: u32, b: u32) -> u32 {
+    let (a, b) = (a.to_le_bytes(), b.to_le_bytes());
+    u32::from_le_bytes(std::array::from_fn(|i| a[i].max(b[i])))
+}
+
+/// `a` and `b` mixed in all four bytes; `share` of `b` 0 to 256.
+pub(crate) fn mix(a: u32, b: u32, share: u32) -> u32 {
+    let (keep, low) = (256 - share, 0x00FF_00FF);
+    let even = ((a & low) * keep + (b & low) * share) >> 8;
+    let odd = (a >> 8 & low) * keep + (b >> 8 & low) * share;
+    even & low | odd & !low
+}
+
+fn share(value: f32) -> u32 {
+    (value.clamp(0.0, 1.0) * 256.0) as u32
+}
+
+/// An edge cell cut by one screen row: fields at its left side, and their steps to the right side.
+struct Border<'a> {
+    edge: &'a Edge,
+    person: (f32, f32),
+    fields: [(f32, f32); EDGE_LABELS],
+    /// Pixels per unit of a field: how far a border is away, from how far a field is from it.
+    distance: f32,
+}
+
+impl Border<'_> {
+    /// `part` is the place of the row between the upper corners (0) and the lower ones (1);
+    /// `scale` is in pixels per node.
+    fn new(edge: &Edge, part: f32, scale: f32) -> Border<'_> {
+        let cut = |corners: [u8; 4]| {
+            let [a, b, c, d] = corners.map(f32::from);
+            let (left, right) = (a + (c - a) * part, b + (d - b) * part);
+            (left, right - left)
+        };
+        let mut fields = [(0.0, 0.0); EDGE_LABELS];
+        for (field, corners) in fields.iter_mut().zip(edge.fields).take(usize::from(edge.count)) {
+            *field = cut(corners);
+        }
+        let distance = scale / (FIELD_SLOPE * 255.0);
+        Border { edge, person: cut(edge.person), fields, distance }
+    }
+
+    fn paint(&self, job: &Job<'_>, walk: Walk, shade: [i32; 2], row: &mut [u32]) {
+        let mut place = walk.place;
+        for pixel in row {
+            let across = (place & 0xFFFF) as f32 / 65536.0;
+            let shade = (shade[0] + ((shade[1] * ((place >> 8) & 0xFF)) >> 8)).clamp(0, 255);
+            let inside = (self.person.0 + self.person.1 * across - 127.5) * self.distance;
+            place += walk.step;
+            if inside < 0.5 {
+                let halo = job.track.halo[shade as usize];
+                *pixel = if *pixel == 0 { halo } else { lighter(*pixel, halo) };
+            }
+            if inside <= -0.5 {
+                continue;
+            }
+            let colour = self.colour(job, across, shade as usize);
+            let line = share(job.outline_width + 0.5 - inside);
+            let colour = mix(colour, job.track.outline, line);
+            *pixel = mix(*pixel, colour, share(inside + 0.5));
+        }
+    }
+
+    /// The colour inside: the strongest label's, mixed with the second's within a pixel of the
+    /// border between them, darker along it.
+    fn colour(&self, job: &Job<'_>, across: f32, shade: usize) -> u32 {
+        let ramp = |index: usize| job.ramps.of_label(self.edge.labels[index], job.track)[shade];
+        let count = usize::from(self.edge.count);
+        if count < 2 {
+            return ramp(0);
+        }
+        let (mut first, mut second) = ((f32::MIN, 0), (f32::MIN, 0));
+        for (index, field) in self.fields[..count].iter().enumerate() {
+            let value = field.0 + field.1 * across;
+            if value > first.0 {
+                (first, second) = ((value, index), first);
+            } else if value > second.0 {
+                second = (value, index);
+            }
+        }
+        let away = (first.0 - second.0) * 0.5 * self.distance;
+        let colour = mix(ramp(first.1), ramp(second.1), share(0.5 - away));
+        let seam = job.ramps.seam * (1.0 - away / SEAM_PIXELS).clamp(0.0, 1.0);
+        mix(colour, colour & COVERED, share(seam))
+    }
+}
+
+/// Half width of the seam between parts in pixels.
+const SEAM_PIXELS: f32 = 3.0;
+
+// A label must find its ramp.
+const _: () = assert!(LABELS == PALETTE.len() + 1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mixing_ends_at_both_colours_and_keeps_channels_apart() {
+        let (a, b) = (0xFF00_80FF, 0x00FF_4001);
+        assert_eq!(mix(a, b, 0), a);
+        assert_eq!(mix(a, b, 256), b);
+        assert_eq!(mix(0, 0xFFFF_FFFF, 128), 0x7F7F_7F7F);
+        assert_eq!(lighter(0x0010_2030, 0x0030_1020), 0x0030_2030);
+    }
+
+    #[test]
+    fn runs_end_where_the_next_kind_begins_in_both_directions() {
+        let cells = [Cell::Empty, Cell::Halo, Cell::Halo, Cell::Flat(3)];
+        let quarter = 1 << 14;
+        assert_eq!(pixels_until_other(&cells, 1, 1 << 16, quarter), 8);
+        assert_eq!(pixels_until_other(&cells, 1, (1 << 16) + 1, quarter), 8);
+        assert_eq!(pixels_until_other(&cells, 2, (3 << 16) - 1, -quarter), 8);
+        assert_eq!(pixels_until_other(&cells, 0, 5, -quarter), 1);
+        assert_eq!(pixels_until_other(&cells, 3, 3 << 16, 0), usize::MAX);
+    }
+}

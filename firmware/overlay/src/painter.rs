@@ -1,0 +1,373 @@
+//! A scene drawn on a canvas.
+
+use std::fmt::Write;
+
+use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
+
+use crate::canvas::Canvas;
+use crate::figure::Figure;
+use crate::font::{CAPITAL_HEIGHT, Font, LINE_HEIGHT, Line};
+use crate::geometry::{
+    Alignment, Landmarks, MirrorGeometry, PictureFit, Pinhole, Projection, Reflection,
+    USUAL_DISTANCE_M,
+};
+use crate::glow::{Brush, Light, Ramps};
+use crate::icon;
+use crate::palette::{CALM, CAMERA_ACTIVE, TEXT, TEXT_FAINT, TEXT_SOFT};
+use crate::poster::{Poster, font_size, unit};
+use crate::scene::{MaskView, PersonView, Scene, Status};
+use crate::shape::{self, circle, round_box, stroke};
+
+/// More people than this are not drawn; the network tells fewer apart.
+const MOST_PEOPLE: usize = 16;
+/// Share of a newly measured distance in the one that is used: a grid row more or less at the feet
+/// is a few centimetres, which must not make the overlay tremble.
+const DISTANCE_BLEND: f64 = 0.25;
+/// Shown instead of a mask whose sides do not fit, which only a programming error can produce.
+const BAD_MASK: &str = "The overlay got labels of a wrong size. Please report this.";
+
+/// Outline, letters and badge as shares of the geometric mean of the screen's sides.
+const OUTLINE: f32 = 0.003;
+const MARGIN: f32 = 0.028;
+const BADGE: f32 = 0.056;
+const FPS_TEXT: f32 = 0.03;
+const NOTICE_TEXT: f32 = 0.036;
+const ADDRESS_TEXT: f32 = 0.031;
+
+/// What settings may change about the look. The camera badge is not among it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Style {
+    /// Brightness of the coloured parts, 0 to 1.
+    pub opacity: f32,
+}
+
+impl Default for Style {
+    fn default() -> Style {
+        Style { opacity: 0.75 }
+    }
+}
+
+/// Draws scenes. Keeps rasterised letters and working memory, so that drawing allocates nothing
+/// once every letter has been seen and the people have their size.
+#[derive(Debug)]
+pub struct Painter {
+    size: (u32, u32),
+    alignment: Alignment,
+    ramps: Ramps,
+    font: Font,
+    poster: Poster,
+    figure: Figure,
+    brush: Brush,
+    distances: Distances,
+    text: String,
+    lines: Vec<Line>,
+}
+
+impl Painter {
+    /// For a canvas of this size in pixels; another size may be drawn on later all the same.
+    pub fn new(width: u32, height: u32, style: Style, alignment: Alignment) -> Painter {
+        let opacity = style.opacity.clamp(0.0, 1.0);
+        let light = Light {
+            rim: (opacity * 1.3).min(1.0),
+            core: opacity * 0.78,
+            halo: 0.24,
+            seam: 0.6,
+            mark: false,
+        };
+        Painter {
+            size: (width, height),
+            alignment,
+            ramps: Ramps::new(&light),
+            font: Font::new(),
+            poster: Poster::default(),
+            figure: Figure::default(),
+            brush: Brush::default(),
+            distances: Distances::default(),
+            text: String::new(),
+            lines: Vec::new(),
+        }
+    }
+
+    /// Draws everything anew: black, then people or status screen, then texts, and last the camera
+    /// badge, which nothing covers.
+    pub fn draw(&mut self, scene: &Scene<'_>, canvas: &mut Canvas) {
+        self.size = (canvas.width(), canvas.height());
+        canvas.clear();
+        if self.size.0 == 0 || self.size.1 == 0 {
+            return;
+        }
+        let mut notice = scene.notice;
+        if scene.status != Status::Running {
+            self.poster.draw(&scene.status, &mut self.font, canvas);
+        } else if let Some(mask) = &scene.mask {
+            if mask.is_consistent() {
+                self.draw_people(mask, canvas);
+            } else {
+                notice = Some(BAD_MASK);
+            }
+        }
+        self.draw_texts(scene, notice, canvas);
+        if scene.camera_active {
+            draw_badge(canvas);
+        }
+    }
+
+    fn draw_people(&mut self, mask: &MaskView<'_>, canvas: &mut Canvas) {
+        match self.alignment {
+            Alignment::Picture { mirrored } => {
+                let fit = PictureFit::new(mask.content, self.size, mirrored);
+                for person in mask.people.iter().take(MOST_PEOPLE) {
+                    self.draw_person(mask, person, &Projection::Picture(fit), canvas);
+                }
+            }
+            Alignment::Reflection(geometry) => self.draw_reflections(mask, &geometry, canvas),
+        }
+    }
+
+    /// Far people first: near ones cover them, as their reflections do.
+    fn draw_reflections(
+        &mut self,
+        mask: &MaskView<'_>,
+        geometry: &MirrorGeometry,
+        canvas: &mut Canvas,
+    ) {
+        let camera = Pinhole::new(geometry, mask.content);
+        let count = mask.people.len().min(MOST_PEOPLE);
+        let mut order = [(0.0, 0, (0.0, 0.0)); MOST_PEOPLE];
+        for (index, person) in mask.people[..count].iter().enumerate() {
+            let landmarks = Landmarks::find(mask, person);
+            let distance = self.distances.update(person.track, landmarks.distance(&camera));
+            order[index] = (distance, index, landmarks.eye(&camera, distance));
+        }
+        self.distances.forget_absent(mask.people);
+        order[..count].sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        for &(distance, index, eye) in &order[..count] {
+            let reflection = Reflection::new(geometry, camera, distance, eye, self.size);
+            let projection = Projection::Reflection(reflection);
+            self.draw_person(mask, &mask.people[index], &projection, canvas);
+        }
+    }
+
+    fn draw_person(
+        &mut self,
+        mask: &MaskView<'_>,
+        person: &PersonView,
+        projection: &Projection,
+        canvas: &mut Canvas,
+    ) {
+        if !self.figure.read(mask, person) {
+            return;
+        }
+        let outline = (unit(self.size.0, self.size.1) * OUTLINE).max(1.2);
+        self.brush.paint(
+            &self.figure,
+            &self.ramps,
+            person.track,
+            projection,
+            mask.content,
+            outline,
+            canvas,
+        );
+    }
+
+    fn draw_texts(&mut self, scene: &Scene<'_>, notice: Option<&str>, canvas: &mut Canvas) {
+        let unit = unit(self.size.0, self.size.1);
+        let margin = unit * MARGIN;
+        if let Some(fps) = scene.fps {
+            self.text.clear();
+            // Writing to a String cannot fail.
+            let _ = write!(self.text, "{fps:.1} fps");
+            let size = font_size(unit, FPS_TEXT);
+            let baseline = margin + unit * BADGE / 2.0 + size as f32 * CAPITAL_HEIGHT / 2.0;
+            self.font.draw(&self.text, (margin, baseline), size, TEXT_SOFT, canvas);
+        }
+        let mut bottom = self.size.1 as f32 - margin;
+        if let (Some(address), true) = (scene.page_address, scene.status != Status::Running) {
+            bottom = self.draw_address(address, bottom, unit, canvas);
+        }
+        if let Some(notice) = notice {
+            self.draw_notice(notice, bottom, unit, canvas);
+        }
+    }
+
+    /// Draws the page's address above `bottom`; returns the upper edge.
+    fn draw_address(&mut self, address: &str, bottom: f32, unit: f32, canvas: &mut Canvas) -> f32 {
+        let size = font_size(unit, ADDRESS_TEXT);
+        let label = "Mirror's page  ";
+        let label_width = self.font.width(label, size);
+        let whole = label_width + self.font.width(address, size);
+        let x = (self.size.0 as f32 - whole) / 2.0;
+        let baseline = bottom - size as f32 * (LINE_HEIGHT - CAPITAL_HEIGHT) / 2.0;
+        self.font.draw(label, (x, baseline), size, TEXT_FAINT, canvas);
+        self.font.draw(address, (x + label_width, baseline), size, CALM, canvas);
+        bottom - size as f32 * LINE_HEIGHT
+    }
+
+    /// Draws a notice on a dark plate above `bottom`.
+    fn draw_notice(&mut self, notice: &str, bottom: f32, unit: f32, canvas: &mut Canvas) {
+        let size = font_size(unit, NOTICE_TEXT);
+        let (em, width) = (size as f32, self.size.0 as f32);
+        let most = width * 0.94 - 2.0 * em;
+        let widest = self.font.balance(notice, size, most, &mut self.lines);
+        self.lines.truncate(3);
+        let (line, pad) = (em * LINE_HEIGHT, em * 0.45);
+        let half = (widest / 2.0 + em, self.lines.len() as f32 * line / 2.0 + pad);
+        let middle = (width / 2.0, bottom - half.1 - pad);
+        let corner = half.1.min(line / 2.0 + pad);
+        let plate = |place| round_box(place, (0.0, 0.0), half, corner);
+        let reach = (half.0 + 2.0, half.1 + 2.0);
+        let border = (unit * 0.0012).max(0.6);
+        shape::fill(canvas, middle, reach, Rgb888::BLACK, plate);
+        shape::fill(canvas, middle, reach, TEXT_FAINT, |place| stroke(plate(place), border));
+        let mut baseline = middle.1 - half.1 + pad + em * (LINE_HEIGHT + CAPITAL_HEIGHT) / 2.0;
+        for &(start, end) in &self.lines {
+            let text = &notice[start..end];
+            let x = middle.0 - self.font.width(text, size) / 2.0;
+            self.font.draw(text, (x, baseline), size, TEXT, canvas);
+            baseline += line;
+        }
+    }
+}
+
+/// The sign that the camera sees: a film camera and a green light on a dark plate in the upper
+/// right corner.
+fn draw_badge(canvas: &mut Canvas) {
+    let (width, height) = (canvas.width() as f32, canvas.height() as f32);
+    let unit = unit(canvas.width(), canvas.height());
+    let side = (unit * BADGE).max(16.0);
+    let margin = (unit * MARGIN).min(width / 20.0);
+    let half = (side, side / 2.0);
+    let middle = (width - margin - half.0, (margin + half.1).min(height / 2.0));
+    let plate = |place| round_box(place, (0.0, 0.0), half, half.1);
+    let reach = (half.0 + 2.0, half.1 + 2.0);
+    let border = (side * 0.025).max(0.6);
+    shape::fill(canvas, middle, reach, Rgb888::BLACK, plate);
+    shape::fill(canvas, middle, reach, CAMERA_ACTIVE, |place| {
+        stroke(plate(place) + border, border)
+    });
+    let symbol = (middle.0 - side * 0.3, middle.1);
+    icon::film_camera(symbol, side * 0.36, TEXT, canvas);
+    let light = (middle.0 + side * 0.48, middle.1);
+    let radius = side * 0.17;
+    shape::fill(canvas, light, (side, side), CAMERA_ACTIVE, |place| {
+        circle(place, (0.0, 0.0), radius)
+    });
+}
+
+/// Distances of the people that are being followed, steadied.
+#[derive(Debug, Default)]
+struct Distances {
+    known: Vec<(u32, f64)>,
+}
+
+impl Distances {
+    /// The steadied distance after a new measurement; without one, the last known one or the usual.
+    fn update(&mut self, track: u32, measured: Option<f64>) -> f64 {
+        let Some(known) = self.known.iter_mut().find(|known| known.0 == track) else {
+            if let Some(first) = measured {
+                self.known.push((track, first));
+            }
+            return measured.unwrap_or(USUAL_DISTANCE_M);
+        };
+        if let Some(measured) = measured {
+            known.1 += (measured - known.1) * DISTANCE_BLEND;
+        }
+        known.1
+    }
+
+    fn forget_absent(&mut self, people: &[PersonView]) {
+        self.known.retain(|known| people.iter().any(|person| person.track == known.0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scene::Fault;
+    use embedded_graphics::pixelcolor::IntoStorage;
+    use std::time::Duration;
+
+    fn badge_pixels(canvas: &Canvas) -> usize {
+        let colour = CAMERA_ACTIVE.into_storage();
+        canvas.pixels().iter().filter(|&&pixel| pixel == colour).count()
+    }
+
+    #[test]
+    fn badge_is_there_in_every_state_whenever_the_camera_sees() {
+        let reason = "x";
+        let statuses = [
+            Status::Running,
+            Status::Starting { step: reason },
+            Status::CameraOff { by: reason },
+            Status::CameraLost { device: reason, reason, retry_in: Duration::ZERO },
+            Status::NoModel { reason },
+            Status::Thermal { celsius: 90.0 },
+            Status::Fault { fault: Fault::Storage, reason },
+        ];
+        for (width, height) in [(320, 240), (48, 48), (1080, 1920)] {
+            let style = Style { opacity: 0.0 };
+            let mut painter =
+                Painter::new(width, height, style, Alignment::Picture { mirrored: true });
+            let mut canvas = Canvas::new(width, height);
+            for status in statuses {
+                let scene = Scene { camera_active: true, ..Scene::of_status(status) };
+                painter.draw(&scene, &mut canvas);
+                assert!(badge_pixels(&canvas) >= 8, "{status:?} on {width} x {height}");
+                painter.draw(&Scene { camera_active: false, ..scene }, &mut canvas);
+                assert_eq!(badge_pixels(&canvas), 0, "{status:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_size_is_drawn_without_a_panic() {
+        let long = "a notice that goes on and on and on ".repeat(20);
+        let status = Status::CameraLost { device: &long, reason: &long, retry_in: Duration::MAX };
+        let mut painter =
+            Painter::new(0, 0, Style::default(), Alignment::Picture { mirrored: true });
+        for (width, height) in [(0, 0), (1, 1), (7, 300), (300, 7), (32, 32), (8192, 32)] {
+            let mut canvas = Canvas::new(width, height);
+            for status in [status, Status::Running] {
+                let scene = Scene {
+                    camera_active: true,
+                    fps: Some(f32::NAN),
+                    notice: Some(&long),
+                    page_address: Some(&long),
+                    ..Scene::of_status(status)
+                };
+                painter.draw(&scene, &mut canvas);
+            }
+        }
+    }
+
+    #[test]
+    fn a_mask_of_a_wrong_size_is_told() {
+        let mask = MaskView {
+            width: 8,
+            height: 8,
+            parts: &[0; 3],
+            person: &[0; 64],
+            content: (0, 0, 8, 8),
+            people: &[],
+        };
+        let mut painter =
+            Painter::new(320, 240, Style::default(), Alignment::Picture { mirrored: true });
+        let (mut bad, mut told) = (Canvas::new(320, 240), Canvas::new(320, 240));
+        let scene = Scene::of_status(Status::Running);
+        painter.draw(&Scene { mask: Some(mask), ..scene }, &mut bad);
+        painter.draw(&Scene { notice: Some(BAD_MASK), ..scene }, &mut told);
+        assert!(bad == told && bad.pixels().iter().any(|&pixel| pixel != 0));
+    }
+
+    #[test]
+    fn distances_are_steadied_kept_and_forgotten() {
+        let mut distances = Distances::default();
+        assert_eq!(distances.update(7, None), USUAL_DISTANCE_M);
+        assert_eq!(distances.update(7, Some(3.0)), 3.0);
+        assert_eq!(distances.update(7, Some(3.4)), 3.0 + 0.4 * DISTANCE_BLEND);
+        let kept = distances.update(7, None);
+        assert_eq!(kept, 3.0 + 0.4 * DISTANCE_BLEND);
+        distances.forget_absent(&[]);
+        assert_eq!(distances.update(7, None), USUAL_DISTANCE_M);
+    }
+}

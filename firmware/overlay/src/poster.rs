@@ -1,0 +1,202 @@
+//! A status as a screen: icon, headline, advice, details, in the middle.
+
+use embedded_graphics::pixelcolor::Rgb888;
+
+use crate::canvas::Canvas;
+use crate::font::{CAPITAL_HEIGHT, Font, LINE_HEIGHT, Line};
+use crate::icon;
+use crate::palette::{CALM, TEXT, TEXT_FAINT, TEXT_SOFT};
+use crate::scene::Status;
+
+/// Sizes are shares of the geometric mean of the screen's sides: the same screen has the same
+/// letters upright and on its side. On a 24-inch panel of 1080 x 1920 pixels advice is 11 mm tall,
+/// which is 13 minutes of arc from three metres; 5 can just be read with good eyes.
+pub(crate) fn unit(width: u32, height: u32) -> f32 {
+    (width as f32 * height as f32).sqrt()
+}
+
+/// A share of the unit as a font size in whole pixels; below 10 nothing can be read.
+pub(crate) fn font_size(unit: f32, share: f32) -> u32 {
+    (unit * share).round().max(10.0) as u32
+}
+
+const ICON_RADIUS: f32 = 0.105;
+const HEADLINE: f32 = 0.078;
+const ADVICE: f32 = 0.043;
+const COUNTDOWN: f32 = 0.036;
+const DETAIL: f32 = 0.029;
+/// Free space left and right, as a share of the width.
+const SIDE: f32 = 0.06;
+/// Share of the height that the whole may take; the rest is for badge, notice and address.
+const TALLEST: f32 = 0.74;
+/// Share of the height at which the icon begins, where the rest fits below it.
+const TOP: f32 = 0.25;
+/// Share of the height above which everything stays.
+const BOTTOM: f32 = 0.86;
+/// A driver's message can be as long as it likes; this much of it is shown.
+const DETAIL_LINES: usize = 3;
+
+/// Texts of one size and colour, below each other.
+#[derive(Debug, Default)]
+struct Block {
+    text: String,
+    lines: Vec<Line>,
+    size: u32,
+    colour: Rgb888Value,
+    /// Free space above, in font sizes.
+    gap: f32,
+}
+
+/// A colour with a default.
+#[derive(Clone, Copy, Debug)]
+struct Rgb888Value(Rgb888);
+
+impl Default for Rgb888Value {
+    fn default() -> Rgb888Value {
+        Rgb888Value(TEXT)
+    }
+}
+
+/// Draws status screens; keeps its memory.
+#[derive(Debug, Default)]
+pub(crate) struct Poster {
+    blocks: [Block; 4],
+    icon_radius: f32,
+    height: f32,
+}
+
+impl Poster {
+    /// Draws the screen of a status other than running.
+    pub fn draw(&mut self, status: &Status<'_>, font: &mut Font, canvas: &mut Canvas) {
+        let (width, height) = (canvas.width(), canvas.height());
+        self.lay_out(status, font, width, height);
+        let centre = width as f32 / 2.0;
+        let mut y = self.top(height as f32);
+        icon::draw(status, (centre, y + self.icon_radius), self.icon_radius, canvas);
+        y += 2.0 * self.icon_radius;
+        for block in &self.blocks {
+            if block.lines.is_empty() {
+                continue;
+            }
+            let size = block.size as f32;
+            y += block.gap * size;
+            for &(start, end) in &block.lines {
+                let text = &block.text[start..end];
+                let x = centre - font.width(text, block.size) / 2.0;
+                let baseline = y + size * (LINE_HEIGHT + CAPITAL_HEIGHT) / 2.0;
+                font.draw(text, (x, baseline), block.size, block.colour.0, canvas);
+                y += size * LINE_HEIGHT;
+            }
+        }
+    }
+
+    /// The same place on all screens where there is room, else so that it ends in time.
+    fn top(&self, height: f32) -> f32 {
+        (height * TOP).min(height * BOTTOM - self.height).max(0.0)
+    }
+
+    /// Fills the blocks, a step smaller until all of them fit.
+    fn lay_out(&mut self, status: &Status<'_>, font: &mut Font, width: u32, height: u32) {
+        let whole = unit(width, height);
+        self.write(status);
+        for step in 0..10 {
+            let unit = whole * 0.92_f32.powi(step);
+            self.measure(font, unit, width as f32 * (1.0 - 2.0 * SIDE));
+            if self.height <= height as f32 * TALLEST {
+                return;
+            }
+        }
+    }
+
+    fn write(&mut self, status: &Status<'_>) {
+        for block in &mut self.blocks {
+            block.text.clear();
+        }
+        let [headline, advice, countdown, detail] = &mut self.blocks;
+        headline.text.push_str(status.headline());
+        advice.text.push_str(status.advice());
+        status.write_countdown(&mut countdown.text);
+        status.write_detail(&mut detail.text);
+        (headline.colour, headline.gap) = (Rgb888Value(TEXT), 0.5);
+        (advice.colour, advice.gap) = (Rgb888Value(TEXT_SOFT), 0.3);
+        (countdown.colour, countdown.gap) = (Rgb888Value(CALM), 0.7);
+        (detail.colour, detail.gap) = (Rgb888Value(TEXT_FAINT), 0.9);
+    }
+
+    fn measure(&mut self, font: &mut Font, unit: f32, width: f32) {
+        self.icon_radius = unit * ICON_RADIUS;
+        self.height = 2.0 * self.icon_radius;
+        let shares = [HEADLINE, ADVICE, COUNTDOWN, DETAIL];
+        for (block, share) in self.blocks.iter_mut().zip(shares) {
+            block.size = font_size(unit, share);
+            font.balance(&block.text, block.size, width, &mut block.lines);
+            if share == DETAIL {
+                block.lines.truncate(DETAIL_LINES);
+            }
+            if !block.lines.is_empty() {
+                let lines = block.lines.len() as f32 * LINE_HEIGHT;
+                self.height += block.size as f32 * (block.gap + lines);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scene::Fault;
+    use std::time::Duration;
+
+    const LONG: &str = "/dev/v4l/by-id/usb-046d_HD_Pro_Webcam_C920_ABCDEF01-video-index0";
+
+    fn statuses() -> Vec<Status<'static>> {
+        let fault = |fault| Status::Fault { fault, reason: LONG };
+        vec![
+            Status::Starting { step: "waiting for the first picture" },
+            Status::CameraOff { by: "on the mirror's page" },
+            Status::CameraLost { device: LONG, reason: LONG, retry_in: Duration::from_secs(10) },
+            Status::NoModel { reason: LONG },
+            Status::Thermal { celsius: 104.6 },
+            fault(Fault::Storage),
+            fault(Fault::Clock),
+            fault(Fault::Program),
+        ]
+    }
+
+    #[test]
+    fn every_status_has_a_headline_and_an_advice_that_fit_every_screen() {
+        let mut font = Font::new();
+        for (width, height) in
+            [(320, 240), (240, 320), (640, 480), (1280, 720), (1920, 1080), (1080, 1920)]
+        {
+            for status in statuses() {
+                let mut poster = Poster::default();
+                poster.lay_out(&status, &mut font, width, height);
+                let context = format!("{status:?} on {width} x {height}");
+                assert!(!status.headline().is_empty() && !status.advice().is_empty());
+                assert!(poster.blocks[0].lines.len() <= 2, "headline of {context}");
+                assert!(poster.blocks[1].lines.len() <= 2, "advice of {context}");
+                assert!(poster.height <= height as f32 * TALLEST, "height of {context}");
+                for block in &poster.blocks {
+                    for &(start, end) in &block.lines {
+                        let line = block.text[start..end].to_owned();
+                        let taken = font.width(&line, block.size);
+                        assert!(taken <= width as f32 * (1.0 - 2.0 * SIDE), "{line} {context}");
+                    }
+                }
+                let advice = poster.blocks[1].size as f32 / unit(width, height);
+                assert!(advice > ADVICE * 0.6, "advice of {context} is small: {advice}");
+            }
+        }
+    }
+
+    #[test]
+    fn texts_are_plain_and_short() {
+        for status in statuses() {
+            let (headline, advice) = (status.headline(), status.advice());
+            assert!(headline.len() <= 24, "{headline}");
+            assert!(advice.len() <= 50 && advice.ends_with('.'), "{advice}");
+        }
+        assert!(Status::Running.headline().is_empty() && Status::Running.advice().is_empty());
+    }
+}

@@ -1,0 +1,1 @@
+"""Training, distillation, quantisation, export and evaluation of the parsing network."""

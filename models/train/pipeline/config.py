@@ -1,0 +1,105 @@
+"""Sizes of the networks and settings of a run, as plain data that is written into every checkpoint and log."""
+
+from dataclasses import asdict, dataclass, fields, replace
+
+PART_CLASSES = 16
+PERSON = 16
+NO_OBJECT = 17
+QUERY_CLASSES = 18
+PADDING = 114
+HEIGHT, WIDTH = 256, 192
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Shape of one network. Widths and depths go from stride 2 to stride 32."""
+
+    widths: tuple = (32, 48, 80, 144, 192)
+    depths: tuple = (1, 2, 3, 5, 2)
+    mask_width: int = 64
+    dim: int = 96
+    queries: int = 28
+    layers: int = 3
+    heads: int = 4
+    hidden: int = 384
+
+
+NETWORKS = {
+    # 0.68 GMAC and 2.4 M parameters at 256 x 192.
+    "student": NetworkConfig(),
+    # Half the work, for boards that cannot hold the frame rate with `student`.
+    "student-s": NetworkConfig(widths=(24, 32, 64, 112, 160), depths=(1, 2, 2, 4, 2), mask_width=48),
+    # Same family, wider and deeper; never shipped, only distilled.
+    "teacher": NetworkConfig(
+        widths=(64, 96, 160, 320, 512), depths=(2, 4, 6, 12, 3),
+        mask_width=128, dim=192, queries=28, layers=7, heads=8, hidden=768,
+    ),
+    # For the smoke run and the unit tests.
+    "tiny": NetworkConfig(widths=(8, 16, 24, 32, 48), depths=(1, 1, 1, 1, 1), mask_width=24, dim=96, queries=24, layers=3, hidden=96),
+    "tiny-teacher": NetworkConfig(widths=(12, 24, 32, 48, 64), depths=(1, 1, 1, 2, 1), mask_width=32, dim=96, queries=24, layers=4, hidden=96),
+}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training at one input size. `samples` counts pictures, so it does not depend on the batch size."""
+
+    height: int
+    width: int
+    batch: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a run. The schedule is warm-up, stable, decay over the sum of the phases' samples."""
+
+    network: str = "student"
+    phases: tuple = (Phase(128, 96, 32, 200_000), Phase(256, 192, 24, 200_000))
+    rate: float = 1.2e-3
+    warmup: int = 12_000
+    decay: float = 0.35
+    final_rate: float = 0.01
+    weight_decay: float = 0.03
+    clip: float = 5.0
+    ema_images: int = 30_000
+    seed: int = 1
+    points: int = 1024
+    class_weight: float = 2.0
+    bce_weight: float = 5.0
+    dice_weight: float = 5.0
+    no_object_weight: float = 0.1
+    semantic_weight: float = 2.0
+    dense_weight: float = 1.0
+    prior: float = 4.0
+    prior_images: int = 60_000
+    distil_class: float = 1.0
+    distil_mask: float = 5.0
+    distil_semantic: float = 2.0
+    distil_features: float = 0.0
+    buffer_shards: int = 16
+    val_images: int = 256
+
+    @property
+    def total(self) -> int:
+        """Pictures seen by the whole run."""
+        return sum(phase.samples for phase in self.phases)
+
+
+def to_dict(config) -> dict:
+    """A configuration as plain lists, numbers and strings, for JSON."""
+    return asdict(config)
+
+
+def train_config(values: dict) -> TrainConfig:
+    """Builds a run's settings; an unknown key is an error that names it."""
+    known = {f.name for f in fields(TrainConfig)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ValueError(f"unknown training settings {unknown}; known are {sorted(known)}")
+    values = dict(values)
+    if "phases" in values:
+        values["phases"] = tuple(Phase(**p) if isinstance(p, dict) else Phase(*p) for p in values["phases"])
+    if values.get("network", "student") not in NETWORKS:
+        raise ValueError(f"network {values['network']!r} is not one of {sorted(NETWORKS)}")
+    return replace(TrainConfig(), **values)

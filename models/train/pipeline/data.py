@@ -1,0 +1,243 @@
+"""Shards to batches: streams .npz files that may still be arriving, and applies the cheap augmentations.
+
+The renderer owns everything expensive (light, blur, noise, occluders); here are only affine maps, flips, letterbox
+bars and colour tables.
+"""
+
+import json
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from render.classes import FLIPPED
+
+from .config import PADDING, PART_CLASSES
+
+PEOPLE = 8
+SMALLEST_PART = 6
+FLIP_TABLE = np.concatenate([np.array(FLIPPED, np.uint8), np.arange(len(FLIPPED), 256).astype(np.uint8)])
+
+
+class ShardError(Exception):
+    """A shard that cannot be read; names the file and what to do."""
+
+
+def shard_paths(folder: Path) -> list:
+    """Finished shards of a folder, sorted by name. Files still being written end in .tmp and are not listed."""
+    return sorted(p for p in Path(folder).glob("*.npz") if ".tmp" not in p.name)
+
+
+def read_shard(path: Path) -> dict:
+    """One shard: image (N, H, W, 3), parts and person (N, H, W), all uint8, and meta, a list of N records."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            shard = {key: archive[key] for key in ("image", "parts", "person")}
+            shard["meta"] = json.loads(str(archive["meta"]))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ShardError(f"{path}: not a shard ({error}); delete it and render it again") from error
+    if shard["image"].shape[:3] != shard["parts"].shape or shard["parts"].shape != shard["person"].shape:
+        raise ShardError(f"{path}: image {shard['image'].shape}, parts {shard['parts'].shape} and person {shard['person'].shape} disagree")
+    return shard
+
+
+class Stream:
+    """Draws samples at random from a few open shards; used-up shards make way for the least-used others.
+
+    New files in the folder are found whenever a shard is used up, so training may start with the first one.
+    """
+
+    def __init__(self, folders, buffer_shards: int, rng, part: int = 0, parts: int = 1, holdout: int = 0):
+        self.folders = [Path(f) for f in folders]
+        self.buffer_shards, self.rng = buffer_shards, rng
+        self.part, self.parts, self.holdout = part, parts, holdout
+        self.uses, self.open = {}, []
+        self.refill()
+        if not self.open:
+            raise ShardError(f"no shards in {[str(f) for f in self.folders]}; render some first (see README)")
+
+    def known(self) -> list:
+        """Shards of this worker, in name order."""
+        paths = [p for folder in self.folders for p in shard_paths(folder)[self.holdout :]]
+        own = paths[self.part :: self.parts]
+        return own or paths
+
+    def refill(self) -> None:
+        """Opens the least-used shards until the buffer is full."""
+        opened = {path for path, _, _ in self.open}
+        waiting = [p for p in self.known() if p not in opened]
+        self.rng.shuffle(waiting)
+        waiting.sort(key=lambda p: self.uses.get(p, 0))
+        for path in waiting[: self.buffer_shards - len(self.open)]:
+            shard = read_shard(path)
+            self.uses[path] = self.uses.get(path, 0) + 1
+            self.open.append((path, shard, list(self.rng.permutation(len(shard["image"])))))
+
+    def draw(self) -> tuple:
+        """One (image, parts, person)."""
+        slot = int(self.rng.integers(len(self.open)))
+        path, shard, order = self.open[slot]
+        index = order.pop()
+        sample = shard["image"][index], shard["parts"][index], shard["person"][index]
+        if not order:
+            del self.open[slot]
+            self.refill()
+        return sample
+
+
+def random_affine(rng, source: tuple, target: tuple) -> np.ndarray:
+    """2 x 3 matrix from source to target pixels: zoom, small turn, small stretch, shift, flip in half the cases."""
+    height, width = source
+    fit = min(target[0] / height, target[1] / width)
+    zoom = fit * np.exp(rng.uniform(0, np.log(1.6)) if rng.random() < 0.6 else rng.uniform(np.log(0.5), 0))
+    turn = rng.normal(0, 6) if rng.random() < 0.7 else 0.0
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), turn, zoom)
+    matrix = np.diag([np.exp(rng.normal(0, 0.06)), 1.0]) @ matrix
+    centre = matrix @ np.array([width / 2, height / 2, 1.0])
+    spare = np.abs(np.array([width * zoom - target[1], height * zoom - target[0]])) + 0.05 * np.array([target[1], target[0]])
+    matrix[:, 2] += np.array([target[1], target[0]]) / 2 - centre + rng.uniform(-0.5, 0.5, 2) * spare
+    return matrix
+
+
+def plain_affine(source: tuple, target: tuple) -> np.ndarray:
+    """2 x 3 matrix that letterboxes the source into the target."""
+    fit = min(target[0] / source[0], target[1] / source[1])
+    # Pixel centres: x' + 0.5 = (x + 0.5) fit + margin.
+    shift = lambda t, s: (t - s * fit) / 2 + 0.5 * fit - 0.5
+    return np.array([[fit, 0, shift(target[1], source[1])], [0, fit, shift(target[0], source[0])]])
+
+
+def warp(sample: tuple, matrix: np.ndarray, target: tuple) -> tuple:
+    """Applies an affine map to a sample; the outside is padding, labelled background."""
+    image, parts, person = sample
+    size = (target[1], target[0])
+    zoom = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+    picture_matrix = matrix
+    if zoom < 0.75:
+        # Halve by area first: the warp itself takes four source pixels, which would alias.
+        image = cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv2.INTER_AREA)
+        picture_matrix = matrix @ np.array([[2.0, 0, 0.5], [0, 2.0, 0.5], [0, 0, 1]])
+    image = cv2.warpAffine(image, picture_matrix, size, flags=cv2.INTER_LINEAR, borderValue=(PADDING,) * 3)
+    parts = cv2.warpAffine(parts, matrix, size, flags=cv2.INTER_NEAREST, borderValue=0)
+    person = cv2.warpAffine(person, matrix, size, flags=cv2.INTER_NEAREST, borderValue=0)
+    return image, parts, person
+
+
+def flip(sample: tuple) -> tuple:
+    """Mirrors a sample and exchanges left and right."""
+    image, parts, person = sample
+    return np.ascontiguousarray(image[:, ::-1]), FLIP_TABLE[parts[:, ::-1]], np.ascontiguousarray(person[:, ::-1])
+
+
+def bars(rng, sample: tuple) -> tuple:
+    """Letterbox bars, as a picture of another aspect would have."""
+    image, parts, person = (a.copy() for a in sample)
+    axis = 0 if rng.random() < 0.8 else 1
+    length = image.shape[axis]
+    margin = int(length * rng.uniform(0.05, 0.28))
+    for part in (slice(0, margin), slice(length - margin, length)):
+        where = (part, slice(None)) if axis == 0 else (slice(None), part)
+        image[where], parts[where], person[where] = PADDING, 0, 0
+    return image, parts, person
+
+
+def recolour(rng, image: np.ndarray) -> np.ndarray:
+    """Gain, white balance, contrast and gamma through one table per channel; sometimes grey."""
+    x = np.arange(256, dtype=np.float64)[:, None] / 255
+    gain = np.exp(rng.uniform(np.log(0.5), np.log(1.35)) if rng.random() < 0.7 else 0.0)
+    balance = np.exp(rng.normal(0, 0.07, 3))
+    contrast, gamma = np.exp(rng.normal(0, 0.15)), np.exp(rng.normal(0, 0.15))
+    mean = float(image.mean()) / 255
+    y = np.clip(x * gain * balance, 0, 1) ** gamma
+    y = (y - mean) * contrast + mean
+    table = (np.clip(y, 0, 1) * 255 + 0.5).astype(np.uint8)
+    image = cv2.LUT(image, np.ascontiguousarray(table[:, None, :]))
+    if rng.random() < 0.08:
+        image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, 2)
+    return image
+
+
+def augment(rng, sample: tuple, target: tuple) -> tuple:
+    """A training sample at the target size."""
+    sample = warp(sample, random_affine(rng, sample[1].shape, target), target)
+    if rng.random() < 0.5:
+        sample = flip(sample)
+    if rng.random() < 0.15:
+        sample = bars(rng, sample)
+    return recolour(rng, sample[0]), sample[1], sample[2]
+
+
+def choose_points(rng, parts: np.ndarray, person: np.ndarray, count: int) -> np.ndarray:
+    """Flat pixel indices: half uniform, the rest near label borders (where masks are decided)."""
+    uniform = rng.integers(parts.size, size=count // 2)
+    kernel = np.ones((5, 5), np.uint8)
+    mixed = cv2.morphologyEx(parts, cv2.MORPH_GRADIENT, kernel) | cv2.morphologyEx(person, cv2.MORPH_GRADIENT, kernel)
+    border = np.flatnonzero(mixed)
+    if len(border) < 16:
+        return np.concatenate([uniform, rng.integers(parts.size, size=count - len(uniform))])
+    return np.concatenate([uniform, border[rng.integers(len(border), size=count - len(uniform))]])
+
+
+def present_rows(parts: np.ndarray, person: np.ndarray) -> np.ndarray:
+    """Which of the 16 parts and PEOPLE people a picture shows, (24,) bool."""
+    part_counts = np.bincount(parts.ravel(), minlength=256)[:PART_CLASSES]
+    person_counts = np.bincount(person.ravel(), minlength=256)[1 : PEOPLE + 1]
+    return np.concatenate([part_counts >= SMALLEST_PART, person_counts >= 4 * SMALLEST_PART])
+
+
+def make_batch(stream: Stream, rng, size: int, target: tuple, points: int) -> dict:
+    """A batch as tensors: pixels (B, H, W, 3) uint8, points (B, K, 2), labels at the points, present rows."""
+    pixels = np.empty((size, *target, 3), np.uint8)
+    where = np.empty((size, points), np.int64)
+    parts, person = np.empty((size, points), np.uint8), np.empty((size, points), np.uint8)
+    present = np.empty((size, PART_CLASSES + PEOPLE), bool)
+    for index in range(size):
+        image, part_map, person_map = augment(rng, stream.draw(), target)
+        chosen = choose_points(rng, part_map, person_map, points)
+        pixels[index], where[index] = image, chosen
+        parts[index], person[index] = part_map.ravel()[chosen], person_map.ravel()[chosen]
+        present[index] = present_rows(part_map, person_map)
+    y, x = np.divmod(where, target[1])
+    grid = np.stack([(2 * x + 1) / target[1] - 1, (2 * y + 1) / target[0] - 1], -1).astype(np.float32)
+    arrays = {"pixels": pixels, "points": grid, "parts": parts, "person": person, "present": present}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+class Batches(torch.utils.data.IterableDataset):
+    """Endless batches for a DataLoader; each worker streams its own share of the shards."""
+
+    def __init__(self, folders, buffer_shards: int, seed: int, size: int, target: tuple, points: int, holdout: int):
+        self.settings = (folders, buffer_shards, holdout)
+        self.seed, self.size, self.target, self.points = seed, size, target, points
+
+    def __iter__(self):
+        info = torch.utils.data.get_worker_info()
+        part, parts = (info.id, info.num_workers) if info else (0, 1)
+        rng = np.random.default_rng([self.seed, part])
+        folders, buffer_shards, holdout = self.settings
+        cv2.setNumThreads(1)
+        stream = Stream(folders, max(2, buffer_shards // parts), rng, part, parts, holdout)
+        while True:
+            yield make_batch(stream, rng, self.size, self.target, self.points)
+
+
+def plain_samples(folder: Path, count: int, target: tuple) -> dict:
+    """The first `count` samples of a folder letterboxed to a size, without augmentation, with their meta records."""
+    images, parts, people, meta = [], [], [], []
+    for path in shard_paths(folder):
+        shard = read_shard(path)
+        for index in range(len(shard["image"])):
+            if len(images) >= count:
+                break
+            sample = (shard["image"][index], shard["parts"][index], shard["person"][index])
+            if sample[1].shape != target:
+                sample = warp(sample, plain_affine(sample[1].shape, target), target)
+            images.append(sample[0])
+            parts.append(sample[1])
+            people.append(sample[2])
+            meta.append(shard["meta"][index])
+    if not images:
+        raise ShardError(f"no shards in {folder}; render some first (see README)")
+    return {"image": np.stack(images), "parts": np.stack(parts), "person": np.stack(people), "meta": meta}

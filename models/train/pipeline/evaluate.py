@@ -1,0 +1,117 @@
+"""Scores of a network on labelled samples, by group, and a picture of what it does."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from render.classes import COLOURS
+
+from .config import HEIGHT, PART_CLASSES, PERSON, WIDTH
+from .metrics import confusion, false_alarms, summary
+from .onnx_export import write_atomically
+from .package import run_both
+from .quantise import session
+
+# Groups of a test set that are compared with each other, by the key of the renderer's records.
+GROUP_KEYS = ("skin_tone", "body_shape", "people", "distance", "light", "framing")
+PERSON_SCORE = 0.5
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    """Softmax over the last axis."""
+    y = np.exp(x - x.max(-1, keepdims=True))
+    return y / y.sum(-1, keepdims=True)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """Logistic function."""
+    return 1 / (1 + np.exp(-x))
+
+
+def enlarge(maps: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear enlargement of (C, h, w) maps, pixel centres aligned as PyTorch's align_corners=False."""
+    channels = cv2.resize(np.ascontiguousarray(maps.transpose(1, 2, 0)), (width, height), interpolation=cv2.INTER_LINEAR)
+    return channels.transpose(2, 0, 1)
+
+
+def part_labels(logits: np.ndarray, masks: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Part label of every pixel (height, width) from class logits (Q, 18) and mask logits (Q, h, w)."""
+    share = softmax(logits)[:, :PART_CLASSES]
+    queries, h, w = masks.shape
+    scores = share.T @ sigmoid(masks).reshape(queries, h * w)
+    return enlarge(scores.reshape(PART_CLASSES, h, w), height, width).argmax(0).astype(np.uint8)
+
+
+def person_labels(logits: np.ndarray, masks: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Person number of every pixel: whole-human masks above the score, pasted in ascending order of score."""
+    scores = softmax(logits)[:, PERSON]
+    chosen = [q for q in np.argsort(scores) if scores[q] > PERSON_SCORE]
+    out = np.zeros((height, width), np.uint8)
+    for number, query in enumerate(chosen, 1):
+        out[enlarge(masks[query : query + 1], height, width)[0] > 0] = number
+    return out
+
+
+def predictor(model: Path | None, checkpoint: Path | None):
+    """A function from pictures (N, H, W, 3) uint8 to part labels, through onnxruntime or through PyTorch in float."""
+    if checkpoint is not None:
+        from .train import load_parser, predict
+
+        network = load_parser(checkpoint)
+        return lambda images: predict(network, images, (HEIGHT, WIDTH))
+    trunk = session((model / "trunk.onnx").read_bytes())
+    head = session((model / "head.onnx").read_bytes())
+    return lambda images: np.stack([parse(trunk, head, image) for image in images])
+
+
+def parse(trunk, head, image: np.ndarray) -> np.ndarray:
+    """Part labels of one picture of the network's own size."""
+    values = run_both(trunk, head, image)
+    return part_labels(values["class_logits"][0], values["mask_logits"][0], *image.shape[:2])
+
+
+def evaluate(samples: dict, guess: np.ndarray) -> dict:
+    """All scores: overall, false alarms on empty scenes, and mIoU, person IoU and left/right per group."""
+    truth = samples["parts"]
+    scores = {"images": len(truth)} | summary(confusion(truth, guess, PART_CLASSES))
+    wrong, pixels = false_alarms(truth, guess)
+    scores["empty_scene_pixels"] = pixels
+    scores["false_alarms"] = round(100 * wrong / max(pixels, 1), 3)
+    scores["groups"] = {key: group_scores(samples["meta"], key, truth, guess) for key in GROUP_KEYS if key in samples["meta"][0]}
+    return scores
+
+
+def group_scores(meta: list, key: str, truth: np.ndarray, guess: np.ndarray) -> dict:
+    """Scores of each value of one record key, over the pictures that have it."""
+    values = sorted({str(record.get(key)) for record in meta})
+    result = {}
+    for value in values:
+        rows = [i for i, record in enumerate(meta) if str(record.get(key)) == value]
+        full = summary(confusion(truth[rows], guess[rows], PART_CLASSES))
+        result[value] = {"images": len(rows)} | {k: full[k] for k in ("miou", "ppp_miou", "person_iou", "left_right")}
+    return result
+
+
+def picture_error(truth: np.ndarray, guess: np.ndarray) -> float:
+    """Share of wrong pixels among those that are or were called a person."""
+    seen = (truth != 0) | (guess != 0)
+    return float((truth != guess)[seen].mean()) if seen.any() else 0.0
+
+
+def prediction_sheet(samples: dict, guess: np.ndarray, path: Path, columns: int = 8) -> None:
+    """Rows of picture, truth and prediction: first random ones, then the worst."""
+    palette = np.array(COLOURS, np.uint8)
+    errors = [picture_error(t, g) for t, g in zip(samples["parts"], guess, strict=True)]
+    random = np.random.default_rng(0).permutation(len(guess))[:columns]
+    worst = np.argsort(errors)[::-1][:columns]
+    rows = []
+    for chosen in (random, worst):
+        column = [np.vstack([samples["image"][i], palette[samples["parts"][i]], palette[guess[i]]]) for i in chosen]
+        rows.append(np.hstack(column))
+    sheet = cv2.resize(np.vstack(rows), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    suffix = path.suffix or ".png"
+    ok, data = cv2.imencode(suffix, sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85] if suffix == ".jpg" else [])
+    if not ok:
+        raise OSError(f"{path} could not be encoded")
+    write_atomically(path, data.tobytes())

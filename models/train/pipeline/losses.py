@@ -1,0 +1,173 @@
+"""Matching and losses over sampled points: class + BCE + dice, as Mask2Former and M2FP do, and distillation.
+
+Targets have a fixed layout: rows 0..15 are the part classes merged over all people (0 is the background), rows
+16.. are whole people. `present` says which rows a picture has.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+
+from .config import NO_OBJECT, PART_CLASSES, PERSON, QUERY_CLASSES, TrainConfig
+
+IGNORE = 255
+
+
+@dataclass
+class Targets:
+    """What a batch of pictures shows at K sampled points."""
+
+    masks: torch.Tensor  # (B, T, K) 0 or 1
+    present: torch.Tensor  # (B, T) bool
+    classes: torch.Tensor  # (T,) query class of each row
+    valid: torch.Tensor  # (B, K) 0 where the label is to be ignored
+    parts: torch.Tensor  # (B, K) part class, 255 = ignore
+
+
+@dataclass
+class Matches:
+    """Query-to-target pairs of a batch: three index vectors of one length."""
+
+    image: torch.Tensor
+    query: torch.Tensor
+    target: torch.Tensor
+
+
+def build_targets(parts: torch.Tensor, person: torch.Tensor, present: torch.Tensor) -> Targets:
+    """Point labels (B, K) to masks. `present` (B, 16 + people) comes from the whole picture."""
+    people = present.shape[1] - PART_CLASSES
+    part_rows = torch.arange(PART_CLASSES, device=parts.device)[None, :, None]
+    person_rows = torch.arange(1, people + 1, device=parts.device)[None, :, None]
+    masks = torch.cat([parts[:, None] == part_rows, person[:, None] == person_rows], 1).float()
+    classes = torch.cat([part_rows.flatten(), torch.full((people,), PERSON, device=parts.device)])
+    return Targets(masks, present, classes, (parts != IGNORE).float(), parts)
+
+
+def sample_features(mask_features: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Bilinear samples (B, D, K) of (B, D, H, W) at points (B, K, 2) in -1..1.
+
+    The mask logit is linear in the features, so this equals sampling the logits, once for all queries and layers.
+    """
+    return F.grid_sample(mask_features, points[:, :, None], mode="bilinear", padding_mode="border", align_corners=False)[..., 0]
+
+
+def pair_costs(logits, points, targets: Targets, config: TrainConfig) -> torch.Tensor:
+    """Cost (B, Q, T) of giving a query to a target: 2 class + 5 BCE + 5 dice."""
+    count = targets.valid.sum(1).clamp_min(1)[:, None, None]
+    valid = targets.valid[:, None]
+    masks = (targets.masks * valid).transpose(1, 2)
+    class_cost = -torch.softmax(logits, -1)[..., targets.classes]
+    # BCE(x, t) = softplus(x) - x t, so the pairwise sum is one product.
+    bce = ((F.softplus(points) * valid).sum(2, keepdim=True) - points @ masks) / count
+    share = torch.sigmoid(points) * valid
+    dice = 1 - (2 * (share @ masks) + 1) / (share.sum(2, keepdim=True) + masks.sum(1)[:, None] + 1)
+    return config.class_weight * class_cost + config.bce_weight * bce + config.dice_weight * dice
+
+
+def prior_cost(queries: int, targets: int, device) -> torch.Tensor:
+    """1 for a pair against the initial seating (query c for part class c, the rest for people), 0 otherwise."""
+    cost = torch.ones(queries, targets, device=device)
+    cost[torch.arange(PART_CLASSES), torch.arange(PART_CLASSES)] = 0
+    cost[PART_CLASSES:, PART_CLASSES:] = 0
+    return cost
+
+
+@torch.no_grad()
+def match(logits, points, targets: Targets, config: TrainConfig, prior: float = 0.0) -> Matches:
+    """The cheapest one-to-one pairing of each picture's targets with queries (Hungarian algorithm)."""
+    cost = pair_costs(logits, points, targets, config)
+    if prior > 0:
+        cost = cost + prior * prior_cost(cost.shape[1], cost.shape[2], cost.device)
+    cost = torch.nan_to_num(cost, nan=1e4, posinf=1e4, neginf=-1e4).cpu().numpy()
+    present = targets.present.cpu().numpy()
+    image, query, target = [], [], []
+    for index in range(len(cost)):
+        rows = np.flatnonzero(present[index])
+        q, t = linear_sum_assignment(cost[index][:, rows])
+        image.append(np.full(len(q), index))
+        query.append(q)
+        target.append(rows[t])
+    place = lambda parts: torch.from_numpy(np.concatenate(parts).astype(np.int64)).to(logits.device)
+    return Matches(place(image), place(query), place(target))
+
+
+def class_loss(logits, targets: Targets, matches: Matches, weight: float) -> torch.Tensor:
+    """Cross-entropy over all queries; unmatched ones are to say `no object`, at a lower weight."""
+    wanted = torch.full(logits.shape[:2], NO_OBJECT, device=logits.device)
+    wanted[matches.image, matches.query] = targets.classes[matches.target]
+    weights = torch.ones(QUERY_CLASSES, device=logits.device)
+    weights[NO_OBJECT] = weight
+    return F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), weights)
+
+
+def mask_losses(x, wanted, valid) -> tuple:
+    """BCE and dice of matched masks, (N, K) each, averaged over the N pairs."""
+    count = valid.sum(1).clamp_min(1)
+    bce = (F.binary_cross_entropy_with_logits(x, wanted, reduction="none") * valid).sum(1) / count
+    share, wanted = torch.sigmoid(x) * valid, wanted * valid
+    dice = 1 - (2 * (share * wanted).sum(1) + 1) / (share.sum(1) + wanted.sum(1) + 1)
+    return bce.mean(), dice.mean()
+
+
+def point_scores(logits, points) -> torch.Tensor:
+    """Semantic scores (B, 16, K), the number that the device takes the argmax of."""
+    share = torch.softmax(logits, -1)[..., :PART_CLASSES]
+    return share.transpose(1, 2) @ torch.sigmoid(points)
+
+
+def semantic_loss(logits, points, targets: Targets) -> torch.Tensor:
+    """Cross-entropy of the normalised semantic scores, which is what is judged in the end."""
+    scores = point_scores(logits, points)
+    chance = torch.log(scores + 1e-4) - torch.log(scores.sum(1, keepdim=True) + PART_CLASSES * 1e-4)
+    return F.nll_loss(chance, targets.parts.long(), ignore_index=IGNORE)
+
+
+def prediction_loss(logits, points, targets: Targets, matches: Matches, config: TrainConfig) -> dict:
+    """The three losses of one layer's prediction, weighted."""
+    x = points[matches.image, matches.query]
+    bce, dice = mask_losses(x, targets.masks[matches.image, matches.target], targets.valid[matches.image])
+    return {
+        "class": config.class_weight * class_loss(logits, targets, matches, config.no_object_weight),
+        "bce": config.bce_weight * bce,
+        "dice": config.dice_weight * dice,
+    }
+
+
+def training_losses(predictions, sampled, dense_logits, targets: Targets, config: TrainConfig, prior: float) -> tuple:
+    """Every loss of a batch, summed over layers, by name; and the last layer's matches."""
+    total = {}
+    for logits, embeddings in predictions:
+        points = embeddings @ sampled
+        matches = match(logits, points, targets, config, prior)
+        for name, value in prediction_loss(logits, points, targets, matches, config).items():
+            total[name] = total.get(name, 0.0) + value
+    total["semantic"] = config.semantic_weight * semantic_loss(logits, points, targets)
+    total["dense"] = config.dense_weight * F.cross_entropy(dense_logits, targets.parts.long(), ignore_index=IGNORE)
+    return total, matches
+
+
+def distillation_losses(student: tuple, teacher: tuple, matches: Matches, theirs: Matches, targets: Targets, config: TrainConfig) -> dict:
+    """Soft classes and soft masks of the teacher's query for the same target, and its semantic map.
+
+    `student` and `teacher` are (class logits, point logits) of the last layers.
+    """
+    logits, points = student
+    soft_logits, soft_points = teacher
+    slot = torch.full(targets.present.shape, -1, device=logits.device)
+    slot[theirs.image, theirs.target] = theirs.query
+    partner = slot[matches.image, matches.target]
+    soft_class = torch.softmax(soft_logits[matches.image, partner], -1)
+    own_class = torch.log_softmax(logits[matches.image, matches.query], -1)
+    own = points[matches.image, matches.query]
+    soft_mask = torch.sigmoid(soft_points[matches.image, partner])
+    own_scores, soft_scores = (point_scores(*pair) + 1e-4 for pair in (student, teacher))
+    own_map = torch.log(own_scores / own_scores.sum(1, keepdim=True))
+    soft_map = soft_scores / soft_scores.sum(1, keepdim=True)
+    return {
+        "distil_class": config.distil_class * F.kl_div(own_class, soft_class, reduction="batchmean"),
+        "distil_mask": config.distil_mask * F.binary_cross_entropy_with_logits(own, soft_mask),
+        "distil_semantic": config.distil_semantic * F.kl_div(own_map, soft_map, reduction="none").sum(1).mean(),
+    }

@@ -1,0 +1,84 @@
+"""Float graphs of the trunk and the head, with the parameters' own names."""
+
+import hashlib
+import warnings
+from pathlib import Path
+
+import onnx
+import torch
+
+from .deploy import HEAD_OUTPUTS, TRUNK_OUTPUTS, Head, Trunk
+
+OPSET = 17
+
+# What the device's engine runs. Anything else in a graph is a build error, not a surprise on the mirror.
+ALLOWED_OPS = {
+    "Add", "AveragePool", "Cast", "Constant", "DequantizeLinear", "LayerNormalization", "Less", "MatMul", "Mul",
+    "QLinearConv", "QuantizeLinear", "ReduceMin", "Relu", "Reshape", "Resize", "Softmax", "Sub", "Transpose",
+}
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a file under a temporary name and renames it, so that half a file is never taken for a whole one."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal digest of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def to_onnx(module, inputs: tuple, input_names, output_names) -> onnx.ModelProto:
+    """Traces a module into an ONNX graph with static shapes."""
+    import io
+
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module.eval(), inputs, buffer, input_names=list(input_names), output_names=list(output_names),
+            opset_version=OPSET, dynamo=False, do_constant_folding=True,
+        )
+    model = onnx.load_from_string(buffer.getvalue())
+    model.producer_name, model.producer_version = "mirror-train", ""
+    model.ir_version = 8
+    for node in model.graph.node:
+        node.ClearField("doc_string")
+    onnx.checker.check_model(model)
+    return model
+
+
+def float_trunk(trunk: Trunk, height: int, width: int) -> onnx.ModelProto:
+    """The trunk as a float graph; input `pixels` (1, 3, H, W) in 0..1."""
+    return to_onnx(trunk, (torch.rand(1, 3, height, width),), ("pixels",), TRUNK_OUTPUTS)
+
+
+def float_head(head: Head, trunk: Trunk, height: int, width: int) -> onnx.ModelProto:
+    """The head as a float graph."""
+    with torch.no_grad():
+        inputs = trunk(torch.rand(1, 3, height, width))
+    model = to_onnx(head, inputs, TRUNK_OUTPUTS, HEAD_OUTPUTS)
+    check_names(model, head)
+    return model
+
+
+def check_names(model: onnx.ModelProto, head: Head) -> None:
+    """Every parameter and buffer of the head must be an initializer of the same name and values."""
+    present = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
+    for name, value in head.state_dict().items():
+        if name not in present or present[name].shape != tuple(value.shape):
+            raise ValueError(f"{name} {tuple(value.shape)} is not an initializer of the exported head")
+
+
+def op_types(model: onnx.ModelProto) -> list:
+    """Sorted op types of a graph."""
+    return sorted({node.op_type for node in model.graph.node})
+
+
+def check_ops(model: onnx.ModelProto, what: str) -> None:
+    """Refuses a graph with an op outside the allow-list or outside the standard domain."""
+    strange = sorted({n.op_type for n in model.graph.node if n.op_type not in ALLOWED_OPS or n.domain})
+    if strange:
+        raise ValueError(f"{what}: ops {strange} are not on the allow-list; change the network or extend ALLOWED_OPS")

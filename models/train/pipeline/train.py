@@ -1,0 +1,265 @@
+"""The training loop: streams shards, resumes from checkpoints, logs one JSON record per line."""
+
+import copy
+import json
+import math
+import os
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from .config import NETWORKS, TrainConfig, to_dict
+from .data import Batches, ShardError, plain_samples
+from .losses import build_targets, distillation_losses, match, sample_features, training_losses
+from .metrics import confusion, false_alarms, summary
+from .network import Parser, mask_logits, semantic_scores
+
+CHECKPOINT = "checkpoint.pt"
+LOG = "log.jsonl"
+
+
+class TrainError(Exception):
+    """A run that cannot start or go on; says what to do."""
+
+
+def rate_at(config: TrainConfig, seen: int) -> float:
+    """Learning rate after `seen` pictures: linear warm-up, constant, then 1 - sqrt decay over the last part."""
+    warm = min(1.0, (seen + 1) / max(config.warmup, 1))
+    start = config.total * (1 - config.decay)
+    if seen <= start:
+        return config.rate * warm
+    left = 1 - math.sqrt(min(1.0, (seen - start) / (config.total - start)))
+    return config.rate * max(left, config.final_rate)
+
+
+def phase_at(config: TrainConfig, seen: int):
+    """The phase that picture number `seen` belongs to, and where that phase ends; None when the run is over."""
+    end = 0
+    for phase in config.phases:
+        end += phase.samples
+        if seen < end:
+            return phase, end
+    return None
+
+
+def parameter_groups(model: Parser, weight_decay: float) -> list:
+    """Decay for kernels and projections; none for norms, biases, scales and the queries."""
+    decayed, plain = [], []
+    for name, parameter in model.named_parameters():
+        bare = parameter.ndim < 2 or "scale" in name or name in ("query", "query_position", "level")
+        (plain if bare else decayed).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+class Average:
+    """Exponential moving average of weights and statistics; its memory is counted in pictures."""
+
+    def __init__(self, model: Parser, images: int):
+        self.model, self.images, self.steps = copy.deepcopy(model).eval(), images, 0
+
+    @torch.no_grad()
+    def update(self, model: Parser, batch: int) -> None:
+        """Moves the average towards the model; early on it follows faster."""
+        self.steps += 1
+        keep = min(math.exp(-batch / self.images), (1 + self.steps) / (10 + self.steps))
+        mine, theirs = self.model.state_dict(), model.state_dict()
+        floats = [k for k, v in mine.items() if v.dtype.is_floating_point]
+        torch._foreach_lerp_([mine[k] for k in floats], [theirs[k] for k in floats], 1 - keep)
+
+
+class Run:
+    """One training run in a folder: networks, optimiser, counters, log."""
+
+    def __init__(self, out: Path, config: TrainConfig, device: str, teacher: Path | None = None):
+        self.out, self.config, self.device = Path(out), config, torch.device(device)
+        self.out.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(config.seed)
+        self.model = Parser(NETWORKS[config.network]).to(self.device, memory_format=torch.channels_last)
+        self.average = Average(self.model, config.ema_images)
+        fused = self.device.type in ("cpu", "cuda")
+        self.optimiser = torch.optim.AdamW(parameter_groups(self.model, config.weight_decay), config.rate, fused=fused)
+        self.seen, self.seconds = 0, 0.0
+        self.teacher = load_parser(teacher, self.device) if teacher else None
+        self.forward = self.model.features
+
+    def compile(self) -> None:
+        """Lets torch compile the convolutional part; the decoder stays as written."""
+        self.forward = torch.compile(self.model.features)
+
+    def save(self) -> None:
+        """Writes the checkpoint under a temporary name and renames it."""
+        state = {
+            "config": to_dict(self.config), "model": self.model.state_dict(), "average": self.average.model.state_dict(),
+            "average_steps": self.average.steps, "optimiser": self.optimiser.state_dict(), "seen": self.seen,
+            "seconds": self.seconds, "rng": torch.get_rng_state(),
+        }
+        temporary = self.out / (CHECKPOINT + ".tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, self.out / CHECKPOINT)
+
+    def resume(self) -> bool:
+        """Continues from the folder's checkpoint if there is one."""
+        path = self.out / CHECKPOINT
+        if not path.exists():
+            return False
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        if state["config"]["network"] != self.config.network:
+            raise TrainError(f"{path} holds a {state['config']['network']}, not a {self.config.network}; use another --out")
+        self.model.load_state_dict(state["model"])
+        self.average.model.load_state_dict(state["average"])
+        self.average.steps = state["average_steps"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.seen, self.seconds = state["seen"], state["seconds"]
+        torch.set_rng_state(state["rng"].cpu())
+        return True
+
+    def log(self, record: dict) -> None:
+        """Appends one record to the log and shows it."""
+        line = json.dumps(record)
+        with open(self.out / LOG, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        print(line, flush=True)
+
+    def autocast(self):
+        """bf16 for the convolutions on both kinds of device; the decoder and the losses stay in float on the CPU."""
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def decoder_autocast(self):
+        """bf16 for the decoder where it pays."""
+        return torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
+
+    def losses(self, batch: dict) -> dict:
+        """All losses of a batch, by name."""
+        batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+        # The channel axis of the camera's byte order comes last, so this view is channels_last already.
+        pixels = batch["pixels"].permute(0, 3, 1, 2).float().div_(255)
+        with self.autocast():
+            mask_features, memories = self.forward(pixels)
+        mask_features, memories = mask_features.float(), [m.float() for m in memories]
+        with self.decoder_autocast():
+            predictions = self.model.decode(mask_features, memories)
+        predictions = [(a.float(), b.float()) for a, b in predictions]
+        sampled = sample_features(mask_features, batch["points"])
+        targets = build_targets(batch["parts"], batch["person"], batch["present"])
+        dense = F.conv1d(sampled, self.model.dense.weight[..., 0], self.model.dense.bias)
+        prior = self.config.prior * max(0.0, 1 - self.seen / max(self.config.prior_images, 1))
+        total, matches = training_losses(predictions, sampled, dense, targets, self.config, prior)
+        if self.teacher is not None:
+            total |= self.distil(pixels, batch["points"], predictions[-1], sampled, targets, matches)
+        return total
+
+    def distil(self, pixels, points, prediction, sampled, targets, matches) -> dict:
+        """The distillation losses of a batch."""
+        with torch.no_grad(), self.autocast():
+            features, memories = self.teacher.features(pixels)
+        features, memories = features.float(), [m.float() for m in memories]
+        with torch.no_grad():
+            logits, embeddings = self.teacher.decode(features, memories)[-1]
+            soft = logits, embeddings @ sample_features(features, points)
+            theirs = match(*soft, targets, self.config)
+        return distillation_losses((prediction[0], prediction[1] @ sampled), soft, matches, theirs, targets, self.config)
+
+    def step(self, batch: dict) -> dict:
+        """One optimiser step; gives the losses as numbers."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate_at(self.config, self.seen)
+        self.model.train()
+        losses = self.losses(batch)
+        total = sum(losses.values())
+        if not torch.isfinite(total):
+            raise TrainError(f"the loss is {float(total)} after {self.seen} pictures; lower --rate and resume from {self.out / CHECKPOINT}")
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.optimiser.step()
+        size = len(batch["pixels"])
+        self.average.update(self.model, size)
+        self.seen += size
+        return {name: float(value.detach()) for name, value in losses.items()} | {"total": float(total.detach())}
+
+
+def load_parser(path: Path, device="cpu") -> Parser:
+    """The averaged network of a checkpoint or of a weights file, ready to run."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError as error:
+        raise TrainError(f"{path} does not exist; train first (see README)") from error
+    model = Parser(NETWORKS[state["config"]["network"]])
+    model.load_state_dict({k: v.float() if v.dtype == torch.float16 else v for k, v in state["average"].items()})
+    return model.to(device, memory_format=torch.channels_last).eval()
+
+
+def save_weights(checkpoint: Path, out: Path) -> None:
+    """The averaged weights alone as float16, small enough to keep; a run can start from them."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    half = {k: v.half() if v.dtype.is_floating_point else v for k, v in state["average"].items()}
+    temporary = Path(f"{out}.tmp")
+    torch.save({"config": state["config"], "average": half, "seen": state["seen"]}, temporary)
+    os.replace(temporary, out)
+
+
+@torch.no_grad()
+def predict(model: Parser, images: np.ndarray, size: tuple, batch: int = 16) -> np.ndarray:
+    """Part labels (N, H, W) of pictures (N, H, W, 3) uint8, in float, at the pictures' own size."""
+    device = next(model.parameters()).device
+    guesses = []
+    for start in range(0, len(images), batch):
+        x = torch.from_numpy(images[start : start + batch]).to(device).permute(0, 3, 1, 2).float() / 255
+        if x.shape[-2:] != size:
+            x = F.interpolate(x, size=size, mode="area")
+        logits, masks = model(x)
+        masks = F.interpolate(masks, size=images.shape[1:3], mode="bilinear", align_corners=False)
+        guesses.append(semantic_scores(logits, masks).argmax(1).to(torch.uint8).cpu().numpy())
+    return np.concatenate(guesses)
+
+
+def validate(model: Parser, held: dict, size: tuple) -> dict:
+    """Scores of the averaged network on held-out samples."""
+    guess = predict(model, held["image"], size)
+    scores = summary(confusion(held["parts"], guess, 16))
+    wrong, pixels = false_alarms(held["parts"], guess)
+    keys = ("miou", "ppp_miou", "person_iou", "left_right")
+    return {k: scores[k] for k in keys} | {"false_alarms": round(100 * wrong / max(pixels, 1), 3)}
+
+
+def train(run: Run, folders, val: Path | None, workers: int, max_seconds: float, log_every: float, save_every: float) -> None:
+    """Runs phases until the samples or the seconds are used up; always leaves a checkpoint."""
+    config, started = run.config, time.monotonic()
+    holdout = 0 if val else 1
+    base = run.seconds
+    held = None
+    logged = saved = 0.0
+    sums, count = {}, 0
+    run.log({"event": "start", "seen": run.seen, "config": to_dict(config), "device": str(run.device), "threads": torch.get_num_threads(), "distilled": run.teacher is not None})
+    while (current := phase_at(config, run.seen)) is not None:
+        phase, end = current
+        size = (phase.height, phase.width)
+        held = held or plain_samples(Path(val) if val else Path(folders[0]), config.val_images, (256, 192))
+        dataset = Batches(folders, config.buffer_shards, config.seed + run.seen, phase.batch, size, config.points, holdout)
+        loader = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=workers, pin_memory=run.device.type == "cuda")
+        for batch in loader:
+            elapsed = time.monotonic() - started
+            run.seconds = base + elapsed
+            if run.seen >= end or elapsed >= max_seconds:
+                break
+            for name, value in run.step(batch).items():
+                sums[name] = sums.get(name, 0.0) + value
+            count += 1
+            if elapsed - logged >= log_every:
+                rate = {"event": "step", "seen": run.seen, "seconds": round(run.seconds), "size": size, "rate": rate_at(config, run.seen)}
+                run.log(rate | {"loss": {k: round(v / count, 4) for k, v in sums.items()}, "val": validate(run.average.model, held, size)})
+                logged, sums, count = time.monotonic() - started, {}, 0
+            if elapsed - saved >= save_every:
+                run.save()
+                saved = elapsed
+        if time.monotonic() - started >= max_seconds:
+            break
+    run.save()
+    scores = validate(run.average.model, held, size) if held else {}
+    run.log({"event": "stop", "seen": run.seen, "seconds": round(run.seconds), "finished": run.seen >= config.total, "val": scores})
+    if run.seen == 0:
+        raise ShardError("no picture was seen; give the run more seconds")

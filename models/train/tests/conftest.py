@@ -1,0 +1,36 @@
+"""Shared fixtures: a small network and a folder with one made-up shard."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """A small network with settled batch statistics."""
+    from pipeline.export import random_parser
+
+    torch.set_num_threads(1)
+    return random_parser("tiny", 3)
+
+
+@pytest.fixture
+def shard_folder(tmp_path):
+    """Eight pictures of a blob with a head and two hands on a plain ground; two of them show nobody."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 60, (8, 256, 192, 3)).astype(np.uint8)
+    parts, person = np.zeros((8, 256, 192), np.uint8), np.zeros((8, 256, 192), np.uint8)
+    for index in range(6):
+        for part, (y, x) in {2: (40, 80), 3: (90, 80), 8: (120, 130), 9: (120, 30)}.items():
+            parts[index, y : y + 40, x : x + 30] = part
+    person[parts > 0] = 1
+    image[parts > 0] += 120
+    meta = [{"people": int(index < 6)} for index in range(8)]
+    np.savez(tmp_path / "a.npz", image=image, parts=parts, person=person, meta=json.dumps(meta))
+    return tmp_path

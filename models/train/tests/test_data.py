@@ -1,0 +1,92 @@
+"""Shards, augmentation and bad input."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.data import PEOPLE, ShardError, Stream, augment, bars, choose_points, flip, make_batch, plain_affine, plain_samples, present_rows, read_shard, warp
+
+
+def test_flip_exchanges_left_and_right(shard_folder):
+    shard = read_shard(shard_folder / "a.npz")
+    sample = shard["image"][0], shard["parts"][0], shard["person"][0]
+    image, parts, _ = flip(sample)
+    assert np.array_equal(image, sample[0][:, ::-1])
+    assert np.array_equal(parts == 9, (sample[1] == 8)[:, ::-1])
+    assert np.array_equal(flip(flip(sample))[1], sample[1])
+
+
+def test_letterboxing_keeps_the_same_size_unchanged(shard_folder):
+    shard = read_shard(shard_folder / "a.npz")
+    sample = shard["image"][0], shard["parts"][0], shard["person"][0]
+    same = warp(sample, plain_affine((256, 192), (256, 192)), (256, 192))
+    assert all(np.array_equal(a, b) for a, b in zip(sample, same, strict=True))
+    half = warp(sample, plain_affine((256, 192), (128, 96)), (128, 96))
+    assert abs(int((half[1] == 3).sum()) * 4 - int((sample[1] == 3).sum())) < 100
+
+
+def test_image_and_labels_move_together(shard_folder):
+    shard = read_shard(shard_folder / "a.npz")
+    rng = np.random.default_rng(5)
+    picture = np.where(shard["parts"][0][..., None] > 0, 255, 0).astype(np.uint8).repeat(3, 2)
+    for _ in range(20):
+        state = rng.bit_generator.state
+        image, parts, _ = augment(rng, (picture, shard["parts"][0], shard["person"][0]), (128, 96))
+        inside = parts > 0
+        if inside.sum() > 500:
+            assert image[inside].mean() > image[~inside].mean(), state
+
+
+def test_bars_are_padding_and_background(shard_folder):
+    shard = read_shard(shard_folder / "a.npz")
+    sample = shard["image"][0], np.full((256, 192), 3, np.uint8), np.ones((256, 192), np.uint8)
+    image, parts, person = bars(np.random.default_rng(0), sample)
+    outside = parts == 0
+    assert outside.any() and (image[outside] == 114).all() and (person[outside] == 0).all()
+
+
+def test_batches_have_the_shapes_of_the_contract(shard_folder):
+    rng = np.random.default_rng(0)
+    stream = Stream([shard_folder], 4, rng)
+    batch = make_batch(stream, rng, 3, (128, 96), 64)
+    assert batch["pixels"].shape == (3, 128, 96, 3) and batch["pixels"].dtype == torch.uint8
+    assert batch["points"].shape == (3, 64, 2) and batch["points"].abs().max() <= 1
+    assert batch["present"].shape == (3, 16 + PEOPLE)
+
+
+def test_points_gather_at_borders():
+    parts = np.zeros((64, 48), np.uint8)
+    parts[20:30, 20:30] = 3
+    points = choose_points(np.random.default_rng(0), parts, parts, 200)
+    y, x = np.divmod(points, 48)
+    near = (abs(y - 25) <= 8) & (abs(x - 25) <= 8)
+    assert near.mean() > 0.45
+    assert present_rows(parts, (parts > 0).astype(np.uint8))[[0, 3, 16]].all()
+
+
+def test_new_shards_are_found(shard_folder):
+    rng = np.random.default_rng(0)
+    stream = Stream([shard_folder], 4, rng)
+    (shard_folder / "b.npz").write_bytes((shard_folder / "a.npz").read_bytes())
+    for _ in range(9):
+        stream.draw()
+    assert {p.name for p, _, _ in stream.open} == {"a.npz", "b.npz"}
+
+
+def test_unfinished_shards_are_not_listed(shard_folder):
+    (shard_folder / "c.npz.tmp").write_bytes(b"half")
+    assert [p.name for p in Stream([shard_folder], 4, np.random.default_rng(0)).known()] == ["a.npz"]
+
+
+def test_bad_shards_say_which_and_what_to_do(shard_folder, tmp_path_factory):
+    data = (shard_folder / "a.npz").read_bytes()
+    (shard_folder / "a.npz").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ShardError, match="a.npz.*render it again"):
+        read_shard(shard_folder / "a.npz")
+    with pytest.raises(ShardError, match="no shards"):
+        Stream([tmp_path_factory.mktemp("none")], 4, np.random.default_rng(0))
+
+
+def test_plain_samples_carry_their_records(shard_folder):
+    samples = plain_samples(shard_folder, 5, (256, 192))
+    assert samples["image"].shape == (5, 256, 192, 3) and samples["meta"][0] == {"people": 1}

@@ -1,0 +1,119 @@
+"""The shipped files: int8 form, names, limits, fixtures."""
+
+import tomllib
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from pipeline.config import HEIGHT, WIDTH
+from pipeline.export import build, ship
+from pipeline.onnx_export import check_ops, op_types, sha256
+from pipeline.package import run_both
+from pipeline.quantise import choose_range, session, weight_scale
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    rng = np.random.default_rng(1)
+    small = rng.integers(0, 256, (6, 16, 12, 3)).astype(np.uint8)
+    return np.ascontiguousarray(small.repeat(16, 1).repeat(16, 2))
+
+
+@pytest.fixture(scope="module")
+def built(tiny, pictures):
+    return build(tiny, pictures)
+
+
+def test_onnxruntime_equals_pytorch(tiny, built, pictures):
+    float_graph, _, head_graph, _, _ = built
+    trunk, head = session(float_graph), session(head_graph)
+    x = torch.from_numpy(pictures[0].transpose(2, 0, 1)[None].copy()).float() / 255
+    values = dict(zip([o.name for o in trunk.get_outputs()], trunk.run(None, {"pixels": x.numpy()}), strict=True))
+    with torch.no_grad():
+        expected = tiny(x)
+    for ours, theirs in zip(head.run(None, values), expected, strict=True):
+        assert np.linalg.norm(ours - theirs.numpy()) < 1e-3 * np.linalg.norm(theirs.numpy())
+
+
+def test_int8_is_near_float(built, pictures):
+    float_graph, int8_graph, head_graph, _, _ = built
+    values = run_both(session(int8_graph), session(head_graph), pictures[1])
+    x = pictures[1].transpose(2, 0, 1)[None].astype(np.float32) / 255
+    expected = session(float_graph).run(["mask_features"], {"pixels": x})[0]
+    assert np.linalg.norm(values["mask_features"] - expected) < 0.35 * np.linalg.norm(expected)
+
+
+def test_int8_graph_takes_bytes_and_holds_only_per_tensor_convolutions(built):
+    graph = built[1].graph
+    assert graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    constants = {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer}
+    convs = [n for n in graph.node if n.op_type == "QLinearConv"]
+    assert not any(n.op_type == "Conv" for n in graph.node)
+    first = convs[0]
+    assert first.input[0] == "pixels"
+    assert constants[first.input[1]] == np.float32(1) / np.float32(255) and constants[first.input[2]] == 0
+    for conv in convs:
+        assert constants[conv.input[3]].dtype == np.int8 and constants[conv.input[4]].shape == ()
+        assert constants[conv.input[5]] == 0 and constants[conv.input[8]].dtype == np.int32
+
+
+def test_softmax_is_never_between_quantised_nodes(built):
+    graph = built[1].graph
+    writer = {o: n for n in graph.node for o in n.output}
+    for node in graph.node:
+        if node.op_type == "Softmax":
+            assert writer[node.input[0]].op_type not in ("DequantizeLinear", "QLinearConv")
+
+
+def test_shipped_folder(tiny, built, pictures, tmp_path):
+    ship(tiny, pictures, pictures[:2], tmp_path, {"name": "t", "version": "0", "run": "none"})
+    manifest = tomllib.loads((tmp_path / "manifest.toml").read_text())
+    assert manifest["format_version"] == 1
+    assert [c["index"] for c in manifest["class"]] == list(range(17))
+    for part in ("trunk", "head"):
+        assert manifest[part]["sha256"] == sha256(tmp_path / manifest[part]["file"])
+    head = onnx.load(tmp_path / "head.onnx")
+    shapes = {i.name: list(i.dims) for i in head.graph.initializer}
+    for parameter in manifest["head"]["parameter"]:
+        assert shapes[parameter["name"]] == parameter["shape"]
+        assert parameter["trainable"] == ("group" in parameter)
+    sizes = sum(p.stat().st_size for p in (tmp_path / "fixtures").iterdir())
+    assert sizes < 1_500_000
+    fixtures = tomllib.loads((tmp_path / "fixtures" / "fixtures.toml").read_text())
+    values = run_both(session(built[1], optimise=False), session(built[2], optimise=False), pictures[0])
+    entry = fixtures["fixture"][0]["memory_a"]
+    codes = np.fromfile(tmp_path / "fixtures" / entry["file"], np.uint8).reshape(entry["shape"])
+    restored = (codes.astype(np.float32) - entry["zero"]) * np.float32(entry["scale"])
+    assert np.array_equal(restored, values["memory_a"])
+
+
+def test_an_unknown_op_is_refused(built):
+    model = onnx.ModelProto()
+    model.CopyFrom(built[2])
+    model.graph.node.append(onnx.helper.make_node("Einsum", ["queries"], ["x"], equation="bqd->bd"))
+    with pytest.raises(ValueError, match="Einsum"):
+        check_ops(model, "head")
+    assert "Einsum" not in op_types(built[2])
+
+
+def test_ranges_hold_zero_and_clip_outliers():
+    counts = np.zeros(2048, np.int64)
+    counts[:200], counts[-1] = 1000, 1
+    wide, tight = choose_range(counts, 0.0, 10.0, "minmax"), choose_range(counts, 0.0, 10.0, "mse")
+    assert wide.zero == 0 and abs(wide.scale * 255 - 10) < 1e-4
+    assert tight.scale < wide.scale
+    signed = choose_range(counts, -3.0, 5.0, "minmax")
+    assert abs((0 - signed.zero) * signed.scale - -3.0) < signed.scale
+    with pytest.raises(ValueError, match="calibration"):
+        choose_range(counts, 0.0, 1.0, "guess")
+
+
+def test_weight_scale_covers_a_uniform_kernel():
+    kernel = np.linspace(-1, 1, 999).astype(np.float32)
+    assert abs(weight_scale(kernel) * 127 - 1) < 0.05
+
+
+def test_input_size_of_the_contract():
+    assert (HEIGHT, WIDTH) == (256, 192)

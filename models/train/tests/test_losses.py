@@ -1,0 +1,118 @@
+"""Matching and losses against cases worked out by hand."""
+
+import itertools
+
+import numpy as np
+import torch
+
+from pipeline.config import NO_OBJECT, PERSON, TrainConfig
+from pipeline.data import PEOPLE
+from pipeline.losses import Targets, build_targets, class_loss, match, mask_losses, pair_costs, point_scores, prior_cost, sample_features, semantic_loss
+
+CONFIG = TrainConfig()
+
+
+def made_targets(batch=2, points=64, seed=0):
+    rng = np.random.default_rng(seed)
+    parts = torch.from_numpy(rng.integers(0, 4, (batch, points)).astype(np.uint8))
+    person = (parts > 0).to(torch.uint8)
+    present = torch.zeros(batch, 16 + PEOPLE, dtype=torch.bool)
+    present[:, :4], present[:, 16] = True, True
+    return build_targets(parts, person, present)
+
+
+def test_targets_have_one_row_per_class_and_person():
+    targets = made_targets()
+    assert targets.masks.shape == (2, 24, 64)
+    assert targets.classes[3] == 3 and targets.classes[16] == PERSON
+    assert torch.equal(targets.masks[:, :16].sum(1), torch.ones(2, 64))
+    assert torch.equal(targets.masks[:, 16], 1 - targets.masks[:, 0])
+
+
+def test_a_perfect_prediction_matches_itself_and_costs_nothing():
+    targets = made_targets()
+    rows = torch.tensor([16, 2, 0, 3, 1])
+    points = (targets.masks[:, rows] * 2 - 1) * 30
+    logits = torch.full((2, 5, 18), -20.0)
+    logits[:, torch.arange(5), targets.classes[rows]] = 20.0
+    matches = match(logits, points, targets, CONFIG)
+    assert torch.equal(matches.target, rows[matches.query])
+    assert len(matches.image) == 10
+    bce, dice = mask_losses(points[matches.image, matches.query], targets.masks[matches.image, matches.target], targets.valid[matches.image])
+    assert bce < 1e-6 and dice < 1e-3
+    assert class_loss(logits, targets, matches, 0.1) < 1e-6
+    assert semantic_loss(logits, points, targets) < 0.02
+
+
+def test_the_matching_is_the_cheapest_of_all():
+    torch.manual_seed(1)
+    targets = made_targets(batch=1, points=32)
+    logits, points = torch.randn(1, 5, 18), torch.randn(1, 5, 32)
+    cost = pair_costs(logits, points, targets, CONFIG)[0][:, targets.present[0]]
+    best = min(sum(float(cost[q, t]) for t, q in enumerate(order)) for order in itertools.permutations(range(5), 5))
+    matches = match(logits, points, targets, CONFIG)
+    rows = torch.nonzero(targets.present[0])[:, 0].tolist()
+    found = sum(float(cost[q, rows.index(int(t))]) for q, t in zip(matches.query, matches.target, strict=True))
+    assert abs(found - best) < 1e-4
+
+
+def test_pair_costs_equal_the_losses_of_each_pair():
+    torch.manual_seed(2)
+    targets = made_targets(batch=1)
+    targets.valid[:, ::3] = 0
+    logits, points = torch.randn(1, 3, 18), torch.randn(1, 3, 64)
+    cost = pair_costs(logits, points, targets, CONFIG)
+    bce, dice = mask_losses(points[0, 1:2], targets.masks[0, 2:3], targets.valid)
+    chance = torch.softmax(logits[0, 1], -1)[targets.classes[2]]
+    assert torch.allclose(cost[0, 1, 2], -2 * chance + 5 * bce + 5 * dice, atol=1e-4)
+
+
+def test_ignored_points_change_nothing():
+    targets = made_targets(batch=1)
+    points = torch.randn(1, 3, 64)
+    targets.valid[0, 10] = 0
+    before = mask_losses(points[0], targets.masks[0, :3], targets.valid.expand(3, -1))
+    points[0, :, 10] = 50.0
+    after = mask_losses(points[0], targets.masks[0, :3], targets.valid.expand(3, -1))
+    assert torch.allclose(torch.stack(before), torch.stack(after))
+
+
+def test_no_object_weighs_a_tenth():
+    targets = made_targets(batch=1)
+    logits = torch.zeros(1, 6, 18)
+    logits[0, :, NO_OBJECT] = 3.0
+    matches = match(logits, torch.zeros(1, 6, 64), targets, CONFIG)
+    wrong = -torch.log_softmax(logits[0, 0], -1)[0]
+    right = -torch.log_softmax(logits[0, 0], -1)[NO_OBJECT]
+    expected = (5 * wrong + 0.1 * right) / 5.1
+    assert torch.allclose(class_loss(logits, targets, matches, 0.1), expected, atol=1e-5)
+
+
+def test_prior_seats_parts_on_their_own_query():
+    targets = made_targets()
+    matches = match(torch.zeros(2, 28, 18), torch.zeros(2, 28, 64), targets, CONFIG, prior=4.0)
+    for query, target in zip(matches.query.tolist(), matches.target.tolist(), strict=True):
+        assert query == target if target < 16 else query >= 16
+    assert prior_cost(28, 24, "cpu")[3, 3] == 0 and prior_cost(28, 24, "cpu")[3, 4] == 1
+
+
+def test_sampling_features_equals_sampling_logits():
+    torch.manual_seed(3)
+    features, embeddings = torch.randn(2, 8, 6, 5), torch.randn(2, 4, 8)
+    points = torch.rand(2, 20, 2) * 2 - 1
+    logits = (embeddings @ features.flatten(2)).reshape(2, 4, 6, 5)
+    assert torch.allclose(embeddings @ sample_features(features, points), sample_features(logits, points), atol=1e-5)
+
+
+def test_point_scores_are_the_sum_over_queries():
+    logits, points = torch.randn(1, 3, 18), torch.randn(1, 3, 7)
+    expected = sum(torch.softmax(logits[0, q], -1)[5] * torch.sigmoid(points[0, q]) for q in range(3))
+    assert torch.allclose(point_scores(logits, points)[0, 5], expected, atol=1e-6)
+
+
+def test_a_picture_without_targets_still_has_a_loss():
+    targets = made_targets(batch=1)
+    targets = Targets(targets.masks, torch.zeros_like(targets.present), targets.classes, targets.valid, targets.parts)
+    matches = match(torch.zeros(1, 4, 18), torch.zeros(1, 4, 64), targets, CONFIG)
+    assert len(matches.query) == 0
+    assert torch.isfinite(class_loss(torch.zeros(1, 4, 18), targets, matches, 0.1))

@@ -1,0 +1,79 @@
+"""Runs, checkpoints, schedules and scores."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.config import Phase, TrainConfig, train_config
+from pipeline.metrics import confusion, false_alarms, intersection_over_union, summary, to_ppp
+from pipeline.train import LOG, Run, TrainError, load_parser, phase_at, rate_at, save_weights, train
+
+
+def short(samples=32):
+    return TrainConfig(network="tiny", phases=(Phase(64, 64, 4, samples), Phase(128, 96, 4, 8)), points=64, warmup=16, val_images=4)
+
+
+def test_a_run_resumes_where_it_stopped(shard_folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    first = Run(out, short(), "cpu")
+    train(first, [shard_folder], shard_folder, 0, 0.5, 1000, 1000)
+    again = Run(out, short(), "cpu")
+    assert again.resume() and again.seen == first.seen
+    for a, b in zip(first.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    train(again, [shard_folder], shard_folder, 0, 100, 1000, 1000)
+    assert again.seen == 40
+    records = [json.loads(line) for line in (out / LOG).read_text().splitlines()]
+    assert records[-1]["event"] == "stop" and records[-1]["finished"]
+    save_weights(out / "checkpoint.pt", out / "weights.pt")
+    whole, half = again.average.model, load_parser(out / "weights.pt")
+    for a, b in zip(whole.parameters(), half.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-2)
+
+
+def test_a_missing_teacher_is_a_clear_error(tmp_path):
+    with pytest.raises(TrainError, match="does not exist"):
+        Run(tmp_path, short(), "cpu", tmp_path / "none.pt")
+
+
+def test_unknown_settings_are_refused():
+    with pytest.raises(ValueError, match="rat"):
+        train_config({"rat": 1})
+    with pytest.raises(ValueError, match="network"):
+        train_config({"network": "huge"})
+    assert train_config({"phases": [[64, 64, 2, 10]]}).phases[0].samples == 10
+
+
+def test_the_rate_warms_up_holds_and_decays():
+    config = TrainConfig(phases=(Phase(64, 64, 1, 1000),), warmup=100, decay=0.4, rate=1.0)
+    assert rate_at(config, 0) < 0.02
+    assert rate_at(config, 300) == rate_at(config, 599) == 1.0
+    assert rate_at(config, 700) < 1.0 and rate_at(config, 1000) == pytest.approx(0.01)
+
+
+def test_phases_follow_each_other():
+    config = short()
+    assert phase_at(config, 0)[0].height == 64 and phase_at(config, 31)[1] == 32
+    assert phase_at(config, 32)[0].height == 128 and phase_at(config, 40) is None
+
+
+def test_scores_of_a_hand_made_map():
+    truth = np.array([[0, 3, 8, 8, 255]])
+    guess = np.array([[0, 3, 8, 9, 3]])
+    counts = confusion(truth, guess, 16)
+    assert counts.sum() == 4
+    iou = intersection_over_union(counts)
+    assert iou[8] == 0.5 and iou[9] == 0 and np.isnan(iou[1])
+    assert intersection_over_union(to_ppp(counts))[4] == 1.0
+    scores = summary(counts)
+    assert scores["left_right"] == 50.0 and scores["person_iou"] == 100.0
+
+
+def test_false_alarms_count_empty_pictures_only():
+    truth = np.zeros((2, 2, 2), np.uint8)
+    truth[0, 0, 0] = 3
+    guess = np.full((2, 2, 2), 3, np.uint8)
+    guess[1, 0] = 0
+    assert false_alarms(truth, guess) == (2, 4)

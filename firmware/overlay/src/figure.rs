@@ -279,7 +279,7 @@ impl Figure {
                 // Towards 0 and 1 less and less: plain cells begin there.
                 let most = MOST_SHIFT * FIELD_SLOPE * 4.0 * now * (255.0 - now) / 255.0;
                 let moved = now + (along - now).clamp(-most, most);
-                fields[index] = moved.round().clamp(1.0, 254.0) as u8;
+                fields[index] = (moved + 0.5).clamp(1.0, 254.0) as u8;
             }
         }
     }

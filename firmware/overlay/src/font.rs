@@ -202,7 +202,7 @@ mod tests {
         let mut font = Font::new();
         let mut canvas = Canvas::new(60, 40);
         font.draw("Äg°…", (2.0, 28.0), 20, Rgb888::WHITE, &mut canvas);
-        assert!(canvas.pixels().iter().any(|&pixel| pixel == 0xFF_FFFF));
+        assert!(canvas.pixels().contains(&0xFF_FFFF));
         assert_eq!(font.glyphs.len(), 4);
         for place in [(-30.0, 10.0), (50.0, 3.0), (10.0, 60.0), (-1e6, -1e6), (1e6, 1e6)] {
             font.draw("Wide g", place, 30, Rgb888::WHITE, &mut canvas);

@@ -138,6 +138,13 @@ impl PictureFit {
         }
     }
 
+    /// Left, upper, right and lower edge of the picture on the screen.
+    pub(crate) fn area(&self) -> (f32, f32, f32, f32) {
+        let (right, bottom) =
+            (self.left + self.content.2 * self.scale.0, self.top + self.content.3 * self.scale.1);
+        (self.left as f32, self.top as f32, right as f32, bottom as f32)
+    }
+
     /// See [`Projection::row`].
     pub fn row(&self, y: f64) -> GridRow {
         let (x, top, width, _) = self.content;
@@ -254,7 +261,8 @@ impl Landmarks {
     pub fn find(mask: &MaskView<'_>, person: &PersonView) -> Landmarks {
         let (mut feet, mut head, mut face) = (Extent::EMPTY, Extent::EMPTY, Extent::EMPTY);
         let (left, top, width, height) = person.bounds;
-        let (right, bottom) = ((left + width).min(mask.width), (top + height).min(mask.height));
+        let right = left.saturating_add(width).min(mask.width);
+        let bottom = top.saturating_add(height).min(mask.height);
         for v in top..bottom {
             let start = (v * mask.width) as usize;
             for u in left..right {

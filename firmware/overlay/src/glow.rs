@@ -87,6 +87,18 @@ impl Ramps {
     }
 }
 
+/// Where and for whom a figure is drawn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub projection: Projection,
+    /// The picture's rectangle in the grid, beyond which nothing is known.
+    pub content: (u32, u32, u32, u32),
+    /// The person's number.
+    pub track: u32,
+    /// In pixels, 0 for none.
+    pub outline_width: f32,
+}
+
 /// Draws people; holds one row of memory.
 #[derive(Debug, Default)]
 pub(crate) struct Brush {
@@ -110,20 +122,11 @@ struct Walk {
 }
 
 impl Brush {
-    /// Draws a figure. `content` is the picture's rectangle in the grid, beyond which nothing is
-    /// known; `outline_width` is in pixels, 0 for none.
-    #[allow(clippy::too_many_arguments)] // one call site each in painter and preview
-    pub fn paint(
-        &mut self,
-        figure: &Figure,
-        ramps: &Ramps,
-        track: u32,
-        projection: &Projection,
-        content: (u32, u32, u32, u32),
-        outline_width: f32,
-        canvas: &mut Canvas,
-    ) {
-        let job = Job { figure, ramps, track: ramps.of_track(track), outline_width };
+    /// Draws a figure.
+    pub fn paint(&mut self, figure: &Figure, ramps: &Ramps, place: &Place, canvas: &mut Canvas) {
+        let track = ramps.of_track(place.track);
+        let job = Job { figure, ramps, track, outline_width: place.outline_width };
+        let Place { projection, content, .. } = *place;
         let bounds = Bounds::new(figure, content);
         for y in 0..canvas.height() {
             let Some(row) = projection.row(f64::from(y) + 0.5) else { continue };
@@ -135,7 +138,9 @@ impl Brush {
                 continue;
             };
             let first = row.u0 + row.du * (start as f64 + 0.5) - 0.5 - f64::from(figure.left);
-            let walk = Walk { place: (first * 65536.0) as i32, step: (row.du * 65536.0) as i32 };
+            let limit = f64::from(MOST_STEP);
+            let step = (row.du * 65536.0).clamp(-limit, limit) as i32;
+            let walk = Walk { place: (first * 65536.0) as i32, step };
             let pixels = &mut canvas.row_mut(y)[start..end];
             let scale = (1.0 / row.du.abs()) as f32;
             self.paint_row(&job, down, walk, scale, pixels);
@@ -165,8 +170,8 @@ impl Brush {
                     shade_over(run, here, &self.shade, job.ramps.of_label(label, job.track));
                 }
                 Cell::Edge(index) => {
-                    let border = Border::new(&figure.edges[usize::from(index)], part, scale);
-                    border.paint(job, here, self.shade[column], run);
+                    let edge = &figure.edges[usize::from(index)];
+                    Border::new(job, edge, part, scale, self.shade[column]).paint(here, run);
                 }
             }
             x += count;
@@ -255,12 +260,15 @@ fn shade_lighter(row: &mut [u32], walk: Walk, shade: &[[i32; 2]], ramp: &Ramp) {
     let mut place = walk.place;
     for pixel in row {
         let light = ramp[shade_at(shade, place)];
-        *pixel = if *pixel == 0 { light } else { lighter(*pixel, light) };
+        *pixel = lighter(*pixel, light);
         place += walk.step;
     }
 }
 
 fn lighter(a: u32, b: u32) -> u32 {
+    if a == 0 {
+        return b;
+    }
     let (a, b) = (a.to_le_bytes(), b.to_le_bytes());
     u32::from_le_bytes(std::array::from_fn(|i| a[i].max(b[i])))
 }
@@ -279,62 +287,128 @@ fn share(value: f32) -> u32 {
 
 /// An edge cell cut by one screen row: fields at its left side, and their steps to the right side.
 struct Border<'a> {
-    edge: &'a Edge,
-    person: (f32, f32),
-    fields: [(f32, f32); EDGE_LABELS],
+    job: &'a Job<'a>,
+    person: Slope,
+    fields: [Slope; EDGE_LABELS],
+    ramps: [&'a Ramp; EDGE_LABELS],
+    count: usize,
+    shade: [i32; 2],
     /// Pixels per unit of a field: how far a border is away, from how far a field is from it.
     distance: f32,
+    /// In pixels.
+    outline: f32,
+    /// Half width in pixels.
+    seam: f32,
 }
 
-impl Border<'_> {
+/// A value at a cell's left side and its step to the right side.
+#[derive(Clone, Copy, Default)]
+struct Slope {
+    start: f32,
+    step: f32,
+}
+
+impl Slope {
+    fn at(self, across: f32) -> f32 {
+        self.start + self.step * across
+    }
+}
+
+/// The strongest two labels at a place, and how many pixels away their border is.
+struct Contest {
+    first: usize,
+    second: usize,
+    away: f32,
+}
+
+impl<'a> Border<'a> {
     /// `part` is the place of the row between the upper corners (0) and the lower ones (1);
     /// `scale` is in pixels per node.
-    fn new(edge: &Edge, part: f32, scale: f32) -> Border<'_> {
+    fn new(job: &'a Job<'a>, edge: &Edge, part: f32, scale: f32, shade: [i32; 2]) -> Border<'a> {
         let cut = |corners: [u8; 4]| {
             let [a, b, c, d] = corners.map(f32::from);
-            let (left, right) = (a + (c - a) * part, b + (d - b) * part);
-            (left, right - left)
+            let (start, end) = (a + (c - a) * part, b + (d - b) * part);
+            Slope { start, step: end - start }
         };
-        let mut fields = [(0.0, 0.0); EDGE_LABELS];
-        for (field, corners) in fields.iter_mut().zip(edge.fields).take(usize::from(edge.count)) {
-            *field = cut(corners);
+        let count = usize::from(edge.count);
+        let mut fields = [Slope::default(); EDGE_LABELS];
+        let mut ramps = [&job.track.body; EDGE_LABELS];
+        for index in 0..count {
+            fields[index] = cut(edge.fields[index]);
+            ramps[index] = job.ramps.of_label(edge.labels[index], job.track);
         }
         let distance = scale / (FIELD_SLOPE * 255.0);
-        Border { edge, person: cut(edge.person), fields, distance }
+        let outline = job.outline_width.min(FIELD_NODES * scale - 0.5).max(0.0);
+        let seam = SEAM_PIXELS.min(SEAM_NODES * scale);
+        let person = cut(edge.person);
+        Border { job, person, fields, ramps, count, shade, distance, outline, seam }
     }
 
-    fn paint(&self, job: &Job<'_>, walk: Walk, shade: [i32; 2], row: &mut [u32]) {
+    /// Everything is linear across the cell, so what holds at both ends of a run holds between.
+    fn paint(&self, walk: Walk, row: &mut [u32]) {
+        let last = walk.place + walk.step * (row.len() as i32 - 1);
+        let ends = [walk.place, last].map(across);
+        let inside = ends.map(|across| self.inside(across));
+        if inside[0] <= -0.5 && inside[1] <= -0.5 {
+            self.paint_halo(walk, row);
+            return;
+        }
+        let contests = ends.map(|across| self.contest(across));
+        let certain = contests[0].first == contests[1].first
+            && contests.iter().all(|contest| contest.away >= self.seam);
+        let plain = certain.then(|| self.ramps[contests[0].first]);
+        let inner = self.outline + 0.5;
+        match plain {
+            Some(ramp) if inside[0] >= inner && inside[1] >= inner => {
+                self.each(walk, row, |_, shade, pixel| *pixel = ramp[shade]);
+            }
+            Some(ramp) => self.paint_outline(walk, row, |_, shade| ramp[shade]),
+            None => self.paint_outline(walk, row, |across, shade| self.colour(across, shade)),
+        }
+    }
+
+    fn paint_halo(&self, walk: Walk, row: &mut [u32]) {
+        let halo = &self.job.track.halo;
+        self.each(walk, row, |_, shade, pixel| *pixel = lighter(*pixel, halo[shade]));
+    }
+
+    fn paint_outline(&self, walk: Walk, row: &mut [u32], colour: impl Fn(f32, usize) -> u32) {
+        let (track, width) = (self.job.track, self.outline);
+        self.each(walk, row, |across, shade, pixel| {
+            let inside = self.inside(across);
+            let line = share(width + 0.5 - inside);
+            let lit = match line {
+                0 => colour(across, shade),
+                256 => track.outline,
+                _ => mix(colour(across, shade), track.outline, line),
+            };
+            if inside >= 0.5 {
+                *pixel = lit;
+            } else {
+                *pixel = mix(lighter(*pixel, track.halo[shade]), lit, share(inside + 0.5));
+            }
+        });
+    }
+
+    /// Calls `paint` with the place across the cell, the shade and the pixel.
+    fn each(&self, walk: Walk, row: &mut [u32], paint: impl Fn(f32, usize, &mut u32)) {
         let mut place = walk.place;
         for pixel in row {
-            let across = (place & 0xFFFF) as f32 / 65536.0;
-            let shade = (shade[0] + ((shade[1] * ((place >> 8) & 0xFF)) >> 8)).clamp(0, 255);
-            let inside = (self.person.0 + self.person.1 * across - 127.5) * self.distance;
+            let shade = self.shade[0] + ((self.shade[1] * ((place >> 8) & 0xFF)) >> 8);
+            paint(across(place), (shade & 0xFF) as usize, pixel);
             place += walk.step;
-            if inside < 0.5 {
-                let halo = job.track.halo[shade as usize];
-                *pixel = if *pixel == 0 { halo } else { lighter(*pixel, halo) };
-            }
-            if inside <= -0.5 {
-                continue;
-            }
-            let colour = self.colour(job, across, shade as usize);
-            let line = share(job.outline_width + 0.5 - inside);
-            let colour = mix(colour, job.track.outline, line);
-            *pixel = mix(*pixel, colour, share(inside + 0.5));
         }
     }
 
-    /// The colour inside: the strongest label's, mixed with the second's within a pixel of the
-    /// border between them, darker along it.
-    fn colour(&self, job: &Job<'_>, across: f32, shade: usize) -> u32 {
-        let ramp = |index: usize| job.ramps.of_label(self.edge.labels[index], job.track)[shade];
-        let count = usize::from(self.edge.count);
-        if count < 2 {
-            return ramp(0);
-        }
-        let (mut first, mut second) = ((f32::MIN, 0), (f32::MIN, 0));
-        for (index, field) in self.fields[..count].iter().enumerate() {
-            let value = field.0 + field.1 * across;
+    /// Pixels to the person's outline, negative outside.
+    fn inside(&self, across: f32) -> f32 {
+        (self.person.at(across) - 127.5) * self.distance
+    }
+
+    fn contest(&self, across: f32) -> Contest {
+        let (mut first, mut second) = ((self.fields[0].at(across), 0), (f32::MIN, 0));
+        for index in 1..self.count {
+            let value = self.fields[index].at(across);
             if value > first.0 {
                 (first, second) = ((value, index), first);
             } else if value > second.0 {
@@ -342,14 +416,36 @@ impl Border<'_> {
             }
         }
         let away = (first.0 - second.0) * 0.5 * self.distance;
-        let colour = mix(ramp(first.1), ramp(second.1), share(0.5 - away));
-        let seam = job.ramps.seam * (1.0 - away / SEAM_PIXELS).clamp(0.0, 1.0);
+        Contest { first: first.1, second: second.1, away }
+    }
+
+    /// The colour inside: the strongest label's, mixed with the second's within a pixel of the
+    /// border between them, darker along it.
+    fn colour(&self, across: f32, shade: usize) -> u32 {
+        let Contest { first, second, away } = self.contest(across);
+        let first = self.ramps[first][shade];
+        if away >= self.seam {
+            return first;
+        }
+        let colour = mix(first, self.ramps[second][shade], share(0.5 - away));
+        let seam = self.job.ramps.seam * (1.0 - away / self.seam);
         mix(colour, colour & COVERED, share(seam))
     }
 }
 
-/// Half width of the seam between parts in pixels.
+/// A place within its cell, 0 to 1.
+fn across(place: i32) -> f32 {
+    (place & 0xFFFF) as f32 * (1.0 / 65536.0)
+}
+
+/// Steps between pixels are kept below this, 4096 nodes, so that sums cannot overflow; a patch is
+/// far smaller.
+const MOST_STEP: i32 = 1 << 28;
+/// Half width of the seam between parts: pixels, and nodes where those are smaller.
 const SEAM_PIXELS: f32 = 3.0;
+const SEAM_NODES: f32 = 0.5;
+/// A field tells distances up to this many nodes; an outline must be narrower.
+const FIELD_NODES: f32 = 0.5 / FIELD_SLOPE;
 
 // A label must find its ramp.
 const _: () = assert!(LABELS == PALETTE.len() + 1);

@@ -11,7 +11,7 @@ use crate::geometry::{
     Alignment, Landmarks, MirrorGeometry, PictureFit, Pinhole, Projection, Reflection,
     USUAL_DISTANCE_M,
 };
-use crate::glow::{Brush, Light, Ramps};
+use crate::glow::{Brush, Light, Place, Ramps, mix};
 use crate::icon;
 use crate::palette::{CALM, CAMERA_ACTIVE, TEXT, TEXT_FAINT, TEXT_SOFT};
 use crate::poster::{Poster, font_size, unit};
@@ -26,8 +26,9 @@ const DISTANCE_BLEND: f64 = 0.25;
 /// Shown instead of a mask whose sides do not fit, which only a programming error can produce.
 const BAD_MASK: &str = "The overlay got labels of a wrong size. Please report this.";
 
-/// Outline, letters and badge as shares of the geometric mean of the screen's sides.
+/// Outline, fading, letters and badge as shares of the geometric mean of the screen's sides.
 const OUTLINE: f32 = 0.003;
+const FADE: f32 = 0.03;
 const MARGIN: f32 = 0.028;
 const BADGE: f32 = 0.056;
 const FPS_TEXT: f32 = 0.03;
@@ -69,7 +70,7 @@ impl Painter {
         let opacity = style.opacity.clamp(0.0, 1.0);
         let light = Light {
             rim: (opacity * 1.3).min(1.0),
-            core: opacity * 0.78,
+            core: opacity * 0.88,
             halo: 0.24,
             seam: 0.6,
             mark: false,
@@ -117,8 +118,9 @@ impl Painter {
             Alignment::Picture { mirrored } => {
                 let fit = PictureFit::new(mask.content, self.size, mirrored);
                 for person in mask.people.iter().take(MOST_PEOPLE) {
-                    self.draw_person(mask, person, &Projection::Picture(fit), canvas);
+                    self.draw_person(mask, person, Projection::Picture(fit), canvas);
                 }
+                fade_edges(&fit, canvas);
             }
             Alignment::Reflection(geometry) => self.draw_reflections(mask, &geometry, canvas),
         }
@@ -144,7 +146,7 @@ impl Painter {
         for &(distance, index, eye) in &order[..count] {
             let reflection = Reflection::new(geometry, camera, distance, eye, self.size);
             let projection = Projection::Reflection(reflection);
-            self.draw_person(mask, &mask.people[index], &projection, canvas);
+            self.draw_person(mask, &mask.people[index], projection, canvas);
         }
     }
 
@@ -152,22 +154,19 @@ impl Painter {
         &mut self,
         mask: &MaskView<'_>,
         person: &PersonView,
-        projection: &Projection,
+        projection: Projection,
         canvas: &mut Canvas,
     ) {
         if !self.figure.read(mask, person) {
             return;
         }
-        let outline = (unit(self.size.0, self.size.1) * OUTLINE).max(1.2);
-        self.brush.paint(
-            &self.figure,
-            &self.ramps,
-            person.track,
+        let place = Place {
             projection,
-            mask.content,
-            outline,
-            canvas,
-        );
+            content: mask.content,
+            track: person.track,
+            outline_width: (unit(self.size.0, self.size.1) * OUTLINE).max(1.2),
+        };
+        self.brush.paint(&self.figure, &self.ramps, &place, canvas);
     }
 
     fn draw_texts(&mut self, scene: &Scene<'_>, notice: Option<&str>, canvas: &mut Canvas) {
@@ -225,6 +224,36 @@ impl Painter {
             let x = middle.0 - self.font.width(text, size) / 2.0;
             self.font.draw(text, (x, baseline), size, TEXT, canvas);
             baseline += line;
+        }
+    }
+}
+
+/// Lets people who are cut off by the picture fade out where black bars begin.
+fn fade_edges(fit: &PictureFit, canvas: &mut Canvas) {
+    let reach = unit(canvas.width(), canvas.height()) * FADE;
+    let (left, top, right, bottom) = fit.area();
+    let (width, height) = (canvas.width() as f32, canvas.height() as f32);
+    // A picture edge that is the screen's edge needs no fading.
+    let inner = |from_start: f32, from_end: f32, start: f32, side: f32| {
+        if start < 1.0 { side } else { from_start.min(from_end) }
+    };
+    let share = |away: f32| ((away / reach).clamp(0.0, 1.0) * 256.0) as u32;
+    for y in 0..canvas.height() {
+        let middle = y as f32 + 0.5;
+        let row_share = share(inner(middle - top, bottom - middle, top, height));
+        let row = canvas.row_mut(y);
+        if row_share < 256 {
+            row.iter_mut().for_each(|pixel| *pixel = mix(0, *pixel, row_share));
+        }
+        if left < 1.0 {
+            continue;
+        }
+        let (first, last) = (left as usize, (right.ceil() as usize).min(row.len()));
+        let count = (reach.ceil() as usize).min((last - first) / 2);
+        for x in (first..first + count).chain(last - count..last) {
+            let middle = x as f32 + 0.5;
+            let share = share(inner(middle - left, right - middle, left, width));
+            row[x] = mix(0, row[x], share);
         }
     }
 }
@@ -336,6 +365,61 @@ mod tests {
                     ..Scene::of_status(status)
                 };
                 painter.draw(&scene, &mut canvas);
+            }
+        }
+    }
+
+    /// Noise for labels and anything for geometry: people may look odd, the mirror goes on.
+    #[test]
+    fn nothing_a_parser_or_a_setting_can_say_stops_the_drawing() {
+        let mut state = 1_u32;
+        let mut random = move |below: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) % below
+        };
+        for _ in 0..300 {
+            let (width, height) = (1 + random(40), 1 + random(40));
+            let count = (width * height) as usize;
+            let coarse = 1 + random(9) as usize;
+            let noise: Vec<u8> = (0..count).map(|_| random(20) as u8).collect();
+            let parts: Vec<u8> = (0..count).map(|i| noise[i / coarse]).collect();
+            let person: Vec<u8> = (0..count).map(|i| noise[i / coarse] % 4).collect();
+            let people: Vec<PersonView> = (1..5)
+                .map(|slot| PersonView {
+                    slot,
+                    track: random(9),
+                    bounds: (random(50), random(50), random(60), random(60)),
+                })
+                .collect();
+            let (x, y) = (random(width), random(height));
+            let content = (x, y, 1 + random(width - x), 1 + random(height - y));
+            let mask = MaskView {
+                width,
+                height,
+                parts: &parts,
+                person: &person,
+                content,
+                people: &people,
+            };
+            let mut length = || f64::from(random(200)) / 50.0 - 0.5;
+            let geometry = MirrorGeometry {
+                camera_height_m: length(),
+                camera_offset_m: length() - 1.0,
+                pitch_deg: length() * 40.0 - 60.0,
+                field_of_view_deg: length() * 50.0,
+                screen_width_m: length(),
+                screen_height_m: length(),
+                screen_bottom_m: length(),
+            };
+            let scene = Scene { mask: Some(mask), ..Scene::of_status(Status::Running) };
+            let (across, down) = (1 + random(90), 1 + random(90));
+            for alignment in
+                [Alignment::Picture { mirrored: random(2) == 0 }, Alignment::Reflection(geometry)]
+            {
+                let mut canvas = Canvas::new(across, down);
+                let mut painter = Painter::new(across, down, Style::default(), alignment);
+                painter.draw(&scene, &mut canvas);
+                assert!(canvas.pixels().iter().all(|&pixel| pixel >> 24 == 0));
             }
         }
     }

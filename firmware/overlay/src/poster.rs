@@ -9,8 +9,8 @@ use crate::palette::{CALM, TEXT, TEXT_FAINT, TEXT_SOFT};
 use crate::scene::Status;
 
 /// Sizes are shares of the geometric mean of the screen's sides: the same screen has the same
-/// letters upright and on its side. On a 24-inch panel of 1080 x 1920 pixels advice is 11 mm tall,
-/// which is 13 minutes of arc from three metres; 5 can just be read with good eyes.
+/// letters upright and on its side. On a 24-inch panel of 1080 x 1920 pixels the capitals of the
+/// advice are 12 mm tall, 14 minutes of arc from three metres; good eyes can just read 5.
 pub(crate) fn unit(width: u32, height: u32) -> f32 {
     (width as f32 * height as f32).sqrt()
 }
@@ -21,40 +21,39 @@ pub(crate) fn font_size(unit: f32, share: f32) -> u32 {
 }
 
 const ICON_RADIUS: f32 = 0.105;
-const HEADLINE: f32 = 0.078;
-const ADVICE: f32 = 0.043;
-const COUNTDOWN: f32 = 0.036;
-const DETAIL: f32 = 0.029;
+/// Headline, advice, countdown, detail.
+const BLOCKS: [Look; 4] = [
+    Look { share: 0.078, colour: TEXT, gap: 0.5 },
+    Look { share: 0.043, colour: TEXT_SOFT, gap: 0.3 },
+    Look { share: 0.036, colour: CALM, gap: 0.7 },
+    Look { share: 0.029, colour: TEXT_FAINT, gap: 0.9 },
+];
 /// Free space left and right, as a share of the width.
 const SIDE: f32 = 0.06;
 /// Share of the height that the whole may take; the rest is for badge, notice and address.
 const TALLEST: f32 = 0.74;
 /// Share of the height at which the icon begins, where the rest fits below it.
-const TOP: f32 = 0.25;
-/// Share of the height above which everything stays.
-const BOTTOM: f32 = 0.86;
+const TOP: f32 = 0.22;
+/// Share of the height above which everything stays, in its middle where room is short.
+const BOTTOM: f32 = 0.92;
 /// A driver's message can be as long as it likes; this much of it is shown.
-const DETAIL_LINES: usize = 3;
+const MOST_LINES: usize = 3;
 
-/// Texts of one size and colour, below each other.
+/// How a block of text looks.
+struct Look {
+    /// Font size as a share of the unit.
+    share: f32,
+    colour: Rgb888,
+    /// Free space above, in font sizes.
+    gap: f32,
+}
+
+/// Text in lines of one size.
 #[derive(Debug, Default)]
 struct Block {
     text: String,
     lines: Vec<Line>,
     size: u32,
-    colour: Rgb888Value,
-    /// Free space above, in font sizes.
-    gap: f32,
-}
-
-/// A colour with a default.
-#[derive(Clone, Copy, Debug)]
-struct Rgb888Value(Rgb888);
-
-impl Default for Rgb888Value {
-    fn default() -> Rgb888Value {
-        Rgb888Value(TEXT)
-    }
 }
 
 /// Draws status screens; keeps its memory.
@@ -74,25 +73,25 @@ impl Poster {
         let mut y = self.top(height as f32);
         icon::draw(status, (centre, y + self.icon_radius), self.icon_radius, canvas);
         y += 2.0 * self.icon_radius;
-        for block in &self.blocks {
+        for (block, look) in self.blocks.iter().zip(&BLOCKS) {
             if block.lines.is_empty() {
                 continue;
             }
             let size = block.size as f32;
-            y += block.gap * size;
+            y += look.gap * size;
             for &(start, end) in &block.lines {
                 let text = &block.text[start..end];
                 let x = centre - font.width(text, block.size) / 2.0;
                 let baseline = y + size * (LINE_HEIGHT + CAPITAL_HEIGHT) / 2.0;
-                font.draw(text, (x, baseline), block.size, block.colour.0, canvas);
+                font.draw(text, (x, baseline), block.size, look.colour, canvas);
                 y += size * LINE_HEIGHT;
             }
         }
     }
 
-    /// The same place on all screens where there is room, else so that it ends in time.
+    /// The same place on all screens where there is room, else in the middle.
     fn top(&self, height: f32) -> f32 {
-        (height * TOP).min(height * BOTTOM - self.height).max(0.0)
+        (height * TOP).min((height * BOTTOM - self.height) / 2.0).max(0.0)
     }
 
     /// Fills the blocks, a step smaller until all of them fit.
@@ -117,25 +116,18 @@ impl Poster {
         advice.text.push_str(status.advice());
         status.write_countdown(&mut countdown.text);
         status.write_detail(&mut detail.text);
-        (headline.colour, headline.gap) = (Rgb888Value(TEXT), 0.5);
-        (advice.colour, advice.gap) = (Rgb888Value(TEXT_SOFT), 0.3);
-        (countdown.colour, countdown.gap) = (Rgb888Value(CALM), 0.7);
-        (detail.colour, detail.gap) = (Rgb888Value(TEXT_FAINT), 0.9);
     }
 
     fn measure(&mut self, font: &mut Font, unit: f32, width: f32) {
         self.icon_radius = unit * ICON_RADIUS;
         self.height = 2.0 * self.icon_radius;
-        let shares = [HEADLINE, ADVICE, COUNTDOWN, DETAIL];
-        for (block, share) in self.blocks.iter_mut().zip(shares) {
-            block.size = font_size(unit, share);
+        for (block, look) in self.blocks.iter_mut().zip(&BLOCKS) {
+            block.size = font_size(unit, look.share);
             font.balance(&block.text, block.size, width, &mut block.lines);
-            if share == DETAIL {
-                block.lines.truncate(DETAIL_LINES);
-            }
+            block.lines.truncate(MOST_LINES);
             if !block.lines.is_empty() {
                 let lines = block.lines.len() as f32 * LINE_HEIGHT;
-                self.height += block.size as f32 * (block.gap + lines);
+                self.height += block.size as f32 * (look.gap + lines);
             }
         }
     }
@@ -185,7 +177,7 @@ mod tests {
                     }
                 }
                 let advice = poster.blocks[1].size as f32 / unit(width, height);
-                assert!(advice > ADVICE * 0.6, "advice of {context} is small: {advice}");
+                assert!(advice > BLOCKS[1].share * 0.6, "advice of {context} is small: {advice}");
             }
         }
     }

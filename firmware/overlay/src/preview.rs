@@ -5,7 +5,7 @@ use thiserror::Error;
 use crate::canvas::Canvas;
 use crate::figure::Figure;
 use crate::geometry::{PictureFit, Projection};
-use crate::glow::{Brush, Light, Ramps};
+use crate::glow::{Brush, Light, Place, Ramps};
 use crate::painter::Style;
 use crate::poster::unit;
 use crate::scene::MaskView;
@@ -54,7 +54,7 @@ impl PreviewPainter {
     pub fn new(style: Style) -> PreviewPainter {
         let opacity = style.opacity.clamp(0.0, 1.0);
         let light =
-            Light { rim: opacity * 0.8, core: opacity * 0.62, halo: 0.0, seam: 0.5, mark: true };
+            Light { rim: opacity * 0.95, core: opacity * 0.74, halo: 0.0, seam: 0.5, mark: true };
         let gone = (1.0 - KEPT) * opacity;
         PreviewPainter {
             canvas: Canvas::new(0, 0),
@@ -107,18 +107,12 @@ impl PreviewPainter {
             self.canvas = Canvas::new(size.0, size.1);
         }
         let projection = Projection::Picture(PictureFit::stretched(mask.content, size));
-        let outline = (unit(size.0, size.1) * OUTLINE).max(1.2);
+        let outline_width = (unit(size.0, size.1) * OUTLINE).max(1.2);
         for person in mask.people {
             if self.figure.read(mask, person) {
-                self.brush.paint(
-                    &self.figure,
-                    &self.ramps,
-                    person.track,
-                    &projection,
-                    mask.content,
-                    outline,
-                    &mut self.canvas,
-                );
+                let (content, track) = (mask.content, person.track);
+                let place = Place { projection, content, track, outline_width };
+                self.brush.paint(&self.figure, &self.ramps, &place, &mut self.canvas);
             }
         }
     }

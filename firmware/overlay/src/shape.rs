@@ -41,14 +41,19 @@ fn span(middle: f32, reach: f32, side: u32) -> (u32, u32) {
     (start, end.max(start))
 }
 
+/// Screens are small: no overflow that `hypot` would have to avoid, and a root is exact everywhere.
+fn length(x: f32, y: f32) -> f32 {
+    (x * x + y * y).sqrt()
+}
+
 pub(crate) fn circle((x, y): Point, middle: Point, radius: f32) -> f32 {
-    (x - middle.0).hypot(y - middle.1) - radius
+    length(x - middle.0, y - middle.1) - radius
 }
 
 /// A box with round corners; `half` its half sides.
 pub(crate) fn round_box((x, y): Point, middle: Point, half: Point, radius: f32) -> f32 {
     let (dx, dy) = ((x - middle.0).abs() - half.0 + radius, (y - middle.1).abs() - half.1 + radius);
-    dx.max(0.0).hypot(dy.max(0.0)) + dx.max(dy).min(0.0) - radius
+    length(dx.max(0.0), dy.max(0.0)) + dx.max(dy).min(0.0) - radius
 }
 
 /// A line with round ends; `radius` half its width.
@@ -56,7 +61,7 @@ pub(crate) fn line((x, y): Point, a: Point, b: Point, radius: f32) -> f32 {
     let (px, py) = (x - a.0, y - a.1);
     let (lx, ly) = (b.0 - a.0, b.1 - a.1);
     let along = ((px * lx + py * ly) / (lx * lx + ly * ly)).clamp(0.0, 1.0);
-    (px - lx * along).hypot(py - ly * along) - radius
+    length(px - lx * along, py - ly * along) - radius
 }
 
 /// The outline of a shape; `radius` half its width.

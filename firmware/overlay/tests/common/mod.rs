@@ -55,7 +55,7 @@ impl Crowd {
         let pose = Pose { foot: (96.0, 254.0), tall: 250.0, arms: 0.3, stride: 0.34, track: 0 };
         let mut crowd = Crowd::new(192, 256, &[pose]);
         // Wide clothes.
-        crowd.disc(1, Part::Torso, (96.0, 120.0), 62.0, 60.0);
+        crowd.disc(1, Part::Torso, (96.0, 128.0), 88.0, 76.0);
         crowd.bound();
         crowd
     }

@@ -1,4 +1,4 @@
-"""Command line: python -m pipeline train | weights | export | evaluate | smoke | random."""
+"""Command line: python -m pipeline train | export | evaluate | card | weights | smoke."""
 
 import argparse
 import json
@@ -20,6 +20,7 @@ def parser() -> argparse.ArgumentParser:
     add_train(commands)
     add_export(commands)
     add_evaluate(commands)
+    add_card(commands)
     weights = commands.add_parser("weights", help="keep a checkpoint's averaged weights as a small file")
     weights.add_argument("--checkpoint", type=Path, required=True)
     weights.add_argument("--out", type=Path, required=True)
@@ -74,6 +75,37 @@ def add_evaluate(commands) -> None:
     sub.add_argument("--images", type=int, default=1000)
     sub.add_argument("--json", type=Path, help="write all scores here")
     sub.add_argument("--sheet", type=Path, help="write a picture of predictions here")
+
+
+def add_card(commands) -> None:
+    """Options of `card`."""
+    sub = commands.add_parser("card", help="write CARD.md and the curve from scores and a log")
+    sub.add_argument("--network", choices=sorted(NETWORKS), default="student")
+    sub.add_argument("--scores", type=Path, required=True, help="JSON of `evaluate --model`")
+    sub.add_argument("--float-scores", type=Path, required=True, help="JSON of `evaluate --checkpoint`")
+    sub.add_argument("--log", type=Path, required=True)
+    sub.add_argument("--faults", type=Path, required=True, help="text: what was seen to go wrong")
+    sub.add_argument("--sheet", default="predictions.jpg", help="picture of predictions beside the card")
+    sub.add_argument("--name", default="student")
+    sub.add_argument("--version", default="0.1.0")
+    sub.add_argument("--out", type=Path, required=True)
+    sub.add_argument("--curve", type=Path, required=True)
+
+
+def run_card(args) -> None:
+    """`card`: figures from the given files."""
+    from .card import curve, write_card
+    from .deploy import Head, Trunk
+    from .network import Parser, multiplications
+
+    config = NETWORKS[args.network]
+    whole = Parser(config)
+    count = sum(p.numel() for m in (Trunk(whole, HEIGHT, WIDTH), Head(whole, HEIGHT, WIDTH)) for p in m.parameters())
+    info = {"name": args.name, "version": args.version, "parameters": count / 1e6, "macs": multiplications(config, HEIGHT, WIDTH) / 1e9}
+    info["log"] = f"runs/{args.log.name}"
+    int8, exact = (json.loads(path.read_text()) for path in (args.scores, args.float_scores))
+    write_card(args.out, info, int8, exact, args.log, args.sheet, args.faults.read_text().strip())
+    curve(args.log, args.curve)
 
 
 def run_train(args) -> None:
@@ -131,6 +163,8 @@ def main() -> int:
             run_export(args)
         elif args.command == "evaluate":
             run_evaluate(args)
+        elif args.command == "card":
+            run_card(args)
         elif args.command == "weights":
             save_weights(args.checkpoint, args.out)
         else:

@@ -17,8 +17,8 @@ from .quantise import session
 MAX_TRUNK_BYTES = 3_000_000
 DTYPES = {onnx.TensorProto.FLOAT: "f32", onnx.TensorProto.UINT8: "u8"}
 PROVENANCE = (
-    "Trained from random weights on rendered pictures only: MakeHuman meshes, motions, textures and panoramas "
-    "under CC0, put together by models/train/render. No photograph of a person was used."
+    "Trained from random weights on pictures rendered by models/train/render from MakeHuman meshes, textures and "
+    "panoramas under CC0 and motions under CC0 or the CMU motion capture terms. No photograph of a person was used."
 )
 
 

@@ -20,6 +20,8 @@ from .quantise import session
 from .train import CHECKPOINT, LOG, Run, TrainError, load_parser, save_weights, train
 
 SCENES = 48
+# Seconds after which the first part of a run stops, for the second to resume.
+FIRST_HALF = 4.0
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -56,10 +58,10 @@ def short_run(out: Path, shards: Path, network: str, samples: int, teacher: Path
     """Trains in two halves, the second resumed from the first's checkpoint; gives the log."""
     config = settings(network, samples)
     first = Run(out, config, "cpu", teacher)
-    train(first, [shards], shards, 0, 0.35 * samples / 8, 0.5, 1000.0)
+    train(first, [shards], shards, 0, FIRST_HALF, 1.5, 1000.0)
     again = Run(out, config, "cpu", teacher)
     assert again.resume() and again.seen == first.seen, "the checkpoint did not resume"
-    train(again, [shards], shards, 0, 60.0, 0.5, 1000.0)
+    train(again, [shards], shards, 0, 60.0, 1.5, 1000.0)
     assert again.seen >= samples, f"only {again.seen} of {samples} pictures were seen"
     return [json.loads(line) for line in (out / LOG).read_text().splitlines()]
 

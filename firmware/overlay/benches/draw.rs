@@ -82,26 +82,23 @@ fn preview_480x640(bencher: Bencher) {
     bencher.bench_local(|| painter.blend_over(&mut picture, (480, 640), &crowd.mask()));
 }
 
-/// Median time of `ROUNDS` calls, after a few to warm up.
-fn median(mut work: impl FnMut()) -> Duration {
+/// Fastest of `ROUNDS` calls after a few to warm up: other programs on the machine only slow down.
+fn fastest(mut work: impl FnMut()) -> Duration {
     (0..5).for_each(|_| work());
-    let mut times: Vec<Duration> = (0..ROUNDS)
-        .map(|_| {
-            let started = Instant::now();
-            work();
-            started.elapsed()
-        })
-        .collect();
-    times.sort_unstable();
-    times[ROUNDS / 2]
+    let time = |_| {
+        let started = Instant::now();
+        work();
+        started.elapsed()
+    };
+    (0..ROUNDS).map(time).min().unwrap_or_default()
 }
 
 fn print_ratio(size: (u32, u32)) {
     let crowd = Crowd::large();
     let mut painter = Painter::new(size.0, size.1, Style::default(), picture());
     let (mut canvas, mut copy) = (Canvas::new(size.0, size.1), Canvas::new(size.0, size.1));
-    let draw = median(|| painter.draw(black_box(&scene(&crowd)), &mut canvas));
-    let least = median(|| {
+    let draw = fastest(|| painter.draw(black_box(&scene(&crowd)), &mut canvas));
+    let least = fastest(|| {
         black_box(&mut canvas).clear();
         copy.pixels_mut().copy_from_slice(black_box(&canvas).pixels());
         black_box(&copy);

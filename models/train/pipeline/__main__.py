@@ -144,8 +144,8 @@ def run_evaluate(args) -> None:
     from .evaluate import evaluate, prediction_sheet, predictor
 
     samples = plain_samples(args.shards, args.images, (HEIGHT, WIDTH))
-    guess = predictor(args.model, args.checkpoint)(samples["image"])
-    scores = evaluate(samples, guess)
+    guess, person = predictor(args.model, args.checkpoint)(samples["image"])
+    scores = evaluate(samples, guess, person)
     print(json.dumps({k: v for k, v in scores.items() if k != "groups"}, indent=1))
     if args.json:
         args.json.write_text(json.dumps(scores, indent=1) + "\n")

@@ -64,7 +64,10 @@ def overall_table(int8: dict, exact: dict) -> str:
         "left/right confusion, of limb pixels": "left_right", "false-alarm pixels in people-free scenes": "false_alarms",
     }
     lines = ["| % | int8, onnxruntime | float, PyTorch |", "|---|---|---|"]
-    return "\n".join(lines + [f"| {title} | {int8[key]:.2f} | {exact[key]:.2f} |" for title, key in rows.items()])
+    lines += [f"| {title} | {int8[key]:.2f} | {exact[key]:.2f} |" for title, key in rows.items()]
+    for title, key in (("whole people found", "recall"), ("found people that are real", "precision")):
+        lines.append(f"| {title} (mask IoU above one half) | {int8['people'][key]:.2f} | {exact['people'][key]:.2f} |")
+    return "\n".join(lines)
 
 
 def group_tables(scores: dict) -> str:

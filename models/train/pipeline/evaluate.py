@@ -4,14 +4,16 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from render.classes import COLOURS
 
-from .config import HEIGHT, PART_CLASSES, PERSON, WIDTH
-from .metrics import confusion, false_alarms, summary
+from .config import PART_CLASSES, PERSON
+from .metrics import confusion, false_alarms, people_scores, summary
 from .onnx_export import write_atomically
 from .package import run_both
 from .quantise import session
+from .train import load_parser
 
 # A record key whose values are this few is a grouping of the test set (skin tone, light, ...); seeds are not.
 MOST_GROUPS = 12
@@ -32,7 +34,8 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 def enlarge(maps: np.ndarray, height: int, width: int) -> np.ndarray:
     """Bilinear enlargement of (C, h, w) maps, pixel centres aligned as PyTorch's align_corners=False."""
     channels = cv2.resize(np.ascontiguousarray(maps.transpose(1, 2, 0)), (width, height), interpolation=cv2.INTER_LINEAR)
-    return channels.transpose(2, 0, 1)
+    # A single channel comes back without its axis.
+    return channels.reshape(height, width, len(maps)).transpose(2, 0, 1)
 
 
 def part_labels(logits: np.ndarray, masks: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -54,31 +57,58 @@ def person_labels(logits: np.ndarray, masks: np.ndarray, height: int, width: int
 
 
 def predictor(model: Path | None, checkpoint: Path | None):
-    """A function from pictures (N, H, W, 3) uint8 to part labels, through onnxruntime or through PyTorch in float."""
-    if checkpoint is not None:
-        from .train import load_parser, predict
+    """A function from pictures (N, H, W, 3) uint8 to part labels and person numbers, both (N, H, W).
 
-        network = load_parser(checkpoint)
-        return lambda images: predict(network, images, (HEIGHT, WIDTH))
+    It runs a model folder through onnxruntime, or a checkpoint through PyTorch in float.
+    """
+    answer = onnx_answer(model) if checkpoint is None else float_answer(checkpoint)
+
+    def run(images: np.ndarray) -> tuple:
+        results = [both_labels(*answer(image), *image.shape[:2]) for image in images]
+        return np.stack([r[0] for r in results]), np.stack([r[1] for r in results])
+
+    return run
+
+
+def both_labels(logits: np.ndarray, masks: np.ndarray, height: int, width: int) -> tuple:
+    """Part labels and person numbers of one picture."""
+    return part_labels(logits, masks, height, width), person_labels(logits, masks, height, width)
+
+
+def onnx_answer(model: Path):
+    """A function from one picture to (class logits, mask logits), through onnxruntime."""
     trunk = session((model / "trunk.onnx").read_bytes())
     head = session((model / "head.onnx").read_bytes())
-    return lambda images: np.stack([parse(trunk, head, image) for image in images])
+
+    def answer(image: np.ndarray) -> tuple:
+        values = run_both(trunk, head, image)
+        return values["class_logits"][0], values["mask_logits"][0]
+
+    return answer
 
 
-def parse(trunk, head, image: np.ndarray) -> np.ndarray:
-    """Part labels of one picture of the network's own size."""
-    values = run_both(trunk, head, image)
-    return part_labels(values["class_logits"][0], values["mask_logits"][0], *image.shape[:2])
+def float_answer(checkpoint: Path):
+    """The same through PyTorch in float."""
+    network = load_parser(checkpoint)
+
+    def answer(image: np.ndarray) -> tuple:
+        pixels = torch.from_numpy(image.transpose(2, 0, 1)[None].copy()).float() / 255
+        with torch.no_grad():
+            logits, masks = network(pixels)
+        return logits[0].numpy(), masks[0].numpy()
+
+    return answer
 
 
-def evaluate(samples: dict, guess: np.ndarray) -> dict:
-    """All scores: overall, false alarms on empty scenes, and mIoU, person IoU and left/right per group."""
+def evaluate(samples: dict, parts: np.ndarray, person: np.ndarray) -> dict:
+    """All scores: overall, whole people, false alarms on empty scenes, and part scores per group of pictures."""
     truth = samples["parts"]
-    scores = {"images": len(truth)} | summary(confusion(truth, guess, PART_CLASSES))
-    wrong, pixels = false_alarms(truth, guess)
+    scores = {"images": len(truth)} | summary(confusion(truth, parts, PART_CLASSES))
+    wrong, pixels = false_alarms(truth, parts)
     scores["empty_scene_pixels"] = pixels
     scores["false_alarms"] = round(100 * wrong / max(pixels, 1), 3)
-    scores["groups"] = {key: group_scores(samples["meta"], key, truth, guess) for key in group_keys(samples["meta"])}
+    scores["people"] = people_scores(samples["person"], person)
+    scores["groups"] = {key: group_scores(samples["meta"], key, truth, parts) for key in group_keys(samples["meta"])}
     return scores
 
 

@@ -129,8 +129,8 @@ def chain(assets: Path, out: Path) -> None:
     info = {"name": "smoke", "version": "0.0.0", "run": "smoke"}
     ship(load_parser(out / "weights.pt"), samples["image"][:16], samples["image"][:2], out / "model", info)
     done("quantised and exported")
-    guess = predictor(out / "model", None)(samples["image"])
-    scores = evaluate(samples, guess)
+    guess, person = predictor(out / "model", None)(samples["image"])
+    scores = evaluate(samples, guess, person)
     prediction_sheet(samples, guess, out / "sheet.png")
     assert scores["images"] == SCENES and np.isfinite(scores["miou"]), scores
     done(f"evaluated through onnxruntime: mIoU {scores['miou']}")

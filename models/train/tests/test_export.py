@@ -117,3 +117,15 @@ def test_weight_scale_covers_a_uniform_kernel():
 
 def test_input_size_of_the_contract():
     assert (HEIGHT, WIDTH) == (256, 192)
+
+
+def test_labels_follow_scores_and_person_masks_paste_in_order():
+    from pipeline.evaluate import part_labels, person_labels
+
+    logits, masks = np.full((3, 18), -9.0), np.full((3, 4, 4), -9.0)
+    logits[0, 0], logits[1, 16], logits[2, 16] = 9.0, 9.0, 1.0
+    masks[0, :, :2], masks[1, :, 1:], masks[2, :, :] = 9.0, 9.0, 9.0
+    logits[2, 17] = 0.5
+    assert (part_labels(logits, masks, 8, 8)[:, :3] == 0).all()
+    person = person_labels(logits, masks, 8, 8)
+    assert (person[:, 6] == 2).all() and (person[:, 0] == 1).all()

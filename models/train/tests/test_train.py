@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.config import Phase, TrainConfig, train_config
-from pipeline.metrics import confusion, false_alarms, intersection_over_union, summary, to_ppp
+from pipeline.metrics import confusion, false_alarms, intersection_over_union, people_scores, summary, to_ppp
 from pipeline.train import LOG, Run, TrainError, load_parser, phase_at, rate_at, save_weights, train
 
 
@@ -77,3 +77,11 @@ def test_false_alarms_count_empty_pictures_only():
     guess = np.full((2, 2, 2), 3, np.uint8)
     guess[1, 0] = 0
     assert false_alarms(truth, guess) == (2, 4)
+
+
+def test_people_are_found_when_more_than_half_overlaps():
+    truth, guess = np.zeros((1, 20, 20), np.uint8), np.zeros((1, 20, 20), np.uint8)
+    truth[0, :, :8], truth[0, :, 12:] = 1, 2
+    guess[0, :, :9], guess[0, :10, 15:] = 5, 3
+    scores = people_scores(truth, guess, smallest=20)
+    assert scores == {"real": 2, "recall": 50.0, "precision": 50.0}

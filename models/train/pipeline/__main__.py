@@ -15,7 +15,9 @@ from .train import Run, TrainError, load_parser, save_weights, train
 
 def parser() -> argparse.ArgumentParser:
     """All subcommands and their options."""
-    root = argparse.ArgumentParser(prog="pipeline", description="Train, distil, quantise, export and judge the parsing network.")
+    root = argparse.ArgumentParser(
+        prog="pipeline", description="Train, distil, quantise, export and judge the parsing network."
+    )
     commands = root.add_subparsers(dest="command", required=True)
     add_train(commands)
     add_export(commands)
@@ -34,16 +36,24 @@ def add_train(commands) -> None:
     """Options of `train`."""
     sub = commands.add_parser("train", help="train or resume a network")
     sub.add_argument("--out", type=Path, required=True, help="run folder: checkpoint.pt and log.jsonl")
-    sub.add_argument("--shards", type=Path, nargs="+", required=True, help="folders of training shards; may still be growing")
-    sub.add_argument("--val", type=Path, help="folder of shards never trained on; default: the first training shard is held out")
+    sub.add_argument(
+        "--shards", type=Path, nargs="+", required=True, help="folders of training shards; may still be growing"
+    )
+    sub.add_argument("--val", type=Path, required=True, help="folder of shards never trained on, for the curve")
     sub.add_argument("--recipe", type=Path, help="JSON file of settings; see recipes/")
-    sub.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="single settings over the recipe, values in JSON")
+    sub.add_argument(
+        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="single settings over the recipe, values in JSON"
+    )
     sub.add_argument("--teacher", type=Path, help="checkpoint to distil from")
     sub.add_argument("--start", type=Path, help="weights file to start from, when the run folder is new")
     sub.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     sub.add_argument("--workers", type=int, default=0, help="loader processes; 0 loads in the training process")
     sub.add_argument("--threads", type=int, default=0, help="CPU threads of torch; 0 leaves its own choice")
-    sub.add_argument("--compile", action="store_true", help="torch.compile the convolutions: 15-30 % faster on the CPU after a minute")
+    sub.add_argument(
+        "--compile",
+        action="store_true",
+        help="torch.compile the convolutions: 15-30 % faster on the CPU after a minute",
+    )
     sub.add_argument("--max-seconds", type=float, default=float("inf"), help="stop with a checkpoint after this long")
     sub.add_argument("--log-every", type=float, default=120, help="seconds between records")
     sub.add_argument("--save-every", type=float, default=120, help="seconds between checkpoints")
@@ -57,7 +67,9 @@ def add_export(commands) -> None:
     source.add_argument("--random", choices=sorted(NETWORKS), help="random weights of this size, to develop against")
     sub.add_argument("--calibration", type=Path, required=True, help="folder of training shards")
     sub.add_argument("--pictures", type=int, default=96, help="calibration pictures")
-    sub.add_argument("--fixtures", type=Path, help="folder of shards for the fixtures' pictures; default: the calibration's")
+    sub.add_argument(
+        "--fixtures", type=Path, help="folder of shards for the fixtures' pictures; default: the calibration's"
+    )
     sub.add_argument("--out", type=Path, required=True)
     sub.add_argument("--name", default="student")
     sub.add_argument("--version", default="0.1.0")
@@ -101,7 +113,12 @@ def run_card(args) -> None:
     config = NETWORKS[args.network]
     whole = Parser(config)
     count = sum(p.numel() for m in (Trunk(whole, HEIGHT, WIDTH), Head(whole, HEIGHT, WIDTH)) for p in m.parameters())
-    info = {"name": args.name, "version": args.version, "parameters": count / 1e6, "macs": multiplications(config, HEIGHT, WIDTH) / 1e9}
+    info = {
+        "name": args.name,
+        "version": args.version,
+        "parameters": count / 1e6,
+        "macs": multiplications(config, HEIGHT, WIDTH) / 1e9,
+    }
     info["log"] = f"runs/{args.log.name}"
     int8, exact = (json.loads(path.read_text()) for path in (args.scores, args.float_scores))
     write_card(args.out, info, int8, exact, args.log, args.sheet, args.faults.read_text().strip())

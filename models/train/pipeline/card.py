@@ -7,26 +7,30 @@ from .onnx_export import write_atomically
 
 INTRODUCTION = """# Model card: {name} {version}
 
-**What it is for.** Finding the parts of people (fifteen part classes, left and right apart, and whole people) in the picture of a
-fitness mirror's camera, on the device, for an overlay that lies on the viewer's own reflection.
+**What it is for.** Finding the parts of people (fifteen part classes, left and right apart, and whole people) in the
+picture of a fitness mirror's camera, on the device, for an overlay that lies on the viewer's own reflection.
 
-**What it must not be used for.** Identifying, tracking across places, counting for surveillance, or judging people; medical or safety
-decisions; anything where a missed or misplaced limb can hurt somebody. It knows parts of bodies, not who they belong to.
+**What it must not be used for.** Identifying, tracking across places, counting for surveillance, or judging people;
+medical or safety decisions; anything where a missed or misplaced limb can hurt somebody. It knows parts of bodies,
+not who they belong to.
 
-**How it was made.** From random weights, on rendered pictures only (`models/train/render`): MakeHuman people, clothes, hair and skins, in
-rendered and panoramic surroundings. No photograph of a person was used in training, calibration or choice of weights.
-It is a network of {parameters:.2f} M parameters and {macs:.2f} GMAC at 256 x 192; the convolutions run in int8, the decoder in float.
+**How it was made.** From random weights, on rendered pictures only (`models/train/render`): MakeHuman people, clothes,
+hair and skins, in rendered and panoramic surroundings. No photograph of a person was used in training, calibration or
+choice of weights. It is a network of {parameters:.2f} M parameters and {macs:.2f} GMAC at 256 x 192; the convolutions
+run in int8, the decoder in float.
 
-**The run.** {run} The recipe is `models/train/recipes/student.json`, the log `models/train/{log}`.
+**The run.** {run}
+The recipe is `models/train/recipes/student.json`, the log `models/train/{log}`.
 """
 
 OUTLOOK = """## What it gets wrong
 
-The lower rows of `{sheet}` are the worst pictures of the test set (picture, truth, answer); the upper rows are drawn at random.
+The lower rows of `{sheet}` are the worst pictures of the test set (picture, truth, answer); the upper rows are drawn
+at random.
 {faults}
 
-The scores above are on rendered scenes. Rendered scenes do not predict real ones: expect clearly lower figures in front of a camera,
-most of all for clothes, light and surroundings that the renderer does not know.
+The scores above are on rendered scenes. Rendered scenes do not predict real ones: expect clearly lower figures in
+front of a camera, most of all for clothes, light and surroundings that the renderer does not know.
 """
 
 
@@ -44,7 +48,11 @@ def run_sentence(records: list) -> str:
     return (
         f"It saw {last['seen']:,} augmented pictures in {last['seconds'] / 60:.0f} minutes on one processor core that other work shared. "
         f"The last tenth of the run moved the seven-class mIoU by {moved:+.1f} points, so "
-        + ("it is undertrained: a longer run will be better." if moved > 0.5 else "the curve had flattened under this schedule.")
+        + (
+            "it is undertrained: a longer run will be better."
+            if moved > 0.5
+            else "the curve had flattened under this schedule."
+        )
     )
 
 
@@ -60,8 +68,12 @@ def class_table(scores: dict) -> str:
 def overall_table(int8: dict, exact: dict) -> str:
     """The headline figures, int8 through onnxruntime beside float through PyTorch."""
     rows = {
-        "mIoU, 16 classes": "miou", "mIoU, seven classes": "ppp_miou", "person IoU": "person_iou", "pixel accuracy": "pixel_accuracy",
-        "left/right confusion, of limb pixels": "left_right", "false-alarm pixels in people-free scenes": "false_alarms",
+        "mIoU, 16 classes": "miou",
+        "mIoU, seven classes": "ppp_miou",
+        "person IoU": "person_iou",
+        "pixel accuracy": "pixel_accuracy",
+        "left/right confusion, of limb pixels": "left_right",
+        "false-alarm pixels in people-free scenes": "false_alarms",
     }
     lines = ["| % | int8, onnxruntime | float, PyTorch |", "|---|---|---|"]
     lines += [f"| {title} | {int8[key]:.2f} | {exact[key]:.2f} |" for title, key in rows.items()]
@@ -74,8 +86,14 @@ def group_tables(scores: dict) -> str:
     """One table per grouping of the test set."""
     parts = []
     for key, groups in scores["groups"].items():
-        lines = [f"| {key.replace('_', ' ')} | pictures | mIoU | seven-class | person IoU | left/right |", "|---|---|---|---|---|---|"]
-        lines += [f"| {v} | {g['images']} | {g['miou']:.1f} | {g['ppp_miou']:.1f} | {g['person_iou']:.1f} | {g['left_right']:.1f} |" for v, g in groups.items()]
+        lines = [
+            f"| {key.replace('_', ' ')} | pictures | mIoU | seven-class | person IoU | left/right |",
+            "|---|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {v} | {g['images']} | {g['miou']:.1f} | {g['ppp_miou']:.1f} | {g['person_iou']:.1f} | {g['left_right']:.1f} |"
+            for v, g in groups.items()
+        ]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
@@ -84,7 +102,9 @@ def write_card(out: Path, info: dict, int8: dict, exact: dict, log: Path, sheet:
     """Writes CARD.md. `info`: name, version, parameters in millions, macs in giga, log as named in the card."""
     text = INTRODUCTION.format(run=run_sentence(read_log(log)), **info)
     text += f"\n## Measured\n\nOn {int8['images']} rendered test scenes, with seeds, surroundings and clothes never trained on.\n\n"
-    text += overall_table(int8, exact) + "\n\n" + class_table(int8) + "\n\n### By group\n\n" + group_tables(int8) + "\n\n"
+    text += (
+        overall_table(int8, exact) + "\n\n" + class_table(int8) + "\n\n### By group\n\n" + group_tables(int8) + "\n\n"
+    )
     text += OUTLOOK.format(sheet=sheet, faults=faults)
     write_atomically(out, text.encode())
 
@@ -93,13 +113,23 @@ def curve(log: Path, out: Path) -> None:
     """The scores over the pictures seen, as a small SVG."""
     points = [r for r in read_log(log) if r["event"] == "step"]
     width, height, most = 640, 320, max(r["seen"] for r in points)
-    place = lambda r, key: f"{40 + (width - 60) * r['seen'] / most:.1f},{height - 30 - (height - 50) * r['val'][key] / 100:.1f}"
-    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11">']
+    place = lambda r, key: (
+        f"{40 + (width - 60) * r['seen'] / most:.1f},{height - 30 - (height - 50) * r['val'][key] / 100:.1f}"
+    )
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11">'
+    ]
     lines.append(f'<rect width="{width}" height="{height}" fill="white"/>')
     for percent in range(0, 101, 20):
         y = height - 30 - (height - 50) * percent / 100
         lines.append(f'<path d="M40 {y:.0f}H{width - 20}" stroke="#ddd"/><text x="12" y="{y + 4:.0f}">{percent}</text>')
-    for row, (key, colour, title) in enumerate((("person_iou", "#36a", "person IoU"), ("ppp_miou", "#c52", "seven-class mIoU"), ("miou", "#285", "16-class mIoU"))):
+    for row, (key, colour, title) in enumerate(
+        (
+            ("person_iou", "#36a", "person IoU"),
+            ("ppp_miou", "#c52", "seven-class mIoU"),
+            ("miou", "#285", "16-class mIoU"),
+        )
+    ):
         track = " ".join(place(r, key) for r in points)
         lines.append(f'<polyline points="{track}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         lines.append(f'<text x="{60 + 150 * row}" y="{height - 8}" fill="{colour}">{title}</text>')

@@ -31,12 +31,22 @@ NETWORKS = {
     "student-s": NetworkConfig(widths=(24, 32, 64, 112, 160), depths=(1, 2, 2, 4, 2), mask_width=48),
     # Same family, wider and deeper; never shipped, only distilled.
     "teacher": NetworkConfig(
-        widths=(64, 96, 160, 320, 512), depths=(2, 4, 6, 12, 3),
-        mask_width=128, dim=192, queries=28, layers=7, heads=8, hidden=768,
+        widths=(64, 96, 160, 320, 512),
+        depths=(2, 4, 6, 12, 3),
+        mask_width=128,
+        dim=192,
+        queries=28,
+        layers=7,
+        heads=8,
+        hidden=768,
     ),
     # For the smoke run and the unit tests.
-    "tiny": NetworkConfig(widths=(8, 16, 24, 32, 48), depths=(1, 1, 1, 1, 1), mask_width=24, dim=96, queries=24, layers=3, hidden=96),
-    "tiny-teacher": NetworkConfig(widths=(12, 24, 32, 48, 64), depths=(1, 1, 1, 2, 1), mask_width=32, dim=96, queries=24, layers=4, hidden=96),
+    "tiny": NetworkConfig(
+        widths=(8, 16, 24, 32, 48), depths=(1, 1, 1, 1, 1), mask_width=24, dim=96, queries=24, layers=3, hidden=96
+    ),
+    "tiny-teacher": NetworkConfig(
+        widths=(12, 24, 32, 48, 64), depths=(1, 1, 1, 2, 1), mask_width=32, dim=96, queries=24, layers=4, hidden=96
+    ),
 }
 
 

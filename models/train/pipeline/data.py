@@ -39,7 +39,9 @@ def read_shard(path: Path) -> dict:
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise ShardError(f"{path}: not a shard ({error}); delete it and render it again") from error
     if shard["image"].shape[:3] != shard["parts"].shape or shard["parts"].shape != shard["person"].shape:
-        raise ShardError(f"{path}: image {shard['image'].shape}, parts {shard['parts'].shape} and person {shard['person'].shape} disagree")
+        raise ShardError(
+            f"{path}: image {shard['image'].shape}, parts {shard['parts'].shape} and person {shard['person'].shape} disagree"
+        )
     return shard
 
 
@@ -49,10 +51,10 @@ class Stream:
     New files in the folder are found whenever a shard is used up, so training may start with the first one.
     """
 
-    def __init__(self, folders, buffer_shards: int, rng, part: int = 0, parts: int = 1, holdout: int = 0):
+    def __init__(self, folders, buffer_shards: int, rng, part: int = 0, parts: int = 1):
         self.folders = [Path(f) for f in folders]
         self.buffer_shards, self.rng = buffer_shards, rng
-        self.part, self.parts, self.holdout = part, parts, holdout
+        self.part, self.parts = part, parts
         self.uses, self.open = {}, []
         self.refill()
         if not self.open:
@@ -60,7 +62,7 @@ class Stream:
 
     def known(self) -> list:
         """Shards of this worker, in name order."""
-        paths = [p for folder in self.folders for p in shard_paths(folder)[self.holdout :]]
+        paths = [p for folder in self.folders for p in shard_paths(folder)]
         own = paths[self.part :: self.parts]
         return own or paths
 
@@ -96,7 +98,9 @@ def random_affine(rng, source: tuple, target: tuple) -> np.ndarray:
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), turn, zoom)
     matrix = np.diag([np.exp(rng.normal(0, 0.06)), 1.0]) @ matrix
     centre = matrix @ np.array([width / 2, height / 2, 1.0])
-    spare = np.abs(np.array([width * zoom - target[1], height * zoom - target[0]])) + 0.05 * np.array([target[1], target[0]])
+    spare = np.abs(np.array([width * zoom - target[1], height * zoom - target[0]])) + 0.05 * np.array(
+        [target[1], target[0]]
+    )
     matrix[:, 2] += np.array([target[1], target[0]]) / 2 - centre + rng.uniform(-0.5, 0.5, 2) * spare
     return matrix
 
@@ -208,17 +212,16 @@ def make_batch(stream: Stream, rng, size: int, target: tuple, points: int) -> di
 class Batches(torch.utils.data.IterableDataset):
     """Endless batches for a DataLoader; each worker streams its own share of the shards."""
 
-    def __init__(self, folders, buffer_shards: int, seed: int, size: int, target: tuple, points: int, holdout: int):
-        self.settings = (folders, buffer_shards, holdout)
+    def __init__(self, folders, buffer_shards: int, seed: int, size: int, target: tuple, points: int):
+        self.folders, self.buffer_shards = folders, buffer_shards
         self.seed, self.size, self.target, self.points = seed, size, target, points
 
     def __iter__(self):
         info = torch.utils.data.get_worker_info()
         part, parts = (info.id, info.num_workers) if info else (0, 1)
         rng = np.random.default_rng([self.seed, part])
-        folders, buffer_shards, holdout = self.settings
         cv2.setNumThreads(1)
-        stream = Stream(folders, max(2, buffer_shards // parts), rng, part, parts, holdout)
+        stream = Stream(self.folders, max(2, self.buffer_shards // parts), rng, part, parts)
         while True:
             yield make_batch(stream, rng, self.size, self.target, self.points)
 

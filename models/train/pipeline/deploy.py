@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from .network import Parser, PointConv, MergedConv, attention_bias, mask_logits, pool_to, tokens, upsample
+from .network import MergedConv, Parser, PointConv, attention_bias, mask_logits, pool_to, tokens, upsample
 
 TRUNK_OUTPUTS = ("queries", "memory_a", "memory_b", "mask_features")
 HEAD_OUTPUTS = ("class_logits", "mask_logits")
@@ -116,7 +116,12 @@ def equalise(trunk: Trunk, rounds: int = 8) -> None:
     convs = [m for stage in trunk.stages for m in stage if isinstance(m, nn.Conv2d)]
     readers = {id(conv): [after] for conv, after in zip(convs, convs[1:], strict=False)}
     readers[id(convs[-1])] = []
-    for stage, lateral in ((1, trunk.mask_lateral), (2, trunk.lateral[0]), (3, trunk.lateral[1]), (4, trunk.lateral[2])):
+    for stage, lateral in (
+        (1, trunk.mask_lateral),
+        (2, trunk.lateral[0]),
+        (3, trunk.lateral[1]),
+        (4, trunk.lateral[2]),
+    ):
         last = [m for m in trunk.stages[stage] if isinstance(m, nn.Conv2d)][-1]
         readers[id(last)].append(lateral)
     with torch.no_grad():

@@ -33,7 +33,9 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 def enlarge(maps: np.ndarray, height: int, width: int) -> np.ndarray:
     """Bilinear enlargement of (C, h, w) maps, pixel centres aligned as PyTorch's align_corners=False."""
-    channels = cv2.resize(np.ascontiguousarray(maps.transpose(1, 2, 0)), (width, height), interpolation=cv2.INTER_LINEAR)
+    channels = cv2.resize(
+        np.ascontiguousarray(maps.transpose(1, 2, 0)), (width, height), interpolation=cv2.INTER_LINEAR
+    )
     # A single channel comes back without its axis.
     return channels.reshape(height, width, len(maps)).transpose(2, 0, 1)
 

@@ -51,7 +51,9 @@ def sample_features(mask_features: torch.Tensor, points: torch.Tensor) -> torch.
 
     The mask logit is linear in the features, so this equals sampling the logits, once for all queries and layers.
     """
-    return F.grid_sample(mask_features, points[:, :, None], mode="bilinear", padding_mode="border", align_corners=False)[..., 0]
+    return F.grid_sample(
+        mask_features, points[:, :, None], mode="bilinear", padding_mode="border", align_corners=False
+    )[..., 0]
 
 
 def pair_costs(logits, points, targets: Targets, config: TrainConfig) -> torch.Tensor:
@@ -149,7 +151,9 @@ def training_losses(predictions, sampled, dense_logits, targets: Targets, config
     return total, matches
 
 
-def distillation_losses(student: tuple, teacher: tuple, matches: Matches, theirs: Matches, targets: Targets, config: TrainConfig) -> dict:
+def distillation_losses(
+    student: tuple, teacher: tuple, matches: Matches, theirs: Matches, targets: Targets, config: TrainConfig
+) -> dict:
     """Soft classes and soft masks of the teacher's query for the same target, and its semantic map.
 
     `student` and `teacher` are (class logits, point logits) of the last layers.

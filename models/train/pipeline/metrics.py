@@ -70,4 +70,8 @@ def people_scores(truth: np.ndarray, guess: np.ndarray, smallest: int = 100) -> 
         hits += int(((iou > 0.5) & (sizes[:, None] >= smallest)).sum())
         real += int((sizes >= smallest).sum())
         found += int((areas >= smallest).sum())
-    return {"real": real, "recall": round(100 * hits / max(real, 1), 2), "precision": round(100 * hits / max(found, 1), 2)}
+    return {
+        "real": real,
+        "recall": round(100 * hits / max(real, 1), 2),
+        "precision": round(100 * hits / max(found, 1), 2),
+    }

@@ -333,6 +333,8 @@ def multiplications(config: NetworkConfig, height: int, width: int) -> int:
     q = config.queries
     for index in range(config.layers):
         n = area((32, 16, 8)[index % 3])
-        total += 2 * n * d * d + 2 * q * d * d + 3 * q * n * d + 4 * q * d * d + 2 * q * q * d + 2 * q * d * config.hidden
+        total += (
+            2 * n * d * d + 2 * q * d * d + 3 * q * n * d + 4 * q * d * d + 2 * q * q * d + 2 * q * d * config.hidden
+        )
     total += (config.layers + 1) * 3 * q * d * d + q * d * QUERY_CLASSES + q * area(4) * d
     return total

@@ -13,8 +13,24 @@ OPSET = 17
 
 # What the device's engine runs. Anything else in a graph is a build error, not a surprise on the mirror.
 ALLOWED_OPS = {
-    "Add", "AveragePool", "Cast", "Constant", "DequantizeLinear", "LayerNormalization", "Less", "MatMul", "Mul",
-    "QLinearConv", "QuantizeLinear", "ReduceMin", "Relu", "Reshape", "Resize", "Softmax", "Sub", "Transpose",
+    "Add",
+    "AveragePool",
+    "Cast",
+    "Constant",
+    "DequantizeLinear",
+    "LayerNormalization",
+    "Less",
+    "MatMul",
+    "Mul",
+    "QLinearConv",
+    "QuantizeLinear",
+    "ReduceMin",
+    "Relu",
+    "Reshape",
+    "Resize",
+    "Softmax",
+    "Sub",
+    "Transpose",
 }
 
 
@@ -38,8 +54,14 @@ def to_onnx(module, inputs: tuple, input_names, output_names) -> onnx.ModelProto
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            module.eval(), inputs, buffer, input_names=list(input_names), output_names=list(output_names),
-            opset_version=OPSET, dynamo=False, do_constant_folding=True,
+            module.eval(),
+            inputs,
+            buffer,
+            input_names=list(input_names),
+            output_names=list(output_names),
+            opset_version=OPSET,
+            dynamo=False,
+            do_constant_folding=True,
         )
     model = onnx.load_from_string(buffer.getvalue())
     model.producer_name, model.producer_version = "mirror-train", ""

@@ -29,7 +29,9 @@ def write_model(out: Path, trunk: onnx.ModelProto, head: onnx.ModelProto, module
     check_ops(head, "head")
     data = trunk.SerializeToString()
     if len(data) > MAX_TRUNK_BYTES:
-        raise ValueError(f"trunk.onnx would have {len(data)} bytes, more than {MAX_TRUNK_BYTES}; choose a smaller network")
+        raise ValueError(
+            f"trunk.onnx would have {len(data)} bytes, more than {MAX_TRUNK_BYTES}; choose a smaller network"
+        )
     write_atomically(out / "trunk.onnx", data)
     write_atomically(out / "head.onnx", head.SerializeToString())
     write_fixtures(out, pictures)
@@ -69,7 +71,13 @@ def graph_section(name: str, path: Path, model: onnx.ModelProto) -> list:
         for value in values:
             tensor = value.type.tensor_type
             shape = ", ".join(str(d.dim_value) for d in tensor.shape.dim)
-            lines += ["", f"[[{name}.{kind}]]", f'name = "{value.name}"', f"shape = [{shape}]", f'dtype = "{DTYPES[tensor.elem_type]}"']
+            lines += [
+                "",
+                f"[[{name}.{kind}]]",
+                f'name = "{value.name}"',
+                f"shape = [{shape}]",
+                f'dtype = "{DTYPES[tensor.elem_type]}"',
+            ]
     return lines
 
 
@@ -107,7 +115,12 @@ def write_fixtures(out: Path, pictures) -> None:
         write_atomically(folder / f"{name}.png", png.tobytes())
         lines += ["", "[[fixture]]", f'picture = "{name}.png"']
         for key, value in run_both(trunk, head, picture).items():
-            lines += ["", f"[fixture.{key}]", f"shape = {list(value.shape)}", *write_tensor(folder, f"{name}.{key}", value, codes.get(key))]
+            lines += [
+                "",
+                f"[fixture.{key}]",
+                f"shape = {list(value.shape)}",
+                *write_tensor(folder, f"{name}.{key}", value, codes.get(key)),
+            ]
     write_atomically(folder / "fixtures.toml", ("\n".join(lines) + "\n").encode())
 
 

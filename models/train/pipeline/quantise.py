@@ -180,9 +180,12 @@ class Rewriter:
         codes = np.clip(np.round(weight / scale), -127, 127).astype(np.int8)
         bias_codes = np.clip(np.round(bias / product), -(2**31) + 1, 2**31 - 1).astype(np.int32)
         inputs = [
-            self.codes(source), *self.scale_and_zero(source),
-            self.constant(f"{stem}.weight.s8", codes), self.constant(f"{stem}.weight.scale", np.array(scale, np.float32)),
-            self.constant(f"{stem}.weight.zero", np.array(0, np.int8)), *self.scale_and_zero(result),
+            self.codes(source),
+            *self.scale_and_zero(source),
+            self.constant(f"{stem}.weight.s8", codes),
+            self.constant(f"{stem}.weight.scale", np.array(scale, np.float32)),
+            self.constant(f"{stem}.weight.zero", np.array(0, np.int8)),
+            *self.scale_and_zero(result),
             self.constant(f"{stem}.bias.s32", bias_codes),
         ]
         node = helper.make_node("QLinearConv", inputs, [f"{result}.u8"], name=conv.name)
@@ -190,7 +193,9 @@ class Rewriter:
         self.nodes.append(node)
         self.coded.add(result)
         if self.read_as_float(result):
-            self.nodes.append(helper.make_node("DequantizeLinear", [f"{result}.u8", *self.scale_and_zero(result)], [result]))
+            self.nodes.append(
+                helper.make_node("DequantizeLinear", [f"{result}.u8", *self.scale_and_zero(result)], [result])
+            )
 
     def read_as_float(self, tensor: str) -> bool:
         """Whether anything but a convolution reads a tensor."""
@@ -210,7 +215,9 @@ class Rewriter:
         shape = [d.dim_value for d in graph.input[0].type.tensor_type.shape.dim]
         pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, shape)
         result = helper.make_graph(self.nodes, "trunk", [pixels], list(graph.output), kept + self.new_constants)
-        model = helper.make_model(result, opset_imports=list(self.source.opset_import), ir_version=self.source.ir_version)
+        model = helper.make_model(
+            result, opset_imports=list(self.source.opset_import), ir_version=self.source.ir_version
+        )
         model.producer_name = self.source.producer_name
         onnx.checker.check_model(model)
         return model

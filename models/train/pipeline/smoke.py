@@ -29,7 +29,9 @@ def assets_folder(given: Path | None) -> Path:
     """The folder of assets from the option or $MIRROR_ASSETS; a clear error when there is none."""
     folder = given or (Path(os.environ["MIRROR_ASSETS"]) if os.environ.get("MIRROR_ASSETS") else None)
     if folder is None:
-        raise TrainError("no assets folder: give --assets DIR or set MIRROR_ASSETS (models/train/README.md says how to get them)")
+        raise TrainError(
+            "no assets folder: give --assets DIR or set MIRROR_ASSETS (models/train/README.md says how to get them)"
+        )
     if not (folder / "makehuman" / "base.obj").is_file():
         raise TrainError(f"{folder} has no makehuman/base.obj; fetch the assets as models/train/README.md says")
     return folder.resolve()
@@ -49,8 +51,14 @@ def render(assets: Path, out: Path, seed: int, count: int) -> None:
 def settings(network: str, samples: int) -> TrainConfig:
     """A run of a few steps at the lower resolution."""
     return TrainConfig(
-        network=network, phases=(Phase(128, 96, 8, samples),), points=256, warmup=64, ema_images=64,
-        prior_images=4 * samples, rate=2e-3, val_images=16,
+        network=network,
+        phases=(Phase(128, 96, 8, samples),),
+        points=256,
+        warmup=64,
+        ema_images=64,
+        prior_images=4 * samples,
+        rate=2e-3,
+        val_images=16,
     )
 
 
@@ -68,7 +76,9 @@ def short_run(out: Path, shards: Path, network: str, samples: int, teacher: Path
 
 def check_loss_falls(log: list) -> None:
     """The last records' loss must be well below the first's."""
-    totals = [sum(v for k, v in r["loss"].items() if k in ("class", "bce", "dice")) for r in log if r["event"] == "step"]
+    totals = [
+        sum(v for k, v in r["loss"].items() if k in ("class", "bce", "dice")) for r in log if r["event"] == "step"
+    ]
     assert len(totals) >= 2, "too few log records"
     assert totals[-1] < 0.8 * totals[0], f"the loss did not fall: {totals}"
 

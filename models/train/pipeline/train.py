@@ -16,7 +16,7 @@ from .config import NETWORKS, TrainConfig, to_dict
 from .data import Batches, ShardError, plain_samples
 from .losses import build_targets, distillation_losses, match, sample_features, training_losses
 from .metrics import confusion, false_alarms, summary
-from .network import Parser, mask_logits, semantic_scores
+from .network import Parser, semantic_scores
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
@@ -93,9 +93,14 @@ class Run:
     def save(self) -> None:
         """Writes the checkpoint under a temporary name and renames it."""
         state = {
-            "config": to_dict(self.config), "model": self.model.state_dict(), "average": self.average.model.state_dict(),
-            "average_steps": self.average.steps, "optimiser": self.optimiser.state_dict(), "seen": self.seen,
-            "seconds": self.seconds, "rng": torch.get_rng_state(),
+            "config": to_dict(self.config),
+            "model": self.model.state_dict(),
+            "average": self.average.model.state_dict(),
+            "average_steps": self.average.steps,
+            "optimiser": self.optimiser.state_dict(),
+            "seen": self.seen,
+            "seconds": self.seconds,
+            "rng": torch.get_rng_state(),
         }
         temporary = self.out / (CHECKPOINT + ".tmp")
         torch.save(state, temporary)
@@ -108,7 +113,9 @@ class Run:
             return False
         state = torch.load(path, map_location=self.device, weights_only=True)
         if state["config"]["network"] != self.config.network:
-            raise TrainError(f"{path} holds a {state['config']['network']}, not a {self.config.network}; use another --out")
+            raise TrainError(
+                f"{path} holds a {state['config']['network']}, not a {self.config.network}; use another --out"
+            )
         self.model.load_state_dict(state["model"])
         self.average.model.load_state_dict(state["average"])
         self.average.steps = state["average_steps"]
@@ -161,7 +168,9 @@ class Run:
             logits, embeddings = self.teacher.decode(features, memories)[-1]
             soft = logits, embeddings @ sample_features(features, points)
             theirs = match(*soft, targets, self.config)
-        return distillation_losses((prediction[0], prediction[1] @ sampled), soft, matches, theirs, targets, self.config)
+        return distillation_losses(
+            (prediction[0], prediction[1] @ sampled), soft, matches, theirs, targets, self.config
+        )
 
     def step(self, batch: dict) -> dict:
         """One optimiser step; gives the losses as numbers."""
@@ -171,7 +180,9 @@ class Run:
         losses = self.losses(batch)
         total = sum(losses.values())
         if not torch.isfinite(total):
-            raise TrainError(f"the loss is {float(total)} after {self.seen} pictures; lower --rate and resume from {self.out / CHECKPOINT}")
+            raise TrainError(
+                f"the loss is {float(total)} after {self.seen} pictures; lower --rate and resume from {self.out / CHECKPOINT}"
+            )
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
@@ -226,21 +237,31 @@ def validate(model: Parser, held: dict, size: tuple) -> dict:
     return {k: scores[k] for k in keys} | {"false_alarms": round(100 * wrong / max(pixels, 1), 3)}
 
 
-def train(run: Run, folders, val: Path | None, workers: int, max_seconds: float, log_every: float, save_every: float) -> None:
+def train(run: Run, folders, val: Path, workers: int, max_seconds: float, log_every: float, save_every: float) -> None:
     """Runs phases until the samples or the seconds are used up; always leaves a checkpoint."""
     config, started = run.config, time.monotonic()
-    holdout = 0 if val else 1
     base = run.seconds
     held = None
     logged = saved = 0.0
     sums, count = {}, 0
-    run.log({"event": "start", "seen": run.seen, "config": to_dict(config), "device": str(run.device), "threads": torch.get_num_threads(), "distilled": run.teacher is not None})
+    run.log(
+        {
+            "event": "start",
+            "seen": run.seen,
+            "config": to_dict(config),
+            "device": str(run.device),
+            "threads": torch.get_num_threads(),
+            "distilled": run.teacher is not None,
+        }
+    )
     while (current := phase_at(config, run.seen)) is not None:
         phase, end = current
         size = (phase.height, phase.width)
-        held = held or plain_samples(Path(val) if val else Path(folders[0]), config.val_images, (256, 192))
-        dataset = Batches(folders, config.buffer_shards, config.seed + run.seen, phase.batch, size, config.points, holdout)
-        loader = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=workers, pin_memory=run.device.type == "cuda")
+        held = held or plain_samples(Path(val), config.val_images, (256, 192))
+        dataset = Batches(folders, config.buffer_shards, config.seed + run.seen, phase.batch, size, config.points)
+        loader = torch.utils.data.DataLoader(
+            dataset, batch_size=None, num_workers=workers, pin_memory=run.device.type == "cuda"
+        )
         for batch in loader:
             elapsed = time.monotonic() - started
             run.seconds = base + elapsed
@@ -250,8 +271,20 @@ def train(run: Run, folders, val: Path | None, workers: int, max_seconds: float,
                 sums[name] = sums.get(name, 0.0) + value
             count += 1
             if elapsed - logged >= log_every:
-                rate = {"event": "step", "seen": run.seen, "seconds": round(run.seconds), "size": size, "rate": rate_at(config, run.seen)}
-                run.log(rate | {"loss": {k: round(v / count, 4) for k, v in sums.items()}, "val": validate(run.average.model, held, size)})
+                rate = {
+                    "event": "step",
+                    "seen": run.seen,
+                    "seconds": round(run.seconds),
+                    "size": size,
+                    "rate": rate_at(config, run.seen),
+                }
+                run.log(
+                    rate
+                    | {
+                        "loss": {k: round(v / count, 4) for k, v in sums.items()},
+                        "val": validate(run.average.model, held, size),
+                    }
+                )
                 logged, sums, count = time.monotonic() - started, {}, 0
             if elapsed - saved >= save_every:
                 run.save()
@@ -260,6 +293,14 @@ def train(run: Run, folders, val: Path | None, workers: int, max_seconds: float,
             break
     run.save()
     scores = validate(run.average.model, held, size) if held else {}
-    run.log({"event": "stop", "seen": run.seen, "seconds": round(run.seconds), "finished": run.seen >= config.total, "val": scores})
+    run.log(
+        {
+            "event": "stop",
+            "seen": run.seen,
+            "seconds": round(run.seconds),
+            "finished": run.seen >= config.total,
+            "val": scores,
+        }
+    )
     if run.seen == 0:
         raise ShardError("no picture was seen; give the run more seconds")

@@ -4,7 +4,21 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data import PEOPLE, ShardError, Stream, augment, bars, choose_points, flip, make_batch, plain_affine, plain_samples, present_rows, read_shard, warp
+from pipeline.data import (
+    PEOPLE,
+    ShardError,
+    Stream,
+    augment,
+    bars,
+    choose_points,
+    flip,
+    make_batch,
+    plain_affine,
+    plain_samples,
+    present_rows,
+    read_shard,
+    warp,
+)
 
 
 def test_flip_exchanges_left_and_right(shard_folder):

@@ -7,7 +7,18 @@ import torch
 
 from pipeline.config import NO_OBJECT, PERSON, TrainConfig
 from pipeline.data import PEOPLE
-from pipeline.losses import Targets, build_targets, class_loss, match, mask_losses, pair_costs, point_scores, prior_cost, sample_features, semantic_loss
+from pipeline.losses import (
+    Targets,
+    build_targets,
+    class_loss,
+    mask_losses,
+    match,
+    pair_costs,
+    point_scores,
+    prior_cost,
+    sample_features,
+    semantic_loss,
+)
 
 CONFIG = TrainConfig()
 
@@ -38,7 +49,9 @@ def test_a_perfect_prediction_matches_itself_and_costs_nothing():
     matches = match(logits, points, targets, CONFIG)
     assert torch.equal(matches.target, rows[matches.query])
     assert len(matches.image) == 10
-    bce, dice = mask_losses(points[matches.image, matches.query], targets.masks[matches.image, matches.target], targets.valid[matches.image])
+    bce, dice = mask_losses(
+        points[matches.image, matches.query], targets.masks[matches.image, matches.target], targets.valid[matches.image]
+    )
     assert bce < 1e-6 and dice < 1e-3
     assert class_loss(logits, targets, matches, 0.1) < 1e-6
     assert semantic_loss(logits, points, targets) < 0.02

@@ -12,7 +12,9 @@ from pipeline.train import LOG, Run, TrainError, load_parser, phase_at, rate_at,
 
 
 def short(samples=32):
-    return TrainConfig(network="tiny", phases=(Phase(64, 64, 4, samples), Phase(128, 96, 4, 8)), points=64, warmup=16, val_images=4)
+    return TrainConfig(
+        network="tiny", phases=(Phase(64, 64, 4, samples), Phase(128, 96, 4, 8)), points=64, warmup=16, val_images=4
+    )
 
 
 def test_a_run_resumes_where_it_stopped(shard_folder, tmp_path_factory):

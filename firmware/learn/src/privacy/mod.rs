@@ -2,10 +2,15 @@
 
 mod accountant;
 mod gaussian;
+mod mechanism;
 mod noise;
 mod renyi;
+pub mod sampler;
 mod statement;
 
 pub use accountant::{AccountantError, Budget, Composition, epsilon, plan, sampled_epsilon};
+pub use mechanism::{
+    CLIP_STEPS, Clipped, Delta, FRACTION_BITS, MAX_DIMENSION, MechanismError, Noised,
+};
 pub use noise::{NoiseMultiplier, NoiseMultiplierError};
 pub use statement::{ADJACENCY, Accounting, PrivacyStatement, TRUST, UNIT};

@@ -1,0 +1,247 @@
+//! Consent: off by default, per purpose, recorded with the text that was shown, and revocable at once.
+//!
+//! Training and noising take a [`ConsentToken`]. Only [`Consents::token`] makes one, only from a current record, and
+//! it dies the moment the record is withdrawn, on whatever thread it is.
+//!
+//! A token cannot be made by hand:
+//! ```compile_fail,E0451
+//! use learn::consent::{ConsentToken, ContributeToFleet};
+//! let token = ConsentToken::<ContributeToFleet> { epoch: 0, current: Default::default(), purpose: Default::default() };
+//! ```
+//! nor turned from one purpose into another:
+//! ```compile_fail,E0308
+//! use learn::consent::{ConsentToken, ContributeToFleet, ImproveMyMirror};
+//! fn widen(token: ConsentToken<ImproveMyMirror>) -> ConsentToken<ContributeToFleet> { token }
+//! ```
+
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::edges::{Clock, EdgeError, Storage, Timestamp};
+
+/// What a person can agree to. Each is asked and withdrawn on its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PurposeKind {
+    /// Train this mirror's own head on this household's corrections. Nothing leaves the device.
+    ImproveMyMirror,
+    /// Send noised updates to the fleet, within the privacy budget.
+    ContributeToFleet,
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// A purpose as a type, so that a token for one cannot serve another.
+pub trait Purpose: sealed::Sealed {
+    /// The purpose as a value.
+    const KIND: PurposeKind;
+}
+
+/// See [`PurposeKind::ImproveMyMirror`].
+#[derive(Clone, Copy, Debug)]
+pub struct ImproveMyMirror;
+
+/// See [`PurposeKind::ContributeToFleet`].
+#[derive(Clone, Copy, Debug)]
+pub struct ContributeToFleet;
+
+impl sealed::Sealed for ImproveMyMirror {}
+impl sealed::Sealed for ContributeToFleet {}
+impl Purpose for ImproveMyMirror {
+    const KIND: PurposeKind = PurposeKind::ImproveMyMirror;
+}
+impl Purpose for ContributeToFleet {
+    const KIND: PurposeKind = PurposeKind::ContributeToFleet;
+}
+
+/// That somebody agreed: to what, having read which version of the text, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsentRecord {
+    /// What was agreed to.
+    pub purpose: PurposeKind,
+    /// Version of the explanation that was shown.
+    pub text_version: u32,
+    /// When, by the device's clock.
+    pub granted_at: Timestamp,
+}
+
+/// Why there is no consent.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsentError {
+    /// Nobody agreed to this purpose, or they took it back.
+    #[error("there is no consent to {0:?}; it is given on the mirror's own page")]
+    Missing(PurposeKind),
+    /// The explanation has changed since.
+    #[error(
+        "consent to {purpose:?} was given to version {given} of the text, which is now at {current}; ask again"
+    )]
+    Outdated {
+        /// The purpose.
+        purpose: PurposeKind,
+        /// The version agreed to.
+        given: u32,
+        /// The version in force.
+        current: u32,
+    },
+    /// The consent file is not what this version writes.
+    #[error(
+        "{CONSENT_NAME} is damaged ({0}); every consent counts as not given until it is asked for again"
+    )]
+    Damaged(String),
+    /// The record could not be stored.
+    #[error(transparent)]
+    Edge(#[from] EdgeError),
+}
+
+/// The file that holds the records.
+pub const CONSENT_NAME: &str = "consent.json";
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConsentFile {
+    format: u32,
+    records: Vec<ConsentRecord>,
+}
+
+/// The consents in force on this device.
+pub struct Consents {
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    text_version: u32,
+    records: Mutex<Vec<ConsentRecord>>,
+    /// Grows with every change, per purpose; a token is good for one value only.
+    epochs: [Arc<AtomicU64>; 2],
+}
+
+impl Consents {
+    /// Reads the records. `text_version` is the version of the explanation that this firmware shows.
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        text_version: u32,
+    ) -> Result<Consents, ConsentError> {
+        let records = match storage.read(CONSENT_NAME)? {
+            None => Vec::new(),
+            Some(bytes) => parse(&bytes)?,
+        };
+        Ok(Consents {
+            storage,
+            clock,
+            text_version,
+            records: Mutex::new(records),
+            epochs: Default::default(),
+        })
+    }
+
+    /// Starts over without any consent, for when [`Consents::open`] found the file damaged.
+    pub fn reset(
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        text_version: u32,
+    ) -> Result<Consents, ConsentError> {
+        storage.remove(CONSENT_NAME)?;
+        Consents::open(storage, clock, text_version)
+    }
+
+    /// Records that somebody agreed to `purpose` after reading `text_version`.
+    pub fn grant(
+        &self,
+        purpose: PurposeKind,
+        text_version: u32,
+    ) -> Result<ConsentRecord, ConsentError> {
+        if text_version != self.text_version {
+            let current = self.text_version;
+            return Err(ConsentError::Outdated { purpose, given: text_version, current });
+        }
+        let record = ConsentRecord { purpose, text_version, granted_at: self.clock.now() };
+        let mut records = self.lock();
+        let mut next: Vec<ConsentRecord> =
+            records.iter().filter(|record| record.purpose != purpose).cloned().collect();
+        next.push(record.clone());
+        self.store(&next)?;
+        self.epoch(purpose).fetch_add(1, Ordering::SeqCst);
+        *records = next;
+        Ok(record)
+    }
+
+    /// Takes consent back. Every token of the purpose is dead when this returns, even where storing failed.
+    pub fn withdraw(&self, purpose: PurposeKind) -> Result<(), ConsentError> {
+        self.epoch(purpose).fetch_add(1, Ordering::SeqCst);
+        let mut records = self.lock();
+        records.retain(|record| record.purpose != purpose);
+        // Again, for a token that was made between the first step and the removal of the record.
+        self.epoch(purpose).fetch_add(1, Ordering::SeqCst);
+        self.store(&records)
+    }
+
+    /// The record of a purpose, current or not.
+    pub fn record(&self, purpose: PurposeKind) -> Option<ConsentRecord> {
+        self.lock().iter().find(|record| record.purpose == purpose).cloned()
+    }
+
+    /// A token, if there is a current record.
+    pub fn token<P: Purpose>(&self) -> Result<ConsentToken<P>, ConsentError> {
+        let current = self.epoch(P::KIND).clone();
+        // Before the record is looked at: a withdrawal in between makes the token stale rather than good.
+        let epoch = current.load(Ordering::SeqCst);
+        let record = self.record(P::KIND).ok_or(ConsentError::Missing(P::KIND))?;
+        if record.text_version != self.text_version {
+            return Err(ConsentError::Outdated {
+                purpose: P::KIND,
+                given: record.text_version,
+                current: self.text_version,
+            });
+        }
+        Ok(ConsentToken { epoch, current, purpose: PhantomData })
+    }
+
+    fn epoch(&self, purpose: PurposeKind) -> &Arc<AtomicU64> {
+        &self.epochs[purpose as usize]
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<ConsentRecord>> {
+        // No code panics while it holds the lock half-changed.
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn store(&self, records: &[ConsentRecord]) -> Result<(), ConsentError> {
+        let file = ConsentFile { format: 1, records: records.to_vec() };
+        let text = serde_json::to_vec_pretty(&file)
+            .map_err(|error| ConsentError::Damaged(error.to_string()))?;
+        Ok(self.storage.replace(CONSENT_NAME, &text)?)
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Vec<ConsentRecord>, ConsentError> {
+    let file: ConsentFile =
+        serde_json::from_slice(bytes).map_err(|error| ConsentError::Damaged(error.to_string()))?;
+    if file.format != 1 {
+        return Err(ConsentError::Damaged(format!("format {} is unknown", file.format)));
+    }
+    Ok(file.records)
+}
+
+/// Proof of a current consent to one purpose. Good until the consent changes.
+#[derive(Clone, Debug)]
+pub struct ConsentToken<P> {
+    epoch: u64,
+    current: Arc<AtomicU64>,
+    purpose: PhantomData<P>,
+}
+
+impl<P: Purpose> ConsentToken<P> {
+    /// Whether the consent still stands.
+    pub fn check(&self) -> Result<(), ConsentError> {
+        if self.current.load(Ordering::SeqCst) == self.epoch {
+            Ok(())
+        } else {
+            Err(ConsentError::Missing(P::KIND))
+        }
+    }
+}

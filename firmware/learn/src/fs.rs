@@ -1,0 +1,194 @@
+//! [`Storage`] on a directory of a real file system.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use crate::edges::{EdgeError, MonotonicCounter, Storage};
+
+/// Held for as long as the directory is open: two processes never share a ledger.
+const LOCK_NAME: &str = "lock";
+
+/// Suffix of files that are being written and not yet in place.
+const UNFINISHED: &str = ".tmp";
+
+/// A directory, locked against other processes. Every write is synchronised, the directory included.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Directory {
+    /// Opens or creates the directory, locks it, and removes half-written files of an earlier crash.
+    pub fn open(path: &Path) -> Result<Directory, EdgeError> {
+        let shown = path.display().to_string();
+        let failed = |operation| {
+            let name = shown.clone();
+            move |source| EdgeError::Storage { operation, name, source }
+        };
+        fs::create_dir_all(path).map_err(failed("create"))?;
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true);
+        let lock = options.open(path.join(LOCK_NAME)).map_err(failed("lock"))?;
+        lock.try_lock().map_err(|error| failed("lock")(error.into()))?;
+        let directory = Directory { path: path.to_owned(), _lock: lock };
+        for name in directory.entries()? {
+            if name.ends_with(UNFINISHED) {
+                directory.delete(&name)?;
+            }
+        }
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            sync_directory(parent).map_err(failed("synchronise the parent of"))?;
+        }
+        Ok(directory)
+    }
+
+    /// Where the directory lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn locate(&self, name: &str) -> Result<PathBuf, EdgeError> {
+        let plain =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+        let reserved = name == LOCK_NAME || name.ends_with(UNFINISHED) || name.starts_with('.');
+        if name.is_empty() || name.len() > 100 || reserved || !name.bytes().all(plain) {
+            return Err(EdgeError::Name(name.to_owned()));
+        }
+        Ok(self.path.join(name))
+    }
+
+    fn entries(&self) -> Result<Vec<String>, EdgeError> {
+        let failed = storage_error("list", "the directory");
+        let entries = fs::read_dir(&self.path).map_err(&failed)?;
+        let names = entries.map(|entry| entry.map(|entry| entry.file_name().into_string().ok()));
+        let mut names: Vec<String> =
+            names.collect::<Result<Vec<_>, _>>().map_err(failed)?.into_iter().flatten().collect();
+        names.sort();
+        Ok(names)
+    }
+
+    fn delete(&self, name: &str) -> Result<(), EdgeError> {
+        match fs::remove_file(self.path.join(name)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => sync_directory(&self.path),
+        }
+        .map_err(storage_error("remove", name))
+    }
+}
+
+impl Storage for Directory {
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, EdgeError> {
+        match fs::read(self.locate(name)?) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(storage_error("read", name)(error)),
+        }
+    }
+
+    fn append(&self, name: &str, bytes: &[u8]) -> Result<(), EdgeError> {
+        let path = self.locate(name)?;
+        append_to(&path, bytes)
+            .and_then(|()| sync_directory(&self.path))
+            .map_err(storage_error("append to", name))
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), EdgeError> {
+        let path = self.locate(name)?;
+        let unfinished = self.path.join(format!("{name}{UNFINISHED}"));
+        let result = write_synchronised(&unfinished, bytes)
+            .and_then(|()| fs::rename(&unfinished, &path))
+            .and_then(|()| sync_directory(&self.path));
+        if result.is_err() {
+            // Frees the space where the disk was full; the original error is the one that matters.
+            let _ = fs::remove_file(&unfinished);
+        }
+        result.map_err(storage_error("replace", name))
+    }
+
+    fn truncate(&self, name: &str, length: u64) -> Result<(), EdgeError> {
+        let path = self.locate(name)?;
+        let shorten = || {
+            let file = OpenOptions::new().write(true).open(&path)?;
+            file.set_len(length)?;
+            file.sync_all()
+        };
+        shorten().map_err(storage_error("truncate", name))
+    }
+
+    fn remove(&self, name: &str) -> Result<(), EdgeError> {
+        self.locate(name)?;
+        self.delete(name)
+    }
+
+    fn names(&self) -> Result<Vec<String>, EdgeError> {
+        let mut names = self.entries()?;
+        names.retain(|name| self.locate(name).is_ok());
+        Ok(names)
+    }
+}
+
+fn storage_error(
+    operation: &'static str,
+    name: &str,
+) -> impl Fn(std::io::Error) -> EdgeError + use<> {
+    let name = name.to_owned();
+    move |source| EdgeError::Storage { operation, name: name.clone(), source }
+}
+
+fn append_to(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+    let before = file.metadata()?.len();
+    let result = file.write_all(bytes).and_then(|()| file.sync_all());
+    if result.is_err() {
+        // Best effort: readers recognise a torn end anyway.
+        let _ = file.set_len(before);
+    }
+    result
+}
+
+fn write_synchronised(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn sync_directory(path: &Path) -> std::io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// A counter in another store, for platforms whose only place apart from the ledger is a second partition.
+///
+/// It detects a restored ledger only as long as both places are not restored together.
+pub struct StoredCounter<S> {
+    store: S,
+}
+
+const COUNTER_NAME: &str = "ledger-counter";
+
+impl<S: Storage> StoredCounter<S> {
+    /// Keeps the counter in `store`, which must not be the ledger's own.
+    pub fn new(store: S) -> StoredCounter<S> {
+        StoredCounter { store }
+    }
+}
+
+impl<S: Storage> MonotonicCounter for StoredCounter<S> {
+    fn value(&self) -> Result<Option<u64>, EdgeError> {
+        let Some(bytes) = self.store.read(COUNTER_NAME)? else {
+            return Ok(Some(0));
+        };
+        let broken =
+            || EdgeError::Counter(format!("{COUNTER_NAME} holds {} bytes, not 8", bytes.len()));
+        let bytes: [u8; 8] = bytes.as_slice().try_into().map_err(|_| broken())?;
+        Ok(Some(u64::from_le_bytes(bytes)))
+    }
+
+    fn raise(&self, value: u64) -> Result<(), EdgeError> {
+        if self.value()?.is_some_and(|current| current >= value) {
+            return Ok(());
+        }
+        self.store.replace(COUNTER_NAME, &value.to_le_bytes())
+    }
+}

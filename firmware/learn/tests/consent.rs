@@ -1,0 +1,110 @@
+//! Consent: off by default, per purpose, bound to the text, revoked at once.
+
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::{MemoryStore, TEXT_VERSION, TestClock};
+use learn::consent::{
+    CONSENT_NAME, ConsentError, ConsentToken, Consents, ContributeToFleet, ImproveMyMirror,
+    PurposeKind,
+};
+use learn::edges::Timestamp;
+
+fn open(store: &Arc<MemoryStore>, version: u32) -> Consents {
+    let clock = Arc::new(TestClock::default());
+    clock.0.store(1_800_000_000, Ordering::SeqCst);
+    Consents::open(store.clone(), clock, version).unwrap()
+}
+
+#[test]
+fn off_by_default_and_separate_by_purpose() {
+    let consents = open(&MemoryStore::new(), TEXT_VERSION);
+    assert!(matches!(consents.token::<ImproveMyMirror>(), Err(ConsentError::Missing(_))));
+    consents.grant(PurposeKind::ImproveMyMirror, TEXT_VERSION).unwrap();
+    assert!(consents.token::<ImproveMyMirror>().is_ok());
+    assert!(matches!(consents.token::<ContributeToFleet>(), Err(ConsentError::Missing(_))));
+}
+
+#[test]
+fn a_record_has_its_text_and_time_and_survives_a_restart() {
+    let store = MemoryStore::new();
+    let record =
+        open(&store, TEXT_VERSION).grant(PurposeKind::ContributeToFleet, TEXT_VERSION).unwrap();
+    assert_eq!((record.text_version, record.granted_at), (TEXT_VERSION, Timestamp(1_800_000_000)));
+    let consents = open(&store, TEXT_VERSION);
+    assert_eq!(consents.record(PurposeKind::ContributeToFleet), Some(record));
+    assert!(consents.token::<ContributeToFleet>().is_ok());
+}
+
+#[test]
+fn a_new_text_needs_a_new_consent() {
+    let store = MemoryStore::new();
+    open(&store, 3).grant(PurposeKind::ContributeToFleet, 3).unwrap();
+    let consents = open(&store, 4);
+    let error = consents.token::<ContributeToFleet>().unwrap_err();
+    assert!(matches!(error, ConsentError::Outdated { given: 3, current: 4, .. }), "{error}");
+    // Agreeing to a text that is not the one in force counts for nothing.
+    assert!(consents.grant(PurposeKind::ContributeToFleet, 3).is_err());
+}
+
+#[test]
+fn a_withdrawn_token_is_dead_at_once_and_for_good() {
+    let consents = open(&MemoryStore::new(), TEXT_VERSION);
+    consents.grant(PurposeKind::ContributeToFleet, TEXT_VERSION).unwrap();
+    let token: ConsentToken<ContributeToFleet> = consents.token().unwrap();
+    assert!(token.check().is_ok());
+    consents.withdraw(PurposeKind::ContributeToFleet).unwrap();
+    assert!(token.check().is_err() && token.clone().check().is_err());
+    consents.grant(PurposeKind::ContributeToFleet, TEXT_VERSION).unwrap();
+    assert!(token.check().is_err(), "a new consent does not revive an old token");
+    assert!(consents.token::<ContributeToFleet>().unwrap().check().is_ok());
+}
+
+#[test]
+fn withdrawal_holds_even_where_it_cannot_be_stored() {
+    let store = MemoryStore::new();
+    let consents = open(&store, TEXT_VERSION);
+    consents.grant(PurposeKind::ContributeToFleet, TEXT_VERSION).unwrap();
+    let token: ConsentToken<ContributeToFleet> = consents.token().unwrap();
+    store.set_room(Some(0));
+    assert!(consents.withdraw(PurposeKind::ContributeToFleet).is_err());
+    assert!(token.check().is_err());
+    assert!(consents.token::<ContributeToFleet>().is_err());
+}
+
+#[test]
+fn a_token_dies_on_other_threads_too() {
+    let consents = open(&MemoryStore::new(), TEXT_VERSION);
+    consents.grant(PurposeKind::ImproveMyMirror, TEXT_VERSION).unwrap();
+    let token: ConsentToken<ImproveMyMirror> = consents.token().unwrap();
+    let withdrawn = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while token.check().is_ok() {
+                std::thread::yield_now();
+            }
+            assert!(withdrawn.load(Ordering::SeqCst) || token.check().is_err());
+        });
+        consents.withdraw(PurposeKind::ImproveMyMirror).unwrap();
+        withdrawn.store(true, Ordering::SeqCst);
+    });
+}
+
+#[test]
+fn a_damaged_file_is_no_consent() {
+    for text in
+        ["", "{", "{\"format\":2,\"records\":[]}", "{\"format\":1,\"records\":[],\"all\":true}"]
+    {
+        let store = MemoryStore::new();
+        store.set(CONSENT_NAME, text.as_bytes().to_vec());
+        let clock = Arc::new(TestClock::default());
+        let error = Consents::open(store.clone(), clock.clone(), TEXT_VERSION).err().unwrap();
+        assert!(matches!(error, ConsentError::Damaged(_)), "{error}");
+        let consents = Consents::reset(store, clock, TEXT_VERSION).unwrap();
+        assert!(consents.token::<ContributeToFleet>().is_err());
+    }
+}

@@ -13,6 +13,7 @@
 pub mod consent;
 pub mod edges;
 pub mod fs;
+pub mod head;
 pub mod ledger;
 pub mod outbox;
 pub mod privacy;

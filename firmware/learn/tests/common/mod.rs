@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // every test file uses its own part
 
+pub mod head;
+
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,0 +1,41 @@
+//! Training of the head on corrected masks: hand-written passes over plain slices, one picture at a time.
+
+mod layout;
+mod loss;
+mod network;
+mod ops;
+mod real;
+
+pub use layout::{
+    CLASSES, Group, HEADS, HeadLayout, HeadShape, LAYERS, LayoutError, PARTS, POOLING,
+    ParameterSpec, Subset,
+};
+pub use loss::{IGNORE, Target, TargetError, loss_and_gradient, semantic_labels, semantic_scores};
+pub use network::{Activations, Features, Network, Prediction, SizeError, TrunkOutput};
+pub use ops::Gradients;
+pub use real::Real;
+
+impl<R: Real> Gradients<R> {
+    /// Zeros for every parameter of a layout; `subset` says which are worked out.
+    pub fn new(layout: &HeadLayout, subset: Subset) -> Gradients<R> {
+        Gradients { values: vec![R::ZERO; layout.len()], weights: subset == Subset::Full }
+    }
+
+    /// Back to zero.
+    pub fn clear(&mut self) {
+        self.values.fill(R::ZERO);
+    }
+}
+
+/// Adds the gradients of one picture's loss and gives the loss.
+pub fn accumulate<R: Real>(
+    network: &Network<'_, R>,
+    features: &Features<R>,
+    target: &Target<R>,
+    gradients: &mut Gradients<R>,
+) -> R {
+    let (prediction, activations) = network.forward(features);
+    let (loss, outputs) = loss_and_gradient(network.shape(), &prediction, target);
+    network.backward(features, &activations, &outputs, gradients);
+    loss
+}

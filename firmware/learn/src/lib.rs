@@ -10,6 +10,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a failed unwrap is a failed test
 
+pub mod averaging;
 pub mod consent;
 pub mod edges;
 pub mod fs;

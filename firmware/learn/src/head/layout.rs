@@ -378,9 +378,9 @@ fn read_shape(
         mask_width,
     };
     let memories = [size("position_a", 1)?, size("position_b", 1)?];
-    let whole = mask_height % POOLING[0] == 0 && mask_width % POOLING[0] == 0;
+    let whole = mask_height.is_multiple_of(POOLING[0]) && mask_width.is_multiple_of(POOLING[0]);
     let fits = (0..2).all(|index| shape.tokens(index) == memories[index] && memories[index] > 0);
-    if !whole || !fits || shape.dim % HEADS != 0 || shape.dim == 0 {
+    if !whole || !fits || !shape.dim.is_multiple_of(HEADS) || shape.dim == 0 {
         return Err(LayoutError::Grid { height: mask_height, width: mask_width, memories });
     }
     Ok(shape)

@@ -82,7 +82,7 @@ impl<R: Real> Target<R> {
             return Err(TargetError::Size { width, height, actual: labels.len() });
         }
         let (cells_high, cells_wide) = (shape.mask_height, shape.mask_width);
-        if height % cells_high != 0 || width % cells_wide != 0 {
+        if !height.is_multiple_of(cells_high) || !width.is_multiple_of(cells_wide) {
             return Err(TargetError::Grid { width, height, cells_wide, cells_high });
         }
         let known = |&value: &u8| usize::from(value) < PARTS || value == IGNORE;
@@ -99,11 +99,42 @@ impl<R: Real> Target<R> {
             shares[usize::from(value) * cells + cell] += share;
             weights[cell] += share;
         }
-        let total = weights.iter().copied().sum::<R>();
-        if total <= R::ZERO {
-            return Err(TargetError::Empty);
+        Target::from_parts(shares, weights)
+    }
+
+    /// From shares of the parts in every cell, (parts, cells), each between 0 and 1 and at most 1 in a cell together.
+    pub fn from_shares(shape: &HeadShape, shares: Vec<R>) -> Result<Target<R>, TargetError> {
+        let cells = shape.cells();
+        if shares.len() != PARTS * cells {
+            let (width, height) = (shape.mask_width, PARTS * shape.mask_height);
+            return Err(TargetError::Size { width, height, actual: shares.len() });
         }
-        Ok(Target { shares, weights, total })
+        let mut weights = vec![R::ZERO; cells];
+        for row in shares.chunks_exact(cells) {
+            weights.iter_mut().zip(row).for_each(|(weight, &share)| *weight += share);
+        }
+        Target::from_parts(shares, weights)
+    }
+
+    fn from_parts(shares: Vec<R>, weights: Vec<R>) -> Result<Target<R>, TargetError> {
+        let total = weights.iter().copied().sum::<R>();
+        if total > R::ZERO {
+            Ok(Target { shares, weights, total })
+        } else {
+            Err(TargetError::Empty)
+        }
+    }
+
+    /// The part that fills most of each cell, [`IGNORE`] where less than half of the cell is labelled.
+    pub fn dominant(&self) -> Vec<u8> {
+        let cells = self.weights.len();
+        let half = R::from_f64(0.5);
+        let most = |cell: usize| {
+            let share = |part: usize| self.shares[part * cells + cell];
+            (1..PARTS).fold(0, |best, part| if share(part) > share(best) { part } else { best })
+                as u8
+        };
+        (0..cells).map(|cell| if self.weights[cell] < half { IGNORE } else { most(cell) }).collect()
     }
 }
 

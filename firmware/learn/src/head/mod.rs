@@ -1,11 +1,14 @@
 //! Training of the head on corrected masks: hand-written passes over plain slices, one picture at a time.
 
+mod evaluate;
 mod layout;
 mod loss;
 mod network;
 mod ops;
 mod real;
+mod train;
 
+pub use evaluate::{Confusion, is_held_back, should_adopt};
 pub use layout::{
     CLASSES, Group, HEADS, HeadLayout, HeadShape, LAYERS, LayoutError, PARTS, POOLING,
     ParameterSpec, Subset,
@@ -14,6 +17,7 @@ pub use loss::{IGNORE, Target, TargetError, loss_and_gradient, semantic_labels, 
 pub use network::{Activations, Features, Network, Prediction, SizeError, TrunkOutput};
 pub use ops::Gradients;
 pub use real::Real;
+pub use train::{EPOCHS_PER_UPDATE, TrainError, Trainer, TrainingSettings};
 
 impl<R: Real> Gradients<R> {
     /// Zeros for every parameter of a layout; `subset` says which are worked out.

@@ -86,7 +86,6 @@ class TrainConfig:
     distil_class: float = 1.0
     distil_mask: float = 5.0
     distil_semantic: float = 2.0
-    distil_features: float = 0.0
     buffer_shards: int = 16
     val_images: int = 256
 

@@ -1,0 +1,96 @@
+"""Command line of the renderer: shards, sheet."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .assets import AssetError, Assets
+from .classes import COLOURS
+from .scene import sample
+
+
+def write_shard(path, samples):
+    """Written whole or not at all: a reader never sees half a shard."""
+    temporary = path.with_suffix(".npz.tmp")
+    image, parts, person = (np.stack([s[k] for s in samples]) for k in range(3))
+    with open(temporary, "wb") as file:
+        np.savez_compressed(file, image=image, parts=parts, person=person, meta=json.dumps([s[3] for s in samples]))
+    os.replace(temporary, path)
+
+
+def shards(args):
+    """Renders shard after shard; numbers that exist are skipped, so several processes and restarts work together."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    assets = Assets(args.assets, args.split)
+    began, made = time.monotonic(), 0
+    for number in range(args.first, args.first + args.count * args.step, args.step):
+        path = args.out / f"{args.split}-{number:05d}.npz"
+        if path.exists():
+            continue
+        split = 0 if args.split == "train" else 1
+        samples = [sample(assets, [args.seed, split, number, k], supersample=args.supersample) for k in range(args.size)]
+        write_shard(path, samples)
+        made += len(samples)
+        print(f"{path.name}: {made / (time.monotonic() - began):.2f} pictures a second", flush=True)
+        if args.max_seconds and time.monotonic() - began > args.max_seconds:
+            break
+
+
+def sheet(args):
+    """A picture of many samples with their labels, for people to look at."""
+    assets = Assets(args.assets, args.split)
+    tiles, began = [], time.monotonic()
+    for k in range(args.rows * args.columns):
+        image, parts, _, _ = sample(assets, [args.seed, 2, 0, k], supersample=args.supersample)
+        tiles.append(np.hstack([image, np.array(COLOURS, np.uint8)[parts]]) if args.labels else image)
+        if k == 0:
+            began = time.monotonic()  # the first one compiles the kernels
+    print(f"{(len(tiles) - 1) / max(1e-9, time.monotonic() - began):.2f} pictures a second")
+    rows = [np.hstack(tiles[i:i + args.columns]) for i in range(0, len(tiles), args.columns)]
+    cv2.imwrite(str(args.out), np.vstack(rows)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+
+
+def parser():
+    top = argparse.ArgumentParser(prog="render", description="Pictures of synthetic people with the class of every pixel.")
+    commands = top.add_subparsers(required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--assets", type=Path, required=True, help="folder of the CC0 assets (MANIFEST.tsv says where they come from)")
+    common.add_argument("--split", choices=("train", "test"), default="train", help="test: rooms, swatches and seeds never trained on")
+    common.add_argument("--seed", type=int, default=1)
+    common.add_argument("--supersample", type=float, default=1.3, help="render this many times larger, then shrink")
+    one = commands.add_parser("shards", parents=[common], help="render training or test shards until --count or --max-seconds")
+    one.add_argument("--out", type=Path, required=True)
+    one.add_argument("--size", type=int, default=256, help="pictures in one shard")
+    one.add_argument("--count", type=int, default=10**6)
+    one.add_argument("--first", type=int, default=0, help="number of the first shard; with --step, processes share the work")
+    one.add_argument("--step", type=int, default=1)
+    one.add_argument("--max-seconds", type=float, default=0)
+    one.set_defaults(run=shards)
+    two = commands.add_parser("sheet", parents=[common], help="one picture of many samples")
+    two.add_argument("--out", type=Path, required=True)
+    two.add_argument("--rows", type=int, default=4)
+    two.add_argument("--columns", type=int, default=8)
+    two.add_argument("--labels", action="store_true")
+    two.set_defaults(run=sheet)
+    return top
+
+
+def main():
+    cv2.setNumThreads(1)
+    args = parser().parse_args()
+    try:
+        args.run(args)
+    except (AssetError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

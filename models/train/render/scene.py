@@ -1,0 +1,325 @@
+"""A whole scene: where people and things stand, what the camera sees, and the class of every pixel."""
+
+import cv2
+import numpy as np
+
+from . import kernels, sensor
+from .light import lights
+from .person import Person
+from .pose import about
+from .things import Room, animal, clutter, held_thing, solid
+from .cloth import pattern
+
+FAR = 1e9
+PADDING = 114
+THING = 200  # instance number of everything that is not a person, while rasterising
+SHADOW_SIDE, SHADOW_METRES = 192, 4.6
+
+
+class Camera:
+    """Pinhole at the origin, looking along -z after `to_world`; `focal` in pixels of a height x width picture."""
+
+    def __init__(self, height, width, focal, to_world):
+        self.height, self.width, self.focal, self.to_world = height, width, focal, to_world
+        self.cx, self.cy = width / 2, height / 2
+
+    def heading(self):
+        """Rotation about y that turns a person from facing +z to facing the camera."""
+        return about("Y", np.rad2deg(np.arctan2(self.to_world[0, 2], self.to_world[2, 2])))
+
+
+class Layers:
+    """What the rasteriser fills."""
+
+    def __init__(self, height, width):
+        self.depth = np.full((height, width), FAR)
+        self.albedo, self.normal = np.zeros((height, width, 3), np.float32), np.zeros((height, width, 3), np.float32)
+        self.label, self.who = np.zeros((height, width), np.uint8), np.zeros((height, width), np.uint8)
+
+
+class Scene:
+    """Builds one scene from a generator; `render` gives (picture, parts, person, record)."""
+
+    def __init__(self, assets, rng, height, width, people=None, view=None):
+        self.assets, self.rng = assets, rng
+        self.view = view or ("mirror", "generic")[int(rng.random() > 0.42)]
+        self.count = int(rng.choice([0, 1, 2, 3, 4], p=[0.17, 0.48, 0.21, 0.10, 0.04])) if people is None else people
+        self.light_index = int(rng.integers(len(assets.environments)))
+        self.light = lights(assets)[self.light_index]
+        self.dark = bool(rng.random() < 0.14)
+        fov = np.deg2rad(rng.uniform(42, 76) if self.view == "mirror" else rng.uniform(24, 70))
+        focal = max(height, width) / 2 / np.tan(fov / 2)
+        pitch = rng.normal(-9, 6) if self.view == "mirror" else rng.normal(-4, 10)
+        roll = rng.normal(0, 1.5 if self.view == "mirror" else 4)
+        to_world = about("Y", rng.uniform(0, 360)) @ about("X", pitch) @ about("Z", roll)
+        self.camera = Camera(height, width, focal, to_world)
+        self.layers = Layers(height, width)
+        self.placed, self.people, self.feet = [], [], []  # (world vertices, item, who)
+        self.ground, self.centre, self.distance = 1.0, None, None
+        self.inside = bool(rng.random() < 0.55)
+
+    # ------------------------------------------------------------ placing
+
+    def place_people(self):
+        for number in range(1, self.count + 1):
+            person = Person(self.assets, self.rng)
+            turned = self.camera.heading() @ about("Y", self.facing())
+            body = person.skin_vertices @ turned.T
+            offset = self.first_offset(person, body, turned) if number == 1 else self.next_offset(body, turned, person)
+            if offset is None:
+                continue
+            items = list(person.items)
+            things = held_thing(self.assets, self.rng, person) if self.rng.random() < 0.12 else []
+            for entry in items:
+                self.add(entry, entry.vertices @ turned.T + offset, number)
+            for entry in things:
+                self.add(entry, entry.vertices @ turned.T + offset, THING)
+            self.note(person, body + offset, number)
+
+    def facing(self):
+        return self.rng.normal(0, 40) if self.rng.random() < 0.78 else self.rng.uniform(-180, 180)
+
+    def first_offset(self, person, body, turned):
+        low, high = body.min(0), body.max(0)
+        if self.view == "mirror":
+            return self.mirror_offset(body, low, high)
+        rng, camera = self.rng, self.camera
+        head, root, kind = turned @ person.head, turned @ person.root, rng.random()
+        if kind < 0.40:
+            target = np.array([body[:, 0].mean(), (low[1] + high[1]) / 2, body[:, 2].mean()])
+            span = max(high[1] - low[1], 0.6 * (high[0] - low[0]), 0.8) * np.exp(rng.normal(0.25, 0.32))
+        elif kind < 0.70:
+            target, span = head + (root - head) * rng.uniform(0.2, 0.8), rng.uniform(0.7, 1.4)
+        elif kind < 0.84:
+            target, span = head, rng.uniform(0.35, 0.9)
+        else:
+            target, span = body[rng.integers(len(body))], rng.uniform(0.6, 1.8)
+        self.distance = max(0.45, span * camera.focal / camera.height)
+        side = np.array([rng.normal(0, 0.15) * camera.width, rng.normal(0, 0.07) * camera.height]) / camera.focal
+        return camera.to_world @ np.array([side[0], side[1], -1.0]) * self.distance - target
+
+    def mirror_offset(self, body, low, high):
+        """On the floor before a camera at the mirror's top edge, 1 to 4 m away, mostly whole."""
+        rng, camera = self.rng, self.camera
+        height = rng.uniform(1.3, 2.0)
+        self.distance = rng.uniform(1.1, 4.2)
+        middle = np.array([body[:, 0].mean(), low[1], body[:, 2].mean()])
+        # The camera is aimed so that the person's middle lies near the picture's; the rest is chance.
+        aim = np.rad2deg(np.arctan2((high[1] - low[1]) / 2 - height, self.distance)) + rng.normal(0, 5)
+        yaw = np.arctan2(camera.to_world[0, 2], camera.to_world[2, 2])
+        camera.to_world = about("Y", np.rad2deg(yaw)) @ about("X", aim) @ about("Z", rng.normal(0, 1.5))
+        right, ahead = camera.heading()[:, 0], -camera.heading()[:, 2]
+        sideways = rng.normal(0, 0.22) * self.distance * camera.width / camera.focal
+        place = ahead * self.distance + right * sideways
+        place[1] = -height
+        return place - middle
+
+    def next_offset(self, body, turned, person):
+        rng, heading = self.rng, self.camera.heading()
+        deeper = rng.uniform(-0.4, 2.6) if self.distance > 1.2 else rng.uniform(0.1, 2.0)
+        side = rng.choice([-1, 1]) * rng.uniform(0.3, 0.6 + 0.22 * self.distance)
+        place = self.base - heading[:, 2] * deeper + heading[:, 0] * side
+        offset = place - turned @ person.root
+        offset[1] = self.ground - body[:, 1].min()
+        ahead = -(self.camera.to_world.T @ (offset + body.mean(0)))[2]
+        return offset if ahead > 0.5 else None
+
+    def note(self, person, body, number):
+        """Keeps what later steps need: the floor, the feet, the record."""
+        if self.centre is None:
+            self.centre, self.ground = body.mean(0), body[:, 1].min()
+            self.base = body.mean(0)
+        low = body[body[:, 1] < body[:, 1].min() + 0.06]
+        middle = np.median(low[:, 0])
+        self.feet += [half.mean(0) for half in (low[low[:, 0] < middle], low[low[:, 0] >= middle]) if len(half)]
+        self.people.append((number, dict(person.record), float(np.linalg.norm(body.mean(0)))))
+
+    def place_room(self):
+        camera, rng = self.camera, self.rng
+        far = max([2.2] + [d for _, _, d in self.people]) + rng.uniform(0.4, 2.5)
+        floor = self.ground if self.people and self.ground < -0.3 else -rng.uniform(1.0, 1.9)
+        self.ground = floor
+        if self.people and floor > -0.3:
+            return
+        room = Room(self.assets, rng, floor, far, far * rng.uniform(0.9, 1.8) + 1)
+        heading = camera.heading() @ about("Y", rng.normal(0, 12))
+        for entry in room.items:
+            self.add(entry, entry.vertices @ heading.T, THING)
+
+    def place_things(self):
+        rng, camera = self.rng, self.camera
+        for _ in range(rng.integers(0, 5) if rng.random() < 0.6 else 0):
+            ray = np.array([rng.uniform(-0.5, 0.5) * camera.width, rng.uniform(-0.5, 0.35) * camera.height, 0]) / camera.focal
+            place = camera.to_world @ (ray + [0, 0, -1]) * np.exp(rng.uniform(np.log(0.9), np.log(6)))
+            ahead = -(camera.to_world.T @ place)[2]
+            if self.people and ahead < 0.75 * self.distance and rng.random() < 0.7:
+                place, ahead = place * 2.2, ahead * 2.2
+            if ahead < 0.5:
+                continue
+            if rng.random() < 0.25:
+                place[1] = self.ground if self.ground < 0 else place[1]
+                found = animal(self.assets, rng, place)
+            else:
+                found = clutter(self.assets, rng, place, rng.uniform(0.02, 0.13) * camera.height / camera.focal * ahead)
+            for entry in found:
+                self.add(entry, entry.vertices, THING)
+            self.centre = place if self.centre is None else self.centre
+
+    def add(self, entry, world, who):
+        self.placed.append((world, entry, who))
+
+    # ------------------------------------------------------------ rendering
+
+    def rasterise(self):
+        camera, layers = self.camera, self.layers
+        for world, entry, who in self.placed:
+            seen = world @ camera.to_world
+            normal = kernels.normals(seen, entry.triangles)
+            kernels.rasterise(seen, entry.uvs, entry.triangles, entry.uv_triangles, normal, entry.parts, entry.layer,
+                              entry.textures, entry.holes, entry.cut, camera.focal, camera.cx, camera.cy, who,
+                              layers.depth, layers.albedo, layers.normal, layers.label, layers.who)
+        things = layers.who == THING
+        layers.label[things], layers.who[things] = 0, 0
+        # A label of 0 on a person is a vertex without weights; there is none, but silence would be a hole.
+        layers.label[(layers.who > 0) & (layers.label == 0)] = 3
+
+    def background(self):
+        """The panorama in the camera's direction as linear radiance; blurred at times, as lenses do."""
+        camera, rng = self.camera, self.rng
+        panorama = panorama_of(self.assets, self.light_index)
+        zoom = camera.focal * (1 if rng.random() < 0.6 else rng.uniform(0.6, 1.6))
+        x, y = np.meshgrid((np.arange(camera.width) + 0.5 - camera.cx) / zoom, -(np.arange(camera.height) + 0.5 - camera.cy) / zoom)
+        ray = np.stack([x, y, -np.ones_like(x)], -1) @ camera.to_world.T
+        ray /= np.linalg.norm(ray, axis=-1, keepdims=True)
+        u = (np.arctan2(ray[..., 0], -ray[..., 2]) / (2 * np.pi)) % 1 * panorama.shape[1] - 0.5
+        v = np.arccos(np.clip(ray[..., 1], -1, 1)) / np.pi * panorama.shape[0] - 0.5
+        seen = cv2.remap(panorama, u.astype(np.float32), v.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        return LINEAR[seen]
+
+    def shade(self, radiance):
+        camera, layers, light, rng = self.camera, self.layers, self.light, self.rng
+        shadow, scale = np.full((SHADOW_SIDE, SHADOW_SIDE), -FAR), SHADOW_SIDE / SHADOW_METRES
+        sun_share = light.sun.mean() / (light.sun.mean() + light.ambient + 1e-9)
+        use_sun = bool(sun_share > 0.15 and rng.random() < 0.9)
+        basis, centre = light.shadow_basis(), np.zeros(3) if self.centre is None else self.centre
+        if use_sun:
+            for world, entry, who in self.placed:
+                if who != THING or len(entry.vertices) < 400:
+                    near = np.abs(world - centre).max(1) < SHADOW_METRES
+                    if near.any():
+                        kernels.shadow_depth(world - centre, entry.triangles, basis, scale, shadow)
+        level = light.ambient + 0.5 * light.sun.mean()
+        backdrop = np.clip(np.median(radiance[::4, ::4]) / 0.2, 0.35, 1.6) ** 0.5 if not self.inside else 1.0
+        exposure = backdrop * rng.uniform(0.6, 1.5) / max(level, 1e-3)
+        feet = np.array(self.feet) if self.feet else np.zeros((0, 3))
+        kernels.shade(layers.depth, layers.albedo, layers.normal, self.occlusion(), layers.who, camera.to_world,
+                      camera.focal, camera.cx, camera.cy, light.sh, light.sun, light.direction, use_sun, basis, scale,
+                      centre, shadow, self.ground, feet, exposure, radiance)
+        if self.inside:
+            self.pools_of_light(radiance)
+
+    def occlusion(self):
+        """Corners and gaps are darker: depth compared with its surroundings, in [0.5, 1]."""
+        solid_pixels = self.layers.depth < FAR / 2
+        if not solid_pixels.any():
+            return np.ones(self.layers.depth.shape)
+        depth = np.where(solid_pixels, self.layers.depth, self.layers.depth[solid_pixels].max() + 0.5).astype(np.float32)
+        radius = int(np.clip(self.camera.focal * 0.1 / np.median(depth[solid_pixels]), 3, 61)) | 1
+        shade = 1 - np.clip((depth - cv2.blur(depth, (radius, radius))) * 4, 0, 0.5)
+        # Where the depth jumps, a wall is far behind somebody, not beside them: no halo there.
+        window = np.ones((radius, radius), np.uint8)
+        jump = cv2.dilate(depth, window) - cv2.erode(depth, window) > 0.5
+        return np.where(jump & (self.layers.who == 0), 1.0, shade)
+
+    def pools_of_light(self, radiance):
+        """Lamps light a room unevenly."""
+        grid = np.exp(self.rng.normal(0, 0.28, (3, 3))).astype(np.float32)
+        radiance *= cv2.resize(grid, (self.camera.width, self.camera.height), interpolation=cv2.INTER_CUBIC)[..., None]
+
+    def occluders(self, radiance):
+        """Flat things close to the lens: furniture edges, door frames, a bar of the camera's own housing."""
+        rng, (h, w) = self.rng, self.layers.label.shape
+        for _ in range(rng.integers(1, 3)):
+            mask, kind = np.zeros((h, w), np.uint8), rng.integers(4)
+            centre = int(rng.uniform(0, w)), int(rng.uniform(0, h))
+            if kind == 0:
+                cv2.ellipse(mask, centre, (int(rng.uniform(0.03, 0.2) * w), int(rng.uniform(0.03, 0.2) * h)), rng.uniform(0, 180), 0, 360, 1, -1)
+            elif kind == 1:
+                corners = cv2.boxPoints((centre, (float(rng.uniform(0.05, 0.4) * w), float(rng.uniform(0.05, 0.3) * h)), float(rng.uniform(0, 90))))
+                cv2.fillPoly(mask, [corners.astype(np.int32)], 1)
+            elif kind == 2:
+                cv2.line(mask, (centre[0], 0), (centre[0] + int(rng.normal(0, 0.07 * w)), h), 1, max(2, int(rng.uniform(0.015, 0.1) * w)))
+            else:
+                mask[int(h * rng.uniform(0.7, 0.97)):] = 1
+            texture = cv2.resize(solid(pattern(self.assets, rng))[0, ..., :3], (w, h), interpolation=cv2.INTER_LINEAR)
+            ramp = np.linspace(*rng.uniform(0.4, 1.1, 2), h)[:, None, None] * np.linspace(*rng.uniform(0.6, 1.1, 2), w)[None, :, None]
+            where = mask > 0
+            radiance[where] = (texture * ramp)[where]
+            self.layers.label[where], self.layers.who[where] = 0, 0
+
+    def render(self):
+        """Radiance (H, W, 3) linear, parts and person (H, W)."""
+        self.place_people()
+        if self.inside:
+            self.place_room()
+        self.place_things()
+        self.rasterise()
+        radiance = self.background()
+        self.shade(radiance)
+        if self.rng.random() < 0.2:
+            self.occluders(radiance)
+        return radiance, self.layers.label, self.layers.who
+
+    def record(self, who):
+        """What the test set is grouped by; people of whom nothing is seen are left out."""
+        seen = [(record, distance) for number, record, distance in self.people if (who == number).sum() > 30]
+        first = seen[0] if seen else ({}, 0.0)
+        bands = ("under 1.5 m", "1.5 to 3 m", "over 3 m")
+        return {"people": len(seen), "view": self.view, "light": "dark" if self.dark else "bright",
+                "place": "room" if self.inside else "panorama", **first[0],
+                **({"distance": bands[int(np.digitize(first[1], (1.5, 3.0)))]} if seen else {})}
+
+
+LINEAR = (np.arange(256) / 255.0) ** 2.2
+
+
+def panorama_of(assets, index):
+    """Decoded once; 68 panoramas are 100 MB."""
+    if not hasattr(assets, "panoramas"):
+        assets.panoramas = {}
+    if index not in assets.panoramas:
+        from .assets import read_image
+        assets.panoramas[index] = read_image(assets.environments[index][1])
+    return assets.panoramas[index]
+
+
+# (height, width) of the picture inside the 256 x 192 frame, and how often: portrait most, then as cameras and photographs come.
+ASPECTS = (((256, 192), 0.55), ((256, 170), 0.10), ((192, 192), 0.10), ((144, 192), 0.17), ((108, 192), 0.08))
+
+
+def sample(assets, seed, height=256, width=192, supersample=1.0):
+    """One training picture by seed: image (H, W, 3), parts and person (H, W), all uint8, and its record."""
+    rng = np.random.default_rng(seed)
+    (h, w), _ = ASPECTS[rng.choice(len(ASPECTS), p=[share for _, share in ASPECTS])]
+    h, w = round(h * height / 256), round(w * width / 192)
+    scene = Scene(assets, rng, round(h * supersample), round(w * supersample))
+    radiance, parts, who = scene.render()
+    if supersample != 1.0:
+        radiance = cv2.resize(radiance, (w, h), interpolation=cv2.INTER_AREA)
+        parts, who = (cv2.resize(a, (w, h), interpolation=cv2.INTER_NEAREST) for a in (parts, who))
+    picture = sensor.develop(rng, radiance, scene.dark)
+    image = np.full((height, width, 3), PADDING, np.uint8)
+    maps = np.zeros((2, height, width), np.uint8)
+    top, left = (height - h) // 2, (width - w) // 2
+    image[top:top + h, left:left + w] = picture
+    maps[0, top:top + h, left:left + w], maps[1, top:top + h, left:left + w] = parts, who
+    return image, maps[0], compact(maps[1]), {"seed": [int(s) for s in np.atleast_1d(seed)], **scene.record(who)}
+
+
+def compact(who):
+    """Instance numbers 1..P without gaps."""
+    numbers = [n for n in np.unique(who) if n]
+    table = np.zeros(256, np.uint8)
+    for k, n in enumerate(numbers, 1):
+        table[n] = k
+    return table[who]

@@ -1,0 +1,47 @@
+"""What a camera does to light: exposure, white balance, tone curve, blur, noise, compression."""
+
+import cv2
+import numpy as np
+
+
+def develop(rng, radiance, dark):
+    """Linear radiance (H, W, 3) to a camera picture, uint8 sRGB. `dark` scenes are underexposed and noisy."""
+    gain = np.exp(rng.normal(0, 0.22) - (rng.uniform(0.7, 2.3) if dark else 0.0))
+    picture = radiance * gain * np.exp(rng.normal(0, 0.07, 3))
+    picture = 1.18 * picture / (1 + 0.25 * picture)
+    picture = (np.clip(picture, 0, 1) ** (1 / 2.2 * np.exp(rng.normal(0, 0.1)))).astype(np.float32)
+    picture = blur(rng, picture)
+    picture += noise(rng, picture.shape, rng.gamma(1.1, 0.007) + (rng.uniform(0.005, 0.05) if dark else 0))
+    if rng.random() < 0.2:
+        picture = vignette(rng, picture)
+    picture = (np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    if rng.random() < 0.7:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 97))]
+        picture = cv2.imdecode(cv2.imencode(".jpg", picture, quality)[1], cv2.IMREAD_COLOR)
+    return picture
+
+
+def blur(rng, picture):
+    kind = rng.random()
+    if kind < 0.35:
+        return cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.2))
+    if kind < 0.47:
+        length = int(rng.integers(3, 8))
+        line = np.zeros((length, length), np.float32)
+        cv2.line(line, (0, int(rng.integers(length))), (length - 1, int(rng.integers(length))), 1.0)
+        return cv2.filter2D(picture, -1, line / line.sum())
+    return picture
+
+
+def noise(rng, shape, strength):
+    fine = rng.standard_normal(shape, np.float32) * np.float32(strength)
+    if rng.random() < 0.3:  # demosaicing leaves noise that is coarser than a pixel
+        fine = cv2.GaussianBlur(fine, (0, 0), 0.7) * 1.8
+    return fine
+
+
+def vignette(rng, picture):
+    h, w = picture.shape[:2]
+    y, x = np.mgrid[:h, :w].astype(np.float32)
+    r2 = ((x / w - 0.5) ** 2 + (y / h - 0.5) ** 2) * 2
+    return picture * (1 - rng.uniform(0.1, 0.5) * r2)[..., None]

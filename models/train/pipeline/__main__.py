@@ -52,7 +52,7 @@ def add_train(commands) -> None:
     sub.add_argument(
         "--compile",
         action="store_true",
-        help="torch.compile the convolutions: 15-30 % faster on the CPU after a minute",
+        help="torch.compile the convolutions: 15-30 %% faster on the CPU after a minute",
     )
     sub.add_argument("--max-seconds", type=float, default=float("inf"), help="stop with a checkpoint after this long")
     sub.add_argument("--log-every", type=float, default=120, help="seconds between records")

@@ -40,7 +40,7 @@ def assets_folder(given: Path | None) -> Path:
 def render(assets: Path, out: Path, seed: int, count: int) -> None:
     """Renders a few scenes with the project's own renderer."""
     command = [sys.executable, "-m", "render", "shards", "--assets", str(assets), "--out", str(out)]
-    command += ["--seed", str(seed), "--count", str(count), "--shard", str(count)]
+    command += ["--seed", str(seed), "--count", "1", "--size", str(count)]
     result = subprocess.run(command, cwd=PACKAGE, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise TrainError(f"the renderer failed: {result.stderr.strip()[-800:]}")

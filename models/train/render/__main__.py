@@ -1,4 +1,4 @@
-"""Command line of the renderer: shards, sheet."""
+"""Command line of the renderer: shards, sheet, clip, testset."""
 
 import argparse
 import json
@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from .assets import AssetError, Assets
-from .classes import COLOURS
+from .classes import COLOURS, PARTS, PPP, TO_PPP
+from .clip import clip
 from .scene import sample
 
 
@@ -56,6 +57,32 @@ def sheet(args):
     cv2.imwrite(str(args.out), np.vstack(rows)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
 
 
+def make_clip(args):
+    """The demo clip with its labels."""
+    clip(Assets(args.assets, "train"), args.seed, args.out, args.labels)
+
+
+CLASSES_HEAD = "# Classes of the label pictures and the PASCAL-Person-Part classes they count as.\n"
+
+
+def testset(args):
+    """A folder that `mirror eval` reads: pictures, part labels, silhouettes, classes.toml and records.json."""
+    assets = Assets(args.assets, "test")
+    for name in ("images", "labels", "person"):
+        (args.out / name).mkdir(parents=True, exist_ok=True)
+    records = {}
+    for k in range(args.count):
+        image, parts, person, record = sample(assets, [args.seed, 3, 0, k], supersample=2.0)
+        name = f"{k:04d}"
+        cv2.imwrite(str(args.out / "images" / f"{name}.jpg"), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+        cv2.imwrite(str(args.out / "labels" / f"{name}.png"), parts)
+        cv2.imwrite(str(args.out / "person" / f"{name}.png"), (person > 0).astype(np.uint8))
+        records[name] = record
+    (args.out / "records.json").write_text(json.dumps(records, indent=0) + "\n")
+    lines = [f'[[class]]\nindex = {i}\nname = "{name}"\nmaps = ["{PPP[TO_PPP[i]]}"]\n' for i, name in enumerate(PARTS)]
+    (args.out / "classes.toml").write_text(CLASSES_HEAD + "\n".join(lines))
+
+
 def parser():
     top = argparse.ArgumentParser(prog="render", description="Pictures of synthetic people with the class of every pixel.")
     commands = top.add_subparsers(required=True)
@@ -78,6 +105,14 @@ def parser():
     two.add_argument("--columns", type=int, default=8)
     two.add_argument("--labels", action="store_true")
     two.set_defaults(run=sheet)
+    three = commands.add_parser("clip", parents=[common], help="the demo clip: concatenated JPEGs and label pictures")
+    three.add_argument("--out", type=Path, required=True)
+    three.add_argument("--labels", type=Path, required=True, help="folder for one label PNG a frame")
+    three.set_defaults(run=make_clip)
+    four = commands.add_parser("testset", parents=[common], help="a folder for `mirror eval`, from the test split")
+    four.add_argument("--out", type=Path, required=True)
+    four.add_argument("--count", type=int, default=48)
+    four.set_defaults(run=testset)
     return top
 
 

@@ -33,12 +33,16 @@ def only(part, count):
 
 
 class Person:
-    """Items of one person standing at the origin, facing +z, with the record for the test set's groups."""
+    """Items of one person standing at the origin, facing +z, with the record for the test set's groups.
 
-    def __init__(self, assets, rng):
+    `pose` gives the bone rotations for given joints; without it the pose is drawn from `rng`.
+    """
+
+    def __init__(self, assets, rng, pose=None):
         self.assets, self.rng = assets, rng
         self.shape = Shape(assets, rng)
-        world, relative = random_pose(assets, rng, self.shape.joints)
+        joints = self.shape.joints
+        world, relative = pose(joints) if pose else random_pose(assets, rng, joints)
         self.matrices = skinning(assets, self.shape.joints, world, relative)
         self.items = []
         self.hidden = np.zeros(len(assets.base.vertices), bool)
@@ -74,6 +78,8 @@ class Person:
             self.wear_suit()
         elif kind < 0.97:
             self.wear_shells()
+        else:
+            self.wear_swimwear()
         if self.rng.random() < 0.8:
             shoes = self.assets.shoes[self.rng.integers(len(self.assets.shoes))]
             self.add_garment(shoes, garment_texture(self.assets, self.rng, shoes.texture)[None])
@@ -96,7 +102,7 @@ class Person:
             hem = rng.choice([0.15, 0.3, 0.45, 0.6, 0.8, 0.96, 1.1], p=[0.08, 0.12, 0.12, 0.06, 0.1, 0.27, 0.25])
             hem += rng.normal(0, 0.03)
             self.wear_shell(lambda: f.trousers(waist, hem), rng.gamma(1.2, 0.08), 0.45)
-        if rng.random() < (0.93 if self.shape.sex == "male" else 0.99):
+        if self.shape.sex == "female" or rng.random() < 0.93:
             sleeve = rng.choice([-0.08, 0.12, 0.3, 0.45, 0.7, 0.97], p=[0.15, 0.1, 0.3, 0.12, 0.08, 0.25])
             neck = f.neck + rng.uniform(-0.8, 0.3)
             low = waist - 0.15 - (rng.uniform(0, 1.6) if rng.random() < 0.4 else 0.0)
@@ -114,6 +120,12 @@ class Person:
         self.add_shell(rest, self.assets.tights, cut, texture, repeats=rng.uniform(1, 3))
         # Skin well inside the cloth is dropped, or it would poke through; the shells end at wrists and ankles.
         self.hidden |= (cut > 0.12) & self.fields.under_shells
+
+    def wear_swimwear(self):
+        f = self.fields
+        self.wear_shell(lambda: f.trousers(f.hips + 0.5, 0.12), 0.02, 0.1)
+        if self.shape.sex == "female":
+            self.wear_shell(lambda: f.top(f.neck - 2.6, f.neck - 0.9, -0.08), 0.02, 0.1)
 
     def wear_skirt(self, waist):
         height = self.shape.vertices[:, 1]

@@ -1,0 +1,75 @@
+"""The renderer: deterministic, labelled everywhere, split in two, and never half-written. Needs $MIRROR_ASSETS."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.data import read_shard
+from render.__main__ import write_shard
+from render.assets import AssetError, Assets, held_out
+from render.clip import FIRST, pose_at
+from render.scene import sample
+
+ASSETS = os.environ.get("MIRROR_ASSETS")
+needs_assets = pytest.mark.skipif(not ASSETS, reason="MIRROR_ASSETS does not name the folder of CC0 assets")
+
+
+@pytest.fixture(scope="module")
+def assets():
+    return Assets(ASSETS, "train")
+
+
+def test_missing_assets_are_one_clear_error(tmp_path):
+    with pytest.raises(AssetError, match="base.obj"):
+        Assets(tmp_path, "train")
+
+
+def test_a_fixed_sixth_of_the_names_is_held_out():
+    share = np.mean([held_out(f"Fabric/{k}") for k in range(6000)])
+    assert 0.14 < share < 0.19
+
+
+@needs_assets
+def test_splits_share_no_room_and_no_swatch(assets):
+    test = Assets(ASSETS, "test")
+    names = [{name for name, _, _ in a.environments} for a in (assets, test)]
+    assert names[0] and names[1] and not names[0] & names[1]
+    counts = [sum(len(c) for c in a.swatches.values()) for a in (assets, test)]
+    assert counts[0] > 3 * counts[1] > 0
+
+
+@needs_assets
+def test_same_seed_same_picture(assets):
+    a, b, c = (sample(assets, [1, 0, 0, k]) for k in (4, 4, 5))
+    assert all((x == y).all() for x, y in zip(a[:3], b[:3])) and a[3] == b[3]
+    assert (a[0] != c[0]).any()
+
+
+@needs_assets
+def test_every_person_pixel_has_a_part_and_only_those(assets):
+    people = 0
+    for k in range(12):
+        image, parts, person, record = sample(assets, [2, 0, 0, k])
+        assert image.shape == (256, 192, 3) and parts.shape == person.shape == (256, 192)
+        assert ((parts > 0) == (person > 0)).all() and parts.max() < 16
+        assert set(np.unique(person)) == set(range(person.max() + 1))
+        people += person.max()
+        assert record["people"] <= person.max()
+    assert people > 5
+
+
+def test_shards_are_whole_or_absent(tmp_path):
+    entry = (np.zeros((8, 6, 3), np.uint8), np.zeros((8, 6), np.uint8), np.zeros((8, 6), np.uint8), {"seed": [1]})
+    write_shard(tmp_path / "a.npz", [entry, entry])
+    assert [p.name for p in Path(tmp_path).iterdir()] == ["a.npz"]
+    assert read_shard(tmp_path / "a.npz")["image"].shape == (2, 8, 6, 3)
+
+
+def test_the_clip_loops_without_a_jump():
+    total = sum(seconds for _, seconds, _ in FIRST)
+    before, after = pose_at(FIRST, total - 1e-6), pose_at(FIRST, total)
+    unit = lambda v: np.asarray(v) / np.linalg.norm(v)
+    for x, y in zip(before.left + before.right, after.left + after.right):
+        assert np.linalg.norm(unit(x) - unit(y)) < 1e-3

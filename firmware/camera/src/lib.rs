@@ -1,1 +1,20 @@
-//! Frame sources: V4L2 camera, picture folder, Y4M and MJPEG files, the built-in demo.
+//! Where pictures come from: a V4L2 camera, a folder of pictures, a Y4M or MJPEG file, the built-in demo scene. All
+//! of them are a [`Source`]; [`mailbox`] hands their pictures to another thread, newest first.
+
+pub mod backoff;
+mod demo;
+mod error;
+mod files;
+mod folder;
+pub mod mailbox;
+pub mod mjpeg;
+mod pace;
+mod source;
+mod spec;
+mod v4l2;
+pub mod y4m;
+
+pub use demo::DemoClip;
+pub use error::SourceError;
+pub use source::{CaptureRequest, Delivery, Source, open};
+pub use spec::{SourceSpec, UnknownSource};

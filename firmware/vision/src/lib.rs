@@ -1,1 +1,31 @@
-//! Frame to tensor to network to parsing.
+//! Frame to tensor to network to parsing: which pixel is whose face, torso, left lower arm.
+//!
+//! ```text
+//! Frame --convert--> pixels u8 [3, 256, 192] --engine--> queries' classes and masks
+//!       --postprocess--> score of every part at every pixel --smooth--> Parsing
+//! ```
+//!
+//! Only [`engine`] knows `tract`. Nothing here does I/O except [`ModelFiles::read`].
+
+mod convert;
+mod denormals;
+mod engine;
+mod error;
+pub mod evaluate;
+mod geometry;
+mod manifest;
+mod parser;
+mod postprocess;
+mod scores;
+mod smooth;
+mod track;
+
+pub use convert::Converter;
+pub use engine::{
+    EngineOptions, Head, HeadBuilder, HeadParameters, ModelFiles, RawOutput, Student,
+};
+pub use error::{ModelError, VisionError};
+pub use geometry::{GridSize, Letterbox, Rect};
+pub use manifest::{Manifest, ParameterInfo};
+pub use parser::{Parser, ParserOptions, StageTimings};
+pub use postprocess::{MAX_PEOPLE, Parsing, Person};

@@ -1,0 +1,97 @@
+//! The built-in scene, played in a loop.
+
+use std::time::{Duration, Instant};
+
+use frame::{Frame, FrameBuffer, Layout, PixelFormat};
+
+use crate::error::SourceError;
+use crate::mjpeg;
+use crate::pace::Pace;
+use crate::source::{Delivery, Source};
+
+/// Pictures a second of the clip.
+pub const CLIP_RATE: f64 = 10.0;
+
+/// The clip's bytes: JPEG files one after the other. The program that ships it embeds it.
+#[derive(Clone, Copy, Debug)]
+pub struct DemoClip {
+    bytes: &'static [u8],
+}
+
+impl DemoClip {
+    /// From concatenated JPEG files.
+    pub fn new(bytes: &'static [u8]) -> DemoClip {
+        DemoClip { bytes }
+    }
+
+    /// Plays it at its own pace, or as fast as asked for when `rate` is 0.
+    ///
+    /// # Errors
+    /// A clip without a picture.
+    pub fn play(self, rate: u32) -> Result<Demo, SourceError> {
+        let mut pictures = Vec::new();
+        let mut at = 0;
+        while let Some(range) = mjpeg::next_picture(&self.bytes[at..]) {
+            pictures.push(&self.bytes[at + range.start..at + range.end]);
+            at += range.end;
+        }
+        let unreadable =
+            |reason: &str| SourceError::Open { name: "demo".into(), reason: reason.into() };
+        let first = pictures.first().ok_or_else(|| unreadable("the clip has no picture"))?;
+        let layout =
+            jpeg_layout(first).ok_or_else(|| unreadable("the clip's first picture has no size"))?;
+        let pace = Pace::new(if rate == 0 { 0.0 } else { CLIP_RATE });
+        Ok(Demo { pictures, layout, pace, sequence: 0 })
+    }
+}
+
+/// The playing clip.
+#[derive(Debug)]
+pub struct Demo {
+    pictures: Vec<&'static [u8]>,
+    layout: Layout,
+    pace: Pace,
+    sequence: u64,
+}
+
+impl Source for Demo {
+    fn next(
+        &mut self,
+        into: &mut FrameBuffer,
+        _timeout: Duration,
+    ) -> Result<Delivery, SourceError> {
+        self.pace.wait();
+        let position = self.sequence as usize % self.pictures.len();
+        into.copy_from(Frame::new(self.layout, self.pictures[position])?);
+        into.sequence = self.sequence;
+        into.captured_at = Instant::now();
+        self.sequence += 1;
+        Ok(Delivery::Frame)
+    }
+
+    fn describe(&self) -> String {
+        let (width, height) = (self.layout.width(), self.layout.height());
+        format!("built-in demo scene, {width} x {height}, {CLIP_RATE} a second")
+    }
+
+    fn is_live(&self) -> bool {
+        false
+    }
+}
+
+/// Size of a JPEG file from its frame header, as the layout of a compressed picture.
+pub(crate) fn jpeg_layout(bytes: &[u8]) -> Option<Layout> {
+    let mut at = 2;
+    loop {
+        let [0xFF, code] = *bytes.get(at..at + 2)? else { return None };
+        let length = usize::from(u16::from_be_bytes(bytes.get(at + 2..at + 4)?.try_into().ok()?));
+        // Start-of-frame markers, without the tables and the arithmetic-coding conditions among them.
+        if matches!(code, 0xC0..=0xCF) && !matches!(code, 0xC4 | 0xC8 | 0xCC) {
+            let side = |at: usize| {
+                Some(u32::from(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?)))
+            };
+            return Layout::new(PixelFormat::Mjpg, side(at + 7)?, side(at + 5)?, 0).ok();
+        }
+        at += 2 + length.max(2);
+    }
+}

@@ -1,0 +1,54 @@
+//! What a source can suffer, and which of it costs only one picture.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use frame::FrameError;
+use thiserror::Error;
+
+/// Why there is no picture. Every message names the device or file.
+#[derive(Debug, Error)]
+#[allow(missing_docs)] // the messages say it
+pub enum SourceError {
+    #[error("cannot open {name}: {reason}")]
+    Open { name: String, reason: String },
+    #[error("{name} is gone: {reason}")]
+    Lost { name: String, reason: String },
+    #[error("{name} gave no picture for {:.1} s", waited.as_secs_f32())]
+    TimedOut { name: String, waited: Duration },
+    #[error(
+        "{name} was asked for {wanted} and gives {given}; set camera.formats to what it offers"
+    )]
+    Format { name: String, wanted: String, given: String },
+    #[error("{path}: {reason}")]
+    File { path: PathBuf, reason: String },
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+}
+
+impl SourceError {
+    /// Whether only one picture is lost and the source can be kept. Everything else means: drop it, wait, open again.
+    pub fn is_frame_only(&self) -> bool {
+        matches!(self, SourceError::Frame(_))
+    }
+
+    pub(crate) fn open(name: impl Into<String>, error: &io::Error) -> SourceError {
+        let name = name.into();
+        let advice = match error.kind() {
+            io::ErrorKind::NotFound => "no such device; is the camera plugged in?".into(),
+            io::ErrorKind::PermissionDenied => {
+                "permission denied; add this user to the group video".into()
+            }
+            io::ErrorKind::ResourceBusy => {
+                "it is in use by another program; close that first".into()
+            }
+            _ => error.to_string(),
+        };
+        SourceError::Open { name, reason: advice }
+    }
+
+    pub(crate) fn file(path: impl Into<PathBuf>, reason: impl Into<String>) -> SourceError {
+        SourceError::File { path: path.into(), reason: reason.into() }
+    }
+}

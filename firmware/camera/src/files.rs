@@ -1,0 +1,177 @@
+//! Video files as sources.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use frame::{Frame, FrameBuffer};
+
+use crate::demo::{CLIP_RATE, jpeg_layout};
+use crate::error::SourceError;
+use crate::mjpeg;
+use crate::pace::Pace;
+use crate::source::{Delivery, Source};
+use crate::y4m::{Header, LONGEST_LINE};
+
+/// A Y4M file, read picture by picture.
+#[derive(Debug)]
+pub struct Y4mFile {
+    path: PathBuf,
+    reader: BufReader<File>,
+    header: Header,
+    planar: Vec<u8>,
+    pace: Pace,
+    sequence: u64,
+}
+
+impl Y4mFile {
+    /// Opens a file; `rate` 0 plays it as fast as asked for.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or whose header is not understood.
+    pub fn open(path: &Path, rate: u32) -> Result<Y4mFile, SourceError> {
+        let file = File::open(path).map_err(|e| SourceError::file(path, e.to_string()))?;
+        let mut reader = BufReader::new(file);
+        let line = read_line(&mut reader).map_err(|e| SourceError::file(path, e))?;
+        let header = Header::parse(&line).map_err(|e| SourceError::file(path, e))?;
+        let wanted = if header.rate > 0.0 { header.rate } else { f64::from(rate) };
+        let pace = Pace::new(if rate == 0 { 0.0 } else { wanted });
+        let planar = vec![0; header.picture_bytes()];
+        Ok(Y4mFile { path: path.into(), reader, header, planar, pace, sequence: 0 })
+    }
+}
+
+/// One line without its newline.
+fn read_line(reader: &mut impl BufRead) -> Result<String, String> {
+    let mut line = Vec::new();
+    let mut limited = reader.take(LONGEST_LINE as u64);
+    limited.read_until(b'\n', &mut line).map_err(|e| e.to_string())?;
+    if line.pop() != Some(b'\n') {
+        return Err("a header line does not end; the file is damaged".into());
+    }
+    String::from_utf8(line).map_err(|_| "not a YUV4MPEG2 file".into())
+}
+
+impl Source for Y4mFile {
+    fn next(
+        &mut self,
+        into: &mut FrameBuffer,
+        _timeout: Duration,
+    ) -> Result<Delivery, SourceError> {
+        let damaged = |path: &Path, reason: String| SourceError::file(path, reason);
+        if self.reader.fill_buf().map_err(|e| damaged(&self.path, e.to_string()))?.is_empty() {
+            return Ok(Delivery::End);
+        }
+        let line = read_line(&mut self.reader).map_err(|e| damaged(&self.path, e))?;
+        if line.split(' ').next() != Some("FRAME") {
+            return Err(damaged(
+                &self.path,
+                format!("picture {} does not begin with FRAME", self.sequence),
+            ));
+        }
+        self.reader.read_exact(&mut self.planar).map_err(|_| {
+            damaged(
+                &self.path,
+                format!("picture {} is cut off; the file is incomplete", self.sequence),
+            )
+        })?;
+        self.pace.wait();
+        let header = self.header;
+        into.fill_with(header.layout()?, |out| {
+            header.interleave(&self.planar, out);
+            Ok::<(), SourceError>(())
+        })?;
+        (into.sequence, into.captured_at) = (self.sequence, Instant::now());
+        self.sequence += 1;
+        Ok(Delivery::Frame)
+    }
+
+    fn describe(&self) -> String {
+        format!("{}, Y4M {} x {}", self.path.display(), self.header.width, self.header.height)
+    }
+
+    fn is_live(&self) -> bool {
+        false
+    }
+}
+
+/// How much of an MJPEG file is read at a time.
+const CHUNK: u64 = 1 << 16;
+/// A picture longer than this is not one.
+const LONGEST_PICTURE: usize = 32 << 20;
+
+/// An MJPEG file: JPEG files one after the other.
+#[derive(Debug)]
+pub struct MjpegFile {
+    path: PathBuf,
+    file: File,
+    waiting: Vec<u8>,
+    pace: Pace,
+    sequence: u64,
+}
+
+impl MjpegFile {
+    /// Opens a file; it is played at ten pictures a second, or as fast as asked for when `rate` is 0.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn open(path: &Path, rate: u32) -> Result<MjpegFile, SourceError> {
+        let file = File::open(path).map_err(|e| SourceError::file(path, e.to_string()))?;
+        let pace = Pace::new(if rate == 0 { 0.0 } else { CLIP_RATE });
+        Ok(MjpegFile { path: path.into(), file, waiting: Vec::new(), pace, sequence: 0 })
+    }
+
+    fn read_more(&mut self) -> Result<usize, SourceError> {
+        let read = (&mut self.file).take(CHUNK).read_to_end(&mut self.waiting);
+        read.map_err(|e| SourceError::file(&self.path, e.to_string()))
+    }
+}
+
+impl Source for MjpegFile {
+    fn next(
+        &mut self,
+        into: &mut FrameBuffer,
+        _timeout: Duration,
+    ) -> Result<Delivery, SourceError> {
+        let range = loop {
+            if let Some(range) = mjpeg::next_picture(&self.waiting) {
+                break range;
+            }
+            if self.waiting.len() > LONGEST_PICTURE {
+                return Err(SourceError::file(
+                    &self.path,
+                    "no whole picture in 32 MiB; not an MJPEG file",
+                ));
+            }
+            if self.read_more()? == 0 {
+                return if self.sequence == 0 {
+                    Err(SourceError::file(&self.path, "no whole picture in it; not an MJPEG file"))
+                } else {
+                    Ok(Delivery::End)
+                };
+            }
+        };
+        self.pace.wait();
+        let picture = &self.waiting[range.clone()];
+        let layout = jpeg_layout(picture);
+        if let Some(layout) = layout {
+            into.copy_from(Frame::new(layout, picture)?);
+        }
+        self.waiting.drain(..range.end);
+        (into.sequence, into.captured_at) = (self.sequence, Instant::now());
+        self.sequence += 1;
+        match layout {
+            Some(_) => Ok(Delivery::Frame),
+            None => Err(frame::FrameError::Jpeg("it has no size".into()).into()),
+        }
+    }
+
+    fn describe(&self) -> String {
+        format!("{}, MJPEG", self.path.display())
+    }
+
+    fn is_live(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,110 @@
+//! A folder of JPEG and PNG pictures as a source, in the order of their names.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use frame::{Frame, FrameBuffer, FrameError, Layout, MAX_SIDE, PixelFormat};
+
+use crate::demo::jpeg_layout;
+use crate::error::SourceError;
+use crate::pace::Pace;
+use crate::source::{Delivery, Source};
+
+/// Pictures of a folder, one after the other.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    names: Vec<PathBuf>,
+    pace: Pace,
+    sequence: usize,
+}
+
+impl Folder {
+    /// Lists a folder; its pictures come `rate` a second, or as fast as asked for when `rate` is 0.
+    ///
+    /// # Errors
+    /// A folder that cannot be read or has no `.jpg`, `.jpeg` or `.png`.
+    pub fn open(path: &Path, rate: u32) -> Result<Folder, SourceError> {
+        let unreadable = |e: std::io::Error| SourceError::file(path, e.to_string());
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(unreadable)? {
+            let name = entry.map_err(unreadable)?.path();
+            if kind(&name).is_some() && name.is_file() {
+                names.push(name);
+            }
+        }
+        if names.is_empty() {
+            return Err(SourceError::file(path, "no .jpg or .png picture in it"));
+        }
+        names.sort();
+        Ok(Folder { path: path.into(), names, pace: Pace::new(f64::from(rate)), sequence: 0 })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Jpeg,
+    Png,
+}
+
+fn kind(path: &Path) -> Option<Kind> {
+    match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+        "jpg" | "jpeg" => Some(Kind::Jpeg),
+        "png" => Some(Kind::Png),
+        _ => None,
+    }
+}
+
+impl Source for Folder {
+    fn next(
+        &mut self,
+        into: &mut FrameBuffer,
+        _timeout: Duration,
+    ) -> Result<Delivery, SourceError> {
+        let Some(name) = self.names.get(self.sequence) else { return Ok(Delivery::End) };
+        self.pace.wait();
+        (into.sequence, into.captured_at) = (self.sequence as u64, Instant::now());
+        self.sequence += 1;
+        let bytes = std::fs::read(name).map_err(|e| SourceError::file(name, e.to_string()))?;
+        if kind(name) == Some(Kind::Png) {
+            read_png(&bytes, into)?;
+        } else {
+            let layout = jpeg_layout(&bytes)
+                .ok_or_else(|| FrameError::Jpeg(format!("{} has no size", name.display())))?;
+            into.copy_from(Frame::new(layout, &bytes)?);
+        }
+        Ok(Delivery::Frame)
+    }
+
+    fn describe(&self) -> String {
+        format!("{}, {} pictures", self.path.display(), self.names.len())
+    }
+
+    fn is_live(&self) -> bool {
+        false
+    }
+}
+
+/// A PNG file as packed RGB. Its errors cost one picture, as those of a JPEG do.
+fn read_png(bytes: &[u8], into: &mut FrameBuffer) -> Result<(), FrameError> {
+    let failed = |e: &dyn std::fmt::Display| FrameError::Jpeg(format!("as a PNG: {e}"));
+    let limits = png::Limits { bytes: 3 * (MAX_SIDE as usize) * (MAX_SIDE as usize) };
+    let mut decoder = png::Decoder::new_with_limits(std::io::Cursor::new(bytes), limits);
+    decoder.set_transformations(png::Transformations::normalize_to_color8());
+    let mut reader = decoder.read_info().map_err(|e| failed(&e))?;
+    let (width, height) = reader.info().size();
+    let layout = Layout::new(PixelFormat::Rgb3, width, height, 0)?;
+    let size = reader.output_buffer_size().ok_or_else(|| failed(&"too large"))?;
+    let mut pixels = vec![0; size];
+    let info = reader.next_frame(&mut pixels).map_err(|e| failed(&e))?;
+    let samples = info.color_type.samples();
+    into.fill_with(layout, |out| {
+        for (rgb, pixel) in out.chunks_exact_mut(3).zip(pixels.chunks_exact(samples)) {
+            match samples {
+                1 | 2 => rgb.fill(pixel[0]),
+                _ => rgb.copy_from_slice(&pixel[..3]),
+            }
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,164 @@
+//! Bounded hand-over of pictures between threads: the newest wins, memory is used again.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use frame::FrameBuffer;
+use heapless::Vec as Bounded;
+
+/// Most buffers a mailbox can own.
+pub const MOST_BUFFERS: usize = 8;
+
+#[derive(Debug)]
+struct Inside {
+    free: Bounded<FrameBuffer, MOST_BUFFERS>,
+    /// The newest picture nobody has taken.
+    unseen: Option<FrameBuffer>,
+    dropped: u64,
+    closed: bool,
+}
+
+/// A mailbox with a fixed number of buffers. At most one picture waits in it; a newer one takes its place.
+#[derive(Debug)]
+pub struct Mailbox {
+    inside: Mutex<Inside>,
+    arrived: Condvar,
+}
+
+impl Mailbox {
+    /// With `buffers` buffers, 2 to [`MOST_BUFFERS`] (others are brought into that range): one that is being filled,
+    /// one that is being read, and any more for longer reads.
+    pub fn new(buffers: usize) -> Mailbox {
+        let mut free = Bounded::new();
+        for _ in 0..buffers.clamp(2, MOST_BUFFERS) {
+            // Cannot overflow: the range above is the capacity.
+            let _ = free.push(FrameBuffer::new());
+        }
+        Mailbox {
+            inside: Mutex::new(Inside { free, unseen: None, dropped: 0, closed: false }),
+            arrived: Condvar::new(),
+        }
+    }
+
+    /// Memory for the next picture. When every buffer is taken, the one that waits unseen is given up.
+    pub fn take_free(&self) -> Option<FrameBuffer> {
+        let mut inside = self.lock();
+        if let Some(buffer) = inside.free.pop() {
+            return Some(buffer);
+        }
+        let overtaken = inside.unseen.take();
+        inside.dropped += u64::from(overtaken.is_some());
+        overtaken
+    }
+
+    /// Makes `buffer` the newest picture; an older unseen one is dropped and its memory kept.
+    pub fn publish(&self, buffer: FrameBuffer) {
+        let mut inside = self.lock();
+        if let Some(older) = inside.unseen.replace(buffer) {
+            inside.dropped += 1;
+            let _ = inside.free.push(older);
+        }
+        drop(inside);
+        self.arrived.notify_one();
+    }
+
+    /// The newest picture, waiting for one at most `timeout`. `None` also after [`Mailbox::close`].
+    pub fn receive(&self, timeout: Duration) -> Option<FrameBuffer> {
+        let until = Instant::now() + timeout;
+        let mut inside = self.lock();
+        loop {
+            if inside.unseen.is_some() || inside.closed {
+                return inside.unseen.take();
+            }
+            let left = until.checked_duration_since(Instant::now())?;
+            inside =
+                self.arrived.wait_timeout(inside, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Gives memory back.
+    pub fn recycle(&self, buffer: FrameBuffer) {
+        // A buffer too many can only be one that was not ours: it is freed.
+        let _ = self.lock().free.push(buffer);
+    }
+
+    /// Whether a picture waits.
+    pub fn has_unseen(&self) -> bool {
+        self.lock().unseen.is_some()
+    }
+
+    /// Pictures that were overtaken by newer ones.
+    pub fn dropped(&self) -> u64 {
+        self.lock().dropped
+    }
+
+    /// Wakes whoever waits; nothing more will come.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.arrived.notify_all();
+    }
+
+    /// The contents are valid at every step, so a panic elsewhere does not spoil them.
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn numbered(mailbox: &Mailbox, number: u64) -> FrameBuffer {
+        let mut buffer = mailbox.take_free().expect("free memory");
+        buffer.sequence = number;
+        buffer
+    }
+
+    #[test]
+    fn the_newest_wins_and_the_rest_are_counted() {
+        let mailbox = Mailbox::new(3);
+        for number in 0..5 {
+            mailbox.publish(numbered(&mailbox, number));
+        }
+        let newest = mailbox.receive(Duration::ZERO).expect("a picture");
+        assert_eq!((newest.sequence, mailbox.dropped()), (4, 4));
+        assert!(!mailbox.has_unseen() && mailbox.receive(Duration::ZERO).is_none());
+        mailbox.recycle(newest);
+    }
+
+    #[test]
+    fn memory_is_never_lost_and_never_more() {
+        let mailbox = Mailbox::new(3);
+        let taken: Vec<FrameBuffer> = (0..3).filter_map(|_| mailbox.take_free()).collect();
+        assert_eq!(taken.len(), 3);
+        assert!(mailbox.take_free().is_none());
+        taken.into_iter().for_each(|b| mailbox.recycle(b));
+        assert!((0..3).all(|_| mailbox.take_free().is_some()) && mailbox.take_free().is_none());
+    }
+
+    #[test]
+    fn a_full_mailbox_gives_up_its_oldest() {
+        let mailbox = Mailbox::new(2);
+        mailbox.publish(numbered(&mailbox, 1));
+        let filling = mailbox.take_free().expect("free memory");
+        let given_up = mailbox.take_free().expect("the unseen one");
+        assert_eq!((given_up.sequence, mailbox.dropped()), (1, 1));
+        drop(filling);
+    }
+
+    #[test]
+    fn a_reader_is_woken_by_a_picture_and_by_the_end() {
+        let mailbox = Arc::new(Mailbox::new(2));
+        let reader = |mailbox: &Arc<Mailbox>| {
+            let mailbox = mailbox.clone();
+            std::thread::spawn(move || mailbox.receive(Duration::from_secs(20)).map(|b| b.sequence))
+        };
+        let waiting = reader(&mailbox);
+        mailbox.publish(numbered(&mailbox, 7));
+        assert_eq!(waiting.join().expect("no panic"), Some(7));
+        let waiting = reader(&mailbox);
+        mailbox.close();
+        assert_eq!(waiting.join().expect("no panic"), None);
+    }
+}

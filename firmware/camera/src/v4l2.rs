@@ -1,0 +1,184 @@
+//! A V4L2 camera through the `v4l` crate (single-planar capture with memory-mapped buffers).
+//!
+//! What the crate's stream cannot do decides the shape of this module: after an error or a time-out it must not be
+//! asked again (it would queue a buffer twice), so every such error ends the source, and whoever owns it opens a
+//! new one. It also keeps giving the oldest picture, so the queue is drained to the newest first.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use frame::{Frame, FrameBuffer, FrameError, Layout, PixelFormat};
+use v4l::buffer::{Flags, Type};
+use v4l::capability::Flags as Capability;
+use v4l::device::Handle;
+use v4l::io::traits::CaptureStream;
+use v4l::prelude::MmapStream;
+use v4l::video::Capture;
+use v4l::video::capture::Parameters;
+use v4l::{Device, Format, FourCC};
+
+use crate::error::SourceError;
+use crate::source::{CaptureRequest, Delivery, Source};
+
+/// An open camera.
+pub struct Camera {
+    name: String,
+    description: String,
+    layout: Layout,
+    /// Declared before the device: streaming stops before the device is closed.
+    stream: MmapStream<'static>,
+    device: Device,
+    sequence: u64,
+    last_sequence: Option<u32>,
+}
+
+impl Camera {
+    /// Opens a device and agrees on a format: the first of the request's that the driver gives.
+    ///
+    /// # Errors
+    /// A device that is absent, busy, no camera, or gives none of the wanted formats.
+    pub fn open(path: &Path, request: &CaptureRequest) -> Result<Camera, SourceError> {
+        let name = path.display().to_string();
+        let failed = |e: io::Error| SourceError::open(&name, &e);
+        let device = Device::with_path(path).map_err(failed)?;
+        let capabilities = device.query_caps().map_err(failed)?;
+        if !capabilities.capabilities.contains(Capability::VIDEO_CAPTURE | Capability::STREAMING) {
+            let reason = "it is not a single-planar streaming camera; board/README.md tells how to bridge others".into();
+            return Err(SourceError::Open { name, reason });
+        }
+        let layout = agree(&device, &name, request)?;
+        // Not every driver knows rates; the default is then what there is.
+        let rate = set_rate(&device, request.rate);
+        let mut stream =
+            MmapStream::with_buffers(&device, Type::VideoCapture, request.buffers.clamp(2, 32))
+                .map_err(failed)?;
+        stream.set_timeout(Duration::from_secs(1));
+        let rate = rate.map_or(String::new(), |r| format!(", {r:.0} a second"));
+        let (format, width, height) = (layout.format(), layout.width(), layout.height());
+        let description =
+            format!("{name} ({}), {format} {width} x {height}{rate}", capabilities.card.trim());
+        Ok(Camera { name, description, layout, stream, device, sequence: 0, last_sequence: None })
+    }
+
+    /// Whether a picture is ready now.
+    fn ready(handle: &Handle) -> bool {
+        handle.poll(libc::POLLIN, 0).is_ok_and(|count| count > 0)
+    }
+
+    fn failure(&self, error: &io::Error, waited: Duration) -> SourceError {
+        let name = self.name.clone();
+        if error.kind() == io::ErrorKind::TimedOut {
+            // A driver that changes its format under us often just stops; say so if that is what happened.
+            return match self.device.format() {
+                Ok(format) if !self.is_agreed(&format) => self.changed(&format),
+                _ => SourceError::TimedOut { name, waited },
+            };
+        }
+        let reason = match error.raw_os_error() {
+            Some(libc::ENODEV | libc::ENOENT | libc::ENXIO) => "it was unplugged".into(),
+            _ => error.to_string(),
+        };
+        SourceError::Lost { name, reason }
+    }
+
+    fn is_agreed(&self, format: &Format) -> bool {
+        layout_of(format).is_some_and(|layout| layout == self.layout)
+    }
+
+    fn changed(&self, format: &Format) -> SourceError {
+        let name = self.name.clone();
+        SourceError::Format { name, wanted: in_words(&self.layout), given: raw_words(format) }
+    }
+}
+
+/// Tries the wanted formats in turn. A driver that answers with another wanted format or another size is believed.
+fn agree(device: &Device, name: &str, request: &CaptureRequest) -> Result<Layout, SourceError> {
+    let mut given = Vec::new();
+    for &wanted in &request.formats {
+        let asked = Format::new(request.width, request.height, FourCC::new(&wanted.fourcc()));
+        let answer = device.set_format(&asked).map_err(|e| SourceError::open(name, &e))?;
+        match layout_of(&answer) {
+            Some(layout) if request.formats.contains(&layout.format()) => return Ok(layout),
+            _ => given.push(raw_words(&answer)),
+        }
+    }
+    let wanted: Vec<String> = request.formats.iter().map(|f| f.to_string()).collect();
+    given.dedup();
+    let (wanted, given) = (wanted.join(" or "), given.join(", "));
+    Err(SourceError::Format {
+        name: name.into(),
+        wanted,
+        given: if given.is_empty() { "nothing".into() } else { given },
+    })
+}
+
+fn layout_of(format: &Format) -> Option<Layout> {
+    let pixels = PixelFormat::from_fourcc(format.fourcc.repr)?;
+    let stride = if pixels == PixelFormat::Mjpg { 0 } else { format.stride };
+    Layout::new(pixels, format.width, format.height, stride).ok()
+}
+
+fn in_words(layout: &Layout) -> String {
+    format!("{} {} x {}", layout.format(), layout.width(), layout.height())
+}
+
+fn raw_words(format: &Format) -> String {
+    format!("{} {} x {}", String::from_utf8_lossy(&format.fourcc.repr), format.width, format.height)
+}
+
+fn set_rate(device: &Device, rate: u32) -> Option<f64> {
+    let wanted = if rate == 0 { 30 } else { rate };
+    let given = device.set_params(&Parameters::with_fps(wanted)).ok()?.interval;
+    (given.numerator > 0).then(|| f64::from(given.denominator) / f64::from(given.numerator))
+}
+
+impl Source for Camera {
+    fn next(&mut self, into: &mut FrameBuffer, timeout: Duration) -> Result<Delivery, SourceError> {
+        let began = Instant::now();
+        self.stream.set_timeout(timeout.clamp(Duration::from_millis(1), Duration::from_secs(3600)));
+        let handle = self.device.handle();
+        loop {
+            let (bytes, meta) = match CaptureStream::next(&mut self.stream) {
+                Ok((bytes, meta)) => (bytes, *meta),
+                Err(error) => return Err(self.failure(&error, began.elapsed())),
+            };
+            if Self::ready(&handle) && began.elapsed() < timeout {
+                continue;
+            }
+            let used = (meta.bytesused as usize).min(bytes.len());
+            self.sequence += u64::from(
+                self.last_sequence.map_or(0, |last| meta.sequence.wrapping_sub(last)).min(1 << 20),
+            );
+            self.last_sequence = Some(meta.sequence);
+            (into.sequence, into.captured_at) = (self.sequence, Instant::now());
+            if meta.flags.contains(Flags::ERROR) {
+                return Err(FrameError::Jpeg("the driver marks it as damaged".into()).into());
+            }
+            into.copy_from(Frame::new(self.layout, &bytes[..used])?);
+            return Ok(Delivery::Frame);
+        }
+    }
+
+    fn describe(&self) -> String {
+        self.description.clone()
+    }
+
+    fn is_live(&self) -> bool {
+        true
+    }
+}
+
+/// The first `/dev/videoN` that can capture.
+pub fn first_camera() -> Option<PathBuf> {
+    let can_capture = |path: &PathBuf| {
+        let wanted = Capability::VIDEO_CAPTURE | Capability::STREAMING;
+        Device::with_path(path)
+            .and_then(|d| d.query_caps())
+            .is_ok_and(|c| c.capabilities.contains(wanted))
+    };
+    (0..64)
+        .map(|n| PathBuf::from(format!("/dev/video{n}")))
+        .filter(|p| p.exists())
+        .find(can_capture)
+}

@@ -1,0 +1,259 @@
+//! Scores of label maps against a labelled set, as `mirror eval` reports them. Pure: no files here.
+
+use std::collections::BTreeMap;
+
+use proto::taxonomy::{PART_COUNT, Part, PppClass};
+use serde::Serialize;
+
+/// Label value that is not judged.
+pub const IGNORE: u8 = 255;
+
+/// A class of the labelled set and which of our parts count as it.
+#[derive(Clone, Debug)]
+pub struct LabelClass {
+    /// Value in the label pictures.
+    pub index: u8,
+    /// Its name in reports.
+    pub name: String,
+    /// Whether each of our 16 parts counts as it.
+    pub parts: [bool; PART_COUNT],
+}
+
+impl LabelClass {
+    /// From the names in a `classes.toml`: parts of ours (`hand_left`) or classes of PASCAL-Person-Part (`head`).
+    ///
+    /// # Errors
+    /// The name that is neither.
+    pub fn new(index: u8, name: &str, maps: &[String]) -> Result<LabelClass, String> {
+        let mut parts = [false; PART_COUNT];
+        for map in maps {
+            let ppp = PppClass::from_name(map);
+            let part = Part::from_name(map);
+            if ppp.is_none() && part.is_none() {
+                return Err(map.clone());
+            }
+            for p in Part::ALL {
+                parts[usize::from(p.index())] |= Some(p) == part || Some(p.ppp()) == ppp;
+            }
+        }
+        Ok(LabelClass { index, name: name.into(), parts })
+    }
+}
+
+/// A labelled point of a picture, in whole pixels.
+#[derive(Clone, Debug)]
+pub struct LabelPoint {
+    /// Column.
+    pub x: u32,
+    /// Row.
+    pub y: u32,
+    /// Name of a [`LabelClass`].
+    pub class_name: String,
+}
+
+/// Pixels of one class, added up over all pictures.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    right: u64,
+    labelled: u64,
+    claimed: u64,
+}
+
+/// Adds up pictures; [`Evaluation::report`] gives the scores.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    classes: Vec<LabelClass>,
+    /// Class position by part, then by label value.
+    class_of_part: [Option<usize>; PART_COUNT],
+    tallies: Vec<Tally>,
+    images: u64,
+    judged: u64,
+    right: u64,
+    person: (u64, u64),
+    has_person: bool,
+    points: BTreeMap<String, (u64, u64)>,
+}
+
+/// Accuracy of labelled points.
+#[derive(Clone, Debug, Serialize)]
+pub struct PointReport {
+    /// Share of points that got their class.
+    pub accuracy: f64,
+    /// The same by class.
+    pub per_class: BTreeMap<String, f64>,
+}
+
+/// What `mirror eval --json` prints. All shares are 0..=1; a class that is neither labelled nor claimed is absent.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Pictures judged.
+    pub images: u64,
+    /// Mean of `iou`.
+    pub miou: f64,
+    /// Intersection over union by class, pixels pooled over all pictures.
+    pub iou: BTreeMap<String, f64>,
+    /// Share of a class's labelled pixels that got it.
+    pub recall: BTreeMap<String, f64>,
+    /// Share of judged pixels that got their class.
+    pub pixel_accuracy: f64,
+    /// Intersection over union of the silhouette, pooled; none when no picture has a silhouette.
+    pub person_iou: Option<f64>,
+    /// Labelled points; none when the set has none.
+    pub points: Option<PointReport>,
+}
+
+impl Evaluation {
+    /// For a set with these classes. A part that counts as several classes is judged as the first of them.
+    pub fn new(classes: Vec<LabelClass>) -> Evaluation {
+        let class_of_part = std::array::from_fn(|part| classes.iter().position(|c| c.parts[part]));
+        let tallies = vec![Tally::default(); classes.len()];
+        Evaluation {
+            classes,
+            class_of_part,
+            tallies,
+            images: 0,
+            judged: 0,
+            right: 0,
+            person: (0, 0),
+            has_person: false,
+            points: BTreeMap::new(),
+        }
+    }
+
+    /// Adds a picture: our parts and the set's labels, pixel by pixel.
+    ///
+    /// # Errors
+    /// A label value that no class has.
+    pub fn add_labels(&mut self, parts: &[u8], labels: &[u8]) -> Result<(), u8> {
+        let mut position = [None; 256];
+        for (k, class) in self.classes.iter().enumerate() {
+            position[usize::from(class.index)] = Some(k);
+        }
+        self.images += 1;
+        for (&part, &label) in parts.iter().zip(labels).filter(|(_, l)| **l != IGNORE) {
+            let wanted = position[usize::from(label)].ok_or(label)?;
+            let given = self.class_of_part[usize::from(part)];
+            self.judged += 1;
+            self.tallies[wanted].labelled += 1;
+            if let Some(given) = given {
+                self.tallies[given].claimed += 1;
+            }
+            if given == Some(wanted) {
+                self.right += 1;
+                self.tallies[wanted].right += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a silhouette: 0 nobody, 1 somebody, 255 not judged.
+    pub fn add_person(&mut self, parts: &[u8], person: &[u8]) {
+        self.has_person = true;
+        for (&part, &person) in parts.iter().zip(person).filter(|(_, p)| **p != IGNORE) {
+            let (ours, theirs) = (part != 0, person != 0);
+            self.person.0 += u64::from(ours && theirs);
+            self.person.1 += u64::from(ours || theirs);
+        }
+    }
+
+    /// Adds labelled points of a picture that is `width` pixels wide. Points outside count as wrong.
+    pub fn add_points(&mut self, parts: &[u8], width: u32, points: &[LabelPoint]) {
+        for point in points {
+            let at = (point.y as usize) * width as usize + point.x as usize;
+            let inside = point.x < width && at < parts.len();
+            let class = self.classes.iter().find(|c| c.name == point.class_name);
+            let hit = inside && class.is_some_and(|c| c.parts[usize::from(parts[at])]);
+            let entry = self.points.entry(point.class_name.clone()).or_default();
+            entry.0 += u64::from(hit);
+            entry.1 += 1;
+        }
+    }
+
+    /// The scores so far.
+    pub fn report(&self) -> Report {
+        let share = |a: u64, b: u64| if b == 0 { 0.0 } else { a as f64 / b as f64 };
+        let named = |value: &dyn Fn(&Tally) -> Option<f64>| -> BTreeMap<String, f64> {
+            let pairs = self.classes.iter().zip(&self.tallies);
+            pairs.filter_map(|(c, t)| value(t).map(|v| (c.name.clone(), v))).collect()
+        };
+        let union = |t: &Tally| t.labelled + t.claimed - t.right;
+        let iou = named(&|t| (union(t) > 0).then(|| share(t.right, union(t))));
+        let recall = named(&|t| (t.labelled > 0).then(|| share(t.right, t.labelled)));
+        let total = self.points.values().fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+        let points = (total.1 > 0).then(|| PointReport {
+            accuracy: share(total.0, total.1),
+            per_class: self.points.iter().map(|(n, p)| (n.clone(), share(p.0, p.1))).collect(),
+        });
+        Report {
+            images: self.images,
+            miou: if iou.is_empty() { 0.0 } else { iou.values().sum::<f64>() / iou.len() as f64 },
+            iou,
+            recall,
+            pixel_accuracy: share(self.right, self.judged),
+            person_iou: self.has_person.then(|| share(self.person.0, self.person.1)),
+            points,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn classes() -> Vec<LabelClass> {
+        let class = |index, name: &str, maps: &[&str]| {
+            let maps: Vec<String> = maps.iter().map(|m| m.to_string()).collect();
+            LabelClass::new(index, name, &maps).expect("known names")
+        };
+        vec![
+            class(0, "nothing", &["background"]),
+            class(4, "head", &["head"]),
+            class(9, "body", &["torso", "upper_arm_left", "upper_arm_right"]),
+        ]
+    }
+
+    #[test]
+    fn a_hand_computed_picture() {
+        let mut evaluation = Evaluation::new(classes());
+        //            right right  hair=head  arm=body  face for nothing  leg: no class  ignored
+        let parts = [0, 2, 1, 4, 2, 10, 3];
+        let labels = [0, 4, 4, 9, 0, 9, 255];
+        evaluation.add_labels(&parts, &labels).expect("known values");
+        evaluation.add_person(&parts, &[0, 1, 1, 1, 0, 1, 255]);
+        let report = evaluation.report();
+        assert_eq!(report.iou["nothing"], 0.5);
+        assert_eq!(report.iou["head"], 2.0 / 3.0);
+        assert_eq!(report.iou["body"], 0.5);
+        assert!((report.miou - (0.5 + 2.0 / 3.0 + 0.5) / 3.0).abs() < 1e-12);
+        assert_eq!(report.recall["head"], 1.0);
+        assert_eq!(report.pixel_accuracy, 4.0 / 6.0);
+        assert_eq!(report.person_iou, Some(4.0 / 5.0));
+        assert!(report.points.is_none());
+    }
+
+    #[test]
+    fn points_count_by_class_and_outside_is_wrong() {
+        let mut evaluation = Evaluation::new(classes());
+        let point = |x, y, name: &str| LabelPoint { x, y, class_name: name.into() };
+        evaluation.add_points(
+            &[1, 3, 3, 0],
+            2,
+            &[
+                point(0, 0, "head"),
+                point(1, 0, "head"),
+                point(2, 0, "body"),
+                point(0, 9, "body"),
+                point(0, 1, "body"),
+            ],
+        );
+        let points = evaluation.report().points.expect("some");
+        assert_eq!(points.accuracy, 2.0 / 5.0);
+        assert_eq!(points.per_class["body"], 1.0 / 3.0);
+    }
+
+    #[test]
+    fn an_unknown_label_or_name_is_named() {
+        assert_eq!(Evaluation::new(classes()).add_labels(&[0], &[7]), Err(7));
+        assert_eq!(LabelClass::new(0, "x", &["wing".into()]).expect_err("unknown"), "wing");
+    }
+}

@@ -1,0 +1,379 @@
+//! From queries to people: M2FP's merge of class probability and mask probability, and whole-human masks.
+
+use heapless::Vec as Bounded;
+use proto::taxonomy::{CLASS_COUNT, PART_COUNT, PERSON_CLASS};
+
+use crate::engine::RawOutput;
+use crate::error::VisionError;
+use crate::geometry::{GridSize, Letterbox, Rect};
+use crate::parser::StageTimings;
+use crate::scores::{Between, Scores};
+
+/// Most people in one picture; the rest are parsed but not told apart.
+pub const MAX_PEOPLE: usize = 8;
+/// Queries below this share change no pixel by more than rounding.
+const NEGLIGIBLE: f32 = 1e-3;
+/// Two whole-human masks that overlap more than this are one person seen by two queries.
+const SAME_PERSON: f32 = 0.6;
+/// Fewer grid pixels are a speck, not a person.
+const LEAST_PIXELS: u32 = 24;
+
+/// One person of a parsing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Person {
+    /// Value in [`Parsing::person`], from 1.
+    pub slot: u8,
+    /// Stays the same while the person stays in view; never 0.
+    pub track: u32,
+    /// Probability of the whole-human query, 0..=1.
+    pub score: f32,
+    /// Smallest rectangle that holds the person's pixels, in the grid.
+    pub bounds: Rect,
+    /// Number of grid pixels.
+    pub pixels: u32,
+}
+
+/// Which grid pixel shows which part of which person.
+#[derive(Clone, Debug)]
+pub struct Parsing {
+    /// Size of the two maps.
+    pub grid: GridSize,
+    /// Part index of every pixel, `0..16`, row by row.
+    pub parts: Vec<u8>,
+    /// Person of every pixel: 0 none, else [`Person::slot`].
+    pub person: Vec<u8>,
+    /// The people, best score last.
+    pub persons: Bounded<Person, MAX_PEOPLE>,
+    /// How the picture lies in the grid.
+    pub letterbox: Letterbox,
+    /// Time of each stage.
+    pub timings: StageTimings,
+}
+
+impl Parsing {
+    /// Without anybody.
+    pub fn new(grid: GridSize) -> Parsing {
+        Parsing {
+            grid,
+            parts: vec![0; grid.area()],
+            person: vec![0; grid.area()],
+            persons: Bounded::new(),
+            letterbox: Letterbox::new(grid.width as u32, grid.height as u32, grid),
+            timings: StageTimings::default(),
+        }
+    }
+}
+
+/// Turns raw outputs into part scores and people. Keeps its memory.
+#[derive(Debug)]
+pub struct PostProcessor {
+    shares: Vec<f32>,
+    mask: Vec<f32>,
+    rows: Vec<Between>,
+    columns: Vec<Between>,
+    line: Vec<f32>,
+    wide: Vec<f32>,
+    strongest: Vec<f32>,
+}
+
+impl PostProcessor {
+    /// For masks of `mask` pixels and a grid of `grid` pixels.
+    pub fn new(queries: usize, mask: GridSize, grid: GridSize) -> PostProcessor {
+        PostProcessor {
+            shares: vec![0.0; queries * CLASS_COUNT],
+            mask: vec![0.0; mask.area()],
+            rows: Between::enlargement(mask.height, grid.height),
+            columns: Between::enlargement(mask.width, grid.width),
+            line: vec![0.0; mask.width],
+            wide: vec![0.0; grid.width],
+            strongest: vec![0.0; grid.area()],
+        }
+    }
+
+    /// Rows and columns of the enlargement from masks to grid.
+    pub fn enlargement(&self) -> (&[Between], &[Between]) {
+        (&self.rows, &self.columns)
+    }
+
+    /// Semantic merge: score of part c at a pixel = sum over queries of p(c) * sigmoid(mask), as M2FP does.
+    ///
+    /// # Errors
+    /// [`VisionError::NotFinite`] if the network's output is.
+    pub fn merge(&mut self, raw: &RawOutput, scores: &mut Scores) -> Result<(), VisionError> {
+        if !raw.class_logits.iter().all(|v| v.is_finite()) {
+            return Err(VisionError::NotFinite);
+        }
+        for (share, logits) in self
+            .shares
+            .chunks_exact_mut(CLASS_COUNT)
+            .zip(raw.class_logits.chunks_exact(CLASS_COUNT))
+        {
+            softmax(logits, share);
+        }
+        scores.values.fill(0.0);
+        let area = raw.mask_size.area();
+        for (share, logits) in
+            self.shares.chunks_exact(CLASS_COUNT).zip(raw.mask_logits.chunks_exact(area))
+        {
+            if share[..PART_COUNT].iter().all(|&p| p < NEGLIGIBLE) {
+                continue;
+            }
+            self.mask.iter_mut().zip(logits).for_each(|(m, &l)| *m = sigmoid(l));
+            for (plane, &p) in scores.values.chunks_exact_mut(area).zip(share) {
+                if p >= NEGLIGIBLE {
+                    plane.iter_mut().zip(&self.mask).for_each(|(s, &m)| *s += p * m);
+                }
+            }
+        }
+        if scores.values.iter().all(|v| v.is_finite()) {
+            Ok(())
+        } else {
+            Err(VisionError::NotFinite)
+        }
+    }
+
+    /// Whole-human masks of [`PostProcessor::merge`]'s picture, pasted in ascending score order over the part map.
+    pub fn people(&mut self, raw: &RawOutput, least_score: f32, parsing: &mut Parsing) {
+        parsing.person.fill(0);
+        parsing.persons.clear();
+        let chosen = self.choose(raw, least_score);
+        if chosen.is_empty() {
+            return;
+        }
+        self.strongest.fill(f32::NEG_INFINITY);
+        for (k, &(query, _)) in chosen.iter().enumerate() {
+            self.paste(raw, query, k as u8 + 1, parsing);
+        }
+        for (k, &(_, score)) in chosen.iter().enumerate() {
+            let slot = k as u8 + 1;
+            let (bounds, pixels) = extent(&parsing.person, parsing.grid, slot);
+            if pixels >= LEAST_PIXELS {
+                // No more are chosen than there is room for.
+                let _ = parsing.persons.push(Person { slot, track: 0, score, bounds, pixels });
+            } else {
+                parsing.person.iter_mut().filter(|p| **p == slot).for_each(|p| *p = 0);
+            }
+        }
+    }
+
+    /// Queries that are people, in ascending score order, without doubles.
+    fn choose(&self, raw: &RawOutput, least_score: f32) -> Bounded<(usize, f32), MAX_PEOPLE> {
+        let mut found: Bounded<(usize, f32), MAX_PEOPLE> = Bounded::new();
+        let scores =
+            || self.shares.chunks_exact(CLASS_COUNT).map(|share| share[PERSON_CLASS]).enumerate();
+        let mut ceiling = (f32::INFINITY, usize::MAX);
+        // Best first: the next is the largest below the last one taken. Q is a few dozen.
+        while !found.is_full() {
+            let below = |&(q, s): &(usize, f32)| s >= least_score && (s, q) < ceiling;
+            let Some((query, score)) = scores().filter(below).max_by(|a, b| {
+                (a.1, a.0).partial_cmp(&(b.1, b.0)).unwrap_or(std::cmp::Ordering::Equal)
+            }) else {
+                break;
+            };
+            ceiling = (score, query);
+            if found.iter().all(|&(other, _)| overlap(raw, query, other) < SAME_PERSON) {
+                let _ = found.push((query, score));
+            }
+        }
+        found.reverse();
+        found
+    }
+
+    /// A person takes the pixels inside their mask, over those pasted before, and pixels of no mask at all where
+    /// theirs is the strongest: part of somebody is always part of the most likely somebody.
+    fn paste(&mut self, raw: &RawOutput, query: usize, slot: u8, parsing: &mut Parsing) {
+        let (w, area) = (raw.mask_size.width, raw.mask_size.area());
+        let mask = &raw.mask_logits[query * area..][..area];
+        let width = parsing.grid.width;
+        let lines = parsing.parts.chunks_exact(width).zip(parsing.person.chunks_exact_mut(width));
+        for ((row, (parts, person)), strongest) in
+            self.rows.iter().zip(lines).zip(self.strongest.chunks_exact_mut(width))
+        {
+            if parts.iter().all(|&p| p == 0) {
+                continue;
+            }
+            for (x, value) in self.line.iter_mut().enumerate() {
+                *value = row.of_column(mask, w, x);
+            }
+            self.wide
+                .iter_mut()
+                .zip(&self.columns)
+                .for_each(|(value, column)| *value = column.of(&self.line));
+            for (((owner, strongest), &part), &logit) in
+                person.iter_mut().zip(strongest).zip(parts).zip(&self.wide)
+            {
+                if part != 0 && (logit > 0.0 || (*strongest <= 0.0 && logit > *strongest)) {
+                    *owner = slot;
+                    *strongest = logit;
+                }
+            }
+        }
+    }
+}
+
+impl Between {
+    /// Interpolates between two lines of a plane of width `w`, at column `x`.
+    fn of_column(self, plane: &[f32], w: usize, x: usize) -> f32 {
+        let (low, high, share) = self.parts();
+        let (a, b) = (plane[low * w + x], plane[high * w + x]);
+        a + share * (b - a)
+    }
+}
+
+fn overlap(raw: &RawOutput, a: usize, b: usize) -> f32 {
+    let area = raw.mask_size.area();
+    let inside = |query: usize| raw.mask_logits[query * area..][..area].iter().map(|&l| l > 0.0);
+    let (mut both, mut either) = (0u32, 0u32);
+    for (p, q) in inside(a).zip(inside(b)) {
+        both += u32::from(p && q);
+        either += u32::from(p || q);
+    }
+    if either == 0 { 0.0 } else { both as f32 / either as f32 }
+}
+
+fn extent(person: &[u8], grid: GridSize, slot: u8) -> (Rect, u32) {
+    let (mut left, mut right, mut top, mut bottom, mut pixels) = (usize::MAX, 0, usize::MAX, 0, 0);
+    for (y, line) in person.chunks_exact(grid.width).enumerate() {
+        let Some(first) = line.iter().position(|&p| p == slot) else { continue };
+        let last = line.iter().rposition(|&p| p == slot).unwrap_or(first);
+        (left, right, top, bottom) = (left.min(first), right.max(last), top.min(y), y);
+        pixels += line.iter().filter(|&&p| p == slot).count() as u32;
+    }
+    if pixels == 0 {
+        return (Rect::default(), 0);
+    }
+    let rect = Rect {
+        x: left as u32,
+        y: top as u32,
+        width: (right - left + 1) as u32,
+        height: (bottom - top + 1) as u32,
+    };
+    (rect, pixels)
+}
+
+fn softmax(logits: &[f32], out: &mut [f32]) {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    out.iter_mut().zip(logits).for_each(|(o, &l)| *o = (l - most).exp());
+    let sum: f32 = out.iter().sum();
+    out.iter_mut().for_each(|o| *o /= sum);
+}
+
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// e^x to 2e-7 relative, branch-free so that it vectorises: 2^n times a polynomial on [-0.5, 0.5] (degree 6 Taylor of
+/// 2^f, error below one unit in the last place of f32).
+fn exp(x: f32) -> f32 {
+    let t = (x * std::f32::consts::LOG2_E).clamp(-126.0, 126.0);
+    let n = t.round_ties_even();
+    let f = (t - n) * std::f32::consts::LN_2;
+    let series = 1.0
+        + f * (1.0
+            + f * (0.5 + f * (1.0 / 6.0 + f * (1.0 / 24.0 + f * (1.0 / 120.0 + f / 720.0)))));
+    series * f32::from_bits(((n as i32 + 127) << 23) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MASK: GridSize = GridSize { height: 8, width: 6 };
+    const GRID: GridSize = GridSize { height: 32, width: 24 };
+
+    /// Queries given as (class, rectangle rows, rectangle columns, mask logit inside).
+    fn raw(queries: &[(usize, std::ops::Range<usize>, std::ops::Range<usize>, f32)]) -> RawOutput {
+        let mut raw = RawOutput {
+            queries: queries.len(),
+            mask_size: MASK,
+            class_logits: vec![0.0; queries.len() * CLASS_COUNT],
+            mask_logits: vec![-8.0; queries.len() * MASK.area()],
+        };
+        for (q, (class, rows, columns, inside)) in queries.iter().enumerate() {
+            raw.class_logits[q * CLASS_COUNT + class] = 9.0 - q as f32 * 0.5;
+            for y in rows.clone() {
+                for x in columns.clone() {
+                    raw.mask_logits[q * MASK.area() + y * MASK.width + x] = *inside;
+                }
+            }
+        }
+        raw
+    }
+
+    fn run(raw: &RawOutput) -> Parsing {
+        let mut post = PostProcessor::new(raw.queries, MASK, GRID);
+        let mut scores = Scores::new(MASK);
+        let mut parsing = Parsing::new(GRID);
+        post.merge(raw, &mut scores).expect("finite");
+        let (rows, columns) = (post.rows.clone(), post.columns.clone());
+        crate::scores::Decider::default().decide(&scores, &rows, &columns, 0.8, &mut parsing.parts);
+        post.people(raw, 0.5, &mut parsing);
+        parsing
+    }
+
+    #[test]
+    fn two_people_side_by_side_are_told_apart() {
+        let parsing = run(&raw(&[
+            (0, 0..8, 0..0, 0.0),
+            (3, 1..7, 0..6, 8.0),
+            (PERSON_CLASS, 0..8, 0..3, 8.0),
+            (PERSON_CLASS, 0..8, 3..6, 8.0),
+        ]));
+        assert_eq!(parsing.persons.len(), 2);
+        let at = |x: usize| parsing.person[16 * 24 + x];
+        assert_ne!(at(2), at(21));
+        assert!(parsing.parts[16 * 24 + 2] == 3 && parsing.parts[0] == 0 && parsing.person[0] == 0);
+        for person in &parsing.persons {
+            assert_eq!(
+                parsing.person.iter().filter(|&&p| p == person.slot).count(),
+                person.pixels as usize
+            );
+            assert!(person.bounds.width <= 13 && person.score > 0.9);
+        }
+    }
+
+    #[test]
+    fn two_queries_on_one_person_are_one_person() {
+        let twice = run(&raw(&[
+            (3, 1..7, 1..5, 8.0),
+            (PERSON_CLASS, 0..8, 0..6, 8.0),
+            (PERSON_CLASS, 0..8, 0..5, 8.0),
+        ]));
+        assert_eq!(twice.persons.len(), 1);
+        assert!(
+            twice
+                .parts
+                .iter()
+                .zip(&twice.person)
+                .all(|(&part, &person)| (part > 0) == (person > 0))
+        );
+    }
+
+    #[test]
+    fn nobody_is_nobody() {
+        let parsing = run(&raw(&[(0, 0..8, 0..6, 8.0), (17, 0..8, 0..6, 8.0)]));
+        assert!(parsing.persons.is_empty() && parsing.parts.iter().all(|&p| p == 0));
+    }
+
+    #[test]
+    fn not_a_number_is_refused() {
+        let mut bad = raw(&[(3, 0..8, 0..6, 8.0)]);
+        bad.mask_logits[7] = f32::NAN;
+        let mut post = PostProcessor::new(1, MASK, GRID);
+        assert!(matches!(post.merge(&bad, &mut Scores::new(MASK)), Err(VisionError::NotFinite)));
+    }
+
+    #[test]
+    fn fast_exponential_is_accurate() {
+        for k in -800..=800 {
+            let x = k as f32 * 0.1;
+            let (got, want) = (f64::from(exp(x)), f64::from(x).exp());
+            assert!(
+                (got - want).abs() <= 4e-7 * want * (1.0 + f64::from(x.abs())),
+                "{x}: {got} {want}"
+            );
+        }
+        assert_eq!(sigmoid(1e30), 1.0);
+        assert!(sigmoid(-1e30) < 1e-30);
+    }
+}

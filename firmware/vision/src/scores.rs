@@ -1,0 +1,231 @@
+//! Score of every part at every pixel of the masks, and the decision which part a pixel shows.
+
+use proto::taxonomy::{PART_COUNT, Part};
+
+use crate::geometry::GridSize;
+
+/// Part scores, 16 planes of h x w, each in 0..=1.
+#[derive(Clone, Debug)]
+pub struct Scores {
+    /// Size of one plane.
+    pub size: GridSize,
+    /// Planes one after the other.
+    pub values: Vec<f32>,
+}
+
+impl Scores {
+    /// All zero.
+    pub fn new(size: GridSize) -> Scores {
+        Scores { size, values: vec![0.0; PART_COUNT * size.area()] }
+    }
+
+    /// One part's plane.
+    pub fn plane(&self, part: usize) -> &[f32] {
+        let area = self.size.area();
+        &self.values[part * area..(part + 1) * area]
+    }
+}
+
+/// Where an output sample lies between two input samples: `low + share * (high - low)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Between {
+    low: u32,
+    high: u32,
+    share: f32,
+}
+
+impl Between {
+    /// At continuous input coordinate `position` (sample centres at halves), clamped to `count` samples.
+    pub fn at(position: f32, count: usize) -> Between {
+        let p = (position - 0.5).clamp(0.0, count as f32 - 1.0);
+        let low = p.floor();
+        let high = (low as u32 + 1).min(count as u32 - 1);
+        Between { low: low as u32, high, share: p - low }
+    }
+
+    /// For an enlargement of `count` samples to `to`, pixel centres aligned.
+    pub fn enlargement(count: usize, to: usize) -> Vec<Between> {
+        let ratio = count as f32 / to as f32;
+        (0..to).map(|i| Between::at((i as f32 + 0.5) * ratio, count)).collect()
+    }
+
+    /// Low index, high index, share of the high one.
+    pub fn parts(self) -> (usize, usize, f32) {
+        (self.low as usize, self.high as usize, self.share)
+    }
+
+    /// The interpolated value.
+    pub fn of(self, values: &[f32]) -> f32 {
+        let low = values[self.low as usize];
+        low + self.share * (values[self.high as usize] - low)
+    }
+}
+
+/// Parts below this at all four neighbours cannot win a pixel that matters: the best score of a pixel is at least
+/// the mean of 16 that sum to about one.
+const NEGLIGIBLE: f32 = 0.03;
+
+/// Enlarges scores and decides, line by line. Keeps its memory.
+#[derive(Debug, Default)]
+pub struct Decider {
+    /// Scores of a line before and after it is widened.
+    narrow: Vec<f32>,
+    best: Vec<f32>,
+    wide: Vec<Vec<f32>>,
+}
+
+impl Decider {
+    /// Writes the part of every output pixel, `rows.len() * columns.len()` labels, row by row.
+    ///
+    /// The part with the highest interpolated score wins, except that among parts of a person whose score is at least
+    /// `margin` times the best, the one with the highest priority ([`Part::priority`]) wins: face before hair before
+    /// hands, and so on. The background takes no part in that: it wins where it is best, and only there.
+    pub fn decide(
+        &mut self,
+        scores: &Scores,
+        rows: &[Between],
+        columns: &[Between],
+        margin: f32,
+        labels: &mut [u8],
+    ) {
+        let width = columns.len();
+        self.narrow.resize(scores.size.width, 0.0);
+        self.best.resize(width, 0.0);
+        self.wide.resize_with(PART_COUNT, Vec::new);
+        self.wide.iter_mut().for_each(|line| line.resize(width, 0.0));
+        for (row, out) in rows.iter().zip(labels.chunks_exact_mut(width)) {
+            let active = self.enlarge_line(scores, *row, columns);
+            self.decide_line(active, margin, out);
+        }
+    }
+
+    /// Fills `wide` for the parts that matter in this line; gives them as bits. Background always counts.
+    fn enlarge_line(&mut self, scores: &Scores, row: Between, columns: &[Between]) -> u16 {
+        let w = scores.size.width;
+        let mut active = 0;
+        for part in 0..PART_COUNT {
+            let plane = scores.plane(part);
+            let low = &plane[row.low as usize * w..][..w];
+            let high = &plane[row.high as usize * w..][..w];
+            let mut most = 0.0f32;
+            for ((value, &a), &b) in self.narrow.iter_mut().zip(low).zip(high) {
+                *value = a + row.share * (b - a);
+                most = most.max(*value);
+            }
+            if part > 0 && most < NEGLIGIBLE {
+                continue;
+            }
+            active |= 1 << part;
+            let narrow = &self.narrow;
+            self.wide[part]
+                .iter_mut()
+                .zip(columns)
+                .for_each(|(value, column)| *value = column.of(narrow));
+        }
+        active
+    }
+
+    fn decide_line(&mut self, active: u16, margin: f32, out: &mut [u8]) {
+        out.fill(0);
+        if active == 1 {
+            return;
+        }
+        self.best.fill(0.0);
+        let parts = |part: usize| active & (1 << part) != 0;
+        for part in (1..PART_COUNT).filter(|&p| parts(p)) {
+            self.best
+                .iter_mut()
+                .zip(&self.wide[part])
+                .for_each(|(best, &value)| *best = best.max(value));
+        }
+        // From the lowest priority to the highest, so that the last to claim a pixel keeps it.
+        for part in LOWEST_FIRST.into_iter().filter(|&p| parts(p.into())) {
+            let line = &self.wide[usize::from(part)];
+            for ((label, &value), &best) in out.iter_mut().zip(line).zip(&self.best) {
+                if value >= margin * best {
+                    *label = part;
+                }
+            }
+        }
+        for ((label, &background), &best) in out.iter_mut().zip(&self.wide[0]).zip(&self.best) {
+            if background >= best {
+                *label = 0;
+            }
+        }
+    }
+}
+
+/// Parts of a person from the lowest priority to the highest.
+const LOWEST_FIRST: [u8; PART_COUNT - 1] = lowest_first();
+
+const fn lowest_first() -> [u8; PART_COUNT - 1] {
+    let mut order = [0; PART_COUNT - 1];
+    let (mut filled, mut priority) = (0, Part::Torso.priority() as i32);
+    while priority >= 0 {
+        let mut k = 1;
+        while k < PART_COUNT {
+            if Part::ALL[k].priority() as i32 == priority {
+                order[filled] = k as u8;
+                filled += 1;
+            }
+            k += 1;
+        }
+        priority -= 1;
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: GridSize = GridSize { height: 4, width: 4 };
+
+    fn scores(set: &[(Part, f32)]) -> Scores {
+        let mut scores = Scores::new(SIZE);
+        for &(part, value) in set {
+            let area = SIZE.area();
+            scores.values[usize::from(part.index()) * area..][..area].fill(value);
+        }
+        scores
+    }
+
+    fn label(set: &[(Part, f32)], margin: f32) -> Part {
+        let taps = Between::enlargement(4, 16);
+        let mut labels = vec![99; 256];
+        Decider::default().decide(&scores(set), &taps, &taps, margin, &mut labels);
+        assert!(labels.iter().all(|&l| l == labels[0]));
+        Part::from_index(labels[0]).expect("a part")
+    }
+
+    #[test]
+    fn a_small_important_part_is_not_covered() {
+        let contest = [(Part::Torso, 0.5), (Part::HandLeft, 0.42), (Part::Background, 0.08)];
+        assert_eq!(label(&contest, 0.8), Part::HandLeft);
+        assert_eq!(label(&contest, 0.9), Part::Torso);
+        assert_eq!(label(&contest, 1.0), Part::Torso);
+        assert_eq!(label(&[(Part::Hair, 0.5), (Part::Face, 0.45)], 0.8), Part::Face);
+    }
+
+    #[test]
+    fn priority_never_eats_the_background() {
+        assert_eq!(label(&[(Part::Background, 0.5), (Part::Face, 0.45)], 0.5), Part::Background);
+        assert_eq!(label(&[], 0.8), Part::Background);
+    }
+
+    #[test]
+    fn order_has_every_part_once_and_face_last() {
+        let mut sorted = LOWEST_FIRST;
+        sorted.sort_unstable();
+        assert!(sorted.iter().enumerate().all(|(k, &p)| usize::from(p) == k + 1));
+        assert_eq!(LOWEST_FIRST[14], Part::Face.index());
+        assert_eq!(LOWEST_FIRST[0], Part::Torso.index());
+    }
+
+    #[test]
+    fn enlargement_is_bilinear_with_aligned_centres() {
+        let taps = Between::enlargement(2, 4);
+        let line: Vec<f32> = taps.iter().map(|t| t.of(&[0.0, 1.0])).collect();
+        assert_eq!(line, [0.0, 0.25, 0.75, 1.0]);
+    }
+}

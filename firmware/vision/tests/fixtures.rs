@@ -1,0 +1,61 @@
+//! The shipped network through this crate gives what onnxruntime gave when it was exported.
+
+mod common;
+
+use common::{fixtures, picture, planes, student};
+
+/// Largest difference, relative to the expected tensor's largest value.
+fn difference(got: &[f32], want: &[f32]) -> f32 {
+    assert_eq!(got.len(), want.len());
+    let scale = want.iter().fold(1e-6f32, |m, v| m.max(v.abs()));
+    got.iter().zip(want).fold(0.0f32, |m, (a, b)| m.max((a - b).abs())) / scale
+}
+
+/// Outputs that leave an integer convolution may differ by one step where a float rounding falls on the border;
+/// counts how many do.
+fn off_by_more_than_one_step(got: &[f32], want: &[f32], step: f32) -> (usize, usize) {
+    let far = got.iter().zip(want).filter(|(a, b)| (*a - *b).abs() > 1.01 * step).count();
+    let off = got.iter().zip(want).filter(|(a, b)| (*a - *b).abs() > 0.01 * step).count();
+    (far, off)
+}
+
+#[test]
+fn trunk_and_head_agree_with_onnxruntime() {
+    let mut student = student();
+    let fixtures = fixtures();
+    assert!(!fixtures.fixture.is_empty() && !fixtures.onnxruntime.is_empty());
+    for fixture in &fixtures.fixture {
+        let (width, height, rgb) = picture(&fixture.picture);
+        let pixels = planes(width, height, &rgb);
+        let trunk = student.run_trunk(&pixels).expect("runs");
+        let wanted =
+            [&fixture.queries, &fixture.memory_a, &fixture.memory_b, &fixture.mask_features];
+        for (got, tensor) in trunk.iter().zip(wanted) {
+            let want = tensor.values();
+            match tensor.scale {
+                Some(step) => {
+                    let (far, off) = off_by_more_than_one_step(got, &want, step);
+                    println!("{}: {off} of {} off by one step", tensor.file, got.len());
+                    assert!(
+                        far == 0 && off * 1000 <= got.len(),
+                        "{}: {far} far, {off} off",
+                        tensor.file
+                    );
+                }
+                None => {
+                    let wrong = difference(got, &want);
+                    println!("{}: {wrong:.1e} relative", tensor.file);
+                    assert!(wrong < 1e-3, "{}: {wrong}", tensor.file);
+                }
+            }
+        }
+        let raw = student.run(&pixels).expect("runs");
+        for (got, tensor) in
+            [(&raw.class_logits, &fixture.class_logits), (&raw.mask_logits, &fixture.mask_logits)]
+        {
+            let wrong = difference(got, &tensor.values());
+            println!("{}: {wrong:.1e} relative", tensor.file);
+            assert!(wrong < 2e-3, "{}: {wrong}", tensor.file);
+        }
+    }
+}

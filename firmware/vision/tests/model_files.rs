@@ -1,0 +1,154 @@
+//! Every model that must not run is refused with a message that names the file and the reason.
+
+mod common;
+
+use std::borrow::Cow;
+
+use sha2::{Digest, Sha256};
+use vision::{EngineOptions, ModelError, ModelFiles, Student};
+
+fn refusal(files: &ModelFiles<'_>) -> String {
+    match Student::load(files, &EngineOptions::default()) {
+        Ok(_) => panic!("the model was accepted"),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// The manifest with the digest that the changed trunk really has.
+fn signed(manifest: &str, old: &[u8], new: &[u8]) -> String {
+    let hex =
+        |bytes: &[u8]| Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let changed = manifest.replace(&hex(old), &hex(new));
+    assert_ne!(changed, manifest);
+    changed
+}
+
+#[test]
+fn one_changed_byte_is_noticed() {
+    let mut files = common::files();
+    let last = files.trunk.len() - 1;
+    files.trunk.to_mut()[last] ^= 1;
+    let message = refusal(&files);
+    assert!(message.contains("trunk.onnx") && message.contains("SHA-256"), "{message}");
+}
+
+#[test]
+fn a_truncated_graph_is_refused_even_with_a_fitting_digest() {
+    let files = common::files();
+    let half = files.trunk[..files.trunk.len() / 2].to_vec();
+    let message = refusal(&ModelFiles {
+        manifest: signed(&files.manifest, &files.trunk, &half).into(),
+        trunk: half.into(),
+        head: files.head,
+    });
+    assert!(message.contains("trunk.onnx"), "{message}");
+}
+
+#[test]
+fn an_operator_outside_the_list_is_named() {
+    let files = common::files();
+    // Same length, so the file stays well formed.
+    let bytes = replace(&files.head, b"LayerNormalization", b"LayerNormalizatiox");
+    let message = refusal(&ModelFiles {
+        manifest: signed(&files.manifest, &files.head, &bytes).into(),
+        trunk: files.trunk,
+        head: bytes.into(),
+    });
+    assert!(message.contains("head.onnx") && message.contains("LayerNormalizatiox"), "{message}");
+}
+
+fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let mut out = bytes.to_vec();
+    let mut at = 0;
+    while at + from.len() <= out.len() {
+        if &out[at..at + from.len()] == from {
+            out[at..at + from.len()].copy_from_slice(to);
+        }
+        at += 1;
+    }
+    assert_ne!(out, bytes);
+    out
+}
+
+#[test]
+fn a_manifest_of_another_shape_is_refused() {
+    let files = common::files();
+    let edit = |from: &str, to: &str| ModelFiles {
+        manifest: Cow::Owned(files.manifest.replacen(from, to, 1)),
+        ..files.clone()
+    };
+    for (from, to, part) in [
+        ("format_version = 1", "format_version = 2", "format_version is 2"),
+        ("name = \"face\"", "name = \"mask\"", "class 2 is not face"),
+        ("height = 256", "height = 250", "multiples of 4"),
+        ("height = 256", "height = 128", "trunk.onnx"),
+        ("[input]", "[inputs]", "manifest.toml"),
+        ("padding = 114", "padding = 1140", "manifest.toml"),
+    ] {
+        let message = refusal(&edit(from, to));
+        assert!(message.contains(part), "{from} to {to}: {message}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = ModelFiles::read(&common::folder().join("nowhere")).expect_err("nothing is there");
+    assert!(
+        matches!(error, ModelError::Read { .. }) && error.to_string().contains("manifest.toml")
+    );
+}
+
+#[test]
+fn a_head_can_be_rebuilt_and_swapped_while_running() {
+    let mut student = common::student();
+    let fixtures = common::fixtures();
+    let (width, height, rgb) = common::picture(&fixtures.fixture[0].picture);
+    let pixels = common::planes(width, height, &rgb);
+    let before = student.run(&pixels).expect("runs").class_logits.clone();
+    let builder = student.head_builder();
+    let parameters = student.head_parameters().clone();
+    let same = std::thread::spawn(move || builder.build(&parameters))
+        .join()
+        .expect("no panic")
+        .expect("builds");
+    student.swap_head(same).expect("swaps");
+    assert_eq!(
+        student.run(&pixels).expect("runs").class_logits,
+        before,
+        "same numbers, same answer"
+    );
+
+    let parameters = student.head_parameters();
+    let mut values = parameters.values().to_vec();
+    let mut at = 0;
+    for info in parameters.layout() {
+        if info.trainable {
+            values[at..at + info.len()].iter_mut().for_each(|v| *v *= 0.9);
+        }
+        at += info.len();
+    }
+    let changed = parameters.with_values(values).expect("same layout");
+    let head = student.head_builder().build(&changed).expect("builds");
+    student.swap_head(head).expect("swaps");
+    assert_ne!(student.run(&pixels).expect("runs").class_logits, before);
+    assert_eq!(student.head_parameters(), &changed);
+}
+
+#[test]
+fn head_parameters_that_do_not_fit_are_refused() {
+    let student = common::student();
+    let parameters = student.head_parameters();
+    let values = || parameters.values().to_vec();
+    assert!(parameters.with_values(values()[1..].to_vec()).is_err());
+    let mut bad = values();
+    bad[0] = f32::NAN;
+    assert!(parameters.with_values(bad).expect_err("not finite").to_string().contains("finite"));
+    let mut bad = values();
+    if let Some(last) = parameters.layout().last().filter(|info| !info.trainable) {
+        let at = bad.len() - last.len();
+        bad[at] += 1.0;
+        assert!(
+            parameters.with_values(bad).expect_err("a constant").to_string().contains(&last.name)
+        );
+    }
+}

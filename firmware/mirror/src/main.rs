@@ -1,1 +1,5 @@
-fn main() {}
+//! The mirror's program; everything is in the library, so that tests reach it.
+
+fn main() -> std::process::ExitCode {
+    mirror::main()
+}

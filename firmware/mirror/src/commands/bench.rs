@@ -1,0 +1,206 @@
+//! `mirror bench`: every stage measured, one picture after the other, on one thread.
+
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use camera::{Delivery, Source};
+use display::Display;
+use frame::FrameBuffer;
+use overlay::{Canvas, Painter, Scene, Status};
+use serde::Serialize;
+use settings::Settings;
+use vision::Parser;
+
+use crate::cli::BenchArgs;
+use crate::config;
+use crate::look::Look;
+use crate::memory;
+use crate::model::ModelSource;
+use crate::progress::Progress;
+use crate::report;
+use crate::run;
+use crate::sources::{self, Decoder, Sources};
+use crate::timings::{Stage, Summary};
+use crate::view::View;
+
+/// Pictures before the measured ones: memory grows and caches fill.
+const WARM_UP: u64 = 10;
+
+/// What is measured; the shape of `--json`.
+#[derive(Serialize)]
+struct Report {
+    stages: Stages,
+    fps: f64,
+    peak_rss_mib: Option<f64>,
+    first_overlay_ms: f64,
+}
+
+#[derive(Serialize)]
+struct Stages {
+    capture: Summary,
+    convert: Summary,
+    infer: Summary,
+    parse: Summary,
+    draw: Summary,
+    flip: Summary,
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// Settings, source, network or display that cannot be used; a source without pictures.
+pub fn bench(args: &BenchArgs, started: Instant) -> Result<()> {
+    let options = [
+        ("--source", "camera.source", args.source.as_str()),
+        ("--display", "display.kind", args.display.as_str()),
+    ];
+    let effective = config::load(&args.settings, &options)?;
+    let mut bench = Bench::open(&effective.settings)?;
+    let report = bench.measure(args.frames, started)?;
+    let text = if args.json { serde_json::to_string(&report)? + "\n" } else { table(&report) };
+    Ok(report::print(&text)?)
+}
+
+/// The whole mirror without threads.
+struct Bench {
+    sources: Sources,
+    source: Box<dyn Source>,
+    decoder: Decoder,
+    picture: FrameBuffer,
+    parser: Parser,
+    view: View,
+    painter: Painter,
+    canvas: Canvas,
+    display: Box<dyn Display>,
+}
+
+/// Milliseconds of one picture, by stage.
+type Sample = [f64; 6];
+
+impl Bench {
+    fn open(settings: &Settings) -> Result<Bench> {
+        let sources = Sources::new(&settings.camera)?.free_running();
+        let (spec, request) = run::display_of(&settings.display)?;
+        let display = display::open(&spec, &request)?;
+        let (width, height) = display.size();
+        let look = Look::new(settings);
+        Ok(Bench {
+            source: sources.open(&sources.choose(None))?,
+            sources,
+            decoder: Decoder::new(),
+            picture: FrameBuffer::new(),
+            parser: ModelSource::new(&settings.vision)
+                .parser(sources::orientation(&settings.camera))?,
+            view: View::new(),
+            painter: Painter::new(width, height, look.style(), look.alignment()),
+            canvas: Canvas::new(width, height),
+            display,
+        })
+    }
+
+    fn measure(&mut self, frames: u64, started: Instant) -> Result<Report> {
+        let mut progress = Progress::new("pictures", WARM_UP + frames);
+        self.once()?;
+        let first_overlay = started.elapsed();
+        for _ in 1..WARM_UP {
+            self.once()?;
+            progress.advance();
+        }
+        let mut samples = Vec::with_capacity(frames as usize);
+        let began = Instant::now();
+        for _ in 0..frames {
+            samples.push(self.once()?);
+            progress.advance();
+        }
+        let fps = frames as f64 / began.elapsed().as_secs_f64();
+        let stage = |stage: Stage| {
+            Summary::of(
+                &mut samples.iter().map(|sample| sample[stage as usize]).collect::<Vec<_>>(),
+            )
+        };
+        Ok(Report {
+            stages: Stages {
+                capture: stage(Stage::Capture),
+                convert: stage(Stage::Convert),
+                infer: stage(Stage::Infer),
+                parse: stage(Stage::Parse),
+                draw: stage(Stage::Draw),
+                flip: stage(Stage::Flip),
+            },
+            fps,
+            peak_rss_mib: memory::peak_rss_mib(),
+            first_overlay_ms: milliseconds(first_overlay),
+        })
+    }
+
+    /// One picture from source to screen.
+    fn once(&mut self) -> Result<Sample> {
+        let start = Instant::now();
+        self.capture()?;
+        let captured = Instant::now();
+        let parsing = self.parser.parse(&self.picture.frame())?;
+        let timings = parsing.timings;
+        self.view.fill(parsing);
+        let parsed = Instant::now();
+        let scene = Scene { mask: self.view.mask(), ..Scene::of_status(Status::Running) };
+        self.painter.draw(&scene, &mut self.canvas);
+        let drawn = Instant::now();
+        self.display.present(&self.canvas)?;
+        let shown = Instant::now();
+        Ok([
+            milliseconds(captured - start),
+            milliseconds(timings.convert),
+            milliseconds(timings.infer),
+            milliseconds(timings.parse),
+            milliseconds(drawn - parsed),
+            milliseconds(shown - drawn),
+        ])
+    }
+
+    /// The next picture; a file that has ended starts again.
+    fn capture(&mut self) -> Result<()> {
+        let timeout = self.sources.timeout;
+        for _ in 0..2 {
+            match self.decoder.next(self.source.as_mut(), &mut self.picture, timeout)? {
+                Delivery::Frame => return Ok(()),
+                Delivery::End => {
+                    let chosen = self.sources.choose(None);
+                    self.source = self.sources.open(&chosen).context("once more from the start")?;
+                }
+            }
+        }
+        bail!("{} has no pictures", self.source.describe())
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    // Whole microseconds: more digits would be noise.
+    duration.as_micros() as f64 / 1e3
+}
+
+fn table(report: &Report) -> String {
+    let stages = &report.stages;
+    let rows = [
+        ("capture", stages.capture),
+        ("convert", stages.convert),
+        ("infer", stages.infer),
+        ("parse", stages.parse),
+        ("draw", stages.draw),
+        ("flip", stages.flip),
+    ];
+    let mut text = format!("{:10}{:>12}{:>12}\n", "stage", "median ms", "p95 ms");
+    // Writing to a String cannot fail.
+    for (name, Summary { median_ms, p95_ms }) in rows {
+        let _ = writeln!(text, "{name:10}{median_ms:12.3}{p95_ms:12.3}");
+    }
+    let around: f64 = rows.iter().filter(|row| row.0 != "infer").map(|row| row.1.median_ms).sum();
+    let share = 100.0 * around / (around + stages.infer.median_ms);
+    let _ = writeln!(text, "\nframes a second        {:8.1}", report.fps);
+    let _ = writeln!(text, "outside the network    {share:8.1} %");
+    if let Some(mib) = report.peak_rss_mib {
+        let _ = writeln!(text, "peak resident memory   {mib:8.1} MiB");
+    }
+    let _ = writeln!(text, "first overlay after    {:8.1} ms", report.first_overlay_ms);
+    text
+}

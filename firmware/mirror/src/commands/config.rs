@@ -1,0 +1,80 @@
+//! `mirror config show` and `mirror config check`.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use serde::Serialize;
+use settings::Effective;
+
+use crate::cli::{ConfigAction, ConfigArgs, SettingsArgs};
+use crate::config;
+use crate::report::{self, Usage};
+
+/// One setting in effect.
+#[derive(Serialize)]
+struct Setting {
+    key: String,
+    value: String,
+    origin: String,
+}
+
+/// Shows or checks settings.
+///
+/// # Errors
+/// Settings that cannot be used; exit code 2.
+pub fn config(args: &ConfigArgs) -> Result<()> {
+    match &args.action {
+        ConfigAction::Show { json, settings } => show(*json, settings),
+        ConfigAction::Check { files, settings } => check(files, settings),
+    }
+}
+
+fn show(json: bool, args: &SettingsArgs) -> Result<()> {
+    let effective = config::load(args, &[])?;
+    let text = if json { as_json(&effective)? } else { as_toml(&effective) };
+    Ok(report::print(&text)?)
+}
+
+fn as_json(effective: &Effective) -> Result<String> {
+    let entries = effective.entries().into_iter();
+    let settings: Vec<Setting> =
+        entries.map(|(key, value, origin)| Setting { key, value, origin }).collect();
+    Ok(serde_json::to_string_pretty(&settings)? + "\n")
+}
+
+/// Valid TOML with dotted keys; the origins are comments in a column of their own.
+fn as_toml(effective: &Effective) -> String {
+    let lines: Vec<(String, String)> = effective
+        .entries()
+        .into_iter()
+        .map(|(key, value, origin)| (format!("{key} = {value}"), origin))
+        .collect();
+    let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or(0).min(60);
+    let mut text = String::new();
+    for (line, origin) in lines {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{line:width$}  # {origin}");
+    }
+    text
+}
+
+/// Checks each file over the defaults, or the settings in effect; tells every trouble, not only the
+/// first.
+fn check(files: &[PathBuf], args: &SettingsArgs) -> Result<()> {
+    if files.is_empty() {
+        config::load(args, &[])?;
+        return Ok(report::print("The settings in effect are valid.\n")?);
+    }
+    let mut troubles = Vec::new();
+    for path in files {
+        match config::check_file(args, path) {
+            Ok(()) => report::print(&format!("{}: valid\n", path.display()))?,
+            Err(error) => troubles.push(report::describe(&error)),
+        }
+    }
+    match troubles.is_empty() {
+        true => Ok(()),
+        false => Err(Usage(troubles.join("\nmirror: ")).into()),
+    }
+}

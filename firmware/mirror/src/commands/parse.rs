@@ -1,0 +1,260 @@
+//! `mirror parse`: pictures to label maps, colour pictures, and lists of people.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use embedded_graphics::prelude::RgbColor;
+use frame::{FrameBuffer, Orientation};
+use overlay::PALETTE;
+use proto::taxonomy::{PART_COUNT, Part, PppClass};
+use serde::Serialize;
+use vision::{Parser, Person};
+
+use crate::cli::{Classes, ParseArgs};
+use crate::config;
+use crate::model::ModelSource;
+use crate::pictures::{self, LabelMap};
+use crate::progress::Progress;
+use crate::report::{self, Usage};
+
+/// What was found in one picture; the shape of NAME.json and of the entries of `--json`.
+#[derive(Serialize)]
+struct Found {
+    image: String,
+    width: u32,
+    height: u32,
+    labels: String,
+    /// Pixels of every class that there is.
+    pixels: BTreeMap<&'static str, u64>,
+    persons: Vec<FoundPerson>,
+}
+
+/// A person, in pixels of the picture.
+#[derive(Serialize)]
+struct FoundPerson {
+    score: f32,
+    /// Left, top, width, height.
+    #[serde(rename = "box")]
+    bounds: [u32; 4],
+    /// Pixels of every part of this person that there is.
+    pixels: BTreeMap<&'static str, u64>,
+}
+
+/// Parses every picture. One that cannot be read does not keep the others from being parsed.
+///
+/// # Errors
+/// Two pictures that would share their files, a folder that cannot be made, a network that cannot
+/// be loaded; and at the end, if a picture failed.
+pub fn parse(args: &ParseArgs) -> Result<()> {
+    let names = names(&args.images)?;
+    let effective = config::load(&args.settings, &[])?;
+    fs::create_dir_all(&args.out)
+        .with_context(|| format!("cannot make the folder {}", args.out.display()))?;
+    let source = ModelSource::new(&effective.settings.vision).without_smoothing();
+    let mut work = Work {
+        parser: source.parser(Orientation::default())?,
+        picture: FrameBuffer::new(),
+        out: args.out.clone(),
+        classes: args.classes,
+    };
+    let mut progress = Progress::new("pictures", args.images.len() as u64);
+    let (mut all, mut failed) = (Vec::new(), 0);
+    for (image, name) in args.images.iter().zip(&names) {
+        match work.parse(image, name) {
+            Ok(found) => all.push(found),
+            Err(error) => {
+                failed += 1;
+                eprintln!("mirror: {}", report::describe(&error));
+            }
+        }
+        progress.advance();
+    }
+    drop(progress);
+    let text = if args.json { serde_json::to_string_pretty(&all)? + "\n" } else { summary(&all) };
+    report::print(&text)?;
+    if failed > 0 {
+        bail!("{failed} of {} pictures could not be parsed", names.len());
+    }
+    Ok(())
+}
+
+/// The files' names without their endings; they must differ, since the results are named after
+/// them.
+fn names(images: &[PathBuf]) -> Result<Vec<OsString>> {
+    let mut seen: HashMap<OsString, &Path> = HashMap::new();
+    let mut names = Vec::with_capacity(images.len());
+    for image in images {
+        let Some(name) = image.file_stem() else {
+            return Err(Usage(format!("{} names no picture", image.display())).into());
+        };
+        if let Some(other) = seen.insert(name.to_owned(), image) {
+            return Err(Usage(format!(
+                "{} and {} would both be written as {}.png; parse them into different folders",
+                other.display(),
+                image.display(),
+                name.display()
+            ))
+            .into());
+        }
+        names.push(name.to_owned());
+    }
+    Ok(names)
+}
+
+struct Work {
+    parser: Parser,
+    picture: FrameBuffer,
+    out: PathBuf,
+    classes: Classes,
+}
+
+impl Work {
+    fn parse(&mut self, image: &Path, name: &OsString) -> Result<Found> {
+        pictures::read_picture(image, &mut self.picture)?;
+        let frame = self.picture.frame();
+        let (width, height) = (frame.layout().width(), frame.layout().height());
+        self.parser.forget();
+        self.parser.parse(&frame).with_context(|| image.display().to_string())?;
+        let mut labels = Vec::new();
+        self.parser.part_map(&mut labels);
+        let persons = self.persons(&labels);
+        let mut map = LabelMap { width, height, labels };
+        let palette = match self.classes {
+            Classes::Full => part_palette(),
+            Classes::Ppp => {
+                map.labels.iter_mut().for_each(|label| *label = ppp_index(*label));
+                ppp_palette()
+            }
+        };
+        let path = self.path(name, ".png");
+        pictures::write_labels(&path, &map)?;
+        pictures::write_coloured(&self.path(name, ".colour.png"), &map, palette)?;
+        let found = Found {
+            image: image.display().to_string(),
+            width,
+            height,
+            labels: path.display().to_string(),
+            pixels: self.count(&map.labels),
+            persons,
+        };
+        let json = self.path(name, ".json");
+        fs::write(&json, serde_json::to_string_pretty(&found)? + "\n")
+            .with_context(|| format!("cannot write {}", json.display()))?;
+        Ok(found)
+    }
+
+    fn path(&self, name: &OsString, ending: &str) -> PathBuf {
+        let mut file = name.clone();
+        file.push(ending);
+        self.out.join(file)
+    }
+
+    /// Pixels by class name, in the classes that were asked for.
+    fn count(&self, labels: &[u8]) -> BTreeMap<&'static str, u64> {
+        let name = |label| match self.classes {
+            Classes::Full => Part::from_index(label).map(Part::name),
+            Classes::Ppp => PppClass::ALL.get(usize::from(label)).map(|class| class.name()),
+        };
+        tally(labels.iter().copied(), name)
+    }
+
+    /// The people, best first, with their parts at the picture's own size.
+    fn persons(&self, parts: &[u8]) -> Vec<FoundPerson> {
+        let mut slots = Vec::new();
+        self.parser.person_map(&mut slots);
+        let person = |person: &Person| {
+            let own = parts.iter().zip(&slots).filter(|(_, slot)| **slot == person.slot);
+            FoundPerson {
+                score: person.score,
+                bounds: self.bounds(person),
+                pixels: tally(own.map(|(part, _)| *part), |label| {
+                    Part::from_index(label).map(Part::name)
+                }),
+            }
+        };
+        self.parser.parsing().persons.iter().rev().map(person).collect()
+    }
+
+    fn bounds(&self, person: &Person) -> [u32; 4] {
+        let letterbox = &self.parser.parsing().letterbox;
+        let (width, height) = letterbox.picture();
+        let place = |x: u32, y: u32| {
+            let (x, y) = letterbox.to_picture(x as f32, y as f32);
+            (x.round().clamp(0.0, width as f32) as u32, y.round().clamp(0.0, height as f32) as u32)
+        };
+        let grid = person.bounds;
+        let (left, top) = place(grid.x, grid.y);
+        let (right, bottom) = place(grid.x + grid.width, grid.y + grid.height);
+        [left, top, right - left, bottom - top]
+    }
+}
+
+fn tally(
+    labels: impl Iterator<Item = u8>,
+    name: impl Fn(u8) -> Option<&'static str>,
+) -> BTreeMap<&'static str, u64> {
+    let mut counts = [0u64; PART_COUNT];
+    for label in labels {
+        if let Some(count) = counts.get_mut(usize::from(label)) {
+            *count += 1;
+        }
+    }
+    let named = counts.iter().enumerate().filter(|(_, count)| **count > 0);
+    named.filter_map(|(label, count)| Some((name(label as u8)?, *count))).collect()
+}
+
+fn ppp_index(label: u8) -> u8 {
+    Part::from_index(label).unwrap_or(Part::Background).ppp().index()
+}
+
+fn part_palette() -> Vec<u8> {
+    PALETTE.iter().flat_map(|colour| [colour.r(), colour.g(), colour.b()]).collect()
+}
+
+/// A class of PASCAL-Person-Part has the colour of the first part of ours that counts as it.
+fn ppp_palette() -> Vec<u8> {
+    let colour = |class: PppClass| {
+        let part = Part::ALL.into_iter().find(|part| part.ppp() == class);
+        overlay::part_colour(part.unwrap_or(Part::Background))
+    };
+    PppClass::ALL.into_iter().map(colour).flat_map(|rgb| [rgb.r(), rgb.g(), rgb.b()]).collect()
+}
+
+fn summary(all: &[Found]) -> String {
+    let line = |found: &Found| {
+        let people = match found.persons.len() {
+            0 => "nobody".to_owned(),
+            1 => "1 person".to_owned(),
+            count => format!("{count} people"),
+        };
+        format!("{}: {people}, labels in {}\n", found.image, found.labels)
+    };
+    all.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_that_would_overwrite_each_other_are_refused() {
+        let images = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+        assert!(names(&images(&["a/x.jpg", "a/y.jpg"])).is_ok());
+        let error = names(&images(&["a/x.jpg", "b/x.png"])).expect_err("one x.png for two");
+        let text = error.to_string();
+        assert!(text.contains("a/x.jpg") && text.contains("b/x.png"), "{text}");
+        assert_eq!(report::exit_code(&error), 2);
+        assert!(names(&images(&[".."])).is_err());
+    }
+
+    #[test]
+    fn palettes_have_a_colour_for_every_class() {
+        assert_eq!(part_palette().len(), 3 * PART_COUNT);
+        assert_eq!(ppp_palette().len(), 3 * PppClass::ALL.len());
+        assert_eq!(ppp_palette()[..3], [0, 0, 0]);
+        assert_eq!(ppp_index(Part::HandLeft.index()), PppClass::LowerArms.index());
+    }
+}

@@ -1,0 +1,90 @@
+//! Where settings come from on a real machine: files, environment, the board itself.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use settings::{Board, Effective, Layers};
+
+use crate::cli::SettingsArgs;
+use crate::report::Usage;
+
+/// The settings file of an installed mirror.
+pub const SYSTEM_FILE: &str = "/etc/mirror/mirror.toml";
+
+const DEVICE_TREE_MODEL: &str = "/proc/device-tree/model";
+
+/// Merges defaults, board profile, system file, `--config`, the environment, and then `options`
+/// (command-line option, key, value).
+///
+/// # Errors
+/// An unreadable file, or the first setting that cannot be used; exit code 2.
+pub fn load(args: &SettingsArgs, options: &[(&str, &str, &str)]) -> Result<Effective> {
+    let mut layers = Layers::defaults()?.board(&board(args)?)?;
+    if let Some(text) = read_if_there(Path::new(SYSTEM_FILE))? {
+        layers = layers.file(SYSTEM_FILE, &text)?;
+    }
+    if let Some(path) = &args.config {
+        layers = layers.file(&path.display().to_string(), &read(path)?)?;
+    }
+    layers = layers.environment(|name| std::env::var(name).ok())?;
+    for (option, key, value) in options {
+        layers = layers.set(option, key, *value)?;
+    }
+    Ok(layers.finish()?)
+}
+
+/// Reads one settings file over the defaults and the board profile, to see whether it is valid.
+///
+/// # Errors
+/// As [`load`].
+pub fn check_file(args: &SettingsArgs, path: &Path) -> Result<()> {
+    let layers = Layers::defaults()?.board(&board(args)?)?;
+    layers.file(&path.display().to_string(), &read(path)?)?.finish()?;
+    Ok(())
+}
+
+/// The profile asked for, else the one for this machine.
+///
+/// # Errors
+/// A name that no profile has.
+pub fn board(args: &SettingsArgs) -> Result<Board> {
+    if let Some(name) = &args.board {
+        return Ok(Board::named(name)?);
+    }
+    let model = std::fs::read_to_string(DEVICE_TREE_MODEL).ok();
+    Ok(Board::detect(model.as_deref())?)
+}
+
+/// The folder for the mirror's own state: the setting, or the usual place for this user.
+pub fn data_dir(configured: Option<&Path>) -> PathBuf {
+    if let Some(folder) = configured {
+        return folder.to_owned();
+    }
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    if let Some(state) = absolute("STATE_DIRECTORY") {
+        return state; // set by systemd for the service
+    }
+    if let Some(state) = absolute("XDG_STATE_HOME") {
+        return state.join("mirror");
+    }
+    match absolute("HOME") {
+        Some(home) if home != Path::new("/root") => home.join(".local/state/mirror"),
+        _ => PathBuf::from("/var/lib/mirror"),
+    }
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let next = match error.kind() {
+            ErrorKind::NotFound => "name an existing file, or leave the option out",
+            ErrorKind::PermissionDenied => "make it readable for this user",
+            _ => "see whether it is a text file",
+        };
+        Usage(format!("cannot read settings file {}: {error}; {next}", path.display())).into()
+    })
+}
+
+fn read_if_there(path: &Path) -> Result<Option<String>> {
+    if path.exists() { read(path).map(Some) } else { Ok(None) }
+}

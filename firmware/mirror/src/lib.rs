@@ -1,0 +1,60 @@
+//! The device program: camera, network, display, local page, and the supervisor that keeps them
+//! alive.
+//!
+//! Invariants: pictures stay in memory. Nothing here writes a camera picture to storage, the page
+//! is reachable from this machine alone, and the display gets labels, never a picture.
+
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod look;
+pub mod memory;
+pub mod model;
+pub mod page;
+pub mod pictures;
+pub mod progress;
+pub mod report;
+pub mod run;
+pub mod shared;
+pub mod sources;
+pub mod thermal;
+pub mod timings;
+pub mod view;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+/// The whole program: 0 when it worked, 1 when it did not, 2 for wrong usage or settings.
+pub fn main() -> ExitCode {
+    let started = Instant::now();
+    let cli = cli::Cli::parse();
+    start_log(cli.verbose, cli.is_run());
+    match commands::dispatch(cli, started) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mirror: {}", report::describe(&error));
+            ExitCode::from(report::exit_code(&error))
+        }
+    }
+}
+
+/// Logs go to standard error; the journal adds its own times. `RUST_LOG` overrides `-v`.
+fn start_log(verbose: u8, running: bool) {
+    let level = match (verbose, running) {
+        (0, false) => "warn",
+        (0, true) => "info",
+        (1, _) => "info,mirror=debug,camera=debug,display=debug,vision=debug",
+        (_, _) => "debug",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false)
+        .without_time()
+        .init();
+}

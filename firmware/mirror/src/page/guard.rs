@@ -1,0 +1,184 @@
+//! Which requests are answered at all.
+//!
+//! The page has no password: whoever uses this machine's browser may see it. What must be kept out
+//! is every *other* page in that browser. Such a page can send requests here, and it can make its
+//! own name point to 127.0.0.1 (DNS rebinding). So: the `Host` must be a loopback name, a request
+//! that the browser marks as coming from another site is refused, and a change additionally needs
+//! a header that a foreign page cannot send without asking first.
+
+use axum::extract::Request;
+use axum::http::header::{HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+/// The header that changes must carry.
+pub const CHANGE_HEADER: &str = "x-mirror-change";
+
+/// Headers of every answer.
+const ANSWER: [(&str, &str); 7] = [
+    (
+        "content-security-policy",
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+         connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("x-frame-options", "DENY"),
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+    ("cache-control", "no-store"),
+];
+
+/// Refuses what [`check`] refuses, and adds the headers that keep other pages out.
+pub async fn guard(request: Request, next: Next) -> Response {
+    let authority = request.uri().authority().map(|authority| authority.as_str());
+    let mut response = match check(request.method(), request.headers(), authority) {
+        Ok(()) => next.run(request).await,
+        Err(reason) => (StatusCode::FORBIDDEN, format!("{reason}\n")).into_response(),
+    };
+    for (name, value) in ANSWER {
+        let name = HeaderName::from_static(name);
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Why a request is refused.
+///
+/// `authority` is the host in the request line, which a client may send besides the header.
+fn check(method: &Method, headers: &HeaderMap, authority: Option<&str>) -> Result<(), String> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = match (hosts.next().map(|host| host.to_str()), hosts.next()) {
+        (Some(Ok(host)), None) => host,
+        _ => return Err("a request needs exactly one Host header".into()),
+    };
+    for host in [Some(host), authority].into_iter().flatten() {
+        if !is_loopback_name(host) {
+            return Err(format!(
+                "this page answers to localhost, 127.0.0.1 and [::1] only, not to `{}`",
+                host.escape_debug()
+            ));
+        }
+    }
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let navigation = text("sec-fetch-mode") == Some("navigate") && method == Method::GET;
+    match text("sec-fetch-site") {
+        // Typed, bookmarked, ours, or no browser at all.
+        None | Some("same-origin" | "none") => {}
+        // A link to the page: the browser shows it as a page of its own, and no frame is allowed.
+        Some(_) if navigation && text("sec-fetch-dest") == Some("document") => {}
+        Some(_) => return Err("requests from another site's page are refused".into()),
+    }
+    if *method == Method::GET || *method == Method::HEAD {
+        return Ok(());
+    }
+    if headers.get(CHANGE_HEADER).is_none() {
+        return Err(format!("a change needs the header {CHANGE_HEADER}: 1"));
+    }
+    match headers.get(ORIGIN).map(|origin| origin.to_str().unwrap_or("?")) {
+        Some(origin) if origin.strip_prefix("http://") != Some(host) => {
+            Err("changes from another site's page are refused".into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether `host`, with or without a port, is a name that only this machine answers to. The port
+/// is free: a tunnel (`ssh -L`) may use another one.
+fn is_loopback_name(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    ["localhost", "127.0.0.1", "[::1]"].iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(method: &Method, headers: &[(&'static str, &'static str)]) -> Result<(), String> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        check(method, &map, None)
+    }
+
+    const HERE: (&str, &str) = ("host", "127.0.0.1:8080");
+    const CHANGE: (&str, &str) = (CHANGE_HEADER, "1");
+
+    #[test]
+    fn loopback_names_are_answered_with_any_port() {
+        for host in ["localhost", "LOCALHOST:80", "127.0.0.1:8080", "[::1]:8080", "[::1]"] {
+            assert!(is_loopback_name(host), "{host}");
+        }
+        for host in [
+            "",
+            ":",
+            ":8080",
+            "localhost.evil.example",
+            "evil.example:8080",
+            "127.0.0.1.evil.example",
+            "0.0.0.0:8080",
+            "192.168.1.7",
+            "::1",
+            "[::1",
+            "localhost:8080:evil",
+            "localhost:http",
+            "127.0.0.1@evil.example",
+            "127.0.0.2",
+        ] {
+            assert!(!is_loopback_name(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_rebound_name_sees_nothing() {
+        assert!(answer(&Method::GET, &[HERE]).is_ok());
+        assert!(answer(&Method::GET, &[("host", "evil.example:8080")]).is_err());
+        assert!(answer(&Method::GET, &[]).is_err());
+        assert!(answer(&Method::GET, &[HERE, ("host", "evil.example")]).is_err());
+        let mut here = HeaderMap::new();
+        here.insert(HOST, HeaderValue::from_static("127.0.0.1"));
+        assert!(check(&Method::GET, &here, Some("evil.example")).is_err());
+        assert!(check(&Method::GET, &here, Some("localhost:8080")).is_ok());
+    }
+
+    #[test]
+    fn other_sites_may_link_but_not_embed_or_read() {
+        let from = |site, mode, dest| {
+            let headers = [
+                HERE,
+                ("sec-fetch-site", site),
+                ("sec-fetch-mode", mode),
+                ("sec-fetch-dest", dest),
+            ];
+            answer(&Method::GET, &headers).is_ok()
+        };
+        assert!(from("same-origin", "cors", "empty"));
+        assert!(from("none", "navigate", "document"));
+        assert!(from("cross-site", "navigate", "document"));
+        assert!(!from("cross-site", "navigate", "iframe"));
+        assert!(!from("cross-site", "no-cors", "image"));
+        assert!(!from("same-site", "no-cors", "image"), "another port of this machine");
+    }
+
+    #[test]
+    fn a_change_needs_our_own_page() {
+        let post = |headers: &[(&'static str, &'static str)]| answer(&Method::POST, headers);
+        let ours = ("origin", "http://127.0.0.1:8080");
+        assert!(post(&[HERE, CHANGE, ours, ("sec-fetch-site", "same-origin")]).is_ok());
+        assert!(post(&[HERE, CHANGE]).is_ok(), "curl on this machine");
+        assert!(post(&[HERE, ours]).is_err(), "a form cannot set headers");
+        assert!(post(&[HERE, CHANGE, ("sec-fetch-site", "cross-site")]).is_err());
+        assert!(post(&[HERE, CHANGE, ("origin", "http://evil.example")]).is_err());
+        assert!(post(&[HERE, CHANGE, ("origin", "null")]).is_err());
+        assert!(post(&[HERE, CHANGE, ("origin", "http://127.0.0.1:3000")]).is_err());
+        let navigate = ("sec-fetch-mode", "navigate");
+        let document = ("sec-fetch-dest", "document");
+        let form = [HERE, CHANGE, ("sec-fetch-site", "cross-site"), navigate, document];
+        assert!(post(&form).is_err(), "a form that is sent by another site");
+    }
+}

@@ -1,0 +1,296 @@
+"use strict";
+
+// How often the mirror is asked how it is, and how long an answer may take.
+const INTERVAL_MS = 1000;
+const PATIENCE_MS = 4000;
+
+const element = (id) => document.getElementById(id);
+const preview = element("preview");
+
+let paused = false;
+let delivering = false;
+let cameraWanted = false;
+let changing = false;
+
+// Texts are set only when they change: a screen reader would read them again and again.
+function setText(target, text) {
+  if (target.textContent !== text) target.textContent = text;
+}
+
+function make(name, text, attributes = {}) {
+  const made = document.createElement(name);
+  if (text !== undefined) made.textContent = text;
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+}
+
+function milliseconds(value) {
+  return value < 10 ? value.toFixed(2) : value.toFixed(1);
+}
+
+// ---- Preview -------------------------------------------------------------------------------
+
+// The stream is closed while nobody can see it, so that the mirror need not make it.
+function updatePreview() {
+  const wanted = delivering && !paused && !document.hidden;
+  const running = preview.hasAttribute("src");
+  if (wanted && !running) {
+    preview.src = `/preview.mjpg?${Date.now()}`;
+    waitForPicture();
+  }
+  if (!wanted && running) preview.removeAttribute("src");
+  showPreview();
+}
+
+function showPreview() {
+  const empty = !preview.hasAttribute("src") || preview.naturalWidth === 0;
+  preview.toggleAttribute("data-empty", empty);
+  element("message").hidden = !empty;
+}
+
+// A stream never ends, so there is no event that tells of its first picture.
+function waitForPicture() {
+  showPreview();
+  const waiting = preview.hasAttribute("src") && preview.naturalWidth === 0;
+  if (waiting) setTimeout(waitForPicture, 100);
+}
+
+preview.addEventListener("error", () => {
+  preview.removeAttribute("src");
+  showPreview();
+});
+
+function showMessage(state) {
+  const [title, text] = message(state);
+  setText(element("message-title"), title);
+  setText(element("message-text"), text);
+}
+
+function message(state) {
+  if (state.camera.state === "off") return ["Camera is off", `${state.camera.text}. The device is closed.`];
+  if (state.camera.state === "lost") return ["Camera not found", state.camera.text];
+  if (state.camera.state === "ended") return ["The end", state.camera.text];
+  if (state.model.state === "failed") return ["No network", state.model.text];
+  if (state.too_hot_celsius !== null) return ["Cooling down", "The mirror goes on by itself."];
+  if (paused) return ["Preview is paused", "The mirror itself goes on."];
+  return ["One moment", "Waiting for the first picture."];
+}
+
+// ---- State ---------------------------------------------------------------------------------
+
+function mood(state) {
+  if (state.model.state === "failed") return ["bad", "No network"];
+  if (state.camera.state === "lost") return ["bad", "Camera lost"];
+  if (state.too_hot_celsius !== null) return ["warn", "Too hot"];
+  if (state.camera.state === "off") return ["calm", "Camera is off"];
+  if (state.camera.state === "ended") return ["calm", "Ended"];
+  if (state.camera.state === "on" && state.model.state === "ready") return ["good", "Running"];
+  return ["calm", "Starting"];
+}
+
+function showState(state) {
+  const [kind, text] = mood(state);
+  element("pill").dataset.mood = kind;
+  setText(element("pill"), text);
+  const shows = state.camera.state === "on" && state.model.state === "ready";
+  delivering = shows && state.too_hot_celsius === null;
+  cameraWanted = state.camera_wanted;
+  showMessage(state);
+  updatePreview();
+  element("badge").hidden = !state.camera_active;
+  const camera = element("camera");
+  camera.disabled = changing;
+  camera.setAttribute("aria-checked", String(cameraWanted));
+  showNotices(state.notices);
+  showFigures(state);
+  showStages(state.stages);
+  showStates(state);
+  setText(element("footer"), `Mirror ${state.version}, up for ${duration(state.uptime_s)}`);
+}
+
+function showNotices(notices) {
+  const box = element("notices");
+  const shown = Array.from(box.children, (child) => child.textContent);
+  if (shown.join("\n") === notices.join("\n")) return;
+  box.replaceChildren(...notices.map((notice) => make("p", notice)));
+}
+
+function showFigures(state) {
+  const first = state.first_overlay_ms;
+  const memory = state.peak_rss_mib;
+  setText(element("people"), String(state.people));
+  setText(element("fps"), state.fps.toFixed(1));
+  setText(element("first"), first === null ? "–" : `${(first / 1000).toFixed(2)} s`);
+  setText(element("memory"), memory === null ? "–" : `${memory.toFixed(0)} MiB`);
+}
+
+function duration(seconds) {
+  if (seconds < 120) return `${seconds} s`;
+  if (seconds < 7200) return `${Math.floor(seconds / 60)} min`;
+  if (seconds < 172800) return `${Math.floor(seconds / 3600)} h`;
+  return `${Math.floor(seconds / 86400)} days`;
+}
+
+const STAGES = ["capture", "convert", "infer", "parse", "draw", "flip"];
+
+function stageRow(name) {
+  const row = make("tr", undefined, { id: `stage-${name}` });
+  const bar = make("div", undefined, { class: name === "capture" ? "bar waiting" : "bar" });
+  bar.append(make("span"));
+  const cell = make("td", undefined, { "aria-hidden": "true" });
+  cell.append(bar);
+  const title = name[0].toUpperCase() + name.slice(1);
+  row.append(make("th", title, { scope: "row" }), cell);
+  row.append(make("td", "–", { class: "number" }), make("td", "–", { class: "number" }));
+  return row;
+}
+
+function showStages(stages) {
+  const body = element("stages");
+  if (body.children.length === 0) body.append(...STAGES.map(stageRow));
+  // Waiting for a camera is no work: it must not make every other bar small.
+  const work = STAGES.filter((name) => name !== "capture");
+  const longest = Math.max(1e-3, ...work.map((name) => stages[name].median_ms));
+  for (const name of STAGES) {
+    const row = element(`stage-${name}`);
+    const { median_ms: median, p95_ms: most } = stages[name];
+    const share = Math.min(1, median / longest);
+    row.querySelector(".bar span").style.width = `${(100 * share).toFixed(1)}%`;
+    setText(row.children[2], milliseconds(median));
+    setText(row.children[3], milliseconds(most));
+  }
+}
+
+function showStates(state) {
+  const counters = state.counters;
+  const pictures = `${counters.parsed} parsed, ${counters.overtaken} overtaken, ${counters.broken} broken`;
+  const rows = [
+    ["Camera", state.camera.text, state.camera.state === "lost"],
+    ["Source", state.source || "–", false],
+    ["Network", state.model.text, state.model.state === "failed"],
+    ["Display", state.display.text, state.display.state === "missing"],
+    ["Pictures", pictures, false],
+  ];
+  if (state.too_hot_celsius !== null) {
+    rows.push(["Temperature", `${state.too_hot_celsius.toFixed(0)} °C`, true]);
+  }
+  if (counters.restarts > 0) rows.push(["Restarted parts", String(counters.restarts), false]);
+  const list = element("states");
+  if (list.children.length !== rows.length) {
+    list.replaceChildren(...rows.map(() => {
+      const row = make("div");
+      row.append(make("dt"), make("dd"));
+      return row;
+    }));
+  }
+  rows.forEach(([name, text, trouble], index) => {
+    const [term, description] = list.children[index].children;
+    setText(term, name);
+    setText(description, text);
+    description.toggleAttribute("data-trouble", trouble);
+  });
+}
+
+function showSilence() {
+  delivering = false;
+  element("pill").dataset.mood = "bad";
+  setText(element("pill"), "No answer");
+  setText(element("message-title"), "The mirror does not answer");
+  setText(element("message-text"), "It may have been stopped. This page goes on asking.");
+  element("camera").disabled = true;
+  element("badge").hidden = true;
+  updatePreview();
+}
+
+async function ask(path, options = {}) {
+  const answer = await fetch(path, { ...options, signal: AbortSignal.timeout(PATIENCE_MS) });
+  if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
+  return answer.json();
+}
+
+async function refresh() {
+  try {
+    showState(await ask("/api/state"));
+  } catch (error) {
+    console.warn(error);
+    showSilence();
+  }
+}
+
+async function keepFresh() {
+  if (!document.hidden) await refresh();
+  setTimeout(keepFresh, INTERVAL_MS);
+}
+
+// ---- Settings and colours ------------------------------------------------------------------
+
+async function showSettings() {
+  const { settings, parts } = await ask("/api/settings");
+  element("settings").replaceChildren(...settings.map(({ key, value, origin }) => {
+    const row = make("tr");
+    const name = make("th", undefined, { scope: "row" });
+    name.append(make("code", key));
+    const content = make("td");
+    content.append(make("code", value));
+    row.append(name, content, make("td", origin));
+    return row;
+  }));
+  element("parts").replaceChildren(...pairs(parts).map(partItem));
+}
+
+// "lower_arm_left" and "lower_arm_right" are one line: a name with two colours.
+function pairs(parts) {
+  const found = new Map();
+  for (const { name, colour } of parts) {
+    const [, base, side] = name.match(/^(.*?)(?:_(left|right))?$/);
+    if (!found.has(base)) found.set(base, []);
+    found.get(base).push({ letter: side ? side[0].toUpperCase() : "", colour });
+  }
+  return Array.from(found);
+}
+
+function partItem([base, colours]) {
+  const item = make("li");
+  for (const { letter, colour } of colours) {
+    const patch = make("b", letter, { "aria-hidden": "true" });
+    patch.style.background = colour;
+    item.append(patch);
+  }
+  const words = base.replaceAll("_", " ");
+  item.append(make("span", words[0].toUpperCase() + words.slice(1)));
+  return item;
+}
+
+// ---- Controls ------------------------------------------------------------------------------
+
+element("camera").addEventListener("click", async () => {
+  changing = true;
+  element("camera").setAttribute("aria-busy", "true");
+  try {
+    await ask("/api/camera", {
+      method: "POST",
+      headers: { "content-type": "application/json", "x-mirror-change": "1" },
+      body: JSON.stringify({ on: !cameraWanted }),
+    });
+  } catch (error) {
+    console.warn(error);
+  }
+  changing = false;
+  element("camera").removeAttribute("aria-busy");
+  await refresh();
+});
+
+element("pause").addEventListener("click", async () => {
+  paused = !paused;
+  element("pause").setAttribute("aria-pressed", String(paused));
+  updatePreview();
+  await refresh();
+});
+
+document.addEventListener("visibilitychange", () => {
+  updatePreview();
+  if (!document.hidden) refresh();
+});
+
+keepFresh();
+showSettings().catch((error) => console.warn(error));

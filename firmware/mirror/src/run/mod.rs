@@ -1,0 +1,215 @@
+//! `mirror run`: every part wired together and supervised.
+
+mod capture;
+mod screen;
+mod sight;
+mod supervisor;
+pub mod switch;
+mod taken;
+
+use std::fmt::Write;
+use std::net::TcpListener;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use camera::mailbox::Mailbox;
+use display::{DisplayRequest, DisplaySpec, Rotation};
+use settings::{DisplaySettings, Effective, Settings};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use tracing::warn;
+
+use crate::cli::RunArgs;
+use crate::config;
+use crate::look::Look;
+use crate::model::ModelSource;
+use crate::page::preview::Preview;
+use crate::page::{self, Page, PageError};
+use crate::report;
+use crate::shared::{Shared, Topic};
+use crate::sources::{self, Sources};
+use crate::thermal::Thermometer;
+
+use capture::Capture;
+use screen::{Opened, Screen};
+use sight::Sight;
+use supervisor::{Part, supervise};
+use switch::SwitchFile;
+
+/// Pictures between capture and vision: one being filled, one waiting, one being parsed, one spare.
+const MAILBOX: usize = 4;
+
+/// Runs the mirror until a signal, a closed window, the end of a file, or `--frames` overlays.
+///
+/// # Errors
+/// Settings that cannot be used; neither a display nor a page to be had. Whatever fails later is
+/// shown and tried again.
+pub fn run(args: &RunArgs, started: Instant) -> Result<()> {
+    let effective = config::load(&args.settings, &options(args))?;
+    let settings = &effective.settings;
+    let signal = stop_signal()?;
+    let sources = Sources::new(&settings.camera)?;
+    let (spec, request) = display_of(&settings.display)?;
+    let switch = SwitchFile::new(&config::data_dir(settings.data_dir.as_deref()));
+    let shared = Arc::new(Shared::new(started, off_by(settings, &switch)));
+    if let Err(error) = switch.prepare() {
+        warn!("{error}");
+        shared.set_notice(Topic::Storage, Some(error.to_string()));
+    }
+    let page = open_page(settings);
+    let display = display::open(&spec, &request);
+    report::print(&start_text(&shared, &sources, &display, &page, settings))?;
+    let listener = usable(&shared, page, &display)?;
+    let capture_patience = 2 * sources.timeout + Duration::from_secs(15);
+    let screen = Screen {
+        shared: Arc::clone(&shared),
+        spec,
+        request,
+        look: Look::new(settings),
+        frames: args.frames,
+        first: Mutex::new(Some(display)),
+    };
+    let parts = parts(&shared, sources, screen, switch, &effective, listener);
+    supervise(&shared, parts, &signal, capture_patience);
+    Ok(())
+}
+
+fn options(args: &RunArgs) -> Vec<(&'static str, &'static str, &str)> {
+    let source = args.source.as_deref().map(|value| ("--source", "camera.source", value));
+    let display = args.display.as_deref().map(|value| ("--display", "display.kind", value));
+    source.into_iter().chain(display).collect()
+}
+
+/// A flag that SIGTERM and SIGINT set; the second signal ends the process at once.
+fn stop_signal() -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&flag))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag)))
+            .context("cannot watch for the stop signal")?;
+    }
+    Ok(flag)
+}
+
+/// Who wants the camera off, if someone does: the settings, or whoever switched it off before.
+fn off_by(settings: &Settings, switch: &SwitchFile) -> Option<&'static str> {
+    if settings.camera.enabled { switch.off_by() } else { Some("in the settings") }
+}
+
+/// What to open as a display.
+///
+/// # Errors
+/// A display kind that does not exist.
+pub fn display_of(settings: &DisplaySettings) -> Result<(DisplaySpec, DisplayRequest)> {
+    let spec: DisplaySpec = settings.kind.parse().context("display.kind")?;
+    let size = (settings.width, settings.height);
+    let request = DisplayRequest {
+        drm_device: settings.drm_device.clone(),
+        fbdev_device: settings.fbdev_device.clone(),
+        rotation: rotation(settings.rotation),
+        window_size: size,
+        headless_size: size,
+        headless_every: settings.headless_every,
+        ..DisplayRequest::default()
+    };
+    Ok((spec, request))
+}
+
+fn rotation(degrees: u32) -> Rotation {
+    Rotation::from_degrees(degrees).expect("the settings allow only quarter turns")
+}
+
+/// The page's port, or why it cannot be had; `None` when no page is wanted.
+fn open_page(settings: &Settings) -> Option<Result<TcpListener, PageError>> {
+    settings.page.enabled.then(|| page::listen(settings.page.listen))
+}
+
+/// Goes on with a display or a page, whichever there is; with neither nobody would see anything.
+fn usable(
+    shared: &Shared,
+    page: Option<Result<TcpListener, PageError>>,
+    display: &Opened,
+) -> Result<Option<TcpListener>> {
+    match (page, display) {
+        (Some(Ok(listener)), _) => Ok(Some(listener)),
+        (None, Ok(_)) => Ok(None),
+        (None, Err(error)) => bail!("{error}\nand the page is switched off (page.enabled)"),
+        (Some(Err(page)), Ok(_)) => {
+            warn!("{page}");
+            shared.set_notice(Topic::Page, Some(page.to_string()));
+            Ok(None)
+        }
+        (Some(Err(page)), Err(display)) => bail!("{page}\nand {display}"),
+    }
+}
+
+fn parts(
+    shared: &Arc<Shared>,
+    sources: Sources,
+    screen: Screen,
+    switch: SwitchFile,
+    effective: &Effective,
+    listener: Option<TcpListener>,
+) -> Vec<Part> {
+    let settings = &effective.settings;
+    let mailbox = Arc::new(Mailbox::new(MAILBOX));
+    let capture = Capture { shared: Arc::clone(shared), mailbox: Arc::clone(&mailbox), sources };
+    let sight = Sight {
+        shared: Arc::clone(shared),
+        mailbox,
+        model: ModelSource::new(&settings.vision),
+        orientation: sources::orientation(&settings.camera),
+        preview_interval: Duration::from_secs(1) / settings.page.preview_rate,
+        thermometer: Thermometer::new(
+            settings.thermal.sensor.clone(),
+            settings.thermal.limit_celsius,
+        ),
+    };
+    let style = screen.look.style();
+    let mut parts = vec![
+        Part::new("display", move || screen.run()),
+        Part::new("vision", move || sight.run()),
+        Part::new("camera", move || capture.run()),
+    ];
+    if settings.page.enabled {
+        let quality = settings.page.preview_quality;
+        let preview = Preview { shared: Arc::clone(shared), style, quality };
+        let page = Page::new(Arc::clone(shared), switch, effective.clone(), listener);
+        parts.push(Part::new("preview", move || preview.run()));
+        parts.push(Part::new("page", move || page.run()));
+    }
+    parts
+}
+
+/// What the mirror is about to do, for whoever started it.
+fn start_text(
+    shared: &Shared,
+    sources: &Sources,
+    display: &Opened,
+    page: &Option<Result<TcpListener, PageError>>,
+    settings: &Settings,
+) -> String {
+    let mut text = String::from("The mirror is starting. It keeps every picture to itself.\n");
+    let camera = match shared.camera_wanted() {
+        true => sources.choose(None).in_words(sources.device()),
+        false => format!("nothing: the camera is switched off {}", shared.camera_switched_by()),
+    };
+    let shown = match display {
+        Ok(display) => display.name(),
+        Err(_) => "no display; open the page instead".to_owned(),
+    };
+    let open = |listener: &TcpListener| page::url(listener).ok();
+    let page = match page {
+        Some(Ok(listener)) => match open(listener) {
+            Some(url) => format!("open {url} in a browser on this machine"),
+            None => format!("at {}", settings.page.listen),
+        },
+        Some(Err(error)) => error.to_string(),
+        None => "switched off (page.enabled)".to_owned(),
+    };
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "  looking at  {camera}\n  showing on  {shown}\n  page        {page}");
+    text.push_str("Stop it with Ctrl+C.\n");
+    text
+}

@@ -1,0 +1,277 @@
+//! The display part: newest view and the mirror's state, drawn and shown.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use camera::backoff::Backoff;
+use display::{Display, DisplayError, DisplayRequest, DisplaySpec};
+use overlay::{Canvas, Painter, Scene, Status};
+use tracing::{debug, info, warn};
+
+use crate::look::Look;
+use crate::shared::{CameraState, DisplayState, Health, ModelState, Shared, count, lock};
+use crate::timings::Stage;
+use crate::view::View;
+
+/// Status screens are drawn anew this often, so that a count-down counts.
+const IDLE_REFRESH: Duration = Duration::from_millis(250);
+
+/// A display that opened already, or why it did not.
+pub type Opened = Result<Box<dyn Display>, DisplayError>;
+
+/// What the display part needs to know.
+pub struct Screen {
+    /// The mirror's common state.
+    pub shared: Arc<Shared>,
+    /// What to open.
+    pub spec: DisplaySpec,
+    /// How to open it.
+    pub request: DisplayRequest,
+    /// How it looks.
+    pub look: Look,
+    /// Stop after this many overlays.
+    pub frames: Option<u64>,
+    /// The first attempt to open it, made while the mirror started.
+    pub first: Mutex<Option<Opened>>,
+}
+
+/// An open display with what is drawn on it.
+struct Panel {
+    display: Box<dyn Display>,
+    canvas: Canvas,
+    painter: Painter,
+    /// The last passing trouble, so that it is told once.
+    trouble: Option<String>,
+}
+
+/// The display part's own copy of the states.
+struct Copy {
+    health: Health,
+    seen: u64,
+    view: View,
+}
+
+impl Screen {
+    /// Runs until the mirror stops, the window is closed, or the wanted overlays were shown.
+    ///
+    /// Without a display it waits for one and goes on counting: the page shows the same overlay.
+    ///
+    /// # Errors
+    /// None at present; a display that fails is opened again.
+    pub fn run(&self) -> Result<()> {
+        let mut backoff = Backoff::new();
+        let (mut panel, mut retry_at) = (None, Instant::now());
+        let mut copy = Copy { health: self.shared.health(), seen: 0, view: View::new() };
+        while !self.shared.is_stopping() {
+            if panel.is_none() && Instant::now() >= retry_at {
+                panel = self.open();
+                retry_at = Instant::now() + backoff.next_delay();
+            }
+            let fresh = self.shared.receive_view(&mut copy.view, IDLE_REFRESH);
+            self.shared.refresh_health(&mut copy.health, &mut copy.seen);
+            let keep = match &mut panel {
+                Some(panel) => self.show(panel, &copy, fresh),
+                None => {
+                    self.account(fresh && runs(&copy));
+                    true
+                }
+            };
+            if keep && panel.is_some() {
+                backoff.reset();
+            } else {
+                panel = None;
+            }
+            self.end_with_the_file(fresh, &copy.health);
+            count(&self.shared.counters.rounds);
+        }
+        // Leave nothing of the last person standing there.
+        if let Some(mut panel) = panel {
+            panel.canvas.clear();
+            let _ = panel.display.present(&panel.canvas);
+        }
+        Ok(())
+    }
+
+    fn open(&self) -> Option<Panel> {
+        let first = lock(&self.first).take();
+        let opened = first.unwrap_or_else(|| display::open(&self.spec, &self.request));
+        match opened {
+            Ok(display) => Some(self.panel(display)),
+            Err(error) => {
+                self.missing(&error);
+                None
+            }
+        }
+    }
+
+    fn panel(&self, display: Box<dyn Display>) -> Panel {
+        let name = display.name();
+        info!("display: {name}");
+        self.shared.update_health(|health| health.display = DisplayState::Open { name });
+        let (width, height) = display.size();
+        let canvas = Canvas::new(width, height);
+        let painter = Painter::new(width, height, self.look.style(), self.look.alignment());
+        Panel { display, canvas, painter, trouble: None }
+    }
+
+    /// Notes why there is no display; told once, not at every attempt.
+    fn missing(&self, error: &DisplayError) {
+        let state = DisplayState::Missing { reason: error.to_string() };
+        if self.shared.with_health(|health| health.display == state) {
+            return;
+        }
+        warn!("{error}");
+        self.shared.update_health(|health| health.display = state);
+    }
+
+    /// Draws and presents; false when the display must be opened again.
+    fn show(&self, panel: &mut Panel, copy: &Copy, fresh: bool) -> bool {
+        let started = Instant::now();
+        let overlay = self.draw(panel, copy);
+        let drawn = Instant::now();
+        if let Err(error) = panel.display.present(&panel.canvas) {
+            return self.trouble(panel, &error);
+        }
+        panel.trouble = None;
+        count(&self.shared.counters.shown);
+        if fresh && overlay {
+            self.shared.timings.record(Stage::Draw, drawn - started);
+            self.shared.timings.record(Stage::Flip, drawn.elapsed());
+        }
+        self.account(fresh && overlay);
+        if panel.display.closed() {
+            info!("the window was closed");
+            self.shared.finish();
+        }
+        true
+    }
+
+    /// Draws the scene; true when it shows the overlay and not a status.
+    fn draw(&self, panel: &mut Panel, copy: &Copy) -> bool {
+        let health = &copy.health;
+        let status = status(copy);
+        let running = status == Status::Running;
+        let scene = Scene {
+            mask: if running { copy.view.mask() } else { None },
+            status,
+            camera_active: health.sensor_open,
+            fps: self.look.show_fps.then(|| self.shared.timings.fps()),
+            notice: health.notices.first(),
+            page_address: health.page.as_deref(),
+        };
+        panel.painter.draw(&scene, &mut panel.canvas);
+        running
+    }
+
+    /// Whether the display can be kept after this error. A passing trouble (a monitor that is
+    /// unplugged) is told once.
+    fn trouble(&self, panel: &mut Panel, error: &DisplayError) -> bool {
+        let keep = error.is_transient();
+        let text = error.to_string();
+        if panel.trouble.as_ref() == Some(&text) {
+            debug!("{text}");
+        } else {
+            warn!("{text}");
+            panel.trouble = Some(text);
+        }
+        keep
+    }
+
+    fn account(&self, overlay: bool) {
+        if !overlay {
+            return;
+        }
+        let shared = &self.shared;
+        shared.timings.record_shown();
+        shared.note_overlay();
+        let overlays = count(&shared.counters.overlays);
+        if self.frames.is_some_and(|frames| overlays >= frames) {
+            shared.finish();
+        }
+    }
+
+    /// After a file's last picture was shown there is nothing left to do.
+    fn end_with_the_file(&self, fresh: bool, health: &Health) {
+        if !fresh && health.camera == CameraState::Ended {
+            let overlays = self.shared.counters.overlays.load(Ordering::Relaxed);
+            info!("the source has ended after {overlays} overlays");
+            self.shared.finish();
+        }
+    }
+}
+
+fn runs(copy: &Copy) -> bool {
+    status(copy) == Status::Running
+}
+
+/// The one thing a person should be told now: what keeps the mirror from working, worst first.
+fn status(copy: &Copy) -> Status<'_> {
+    let health = &copy.health;
+    if let ModelState::Failed { reason } = &health.model {
+        return Status::NoModel { reason };
+    }
+    match &health.camera {
+        CameraState::Off { by } => return Status::CameraOff { by },
+        CameraState::Lost { device, reason, retry_at } => {
+            let retry_in = retry_at.saturating_duration_since(Instant::now());
+            return Status::CameraLost { device, reason, retry_in };
+        }
+        CameraState::Starting | CameraState::On | CameraState::Ended => {}
+    }
+    if let Some(celsius) = health.too_hot {
+        return Status::Thermal { celsius: celsius as f32 };
+    }
+    if copy.view.mask().is_some() {
+        return Status::Running;
+    }
+    match (&health.model, &health.camera) {
+        (ModelState::Loading, _) => Status::Starting { step: "loading the network" },
+        (_, CameraState::Starting) => Status::Starting { step: "opening the camera" },
+        _ => Status::Starting { step: "waiting for the first picture" },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn copy(change: impl FnOnce(&mut Health)) -> Copy {
+        let shared = Shared::new(Instant::now(), None);
+        let mut health = shared.health();
+        change(&mut health);
+        Copy { health, seen: 0, view: View::new() }
+    }
+
+    #[test]
+    fn what_is_worst_is_told_first() {
+        let lost = CameraState::Lost {
+            device: "/dev/video0".into(),
+            reason: "gone".into(),
+            retry_at: Instant::now(),
+        };
+        let mut all = copy(|health| {
+            health.camera = lost;
+            health.too_hot = Some(90.0);
+            health.model = ModelState::Failed { reason: "broken".into() };
+        });
+        assert_eq!(status(&all), Status::NoModel { reason: "broken" });
+        all.health.model = ModelState::Ready { name: "m".into() };
+        assert!(matches!(status(&all), Status::CameraLost { device: "/dev/video0", .. }));
+        all.health.camera = CameraState::On;
+        assert_eq!(status(&all), Status::Thermal { celsius: 90.0 });
+        all.health.too_hot = None;
+        assert_eq!(status(&all), Status::Starting { step: "waiting for the first picture" });
+    }
+
+    #[test]
+    fn the_steps_of_a_start_are_told() {
+        let loading = copy(|_| {});
+        assert_eq!(status(&loading), Status::Starting { step: "loading the network" });
+        let opening = copy(|health| health.model = ModelState::Ready { name: "m".into() });
+        assert_eq!(status(&opening), Status::Starting { step: "opening the camera" });
+        let off = copy(|health| health.camera = CameraState::Off { by: "in the settings" });
+        assert_eq!(status(&off), Status::CameraOff { by: "in the settings" });
+    }
+}

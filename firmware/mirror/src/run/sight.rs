@@ -1,0 +1,145 @@
+//! The vision part: newest picture from the mailbox, through the network, to the display.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use camera::mailbox::Mailbox;
+use frame::{FrameBuffer, Orientation};
+use tracing::{debug, info, warn};
+use vision::Parser;
+
+use crate::model::ModelSource;
+use crate::report;
+use crate::run::taken::Taken;
+use crate::shared::{ModelState, Shared, count};
+use crate::thermal::Thermometer;
+use crate::timings::Stage;
+use crate::view::{PreviewInput, View};
+
+/// What the vision part needs to know.
+pub struct Sight {
+    /// The mirror's common state.
+    pub shared: Arc<Shared>,
+    /// Where pictures come from.
+    pub mailbox: Arc<Mailbox>,
+    /// The network's files and options.
+    pub model: ModelSource,
+    /// How pictures must be turned.
+    pub orientation: Orientation,
+    /// Least time between two preview pictures.
+    pub preview_interval: Duration,
+    /// Temperature sensor and limit.
+    pub thermometer: Thermometer,
+}
+
+/// Longest wait for a picture before looking whether to stop.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Memory that is used again for every picture.
+struct Memory {
+    view: View,
+    preview: PreviewInput,
+    previewed: Option<Instant>,
+    /// Pictures in a row that could not be parsed.
+    broken: u64,
+}
+
+/// Counts a taken picture when the work on it has ended, however it ends.
+struct Done<'a>(&'a Shared);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.counters.taken.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl Sight {
+    /// Runs until the mirror stops.
+    ///
+    /// # Errors
+    /// A network that cannot be loaded; the mirror says so, and the supervisor tries again.
+    pub fn run(&self) -> Result<()> {
+        let mut parser = match self.model.parser(self.orientation) {
+            Ok(parser) => parser,
+            Err(error) => {
+                let reason = report::describe(&error);
+                self.shared.update_health(|health| health.model = ModelState::Failed { reason });
+                return Err(error);
+            }
+        };
+        let name = parser.student().name().to_owned();
+        info!("network: {name}");
+        self.shared.update_health(|health| health.model = ModelState::Ready { name });
+        let mut memory =
+            Memory { view: View::new(), preview: PreviewInput::new(), previewed: None, broken: 0 };
+        let mut thermometer = self.thermometer.clone();
+        while !self.shared.is_stopping() {
+            let Some(picture) = Taken::newest(&self.mailbox, PATIENCE) else { continue };
+            let _done = Done(&self.shared);
+            if !self.is_too_hot(&mut thermometer) {
+                self.see(&mut parser, &picture, &mut memory);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_too_hot(&self, thermometer: &mut Thermometer) -> bool {
+        let now = thermometer.too_hot();
+        let before = self.shared.with_health(|health| health.too_hot);
+        if now != before {
+            self.shared.update_health(|health| health.too_hot = now);
+        }
+        match (before, now) {
+            (None, Some(celsius)) => {
+                warn!("{celsius:.0} °C: the network rests until the board is cooler");
+                self.shared.forget_pictures();
+            }
+            (Some(_), None) => info!("cool enough again"),
+            _ => {}
+        }
+        now.is_some()
+    }
+
+    /// Parses one picture and hands the result on.
+    fn see(&self, parser: &mut Parser, picture: &FrameBuffer, memory: &mut Memory) {
+        let parsing = match parser.parse(&picture.frame()) {
+            Ok(parsing) => parsing,
+            Err(error) => {
+                count(&self.shared.counters.broken);
+                memory.broken += 1;
+                if memory.broken == 1 {
+                    warn!("picture {} dropped: {error}", picture.sequence);
+                } else {
+                    debug!("picture {} dropped: {error}", picture.sequence);
+                }
+                return;
+            }
+        };
+        memory.broken = 0;
+        let timings = &self.shared.timings;
+        timings.record(Stage::Convert, parsing.timings.convert);
+        timings.record(Stage::Infer, parsing.timings.infer);
+        timings.record(Stage::Parse, parsing.timings.parse);
+        memory.view.fill(parsing);
+        let people = memory.view.people();
+        count(&self.shared.counters.parsed);
+        if !self.shared.publish_view(&mut memory.view) {
+            return;
+        }
+        self.shared.people.store(people, Ordering::Relaxed);
+        if self.preview_due(memory.previewed) {
+            memory.previewed = Some(Instant::now());
+            memory.preview.picture.copy_from(picture.frame());
+            memory.preview.orientation = self.orientation;
+            memory.preview.view.fill(parser.parsing());
+            self.shared.publish_preview(&mut memory.preview);
+        }
+    }
+
+    fn preview_due(&self, last: Option<Instant>) -> bool {
+        self.shared.viewers.load(Ordering::Relaxed) > 0
+            && last.is_none_or(|at| at.elapsed() >= self.preview_interval)
+    }
+}

@@ -1,0 +1,134 @@
+//! The camera switch and its memory: who switched the camera off once finds it off after a restart.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// What is remembered in the file.
+const OFF: &str = "off\n";
+const ON: &str = "on\n";
+
+/// A trouble with the data folder, told so that a person can mend it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot write to the data folder {}: {source}; the camera switch will not be remembered. \
+     Make the folder writable, or name another one with data_dir",
+    folder.display()
+)]
+pub struct StorageError {
+    folder: PathBuf,
+    source: io::Error,
+}
+
+/// The switch's file in the data folder.
+#[derive(Clone, Debug)]
+pub struct SwitchFile {
+    folder: PathBuf,
+    path: PathBuf,
+}
+
+impl SwitchFile {
+    /// In this folder.
+    pub fn new(folder: &Path) -> SwitchFile {
+        SwitchFile { folder: folder.to_owned(), path: folder.join("camera-switch") }
+    }
+
+    /// Makes the folder, for this user alone, and sees whether files can be written there.
+    ///
+    /// # Errors
+    /// When they cannot.
+    pub fn prepare(&self) -> Result<(), StorageError> {
+        let probe = self.folder.join(".writable");
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.folder)
+            .and_then(|()| File::create(&probe).map(drop))
+            .and_then(|()| fs::remove_file(&probe))
+            .map_err(|source| self.error(source))
+    }
+
+    /// Why the camera must stay off, if it must. A file that cannot be read or understood counts as
+    /// off: nobody is filmed against their will because of a broken disk.
+    pub fn off_by(&self) -> Option<&'static str> {
+        match fs::read_to_string(&self.path) {
+            Ok(text) if text == ON => None,
+            Ok(text) if text == OFF => Some("on the mirror's page"),
+            Err(error) if is_missing(&error) => None,
+            Ok(_) | Err(_) => Some("because its stored switch cannot be read"),
+        }
+    }
+
+    /// Remembers the switch, also through a power cut right after.
+    ///
+    /// # Errors
+    /// A folder that cannot be written.
+    pub fn store(&self, on: bool) -> Result<(), StorageError> {
+        self.write(if on { ON } else { OFF }).map_err(|source| self.error(source))
+    }
+
+    fn write(&self, text: &str) -> io::Result<()> {
+        let beside = self.path.with_extension("part");
+        let mut file = File::create(&beside)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&beside, &self.path)?;
+        File::open(&self.folder)?.sync_all()
+    }
+
+    fn error(&self, source: io::Error) -> StorageError {
+        StorageError { folder: self.folder.clone(), source }
+    }
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("mirror-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        folder
+    }
+
+    #[test]
+    fn the_switch_is_remembered() {
+        let folder = folder("switch");
+        let file = SwitchFile::new(&folder);
+        assert_eq!(file.off_by(), None, "never switched");
+        file.prepare().expect("a temporary folder");
+        file.store(false).expect("writable");
+        assert_eq!(SwitchFile::new(&folder).off_by(), Some("on the mirror's page"));
+        file.store(true).expect("writable");
+        assert_eq!(file.off_by(), None);
+        fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn what_cannot_be_understood_means_off() {
+        let folder = folder("garbage");
+        let file = SwitchFile::new(&folder);
+        file.prepare().expect("a temporary folder");
+        for text in ["", "o", "ON", "\u{0}\u{0}\u{0}"] {
+            fs::write(&file.path, text).expect("writable");
+            assert!(file.off_by().is_some(), "{text:?}");
+        }
+        fs::remove_file(&file.path).expect("ours");
+        fs::create_dir(&file.path).expect("writable");
+        assert!(file.off_by().is_some(), "a folder in its place");
+        fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn a_trouble_names_the_folder_and_the_next_step() {
+        let file = SwitchFile::new(Path::new("/dev/null/data"));
+        let error = file.prepare().expect_err("no folder").to_string();
+        assert!(error.contains("/dev/null/data") && error.contains("data_dir"), "{error}");
+        assert_eq!(file.off_by(), None, "nothing was ever stored there");
+    }
+}

@@ -1,0 +1,498 @@
+//! What the parts of a running mirror tell each other.
+//!
+//! Every part owns its own work; here are only the small facts that others must see: switches,
+//! states, timings, and the slots through which the newest view and preview travel.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+
+use crate::timings::Timings;
+use crate::view::{PreviewInput, View};
+
+/// Locks, and goes on with the data of a thread that died holding the lock: every value behind
+/// these locks is replaced as a whole, so it is never half-written.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the camera, or whatever stands in for it, is doing.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CameraState {
+    /// Being opened for the first time.
+    Starting,
+    /// Delivering pictures.
+    On,
+    /// Switched off by a person or a setting; not an error.
+    Off {
+        /// Who did it, such as "on the mirror's page".
+        by: &'static str,
+    },
+    /// Gone or failing; it is tried again.
+    Lost {
+        /// Device, or the source's name.
+        device: String,
+        /// What went wrong, with the next step.
+        reason: String,
+        /// When it is tried again.
+        retry_at: Instant,
+    },
+    /// A file was played to its end.
+    Ended,
+}
+
+/// What the network is doing.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ModelState {
+    /// Being read and checked.
+    Loading,
+    /// Parsing pictures.
+    Ready {
+        /// Name and version from its manifest.
+        name: String,
+    },
+    /// Cannot be used.
+    Failed {
+        /// What went wrong, with the next step.
+        reason: String,
+    },
+}
+
+/// Where the overlay is shown.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DisplayState {
+    /// Being opened for the first time.
+    Opening,
+    /// Showing.
+    Open {
+        /// What it is.
+        name: String,
+    },
+    /// Not there; it is tried again.
+    Missing {
+        /// What went wrong, with the next step.
+        reason: String,
+    },
+}
+
+/// What a notice is about. There is at most one notice for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topic {
+    /// The mirror's data folder.
+    Storage,
+    /// The local page.
+    Page,
+    /// The source of pictures.
+    Source,
+}
+
+const TOPICS: usize = 3;
+
+/// Sentences that someone should read, most important first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Notices([Option<String>; TOPICS]);
+
+impl Notices {
+    /// Replaces the notice on a topic.
+    pub fn set(&mut self, topic: Topic, notice: Option<String>) {
+        self.0[topic as usize] = notice;
+    }
+
+    /// The most important one.
+    pub fn first(&self) -> Option<&str> {
+        self.iter().next()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().flatten().map(String::as_str)
+    }
+}
+
+/// The states a person may want to know.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// The camera.
+    pub camera: CameraState,
+    /// Whether light falls on a sensor that the mirror reads: a camera, no file, is open.
+    pub sensor_open: bool,
+    /// The network.
+    pub model: ModelState,
+    /// Set while the network rests because the board is too hot: degrees Celsius.
+    pub too_hot: Option<f64>,
+    /// Description of the open source.
+    pub source: String,
+    /// The display.
+    pub display: DisplayState,
+    /// Address of the page while it is served.
+    pub page: Option<String>,
+    /// What someone should read.
+    pub notices: Notices,
+}
+
+/// Numbers that only grow.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Pictures that the source delivered.
+    pub captured: AtomicU64,
+    /// Pictures dropped because they were broken.
+    pub broken: AtomicU64,
+    /// Pictures overtaken by a newer one.
+    pub overtaken: AtomicU64,
+    /// Pictures that the vision part has taken, parsed or not.
+    pub taken: AtomicU64,
+    /// Pictures that were parsed.
+    pub parsed: AtomicU64,
+    /// Overlays that were shown.
+    pub overlays: AtomicU64,
+    /// Everything that was shown, status screens among it.
+    pub shown: AtomicU64,
+    /// Rounds of the display part, shown or not.
+    pub rounds: AtomicU64,
+    /// Parts that were started again after a failure.
+    pub restarts: AtomicU64,
+}
+
+/// Adds one.
+pub fn count(counter: &AtomicU64) -> u64 {
+    counter.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+/// A preview picture as a JPEG file.
+pub type Jpeg = Arc<[u8]>;
+
+/// Facts shared by all parts.
+pub struct Shared {
+    started: Instant,
+    stopping: AtomicBool,
+    finished: AtomicBool,
+    stop_signal: (Mutex<()>, Condvar),
+    /// Wakes the page when the mirror stops.
+    pub page_stop: Notify,
+    camera_wanted: AtomicBool,
+    camera_by: Mutex<&'static str>,
+    health: Mutex<Health>,
+    health_changes: AtomicU64,
+    /// Durations by stage.
+    pub timings: Timings,
+    /// Events so far.
+    pub counters: Counters,
+    view: Mutex<ViewSlot>,
+    view_ready: Condvar,
+    preview: Mutex<PreviewSlot>,
+    preview_ready: Condvar,
+    /// The newest preview picture; `None` while there is nothing that may be shown.
+    pub preview_jpeg: watch::Sender<Option<Jpeg>>,
+    /// Browsers that watch the preview.
+    pub viewers: AtomicUsize,
+    /// People in the newest picture.
+    pub people: AtomicUsize,
+    first_overlay_us: AtomicU64,
+}
+
+struct ViewSlot {
+    view: View,
+    fresh: bool,
+}
+
+struct PreviewSlot {
+    input: PreviewInput,
+    fresh: bool,
+}
+
+impl Shared {
+    /// The state of a mirror that starts now; `off_by` says who wants the camera off, if someone
+    /// does.
+    pub fn new(started: Instant, off_by: Option<&'static str>) -> Shared {
+        let camera = match off_by {
+            Some(by) => CameraState::Off { by },
+            None => CameraState::Starting,
+        };
+        Shared {
+            started,
+            stopping: AtomicBool::new(false),
+            finished: AtomicBool::new(false),
+            stop_signal: (Mutex::new(()), Condvar::new()),
+            page_stop: Notify::new(),
+            camera_wanted: AtomicBool::new(off_by.is_none()),
+            camera_by: Mutex::new(off_by.unwrap_or_default()),
+            health: Mutex::new(Health {
+                camera,
+                sensor_open: false,
+                model: ModelState::Loading,
+                too_hot: None,
+                source: String::new(),
+                display: DisplayState::Opening,
+                page: None,
+                notices: Notices::default(),
+            }),
+            health_changes: AtomicU64::new(1),
+            timings: Timings::new(),
+            counters: Counters::default(),
+            view: Mutex::new(ViewSlot { view: View::new(), fresh: false }),
+            view_ready: Condvar::new(),
+            preview: Mutex::new(PreviewSlot { input: PreviewInput::new(), fresh: false }),
+            preview_ready: Condvar::new(),
+            preview_jpeg: watch::Sender::new(None),
+            viewers: AtomicUsize::new(0),
+            people: AtomicUsize::new(0),
+            first_overlay_us: AtomicU64::new(0),
+        }
+    }
+
+    /// Time since the program started.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Asks every part to end.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        let guard = lock(&self.stop_signal.0);
+        self.stop_signal.1.notify_all();
+        drop(guard);
+        self.view_ready.notify_all();
+        self.preview_ready.notify_all();
+        self.page_stop.notify_one();
+    }
+
+    /// Whether parts should end.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Sleeps, but no longer than until [`Shared::stop`]; true when stopping.
+    pub fn sleep(&self, duration: Duration) -> bool {
+        let deadline = Instant::now() + duration;
+        let mut guard = lock(&self.stop_signal.0);
+        while !self.is_stopping() {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { break };
+            guard = match self.stop_signal.1.wait_timeout(guard, left) {
+                Ok((guard, _)) => guard,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+        self.is_stopping()
+    }
+
+    /// Marks the work as done (`--frames`, the end of a file, a closed window) and asks every part
+    /// to end.
+    pub fn finish(&self) {
+        self.finished.store(true, Ordering::SeqCst);
+        self.stop();
+    }
+
+    /// Whether the mirror ended because its work was done.
+    pub fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::SeqCst)
+    }
+
+    /// Switches the camera on or off. From "off" on no picture is shown any more, not even while
+    /// the capture part is still closing the device.
+    pub fn switch_camera(&self, on: bool, by: &'static str) {
+        *lock(&self.camera_by) = by;
+        if self.camera_wanted.swap(on, Ordering::SeqCst) == on {
+            return;
+        }
+        let camera = if on { CameraState::Starting } else { CameraState::Off { by } };
+        self.update_health(|health| health.camera = camera);
+        if !on {
+            self.forget_pictures();
+        }
+    }
+
+    /// Whether the camera should be on.
+    pub fn camera_wanted(&self) -> bool {
+        self.camera_wanted.load(Ordering::SeqCst)
+    }
+
+    /// Who used the switch last.
+    pub fn camera_switched_by(&self) -> &'static str {
+        *lock(&self.camera_by)
+    }
+
+    /// Whether a picture may be shown now: the camera is wanted and has delivered it.
+    pub fn may_show(&self) -> bool {
+        let delivers =
+            |health: &Health| matches!(health.camera, CameraState::On | CameraState::Ended);
+        self.camera_wanted() && self.with_health(delivers)
+    }
+
+    /// A copy of the states.
+    pub fn health(&self) -> Health {
+        lock(&self.health).clone()
+    }
+
+    /// Copies the states into `copy` if they changed since `seen`, which is updated.
+    pub fn refresh_health(&self, copy: &mut Health, seen: &mut u64) {
+        let changes = self.health_changes.load(Ordering::Acquire);
+        if changes != *seen {
+            *seen = changes;
+            copy.clone_from(&lock(&self.health));
+        }
+    }
+
+    /// Looks at the states without copying them.
+    pub fn with_health<T>(&self, look: impl FnOnce(&Health) -> T) -> T {
+        look(&lock(&self.health))
+    }
+
+    /// Changes the states.
+    pub fn update_health(&self, change: impl FnOnce(&mut Health)) {
+        let mut health = lock(&self.health);
+        change(&mut health);
+        self.health_changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Replaces the notice on a topic.
+    pub fn set_notice(&self, topic: Topic, notice: Option<String>) {
+        self.update_health(|health| health.notices.set(topic, notice));
+    }
+
+    /// Hands the newest view to the display, unless nothing may be shown; `back` receives a used
+    /// view to be filled next time. Returns whether it was handed on.
+    pub fn publish_view(&self, back: &mut View) -> bool {
+        let mut slot = lock(&self.view);
+        // Asked under the lock that `forget_pictures` takes: a picture taken before "camera off"
+        // never appears after it.
+        if !self.may_show() {
+            return false;
+        }
+        std::mem::swap(&mut slot.view, back);
+        slot.fresh = true;
+        self.view_ready.notify_one();
+        true
+    }
+
+    /// Swaps a newer view into `front`, waiting for one at most `timeout`; false when there is none.
+    pub fn receive_view(&self, front: &mut View, timeout: Duration) -> bool {
+        let mut slot = lock(&self.view);
+        if !slot.fresh && !self.is_stopping() {
+            slot = match self.view_ready.wait_timeout(slot, timeout) {
+                Ok((slot, _)) => slot,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+        let fresh = std::mem::replace(&mut slot.fresh, false);
+        if fresh {
+            std::mem::swap(&mut slot.view, front);
+        }
+        fresh
+    }
+
+    /// Hands a picture with its parsing to the preview's encoder, as [`Shared::publish_view`] does.
+    pub fn publish_preview(&self, back: &mut PreviewInput) {
+        let mut slot = lock(&self.preview);
+        if !self.may_show() {
+            return;
+        }
+        std::mem::swap(&mut slot.input, back);
+        slot.fresh = true;
+        self.preview_ready.notify_one();
+    }
+
+    /// Swaps a newer preview picture into `front`; false when there is none within `timeout`.
+    pub fn receive_preview(&self, front: &mut PreviewInput, timeout: Duration) -> bool {
+        let mut slot = lock(&self.preview);
+        if !slot.fresh && !self.is_stopping() {
+            slot = match self.preview_ready.wait_timeout(slot, timeout) {
+                Ok((slot, _)) => slot,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+        let fresh = std::mem::replace(&mut slot.fresh, false);
+        if fresh {
+            std::mem::swap(&mut slot.input, front);
+        }
+        fresh
+    }
+
+    /// Hands an encoded preview picture to the page, unless nothing may be shown.
+    pub fn publish_jpeg(&self, jpeg: Jpeg) {
+        self.preview_jpeg.send_if_modified(|slot| {
+            let may_show = self.may_show();
+            if may_show {
+                *slot = Some(jpeg);
+            }
+            may_show
+        });
+    }
+
+    /// Drops every picture and parsing that waits: nothing old may be shown later.
+    pub fn forget_pictures(&self) {
+        let mut slot = lock(&self.preview);
+        slot.fresh = false;
+        slot.input.forget();
+        drop(slot);
+        self.preview_jpeg.send_replace(None);
+        self.people.store(0, Ordering::Relaxed);
+        let mut slot = lock(&self.view);
+        slot.view.clear();
+        slot.fresh = true;
+        self.view_ready.notify_one();
+    }
+
+    /// Notes the moment of the first overlay; later calls change nothing.
+    pub fn note_overlay(&self) {
+        if self.first_overlay_us.load(Ordering::Relaxed) == 0 {
+            let us = self.uptime().as_micros().max(1) as u64;
+            self.first_overlay_us.store(us, Ordering::Relaxed);
+        }
+    }
+
+    /// Time from start to the first overlay, once there was one.
+    pub fn first_overlay(&self) -> Option<Duration> {
+        match self.first_overlay_us.load(Ordering::Relaxed) {
+            0 => None,
+            us => Some(Duration::from_micros(us)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn off_hides_at_once_what_was_there() {
+        let shared = Shared::new(Instant::now(), None);
+        shared.update_health(|health| health.camera = CameraState::On);
+        shared.preview_jpeg.send_replace(Some(Arc::from([1, 2, 3])));
+        assert!(shared.may_show());
+        shared.switch_camera(false, "by a test");
+        assert!(!shared.may_show());
+        assert!(shared.preview_jpeg.borrow().is_none());
+        assert_eq!(shared.health().camera, CameraState::Off { by: "by a test" });
+        let mut view = View::new();
+        assert!(shared.receive_view(&mut view, Duration::ZERO), "the display must redraw");
+        assert!(view.mask().is_none());
+    }
+
+    #[test]
+    fn a_copy_of_the_states_is_made_only_after_changes() {
+        let shared = Shared::new(Instant::now(), None);
+        let (mut copy, mut seen) = (shared.health(), 0);
+        shared.set_notice(Topic::Page, Some("second".into()));
+        shared.set_notice(Topic::Storage, Some("first".into()));
+        shared.refresh_health(&mut copy, &mut seen);
+        assert_eq!(copy.notices.first(), Some("first"));
+        copy.source = "kept".into();
+        shared.refresh_health(&mut copy, &mut seen);
+        assert_eq!(copy.source, "kept");
+    }
+
+    #[test]
+    fn a_stop_ends_every_sleep() {
+        let shared = Arc::new(Shared::new(Instant::now(), None));
+        let stopper = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            stopper.stop();
+        });
+        assert!(shared.sleep(Duration::from_secs(30)));
+        assert!(shared.uptime() < Duration::from_secs(5));
+        thread.join().expect("no panic");
+    }
+}

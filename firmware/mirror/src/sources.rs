@@ -1,0 +1,185 @@
+//! Which source of pictures, and how its pictures become ready for the network.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use camera::{CaptureRequest, Delivery, DemoClip, Source, SourceError, SourceSpec};
+use frame::jpeg::JpegDecoder;
+use frame::{FrameBuffer, Orientation, PixelFormat, Rotation};
+use settings::CameraSettings;
+
+use crate::report::Usage;
+
+/// The built-in scene: JPEG files one after the other, ten a second, rendered by the project.
+const DEMO: &[u8] = include_bytes!("../assets/demo.mjpeg");
+
+/// Buffers that a camera's driver fills in turn.
+const DRIVER_BUFFERS: u32 = 4;
+
+/// What to open, and how.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    spec: SourceSpec,
+    device: PathBuf,
+    request: CaptureRequest,
+    /// Longest wait for a picture.
+    pub timeout: Duration,
+}
+
+/// A source that was chosen from what there is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chosen {
+    spec: SourceSpec,
+    /// The demo scene stands in for a camera that is not there.
+    stands_in: bool,
+}
+
+impl Chosen {
+    /// Device, file, or "demo".
+    pub fn name(&self) -> String {
+        self.spec.to_string()
+    }
+
+    /// What a person should know about this choice.
+    pub fn notice(&self) -> Option<String> {
+        self.stands_in.then(|| "Demo: no camera is connected".to_owned())
+    }
+
+    /// The choice in plain words.
+    pub fn in_words(&self, device: &Path) -> String {
+        match &self.spec {
+            SourceSpec::Demo if self.stands_in => {
+                format!("the built-in demo scene, since there is no camera at {}", device.display())
+            }
+            SourceSpec::Demo => "the built-in demo scene".to_owned(),
+            SourceSpec::Camera(device) => format!("the camera {}", device.display()),
+            other => other.to_string(),
+        }
+    }
+}
+
+impl Sources {
+    /// From the settings in effect.
+    ///
+    /// # Errors
+    /// A source that is no word of the list and no path; a file that does not exist.
+    pub fn new(settings: &CameraSettings) -> Result<Sources> {
+        let spec = match settings.source.as_str() {
+            "camera" => SourceSpec::Camera(settings.device.clone()),
+            text => text.parse().map_err(|error| Usage(format!("source `{text}`: {error}")))?,
+        };
+        if let SourceSpec::Path(path) = &spec
+            && !path.exists()
+        {
+            let path = path.display();
+            return Err(anyhow!(
+                "there is no source {path}; name a folder of pictures, a .y4m or .mjpeg file, \
+                 a device, camera or demo"
+            ));
+        }
+        let formats =
+            settings.formats.iter().filter_map(|name| fourcc(name)).collect::<Vec<PixelFormat>>();
+        Ok(Sources {
+            spec,
+            device: settings.device.clone(),
+            request: CaptureRequest {
+                formats,
+                width: settings.width,
+                height: settings.height,
+                rate: settings.rate,
+                buffers: DRIVER_BUFFERS,
+            },
+            timeout: Duration::from_millis(settings.timeout_ms),
+        })
+    }
+
+    /// The camera's device file, whether it is used or not.
+    pub fn device(&self) -> &Path {
+        &self.device
+    }
+
+    /// Decides what `auto` means now. A camera that was chosen once stays chosen: when it is
+    /// unplugged, the mirror says so and waits for it.
+    pub fn choose(&self, before: Option<&Chosen>) -> Chosen {
+        let chosen = |spec, stands_in| Chosen { spec, stands_in };
+        match (&self.spec, before) {
+            (SourceSpec::Auto, Some(before)) if !before.stands_in => before.clone(),
+            (SourceSpec::Auto, _) if self.device.exists() => {
+                chosen(SourceSpec::Camera(self.device.clone()), false)
+            }
+            (SourceSpec::Auto, _) => chosen(SourceSpec::Demo, true),
+            (spec, _) => chosen(spec.clone(), false),
+        }
+    }
+
+    /// The same sources without the pace of their files: every picture as soon as it is asked for.
+    pub fn free_running(mut self) -> Sources {
+        self.request.rate = 0;
+        self
+    }
+
+    /// Opens what was chosen.
+    ///
+    /// # Errors
+    /// Why it cannot be opened, and the next step.
+    pub fn open(&self, chosen: &Chosen) -> Result<Box<dyn Source>, SourceError> {
+        camera::open(&chosen.spec, &self.request, DemoClip::new(DEMO))
+    }
+}
+
+fn fourcc(name: &str) -> Option<PixelFormat> {
+    PixelFormat::from_fourcc(name.as_bytes().try_into().ok()?)
+}
+
+/// How the camera's pictures must be turned.
+pub fn orientation(settings: &CameraSettings) -> Orientation {
+    Orientation {
+        rotation: Rotation::from_degrees(settings.rotation)
+            .expect("the settings allow only quarter turns"),
+        flip_horizontal: settings.flip,
+    }
+}
+
+/// Decodes JPEG pictures between the source and the mailbox; others pass through.
+pub struct Decoder {
+    jpeg: JpegDecoder,
+    compressed: FrameBuffer,
+}
+
+impl Default for Decoder {
+    fn default() -> Decoder {
+        Decoder::new()
+    }
+}
+
+impl Decoder {
+    /// Without memory yet.
+    pub fn new() -> Decoder {
+        Decoder { jpeg: JpegDecoder::new(), compressed: FrameBuffer::new() }
+    }
+
+    /// The source's next picture, never a compressed one.
+    ///
+    /// # Errors
+    /// Those of the source; a picture that cannot be decoded, after which the source can be kept.
+    pub fn next(
+        &mut self,
+        source: &mut dyn Source,
+        into: &mut FrameBuffer,
+        timeout: Duration,
+    ) -> Result<Delivery, SourceError> {
+        let delivery = source.next(into, timeout)?;
+        let layout = into.frame().layout();
+        if matches!(delivery, Delivery::End) || layout.format() != PixelFormat::Mjpg {
+            return Ok(delivery);
+        }
+        std::mem::swap(into, &mut self.compressed);
+        let expected = Some((layout.width(), layout.height()));
+        let decoded = self.jpeg.decode(self.compressed.frame().bytes(), expected, into);
+        decoded.map_err(SourceError::Frame)?;
+        into.sequence = self.compressed.sequence;
+        into.captured_at = self.compressed.captured_at;
+        Ok(delivery)
+    }
+}

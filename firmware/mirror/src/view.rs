@@ -1,0 +1,102 @@
+//! What travels from the vision thread to the display and to the preview: plain copies in memory
+//! that is used again and again.
+
+use frame::{FrameBuffer, Orientation};
+use overlay::{MaskView, PersonView};
+use vision::Parsing;
+
+/// More people than this are parsed as one crowd; the network has no more person queries to spare.
+pub const MAX_PEOPLE: usize = 8;
+
+/// A parsing, copied so that the network can go on while it is being drawn.
+#[derive(Debug, Default)]
+pub struct View {
+    width: u32,
+    height: u32,
+    content: (u32, u32, u32, u32),
+    parts: Vec<u8>,
+    person: Vec<u8>,
+    people: heapless::Vec<PersonView, MAX_PEOPLE>,
+    /// Whether there is a parsing at all (none before the first picture or with the camera off).
+    valid: bool,
+}
+
+impl View {
+    /// Without a parsing.
+    pub fn new() -> View {
+        View::default()
+    }
+
+    /// Copies a parsing in.
+    pub fn fill(&mut self, parsing: &Parsing) {
+        self.width = parsing.grid.width as u32;
+        self.height = parsing.grid.height as u32;
+        let content = parsing.letterbox.content();
+        self.content = (content.x, content.y, content.width, content.height);
+        self.parts.clear();
+        self.parts.extend_from_slice(&parsing.parts);
+        self.person.clear();
+        self.person.extend_from_slice(&parsing.person);
+        self.people.clear();
+        for person in parsing.persons.iter().take(MAX_PEOPLE) {
+            let bounds = person.bounds;
+            let view = PersonView {
+                slot: person.slot,
+                track: person.track,
+                bounds: (bounds.x, bounds.y, bounds.width, bounds.height),
+            };
+            // Cannot overflow: no more than MAX_PEOPLE are taken.
+            let _ = self.people.push(view);
+        }
+        self.valid = true;
+    }
+
+    /// Forgets the parsing, labels included.
+    pub fn clear(&mut self) {
+        self.parts.fill(0);
+        self.person.fill(0);
+        self.people.clear();
+        self.valid = false;
+    }
+
+    /// People in it.
+    pub fn people(&self) -> usize {
+        self.people.len()
+    }
+
+    /// The parsing as the overlay wants it.
+    pub fn mask(&self) -> Option<MaskView<'_>> {
+        self.valid.then_some(MaskView {
+            width: self.width,
+            height: self.height,
+            parts: &self.parts,
+            person: &self.person,
+            content: self.content,
+            people: &self.people,
+        })
+    }
+}
+
+/// A picture and its parsing, for the preview.
+#[derive(Debug, Default)]
+pub struct PreviewInput {
+    /// The camera's picture.
+    pub picture: FrameBuffer,
+    /// How it must be turned.
+    pub orientation: Orientation,
+    /// Its parsing.
+    pub view: View,
+}
+
+impl PreviewInput {
+    /// Empty.
+    pub fn new() -> PreviewInput {
+        PreviewInput::default()
+    }
+
+    /// Drops the picture's bytes.
+    pub fn forget(&mut self) {
+        self.picture = FrameBuffer::new();
+        self.view.clear();
+    }
+}

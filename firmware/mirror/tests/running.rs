@@ -1,0 +1,201 @@
+//! `mirror run`: it starts, survives what fails, says so, and stops.
+
+mod common;
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use common::{Folder, Running, mirror, output, stderr, stdout};
+
+/// Somebody sees the overlay: the network works and the display shows.
+fn overlay_is_shown(state: &serde_json::Value) -> bool {
+    state["counters"]["overlays"].as_u64() > Some(0)
+}
+
+#[test]
+fn it_ends_after_the_wanted_overlays_and_says_in_plain_words_what_it_does() {
+    let folder = Folder::new("frames");
+    let screens = format!("headless:{}", folder.path().join("screens").display());
+    let result =
+        output(mirror(&folder).args(["--source", "demo", "--frames", "3", "--display", &screens]));
+    let text = stdout(&result);
+    assert!(result.status.success(), "{}", stderr(&result));
+    assert!(text.contains("built-in demo scene") && text.contains("http://127.0.0.1:"), "{text}");
+    assert!(folder.path().join("screens/latest.png").exists());
+}
+
+#[test]
+fn a_file_is_played_to_its_end() {
+    let folder = Folder::new("clip");
+    let pictures = folder.path().join("clip");
+    std::fs::create_dir(&pictures).expect("ours");
+    for number in 0..3 {
+        let file = std::fs::File::create(pictures.join(format!("{number}.png"))).expect("ours");
+        let mut encoder = png::Encoder::new(file, 48, 64);
+        encoder.set_color(png::ColorType::Rgb);
+        let mut writer = encoder.write_header().expect("valid");
+        writer.write_image_data(&vec![90; 48 * 64 * 3]).expect("as large as promised");
+    }
+    let mut command = mirror(&folder);
+    command.args(["run", "--display", "headless", "--source"]).arg(&pictures);
+    let result = output(&mut command);
+    assert!(result.status.success(), "{}", stderr(&result));
+    assert!(stderr(&result).contains("after 3 overlays"), "{}", stderr(&result));
+}
+
+#[test]
+fn sigterm_stops_it_within_a_second() {
+    let folder = Folder::new("stop");
+    let mirror =
+        Running::start(mirror(&folder).args(["run", "--source", "demo", "--display", "headless"]));
+    mirror.wait_for("overlay", overlay_is_shown);
+    let preview = mirror.connect("GET", "/preview.mjpg", &[("host", &mirror.host())], "");
+    std::thread::sleep(Duration::from_millis(300));
+    let (status, time) = mirror.stop();
+    drop(preview);
+    assert!(status.success(), "{status}");
+    assert!(time < Duration::from_secs(1), "{time:?}");
+}
+
+#[test]
+fn without_a_network_the_screen_and_the_page_say_why() {
+    let folder = Folder::new("model");
+    let screens = format!("headless:{}", folder.path().join("screens").display());
+    let mut mirror = Running::start(
+        mirror(&folder)
+            .args(["run", "--source", "demo", "--display", &screens])
+            .env("MIRROR_VISION_MODEL", "/nowhere/model"),
+    );
+    mirror.wait_for("failure", |state| state["model"]["state"] == "failed");
+    let reason = mirror.state()["model"]["text"].as_str().expect("a text").to_owned();
+    assert!(reason.contains("/nowhere/model"), "{reason}");
+    let health = mirror.get("/healthz");
+    assert_eq!(health.status, 503);
+    assert!(health.text().contains("/nowhere/model"), "{}", health.text());
+    assert!(folder.path().join("screens/latest.png").exists());
+    assert!(mirror.is_alive());
+    assert!(mirror.stop().0.success());
+}
+
+#[test]
+fn an_unwritable_data_folder_is_a_notice() {
+    let folder = Folder::new("data");
+    let mirror = Running::start(
+        mirror(&folder)
+            .args(["run", "--source", "demo", "--display", "headless"])
+            .env("MIRROR_DATA_DIR", "/dev/null/data"),
+    );
+    let notice = mirror.wait_for_error("data folder");
+    assert!(notice.contains("/dev/null/data") && notice.contains("data_dir"), "{notice}");
+    mirror.wait_for("overlay", overlay_is_shown);
+    assert!(mirror.state()["notices"][0].as_str().expect("a notice").contains("/dev/null/data"));
+    let answer = mirror.switch_camera(false).json();
+    assert_eq!((&answer["on"], &answer["remembered"]), (&false.into(), &false.into()));
+}
+
+#[test]
+fn a_busy_port_is_told_and_with_a_display_it_goes_on() {
+    let folder = Folder::new("port");
+    let other = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = other.local_addr().expect("bound").to_string();
+    let result = output(
+        mirror(&folder)
+            .args(["run", "--source", "demo", "--display", "headless", "--frames", "2"])
+            .env("MIRROR_PAGE_LISTEN", &address),
+    );
+    let text = stderr(&result);
+    assert!(result.status.success(), "{text}");
+    assert!(
+        text.contains(&format!("port {}", other.local_addr().expect("bound").port())),
+        "{text}"
+    );
+    assert!(text.contains("page.listen"), "{text}");
+
+    let result = output(
+        mirror(&folder)
+            .args(["run", "--source", "demo", "--display", "drm"])
+            .env("MIRROR_DISPLAY_DRM_DEVICE", "/nowhere/card0")
+            .env("MIRROR_PAGE_LISTEN", &address),
+    );
+    let text = stderr(&result);
+    assert_eq!(result.status.code(), Some(1), "with neither there is nothing to see: {text}");
+    assert!(text.contains("in use") && text.contains("/nowhere/card0"), "{text}");
+}
+
+#[test]
+fn without_a_display_the_page_is_enough() {
+    let folder = Folder::new("display");
+    let mirror = Running::start(
+        mirror(&folder)
+            .args(["run", "--source", "demo", "--display", "drm"])
+            .env("MIRROR_DISPLAY_DRM_DEVICE", "/nowhere/card0"),
+    );
+    mirror.wait_for("overlay", overlay_is_shown);
+    let state = mirror.state();
+    assert_eq!(state["display"]["state"], "missing");
+    assert!(state["display"]["text"].as_str().expect("a text").contains("/nowhere/card0"));
+    assert!(mirror.stop().0.success());
+}
+
+#[test]
+fn a_camera_that_is_not_there_is_waited_for() {
+    let folder = Folder::new("lost");
+    let mut mirror = Running::start(
+        mirror(&folder)
+            .args(["run", "--source", "camera", "--display", "headless"])
+            .env("MIRROR_CAMERA_DEVICE", "/dev/video77"),
+    );
+    mirror.wait_for("loss", |state| state["camera"]["state"] == "lost");
+    let text = mirror.state()["camera"]["text"].as_str().expect("a text").to_owned();
+    assert!(text.contains("/dev/video77") && text.contains("trying again"), "{text}");
+    assert!(mirror.is_alive());
+}
+
+#[test]
+fn a_file_that_is_not_there_is_an_error() {
+    let folder = Folder::new("nofile");
+    let result = output(mirror(&folder).args(["run", "--source", "/nowhere/clip.mjpeg"]));
+    assert_eq!(result.status.code(), Some(1));
+    assert!(stderr(&result).contains("/nowhere/clip.mjpeg"), "{}", stderr(&result));
+}
+
+#[test]
+fn camera_off_is_remembered() {
+    let folder = Folder::new("off");
+    let start = || {
+        Running::start(mirror(&folder).args(["run", "--source", "demo", "--display", "headless"]))
+    };
+    let first = start();
+    first.wait_for("overlay", overlay_is_shown);
+    assert_eq!(first.switch_camera(false).json()["remembered"], true);
+    let state = first.state();
+    assert_eq!(state["camera"]["state"], "off");
+    assert_eq!((&state["people"], &state["camera_wanted"]), (&0.into(), &false.into()));
+    assert_eq!(first.get("/healthz").status, 200, "off is no failure");
+    assert!(first.stop().0.success());
+
+    let second = start();
+    assert_eq!(second.state()["camera"]["state"], "off");
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(second.state()["counters"]["captured"], 0);
+    second.switch_camera(true);
+    second.wait_for("overlay", overlay_is_shown);
+    assert!(second.stop().0.success());
+
+    let third = start();
+    third.wait_for("overlay", overlay_is_shown);
+}
+
+#[test]
+fn a_camera_that_the_settings_switch_off_stays_off_until_asked() {
+    let folder = Folder::new("disabled");
+    let mirror = Running::start(
+        mirror(&folder)
+            .args(["run", "--source", "demo", "--display", "headless"])
+            .env("MIRROR_CAMERA_ENABLED", "false"),
+    );
+    let state = mirror.state();
+    assert_eq!(state["camera"]["text"], "Switched off in the settings");
+    mirror.switch_camera(true);
+    mirror.wait_for("overlay", overlay_is_shown);
+}

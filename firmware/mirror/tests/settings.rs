@@ -1,0 +1,104 @@
+//! Wrong usage and wrong settings: exit code 2, and a message that says what to do.
+
+mod common;
+
+use common::{Folder, mirror, output, stderr, stdout};
+
+#[test]
+fn an_unknown_key_is_named_with_its_file_and_a_suggestion() {
+    let folder = Folder::new("key");
+    let file = folder.file("my.toml", "[camera]\nwidht = 640\n");
+    for command in ["run", "bench"] {
+        let result = output(mirror(&folder).arg(command).arg("--config").arg(&file));
+        let text = stderr(&result);
+        assert_eq!(result.status.code(), Some(2), "{text}");
+        for part in ["my.toml", "camera.widht", "did you mean `width`?"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_missing_settings_file_is_named() {
+    let folder = Folder::new("file");
+    let result = output(mirror(&folder).args(["run", "--config", "/nowhere/mirror.toml"]));
+    let text = stderr(&result);
+    assert_eq!(result.status.code(), Some(2), "{text}");
+    assert!(
+        text.contains("/nowhere/mirror.toml") && text.contains("name an existing file"),
+        "{text}"
+    );
+}
+
+#[test]
+fn values_out_of_range_are_refused_wherever_they_come_from() {
+    let folder = Folder::new("range");
+    for (name, value, parts) in [
+        ("MIRROR_CAMERA_WIDTH", "7", ["camera.width", "32 to 8192"]),
+        ("MIRROR_DISPLAY_KIND", "hologram", ["display.kind", "headless:FOLDER"]),
+        ("MIRROR_PAGE_LISTEN", "0.0.0.0:8080", ["page.listen", "loopback"]),
+        ("MIRROR_PAGE_LISTEN", "[::]:8080", ["page.listen", "loopback"]),
+        ("MIRROR_BOARD", "toaster", ["toaster", "rpi5"]),
+    ] {
+        let result = output(mirror(&folder).env(name, value));
+        let text = stderr(&result);
+        assert_eq!(result.status.code(), Some(2), "{name}={value}: {text}");
+        assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+    }
+}
+
+#[test]
+fn wrong_options_are_explained() {
+    let folder = Folder::new("usage");
+    for arguments in [
+        vec!["run", "--frames", "none"],
+        vec!["run", "--frames", "0"],
+        vec!["dance"],
+        vec!["parse", "--out", "x"],
+        vec!["--frames", "1", "bench"],
+    ] {
+        let result = output(mirror(&folder).args(&arguments));
+        assert_eq!(result.status.code(), Some(2), "{arguments:?}: {}", stderr(&result));
+    }
+    let result = output(mirror(&folder).args(["run", "--display", "hologram"]));
+    assert_eq!(result.status.code(), Some(2), "{}", stderr(&result));
+    let help = output(mirror(&folder).arg("--help"));
+    assert!(help.status.success());
+    for command in ["run", "parse", "bench", "eval", "config"] {
+        assert!(stdout(&help).contains(&format!("\n  {command} ")), "{}", stdout(&help));
+    }
+}
+
+#[test]
+fn show_tells_every_value_and_where_it_comes_from() {
+    let folder = Folder::new("show");
+    let file = folder.file("my.toml", "[overlay]\nopacity = 0.5\n");
+    let mut command = mirror(&folder);
+    command.args(["config", "show", "--config"]).arg(&file).env("MIRROR_CAMERA_RATE", "12");
+    let text = stdout(&output(&mut command));
+    let line = |key: &str| text.lines().find(|line| line.starts_with(key)).unwrap_or_default();
+    assert!(line("overlay.opacity = 0.5").contains("my.toml"), "{text}");
+    assert!(line("camera.rate = 12").contains("MIRROR_CAMERA_RATE"), "{text}");
+    assert!(line("overlay.show_fps = true").contains("board profile pc"), "{text}");
+    assert!(line("camera.timeout_ms = 3000").contains("built-in defaults"), "{text}");
+    let copy = folder.file("copy.toml", &text);
+    let checked = output(mirror(&folder).args(["config", "check"]).arg(&copy));
+    assert!(checked.status.success(), "what is shown can be read: {}", stderr(&checked));
+    let json = output(mirror(&folder).args(["config", "show", "--json"]));
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
+    assert_eq!(json.as_array().map(Vec::len), Some(text.lines().count()));
+}
+
+#[test]
+fn check_tells_every_broken_file() {
+    let folder = Folder::new("check");
+    let good = folder.file("good.toml", "[camera]\nwidth = 320\n");
+    let first = folder.file("first.toml", "[camera]\nwidth = \"wide\"\n");
+    let second = folder.file("second.toml", "[camera\n");
+    let result = output(mirror(&folder).args(["config", "check"]).args([&good, &first, &second]));
+    let text = stderr(&result);
+    assert_eq!(result.status.code(), Some(2), "{text}");
+    assert!(text.contains("first.toml") && text.contains("second.toml"), "{text}");
+    assert!(stdout(&result).contains("good.toml: valid"));
+    assert!(output(mirror(&folder).args(["config", "check"])).status.success());
+}

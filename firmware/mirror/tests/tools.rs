@@ -1,0 +1,176 @@
+//! `mirror bench`, `mirror parse` and `mirror eval` as programs use them.
+
+mod common;
+
+use std::fs::File;
+use std::path::Path;
+
+use common::{Folder, mirror, output, stderr, stdout};
+use png::{BitDepth, ColorType};
+
+fn write_png(path: &Path, (width, height): (u32, u32), colour: ColorType, bytes: &[u8]) {
+    let mut encoder = png::Encoder::new(File::create(path).expect("writable"), width, height);
+    encoder.set_color(colour);
+    encoder.set_depth(BitDepth::Eight);
+    let mut writer = encoder.write_header().expect("valid");
+    writer.write_image_data(bytes).expect("as large as promised");
+}
+
+fn read_png(path: &Path) -> (u32, u32, ColorType, Vec<u8>) {
+    let file = std::io::BufReader::new(File::open(path).expect("written"));
+    let mut reader = png::Decoder::new(file).read_info().expect("a PNG");
+    let mut bytes = vec![0; reader.output_buffer_size().expect("small")];
+    let info = reader.next_frame(&mut bytes).expect("whole");
+    (info.width, info.height, info.color_type, bytes)
+}
+
+/// A coloured gradient, so that the network has something to look at.
+fn picture(path: &Path, width: u32, height: u32) {
+    let rgb: Vec<u8> = (0..height)
+        .flat_map(|y| (0..width).flat_map(move |x| [x as u8, y as u8, (x + y) as u8]))
+        .collect();
+    write_png(path, (width, height), ColorType::Rgb, &rgb);
+}
+
+#[test]
+fn bench_has_a_stable_shape() {
+    let folder = Folder::new("bench");
+    let result = output(mirror(&folder).args(["bench", "--frames", "3", "--json"]));
+    assert!(result.status.success(), "{}", stderr(&result));
+    let json: serde_json::Value = serde_json::from_slice(&result.stdout).expect("JSON alone");
+    let keys = |value: &serde_json::Value| -> Vec<String> {
+        value.as_object().expect("an object").keys().cloned().collect()
+    };
+    assert_eq!(keys(&json), ["first_overlay_ms", "fps", "peak_rss_mib", "stages"]);
+    let stages = &json["stages"];
+    assert_eq!(keys(stages), ["capture", "convert", "draw", "flip", "infer", "parse"]);
+    for stage in keys(stages) {
+        assert_eq!(keys(&stages[&stage]), ["median_ms", "p95_ms"], "{stage}");
+        assert!(stages[&stage]["p95_ms"].as_f64() >= stages[&stage]["median_ms"].as_f64());
+    }
+    assert!(stages["infer"]["median_ms"].as_f64() > Some(0.0));
+    assert!(json["fps"].as_f64() > Some(0.0) && json["peak_rss_mib"].as_f64() > Some(1.0));
+    let table = output(mirror(&folder).args(["bench", "--frames", "1"]));
+    assert!(stdout(&table).contains("\ninfer "), "{}", stdout(&table));
+}
+
+#[test]
+fn bench_of_a_short_folder_starts_again() {
+    let folder = Folder::new("short");
+    picture(&folder.path().join("one.png"), 48, 64);
+    let mut command = mirror(&folder);
+    command.args(["bench", "--frames", "2", "--json", "--source"]).arg(folder.path());
+    let result = output(&mut command);
+    assert!(result.status.success(), "{}", stderr(&result));
+}
+
+#[test]
+fn parse_writes_maps_of_the_picture_s_own_size() {
+    let folder = Folder::new("parse");
+    let (wide, tall) = (folder.path().join("wide.png"), folder.path().join("tall.png"));
+    picture(&wide, 97, 41);
+    picture(&tall, 30, 80);
+    let out = folder.path().join("out/deep");
+    let run = |classes: &str| {
+        let mut command = mirror(&folder);
+        command.args(["parse", "--json", "--classes", classes, "--out"]).arg(&out);
+        let result = output(command.args([&wide, &tall]));
+        assert!(result.status.success(), "{}", stderr(&result));
+        serde_json::from_slice::<serde_json::Value>(&result.stdout).expect("JSON alone")
+    };
+    for (classes, most) in [("full", 15), ("ppp", 6)] {
+        let json = run(classes);
+        for (name, width, height) in [("wide", 97, 41), ("tall", 30, 80)] {
+            let (w, h, colour, labels) = read_png(&out.join(format!("{name}.png")));
+            assert_eq!((w, h, colour), (width, height, ColorType::Grayscale));
+            assert!(labels.iter().all(|label| *label <= most), "{classes}");
+            let (w, h, ..) = read_png(&out.join(format!("{name}.colour.png")));
+            assert_eq!((w, h), (width, height));
+        }
+        assert_eq!((&json[0]["width"], &json[1]["height"]), (&97.into(), &80.into()));
+        let pixels = json[0]["pixels"].as_object().expect("counts");
+        assert_eq!(pixels.values().filter_map(|count| count.as_u64()).sum::<u64>(), 97 * 41);
+        let saved = std::fs::read(out.join("wide.json")).expect("written");
+        let saved: serde_json::Value = serde_json::from_slice(&saved).expect("JSON");
+        assert_eq!(saved, json[0]);
+    }
+}
+
+#[test]
+fn parse_names_a_bad_picture_and_does_the_others() {
+    let folder = Folder::new("bad");
+    let good = folder.path().join("good.png");
+    picture(&good, 20, 20);
+    let bad = folder.file("bad.jpg", b"\xFF\xD8\xFF\xE0 cut off");
+    let out = folder.path().join("out");
+    let mut command = mirror(&folder);
+    command.arg("parse").arg("--out").arg(&out).args([&bad, &good]);
+    let result = output(&mut command);
+    assert_eq!(result.status.code(), Some(1));
+    assert!(stderr(&result).contains("bad.jpg"), "{}", stderr(&result));
+    assert!(out.join("good.png").exists() && !out.join("bad.png").exists());
+
+    let blocked = folder.file("blocked", "a file where the folder should be");
+    let mut command = mirror(&folder);
+    let result = output(command.arg("parse").arg("--out").arg(&blocked).arg(&good));
+    assert_eq!(result.status.code(), Some(1));
+    assert!(stderr(&result).contains("blocked"), "{}", stderr(&result));
+}
+
+/// A set whose labels are what the network itself says: every score must be one.
+#[test]
+fn eval_of_the_network_s_own_answers_is_perfect() {
+    let folder = Folder::new("eval");
+    let set = folder.path().join("set");
+    for part in ["images", "labels", "person"] {
+        std::fs::create_dir_all(set.join(part)).expect("ours");
+    }
+    let image = set.join("images/first.png");
+    picture(&image, 60, 90);
+    let mut command = mirror(&folder);
+    command.args(["parse", "--classes", "ppp", "--out"]).arg(set.join("labels"));
+    assert!(output(command.arg(&image)).status.success());
+    let (.., labels) = read_png(&set.join("labels/first.png"));
+    let person: Vec<u8> = labels.iter().map(|label| u8::from(*label > 0)).collect();
+    write_png(&set.join("person/first.png"), (60, 90), ColorType::Grayscale, &person);
+    let names =
+        ["background", "head", "torso", "upper_arms", "lower_arms", "upper_legs", "lower_legs"];
+    let classes: String = names
+        .iter()
+        .enumerate()
+        .map(|(k, name)| {
+            format!("[[class]]\nindex = {k}\nname = \"{name}\"\nmaps = [\"{name}\"]\n")
+        })
+        .collect();
+    std::fs::write(set.join("classes.toml"), &classes).expect("ours");
+    let class = names[usize::from(labels[10 * 60 + 5])];
+    let points = format!("image,x,y,class_name\nfirst.png,5,10,{class}\n");
+    std::fs::write(set.join("points.csv"), points).expect("ours");
+
+    let eval = || output(mirror(&folder).args(["eval", "--json"]).arg(&set));
+    let result = eval();
+    assert!(result.status.success(), "{}", stderr(&result));
+    let json: serde_json::Value = serde_json::from_slice(&result.stdout).expect("JSON alone");
+    assert_eq!((&json["images"], &json["miou"]), (&1.into(), &1.0.into()));
+    assert_eq!((&json["pixel_accuracy"], &json["points"]["accuracy"]), (&1.0.into(), &1.0.into()));
+    assert_eq!(json["points"]["per_class"][class], 1.0);
+    if person.contains(&1) {
+        assert_eq!(json["person_iou"], 1.0);
+    }
+    let table = output(mirror(&folder).arg("eval").arg(&set));
+    assert!(stdout(&table).contains("100.0 %"), "{}", stdout(&table));
+
+    // What is not of the expected form is named.
+    write_png(&set.join("labels/first.png"), (60, 89), ColorType::Grayscale, &labels[60..]);
+    let result = eval();
+    assert_eq!(result.status.code(), Some(1));
+    assert!(stderr(&result).contains("60 x 89"), "{}", stderr(&result));
+    write_png(&set.join("labels/first.png"), (60, 90), ColorType::Grayscale, &[77; 5400]);
+    let text = stderr(&eval());
+    assert!(text.contains("label 77") && text.contains("first.png"), "{text}");
+    std::fs::write(set.join("classes.toml"), classes.replace("\"head\"]", "\"wing\"]"))
+        .expect("ours");
+    assert!(stderr(&eval()).contains("`wing`"));
+    std::fs::remove_file(set.join("classes.toml")).expect("ours");
+    assert!(stderr(&eval()).contains("classes.toml"));
+}

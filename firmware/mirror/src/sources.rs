@@ -105,12 +105,20 @@ impl Sources {
         let chosen = |spec, stands_in| Chosen { spec, stands_in };
         match (&self.spec, before) {
             (SourceSpec::Auto, Some(before)) if !before.stands_in => before.clone(),
-            (SourceSpec::Auto, _) if self.device.exists() => {
-                chosen(SourceSpec::Camera(self.device.clone()), false)
-            }
-            (SourceSpec::Auto, _) => chosen(SourceSpec::Demo, true),
+            (SourceSpec::Auto, _) => match self.find_camera() {
+                Some(device) => chosen(SourceSpec::Camera(device), false),
+                None => chosen(SourceSpec::Demo, true),
+            },
             (spec, _) => chosen(spec.clone(), false),
         }
+    }
+
+    /// The device of the settings if it is there, else any that can capture.
+    fn find_camera(&self) -> Option<PathBuf> {
+        if self.device.exists() {
+            return Some(self.device.clone());
+        }
+        camera::first_camera()
     }
 
     /// The same sources without the pace of their files: every picture as soon as it is asked for.
@@ -181,5 +189,41 @@ impl Decoder {
         into.sequence = self.compressed.sequence;
         into.captured_at = self.compressed.captured_at;
         Ok(delivery)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use settings::Layers;
+
+    fn sources(source: &str, device: &str) -> Sources {
+        let mut settings = Layers::defaults().and_then(Layers::finish).expect("valid").settings;
+        settings.camera.source = source.into();
+        settings.camera.device = device.into();
+        Sources::new(&settings.camera).expect("a source")
+    }
+
+    #[test]
+    fn a_camera_that_was_there_is_waited_for_and_not_replaced_by_the_demo() {
+        let camera = Chosen { spec: SourceSpec::Camera("/dev/gone".into()), stands_in: false };
+        let auto = sources("auto", "/dev/gone");
+        assert_eq!(auto.choose(Some(&camera)), camera);
+    }
+
+    #[test]
+    fn the_demo_gives_way_to_a_camera() {
+        let demo = Chosen { spec: SourceSpec::Demo, stands_in: true };
+        let chosen = sources("auto", "/dev/null").choose(Some(&demo));
+        assert_eq!(chosen.name(), "/dev/null");
+        assert!(demo.notice().is_some() && chosen.notice().is_none());
+        let wanted = sources("demo", "/dev/null").choose(None);
+        assert_eq!((wanted.name().as_str(), wanted.notice()), ("demo", None));
+    }
+
+    #[test]
+    fn the_word_camera_means_the_device_of_the_settings() {
+        assert_eq!(sources("camera", "/dev/video7").choose(None).name(), "/dev/video7");
+        assert_eq!(sources("/dev/video3", "/dev/video7").choose(None).name(), "/dev/video3");
     }
 }

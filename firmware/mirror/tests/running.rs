@@ -72,7 +72,7 @@ fn without_a_network_the_screen_and_the_page_say_why() {
     let health = mirror.get("/healthz");
     assert_eq!(health.status, 503);
     assert!(health.text().contains("/nowhere/model"), "{}", health.text());
-    assert!(folder.path().join("screens/latest.png").exists());
+    mirror.wait_for("status screen", |_| folder.path().join("screens/latest.png").exists());
     assert!(mirror.is_alive());
     assert!(mirror.stop().0.success());
 }

@@ -64,12 +64,15 @@ impl Screen {
         let mut backoff = Backoff::new();
         let (mut panel, mut retry_at) = (None, Instant::now());
         let mut copy = Copy { health: self.shared.health(), seen: 0, view: View::new() };
+        // The first screen is shown at once: nobody looks at a black mirror and wonders.
+        let mut patience = Duration::ZERO;
         while !self.shared.is_stopping() {
             if panel.is_none() && Instant::now() >= retry_at {
                 panel = self.open();
                 retry_at = Instant::now() + backoff.next_delay();
             }
-            let fresh = self.shared.receive_view(&mut copy.view, IDLE_REFRESH);
+            let fresh = self.shared.receive_view(&mut copy.view, patience);
+            patience = IDLE_REFRESH;
             self.shared.refresh_health(&mut copy.health, &mut copy.seen);
             let keep = match &mut panel {
                 Some(panel) => self.show(panel, &copy, fresh),

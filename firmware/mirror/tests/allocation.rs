@@ -81,6 +81,11 @@ fn a_picture_s_way_allocates_nothing_outside_the_network() {
     let look = Look::new(&settings);
     let mut painter = Painter::new(540, 960, look.style(), look.alignment());
     let mut canvas = Canvas::new(540, 960);
+    // Letters are rasterised when they are first seen: show every digit once.
+    for fps in [10.2, 34.5, 67.8, 99.9] {
+        let scene = Scene { fps: Some(fps), ..Scene::of_status(Status::Running) };
+        painter.draw(&scene, &mut canvas);
+    }
     let (mut back, mut front) = (View::new(), View::new());
     let (mut health, mut seen) = (shared.health(), 0);
 

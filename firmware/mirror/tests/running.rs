@@ -3,6 +3,7 @@
 mod common;
 
 use std::net::TcpListener;
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use common::{Folder, Running, mirror, output, stderr, stdout};
@@ -198,4 +199,49 @@ fn a_camera_that_the_settings_switch_off_stays_off_until_asked() {
     assert_eq!(state["camera"]["text"], "Switched off in the settings");
     mirror.switch_camera(true);
     mirror.wait_for("overlay", overlay_is_shown);
+}
+
+#[test]
+fn heat_lets_the_network_rest_until_the_board_is_cooler() {
+    let folder = Folder::new("heat");
+    let sensor = folder.file("temp", "95500\n");
+    let mirror = Running::start(
+        mirror(&folder)
+            .args(["run", "--source", "demo", "--display", "headless"])
+            .env("MIRROR_THERMAL_SENSOR", &sensor),
+    );
+    mirror.wait_for("rest", |state| state["too_hot_celsius"] == 95.5);
+    assert_eq!(mirror.state()["counters"]["parsed"], 0);
+    assert!(mirror.get("/healthz").text().contains("96 °C"), "{}", mirror.get("/healthz").text());
+    folder.file("temp", "60000\n");
+    mirror.wait_for("overlay", overlay_is_shown);
+}
+
+#[test]
+fn systemd_hears_when_it_is_ready_alive_and_stopping() {
+    let folder = Folder::new("systemd");
+    let path = folder.path().join("notify");
+    let systemd = UnixDatagram::bind(&path).expect("a socket in our folder");
+    systemd.set_read_timeout(Some(Duration::from_secs(30))).expect("a valid time");
+    let mirror = Running::start(
+        mirror(&folder)
+            .args(["run", "--source", "demo", "--display", "headless"])
+            .env("NOTIFY_SOCKET", &path)
+            .env("WATCHDOG_USEC", "300000"),
+    );
+    let wait_for = |wanted: &str| {
+        let mut text = [0; 256];
+        loop {
+            let length =
+                systemd.recv(&mut text).unwrap_or_else(|error| panic!("{wanted}: {error}"));
+            if text[..length].starts_with(wanted.as_bytes()) {
+                return;
+            }
+        }
+    };
+    wait_for("READY=1");
+    wait_for("WATCHDOG=1");
+    wait_for("WATCHDOG=1");
+    assert!(mirror.stop().0.success());
+    wait_for("STOPPING=1");
 }

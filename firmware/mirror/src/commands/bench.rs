@@ -194,8 +194,10 @@ fn table(report: &Report) -> String {
     for (name, Summary { median_ms, p95_ms }) in rows {
         let _ = writeln!(text, "{name:10}{median_ms:12.3}{p95_ms:12.3}");
     }
-    let around: f64 = rows.iter().filter(|row| row.0 != "infer").map(|row| row.1.median_ms).sum();
-    let share = 100.0 * around / (around + stages.infer.median_ms);
+    // Capture is left out: with a camera it is mostly waiting.
+    let work = &rows[1..];
+    let all: f64 = work.iter().map(|(_, stage)| stage.median_ms).sum();
+    let share = 100.0 * (1.0 - stages.infer.median_ms / all.max(f64::MIN_POSITIVE));
     let _ = writeln!(text, "\nframes a second        {:8.1}", report.fps);
     let _ = writeln!(text, "outside the network    {share:8.1} %");
     if let Some(mib) = report.peak_rss_mib {

@@ -183,19 +183,19 @@ impl Capture {
     }
 
     fn lost(&self, chosen: &Chosen, error: &SourceError, delay: Duration) {
-        let reason = error.to_string();
+        let device = chosen.name();
+        let reason = without_name(&error.to_string(), &device).to_owned();
         let known = self.shared.with_health(|health| {
             matches!(&health.camera, CameraState::Lost { reason: old, .. } if *old == reason)
         });
         if known {
-            debug!("{reason}; tried again in {:.1} s", delay.as_secs_f32());
+            debug!("{error}; tried again in {:.1} s", delay.as_secs_f32());
         } else {
-            warn!("{reason}; tried again in {:.1} s, and so on", delay.as_secs_f32());
+            warn!("{error}; tried again in {:.1} s, and so on", delay.as_secs_f32());
         }
         let until = Instant::now() + delay;
         self.shared.update_health(|health| {
             if self.shared.camera_wanted() {
-                let device = chosen.name();
                 health.camera = CameraState::Lost { device, reason, retry_at: until };
             }
         });
@@ -205,5 +205,25 @@ impl Capture {
                 return;
             }
         }
+    }
+}
+
+/// The message without the source's name at its beginning, which is shown beside it anyway.
+fn without_name<'t>(message: &'t str, name: &str) -> &'t str {
+    let message = message.strip_prefix("cannot open ").unwrap_or(message);
+    let rest = message.strip_prefix(name).unwrap_or(message);
+    rest.strip_prefix(':').unwrap_or(rest).trim_start()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_not_told_twice() {
+        let check = |message, expect| assert_eq!(without_name(message, "/dev/video0"), expect);
+        check("cannot open /dev/video0: no such device", "no such device");
+        check("/dev/video0 is gone: unplugged", "is gone: unplugged");
+        check("something else", "something else");
     }
 }

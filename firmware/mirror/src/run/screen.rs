@@ -89,8 +89,10 @@ impl Screen {
             self.end_with_the_file(fresh, &copy.health);
             count(&self.shared.counters.rounds);
         }
-        // Leave nothing of the last person standing there.
-        if let Some(mut panel) = panel {
+        // Leave nothing of the last person standing there. PNG files are for looking at later.
+        if let Some(mut panel) = panel
+            && !matches!(self.spec, DisplaySpec::Headless(_))
+        {
             panel.canvas.clear();
             let _ = panel.display.present(&panel.canvas);
         }
@@ -160,7 +162,7 @@ impl Screen {
             mask: if running { copy.view.mask() } else { None },
             status,
             camera_active: health.sensor_open,
-            fps: self.look.show_fps.then(|| self.shared.timings.fps()),
+            fps: (running && self.look.show_fps).then(|| self.shared.timings.fps()),
             notice: health.notices.first(),
             page_address: health.page.as_deref(),
         };

@@ -1,1 +1,51 @@
-fn main() {}
+//! Chores that need more than cargo: `cargo xtask help`.
+
+mod board;
+mod crossbuild;
+mod deps;
+mod guest;
+mod labels;
+mod same_parsing;
+mod tools;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Chores of the mirror's workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Check which crate imports which
+    Deps,
+    /// Build the mirror and the device suites for aarch64 Linux
+    Cross,
+    /// Run the mirror on a virtual camera and screen in an emulated aarch64 board
+    BoardTest {
+        /// Folder for logs and screens
+        #[arg(long, default_value = "target/board-test")]
+        out: PathBuf,
+    },
+    /// Parse the same pictures on this machine and as an aarch64 program, and compare
+    SameParsing {
+        /// Pictures to parse
+        #[arg(long, default_value_t = 4)]
+        pictures: usize,
+    },
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().chore {
+        Chore::Deps => deps::check(),
+        Chore::Cross => crossbuild::build().map(|built| println!("{}", built.mirror.display())),
+        Chore::BoardTest { out } => board::test(&out),
+        Chore::SameParsing { pictures } => same_parsing::check(pictures),
+    }
+}

@@ -2,8 +2,11 @@
 //!
 //! Invariant: no type here implements `Serialize`; a picture has no wire form.
 
+pub mod jpeg;
 mod orientation;
 mod picture;
+pub mod rgb;
+pub mod yuv;
 
 pub use orientation::{Orientation, Rotation};
-pub use picture::{Frame, FrameBuffer, FrameError, Layout, PixelFormat};
+pub use picture::{Frame, FrameBuffer, FrameError, Layout, MAX_SIDE, PixelFormat};

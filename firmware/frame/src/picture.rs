@@ -64,12 +64,14 @@ pub enum FrameError {
     Odd { format: PixelFormat, width: u32, height: u32 },
     #[error("{format} line of {stride} bytes is too short for {width} pixels")]
     Stride { format: PixelFormat, width: u32, stride: u32 },
-    #[error("{format} frame of {width} x {height} needs {needed} bytes, the camera gave {given}")]
+    #[error("{format} frame of {width} x {height} needs {needed} bytes, but has {given}")]
     Truncated { format: PixelFormat, width: u32, height: u32, needed: usize, given: usize },
     #[error("JPEG frame cannot be decoded: {0}")]
     Jpeg(String),
     #[error("JPEG frame is {given_width} x {given_height}, the camera promised {width} x {height}")]
     JpegSize { width: u32, height: u32, given_width: u32, given_height: u32 },
+    #[error("{format} frame must be decoded first")]
+    Compressed { format: PixelFormat },
 }
 
 /// Size, format and line length of a picture; checked when built.
@@ -265,7 +267,7 @@ mod tests {
         let layout = Layout::new(PixelFormat::Nv12, 4, 4, 0).expect("valid");
         assert_eq!(layout.byte_len(), 24);
         let error = Frame::new(layout, &[0; 23]).expect_err("one byte short");
-        assert_eq!(error.to_string(), "NV12 frame of 4 x 4 needs 24 bytes, the camera gave 23");
+        assert_eq!(error.to_string(), "NV12 frame of 4 x 4 needs 24 bytes, but has 23");
         assert!(Frame::new(layout, &[0; 24]).is_ok());
     }
 

@@ -42,8 +42,10 @@ fn consents() -> Consents {
     consents
 }
 
+type Picture = (Features<f32>, Target<f32>);
+
 /// Pictures of one household: their own contents, one head.
-fn pictures(shape: HeadShape, count: u64) -> (Case, Vec<(Features<f32>, Target<f32>)>) {
+fn pictures(shape: HeadShape, count: u64) -> (Case, Vec<Picture>) {
     let first = Case::new(shape, 40);
     let pictures = (0..count).map(|index| Case::new(shape, 40 + index).single()).collect();
     (first, pictures)
@@ -66,7 +68,7 @@ fn start(
 
 fn run(
     trainer: &mut Trainer,
-    pictures: &[(Features<f32>, Target<f32>)],
+    pictures: &[Picture],
     token: &ConsentToken<ImproveMyMirror>,
 ) -> Vec<f32> {
     let mut losses = Vec::new();

@@ -1,0 +1,132 @@
+//! Who may import whom. The rules keep privacy and build times as they are; ARCHITECTURE.md says why.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::tools::{output, root};
+
+/// Crate and the crates of ours that it may import in its program (tests are free).
+const ALLOWED: [(&str, &[&str]); 14] = [
+    ("proto", &[]),
+    ("settings", &[]),
+    ("frame", &[]),
+    ("v4l2-sys-mit", &[]),
+    ("camera", &["frame"]),
+    ("vision", &["frame", "proto"]),
+    ("overlay", &["proto"]),
+    ("display", &["overlay"]),
+    ("learn", &["proto"]),
+    ("uplink", &["proto", "learn"]),
+    (
+        "mirror",
+        &[
+            "proto", "settings", "frame", "camera", "vision", "overlay", "display", "learn",
+            "uplink",
+        ],
+    ),
+    ("aggregator", &["proto", "learn"]),
+    ("xtask", &[]),
+    ("tests", &["proto", "learn", "aggregator", "mirror", "uplink"]),
+];
+
+/// Crates that must not be reachable from `learn` and `proto`: no network, no pictures.
+const NO_WAY_OUT: [&str; 8] =
+    ["tokio", "rumqttc", "axum", "hyper", "frame", "vision", "png", "zune-jpeg"];
+
+/// Checks cargo's own view of the workspace.
+pub fn check() -> Result<()> {
+    let text = output(
+        Command::new("cargo")
+            .args(["metadata", "--format-version=1", "--offline"])
+            .current_dir(root()),
+    )
+    .or_else(|_| {
+        output(Command::new("cargo").args(["metadata", "--format-version=1"]).current_dir(root()))
+    })?;
+    let metadata: Value = serde_json::from_str(&text)?;
+    let graph = imports(&metadata)?;
+    let ours: BTreeSet<&str> = ALLOWED.iter().map(|(name, _)| *name).collect();
+    let mut wrong = Vec::new();
+    for package in array(&metadata, "packages")? {
+        let name = package["name"].as_str().context("a package without a name")?;
+        if package["source"].is_null() && !ours.contains(name) {
+            wrong.push(format!(
+                "{name} is not in the list of crates; add it to cross/xtask/src/deps.rs"
+            ));
+        }
+    }
+    for (name, allowed) in ALLOWED {
+        for import in graph.get(name).into_iter().flatten() {
+            if ours.contains(import.as_str()) && !allowed.contains(&import.as_str()) {
+                wrong.push(format!("{name} imports {import}"));
+            }
+        }
+    }
+    for start in ["learn", "proto"] {
+        for bad in reachable(&graph, start).iter().filter(|n| NO_WAY_OUT.contains(&n.as_str())) {
+            wrong.push(format!("{bad} is reachable from {start}"));
+        }
+    }
+    if wrong.is_empty() {
+        println!("imports are as ARCHITECTURE.md says");
+        return Ok(());
+    }
+    bail!("imports that must not be:\n  {}", wrong.join("\n  "))
+}
+
+fn array<'a>(value: &'a Value, key: &str) -> Result<&'a Vec<Value>> {
+    value[key].as_array().with_context(|| format!("cargo metadata has no {key}"))
+}
+
+/// Imports of every package by name, without those of tests.
+fn imports(metadata: &Value) -> Result<BTreeMap<String, BTreeSet<String>>> {
+    let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for package in array(metadata, "packages")? {
+        let name = package["name"].as_str().unwrap_or_default().to_owned();
+        let entry = graph.entry(name).or_default();
+        for dependency in array(package, "dependencies")? {
+            let optional = dependency["optional"].as_bool().unwrap_or(false);
+            if dependency["kind"].as_str() != Some("dev") && !optional {
+                entry.insert(dependency["name"].as_str().unwrap_or_default().to_owned());
+            }
+        }
+    }
+    Ok(graph)
+}
+
+fn reachable(graph: &BTreeMap<String, BTreeSet<String>>, start: &str) -> BTreeSet<String> {
+    let mut seen = BTreeSet::new();
+    let mut waiting = vec![start.to_owned()];
+    while let Some(name) = waiting.pop() {
+        for next in graph.get(&name).into_iter().flatten() {
+            if seen.insert(next.clone()) {
+                waiting.push(next.clone());
+            }
+        }
+    }
+    seen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_workspace_keeps_its_rules() {
+        check().expect("imports are as they should be");
+    }
+
+    #[test]
+    fn reachability_follows_chains() {
+        let set = |names: &[&str]| names.iter().map(|n| n.to_string()).collect::<BTreeSet<_>>();
+        let graph = BTreeMap::from([
+            ("a".into(), set(&["b"])),
+            ("b".into(), set(&["c", "a"])),
+            ("d".into(), set(&["e"])),
+        ]);
+        assert_eq!(reachable(&graph, "a"), set(&["a", "b", "c"]));
+    }
+}

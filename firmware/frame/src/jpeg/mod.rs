@@ -1,0 +1,7 @@
+//! JPEG pictures: where one ends, how large it is, and its pixels.
+
+mod decoder;
+mod scanner;
+
+pub use decoder::{JpegDecoder, size};
+pub use scanner::{Broken, Scanner};

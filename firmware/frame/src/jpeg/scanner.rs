@@ -1,0 +1,220 @@
+//! The marker structure of a JPEG picture (ITU-T T.81, annex B), without decoding it.
+
+use crate::FrameError;
+
+/// Start of image, end of image.
+const SOI: u8 = 0xD8;
+const EOI: u8 = 0xD9;
+/// Start of scan: entropy-coded data follow its header.
+const SOS: u8 = 0xDA;
+/// Define Huffman tables.
+const DHT: u8 = 0xC4;
+
+/// The bytes are no JPEG picture from `at` on; another picture can begin there at the earliest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Offset from the picture's start.
+    pub at: usize,
+    /// What was wrong.
+    pub reason: &'static str,
+}
+
+impl From<Broken> for FrameError {
+    fn from(broken: Broken) -> FrameError {
+        FrameError::Jpeg(format!("{} at byte {}", broken.reason, broken.at))
+    }
+}
+
+/// What comes next at the scanner's offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Start,
+    Marker,
+    Entropy,
+    Nothing,
+}
+
+/// Walks over one picture whose bytes may arrive piece by piece.
+#[derive(Clone, Debug)]
+pub struct Scanner {
+    at: usize,
+    next: Next,
+    size: Option<(u32, u32)>,
+    has_huffman_tables: bool,
+}
+
+impl Default for Scanner {
+    fn default() -> Scanner {
+        Scanner::new()
+    }
+}
+
+impl Scanner {
+    /// At the start of a picture.
+    pub fn new() -> Scanner {
+        Scanner { at: 0, next: Next::Start, size: None, has_huffman_tables: false }
+    }
+
+    /// Width and height in pixels, once the frame header was seen.
+    pub fn size(&self) -> Option<(u32, u32)> {
+        self.size
+    }
+
+    /// Whether the picture brings Huffman tables; pictures of many USB cameras do not.
+    pub fn has_huffman_tables(&self) -> bool {
+        self.has_huffman_tables
+    }
+
+    /// Goes on where the last call stopped. `bytes` begin with the picture's first byte at every
+    /// call. Gives the picture's length once its end was seen, and `None` when bytes are missing.
+    ///
+    /// # Errors
+    /// Where and why this cannot be a JPEG picture.
+    pub fn scan(&mut self, bytes: &[u8]) -> Result<Option<usize>, Broken> {
+        loop {
+            let more = match self.next {
+                Next::Start => self.start(bytes)?,
+                Next::Marker => self.marker(bytes)?,
+                Next::Entropy => self.entropy(bytes),
+                Next::Nothing => return Ok(Some(self.at)),
+            };
+            if !more {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn broken<T>(&self, reason: &'static str) -> Result<T, Broken> {
+        // Never 0 behind a start: whoever goes on from there makes progress.
+        Err(Broken { at: self.at, reason })
+    }
+
+    fn start(&mut self, bytes: &[u8]) -> Result<bool, Broken> {
+        match bytes {
+            [0xFF, SOI, ..] => {
+                self.at = 2;
+                self.next = Next::Marker;
+                Ok(true)
+            }
+            [] | [0xFF] => Ok(false),
+            _ => self.broken("no start of a picture"),
+        }
+    }
+
+    /// One marker with its segment.
+    fn marker(&mut self, bytes: &[u8]) -> Result<bool, Broken> {
+        let rest = &bytes[self.at..];
+        match rest {
+            // Any number of fill bytes may precede a marker.
+            [0xFF, 0xFF, ..] => {
+                self.at += 1;
+                Ok(true)
+            }
+            [0xFF, EOI, ..] => {
+                self.at += 2;
+                self.next = Next::Nothing;
+                Ok(true)
+            }
+            [0xFF, SOI, ..] => self.broken("another picture begins inside the picture"),
+            [0xFF, 0x00, ..] => self.broken("data where a marker belongs"),
+            // TEM and RST0 to RST7 stand alone.
+            [0xFF, 0x01 | 0xD0..=0xD7, ..] => {
+                self.at += 2;
+                Ok(true)
+            }
+            [0xFF, marker, high, low, ..] => {
+                let length = usize::from(u16::from_be_bytes([*high, *low]));
+                self.segment(*marker, length, &rest[2..])
+            }
+            [] | [0xFF, ..] => Ok(false),
+            _ => self.broken("data where a marker belongs"),
+        }
+    }
+
+    /// `segment` begins with the two bytes of its `length`, which count themselves.
+    fn segment(&mut self, marker: u8, length: usize, segment: &[u8]) -> Result<bool, Broken> {
+        if length < 2 {
+            return self.broken("a segment shorter than its own length");
+        }
+        let Some(segment) = segment.get(..length) else { return Ok(false) };
+        if is_frame_header(marker) {
+            let [_, _, _precision, h1, h0, w1, w0, ..] = *segment else {
+                return self.broken("a frame header that is too short");
+            };
+            let side = |high, low| u32::from(u16::from_be_bytes([high, low]));
+            self.size = Some((side(w1, w0), side(h1, h0)));
+        }
+        self.has_huffman_tables |= marker == DHT;
+        self.next = if marker == SOS { Next::Entropy } else { Next::Marker };
+        self.at += 2 + length;
+        Ok(true)
+    }
+
+    /// Entropy-coded data end at the first marker that is no restart; 0xFF 0x00 is a data byte.
+    fn entropy(&mut self, bytes: &[u8]) -> bool {
+        while let Some(found) = bytes[self.at..].iter().position(|&byte| byte == 0xFF) {
+            self.at += found;
+            match bytes.get(self.at + 1) {
+                None => return false,
+                Some(0x00 | 0xD0..=0xD7) => self.at += 2,
+                Some(0xFF) => self.at += 1,
+                Some(_) => {
+                    self.next = Next::Marker;
+                    return true;
+                }
+            }
+        }
+        self.at = bytes.len();
+        false
+    }
+}
+
+/// SOF0 to SOF15 without DHT, JPG and DAC, which share the range.
+fn is_frame_header(marker: u8) -> bool {
+    matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Start, a comment that looks like an end, a frame header of 5 x 3, a scan with a stuffed byte
+    /// and a restart, an end, and what does not belong to the picture any more.
+    const PICTURE: &[u8] = b"\xFF\xD8\xFF\xFE\0\x04\xFF\xD9\xFF\xFF\xC0\0\x08\x08\0\x03\0\x05\x01\
+        \xFF\xDA\0\x02data\xFF\0data\xFF\xD3data\xFF\xD9rest";
+
+    #[test]
+    fn finds_end_and_size_however_the_bytes_arrive() {
+        let end = PICTURE.len() - 4;
+        for step in 1..PICTURE.len() {
+            let mut scanner = Scanner::new();
+            let mut given = 0;
+            let length = loop {
+                given = (given + step).min(PICTURE.len());
+                if let Some(length) = scanner.scan(&PICTURE[..given]).expect("well formed") {
+                    break length;
+                }
+                assert!(given < end, "an end was there");
+            };
+            assert_eq!((length, scanner.size()), (end, Some((5, 3))));
+        }
+    }
+
+    #[test]
+    fn no_end_without_an_end() {
+        for end in 0..PICTURE.len() - 4 {
+            assert_eq!(Scanner::new().scan(&PICTURE[..end]), Ok(None), "cut after {end} bytes");
+        }
+    }
+
+    #[test]
+    fn says_where_it_broke() {
+        let broken = |bytes: &[u8]| Scanner::new().scan(bytes).expect_err("no picture").at;
+        assert_eq!(broken(b"GIF89a"), 0);
+        assert_eq!(broken(b"\xFF\xD8junk"), 2);
+        assert_eq!(broken(b"\xFF\xD8\xFF\x00"), 2);
+        assert_eq!(broken(b"\xFF\xD8\xFF\xE0\0\x01\0"), 2);
+        assert_eq!(broken(b"\xFF\xD8\xFF\xDA\0\x02data\xFF\xD8\xFF"), 10);
+        assert_eq!(broken(b"\xFF\xD8\xFF\xC0\0\x03\x08"), 2);
+    }
+}

@@ -1,0 +1,161 @@
+//! JPEG pictures, whole and broken.
+
+use frame::jpeg::{JpegDecoder, size};
+use frame::{FrameBuffer, FrameError, PixelFormat};
+use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
+use proptest::prelude::*;
+
+/// A picture of soft colours, which JPEG keeps well.
+fn pixels(width: u16, height: u16) -> Vec<u8> {
+    let colour = |x: u32, y: u32| {
+        [x * 255 / u32::from(width), y * 255 / u32::from(height), 128].map(|value| value as u8)
+    };
+    let rows = 0..u32::from(height);
+    rows.flat_map(|y| (0..u32::from(width)).flat_map(move |x| colour(x, y))).collect()
+}
+
+fn encode(width: u16, height: u16, set: impl FnOnce(&mut Encoder<&mut Vec<u8>>)) -> Vec<u8> {
+    let mut file = Vec::new();
+    let mut encoder = Encoder::new(&mut file, 95);
+    set(&mut encoder);
+    encoder.encode(&pixels(width, height), width, height, ColorType::Rgb).expect("in memory");
+    file
+}
+
+fn usual() -> Vec<u8> {
+    encode(64, 48, |encoder| encoder.set_sampling_factor(SamplingFactor::F_2_2))
+}
+
+fn check(file: &[u8], width: u16, height: u16) {
+    let mut buffer = FrameBuffer::new();
+    buffer.sequence = 7;
+    let expected = Some((u32::from(width), u32::from(height)));
+    JpegDecoder::new().decode(file, expected, &mut buffer).expect("whole");
+    let layout = buffer.frame().layout();
+    assert_eq!(layout.format(), PixelFormat::Rgb3);
+    assert_eq!(Some((layout.width(), layout.height())), expected);
+    assert_eq!(buffer.sequence, 7);
+    let want = pixels(width, height);
+    let off = buffer.frame().bytes().iter().zip(&want).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(off < Some(24), "{off:?}");
+}
+
+#[test]
+fn decodes_what_cameras_and_files_hold() {
+    let samplings = [SamplingFactor::F_1_1, SamplingFactor::F_2_1, SamplingFactor::F_2_2];
+    for sampling in samplings {
+        for (width, height) in [(64, 48), (61, 47), (8, 100)] {
+            check(&encode(width, height, |e| e.set_sampling_factor(sampling)), width, height);
+            check(&encode(width, height, |e| e.set_progressive(true)), width, height);
+            check(&encode(width, height, |e| e.set_restart_interval(3)), width, height);
+        }
+    }
+    let mut padded = usual();
+    padded.extend([0; 100]);
+    check(&padded, 64, 48);
+}
+
+#[test]
+fn grey_becomes_colour() {
+    let mut file = Vec::new();
+    let encoder = Encoder::new(&mut file, 95);
+    encoder.encode(&[77; 32 * 16], 32, 16, ColorType::Luma).expect("in memory");
+    let mut buffer = FrameBuffer::new();
+    JpegDecoder::new().decode(&file, None, &mut buffer).expect("whole");
+    assert!(buffer.frame().bytes().iter().all(|value| value.abs_diff(77) < 3));
+    assert_eq!(buffer.frame().bytes().len(), 32 * 16 * 3);
+}
+
+/// Removes the Huffman tables, as USB cameras do that use the usual ones.
+fn without_tables(file: &[u8]) -> Vec<u8> {
+    let mut out = file[..2].to_vec();
+    let mut at = 2;
+    while file[at + 1] != 0xDA {
+        let length = 2 + usize::from(u16::from_be_bytes([file[at + 2], file[at + 3]]));
+        if file[at + 1] != 0xC4 {
+            out.extend_from_slice(&file[at..at + length]);
+        }
+        at += length;
+    }
+    out.extend_from_slice(&file[at..]);
+    out
+}
+
+#[test]
+fn the_usual_huffman_tables_may_be_missing() {
+    let whole = usual();
+    let short = without_tables(&whole);
+    assert!(short.len() + 400 < whole.len(), "the tables were there");
+    check(&short, 64, 48);
+}
+
+#[test]
+fn a_cut_picture_is_refused_wherever_it_was_cut() {
+    let file = usual();
+    let mut buffer = FrameBuffer::new();
+    for end in 0..file.len() {
+        let cut = JpegDecoder::new().decode(&file[..end], None, &mut buffer);
+        assert!(matches!(cut, Err(FrameError::Jpeg(_))), "cut after {end}: {cut:?}");
+    }
+}
+
+/// Writes another size into the frame header.
+fn claiming(width: u16, height: u16) -> Vec<u8> {
+    let mut file = usual();
+    let at = file.windows(2).position(|two| two == [0xFF, 0xC0]).expect("baseline") + 5;
+    file[at..at + 2].copy_from_slice(&height.to_be_bytes());
+    file[at + 2..at + 4].copy_from_slice(&width.to_be_bytes());
+    file
+}
+
+#[test]
+fn sizes_are_checked_before_memory_is_taken() {
+    let decode = |file: &[u8], expected| {
+        let mut buffer = FrameBuffer::new();
+        let error = JpegDecoder::new().decode(file, expected, &mut buffer).expect_err("a lie");
+        assert_eq!(buffer.frame().bytes().len(), 3, "nothing was reserved");
+        error
+    };
+    let promised = decode(&usual(), Some((640, 480)));
+    assert_eq!(promised.to_string(), "JPEG frame is 64 x 48, the camera promised 640 x 480");
+    assert!(matches!(decode(&claiming(0, 48), None), FrameError::Size { .. }));
+    assert!(matches!(decode(&claiming(64, 0), None), FrameError::Size { .. }));
+    assert!(matches!(decode(&claiming(65535, 65535), None), FrameError::Size { .. }));
+    let few = decode(&claiming(8192, 8192), None).to_string();
+    assert!(few.contains("too few for 8192 x 8192"), "{few}");
+}
+
+#[test]
+fn the_size_needs_the_headers_only() {
+    let file = usual();
+    let scan = file.windows(2).position(|two| two == [0xFF, 0xDA]).expect("a scan");
+    assert_eq!(size(&file[..scan]), Ok((64, 48)));
+    assert!(matches!(size(&file[..20]), Err(FrameError::Jpeg(_))));
+    assert!(matches!(size(b"hello"), Err(FrameError::Jpeg(_))));
+    assert!(matches!(size(&claiming(9000, 10)), Err(FrameError::Size { .. })));
+}
+
+proptest! {
+    #[test]
+    fn damage_never_panics_and_never_changes_the_size(
+        spots in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut file = usual();
+        for (spot, value) in spots {
+            let at = spot.index(file.len());
+            file[at] = value;
+        }
+        file.truncate(cut.index(2 * file.len()).max(1));
+        let mut buffer = FrameBuffer::new();
+        if JpegDecoder::new().decode(&file, Some((64, 48)), &mut buffer).is_ok() {
+            let layout = buffer.frame().layout();
+            prop_assert_eq!((layout.width(), layout.height()), (64, 48));
+        }
+    }
+
+    #[test]
+    fn noise_is_no_picture(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        prop_assert!(JpegDecoder::new().decode(&bytes, None, &mut FrameBuffer::new()).is_err());
+    }
+}

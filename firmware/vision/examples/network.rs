@@ -1,0 +1,43 @@
+//! Times the shipped network and prints its answer as JSON, for `tests/peers/network.py`.
+//!
+//! usage: network MODEL-FOLDER FRAMES
+
+use std::error::Error;
+use std::path::Path;
+use std::time::Instant;
+
+use vision::{EngineOptions, ModelFiles, Student};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().collect();
+    let [_, folder, frames] = arguments.as_slice() else {
+        return Err("usage: network MODEL-FOLDER FRAMES".into());
+    };
+    let folder = Path::new(folder);
+    let mut student = Student::load(&ModelFiles::read(folder)?, &EngineOptions::default())?;
+    let pixels = picture(&folder.join("fixtures/scene0.png"))?;
+    let mut times = Vec::new();
+    for _ in 0..frames.parse::<usize>()?.max(1) {
+        let began = Instant::now();
+        student.run(&pixels)?;
+        times.push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    times.sort_by(f64::total_cmp);
+    let report = serde_json::json!({
+        "median_ms": times[times.len() / 2],
+        "pixels": pixels,
+        "class_logits": student.output().class_logits,
+    });
+    println!("{report}");
+    Ok(())
+}
+
+/// A PNG as R, G, B planes.
+fn picture(path: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
+    let file = std::io::BufReader::new(std::fs::File::open(path)?);
+    let mut reader = png::Decoder::new(file).read_info()?;
+    let mut rgb = vec![0; reader.output_buffer_size().ok_or("too large")?];
+    reader.next_frame(&mut rgb)?;
+    let area = rgb.len() / 3;
+    Ok((0..3).flat_map(|c| (0..area).map(move |i| (c, i))).map(|(c, i)| rgb[3 * i + c]).collect())
+}

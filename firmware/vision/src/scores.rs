@@ -65,13 +65,47 @@ impl Between {
 /// the mean of 16 that sum to about one.
 const NEGLIGIBLE: f32 = 0.03;
 
+/// A line of the masks widened to the output's columns, for every part.
+#[derive(Debug, Default)]
+struct WideLine {
+    /// Which line of the masks; none before the first.
+    row: Option<usize>,
+    /// Parts that are not negligible in it, as bits; the others' values are zero.
+    active: u16,
+    values: Vec<Vec<f32>>,
+}
+
+impl WideLine {
+    fn load(&mut self, scores: &Scores, row: usize, columns: &[Between]) {
+        if self.row == Some(row) {
+            return;
+        }
+        (self.row, self.active) = (Some(row), 0);
+        for (part, values) in self.values.iter_mut().enumerate() {
+            let narrow = &scores.plane(part)[row * scores.size.width..][..scores.size.width];
+            let most = narrow.iter().fold(0.0f32, |most, &value| most.max(value));
+            if part == 0 || most >= NEGLIGIBLE {
+                self.active |= 1 << part;
+                values
+                    .iter_mut()
+                    .zip(columns)
+                    .for_each(|(value, column)| *value = column.of(narrow));
+            } else {
+                values.fill(0.0);
+            }
+        }
+    }
+}
+
 /// Enlarges scores and decides, line by line. Keeps its memory.
 #[derive(Debug, Default)]
 pub struct Decider {
-    /// Scores of a line before and after it is widened.
-    narrow: Vec<f32>,
-    best: Vec<f32>,
+    /// Two neighbouring lines of the masks: widened once, used for every output line between them.
+    lines: [WideLine; 2],
     wide: Vec<Vec<f32>>,
+    best: Vec<f32>,
+    /// Labels as wide as the scores, so that comparing and choosing runs on whole vectors.
+    chosen: Vec<u32>,
 }
 
 impl Decider {
@@ -89,69 +123,69 @@ impl Decider {
         labels: &mut [u8],
     ) {
         let width = columns.len();
-        self.narrow.resize(scores.size.width, 0.0);
+        let resize = |lines: &mut Vec<Vec<f32>>| {
+            lines.resize_with(PART_COUNT, Vec::new);
+            lines.iter_mut().for_each(|line| line.resize(width, 0.0));
+        };
+        resize(&mut self.wide);
+        for line in &mut self.lines {
+            resize(&mut line.values);
+            line.row = None;
+        }
         self.best.resize(width, 0.0);
-        self.wide.resize_with(PART_COUNT, Vec::new);
-        self.wide.iter_mut().for_each(|line| line.resize(width, 0.0));
+        self.chosen.resize(width, 0);
         for (row, out) in rows.iter().zip(labels.chunks_exact_mut(width)) {
-            let active = self.enlarge_line(scores, *row, columns);
+            let active = self.blend(scores, *row, columns);
             self.decide_line(active, margin, out);
         }
     }
 
-    /// Fills `wide` for the parts that matter in this line; gives them as bits. Background always counts.
-    fn enlarge_line(&mut self, scores: &Scores, row: Between, columns: &[Between]) -> u16 {
-        let w = scores.size.width;
-        let mut active = 0;
-        for part in 0..PART_COUNT {
-            let plane = scores.plane(part);
-            let low = &plane[row.low as usize * w..][..w];
-            let high = &plane[row.high as usize * w..][..w];
-            let mut most = 0.0f32;
-            for ((value, &a), &b) in self.narrow.iter_mut().zip(low).zip(high) {
-                *value = a + row.share * (b - a);
-                most = most.max(*value);
-            }
-            if part > 0 && most < NEGLIGIBLE {
-                continue;
-            }
-            active |= 1 << part;
-            let narrow = &self.narrow;
+    /// Fills `wide` for the parts that matter in an output line; gives them as bits. Background always counts.
+    fn blend(&mut self, scores: &Scores, row: Between, columns: &[Between]) -> u16 {
+        let (low, high, share) = row.parts();
+        // Neighbours differ in their last bit, so neither drives the other out.
+        self.lines[low % 2].load(scores, low, columns);
+        self.lines[high % 2].load(scores, high, columns);
+        let (above, below) = (&self.lines[low % 2], &self.lines[high % 2]);
+        let active = above.active | below.active;
+        for part in (0..PART_COUNT).filter(|part| active & (1 << part) != 0) {
+            let pairs = above.values[part].iter().zip(&below.values[part]);
             self.wide[part]
                 .iter_mut()
-                .zip(columns)
-                .for_each(|(value, column)| *value = column.of(narrow));
+                .zip(pairs)
+                .for_each(|(value, (&a, &b))| *value = a + share * (b - a));
         }
         active
     }
 
     fn decide_line(&mut self, active: u16, margin: f32, out: &mut [u8]) {
-        out.fill(0);
         if active == 1 {
+            out.fill(0);
             return;
         }
         self.best.fill(0.0);
-        let parts = |part: usize| active & (1 << part) != 0;
-        for part in (1..PART_COUNT).filter(|&p| parts(p)) {
+        self.chosen.fill(0);
+        let counts = |part: usize| active & (1 << part) != 0;
+        for part in (1..PART_COUNT).filter(|&p| counts(p)) {
             self.best
                 .iter_mut()
                 .zip(&self.wide[part])
                 .for_each(|(best, &value)| *best = best.max(value));
         }
         // From the lowest priority to the highest, so that the last to claim a pixel keeps it.
-        for part in LOWEST_FIRST.into_iter().filter(|&p| parts(p.into())) {
-            let line = &self.wide[usize::from(part)];
-            for ((label, &value), &best) in out.iter_mut().zip(line).zip(&self.best) {
-                if value >= margin * best {
-                    *label = part;
-                }
-            }
+        for part in LOWEST_FIRST.into_iter().filter(|&p| counts(p.into())) {
+            let label = u32::from(part);
+            let scored = self.wide[usize::from(part)].iter().zip(&self.best);
+            self.chosen.iter_mut().zip(scored).for_each(|(chosen, (&value, &best))| {
+                *chosen = if value >= margin * best { label } else { *chosen };
+            });
         }
-        for ((label, &background), &best) in out.iter_mut().zip(&self.wide[0]).zip(&self.best) {
-            if background >= best {
-                *label = 0;
-            }
-        }
+        let scored = self.wide[0].iter().zip(&self.best);
+        out.iter_mut().zip(&self.chosen).zip(scored).for_each(
+            |((out, &chosen), (&background, &best))| {
+                *out = if background >= best { 0 } else { chosen as u8 };
+            },
+        );
     }
 }
 

@@ -1,0 +1,168 @@
+//! The source suite on files, and what files can be wrong in.
+
+mod suite;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use camera::{CaptureRequest, Delivery, DemoClip, Source, SourceError, SourceSpec};
+use frame::{FrameBuffer, PixelFormat};
+use jpeg_encoder::{ColorType, Encoder};
+
+/// A folder that is removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("camera-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a scratch folder");
+        Scratch(path)
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, bytes).expect("written");
+        path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn jpeg(shade: u8) -> Vec<u8> {
+    let rgb: Vec<u8> = (0..48 * 32 * 3).map(|i| shade ^ (i % 200) as u8).collect();
+    let mut file = Vec::new();
+    Encoder::new(&mut file, 85).encode(&rgb, 48, 32, ColorType::Rgb).expect("encodes");
+    file
+}
+
+fn png(side: u32) -> Vec<u8> {
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, side, side);
+    encoder.set_color(png::ColorType::Rgba);
+    let mut writer = encoder.write_header().expect("a header");
+    writer.write_image_data(&vec![90; (side * side * 4) as usize]).expect("pixels");
+    drop(writer);
+    file
+}
+
+fn y4m(pictures: usize) -> Vec<u8> {
+    let mut file = b"YUV4MPEG2 W16 H8 F25:1 Ip C420jpeg\n".to_vec();
+    for k in 0..pictures {
+        file.extend(b"FRAME\n");
+        file.extend(vec![k as u8; 16 * 8 * 3 / 2]);
+    }
+    file
+}
+
+fn request() -> CaptureRequest {
+    CaptureRequest {
+        formats: vec![PixelFormat::Yuyv],
+        width: 640,
+        height: 480,
+        rate: 0,
+        buffers: 4,
+    }
+}
+
+fn open(path: &Path) -> Result<Box<dyn Source>, SourceError> {
+    camera::open(&SourceSpec::Path(path.into()), &request(), DemoClip::new(&[]))
+}
+
+fn run(source: &mut dyn Source) -> Result<suite::Seen, String> {
+    suite::run(source, 100, Duration::from_secs(1))
+}
+
+#[test]
+fn every_kind_of_file_keeps_to_the_suite() {
+    let scratch = Scratch::new("kinds");
+    let clip = [jpeg(1), jpeg(60), jpeg(200)].concat();
+    for (path, pictures, size) in [
+        (scratch.file("a.y4m", &y4m(3)), 3, (16, 8)),
+        (scratch.file("b.mjpeg", &clip), 3, (48, 32)),
+        (scratch.file("c.MJPG", &clip), 3, (48, 32)),
+    ] {
+        let seen = run(open(&path).expect("opens").as_mut()).expect("keeps to the suite");
+        assert_eq!(
+            (seen.pictures, seen.ended, seen.size),
+            (pictures, true, size),
+            "{}",
+            path.display()
+        );
+    }
+    let folder = Scratch::new("folder");
+    folder.file("2.jpg", &jpeg(9));
+    folder.file("1.png", &png(20));
+    folder.file("notes.txt", b"no picture");
+    let mut source = open(&folder.0).expect("opens");
+    assert!(!source.is_live() && source.describe().ends_with("2 pictures"));
+    let seen = run(source.as_mut()).expect("keeps to the suite");
+    assert_eq!((seen.pictures, seen.size), (2, (48, 32)), "in the order of their names");
+}
+
+#[test]
+fn the_demo_never_ends() {
+    let clip: &'static [u8] = [jpeg(1), jpeg(60)].concat().leak();
+    let mut source =
+        camera::open(&SourceSpec::Demo, &request(), DemoClip::new(clip)).expect("opens");
+    let seen = run(source.as_mut()).expect("keeps to the suite");
+    assert_eq!((seen.pictures, seen.ended), (100, false));
+    assert!(camera::open(&SourceSpec::Demo, &request(), DemoClip::new(b"nothing")).is_err());
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_said_with_its_name() {
+    let scratch = Scratch::new("wrong");
+    let cases = [
+        ("none.y4m", None, "No such file"),
+        ("film.mp4", Some(vec![1, 2, 3]), "convert it"),
+        ("text.y4m", Some(b"hello\n".to_vec()), "not a YUV4MPEG2"),
+        ("endless.y4m", Some(vec![b'A'; 5000]), "does not end"),
+        ("empty.y4m", Some(Vec::new()), "does not end"),
+    ];
+    for (name, bytes, part) in cases {
+        let path = bytes.map_or(scratch.0.join(name), |b| scratch.file(name, &b));
+        let error = open(&path).err().unwrap_or_else(|| panic!("{name} was opened")).to_string();
+        assert!(error.contains(name) && error.contains(part), "{error}");
+    }
+    let empty = Scratch::new("empty");
+    let error = open(&empty.0).err().expect("nothing in it").to_string();
+    assert!(error.contains("no .jpg or .png"), "{error}");
+    let cut = scratch.file("cut.y4m", &y4m(2)[..200]);
+    let error = run(open(&cut).expect("opens").as_mut()).expect_err("incomplete");
+    assert!(error.contains("cut.y4m") && error.contains("incomplete"), "{error}");
+    let noise = scratch.file("noise.mjpeg", &[0xFF; 1000]);
+    let error = run(open(&noise).expect("opens").as_mut()).expect_err("no picture");
+    assert!(error.contains("noise.mjpeg"), "{error}");
+}
+
+#[test]
+fn a_broken_picture_costs_only_itself() {
+    let folder = Scratch::new("broken");
+    folder.file("1.png", &png(20)[..60]);
+    folder.file("2.jpg", b"not a picture");
+    folder.file("3.png", &png(20));
+    let mut source = open(&folder.0).expect("opens");
+    let mut buffer = FrameBuffer::new();
+    for _ in 0..2 {
+        let error = source.next(&mut buffer, Duration::ZERO).expect_err("broken");
+        assert!(error.is_frame_only(), "{error}");
+    }
+    assert_eq!(source.next(&mut buffer, Duration::ZERO).expect("a whole one"), Delivery::Frame);
+    assert_eq!(source.next(&mut buffer, Duration::ZERO).expect("the end"), Delivery::End);
+}
+
+#[test]
+fn a_camera_that_is_not_there_is_named_with_the_next_step() {
+    let spec = SourceSpec::Camera("/dev/video63".into());
+    let error = camera::open(&spec, &request(), DemoClip::new(&[]))
+        .err()
+        .expect("no such device")
+        .to_string();
+    assert!(error.contains("/dev/video63") && error.contains("plugged in"), "{error}");
+    let spec = SourceSpec::Camera("/dev/null".into());
+    assert!(camera::open(&spec, &request(), DemoClip::new(&[])).is_err());
+}

@@ -46,6 +46,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Show or check the settings
     Config(ConfigArgs),
+    /// Plan, price and show the privacy budget
+    Privacy(PrivacyArgs),
 }
 
 /// Which settings apply.
@@ -164,6 +166,65 @@ pub enum ConfigAction {
     Check {
         /// Files to check; without any, the settings in effect
         files: Vec<PathBuf>,
+        /// Which settings apply.
+        #[command(flatten)]
+        settings: SettingsArgs,
+    },
+}
+
+/// Options of `mirror privacy`.
+#[derive(Args, Debug)]
+pub struct PrivacyArgs {
+    /// Which question.
+    #[command(subcommand)]
+    pub action: PrivacyAction,
+}
+
+/// Questions about the privacy budget.
+#[derive(Debug, Subcommand)]
+pub enum PrivacyAction {
+    /// The noise multiplier that a number of lifetime releases needs
+    Plan {
+        /// Target epsilon
+        #[arg(long, value_name = "E")]
+        epsilon: f64,
+        /// Probability with which the guarantee may fail
+        #[arg(long, value_name = "D")]
+        delta: f64,
+        /// Lifetime releases
+        #[arg(long, value_name = "T")]
+        releases: u64,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// The epsilon that releases cost
+    Epsilon {
+        /// Standard deviation of the noise divided by the clipping norm, such as 1.2
+        #[arg(long, value_name = "Z")]
+        noise_multiplier: String,
+        /// Releases
+        #[arg(long, value_name = "T")]
+        releases: u64,
+        /// Share of the units that each release draws at random, for studies of sub-sampled
+        /// settings; a mirror's own releases use all of its data, which is 1
+        #[arg(long, value_name = "Q", default_value_t = 1.0)]
+        sampling_rate: f64,
+        /// Probability with which the guarantee may fail
+        #[arg(long, value_name = "D")]
+        delta: f64,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// What this mirror has spent, from its ledger
+    Ledger {
+        /// Also print how many records were checked and the hash of the last one
+        #[arg(long)]
+        verify: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
         /// Which settings apply.
         #[command(flatten)]
         settings: SettingsArgs,

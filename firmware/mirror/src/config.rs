@@ -74,6 +74,11 @@ pub fn data_dir(configured: Option<&Path>) -> PathBuf {
     }
 }
 
+/// The part of the data folder that belongs to learning: consent, corrections, ledger, outbox.
+pub fn learning_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("learning")
+}
+
 fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|error| {
         let next = match error.kind() {

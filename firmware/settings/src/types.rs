@@ -33,6 +33,8 @@ pub struct Settings {
     pub page: PageSettings,
     /// Temperature.
     pub thermal: ThermalSettings,
+    /// Learning at home.
+    pub learning: LearningSettings,
 }
 
 /// Camera and other sources.
@@ -154,17 +156,30 @@ pub struct DisplayGeometry {
 }
 
 /// The local page.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PageSettings {
     /// Whether the page is served.
     pub enabled: bool,
-    /// Address; a loopback one.
+    /// Address for this machine's own browser; a loopback one.
     pub listen: SocketAddr,
+    /// Address for paired browsers; `None`: the page is for this machine alone.
+    pub network: Option<SocketAddr>,
     /// Preview pictures a second, 1 to 30.
     pub preview_rate: u32,
     /// JPEG quality of the preview, 10 to 95.
     pub preview_quality: u8,
+}
+
+/// Learning at home.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LearningSettings {
+    /// Target epsilon over the device's lifetime, above 0 to 1000.
+    pub epsilon: f64,
+    /// Probability with which the guarantee may fail, 1e-12 to 0.1.
+    pub delta: f64,
+    /// Noise divided by clipping norm, 0.1 to 10000.
+    pub noise_multiplier: f64,
 }
 
 /// Temperature.
@@ -186,6 +201,7 @@ struct RawSettings {
     display: DisplaySettings,
     page: RawPage,
     thermal: RawThermal,
+    learning: LearningSettings,
 }
 
 #[derive(Deserialize)]
@@ -193,6 +209,8 @@ struct RawSettings {
 struct RawPage {
     enabled: bool,
     listen: String,
+    access: String,
+    network_listen: String,
     preview_rate: u32,
     preview_quality: u8,
 }
@@ -224,6 +242,7 @@ impl Settings {
             vision: raw.vision,
             overlay: raw.overlay,
             display: raw.display,
+            learning: raw.learning,
         })
     }
 }
@@ -255,6 +274,9 @@ const RANGES: &[(&str, f64, f64)] = &[
     ("page.preview_rate", 1.0, 30.0),
     ("page.preview_quality", 10.0, 95.0),
     ("thermal.limit_celsius", 40.0, 120.0),
+    ("learning.epsilon", 0.001, 1000.0),
+    ("learning.delta", 1e-12, 0.1),
+    ("learning.noise_multiplier", 0.1, 10_000.0),
 ];
 
 fn check_numbers(table: &Table) -> Result<(), BadValue> {
@@ -300,22 +322,29 @@ fn check_words(raw: &RawSettings) -> Result<(), BadValue> {
 }
 
 fn page(raw: RawPage) -> Result<PageSettings, BadValue> {
-    let key = "page.listen";
-    let listen: SocketAddr = raw
-        .listen
-        .parse()
-        .map_err(|_| bad(key, "it must be an address and a port, such as 127.0.0.1:8080"))?;
+    let listen = address("page.listen", &raw.listen)?;
     if !listen.ip().is_loopback() {
         return Err(bad(
-            key,
-            "only a loopback address (127.0.0.1 or [::1]) is allowed: the page shows the camera's \
-             picture, and there is no pairing yet that would keep strangers out",
+            "page.listen",
+            "only a loopback address (127.0.0.1 or [::1]) is allowed here: this door asks for no \
+             pairing; for the home network set page.access = \"paired\" and page.network_listen",
         ));
     }
+    let network = address("page.network_listen", &raw.network_listen)?;
+    let network = match raw.access.as_str() {
+        "device" => None,
+        "paired" => Some(network),
+        _ => return Err(bad("page.access", "choose device or paired")),
+    };
     Ok(PageSettings {
         enabled: raw.enabled,
         listen,
+        network,
         preview_rate: raw.preview_rate,
         preview_quality: raw.preview_quality,
     })
+}
+
+fn address(key: &str, text: &str) -> Result<SocketAddr, BadValue> {
+    text.parse().map_err(|_| bad(key, "it must be an address and a port, such as 127.0.0.1:8080"))
 }

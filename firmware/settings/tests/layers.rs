@@ -153,6 +153,25 @@ fn the_page_is_not_opened_to_the_network() {
 }
 
 #[test]
+fn the_home_network_gets_a_door_of_its_own_only_when_asked_for() {
+    assert_eq!(finish("").expect("valid").settings.page.network, None);
+    let paired = "[page]\naccess = \"paired\"\nnetwork_listen = \"192.168.1.20:8443\"";
+    let page = finish(paired).expect("valid").settings.page;
+    assert_eq!(page.network, "192.168.1.20:8443".parse().ok());
+    assert!(page.listen.ip().is_loopback(), "the device's own door stays where it was");
+    assert!(message("[page]\naccess = \"everybody\"").contains("choose device or paired"));
+    assert!(message("[page]\nnetwork_listen = \"8443\"").contains("page.network_listen"));
+}
+
+#[test]
+fn a_budget_that_promises_nothing_is_refused() {
+    for (key, value) in [("epsilon", "0"), ("epsilon", "nan"), ("delta", "0.5"), ("delta", "0")] {
+        let text = message(&format!("[learning]\n{key} = {value}"));
+        assert!(text.contains(&format!("learning.{key}")), "{text}");
+    }
+}
+
+#[test]
 fn a_bad_environment_variable_is_named() {
     let error = Layers::defaults()
         .and_then(|l| l.environment(|n| (n == "MIRROR_CAMERA_RATE").then(|| "fast".into())))

@@ -4,6 +4,7 @@ mod bench;
 mod config;
 mod eval;
 mod parse;
+mod privacy;
 
 use std::time::Instant;
 
@@ -24,5 +25,6 @@ pub fn dispatch(cli: Cli, started: Instant) -> Result<()> {
         Some(Command::Bench(args)) => bench::bench(&args, started),
         Some(Command::Eval(args)) => eval::eval(&args),
         Some(Command::Config(args)) => config::config(&args),
+        Some(Command::Privacy(args)) => privacy::privacy(&args),
     }
 }

@@ -1,0 +1,162 @@
+//! `mirror privacy`: what a plan costs, how much noise a plan needs, and what this mirror has spent.
+
+use std::fmt::Write;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use learn::ledger::{self, RecordKind, Verified};
+use learn::privacy::{self, AccountantError, Budget, NoiseMultiplier, PrivacyStatement};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::cli::{PrivacyAction, PrivacyArgs, SettingsArgs};
+use crate::config;
+use crate::report::{self, Usage};
+
+/// Answers a question about the privacy budget.
+///
+/// # Errors
+/// A number that no budget can have (exit code 2), a plan beyond reach, a damaged ledger.
+pub fn privacy(args: &PrivacyArgs) -> Result<()> {
+    match &args.action {
+        PrivacyAction::Plan { epsilon, delta, releases, json } => {
+            plan(*epsilon, *delta, *releases, *json)
+        }
+        PrivacyAction::Epsilon { noise_multiplier, releases, sampling_rate, delta, json } => {
+            let z = noise_multiplier.parse().map_err(wrong)?;
+            cost(z, *sampling_rate, *releases, *delta, *json)
+        }
+        PrivacyAction::Ledger { verify, json, settings } => show_ledger(*verify, *json, settings),
+    }
+}
+
+/// Numbers that cannot be used are wrong usage; a plan that does not exist is an answer.
+fn wrong(error: impl Into<AccountantError>) -> anyhow::Error {
+    match error.into() {
+        error @ AccountantError::NoPlan { .. } => error.into(),
+        error => Usage(error.to_string()).into(),
+    }
+}
+
+fn plan(epsilon: f64, delta: f64, releases: u64, json: bool) -> Result<()> {
+    let budget = Budget::new(epsilon, delta).map_err(wrong)?;
+    let z = privacy::plan(&budget, releases).map_err(wrong)?;
+    let statement = privacy::epsilon(z, releases, delta).map_err(wrong)?;
+    let text = match json {
+        true => as_json(&statement, &[("target_epsilon", epsilon.into())])?,
+        false => format!("noise multiplier {z}\n{statement}\n"),
+    };
+    Ok(report::print(&text)?)
+}
+
+fn cost(z: NoiseMultiplier, rate: f64, releases: u64, delta: f64, json: bool) -> Result<()> {
+    let statement = privacy::sampled_epsilon(z, rate, releases, delta).map_err(wrong)?;
+    let text = if json { as_json(&statement, &[])? } else { format!("{statement}\n") };
+    Ok(report::print(&text)?)
+}
+
+/// The statement's fields, and `more`.
+fn as_json(statement: &PrivacyStatement, more: &[(&str, Value)]) -> Result<String> {
+    let mut value = serde_json::to_value(statement)?;
+    for (key, what) in more {
+        value[*key] = what.clone();
+    }
+    Ok(serde_json::to_string_pretty(&value)? + "\n")
+}
+
+/// Where a mirror with these settings keeps its ledger.
+fn ledger_path(settings: &settings::Settings) -> PathBuf {
+    let data = config::data_dir(settings.data_dir.as_deref());
+    config::learning_dir(&data).join(ledger::LEDGER_NAME)
+}
+
+/// One record of the ledger, for programs.
+#[derive(Serialize)]
+struct Entry {
+    sequence: u64,
+    /// Seconds since 1970 by the mirror's clock, right or wrong.
+    time: u64,
+    step: &'static str,
+    release: String,
+    noise_multiplier: f64,
+    dimension: u64,
+}
+
+/// Reads a copy of the bytes, without the lock: a running mirror keeps it, and appends whole records.
+fn show_ledger(verify: bool, json: bool, args: &SettingsArgs) -> Result<()> {
+    let effective = config::load(args, &[])?;
+    let path = ledger_path(&effective.settings);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error).context(format!("cannot read {}", path.display())),
+    };
+    let verified = ledger::verify(&bytes).with_context(|| path.display().to_string())?;
+    let learning = &effective.settings.learning;
+    let statement = verified.composition().statement(learning.delta).map_err(wrong)?;
+    let text = match json {
+        true => {
+            let more = [
+                ("target_epsilon", learning.epsilon.into()),
+                ("ledger", path.display().to_string().into()),
+                ("head", verified.head().to_string().into()),
+                ("verified", true.into()),
+                ("records", serde_json::to_value(entries(&verified))?),
+            ];
+            as_json(&statement, &more)?
+        }
+        false => in_words(&path, &verified, &statement, learning.epsilon, verify),
+    };
+    Ok(report::print(&text)?)
+}
+
+fn entries(verified: &Verified) -> Vec<Entry> {
+    let entry = |record: &ledger::Record| Entry {
+        sequence: record.sequence,
+        time: record.time.0,
+        step: step(record.kind),
+        release: record.release.to_string(),
+        noise_multiplier: record.noise_multiplier.as_f64(),
+        dimension: record.dimension,
+    };
+    verified.records.iter().map(entry).collect()
+}
+
+fn step(kind: RecordKind) -> &'static str {
+    match kind {
+        RecordKind::Reserved => "reserved",
+        RecordKind::Sampled => "sampled",
+        RecordKind::Persisted => "persisted",
+        RecordKind::Published => "published",
+        RecordKind::Burnt => "burnt",
+    }
+}
+
+fn in_words(
+    path: &Path,
+    verified: &Verified,
+    statement: &PrivacyStatement,
+    target: f64,
+    verify: bool,
+) -> String {
+    // Writing to a String cannot fail.
+    let mut text = format!("spent: {statement}\ntarget: epsilon {target}\n");
+    for entry in entries(verified) {
+        let Entry { sequence, step, release, noise_multiplier, dimension, .. } = entry;
+        let _ = writeln!(
+            text,
+            "{sequence:>4}  {step:9}  release {release}  noise multiplier {noise_multiplier}  {dimension} values"
+        );
+    }
+    if verify {
+        let (count, head) = (verified.records.len(), verified.head());
+        let _ = writeln!(text, "{}: {count} records, chain intact, head {head}", path.display());
+    }
+    if verified.torn_bytes > 0 {
+        let torn = verified.torn_bytes;
+        let _ = writeln!(text, "{torn} bytes at the end were never completely written");
+    }
+    text
+}

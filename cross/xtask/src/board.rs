@@ -64,7 +64,7 @@ pub fn test(out: &Path) -> Result<()> {
 }
 
 fn passed(guest: &mut Guest, name: &str) -> Result<()> {
-    guest.wait_for(&format!("@@ {name} ended"), PATIENCE)?;
+    guest.wait_for(&format!("@@ {name} is over"), PATIENCE)?;
     let console = guest.console();
     ensure!(console.contains(&format!("@@ {name} ended 0")), "{name} failed:\n{console}");
     Ok(())
@@ -143,6 +143,7 @@ fn camera_picture(out: &Path) -> Result<PathBuf> {
 const INIT: &str = r#"#!/bin/sh
 export PATH=/bin HOME=/root
 mount -t devtmpfs dev /dev; mount -t proc proc /proc; mount -t sysfs sys /sys
+ip link set lo up
 modprobe virtio_pci; modprobe virtio-gpu
 feed() {
     # A camera and an output joined by an HDMI loop; the output's picture is what the camera sees.
@@ -164,8 +165,9 @@ wait_for_overlays() {
 }
 feed
 ls /dev/video0 /dev/video1 /dev/dri/card0 /dev/fb0 && echo "@@ devices ready"
-display-suite drm --presents 10; echo "@@ display-suite drm ended $?"
-camera-suite /dev/video0; echo "@@ camera-suite ended $?"
+suite() { NAME=$1; shift; "$@"; echo "@@ $NAME ended $?"; echo "@@ $NAME is over"; }
+suite "display-suite drm" display-suite drm --presents 10
+suite camera-suite camera-suite /dev/video0
 mirror run --board virt --display drm & MIRROR=$!
 wait_for_overlays; echo "@@ overlay on drm"; sleep 4
 # The camera is taken away under the running mirror. Its module cannot go while a file is open, its device can.

@@ -30,10 +30,10 @@ const PACKAGES: [&str; 10] = [
     "libc6",
     "libgcc-s1",
 ];
-const APPLETS: [&str; 24] = [
+const APPLETS: [&str; 25] = [
     "sh", "mount", "modprobe", "insmod", "rmmod", "lsmod", "cat", "ls", "echo", "sleep", "mkdir",
     "head", "grep", "kill", "ps", "poweroff", "sync", "dmesg", "test", "cut", "wget", "find",
-    "tail", "pidof",
+    "tail", "pidof", "ip",
 ];
 
 /// Downloaded and unpacked parts.

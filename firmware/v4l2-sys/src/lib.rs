@@ -9,10 +9,19 @@
 //!     --opaque-type 'v4l2_ctrl_.*' --blocklist-item '(V4L2|v4l2)_.*(HEVC|MPEG|H264|FWHT|VP8|VP9|AV1|FLASH|FM_|RDS|DETECT).*' \
 //!     wrapper.h    # one line: #include <linux/videodev2.h>
 //! ```
-#![allow(missing_docs, non_camel_case_types, non_snake_case, non_upper_case_globals, clippy::all, unsafe_op_in_unsafe_fn)]
+#![allow(
+    missing_docs,
+    non_camel_case_types,
+    non_snake_case,
+    non_upper_case_globals,
+    clippy::all,
+    unsafe_op_in_unsafe_fn
+)]
 
 #[cfg(not(all(target_pointer_width = "64", target_endian = "little")))]
-compile_error!("the bindings are those of 64-bit little-endian targets; make them anew for this one");
+compile_error!(
+    "the bindings are those of 64-bit little-endian targets; make them anew for this one"
+);
 
 include!("bindings.rs");
 

@@ -1,6 +1,6 @@
-//! Times the shipped network and prints its answer as JSON, for `tests/peers/network.py`.
+//! Times a network and prints its answer as JSON, for `tests/peers/network.py`.
 //!
-//! usage: network MODEL-FOLDER FRAMES
+//! usage: network MODEL-FOLDER FRAMES PICTURE [THREADS flush|keep]
 
 use std::error::Error;
 use std::path::Path;
@@ -9,13 +9,18 @@ use std::time::Instant;
 use vision::{EngineOptions, ModelFiles, Student};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = std::env::args().collect();
-    let [_, folder, frames] = arguments.as_slice() else {
-        return Err("usage: network MODEL-FOLDER FRAMES".into());
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (folder, frames, picture, options) = match arguments.as_slice() {
+        [folder, frames, picture] => (folder, frames, picture, EngineOptions::default()),
+        [folder, frames, picture, threads, denormals @ ("flush" | "keep")] => {
+            let flush_denormals = *denormals == "flush";
+            (folder, frames, picture, EngineOptions { threads: threads.parse()?, flush_denormals })
+        }
+        _ => return Err("usage: network MODEL-FOLDER FRAMES PICTURE [THREADS flush|keep]".into()),
     };
-    let folder = Path::new(folder);
-    let mut student = Student::load(&ModelFiles::read(folder)?, &EngineOptions::default())?;
-    let pixels = picture(&folder.join("fixtures/scene0.png"))?;
+    let mut student = Student::load(&ModelFiles::read(Path::new(folder))?, &options)?;
+    let pixels = planes(Path::new(picture))?;
     let mut times = Vec::new();
     for _ in 0..frames.parse::<usize>()?.max(1) {
         let began = Instant::now();
@@ -33,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// A PNG as R, G, B planes.
-fn picture(path: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
+fn planes(path: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
     let file = std::io::BufReader::new(std::fs::File::open(path)?);
     let mut reader = png::Decoder::new(file).read_info()?;
     let mut rgb = vec![0; reader.output_buffer_size().ok_or("too large")?];

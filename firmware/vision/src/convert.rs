@@ -41,6 +41,20 @@ fn triangle_tap(index: usize, ratio: f64, from: usize) -> Tap {
     Tap { start, weights }
 }
 
+/// Taps on samples that each stand for two neighbours, as chroma does: what the neighbours' taps would weigh together.
+fn paired(taps: Vec<Tap>) -> Vec<Tap> {
+    taps.into_iter().map(pair).collect()
+}
+
+fn pair(tap: Tap) -> Tap {
+    let start = tap.start / 2;
+    let mut weights = vec![0.0; (tap.start + tap.weights.len() - 1) / 2 - start + 1];
+    for (k, weight) in tap.weights.iter().enumerate() {
+        weights[(tap.start + k) / 2 - start] += weight;
+    }
+    Tap { start, weights }
+}
+
 /// One plane of bytes: where its lines begin, how long they are, and how they are narrowed.
 #[derive(Clone, Debug)]
 struct Plane {
@@ -82,31 +96,43 @@ impl Plan {
         let content = letterbox.content();
         let (cw, ch) = (content.width as usize, content.height as usize);
         let (columns, rows) = if orientation.rotation.swaps_axes() { (ch, cw) } else { (cw, ch) };
-        let plane = |offset, line, height| Plane {
+        let plane = |offset, line, rows| Plane {
             offset,
             stride: layout.stride(),
             line,
-            rows: taps(height, rows),
+            rows,
             sums: vec![0.0; line],
         };
-        let component = |plane, offset, step, width| Component {
-            plane,
-            offset,
-            step,
-            columns: taps(width, columns),
-        };
+        let component = |plane, offset, step, columns| Component { plane, offset, step, columns };
+        let (luma_rows, luma_columns) = (taps(h, rows), taps(w, columns));
+        let chroma_columns = || paired(taps(w, columns));
         let (planes, components) = match layout.format() {
             PixelFormat::Yuyv => (
-                vec![plane(0, w * 2, h)],
-                [component(0, 0, 2, w), component(0, 1, 4, w / 2), component(0, 3, 4, w / 2)],
+                vec![plane(0, w * 2, luma_rows)],
+                [
+                    component(0, 0, 2, luma_columns),
+                    component(0, 1, 4, chroma_columns()),
+                    component(0, 3, 4, chroma_columns()),
+                ],
             ),
             PixelFormat::Nv12 => (
-                vec![plane(0, w, h), plane(layout.stride() * h, w, h / 2)],
-                [component(0, 0, 1, w), component(1, 0, 2, w / 2), component(1, 1, 2, w / 2)],
+                vec![
+                    plane(0, w, luma_rows.clone()),
+                    plane(layout.stride() * h, w, paired(luma_rows)),
+                ],
+                [
+                    component(0, 0, 1, luma_columns),
+                    component(1, 0, 2, chroma_columns()),
+                    component(1, 1, 2, chroma_columns()),
+                ],
             ),
             PixelFormat::Rgb3 => (
-                vec![plane(0, w * 3, h)],
-                [component(0, 0, 3, w), component(0, 1, 3, w), component(0, 2, 3, w)],
+                vec![plane(0, w * 3, luma_rows)],
+                [
+                    component(0, 0, 3, luma_columns.clone()),
+                    component(0, 1, 3, luma_columns.clone()),
+                    component(0, 2, 3, luma_columns),
+                ],
             ),
             PixelFormat::Mjpg => return Err(VisionError::Compressed(PixelFormat::Mjpg)),
         };

@@ -22,11 +22,12 @@ use proto::taxonomy::CLASS_COUNT;
 
 /// Operators that were checked against onnxruntime in tract 0.23.9. A graph with any other is refused: some
 /// combinations load and then compute the wrong thing.
-const ALLOWED_OPS: [&str; 18] = [
+const ALLOWED_OPS: [&str; 19] = [
     "Add",
     "AveragePool",
     "Cast",
     "Constant",
+    "Conv",
     "DequantizeLinear",
     "LayerNormalization",
     "Less",

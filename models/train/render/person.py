@@ -76,7 +76,7 @@ class Person:
         kind = self.rng.random()
         if kind < 0.34:
             self.wear_suit()
-        elif kind < 0.97:
+        elif kind < 0.97 or self.shape.age == "child":
             self.wear_shells()
         else:
             self.wear_swimwear()
@@ -102,7 +102,7 @@ class Person:
             hem = rng.choice([0.15, 0.3, 0.45, 0.6, 0.8, 0.96, 1.1], p=[0.08, 0.12, 0.12, 0.06, 0.1, 0.27, 0.25])
             hem += rng.normal(0, 0.03)
             self.wear_shell(lambda: f.trousers(waist, hem), rng.gamma(1.2, 0.08), 0.45)
-        if self.shape.sex == "female" or rng.random() < 0.93:
+        if self.shape.sex == "female" or self.shape.age == "child" or rng.random() < 0.93:
             sleeve = rng.choice([-0.08, 0.12, 0.3, 0.45, 0.7, 0.97], p=[0.15, 0.1, 0.3, 0.12, 0.08, 0.25])
             neck = f.neck + rng.uniform(-0.8, 0.3)
             low = waist - 0.15 - (rng.uniform(0, 1.6) if rng.random() < 0.4 else 0.0)

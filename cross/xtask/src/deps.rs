@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::tools::{output, root};
 
 /// Crate and the crates of ours that it may import in its program (tests are free).
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
     ("proto", &[]),
     ("settings", &[]),
     ("frame", &[]),
@@ -19,7 +19,8 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ("overlay", &["proto"]),
     ("display", &["overlay"]),
     ("learn", &["proto"]),
-    ("mirror", &["proto", "settings", "frame", "camera", "vision", "overlay", "display", "learn"]),
+    ("home", &["proto", "learn", "frame", "vision"]),
+    ("mirror", &["proto", "settings", "frame", "camera", "vision", "overlay", "display", "learn", "home"]),
     ("aggregator", &["proto", "learn", "vision", "frame"]),
     ("xtask", &[]),
     ("system-tests", &[]),

@@ -1,0 +1,49 @@
+//! From a round's average to its candidate: the same few lines for whoever makes it and whoever checks it later.
+
+use learn::averaging::ServerOptimiser;
+use learn::head::HeadLayout;
+
+use crate::engine::EngineError;
+use crate::records::{Phase, Round, parameter_bytes, parameters_of};
+use crate::store::{Store, StoreError};
+
+/// The base moved by an average: the candidate's bytes, and the velocity after it.
+///
+/// `optimiser` is server momentum and step size.
+pub fn moved(
+    store: &Store,
+    layout: &HeadLayout,
+    round: &Round,
+    average: &[f32],
+    optimiser: (f32, f32),
+) -> Result<(Vec<u8>, Vec<f32>), EngineError> {
+    let version = round.task.base_version;
+    let base = store.parameters(version)?.ok_or(EngineError::NoModel(version))?;
+    let velocity = velocity_before(store, round)?;
+    let optimiser = ServerOptimiser::with_momentum(optimiser.0, optimiser.1, velocity);
+    let mut optimiser = optimiser.ok_or(EngineError::Optimiser)?;
+    let mut flat = parameters_of(&base);
+    let subset = round.task.parameters.subset();
+    let mut values = layout.gather(subset, &flat);
+    optimiser.apply(average, &mut values);
+    layout.scatter(subset, &values, &mut flat);
+    Ok((parameter_bytes(&flat), optimiser.velocity().to_vec()))
+}
+
+/// The velocity after the last published round of the same parameters; zeros before the first.
+fn velocity_before(store: &Store, round: &Round) -> Result<Vec<f32>, StoreError> {
+    let same = |earlier: &Round| {
+        earlier.id < round.id
+            && earlier.task.dimension == round.task.dimension
+            && matches!(earlier.phase, Phase::Published { .. })
+    };
+    let zeros = || vec![0.0; round.task.dimension];
+    let Some(last) = store.rounds()?.into_iter().rev().find(same) else { return Ok(zeros()) };
+    let stored = store.meta(&velocity_name(last.id))?;
+    Ok(stored.map_or_else(zeros, |bytes| parameters_of(&bytes)))
+}
+
+/// The name under which a round's velocity is kept.
+pub fn velocity_name(round: u64) -> String {
+    format!("velocity-{round}")
+}

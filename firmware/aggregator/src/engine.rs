@@ -1,0 +1,727 @@
+//! Rounds, models and devices: decisions over the database, with clock and gate injected.
+//!
+//! The engine knows no network. It is told what devices sent and it says what is to be announced; whoever carries
+//! messages asks it again after every restart, so nothing is lost with the carrier.
+
+use std::sync::Arc;
+
+use ed25519_dalek::{SigningKey, VerifyingKey};
+use learn::averaging::{AveragingError, ServerOptimiser};
+use learn::edges::{Clock, Digest};
+use learn::head::HeadLayout;
+use learn::privacy::{NoiseMultiplier, PrivacyStatement};
+use serde::{Deserialize, Serialize};
+
+use crate::arithmetic;
+use crate::audit::Event;
+use crate::gate::{Gate, GateError};
+use crate::hex;
+use crate::records::{
+    Damaged, Device, Model, Parameters, Phase, Rollout, Round, Standing, Tally, Task,
+    parameter_bytes, parameters_of,
+};
+use crate::rollout::{Change, RolloutRules, decide};
+use crate::round::{Step, next_step};
+use crate::signal::{NoSignal, Signal};
+use crate::store::{Store, StoreError};
+
+/// Delta at which epsilon is stated.
+pub const DELTA: f64 = 1e-5;
+
+/// What the operator has set, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rules {
+    /// Updates a round needs.
+    pub minimum_cohort: u64,
+    /// Updates at which it closes early.
+    pub maximum_cohort: u64,
+    /// Seconds between announcement and the first update.
+    pub lead_seconds: u64,
+    /// Seconds in which updates are taken.
+    pub window_seconds: u64,
+    /// Cosine of one update to the common direction, as measured for the model in use.
+    pub update_cosine: f64,
+    /// Expected cosine below which a round is refused.
+    pub wanted_cosine: f64,
+    /// Server momentum, 0 for plain federated averaging.
+    pub momentum: f32,
+    /// Server step size.
+    pub rate: f32,
+    /// How much worse than its predecessor a candidate may be on the holdout, 0 to 1.
+    pub tolerance: f64,
+    /// How versions spread.
+    pub rollout: RolloutRules,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules {
+            minimum_cohort: 100,
+            maximum_cohort: 1_000_000,
+            lead_seconds: 60,
+            window_seconds: 86_400,
+            update_cosine: 0.3,
+            wanted_cosine: 0.1,
+            momentum: 0.0,
+            rate: 1.0,
+            tolerance: 0.0,
+            rollout: RolloutRules {
+                groups: vec!["canary".into(), "early".into(), "everyone".into()],
+                stage_seconds: 86_400,
+                minimum_reports: 5,
+                error_threshold: 0.1,
+            },
+        }
+    }
+}
+
+/// Why the engine refused.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages say it
+pub enum EngineError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Gate(#[from] GateError),
+    #[error(transparent)]
+    NoSignal(Box<NoSignal>),
+    #[error("round {0} is still under way; wait for it, or end it with `round abort {0}`")]
+    Busy(u64),
+    #[error("there is no round {0}; `status` lists them")]
+    NoRound(u64),
+    #[error("round {0} is over already")]
+    Over(u64),
+    #[error("there is no model version {0}; `model list` lists them")]
+    NoModel(u64),
+    #[error("there is no model yet; `aggregator init --model FOLDER` adds the first")]
+    NoModels,
+    #[error("the model has {actual} numbers where this head has {expected}; it is another head")]
+    ForeignModel { expected: usize, actual: usize },
+    #[error("there is no device {0}; `device list` lists them")]
+    NoDevice(String),
+    #[error("device {0} is enrolled already, with another certificate; revoke it first")]
+    OtherCertificate(String),
+    #[error("device {0} was revoked and stays so; give the mirror a new certificate and name")]
+    Revoked(String),
+    #[error("\"{0}\" is no device name; use up to 64 letters, digits, '-', '_' and '.'")]
+    Name(String),
+    #[error("\"{0}\" is no SHA-256 fingerprint; `openssl x509 -fingerprint -sha256` prints one")]
+    Fingerprint(String),
+    #[error("group \"{0}\" is not one of the roll-out groups in the configuration")]
+    Group(String),
+    #[error("noise multiplier: {0}")]
+    Noise(#[from] learn::privacy::NoiseMultiplierError),
+    #[error("a round needs a minimum cohort of at least 2, and a maximum that is no smaller")]
+    Cohort,
+    #[error("server momentum must lie in [0, 1) and the rate above 0")]
+    Optimiser,
+    #[error("epsilon cannot be stated: {0}")]
+    Accountant(#[from] learn::privacy::AccountantError),
+}
+
+impl From<Damaged> for EngineError {
+    fn from(error: Damaged) -> EngineError {
+        EngineError::Store(error.into())
+    }
+}
+
+impl From<AveragingError> for EngineError {
+    fn from(error: AveragingError) -> EngineError {
+        EngineError::Store(error.into())
+    }
+}
+
+type Result<T, E = EngineError> = std::result::Result<T, E>;
+
+/// What `round start` asks for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoundRequest {
+    /// Which parameters.
+    pub parameters: Parameters,
+    /// Noise multiplier as a decimal number.
+    pub noise_multiplier: String,
+    /// Whether to start against advice.
+    pub force: bool,
+}
+
+/// A device's word about a model version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// It is in use.
+    Installed,
+    /// It was refused or taken back.
+    Failed,
+}
+
+/// Where everything stands.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Seconds since 1970.
+    pub now: u64,
+    /// Devices that may take part.
+    pub enrolled: u64,
+    /// Devices that were revoked.
+    pub revoked: u64,
+    /// Rounds, newest last.
+    pub rounds: Vec<RoundStatus>,
+    /// Model versions, newest last.
+    pub models: Vec<Model>,
+    /// Public key for the devices' settings.
+    pub public_key: String,
+    /// What a device that took part in every published or closed round has spent.
+    pub privacy: Option<String>,
+    /// The same epsilon as a number, for graphs beside the sentence.
+    pub epsilon: Option<f64>,
+}
+
+/// One round with what came in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RoundStatus {
+    /// Its record.
+    #[serde(flatten)]
+    pub round: Round,
+    /// What came in.
+    pub tally: Tally,
+}
+
+/// Database, key, clock, gate and rules together.
+pub struct Engine {
+    store: Store,
+    key: SigningKey,
+    clock: Arc<dyn Clock>,
+    gate: Box<dyn Gate>,
+    layout: HeadLayout,
+    rules: Rules,
+}
+
+impl Engine {
+    /// Takes the parts. Writes the first audit entry into an empty database.
+    pub fn new(
+        store: Store,
+        key: SigningKey,
+        clock: Arc<dyn Clock>,
+        gate: Box<dyn Gate>,
+        layout: HeadLayout,
+        rules: Rules,
+    ) -> Result<Engine> {
+        if rules.minimum_cohort < 2 || rules.maximum_cohort < rules.minimum_cohort {
+            return Err(EngineError::Cohort);
+        }
+        ServerOptimiser::with_momentum(rules.momentum, rules.rate, vec![])
+            .ok_or(EngineError::Optimiser)?;
+        let engine = Engine { store, key, clock, gate, layout, rules };
+        let mut entries = 0_u64;
+        engine.store.each_entry(|_| {
+            entries += 1;
+            Ok(())
+        })?;
+        if entries == 0 {
+            let public_key = engine.public_key();
+            engine.decide(|decision| decision.record(&Event::Created { public_key }))?;
+        }
+        Ok(engine)
+    }
+
+    /// The database, for reading and for counting updates.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The rules.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// The head's layout.
+    pub fn layout(&self) -> &HeadLayout {
+        &self.layout
+    }
+
+    /// The key that signs manifests.
+    pub fn key(&self) -> &SigningKey {
+        &self.key
+    }
+
+    /// Its public half, hexadecimal.
+    pub fn public_key(&self) -> String {
+        hex::encode(self.key.verifying_key().as_bytes())
+    }
+
+    /// Seconds since 1970.
+    pub fn now(&self) -> u64 {
+        self.clock.now().0
+    }
+
+    fn decide(
+        &self,
+        change: impl FnOnce(&mut crate::store::Decision<'_>) -> Result<(), StoreError>,
+    ) -> Result<()> {
+        Ok(self.store.decide(self.now(), &self.key, change)?)
+    }
+
+    /// Enrols a device. Enrolling it again with the same certificate changes its group only.
+    pub fn enrol(&self, name: &str, fingerprint: &str, group: &str) -> Result<Device> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
+            return Err(EngineError::Name(name.to_owned()));
+        }
+        let digest: [u8; 32] = hex::decode(fingerprint)
+            .ok_or_else(|| EngineError::Fingerprint(fingerprint.to_owned()))?;
+        if !self.rules.rollout.groups.iter().any(|known| known == group) {
+            return Err(EngineError::Group(group.to_owned()));
+        }
+        let device = Device {
+            name: name.to_owned(),
+            fingerprint: hex::encode(&digest),
+            group: group.to_owned(),
+            standing: Standing::Enrolled,
+            enrolled_at: self.now(),
+        };
+        match self.store.device(name)? {
+            Some(known) if known.standing != Standing::Enrolled => {
+                return Err(EngineError::Revoked(name.to_owned()));
+            }
+            Some(known) if known.fingerprint != device.fingerprint => {
+                return Err(EngineError::OtherCertificate(name.to_owned()));
+            }
+            _ => {}
+        }
+        let event = Event::DeviceEnrolled {
+            device: device.name.clone(),
+            fingerprint: device.fingerprint.clone(),
+            group: device.group.clone(),
+        };
+        self.decide(|decision| {
+            decision.put_device(&device)?;
+            decision.record(&event)
+        })?;
+        Ok(device)
+    }
+
+    /// Revokes a device, for good.
+    pub fn revoke(&self, name: &str, reason: &str) -> Result<Device> {
+        let known = self.store.device(name)?;
+        let mut device = known.ok_or_else(|| EngineError::NoDevice(name.to_owned()))?;
+        device.standing = Standing::Revoked { reason: reason.to_owned() };
+        let event = Event::DeviceRevoked { device: name.to_owned(), reason: reason.to_owned() };
+        self.decide(|decision| {
+            decision.put_device(&device)?;
+            decision.record(&event)
+        })?;
+        Ok(device)
+    }
+
+    /// Adds a model version from outside, such as the first one. It is held until published.
+    pub fn add_model(&self, parameters: &[f32], origin: &str) -> Result<Model> {
+        let (expected, actual) = (self.layout.len(), parameters.len());
+        if actual != expected {
+            return Err(EngineError::ForeignModel { expected, actual });
+        }
+        let version = self.newest()?.map_or(1, |model| model.version + 1);
+        let bytes = parameter_bytes(parameters);
+        let model = self.new_model(version, &bytes, origin, Rollout::Held, None);
+        let event = added(&model);
+        self.decide(|decision| {
+            decision.put_model(&model)?;
+            decision.put_parameters(version, &bytes)?;
+            decision.record(&event)
+        })?;
+        Ok(model)
+    }
+
+    fn new_model(
+        &self,
+        version: u64,
+        bytes: &[u8],
+        origin: &str,
+        rollout: Rollout,
+        score: Option<f64>,
+    ) -> Model {
+        Model {
+            version,
+            parameters: Digest::of(bytes).to_string(),
+            origin: origin.to_owned(),
+            created_at: self.now(),
+            score,
+            rollout,
+            installed: 0,
+            failed: 0,
+        }
+    }
+
+    fn newest(&self) -> Result<Option<Model>> {
+        Ok(self.store.models()?.pop())
+    }
+
+    /// Starts to roll a version out, or starts again after a stop.
+    pub fn publish(&self, version: u64) -> Result<Model> {
+        let known = self.store.model(version)?;
+        let mut model = known.ok_or(EngineError::NoModel(version))?;
+        model.rollout = Rollout::Running { groups: 1, since: self.now() };
+        (model.installed, model.failed) = (0, 0);
+        let event = self.published(&model);
+        self.decide(|decision| {
+            decision.put_model(&model)?;
+            decision.record(&event)
+        })?;
+        Ok(model)
+    }
+
+    fn published(&self, model: &Model) -> Event {
+        let reached = match model.rollout {
+            Rollout::Running { groups, .. } => groups,
+            Rollout::Complete => self.rules.rollout.groups.len(),
+            _ => 0,
+        };
+        let groups = self.rules.rollout.groups[..reached].to_vec();
+        Event::ModelPublished { version: model.version, groups }
+    }
+
+    /// Puts an older version's numbers on top as a new version, everywhere at once: devices never go down.
+    pub fn rollback(&self, to: u64) -> Result<Model> {
+        let bytes = self.store.parameters(to)?.ok_or(EngineError::NoModel(to))?;
+        let newest = self.newest()?.ok_or(EngineError::NoModels)?;
+        let version = newest.version + 1;
+        let origin = format!("version {to} again");
+        let score = self.store.model(to)?.and_then(|model| model.score);
+        let model = self.new_model(version, &bytes, &origin, Rollout::Complete, score);
+        let stopped = Model {
+            rollout: Rollout::Stopped { reason: format!("rolled back to version {to}") },
+            ..newest.clone()
+        };
+        let (added, published) = (added(&model), self.published(&model));
+        self.decide(|decision| {
+            decision.put_model(&stopped)?;
+            decision.put_model(&model)?;
+            decision.put_parameters(version, &bytes)?;
+            decision.record(&added)?;
+            decision.record(&Event::RolledBack {
+                from: newest.version,
+                to,
+                as_version: version,
+            })?;
+            decision.record(&published)
+        })?;
+        Ok(model)
+    }
+
+    /// Notes what a device says about a version, and stops or widens its roll-out if that follows.
+    pub fn report(&self, version: u64, report: Report) -> Result<()> {
+        let known = self.store.model(version)?;
+        let mut model = known.ok_or(EngineError::NoModel(version))?;
+        match report {
+            Report::Installed => model.installed += 1,
+            Report::Failed => model.failed += 1,
+        }
+        self.decide(|decision| decision.put_model(&model))?;
+        self.step_rollout(model)
+    }
+
+    fn step_rollout(&self, mut model: Model) -> Result<()> {
+        let now = self.now();
+        let event = match (decide(&model, &self.rules.rollout, now), &model.rollout) {
+            (Change::None, _) => return Ok(()),
+            (Change::Stop(reason), _) => {
+                model.rollout = Rollout::Stopped { reason: reason.clone() };
+                Event::RolloutStopped { version: model.version, reason }
+            }
+            (Change::Advance, Rollout::Running { groups, .. }) => {
+                model.rollout = Rollout::Running { groups: groups + 1, since: now };
+                self.published(&model)
+            }
+            _ => {
+                model.rollout = Rollout::Complete;
+                self.published(&model)
+            }
+        };
+        self.decide(|decision| {
+            decision.put_model(&model)?;
+            decision.record(&event)
+        })
+    }
+
+    /// The version that a group should have: the newest one that has reached it.
+    pub fn version_for(&self, group: &str) -> Result<Option<Model>> {
+        let place = self.rules.rollout.groups.iter().position(|known| known == group);
+        let place = place.unwrap_or(self.rules.rollout.groups.len());
+        let reached = |model: &Model| match model.rollout {
+            Rollout::Running { groups, .. } => place < groups,
+            Rollout::Complete => true,
+            Rollout::Held | Rollout::Stopped { .. } => false,
+        };
+        Ok(self.store.models()?.into_iter().rev().find(reached))
+    }
+
+    /// The version that rounds start from: the newest that was not stopped.
+    fn base(&self) -> Result<Model> {
+        let usable = |model: &Model| !matches!(model.rollout, Rollout::Stopped { .. });
+        self.store.models()?.into_iter().rev().find(usable).ok_or(EngineError::NoModels)
+    }
+
+    /// The round that is not over, if there is one.
+    pub fn live_round(&self) -> Result<Option<Round>> {
+        Ok(self.store.rounds()?.into_iter().rev().find(|round| !round.phase.is_final()))
+    }
+
+    /// Announces a round, unless it would carry no signal.
+    pub fn start_round(&self, request: &RoundRequest) -> Result<Round> {
+        if let Some(live) = self.live_round()? {
+            return Err(EngineError::Busy(live.id));
+        }
+        let noise: NoiseMultiplier = request.noise_multiplier.parse()?;
+        let base = self.base()?;
+        let subset = request.parameters.subset();
+        let dimension = self.layout.subset_len(subset);
+        let signal =
+            Signal { dimension, noise_multiplier: noise, update_cosine: self.rules.update_cosine };
+        let devices = self.store.enrolled()?;
+        let checked = signal.check(devices, self.rules.wanted_cosine);
+        let (expected_cosine, forced) = match checked {
+            Ok(cosine) => (cosine, false),
+            Err(refusal) if request.force => (refusal.expected_cosine, true),
+            Err(refusal) => return Err(EngineError::NoSignal(Box::new(refusal))),
+        };
+        let model = hex::decode::<32>(&base.parameters).ok_or_else(|| Damaged {
+            what: format!("model {}", base.version),
+            reason: "its digest".into(),
+        })?;
+        let task = Task {
+            parameters: request.parameters,
+            dimension,
+            layout: self.layout.id(subset, &model).to_string(),
+            noise_multiplier: request.noise_multiplier.clone(),
+            minimum_cohort: self.rules.minimum_cohort,
+            maximum_cohort: self.rules.maximum_cohort,
+            base_version: base.version,
+            base: base.parameters,
+        };
+        let now = self.now();
+        let opens_at = now + self.rules.lead_seconds;
+        let round = Round {
+            id: self.store.rounds()?.last().map_or(1, |round| round.id + 1),
+            task,
+            phase: Phase::Announced,
+            announced_at: now,
+            opens_at,
+            closes_at: opens_at + self.rules.window_seconds,
+            expected_cosine,
+            forced,
+            score_before: None,
+            score_after: None,
+            candidate: None,
+        };
+        let event = Event::RoundAnnounced {
+            round: round.id,
+            task: round.task.digest().to_string(),
+            base_version: base.version,
+            devices,
+            expected_cosine,
+            forced,
+        };
+        self.decide(|decision| {
+            decision.put_round(&round)?;
+            decision.record(&event)
+        })?;
+        Ok(round)
+    }
+
+    /// Ends a round without a result.
+    pub fn abort_round(&self, id: u64, reason: &str) -> Result<Round> {
+        let mut round = self.store.round(id)?.ok_or(EngineError::NoRound(id))?;
+        if round.phase.is_final() {
+            return Err(EngineError::Over(id));
+        }
+        round.phase = Phase::Aborted { reason: reason.to_owned() };
+        let event = Event::RoundAborted { round: id, reason: reason.to_owned() };
+        self.decide(|decision| {
+            decision.put_round(&round)?;
+            decision.record(&event)
+        })?;
+        Ok(round)
+    }
+
+    /// Does everything that is due, and says whether anything was.
+    pub fn advance(&self) -> Result<bool> {
+        let mut moved = false;
+        while let Some(round) = self.live_round()? {
+            if !self.step_round(round)? {
+                break;
+            }
+            moved = true;
+        }
+        for model in self.store.models()? {
+            if matches!(model.rollout, Rollout::Running { .. }) {
+                self.step_rollout(model)?;
+            }
+        }
+        Ok(moved)
+    }
+
+    fn step_round(&self, round: Round) -> Result<bool> {
+        let tally = self.store.tally(round.id)?;
+        match next_step(&round, &tally, self.now()) {
+            Step::Wait(_) | Step::Nothing => return Ok(false),
+            Step::Open => {
+                let round = Round { phase: Phase::Collecting, ..round };
+                self.decide(|decision| decision.put_round(&round))?;
+            }
+            Step::Close => self.close(round)?,
+            Step::Average => self.average(round)?,
+            Step::Gate => self.judge(round)?,
+            Step::Publish => self.publish_candidate(round)?,
+            Step::Abort(reason) => {
+                self.abort_round(round.id, &reason)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// First the phase, so that nothing enters any more; then what was in it is read and recorded.
+    fn close(&self, round: Round) -> Result<()> {
+        let round = Round { phase: Phase::Closed, ..round };
+        self.decide(|decision| decision.put_round(&round))
+    }
+
+    fn average(&self, round: Round) -> Result<()> {
+        let rules = round.task.rules()?;
+        let merged = self.store.merged(round.id, rules)?;
+        let (updates, members) = self.store.members(round.id)?;
+        if updates != merged.count() {
+            let reason = format!(
+                "the sums hold {} updates and {updates} names were counted; the database was changed from outside",
+                merged.count()
+            );
+            self.abort_round(round.id, &reason)?;
+            return Ok(());
+        }
+        let average = merged.average(round.task.minimum_cohort)?;
+        let optimiser = (self.rules.momentum, self.rules.rate);
+        let (candidate, velocity) =
+            arithmetic::moved(&self.store, &self.layout, &round, &average, optimiser)?;
+        let closed = Event::RoundClosed {
+            round: round.id,
+            updates,
+            members: members.to_string(),
+            sum: Digest::of(&merged.encode()).to_string(),
+        };
+        let digest = Digest::of(&candidate).to_string();
+        let averaged = Event::RoundAveraged {
+            round: round.id,
+            average: Digest::of(&parameter_bytes(&average)).to_string(),
+            base: round.task.base.clone(),
+            candidate: digest.clone(),
+            momentum: self.rules.momentum,
+            rate: self.rules.rate,
+        };
+        let round = Round { phase: Phase::Averaged, candidate: Some(digest), ..round };
+        self.decide(|decision| {
+            decision.put_round(&round)?;
+            decision.put_candidate(round.id, &candidate)?;
+            decision.put_meta(&arithmetic::velocity_name(round.id), &parameter_bytes(&velocity))?;
+            decision.record(&closed)?;
+            decision.record(&averaged)
+        })
+    }
+
+    fn judge(&self, round: Round) -> Result<()> {
+        let version = round.task.base_version;
+        let base = self.store.parameters(version)?.ok_or(EngineError::NoModel(version))?;
+        let damaged =
+            || Damaged { what: format!("candidate of round {}", round.id), reason: "gone".into() };
+        let candidate = self.store.candidate(round.id)?.ok_or_else(damaged)?;
+        let scores = self.gate.scores(&[&parameters_of(&base), &parameters_of(&candidate)])?;
+        let (before, after) = (scores[0], scores[1]);
+        let tolerance = self.rules.tolerance;
+        // Written so that a score that is no number fails.
+        let passed = after >= before - tolerance;
+        let event = Event::RoundGated {
+            round: round.id,
+            score_before: before,
+            score_after: after,
+            tolerance,
+            passed,
+        };
+        let reason = format!(
+            "the candidate scores {after:.4} on the holdout where its predecessor has {before:.4}; it does not ship"
+        );
+        let phase = if passed { Phase::Gated } else { Phase::Aborted { reason: reason.clone() } };
+        let round = Round { phase, score_before: Some(before), score_after: Some(after), ..round };
+        self.decide(|decision| {
+            decision.put_round(&round)?;
+            decision.record(&event)?;
+            if !passed {
+                decision.record(&Event::RoundAborted { round: round.id, reason })?;
+            }
+            Ok(())
+        })
+    }
+
+    fn publish_candidate(&self, round: Round) -> Result<()> {
+        let damaged =
+            || Damaged { what: format!("candidate of round {}", round.id), reason: "gone".into() };
+        let bytes = self.store.candidate(round.id)?.ok_or_else(damaged)?;
+        let version = self.newest()?.map_or(1, |model| model.version + 1);
+        let origin = format!("round {}", round.id);
+        let rollout = Rollout::Running { groups: 1, since: self.now() };
+        let model = self.new_model(version, &bytes, &origin, rollout, round.score_after);
+        let (added, published) = (added(&model), self.published(&model));
+        let round = Round { phase: Phase::Published { version }, ..round };
+        self.decide(|decision| {
+            decision.put_round(&round)?;
+            decision.put_model(&model)?;
+            decision.put_parameters(version, &bytes)?;
+            decision.record(&added)?;
+            decision.record(&Event::RoundPublished { round: round.id, version })?;
+            decision.record(&published)
+        })
+    }
+
+    /// What a device has spent that took part in every round that took updates.
+    pub fn privacy(&self) -> Result<Option<PrivacyStatement>> {
+        let mut composition = learn::privacy::Composition::new();
+        for round in self.store.rounds()? {
+            if self.store.tally(round.id)?.counted > 0 {
+                composition.add(round.task.noise()?, 1);
+            }
+        }
+        if composition.release_count() == 0 {
+            return Ok(None);
+        }
+        Ok(Some(composition.statement(DELTA)?))
+    }
+
+    /// Where everything stands.
+    pub fn status(&self) -> Result<Status> {
+        let (mut enrolled, mut revoked) = (0, 0);
+        self.store.each_device(|device| match device.standing {
+            Standing::Enrolled => enrolled += 1,
+            Standing::Revoked { .. } => revoked += 1,
+        })?;
+        let with_tally =
+            |round: Round| Ok(RoundStatus { tally: self.store.tally(round.id)?, round });
+        let privacy = self.privacy()?;
+        Ok(Status {
+            now: self.now(),
+            enrolled,
+            revoked,
+            rounds: self.store.rounds()?.into_iter().map(with_tally).collect::<Result<_>>()?,
+            models: self.store.models()?,
+            public_key: self.public_key(),
+            epsilon: privacy.as_ref().map(PrivacyStatement::shown_epsilon),
+            privacy: privacy.map(|statement| statement.to_string()),
+        })
+    }
+
+    /// Checks the audit log and the arithmetic of every round against it.
+    pub fn verify(&self, key: &VerifyingKey) -> Result<crate::verify::Verified> {
+        crate::verify::verify(&self.store, &self.layout, key)
+    }
+}
+
+fn added(model: &Model) -> Event {
+    Event::ModelAdded {
+        version: model.version,
+        parameters: model.parameters.clone(),
+        origin: model.origin.clone(),
+    }
+}

@@ -1,0 +1,3 @@
+//! The aggregator's program; everything is in the library, so that tests reach it.
+
+fn main() {}

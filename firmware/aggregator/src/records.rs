@@ -1,0 +1,256 @@
+//! What the database holds, as plain values. Digests and keys are hexadecimal, so that a record can be read by eye.
+
+use std::collections::BTreeMap;
+
+use learn::averaging::RoundRules;
+use learn::edges::{Digest, LayoutId};
+use learn::privacy::{NoiseMultiplier, NoiseMultiplierError};
+use serde::{Deserialize, Serialize};
+
+use crate::hex;
+
+/// A device's name in one round. Another one every round, so that topics do not say who takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Pseudonym(pub [u8; 16]);
+
+/// Whether a device may take part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum Standing {
+    /// Yes.
+    Enrolled,
+    /// Never again, and why.
+    Revoked {
+        /// The operator's words.
+        reason: String,
+    },
+}
+
+/// A device that the operator knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Name, as in its certificate.
+    pub name: String,
+    /// SHA-256 of its certificate.
+    pub fingerprint: String,
+    /// Roll-out group.
+    pub group: String,
+    /// Whether it may take part.
+    pub standing: Standing,
+    /// Seconds since 1970.
+    pub enrolled_at: u64,
+}
+
+/// Which parameters a round trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Parameters {
+    /// Biases, norms and the class head: a few thousand numbers
+    Sparse,
+    /// The two decoder layers whole
+    Full,
+}
+
+impl Parameters {
+    /// The training's own word for it.
+    pub fn subset(self) -> learn::head::Subset {
+        match self {
+            Parameters::Sparse => learn::head::Subset::Sparse,
+            Parameters::Full => learn::head::Subset::Full,
+        }
+    }
+}
+
+/// What a round asks of its devices.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// Which parameters move.
+    pub parameters: Parameters,
+    /// Numbers in an update.
+    pub dimension: usize,
+    /// Layout id of the updates.
+    pub layout: String,
+    /// Noise multiplier as a decimal number.
+    pub noise_multiplier: String,
+    /// Updates that the round needs before anything is averaged.
+    pub minimum_cohort: u64,
+    /// Updates at which the round closes early.
+    pub maximum_cohort: u64,
+    /// Model version that the devices start from.
+    pub base_version: u64,
+    /// SHA-256 of that version's parameters.
+    pub base: String,
+}
+
+/// A stored record that does not mean anything.
+#[derive(Debug, thiserror::Error)]
+#[error("the stored {what} is damaged: {reason}; restore the database from a backup")]
+pub struct Damaged {
+    /// Which record.
+    pub what: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Task {
+    /// The noise multiplier, exactly.
+    pub fn noise(&self) -> Result<NoiseMultiplier, NoiseMultiplierError> {
+        self.noise_multiplier.parse()
+    }
+
+    /// What the averaging checks.
+    pub fn rules(&self) -> Result<RoundRules, Damaged> {
+        let damaged = |reason: String| Damaged { what: "task".into(), reason };
+        let layout =
+            hex::decode::<32>(&self.layout).ok_or_else(|| damaged("its layout id".into()))?;
+        Ok(RoundRules {
+            layout: LayoutId(layout),
+            dimension: self.dimension,
+            noise_multiplier: self.noise().map_err(|error| damaged(error.to_string()))?,
+        })
+    }
+
+    /// SHA-256 of the task as it is stored.
+    pub fn digest(&self) -> Digest {
+        Digest::of(serde_json::to_string(self).unwrap_or_default().as_bytes())
+    }
+}
+
+/// Where a round stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "kebab-case")]
+pub enum Phase {
+    /// Devices may learn of it; updates are not taken yet.
+    Announced,
+    /// Updates are taken.
+    Collecting,
+    /// No more updates; nothing is averaged yet.
+    Closed,
+    /// The candidate exists.
+    Averaged,
+    /// The candidate is no worse than its predecessor.
+    Gated,
+    /// The candidate became a model version.
+    Published {
+        /// That version.
+        version: u64,
+    },
+    /// Nothing came of it.
+    Aborted {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Phase {
+    /// Whether nothing more will happen.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Phase::Published { .. } | Phase::Aborted { .. })
+    }
+
+    /// One word, for tables and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Phase::Announced => "announced",
+            Phase::Collecting => "collecting",
+            Phase::Closed => "closed",
+            Phase::Averaged => "averaged",
+            Phase::Gated => "gated",
+            Phase::Published { .. } => "published",
+            Phase::Aborted { .. } => "aborted",
+        }
+    }
+}
+
+/// A round.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Round {
+    /// Number, from 1.
+    pub id: u64,
+    /// What it asks for.
+    pub task: Task,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub phase: Phase,
+    /// Seconds since 1970.
+    pub announced_at: u64,
+    /// From when updates are taken.
+    pub opens_at: u64,
+    /// Until when.
+    pub closes_at: u64,
+    /// Cosine to the common direction that was expected of it.
+    pub expected_cosine: f64,
+    /// Whether it was started against advice.
+    pub forced: bool,
+    /// Holdout score of the base, 0 to 1, once gated.
+    pub score_before: Option<f64>,
+    /// Holdout score of the candidate, once gated.
+    pub score_after: Option<f64>,
+    /// SHA-256 of the candidate's parameters, once averaged.
+    pub candidate: Option<String>,
+}
+
+/// What has come in for a round. Kept in the same transaction as the sums.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Updates in the sums.
+    pub counted: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Refusals by reason.
+    pub refused: BTreeMap<String, u64>,
+}
+
+/// How a model version reaches the devices.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "rollout", rename_all = "kebab-case")]
+pub enum Rollout {
+    /// It does not.
+    Held,
+    /// Group after group.
+    Running {
+        /// How many groups have it.
+        groups: usize,
+        /// Since when the newest of them has.
+        since: u64,
+    },
+    /// Everywhere.
+    Complete,
+    /// Too many devices reported trouble.
+    Stopped {
+        /// What was reported.
+        reason: String,
+    },
+}
+
+/// One version of the global model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Model {
+    /// Number; devices only ever go up.
+    pub version: u64,
+    /// SHA-256 of the parameters' bytes.
+    pub parameters: String,
+    /// Where it comes from, in words.
+    pub origin: String,
+    /// Seconds since 1970.
+    pub created_at: u64,
+    /// Holdout score, 0 to 1, where it was judged.
+    pub score: Option<f64>,
+    /// How it reaches the devices.
+    #[serde(flatten)]
+    pub rollout: Rollout,
+    /// Devices that reported it in use.
+    pub installed: u64,
+    /// Devices that reported trouble with it.
+    pub failed: u64,
+}
+
+/// Parameters as bytes: little-endian `f32`, in the layout's order.
+pub fn parameter_bytes(parameters: &[f32]) -> Vec<u8> {
+    parameters.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// The parameters of stored bytes.
+pub fn parameters_of(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect()
+}

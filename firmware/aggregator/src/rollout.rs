@@ -1,0 +1,96 @@
+//! How a model version spreads: group after group, and no further once too many devices report trouble.
+
+use crate::records::{Model, Rollout};
+
+/// When to go on and when to stop.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RolloutRules {
+    /// Groups in order; the first gets a version first.
+    pub groups: Vec<String>,
+    /// Seconds that a group has a version before the next one gets it.
+    pub stage_seconds: u64,
+    /// Reports before the share of failures means anything.
+    pub minimum_reports: u64,
+    /// Share of failed reports, 0 to 1, above which the roll-out stops.
+    pub error_threshold: f64,
+}
+
+/// What has to happen to a version that is being rolled out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing now.
+    None,
+    /// The next group gets it.
+    Advance,
+    /// Every group has it and had time to complain.
+    Complete,
+    /// It stops, for this reason.
+    Stop(String),
+}
+
+/// Decides by the reports so far and the time, in seconds since 1970.
+///
+/// Without reports a stage goes on when its time is over: silent devices are devices that are switched off.
+pub fn decide(model: &Model, rules: &RolloutRules, now: u64) -> Change {
+    let Rollout::Running { groups, since } = model.rollout else { return Change::None };
+    let reports = model.installed + model.failed;
+    let share = model.failed as f64 / reports.max(1) as f64;
+    if reports >= rules.minimum_reports && share > rules.error_threshold {
+        return Change::Stop(format!(
+            "{} of {reports} devices reported trouble, above {:.0} %",
+            model.failed,
+            100.0 * rules.error_threshold
+        ));
+    }
+    if now < since.saturating_add(rules.stage_seconds) {
+        Change::None
+    } else if groups < rules.groups.len() {
+        Change::Advance
+    } else {
+        Change::Complete
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules() -> RolloutRules {
+        RolloutRules {
+            groups: vec!["first".into(), "everyone".into()],
+            stage_seconds: 60,
+            minimum_reports: 4,
+            error_threshold: 0.25,
+        }
+    }
+
+    fn decision(groups: usize, installed: u64, failed: u64, now: u64) -> Change {
+        let model = Model {
+            version: 2,
+            parameters: String::new(),
+            origin: String::new(),
+            created_at: 0,
+            score: None,
+            rollout: Rollout::Running { groups, since: 100 },
+            installed,
+            failed,
+        };
+        decide(&model, &rules(), now)
+    }
+
+    #[test]
+    fn groups_follow_each_other_in_time() {
+        assert_eq!(decision(1, 3, 0, 159), Change::None);
+        assert_eq!(decision(1, 3, 0, 160), Change::Advance);
+        assert_eq!(decision(2, 9, 0, 160), Change::Complete);
+        assert_eq!(decision(1, 0, 0, 160), Change::Advance);
+    }
+
+    #[test]
+    fn trouble_stops_it_at_once_but_not_on_a_single_report() {
+        assert_eq!(decision(1, 0, 1, 110), Change::None);
+        assert_eq!(decision(1, 3, 1, 110), Change::None, "exactly the threshold is not above it");
+        let Change::Stop(reason) = decision(1, 2, 2, 110) else { panic!("it goes on") };
+        assert!(reason.contains("2 of 4 devices"), "{reason}");
+    }
+}

@@ -1,0 +1,119 @@
+//! The life of a round, as a pure function of its record, what came in, and the time.
+//!
+//! ```text
+//! announced -> collecting -> closed -> averaged -> gated -> published
+//!      \           |            \          \
+//!       `----------+-------------`----------`----------->  aborted
+//! ```
+//!
+//! Every arrow is one database transaction. Whoever dies between two arrows finds the round where it was: what
+//! follows is computed again from stored sums, to the same bits.
+
+use crate::records::{Phase, Round, Tally};
+
+/// What has to happen next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing before this time, seconds since 1970, unless updates arrive.
+    Wait(u64),
+    /// Take updates.
+    Open,
+    /// Take no more.
+    Close,
+    /// Average what is there.
+    Average,
+    /// Judge the candidate.
+    Gate,
+    /// Make the candidate a version.
+    Publish,
+    /// Give up.
+    Abort(String),
+    /// It is over.
+    Nothing,
+}
+
+/// The next step of a round at time `now`. Only the aggregator's clock counts; devices' clocks decide nothing.
+pub fn next_step(round: &Round, tally: &Tally, now: u64) -> Step {
+    let task = &round.task;
+    match round.phase {
+        Phase::Announced if now < round.opens_at => Step::Wait(round.opens_at),
+        Phase::Announced => Step::Open,
+        Phase::Collecting if tally.counted >= task.maximum_cohort => Step::Close,
+        Phase::Collecting if now < round.closes_at => Step::Wait(round.closes_at),
+        Phase::Collecting if tally.counted >= task.minimum_cohort => Step::Close,
+        Phase::Collecting => Step::Abort(format!(
+            "{} updates came in and the round needs {}; nothing was averaged",
+            tally.counted, task.minimum_cohort
+        )),
+        Phase::Closed => Step::Average,
+        Phase::Averaged => Step::Gate,
+        Phase::Gated => Step::Publish,
+        Phase::Published { .. } | Phase::Aborted { .. } => Step::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::{Parameters, Task};
+
+    fn round(phase: Phase) -> Round {
+        let task = Task {
+            parameters: Parameters::Sparse,
+            dimension: 3,
+            layout: "00".repeat(32),
+            noise_multiplier: "1.2".into(),
+            minimum_cohort: 10,
+            maximum_cohort: 100,
+            base_version: 1,
+            base: "00".repeat(32),
+        };
+        Round {
+            id: 1,
+            task,
+            phase,
+            announced_at: 1_000,
+            opens_at: 1_100,
+            closes_at: 1_200,
+            expected_cosine: 0.5,
+            forced: false,
+            score_before: None,
+            score_after: None,
+            candidate: None,
+        }
+    }
+
+    fn step(phase: Phase, counted: u64, now: u64) -> Step {
+        next_step(&round(phase), &Tally { counted, ..Tally::default() }, now)
+    }
+
+    #[test]
+    fn a_round_opens_and_closes_in_its_window() {
+        assert_eq!(step(Phase::Announced, 0, 1_099), Step::Wait(1_100));
+        assert_eq!(step(Phase::Announced, 0, 1_100), Step::Open);
+        assert_eq!(step(Phase::Collecting, 10, 1_199), Step::Wait(1_200));
+        assert_eq!(step(Phase::Collecting, 10, 1_200), Step::Close);
+    }
+
+    #[test]
+    fn a_full_cohort_closes_early_and_a_small_one_is_given_up() {
+        assert_eq!(step(Phase::Collecting, 100, 1_101), Step::Close);
+        let Step::Abort(reason) = step(Phase::Collecting, 9, 1_200) else { panic!("not aborted") };
+        assert!(reason.contains("9 updates came in and the round needs 10"), "{reason}");
+    }
+
+    #[test]
+    fn a_clock_that_went_back_only_waits() {
+        assert_eq!(step(Phase::Announced, 0, 0), Step::Wait(1_100));
+        assert_eq!(step(Phase::Collecting, 50, 0), Step::Wait(1_200));
+    }
+
+    #[test]
+    fn what_follows_needs_no_clock() {
+        assert_eq!(step(Phase::Closed, 10, 0), Step::Average);
+        assert_eq!(step(Phase::Averaged, 10, 0), Step::Gate);
+        assert_eq!(step(Phase::Gated, 10, 0), Step::Publish);
+        assert_eq!(step(Phase::Published { version: 2 }, 10, u64::MAX), Step::Nothing);
+        assert_eq!(step(Phase::Aborted { reason: String::new() }, 0, u64::MAX), Step::Nothing);
+    }
+}

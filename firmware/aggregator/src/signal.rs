@@ -1,0 +1,221 @@
+//! How much of the fleet's common direction survives the noise of one round, and what to do when it is too little.
+//!
+//! Every update has norm 1 (the clip) and cosine `c` with the common direction; what is left of it points elsewhere,
+//! independently from device to device. Averaging `n` of them keeps `c` along the common direction, leaves
+//! `sqrt((1 - c²) / n)` of disagreement beside it and `z sqrt(d / n)` of noise, when each device adds its own. So
+//!
+//! ```text
+//! cosine = c / sqrt(c² + (1 - c²) / n + d z² / n)
+//! ```
+//!
+//! With noise added once to the sum, by somebody all devices trust, the last term is `d z² / n²`. This firmware never
+//! does that; the figure is there to say what local noise costs.
+
+use std::fmt;
+
+use learn::privacy::NoiseMultiplier;
+use serde::Serialize;
+
+/// Who adds the noise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoisePlace {
+    /// Every device, before its update leaves.
+    EveryDevice,
+    /// Once, on the sum.
+    Sum,
+}
+
+/// What decides how much signal a round carries.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Signal {
+    /// Numbers in an update.
+    pub dimension: usize,
+    /// Standard deviation of a device's noise over the clipping norm.
+    pub noise_multiplier: NoiseMultiplier,
+    /// Cosine of one clipped update, before noise, to the fleet's common direction; in (0, 1].
+    pub update_cosine: f64,
+}
+
+impl Signal {
+    /// The expected cosine, 0 to 1, of the averaged update of `devices` to the common direction.
+    pub fn expected_cosine(&self, devices: u64, place: NoisePlace) -> f64 {
+        if devices == 0 {
+            return 0.0;
+        }
+        let (count, cosine) = (devices as f64, self.update_cosine);
+        let noise = self.squared_noise() / count;
+        let noise = if place == NoisePlace::Sum { noise / count } else { noise };
+        let square = cosine * cosine;
+        cosine / (square + (1.0 - square) / count + noise).sqrt()
+    }
+
+    /// The smallest number of devices whose expected cosine, with noise at every device, is at least `wanted`.
+    ///
+    /// `wanted` lies in (0, 1); the result saturates where no fleet is large enough.
+    pub fn devices_for(&self, wanted: f64) -> u64 {
+        let square = self.update_cosine * self.update_cosine;
+        let needed = ((1.0 - square) + self.squared_noise())
+            / (square * (1.0 / (wanted * wanted) - 1.0).max(f64::MIN_POSITIVE));
+        (needed.ceil() as u64).max(1)
+    }
+
+    /// The largest number of values with which `devices` still reach `wanted`; 0 where not even one value does.
+    pub fn dimension_for(&self, devices: u64, wanted: f64) -> usize {
+        let square = self.update_cosine * self.update_cosine;
+        let room = devices as f64 * square * (1.0 / (wanted * wanted) - 1.0) - (1.0 - square);
+        (room / self.noise_multiplier.as_f64().powi(2)).floor().max(0.0) as usize
+    }
+
+    /// The squared norm of one device's noise in units of the clip.
+    fn squared_noise(&self) -> f64 {
+        self.dimension as f64 * self.noise_multiplier.as_f64().powi(2)
+    }
+
+    /// Whether a round of `devices` carries at least `wanted` of the common direction.
+    pub fn check(&self, devices: u64, wanted: f64) -> Result<f64, NoSignal> {
+        let expected = self.expected_cosine(devices, NoisePlace::EveryDevice);
+        if expected >= wanted {
+            return Ok(expected);
+        }
+        Err(NoSignal {
+            devices,
+            dimension: self.dimension,
+            noise_multiplier: self.noise_multiplier.as_f64(),
+            expected_cosine: expected,
+            wanted_cosine: wanted,
+            devices_needed: self.devices_for(wanted),
+            dimension_possible: self.dimension_for(devices, wanted),
+        })
+    }
+}
+
+/// A round that would spend privacy budget on noise. `Display` says so, and what to do instead.
+#[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
+pub struct NoSignal {
+    /// Devices that could take part.
+    pub devices: u64,
+    /// Numbers in an update.
+    pub dimension: usize,
+    /// The round's noise multiplier.
+    pub noise_multiplier: f64,
+    /// Cosine of the averaged update to the fleet's common direction, 0 to 1.
+    pub expected_cosine: f64,
+    /// The least that is worth a release.
+    pub wanted_cosine: f64,
+    /// Devices with which the round would carry that much.
+    pub devices_needed: u64,
+    /// Numbers with which these devices would reach it.
+    pub dimension_possible: usize,
+}
+
+impl std::error::Error for NoSignal {}
+
+impl fmt::Display for NoSignal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.devices == 1 { "device" } else { "devices" };
+        write!(
+            out,
+            "a round of {} {plural} with {} numbers each and noise multiplier {} would carry no signal: the average \
+             would point along the fleet's common direction with a cosine of {:.3}, below {:.2}, and every device \
+             would have spent budget on it. Instead: let the mirrors learn at home, which needs no round; or wait for \
+             {} devices",
+            self.devices,
+            self.dimension,
+            self.noise_multiplier,
+            self.expected_cosine,
+            self.wanted_cosine,
+            self.devices_needed,
+        )?;
+        match self.dimension_possible {
+            0 => write!(out, "; no choice of parameters is small enough for this fleet")?,
+            count => write!(out, "; or train at most {count} numbers")?,
+        }
+        write!(out, ". --force starts it all the same")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLEETS: [u64; 5] = [10, 100, 1_000, 10_000, 1_000_000];
+
+    /// The table of reference values: local noise and noise on the sum, cosine 0.3, z 1.2, two decimals.
+    const TABLE: [(usize, [(f64, f64); 5]); 5] = [
+        (64, [(0.10, 0.29), (0.30, 0.91), (0.70, 0.99), (0.95, 1.0), (1.0, 1.0)]),
+        (1_024, [(0.03, 0.08), (0.08, 0.60), (0.24, 0.99), (0.62, 1.0), (0.99, 1.0)]),
+        (4_096, [(0.01, 0.04), (0.04, 0.36), (0.12, 0.96), (0.36, 1.0), (0.97, 1.0)]),
+        (65_536, [(0.0, 0.01), (0.01, 0.10), (0.03, 0.70), (0.10, 0.99), (0.70, 1.0)]),
+        (1_048_576, [(0.0, 0.0), (0.0, 0.02), (0.01, 0.24), (0.02, 0.93), (0.24, 1.0)]),
+    ];
+
+    fn signal(dimension: usize) -> Signal {
+        Signal { dimension, noise_multiplier: NoiseMultiplier::DEFAULT, update_cosine: 0.3 }
+    }
+
+    #[test]
+    fn the_formula_gives_the_reference_table() {
+        for (dimension, row) in TABLE {
+            for (devices, (local, once)) in FLEETS.into_iter().zip(row) {
+                let signal = signal(dimension);
+                for (place, wanted) in [(NoisePlace::EveryDevice, local), (NoisePlace::Sum, once)] {
+                    let found = signal.expected_cosine(devices, place);
+                    // One unit of the second decimal: the table's values were rounded, one of them downwards.
+                    assert!(
+                        (found - wanted).abs() < 0.0101,
+                        "{dimension} {devices} {place:?}: {found}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn noise_of_that_size_drawn_at_random_leaves_that_cosine() {
+        // 200 updates of 500 numbers: common part along the first axis, the rest anywhere.
+        let (dimension, devices) = (500, 200_u64);
+        let mut state = 9_u64;
+        let mut normal = move || {
+            let mut sum = -6.0;
+            for _ in 0..12 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                sum += (state >> 11) as f64 / (1_u64 << 53) as f64;
+            }
+            sum
+        };
+        let mut total = vec![0.0; dimension];
+        for _ in 0..devices {
+            let mut rest: Vec<f64> = (1..dimension).map(|_| normal()).collect();
+            let norm = rest.iter().map(|v| v * v).sum::<f64>().sqrt();
+            rest.iter_mut().for_each(|value| *value *= (1.0_f64 - 0.09).sqrt() / norm);
+            total[0] += 0.3 + 1.2 * normal();
+            total[1..]
+                .iter_mut()
+                .zip(&rest)
+                .for_each(|(sum, value)| *sum += value + 1.2 * normal());
+        }
+        let norm = total.iter().map(|v| v * v).sum::<f64>().sqrt();
+        let expected = signal(dimension).expected_cosine(devices, NoisePlace::EveryDevice);
+        assert!((total[0] / norm - expected).abs() < 0.1, "{} {expected}", total[0] / norm);
+    }
+
+    #[test]
+    fn the_advice_is_consistent_with_the_formula() {
+        let signal = signal(5_490);
+        let needed = signal.devices_for(0.1);
+        assert!(signal.check(needed, 0.1).is_ok() && signal.check(needed - 1, 0.1).is_err());
+        let dimension = signal.dimension_for(100, 0.1);
+        let smaller = |dimension| Signal { dimension, ..signal };
+        assert!(smaller(dimension).check(100, 0.1).is_ok());
+        assert!(smaller(dimension + 1).check(100, 0.1).is_err());
+    }
+
+    #[test]
+    fn ten_devices_are_told_what_to_do_instead() {
+        let refusal = signal(5_490).check(10, 0.1).unwrap_err().to_string();
+        for part in ["10 devices", "no signal", "learn at home", "wait for 888 devices"] {
+            assert!(refusal.contains(part), "{refusal}");
+        }
+        assert_eq!(signal(5_490).expected_cosine(0, NoisePlace::Sum), 0.0);
+    }
+}

@@ -1,0 +1,559 @@
+//! The database: one file, transactions that survive a kill at any instant.
+//!
+//! **Invariants**
+//! - A batch of updates, the sum that it changes and the names it is counted under are written in one transaction.
+//!   Whoever is told "counted" is told so after the commit. A kill therefore loses no acknowledged update and counts
+//!   none twice.
+//! - A round's phase is read in that same transaction: no update enters a sum that has been closed.
+//! - A decision and its audit entry are written in one transaction.
+//! - Memory does not grow with the number of devices: names are looked up on disk.
+//!
+//! The database belongs to one process at a time. Commands reach a running server through its socket and open the
+//! file themselves only when nobody holds it; the file's own lock decides which.
+
+use std::path::{Path, PathBuf};
+
+use ed25519_dalek::{SigningKey, VerifyingKey};
+use learn::averaging::{AveragingError, PartialSum, RoundRules};
+use learn::edges::{Digest, ReleaseId};
+use learn::update::Update;
+use redb::{
+    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    WriteTransaction,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::audit::{AuditError, Entry, Event, Head};
+use crate::records::{Damaged, Device, Model, Phase, Pseudonym, Round, Standing, Tally};
+
+const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+const DEVICES: TableDefinition<&str, &[u8]> = TableDefinition::new("devices");
+const ROUNDS: TableDefinition<u64, &[u8]> = TableDefinition::new("rounds");
+const TALLIES: TableDefinition<u64, &[u8]> = TableDefinition::new("tallies");
+/// By round and worker.
+const SUMS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("sums");
+/// By round and pseudonym: the digest of the one update that counts.
+const COUNTED: TableDefinition<(u64, [u8; 16]), [u8; 32]> = TableDefinition::new("counted");
+/// By round and release: the pseudonym under which the release counts.
+const RELEASES: TableDefinition<(u64, [u8; 16]), [u8; 16]> = TableDefinition::new("releases");
+const MODELS: TableDefinition<u64, &[u8]> = TableDefinition::new("models");
+const PARAMETERS: TableDefinition<u64, &[u8]> = TableDefinition::new("parameters");
+const CANDIDATES: TableDefinition<u64, &[u8]> = TableDefinition::new("candidates");
+const AUDIT: TableDefinition<u64, &[u8]> = TableDefinition::new("audit");
+
+/// Format of the whole file. A file of another format is refused, never guessed at.
+const FORMAT: u64 = 1;
+
+/// Pages of the file that are kept in memory, in bytes. The default of a gibibyte would grow with the fleet.
+const CACHE_BYTES: usize = 32 << 20;
+
+/// Why the database did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages say it
+pub enum StoreError {
+    #[error("another process holds the database {0}; talk to that server, or stop it first")]
+    Held(PathBuf),
+    #[error("there is no database at {0}; `aggregator serve` makes one")]
+    Absent(PathBuf),
+    #[error(
+        "the database {path} has format {found}, this program knows {FORMAT}; use the program that wrote it"
+    )]
+    Format { path: PathBuf, found: u64 },
+    #[error("the database failed: {0}; check the disk's space and health")]
+    Redb(Box<redb::Error>),
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    #[error(transparent)]
+    Averaging(#[from] AveragingError),
+}
+
+macro_rules! from_redb {
+    ($($kind:ident),*) => {
+        $(impl From<redb::$kind> for StoreError {
+            fn from(error: redb::$kind) -> StoreError {
+                StoreError::Redb(Box::new(error.into()))
+            }
+        })*
+    };
+}
+
+from_redb!(DatabaseError, TransactionError, TableError, StorageError, CommitError);
+
+type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// An update that passed every check that needs no database.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// Under which name.
+    pub pseudonym: Pseudonym,
+    /// SHA-256 of the encoded update.
+    pub digest: Digest,
+    /// Bytes of the encoded update.
+    pub bytes: u64,
+    /// The update.
+    pub update: Update,
+}
+
+/// What became of an update.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is in the sum, durably.
+    Counted,
+    /// It was there already; the first receipt got lost.
+    CountedBefore,
+    /// It will never be.
+    Refused(Refusal),
+}
+
+/// Why an update is not counted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // the messages say it
+pub enum Refusal {
+    #[error("the round takes no updates now")]
+    NotCollecting,
+    #[error("there is no such round")]
+    UnknownRound,
+    #[error("the round has an update of this device already, another one")]
+    SecondUpdate,
+    #[error("the update was counted under another name; it is a copy")]
+    Copy,
+    #[error("the device is not enrolled")]
+    UnknownDevice,
+    #[error("the device was revoked")]
+    Revoked,
+    #[error("not an update: {0}")]
+    Malformed(String),
+    #[error(transparent)]
+    Content(AveragingError),
+    #[error("larger than the round's updates can be")]
+    TooLarge,
+}
+
+impl Refusal {
+    /// One word, for counters.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Refusal::NotCollecting => "not-collecting",
+            Refusal::UnknownRound => "unknown-round",
+            Refusal::SecondUpdate => "second-update",
+            Refusal::Copy => "copy",
+            Refusal::UnknownDevice => "unknown-device",
+            Refusal::Revoked => "revoked",
+            Refusal::Malformed(_) => "malformed",
+            Refusal::Content(AveragingError::Norm) => "norm",
+            Refusal::Content(AveragingError::NoiseMultiplier { .. }) => "noise",
+            Refusal::Content(_) => "shape",
+            Refusal::TooLarge => "too-large",
+        }
+    }
+}
+
+/// The open database.
+pub struct Store {
+    database: Database,
+    path: PathBuf,
+}
+
+impl Store {
+    /// Opens or creates the file.
+    pub fn create(path: &Path) -> Result<Store> {
+        let store = Store::with(path, |builder| builder.create(path))?;
+        let write = store.database.begin_write()?;
+        {
+            let mut meta = write.open_table(META)?;
+            if meta.get("format")?.is_none() {
+                meta.insert("format", FORMAT.to_le_bytes().as_slice())?;
+            }
+            write.open_table(DEVICES)?;
+            write.open_table(ROUNDS)?;
+            write.open_table(TALLIES)?;
+            write.open_table(SUMS)?;
+            write.open_table(COUNTED)?;
+            write.open_table(RELEASES)?;
+            write.open_table(MODELS)?;
+            write.open_table(PARAMETERS)?;
+            write.open_table(CANDIDATES)?;
+            write.open_table(AUDIT)?;
+        }
+        write.commit()?;
+        store.check_format()
+    }
+
+    /// Opens a file that exists.
+    pub fn open(path: &Path) -> Result<Store> {
+        if !path.is_file() {
+            return Err(StoreError::Absent(path.to_owned()));
+        }
+        Store::with(path, |builder| builder.open(path))?.check_format()
+    }
+
+    fn with(
+        path: &Path,
+        open: impl FnOnce(&redb::Builder) -> std::result::Result<Database, redb::DatabaseError>,
+    ) -> Result<Store> {
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_BYTES);
+        match open(&builder) {
+            Ok(database) => Ok(Store { database, path: path.to_owned() }),
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) => Err(StoreError::Held(path.to_owned())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn check_format(self) -> Result<Store> {
+        let found = self.meta("format")?.and_then(|bytes| bytes.try_into().ok());
+        let found = found.map_or(0, u64::from_le_bytes);
+        if found == FORMAT {
+            Ok(self)
+        } else {
+            Err(StoreError::Format { path: self.path.clone(), found })
+        }
+    }
+
+    /// Where the file lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A named value.
+    pub fn meta(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let table = self.database.begin_read()?.open_table(META)?;
+        Ok(table.get(name)?.map(|value| value.value().to_vec()))
+    }
+
+    /// Decisions, with the entries that record them, in one transaction.
+    pub fn decide(
+        &self,
+        at: u64,
+        key: &SigningKey,
+        change: impl FnOnce(&mut Decision<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let write = self.database.begin_write()?;
+        let mut decision = Decision { write: &write, at, key };
+        change(&mut decision)?;
+        Ok(write.commit()?)
+    }
+
+    /// A device.
+    pub fn device(&self, name: &str) -> Result<Option<Device>> {
+        let table = self.database.begin_read()?.open_table(DEVICES)?;
+        table.get(name)?.map(|value| parse("device", value.value())).transpose()
+    }
+
+    /// Calls `each` for every device, in the order of names, without holding them all.
+    pub fn each_device(&self, mut each: impl FnMut(Device)) -> Result<()> {
+        let table = self.database.begin_read()?.open_table(DEVICES)?;
+        for entry in table.iter()? {
+            each(parse("device", entry?.1.value())?);
+        }
+        Ok(())
+    }
+
+    /// How many devices may take part.
+    pub fn enrolled(&self) -> Result<u64> {
+        let mut count = 0;
+        self.each_device(|device| count += u64::from(device.standing == Standing::Enrolled))?;
+        Ok(count)
+    }
+
+    /// A round.
+    pub fn round(&self, id: u64) -> Result<Option<Round>> {
+        let table = self.database.begin_read()?.open_table(ROUNDS)?;
+        table.get(id)?.map(|value| parse("round", value.value())).transpose()
+    }
+
+    /// Every round, oldest first.
+    pub fn rounds(&self) -> Result<Vec<Round>> {
+        let table = self.database.begin_read()?.open_table(ROUNDS)?;
+        table.iter()?.map(|entry| parse("round", entry?.1.value())).collect()
+    }
+
+    /// What has come in for a round.
+    pub fn tally(&self, round: u64) -> Result<Tally> {
+        let table = self.database.begin_read()?.open_table(TALLIES)?;
+        let tally = table.get(round)?.map(|value| parse("tally", value.value())).transpose()?;
+        Ok(tally.unwrap_or_default())
+    }
+
+    /// A model version.
+    pub fn model(&self, version: u64) -> Result<Option<Model>> {
+        let table = self.database.begin_read()?.open_table(MODELS)?;
+        table.get(version)?.map(|value| parse("model", value.value())).transpose()
+    }
+
+    /// Every model version, oldest first.
+    pub fn models(&self) -> Result<Vec<Model>> {
+        let table = self.database.begin_read()?.open_table(MODELS)?;
+        table.iter()?.map(|entry| parse("model", entry?.1.value())).collect()
+    }
+
+    /// The bytes of a version's parameters.
+    pub fn parameters(&self, version: u64) -> Result<Option<Vec<u8>>> {
+        let table = self.database.begin_read()?.open_table(PARAMETERS)?;
+        Ok(table.get(version)?.map(|value| value.value().to_vec()))
+    }
+
+    /// The bytes of a round's candidate.
+    pub fn candidate(&self, round: u64) -> Result<Option<Vec<u8>>> {
+        let table = self.database.begin_read()?.open_table(CANDIDATES)?;
+        Ok(table.get(round)?.map(|value| value.value().to_vec()))
+    }
+
+    /// One worker's sum.
+    pub fn sum(&self, round: u64, worker: u32, rules: RoundRules) -> Result<PartialSum> {
+        let table = self.database.begin_read()?.open_table(SUMS)?;
+        match table.get((round, worker))? {
+            Some(bytes) => Ok(PartialSum::decode(rules, bytes.value())?),
+            None => Ok(PartialSum::new(rules)),
+        }
+    }
+
+    /// All workers' sums of a round, merged.
+    pub fn merged(&self, round: u64, rules: RoundRules) -> Result<PartialSum> {
+        let table = self.database.begin_read()?.open_table(SUMS)?;
+        let mut merged = PartialSum::new(rules);
+        for entry in table.range((round, 0)..=(round, u32::MAX))? {
+            merged.merge(&PartialSum::decode(rules, entry?.1.value())?)?;
+        }
+        Ok(merged)
+    }
+
+    /// How many names a round counted, and the SHA-256 of the ordered list of names and digests.
+    pub fn members(&self, round: u64) -> Result<(u64, Digest)> {
+        let table = self.database.begin_read()?.open_table(COUNTED)?;
+        let mut list = Digest::of(b"mirror members 1\n");
+        let mut count = 0;
+        for entry in table.range((round, [0; 16])..=(round, [255; 16]))? {
+            let (name, digest) = entry?;
+            let link = [list.0.as_slice(), &name.value().1, &digest.value()].concat();
+            list = Digest::of(&link);
+            count += 1;
+        }
+        Ok((count, list))
+    }
+
+    /// Whether a name was counted in a round, and with which update.
+    pub fn counted(&self, round: u64, name: Pseudonym) -> Result<Option<Digest>> {
+        let table = self.database.begin_read()?.open_table(COUNTED)?;
+        Ok(table.get((round, name.0))?.map(|digest| Digest(digest.value())))
+    }
+
+    /// Counts a batch of updates into one worker's sum.
+    ///
+    /// `sum` is the worker's sum as it stands in the database; it moves on only when the transaction has committed.
+    /// `refused` are refusals since the last batch, to be added to the tally. The fates are in the order of `batch`.
+    pub fn count(
+        &self,
+        round: u64,
+        worker: u32,
+        sum: &mut PartialSum,
+        batch: &[Arrival],
+        refused: &[(&'static str, u64)],
+    ) -> Result<Vec<Fate>> {
+        let write = self.database.begin_write()?;
+        let mut next = sum.clone();
+        let fates = count_within(&write, round, &mut next, batch)?;
+        let counted = |fate: &&Fate| **fate == Fate::Counted;
+        let new = fates.iter().filter(counted).count() as u64;
+        if new > 0 {
+            write.open_table(SUMS)?.insert((round, worker), next.encode().as_slice())?;
+        }
+        {
+            let mut tallies = write.open_table(TALLIES)?;
+            let stored =
+                tallies.get(round)?.map(|value| parse("tally", value.value())).transpose()?;
+            let mut tally: Tally = stored.unwrap_or_default();
+            tally.counted += new;
+            let bytes = batch.iter().zip(&fates).filter(|(_, fate)| **fate == Fate::Counted);
+            tally.bytes += bytes.map(|(arrival, _)| arrival.bytes).sum::<u64>();
+            let late = fates.iter().filter_map(|fate| match fate {
+                Fate::Refused(refusal) => Some((refusal.name(), 1)),
+                _ => None,
+            });
+            for (name, count) in refused.iter().copied().chain(late) {
+                *tally.refused.entry(name.to_owned()).or_default() += count;
+            }
+            tallies.insert(round, json(&tally).as_slice())?;
+        }
+        write.commit()?;
+        *sum = next;
+        Ok(fates)
+    }
+
+    /// Calls `each` for every audit entry, oldest first.
+    pub fn each_entry(&self, mut each: impl FnMut(Entry) -> Result<()>) -> Result<()> {
+        let table = self.database.begin_read()?.open_table(AUDIT)?;
+        for entry in table.iter()? {
+            each(parse("audit entry", entry?.1.value())?)?;
+        }
+        Ok(())
+    }
+
+    /// Checks chain and signatures and gives the chain's end.
+    pub fn verify_chain(
+        &self,
+        key: &VerifyingKey,
+        mut each: impl FnMut(u64, Event),
+    ) -> Result<Head> {
+        let mut head = Head::EMPTY;
+        self.each_entry(|entry| {
+            let event = head.follow(&entry, key)?;
+            each(entry.number, event);
+            Ok(())
+        })?;
+        Ok(head)
+    }
+}
+
+fn count_within(
+    write: &WriteTransaction,
+    round: u64,
+    sum: &mut PartialSum,
+    batch: &[Arrival],
+) -> Result<Vec<Fate>> {
+    let refuse_all = |refusal: Refusal| vec![Fate::Refused(refusal); batch.len()];
+    let rounds = write.open_table(ROUNDS)?;
+    let Some(record) = rounds.get(round)? else { return Ok(refuse_all(Refusal::UnknownRound)) };
+    let record: Round = parse("round", record.value())?;
+    let open = record.phase == Phase::Collecting;
+    let mut counted = write.open_table(COUNTED)?;
+    let mut releases = write.open_table(RELEASES)?;
+    let mut fates = Vec::with_capacity(batch.len());
+    for arrival in batch {
+        let release = arrival.update.header().release;
+        let (name, copy) = ((round, arrival.pseudonym.0), (round, release.0));
+        let before = counted.get(name)?.map(|digest| Digest(digest.value()));
+        let fate = match before {
+            // A retry is answered even after the round has closed: its update is in the sum.
+            Some(digest) if digest == arrival.digest => Fate::CountedBefore,
+            Some(_) => Fate::Refused(Refusal::SecondUpdate),
+            None if !open => Fate::Refused(Refusal::NotCollecting),
+            None if releases.get(copy)?.is_some() => Fate::Refused(Refusal::Copy),
+            None => match sum.add(&arrival.update) {
+                Ok(()) => Fate::Counted,
+                Err(error) => Fate::Refused(Refusal::Content(error)),
+            },
+        };
+        if fate == Fate::Counted {
+            counted.insert(name, arrival.digest.0)?;
+            releases.insert(copy, arrival.pseudonym.0)?;
+        }
+        fates.push(fate);
+    }
+    Ok(fates)
+}
+
+/// Changes of one transaction.
+pub struct Decision<'a> {
+    write: &'a WriteTransaction,
+    at: u64,
+    key: &'a SigningKey,
+}
+
+impl Decision<'_> {
+    /// Adds an entry to the audit log.
+    pub fn record(&mut self, event: &Event) -> Result<()> {
+        let mut table = self.write.open_table(AUDIT)?;
+        let last = table.last()?.map(|(_, value)| parse::<Entry>("audit entry", value.value()));
+        let head = match last.transpose()? {
+            None => Head::EMPTY,
+            Some(entry) => Head {
+                next: entry.number + 1,
+                hash: Digest(crate::hex::decode(&entry.hash).ok_or_else(|| Damaged {
+                    what: format!("audit entry {}", entry.number),
+                    reason: "its hash".into(),
+                })?),
+            },
+        };
+        let entry = head.entry(self.at, event, self.key)?;
+        table.insert(entry.number, json(&entry).as_slice())?;
+        Ok(())
+    }
+
+    /// Stores a device.
+    pub fn put_device(&mut self, device: &Device) -> Result<()> {
+        self.write.open_table(DEVICES)?.insert(device.name.as_str(), json(device).as_slice())?;
+        Ok(())
+    }
+
+    /// The round as it stands now, within the transaction.
+    pub fn round(&self, id: u64) -> Result<Option<Round>> {
+        let table = self.write.open_table(ROUNDS)?;
+        let round = table.get(id)?.map(|value| parse("round", value.value())).transpose();
+        round
+    }
+
+    /// Stores a round.
+    pub fn put_round(&mut self, round: &Round) -> Result<()> {
+        self.write.open_table(ROUNDS)?.insert(round.id, json(round).as_slice())?;
+        Ok(())
+    }
+
+    /// Stores a model's record.
+    pub fn put_model(&mut self, model: &Model) -> Result<()> {
+        self.write.open_table(MODELS)?.insert(model.version, json(model).as_slice())?;
+        Ok(())
+    }
+
+    /// The model as it stands now, within the transaction.
+    pub fn model(&self, version: u64) -> Result<Option<Model>> {
+        let table = self.write.open_table(MODELS)?;
+        let model = table.get(version)?.map(|value| parse("model", value.value())).transpose();
+        model
+    }
+
+    /// Stores a version's parameters.
+    pub fn put_parameters(&mut self, version: u64, bytes: &[u8]) -> Result<()> {
+        self.write.open_table(PARAMETERS)?.insert(version, bytes)?;
+        Ok(())
+    }
+
+    /// Stores a round's candidate.
+    pub fn put_candidate(&mut self, round: u64, bytes: &[u8]) -> Result<()> {
+        self.write.open_table(CANDIDATES)?.insert(round, bytes)?;
+        Ok(())
+    }
+
+    /// Stores a named value.
+    pub fn put_meta(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.write.open_table(META)?.insert(name, bytes)?;
+        Ok(())
+    }
+
+    /// Forgets who took part in a round that is over, except for the audit's own digests.
+    pub fn forget_members(&mut self, round: u64) -> Result<u64> {
+        let mut gone = 0;
+        let all = (round, [0; 16])..=(round, [255; 16]);
+        let mut counted = self.write.open_table(COUNTED)?;
+        counted.retain_in(all.clone(), |_, _| {
+            gone += 1;
+            false
+        })?;
+        self.write.open_table(RELEASES)?.retain_in(all, |_, _| false)?;
+        Ok(gone)
+    }
+}
+
+/// A release as the tables hold it.
+pub fn release_bytes(release: ReleaseId) -> [u8; 16] {
+    release.0
+}
+
+fn json<T: Serialize>(value: &T) -> Vec<u8> {
+    // Records are structs of numbers, strings and maps with string keys, which always serialise.
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+fn parse<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T> {
+    let damaged =
+        |error: serde_json::Error| Damaged { what: what.into(), reason: error.to_string() };
+    Ok(serde_json::from_slice(bytes).map_err(damaged)?)
+}
+
+/// How many rows the counted-table has, for tests and metrics.
+pub fn counted_rows(store: &Store) -> Result<u64> {
+    Ok(store.database.begin_read()?.open_table(COUNTED)?.len()?)
+}

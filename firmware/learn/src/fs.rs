@@ -1,13 +1,18 @@
 //! [`Storage`] on a directory of a real file system.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::edges::{EdgeError, MonotonicCounter, Storage};
 
 /// Held for as long as the directory is open: two processes never share a ledger.
 const LOCK_NAME: &str = "lock";
+
+/// What is kept here is for the mirror's own user.
+const FOLDER_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
 
 /// Suffix of files that are being written and not yet in place.
 const UNFINISHED: &str = ".tmp";
@@ -27,9 +32,10 @@ impl Directory {
             let name = shown.clone();
             move |source| EdgeError::Storage { operation, name, source }
         };
-        fs::create_dir_all(path).map_err(failed("create"))?;
+        let mut folder = DirBuilder::new();
+        folder.recursive(true).mode(FOLDER_MODE).create(path).map_err(failed("create"))?;
         let mut options = OpenOptions::new();
-        options.create(true).truncate(false).write(true);
+        options.create(true).truncate(false).write(true).mode(FILE_MODE);
         let lock = options.open(path.join(LOCK_NAME)).map_err(failed("lock"))?;
         lock.try_lock().map_err(|error| failed("lock")(error.into()))?;
         let directory = Directory { path: path.to_owned(), _lock: lock };
@@ -138,7 +144,7 @@ fn storage_error(
 }
 
 fn append_to(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+    let mut file = OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(path)?;
     let before = file.metadata()?.len();
     let result = file.write_all(bytes).and_then(|()| file.sync_all());
     if result.is_err() {
@@ -149,7 +155,8 @@ fn append_to(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 fn write_synchronised(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = File::create(path)?;
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }

@@ -193,6 +193,8 @@ impl Trainer {
         if !loss.is_finite() || !norm.is_finite() {
             return Err(TrainError::Diverged(self.steps));
         }
+        // The passes take a while: a withdrawal meanwhile still stops the step.
+        consent.check()?;
         self.step(&gradient, LARGEST_GRADIENT / norm.max(LARGEST_GRADIENT));
         Ok(loss)
     }

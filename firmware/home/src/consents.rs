@@ -1,0 +1,99 @@
+//! Consent as the page shows it, and what a withdrawal does.
+
+use learn::consent::{ConsentError, ConsentRecord, ConsentToken, Purpose, PurposeKind};
+use learn::ledger::RecordKind;
+use serde::Serialize;
+
+use crate::error::HomeError;
+use crate::explanation::Explanation;
+use crate::home::Home;
+
+/// Where a consent stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "state", content = "record")]
+pub enum ConsentState {
+    /// Never given, or taken back.
+    Absent,
+    /// Given to other words or another budget than those in force; it counts as not given until asked again.
+    Outdated(ConsentRecord),
+    /// In force.
+    Given(ConsentRecord),
+}
+
+/// What a withdrawal did, and what it could not undo.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Withdrawal {
+    /// The purpose.
+    pub purpose: PurposeKind,
+    /// Updates that were waiting for the network and are destroyed.
+    pub discarded: u64,
+    /// Updates that had been sent before and cannot be called back.
+    pub already_sent: u64,
+    /// The same for people.
+    pub message: String,
+}
+
+impl Home {
+    /// The words that are agreed to, with the figures in force.
+    pub fn explanation(&self) -> &Explanation {
+        &self.explanation
+    }
+
+    /// Where the consent to a purpose stands.
+    pub fn consent(&self, purpose: PurposeKind) -> ConsentState {
+        match self.consents.record(purpose) {
+            None => ConsentState::Absent,
+            Some(record) if record.text_version == self.explanation.version => {
+                ConsentState::Given(record)
+            }
+            Some(record) => ConsentState::Outdated(record),
+        }
+    }
+
+    /// Records that somebody agreed after reading the explanation of this version.
+    ///
+    /// # Errors
+    /// [`ConsentError::Outdated`] where the words have changed since they were shown.
+    pub fn grant(&self, purpose: PurposeKind, version: u32) -> Result<ConsentRecord, HomeError> {
+        Ok(self.consents.grant(purpose, version)?)
+    }
+
+    /// A token for a purpose, for as long as its record is current.
+    ///
+    /// # Errors
+    /// [`ConsentError::Missing`] or [`ConsentError::Outdated`].
+    pub fn token<P: Purpose>(&self) -> Result<ConsentToken<P>, ConsentError> {
+        self.consents.token()
+    }
+
+    /// Takes consent back. When this returns, no step of training is taken any more, no number of an unfinished or
+    /// unreleased run is stored, and, for the fleet, nothing waits to be sent.
+    ///
+    /// # Errors
+    /// Of the stores. Every token is dead even then; calling again finishes the rest.
+    pub fn withdraw(&self, purpose: PurposeKind) -> Result<Withdrawal, HomeError> {
+        let recorded = self.consents.withdraw(purpose);
+        let already_sent = self.count_releases(RecordKind::Published);
+        let discarded = match purpose {
+            PurposeKind::ImproveMyMirror => 0,
+            PurposeKind::ContributeToFleet => self.discard_waiting()?,
+        };
+        self.forget_run(purpose)?;
+        recorded?;
+        let message = match (purpose, already_sent) {
+            (PurposeKind::ImproveMyMirror, _) => {
+                "Training has stopped. Your corrections and your mirror's head stay on \
+                 this device until you delete them."
+                    .to_owned()
+            }
+            (PurposeKind::ContributeToFleet, 0) => {
+                "Contributing has stopped. Nothing had been sent from this device.".to_owned()
+            }
+            (PurposeKind::ContributeToFleet, sent) => format!(
+                "Contributing has stopped. {sent} noised updates had been sent and cannot be called back; their share of \
+                 the privacy budget stays spent."
+            ),
+        };
+        Ok(Withdrawal { purpose, discarded, already_sent, message })
+    }
+}

@@ -1,0 +1,239 @@
+//! Corrections: the picture as the network saw it and the parts as the household painted them, sealed together.
+//!
+//! Plain form: `MHC1`, number (8), wall time (8), lived seconds (8), height (4), width (4), R, G, B planes, mask; all
+//! little-endian.
+
+use std::collections::BTreeMap;
+
+use learn::edges::{EdgeError, Timestamp};
+use learn::head::{IGNORE, PARTS, TargetError, is_held_back};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use crate::error::HomeError;
+use crate::options::Limits;
+use crate::vault::Vault;
+
+const MAGIC: &[u8; 4] = b"MHC1";
+const HEADER_BYTES: usize = 36;
+const PREFIX: &str = "correction-";
+
+/// A correction in the list; its picture and mask stay sealed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CorrectionInfo {
+    /// Its number, never used twice.
+    pub number: u64,
+    /// When it was saved, by the device's clock; `None` where it cannot be opened.
+    pub saved_at: Option<Timestamp>,
+    /// Bytes on the disk.
+    pub bytes: u64,
+    /// For judging and never for training.
+    pub held_back: bool,
+    /// It cannot be opened: changed, or of another device. It can be deleted.
+    pub damaged: bool,
+    #[serde(skip)]
+    pub(crate) lived: u64,
+}
+
+/// A picture as the network sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picture {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// R, G, B planes, 3 x height x width.
+    pub planes: Vec<u8>,
+}
+
+impl Picture {
+    /// The same as R, G, B of every pixel, height x width x 3.
+    pub fn interleaved(&self) -> Vec<u8> {
+        let area = self.height * self.width;
+        (0..area).flat_map(|at| [0, 1, 2].map(|plane| self.planes[plane * area + at])).collect()
+    }
+}
+
+/// A corrected part map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mask {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// Part of every pixel, 0 to 15, or 255 for "not said".
+    pub labels: Vec<u8>,
+}
+
+/// What is stored, against what may be.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Usage {
+    /// Corrections.
+    pub corrections: usize,
+    /// Their bytes on the disk.
+    pub bytes: u64,
+    /// The limits.
+    pub limits: Limits,
+}
+
+/// A correction opened for training or showing. Wiped when dropped.
+pub(crate) struct Opened {
+    plain: Zeroizing<Vec<u8>>,
+    pub height: usize,
+    pub width: usize,
+    pub saved_at: Timestamp,
+    lived: u64,
+}
+
+impl Opened {
+    pub fn pixels(&self) -> &[u8] {
+        &self.plain[HEADER_BYTES..HEADER_BYTES + 3 * self.height * self.width]
+    }
+
+    pub fn labels(&self) -> &[u8] {
+        &self.plain[HEADER_BYTES + 3 * self.height * self.width..]
+    }
+}
+
+pub(crate) fn name(number: u64) -> String {
+    format!("{PREFIX}{number:010}")
+}
+
+/// The list, in memory; every number is a sealed file.
+#[derive(Default)]
+pub(crate) struct Corrections {
+    entries: BTreeMap<u64, CorrectionInfo>,
+}
+
+impl Corrections {
+    /// Opens every file once, to learn its age and whether it is whole.
+    pub fn load(vault: &Vault) -> Result<Corrections, EdgeError> {
+        let mut entries = BTreeMap::new();
+        for file in vault.names()? {
+            let number = file.strip_prefix(PREFIX).and_then(|digits| digits.parse::<u64>().ok());
+            let Some(number) = number.filter(|&number| name(number) == file) else { continue };
+            let opened = open(vault, number).ok();
+            let info = CorrectionInfo {
+                number,
+                saved_at: opened.as_ref().map(|opened| opened.saved_at),
+                bytes: vault.sealed_bytes(&file)?,
+                held_back: is_held_back(number as usize),
+                damaged: opened.is_none(),
+                lived: opened.map_or(0, |opened| opened.lived),
+            };
+            entries.insert(number, info);
+        }
+        Ok(Corrections { entries })
+    }
+
+    pub fn list(&self) -> Vec<CorrectionInfo> {
+        self.entries.values().cloned().collect()
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.entries.values().map(|entry| entry.bytes).sum()
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether one more of `bytes` sealed bytes fits the limits.
+    pub fn check_room(&self, bytes: u64, limits: &Limits) -> Result<(), HomeError> {
+        if self.len() >= limits.corrections {
+            return Err(HomeError::TooMany { stored: self.len() });
+        }
+        if self.bytes() + bytes > limits.bytes {
+            return Err(HomeError::TooLarge { stored: self.bytes(), limit: limits.bytes });
+        }
+        Ok(())
+    }
+
+    pub fn insert(&mut self, info: CorrectionInfo) {
+        self.entries.insert(info.number, info);
+    }
+
+    /// Removes the file first, so that an entry never outlives a failure to delete.
+    pub fn remove(&mut self, vault: &Vault, number: u64) -> Result<(), HomeError> {
+        if !self.entries.contains_key(&number) {
+            return Err(HomeError::NoCorrection(number));
+        }
+        vault.remove(&name(number))?;
+        self.entries.remove(&number);
+        Ok(())
+    }
+
+    /// Numbers to train on and numbers to judge on, oldest first.
+    pub fn roles(&self) -> (Vec<u64>, Vec<u64>) {
+        let whole = self.entries.values().filter(|entry| !entry.damaged);
+        let (judged, trained): (Vec<_>, Vec<_>) = whole.partition(|entry| entry.held_back);
+        let numbers = |entries: Vec<&CorrectionInfo>| entries.iter().map(|e| e.number).collect();
+        (numbers(trained), numbers(judged))
+    }
+}
+
+/// Checks picture and mask against the network's input, and packs them.
+pub(crate) fn pack(
+    number: u64,
+    saved_at: Timestamp,
+    lived: u64,
+    (height, width): (usize, usize),
+    pixels: &[u8],
+    labels: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, HomeError> {
+    check_mask((height, width), labels)?;
+    if pixels.len() != 3 * height * width {
+        return Err(HomeError::PictureSize { actual: pixels.len(), height, width });
+    }
+    let mut plain = Zeroizing::new(Vec::with_capacity(HEADER_BYTES + 4 * height * width));
+    plain.extend_from_slice(MAGIC);
+    for word in [number, saved_at.0, lived] {
+        plain.extend_from_slice(&word.to_le_bytes());
+    }
+    for side in [height, width] {
+        plain.extend_from_slice(&(side as u32).to_le_bytes());
+    }
+    plain.extend_from_slice(pixels);
+    plain.extend_from_slice(labels);
+    Ok(plain)
+}
+
+/// Refuses a mask that is not of this size, has unknown classes, or says nothing.
+pub(crate) fn check_mask((height, width): (usize, usize), labels: &[u8]) -> Result<(), HomeError> {
+    if labels.len() != height * width {
+        return Err(HomeError::MaskSize { actual: labels.len(), height, width });
+    }
+    let known = |value: u8| usize::from(value) < PARTS || value == IGNORE;
+    if let Some(index) = labels.iter().position(|&value| !known(value)) {
+        return Err(TargetError::Class { index, value: labels[index] }.into());
+    }
+    if labels.iter().all(|&value| value == IGNORE) {
+        return Err(TargetError::Empty.into());
+    }
+    Ok(())
+}
+
+/// Opens a correction and checks that it is whole.
+pub(crate) fn open(vault: &Vault, number: u64) -> Result<Opened, HomeError> {
+    let plain = match vault.get(&name(number)) {
+        Ok(Some(plain)) => plain,
+        Ok(None) => return Err(HomeError::NoCorrection(number)),
+        Err(EdgeError::Seal(_)) => return Err(HomeError::Damaged(number)),
+        Err(error) => return Err(error.into()),
+    };
+    let damaged = HomeError::Damaged(number);
+    if plain.len() < HEADER_BYTES || plain[..4] != *MAGIC {
+        return Err(damaged);
+    }
+    let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|index| plain[at + index]));
+    let side = |at: usize| word(at) as u32 as usize;
+    let (own, saved_at, lived) = (word(4), Timestamp(word(12)), word(20));
+    // Two words side by side: the first side is the low half.
+    let (height, width) = (side(28), (word(28) >> 32) as usize);
+    let area = height.checked_mul(width);
+    let expected = area.and_then(|area| area.checked_mul(4)).map(|bytes| bytes + HEADER_BYTES);
+    if own != number || expected != Some(plain.len()) {
+        return Err(damaged);
+    }
+    Ok(Opened { plain, height, width, saved_at, lived })
+}

@@ -1,0 +1,110 @@
+//! "Delete everything", and the proof that it did.
+
+use std::sync::Arc;
+
+use learn::consent::{CONSENT_NAME, PurposeKind};
+use learn::edges::{EdgeError, Storage};
+use learn::ledger::LEDGER_NAME;
+use serde::Serialize;
+
+use crate::error::HomeError;
+use crate::home::Home;
+
+/// A file that stays, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LeftFile {
+    /// Store and name.
+    pub name: String,
+    /// Bytes.
+    pub bytes: u64,
+    /// Why it stays.
+    pub why: &'static str,
+}
+
+/// What was there and what is left, read anew from the stores after deleting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ErasureProof {
+    /// Files that were removed.
+    pub removed: Vec<String>,
+    /// Files that are left, with the reason of each.
+    pub left: Vec<LeftFile>,
+    /// Files that should be gone and are not; empty in a proof.
+    pub remaining: Vec<String>,
+    /// The vault's key is gone, so that copies of sealed files are unreadable too.
+    pub key_erased: bool,
+    /// Updates that had been sent before and cannot be called back.
+    pub already_sent: u64,
+}
+
+impl ErasureProof {
+    /// Whether everything is gone that should be.
+    pub fn is_complete(&self) -> bool {
+        self.remaining.is_empty() && self.key_erased
+    }
+}
+
+const LEDGER_STAYS: &str =
+    "the record of privacy already spent: without it the budget could be spent again";
+const CONSENT_STAYS: &str = "the record that no consent is in force";
+
+impl Home {
+    /// Withdraws every consent and removes corrections, heads, checkpoints, waiting updates and the key. The privacy
+    /// ledger stays, because what was sent cannot be unsent.
+    ///
+    /// # Errors
+    /// Of the stores; calling again goes on.
+    pub fn delete_everything(&self) -> Result<ErasureProof, HomeError> {
+        let before = self.files()?;
+        // The key first: a power cut from here on leaves nothing readable.
+        self.consents.withdraw(PurposeKind::ImproveMyMirror)?;
+        let withdrawal = self.withdraw(PurposeKind::ContributeToFleet)?;
+        self.forget_all()?;
+        let (mut left, mut remaining) = (Vec::new(), Vec::new());
+        for (store, name, bytes) in self.files()? {
+            match why_it_stays(store, &name) {
+                Some(why) => left.push(LeftFile { name: format!("{store}/{name}"), bytes, why }),
+                None => remaining.push(format!("{store}/{name}")),
+            }
+        }
+        let still = |path: &String| left.iter().any(|file| file.name == *path);
+        let removed = before.iter().map(|(store, name, _)| format!("{store}/{name}"));
+        Ok(ErasureProof {
+            removed: removed.filter(|path| !still(path) && !remaining.contains(path)).collect(),
+            key_erased: self.stores.keys.names()?.is_empty(),
+            left,
+            remaining,
+            already_sent: withdrawal.already_sent,
+        })
+    }
+
+    /// Every file of every store: store, name, bytes.
+    fn files(&self) -> Result<Vec<(&'static str, String, u64)>, EdgeError> {
+        let mut files = Vec::new();
+        for (label, store) in self.labelled_stores() {
+            for name in store.names()? {
+                let bytes = store.read(&name)?.map_or(0, |bytes| bytes.len() as u64);
+                files.push((label, name, bytes));
+            }
+        }
+        Ok(files)
+    }
+
+    fn labelled_stores(&self) -> [(&'static str, &Arc<dyn Storage>); 5] {
+        let stores = &self.stores;
+        [
+            ("vault", &stores.vault),
+            ("keys", &stores.keys),
+            ("outbox", &stores.outbox),
+            ("privacy", &stores.ledger),
+            ("consent", &stores.consent),
+        ]
+    }
+}
+
+fn why_it_stays(store: &str, name: &str) -> Option<&'static str> {
+    match (store, name) {
+        ("privacy", LEDGER_NAME) => Some(LEDGER_STAYS),
+        ("consent", CONSENT_NAME) => Some(CONSENT_STAYS),
+        _ => None,
+    }
+}

@@ -1,0 +1,70 @@
+//! What can go wrong, named so that a person knows the next step.
+
+use learn::consent::ConsentError;
+use learn::edges::{EdgeError, RunId};
+use learn::head::{LayoutError, SizeError, TargetError, TrainError};
+use learn::privacy::{AccountantError, MechanismError};
+use learn::release::ReleaseError;
+use vision::VisionError;
+
+/// Why learning at home refused.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages say it
+pub enum HomeError {
+    #[error("setting {key}: {reason}")]
+    Options { key: &'static str, reason: String },
+    #[error(transparent)]
+    Consent(#[from] ConsentError),
+    #[error("a picture of {actual} bytes is not the network's input of 3 x {height} x {width}")]
+    PictureSize { actual: usize, height: usize, width: usize },
+    #[error(
+        "a mask of {actual} values is not {height} x {width}; send one value per pixel of the network's input"
+    )]
+    MaskSize { actual: usize, height: usize, width: usize },
+    #[error(transparent)]
+    Mask(#[from] TargetError),
+    #[error("{stored} corrections are stored, as many as the limit allows; delete some first")]
+    TooMany { stored: usize },
+    #[error(
+        "the corrections take {stored} bytes and the limit is {limit}; delete some or raise the limit"
+    )]
+    TooLarge { stored: u64, limit: u64 },
+    #[error("the disk has {free} bytes left and {kept} are kept free; nothing was stored")]
+    DiskFull { free: u64, kept: u64 },
+    #[error("there is no correction {0}")]
+    NoCorrection(u64),
+    #[error("correction {0} is damaged or of another device; delete it")]
+    Damaged(u64),
+    #[error("{0} was sealed for another place, changed, or written by another device")]
+    Unsealed(String),
+    #[error("there is no earlier head to go back to; the mirror runs the head it came with")]
+    NoHead,
+    #[error("a training run is under way already")]
+    Training,
+    #[error("there is no finished training run to release")]
+    NothingToRelease,
+    #[error(
+        "the finished run {0} is for another model or other parameters than the fleet asks for; train again"
+    )]
+    OtherLayout(RunId),
+    #[error("the fleet asks for {what} {asked}; this mirror's own setting is {own}")]
+    Rules { what: &'static str, asked: String, own: String },
+    #[error("releases are stopped: {0}")]
+    NoReleases(String),
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    #[error(transparent)]
+    Size(#[from] SizeError),
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    #[error(transparent)]
+    Vision(#[from] VisionError),
+    #[error(transparent)]
+    Release(#[from] ReleaseError),
+    #[error(transparent)]
+    Accountant(#[from] AccountantError),
+    #[error(transparent)]
+    Mechanism(#[from] MechanismError),
+    #[error(transparent)]
+    Edge(#[from] EdgeError),
+}

@@ -1,0 +1,136 @@
+//! What a person reads before agreeing, in plain words with the figures in force.
+//!
+//! The version is a fingerprint of every word and figure: a changed sentence or a changed budget asks again.
+
+use learn::consent::PurposeKind;
+use learn::edges::Digest;
+use learn::privacy::{ADJACENCY, Composition, TRUST, UNIT};
+use serde::Serialize;
+
+use crate::error::HomeError;
+use crate::options::HomeOptions;
+
+/// The explanation of one purpose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PurposeText {
+    /// The purpose.
+    pub purpose: PurposeKind,
+    /// The switch's label.
+    pub title: &'static str,
+    /// What happens.
+    pub what: String,
+    /// What leaves this device.
+    pub leaves: String,
+    /// What never leaves it.
+    pub stays: String,
+    /// The privacy budget.
+    pub budget: String,
+    /// How to stop.
+    pub stop: String,
+    /// What stopping cannot undo.
+    pub cannot_undo: String,
+}
+
+impl PurposeText {
+    /// Every sentence, in the order shown.
+    pub fn sentences(&self) -> [&str; 7] {
+        [
+            self.title,
+            &self.what,
+            &self.leaves,
+            &self.stays,
+            &self.budget,
+            &self.stop,
+            &self.cannot_undo,
+        ]
+    }
+}
+
+/// The whole explanation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// Fingerprint of the words and figures; recorded with a consent.
+    pub version: u32,
+    /// One text per purpose.
+    pub purposes: [PurposeText; 2],
+}
+
+impl Explanation {
+    /// The explanation with the figures of `options`.
+    ///
+    /// # Errors
+    /// [`HomeError::Accountant`] where the budget allows no plan.
+    pub fn new(options: &HomeOptions) -> Result<Explanation, HomeError> {
+        let purposes = [improve(options), contribute(options)?];
+        let words: Vec<&str> = purposes.iter().flat_map(PurposeText::sentences).collect();
+        let digest = Digest::of(words.join("\n").as_bytes()).0;
+        let version = u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]);
+        Ok(Explanation { version, purposes })
+    }
+
+    /// The text of a purpose.
+    pub fn purpose(&self, purpose: PurposeKind) -> &PurposeText {
+        match purpose {
+            PurposeKind::ImproveMyMirror => &self.purposes[0],
+            PurposeKind::ContributeToFleet => &self.purposes[1],
+        }
+    }
+}
+
+fn improve(options: &HomeOptions) -> PurposeText {
+    let days = options.limits.age.as_secs() / 86_400;
+    let corrections = options.limits.corrections;
+    PurposeText {
+        purpose: PurposeKind::ImproveMyMirror,
+        title: "Improve my mirror",
+        what: format!(
+            "The mirror keeps the pictures that you correct, encrypted, and trains itself on them at night or when \
+             nobody is in front of it. It keeps at most {corrections} corrections, each for at most {days} days."
+        ),
+        leaves: "Nothing leaves this device.".to_owned(),
+        stays: "Your pictures, the parts you painted and the head trained on them stay on this device.".to_owned(),
+        budget: "No privacy budget is spent, because nothing leaves.".to_owned(),
+        stop: "Switch this off at any time: training stops at once. Delete single corrections, or everything, on \
+               the same page."
+            .to_owned(),
+        cannot_undo: "Switching off does not untrain the head; going back to an earlier head, or deleting everything, \
+                      does."
+            .to_owned(),
+    }
+}
+
+fn contribute(options: &HomeOptions) -> Result<PurposeText, HomeError> {
+    let z = options.noise_multiplier()?;
+    let (epsilon, delta) = (options.budget.epsilon(), options.budget.delta());
+    let fits = |count: u64| {
+        let mut composition = Composition::new();
+        composition.add(z, count);
+        composition.fits(&options.budget)
+    };
+    // A person needs the number only while it is small.
+    let releases = (1..=1000_u64).take_while(|&count| fits(count)).count();
+    Ok(PurposeText {
+        purpose: PurposeKind::ContributeToFleet,
+        title: "Contribute to the fleet",
+        what: "After training at home, the mirror may send how its numbers changed to the fleet's server, which \
+               averages the changes of many mirrors into a better model for everybody."
+            .to_owned(),
+        leaves: format!(
+            "An update leaves: the change of the head's {} parameters, cut to length 1 and covered with random noise of \
+             {z} times that length. The server also sees that this mirror takes part, and when.",
+            options.subset_name()
+        ),
+        stays: "No picture, no painted part, no score, no count of your corrections and no number without noise ever \
+                leaves this device."
+            .to_owned(),
+        budget: format!(
+            "Over the mirror's whole life at most {releases} updates leave, so that epsilon stays within {epsilon} at \
+             delta {delta:e}. Unit: {UNIT}. Adjacency: {ADJACENCY}. Trust: {TRUST}. When the budget is spent, nothing \
+             more is sent."
+        ),
+        stop: "Switch this off at any time: nothing more is sent, and updates that wait are destroyed.".to_owned(),
+        cannot_undo: "Updates that were sent cannot be called back, and their share of the budget stays spent, also \
+                      after everything is deleted."
+            .to_owned(),
+    })
+}

@@ -1,0 +1,89 @@
+//! The household's own heads: sealed, with a history to go back in.
+
+use learn::edges::{Digest, EdgeError, Timestamp};
+use learn::head::{HeadLayout, Subset};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::vault::Vault;
+
+const MAGIC: &[u8; 4] = b"MHH1";
+const PREFIX: &str = "head-";
+
+/// Heads that are kept to go back to; the oldest goes first.
+pub(crate) const KEPT_HEADS: usize = 5;
+
+/// A head that this household trained and adopted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeadInfo {
+    /// Its number, never used twice.
+    pub number: u64,
+    /// When it was adopted, by the device's clock.
+    pub adopted_at: Timestamp,
+    /// SHA-256 of the base model's head file that it grew from, in hexadecimal.
+    pub base: String,
+    /// Corrections it was trained on in its last run.
+    pub examples: usize,
+    /// Mean IoU on the held-back corrections before that run, 0 to 1.
+    pub before: f64,
+    /// The same after it.
+    pub after: f64,
+}
+
+fn name(number: u64) -> String {
+    format!("{PREFIX}{number:010}")
+}
+
+/// Stores every trainable number of `parameters`; the constants are the base's own.
+pub(crate) fn store(
+    vault: &Vault,
+    number: u64,
+    layout: &HeadLayout,
+    base: &Digest,
+    parameters: &[f32],
+) -> Result<(), EdgeError> {
+    let values = Zeroizing::new(layout.gather(Subset::Full, parameters));
+    let mut plain = Zeroizing::new(Vec::with_capacity(36 + 4 * values.len()));
+    plain.extend_from_slice(MAGIC);
+    plain.extend_from_slice(&base.0);
+    values.iter().for_each(|value| plain.extend_from_slice(&value.to_le_bytes()));
+    vault.put(&name(number), &plain).map(|_| ())
+}
+
+/// The flat vector of a stored head, or why it cannot be used with this base.
+pub(crate) fn load(
+    vault: &Vault,
+    number: u64,
+    layout: &HeadLayout,
+    base: &Digest,
+    base_parameters: &[f32],
+) -> Result<Vec<f32>, EdgeError> {
+    let name = name(number);
+    let refuse = |what: &str| EdgeError::Seal(format!("{name} {what}"));
+    let plain = vault.get(&name)?.ok_or_else(|| refuse("is gone"))?;
+    let body = plain.strip_prefix(MAGIC).ok_or_else(|| refuse("is no head"))?;
+    let body = body.strip_prefix(&base.0).ok_or_else(|| refuse("is of another model"))?;
+    let (words, rest) = body.as_chunks::<4>();
+    if words.len() != layout.subset_len(Subset::Full) || !rest.is_empty() {
+        return Err(refuse("has the wrong length"));
+    }
+    let values: Zeroizing<Vec<f32>> =
+        Zeroizing::new(words.iter().map(|word| f32::from_le_bytes(*word)).collect());
+    if values.iter().any(|value| !value.is_finite()) {
+        return Err(refuse("has a value that is not a number"));
+    }
+    let mut parameters = base_parameters.to_vec();
+    layout.scatter(Subset::Full, &values, &mut parameters);
+    Ok(parameters)
+}
+
+pub(crate) fn remove(vault: &Vault, number: u64) -> Result<(), EdgeError> {
+    vault.remove(&name(number))
+}
+
+/// Numbers of the heads that have a file.
+pub(crate) fn stored(vault: &Vault) -> Result<Vec<u64>, EdgeError> {
+    let number = |name: &String| name.strip_prefix(PREFIX)?.parse().ok();
+    Ok(vault.names()?.iter().filter_map(number).collect())
+}

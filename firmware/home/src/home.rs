@@ -1,0 +1,522 @@
+//! [`Home`]: the stores put together, corrections and heads. Training, releases, consent and deletion have files of
+//! their own.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use learn::consent::{ConsentError, ConsentToken, Consents, ImproveMyMirror, PurposeKind};
+use learn::edges::{EdgeError, MonotonicCounter, Storage};
+use learn::fs::{Directory, StoredCounter};
+use learn::ledger::Ledger;
+use learn::outbox::Outbox;
+use learn::release::{ReleaseError, ReleasePath};
+use zeroize::Zeroizing;
+
+use crate::corrections::{self, CorrectionInfo, Corrections, Mask, Picture, Usage};
+use crate::edges::Edges;
+use crate::error::HomeError;
+use crate::explanation::Explanation;
+use crate::heads::{self, HeadInfo, KEPT_HEADS};
+use crate::model::BaseModel;
+use crate::options::HomeOptions;
+use crate::releases::CANDIDATE_NAME;
+use crate::state::{STATE_NAME, State};
+use crate::training::{CHECKPOINT_NAME, Night, TrainingStatus};
+use crate::vault::Vault;
+
+/// The wall clock alone deletes a correction only after it has called it too old for this long, so that a clock that
+/// jumps and is put right deletes nothing.
+const GRACE: Duration = Duration::from_secs(7 * 86_400);
+
+/// How much of the time that the mirror was on may be lost by a power cut.
+const LIVED_SAVED_EVERY: u64 = 3_600;
+
+/// Where things lie. No two of them are the same store.
+pub struct Stores {
+    /// Sealed files.
+    pub vault: Arc<dyn Storage>,
+    /// The vault's key.
+    pub keys: Arc<dyn Storage>,
+    /// The privacy ledger.
+    pub ledger: Arc<dyn Storage>,
+    /// Updates that wait for the network.
+    pub outbox: Arc<dyn Storage>,
+    /// Consent records.
+    pub consent: Arc<dyn Storage>,
+    /// Detects an older ledger put back; see [`learn::edges::NoCounter`] where there is nothing to count with.
+    pub counter: Arc<dyn MonotonicCounter>,
+    /// A secret of this machine that is mixed into the vault's key; see [`crate::vault::read_credential`].
+    pub credential: Option<Zeroizing<Vec<u8>>>,
+}
+
+impl Stores {
+    /// Folders of their own below `folder`, readable by the mirror's user only, locked against a second process. The
+    /// counter is a file in a further folder.
+    ///
+    /// # Errors
+    /// [`EdgeError`] naming the folder that cannot be used.
+    pub fn in_folder(folder: &Path) -> Result<Stores, EdgeError> {
+        let open = |name: &str| Directory::open(&folder.join(name)).map(Arc::new);
+        Ok(Stores {
+            vault: open("vault")?,
+            keys: open("keys")?,
+            ledger: open("privacy")?,
+            outbox: open("outbox")?,
+            consent: open("consent")?,
+            counter: Arc::new(StoredCounter::new(Directory::open(&folder.join("counter"))?)),
+            credential: None,
+        })
+    }
+}
+
+/// State and list change together.
+pub(crate) struct Shared {
+    pub state: State,
+    pub corrections: Corrections,
+}
+
+/// Learning at home. Shared behind an `Arc`; every method may be called from any thread.
+pub struct Home {
+    pub(crate) base: BaseModel,
+    pub(crate) options: HomeOptions,
+    pub(crate) edges: Edges,
+    pub(crate) stores: Stores,
+    pub(crate) vault: Vault,
+    pub(crate) consents: Consents,
+    pub(crate) explanation: Explanation,
+    /// Every write to the vault is made under this lock.
+    shared: Mutex<Shared>,
+    /// The release path, or why there is none.
+    pub(crate) releases: Mutex<Result<ReleasePath, String>>,
+    pub(crate) releases_version: AtomicU64,
+    head: RwLock<Arc<[f32]>>,
+    head_version: AtomicU64,
+    pub(crate) inferences: AtomicU64,
+    pub(crate) requested: AtomicBool,
+    /// Held by the one thread that trains.
+    pub(crate) running: Mutex<()>,
+    pub(crate) status: Mutex<TrainingStatus>,
+    pub(crate) night: Mutex<Night>,
+    problems: Vec<String>,
+    /// `lived` and the steady time when this process began.
+    began: (u64, Duration),
+}
+
+impl Home {
+    /// Opens the stores below `folder` with the operating system's edges.
+    ///
+    /// # Errors
+    /// Where a folder cannot be used or a setting is impossible. A damaged ledger, consent file or sealed file is no
+    /// error here: it stops what depends on it and is told by [`Home::problems`].
+    pub fn open(folder: &Path, base: BaseModel, options: HomeOptions) -> Result<Home, HomeError> {
+        let stores = Stores::in_folder(folder)?;
+        Home::with(stores, base, options, Edges::system(folder))
+    }
+
+    /// The same over any stores and edges.
+    ///
+    /// # Errors
+    /// As [`Home::open`].
+    pub fn with(
+        stores: Stores,
+        base: BaseModel,
+        options: HomeOptions,
+        edges: Edges,
+    ) -> Result<Home, HomeError> {
+        options.check()?;
+        let mut problems = Vec::new();
+        let explanation = Explanation::new(&options)?;
+        let consents = open_consents(&stores, &edges, explanation.version, &mut problems)?;
+        let releases = open_releases(&stores, &edges, &options, &mut problems);
+        let credential = stores.credential.clone();
+        let vault = Vault::new(
+            stores.vault.clone(),
+            stores.keys.clone(),
+            edges.entropy.clone(),
+            credential,
+        );
+        let corrections = Corrections::load(&vault)?;
+        let state = load_state(&vault, &corrections, &mut problems)?;
+        let began = (state.lived, edges.steady.elapsed());
+        let night = Night::draw(&edges)?;
+        let home = Home {
+            head: RwLock::new(base.parameters.clone().into()),
+            shared: Mutex::new(Shared { state, corrections }),
+            status: Mutex::default(),
+            night: Mutex::new(night),
+            releases: Mutex::new(releases),
+            releases_version: AtomicU64::new(0),
+            head_version: AtomicU64::new(0),
+            inferences: AtomicU64::new(0),
+            requested: AtomicBool::new(false),
+            running: Mutex::new(()),
+            base,
+            options,
+            edges,
+            stores,
+            vault,
+            consents,
+            explanation,
+            problems,
+            began,
+        };
+        home.restore()?;
+        Ok(home)
+    }
+
+    /// What was found damaged when opening, for people.
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+
+    /// The settings in force.
+    pub fn options(&self) -> &HomeOptions {
+        &self.options
+    }
+
+    /// The base model.
+    pub fn base(&self) -> &BaseModel {
+        &self.base
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Shared> {
+        // Memory is changed only after the disk was: a panic between leaves both whole.
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Seconds that the mirror was on since the store was made.
+    pub(crate) fn lived(&self) -> u64 {
+        let (before, start) = self.began;
+        before + self.edges.steady.elapsed().saturating_sub(start).as_secs()
+    }
+
+    /// Stores the next state, and only then remembers it.
+    pub(crate) fn save(&self, shared: &mut Shared, mut next: State) -> Result<(), HomeError> {
+        next.lived = self.lived();
+        next.save(&self.vault)?;
+        shared.state = next;
+        Ok(())
+    }
+
+    /// Uses the stored head, and removes heads that no list knows.
+    fn restore(&self) -> Result<(), HomeError> {
+        let shared = self.lock();
+        // Where the list itself was lost, nothing is removed.
+        let orphans = if self.problems.is_empty() { heads::stored(&self.vault)? } else { vec![] };
+        for number in orphans {
+            if shared.state.heads.iter().all(|head| head.number != number) {
+                heads::remove(&self.vault, number)?;
+            }
+        }
+        self.use_head(shared.state.heads.last());
+        Ok(())
+    }
+
+    /// Hands the head's numbers to whoever polls; the base's own where there is no head or it does not fit the base.
+    pub(crate) fn use_head(&self, head: Option<&HeadInfo>) {
+        let BaseModel { layout, parameters, digest, .. } = &self.base;
+        let load =
+            |info: &HeadInfo| heads::load(&self.vault, info.number, layout, digest, parameters);
+        let values = match head.map(load) {
+            None => parameters.clone(),
+            Some(Ok(values)) => values,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "the household's head is not used");
+                parameters.clone()
+            }
+        };
+        *self.head.write().unwrap_or_else(PoisonError::into_inner) = values.into();
+        self.head_version.fetch_add(1, Ordering::SeqCst);
+    }
+
+    // Corrections.
+
+    /// Stores a corrected picture: R, G, B planes and one part per pixel, both of the network's input size
+    /// ([`vision::Parser::pixels`]); 255 in the mask is "not said".
+    ///
+    /// # Errors
+    /// A mask or picture of the wrong size, an unknown class, a limit reached, a full disk, or no consent. Nothing is
+    /// stored then.
+    pub fn add_correction(
+        &self,
+        consent: &ConsentToken<ImproveMyMirror>,
+        pixels: &[u8],
+        mask: &[u8],
+    ) -> Result<CorrectionInfo, HomeError> {
+        consent.check()?;
+        let size = (self.base.height, self.base.width);
+        let (saved_at, lived) = (self.edges.clock.now(), self.lived());
+        let mut shared = self.lock();
+        let number = shared.state.next_correction;
+        let plain = corrections::pack(number, saved_at, lived, size, pixels, mask)?;
+        let bytes = Vault::sealed_size(plain.len());
+        shared.corrections.check_room(bytes, &self.options.limits)?;
+        self.check_space(bytes)?;
+        // The number first: one that was given is never given again, even where storing then fails.
+        let mut next = shared.state.clone();
+        next.next_correction += 1;
+        next.new_corrections = next.new_corrections.saturating_add(1);
+        self.save(&mut shared, next)?;
+        self.vault.put(&corrections::name(number), &plain)?;
+        // A withdrawal while it was being written: the household does not find it stored afterwards.
+        if let Err(error) = consent.check() {
+            self.vault.remove(&corrections::name(number))?;
+            return Err(error.into());
+        }
+        let held_back = learn::head::is_held_back(number as usize);
+        let saved_at = Some(saved_at);
+        let info = CorrectionInfo { number, saved_at, bytes, held_back, damaged: false, lived };
+        shared.corrections.insert(info.clone());
+        Ok(info)
+    }
+
+    fn check_space(&self, bytes: u64) -> Result<(), HomeError> {
+        let kept = self.options.limits.headroom;
+        match self.edges.space.free() {
+            Some(free) if free < kept.saturating_add(bytes) => {
+                Err(HomeError::DiskFull { free, kept })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Every correction, oldest first.
+    pub fn corrections(&self) -> Vec<CorrectionInfo> {
+        self.lock().corrections.list()
+    }
+
+    /// What is stored, against what may be.
+    pub fn usage(&self) -> Usage {
+        let shared = self.lock();
+        let (corrections, bytes) = (shared.corrections.len(), shared.corrections.bytes());
+        Usage { corrections, bytes, limits: self.options.limits }
+    }
+
+    /// The picture of a correction, for the household's own page.
+    ///
+    /// # Errors
+    /// Where there is none, or it is damaged.
+    pub fn picture(&self, number: u64) -> Result<Picture, HomeError> {
+        let opened = corrections::open(&self.vault, number)?;
+        let (height, width) = (opened.height, opened.width);
+        Ok(Picture { height, width, planes: opened.pixels().to_vec() })
+    }
+
+    /// The mask of a correction.
+    ///
+    /// # Errors
+    /// Where there is none, or it is damaged.
+    pub fn mask(&self, number: u64) -> Result<Mask, HomeError> {
+        let opened = corrections::open(&self.vault, number)?;
+        let (height, width) = (opened.height, opened.width);
+        Ok(Mask { height, width, labels: opened.labels().to_vec() })
+    }
+
+    /// Deletes a correction. A run that is under way with it is given up; what an earlier run learnt from it stays in
+    /// the head until that is undone.
+    ///
+    /// # Errors
+    /// Where there is none, or the store fails.
+    pub fn remove_correction(&self, number: u64) -> Result<(), HomeError> {
+        let mut shared = self.lock();
+        shared.corrections.remove(&self.vault, number)?;
+        let is_used = |run: &crate::training::RunPlan| run.corrections.contains(&number);
+        if shared.state.run.as_ref().is_some_and(is_used) {
+            self.drop_run(&mut shared)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the run under way, its checkpoint included.
+    pub(crate) fn drop_run(&self, shared: &mut Shared) -> Result<(), HomeError> {
+        self.vault.remove(CHECKPOINT_NAME)?;
+        if shared.state.run.is_some() {
+            let next = State { run: None, ..shared.state.clone() };
+            self.save(shared, next)?;
+        }
+        Ok(())
+    }
+
+    // The household's head.
+
+    /// Grows whenever the head changes. For the vision thread: one atomic load per picture.
+    pub fn head_version(&self) -> u64 {
+        self.head_version.load(Ordering::Acquire)
+    }
+
+    /// All numbers of the head in use, for [`vision::HeadParameters::with_values`]; the base's own where the household
+    /// has none.
+    pub fn head_values(&self) -> Arc<[f32]> {
+        self.head.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The household's heads, oldest first; the last one is in use.
+    pub fn heads(&self) -> Vec<HeadInfo> {
+        self.lock().state.heads.clone()
+    }
+
+    /// Goes back to the head before; gives the one in use then, or `None` for the base's own.
+    ///
+    /// # Errors
+    /// [`HomeError::NoHead`] where the base's own is in use.
+    pub fn undo_head(&self) -> Result<Option<HeadInfo>, HomeError> {
+        let mut shared = self.lock();
+        let mut next = shared.state.clone();
+        let undone = next.heads.pop().ok_or(HomeError::NoHead)?;
+        self.save(&mut shared, next)?;
+        self.use_head(shared.state.heads.last());
+        // A run that started from the undone head would bring it back.
+        self.drop_run(&mut shared)?;
+        heads::remove(&self.vault, undone.number)?;
+        Ok(shared.state.heads.last().cloned())
+    }
+
+    /// Stores and uses a better head. Called with the run's state still to be saved.
+    pub(crate) fn adopt(
+        &self,
+        next: &mut State,
+        info: HeadInfo,
+        parameters: &[f32],
+    ) -> Result<(), HomeError> {
+        let BaseModel { layout, digest, .. } = &self.base;
+        heads::store(&self.vault, info.number, layout, digest, parameters)?;
+        next.heads.push(info);
+        if next.heads.len() > KEPT_HEADS {
+            let oldest = next.heads.remove(0);
+            heads::remove(&self.vault, oldest.number)?;
+        }
+        Ok(())
+    }
+
+    // Time and deletion.
+
+    /// Deletes corrections past their age and remembers the time lived. Called now and then by the trainer's thread.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub fn tidy(&self) -> Result<u64, HomeError> {
+        let (lived, wall) = (self.lived(), self.edges.clock.now().0);
+        let age = self.options.limits.age.as_secs();
+        let mut shared = self.lock();
+        let mut next = shared.state.clone();
+        let mut expired = Vec::new();
+        for entry in shared.corrections.list() {
+            let by_wall = entry.saved_at.is_some_and(|at| wall.saturating_sub(at.0) > age);
+            if by_wall {
+                next.overdue.entry(entry.number).or_insert(lived);
+            } else {
+                next.overdue.remove(&entry.number);
+            }
+            let since = next.overdue.get(&entry.number);
+            let confirmed =
+                since.is_some_and(|since| lived.saturating_sub(*since) > GRACE.as_secs());
+            if confirmed || lived.saturating_sub(entry.lived) > age {
+                expired.push(entry.number);
+            }
+        }
+        for number in &expired {
+            next.overdue.remove(number);
+            shared.corrections.remove(&self.vault, *number)?;
+            if next.run.as_ref().is_some_and(|run| run.corrections.contains(number)) {
+                next.run = None;
+                self.vault.remove(CHECKPOINT_NAME)?;
+            }
+        }
+        let changed = next.overdue != shared.state.overdue || !expired.is_empty();
+        let late = lived.saturating_sub(shared.state.lived) >= LIVED_SAVED_EVERY;
+        if changed || (late && shared.corrections.len() > 0) {
+            self.save(&mut shared, next)?;
+        }
+        Ok(expired.len() as u64)
+    }
+
+    /// What a withdrawal makes illegitimate to keep: numbers on their way to the fleet, and, where training itself is
+    /// withdrawn, the run under way.
+    pub(crate) fn forget_run(&self, purpose: PurposeKind) -> Result<(), HomeError> {
+        let mut shared = self.lock();
+        self.vault.remove(CANDIDATE_NAME)?;
+        if purpose == PurposeKind::ImproveMyMirror {
+            self.drop_run(&mut shared)?;
+        }
+        Ok(())
+    }
+
+    /// Key, sealed files, memory; the base's own head is in use afterwards.
+    pub(crate) fn forget_all(&self) -> Result<(), HomeError> {
+        let mut shared = self.lock();
+        self.vault.erase_key()?;
+        for name in self.vault.names()? {
+            self.vault.remove(&name)?;
+        }
+        // Numbers go on, so that an old page cannot mean a new correction by an old number.
+        let State { next_correction, next_head, .. } = shared.state;
+        shared.state =
+            State { next_correction, next_head, lived: self.lived(), ..State::default() };
+        shared.corrections = Corrections::default();
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = TrainingStatus::default();
+        self.use_head(None);
+        Ok(())
+    }
+}
+
+fn open_consents(
+    stores: &Stores,
+    edges: &Edges,
+    version: u32,
+    problems: &mut Vec<String>,
+) -> Result<Consents, HomeError> {
+    let (storage, clock) = (stores.consent.clone(), edges.clock.clone());
+    match Consents::open(storage.clone(), clock.clone(), version) {
+        Ok(consents) => Ok(consents),
+        Err(error @ ConsentError::Damaged(_)) => {
+            problems.push(error.to_string());
+            Ok(Consents::reset(storage, clock, version)?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn open_releases(
+    stores: &Stores,
+    edges: &Edges,
+    options: &HomeOptions,
+    problems: &mut Vec<String>,
+) -> Result<ReleasePath, String> {
+    let (storage, counter) = (stores.ledger.clone(), stores.counter.clone());
+    let open = || {
+        let ledger = Ledger::open(storage, counter, edges.clock.clone(), options.budget)
+            .map_err(ReleaseError::from)?;
+        let outbox = Outbox::new(stores.outbox.clone(), options.outbox);
+        Ok(ReleasePath::open(ledger, outbox, (edges.entropy)())?)
+    };
+    let opened: Result<ReleasePath, HomeError> = open();
+    opened.map_err(|error| {
+        problems.push(error.to_string());
+        error.to_string()
+    })
+}
+
+fn load_state(
+    vault: &Vault,
+    corrections: &Corrections,
+    problems: &mut Vec<String>,
+) -> Result<State, HomeError> {
+    match State::load(vault) {
+        Ok(state) => Ok(state),
+        Err(EdgeError::Seal(reason)) => {
+            problems.push(format!(
+                "{STATE_NAME} cannot be read ({reason}); heads and counters start over"
+            ));
+            let last = corrections.list().last().map(|entry| entry.number);
+            let head = heads::stored(vault)?.last().copied();
+            Ok(State {
+                next_correction: last.map_or(0, |number| number + 1),
+                next_head: head.map_or(0, |number| number + 1),
+                ..State::default()
+            })
+        }
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,47 @@
+//! Learning at home: the encrypted store, corrections, training runs, the household's own head, triggers and releases.
+//!
+//! No network and no HTTP: the page and the uplink call [`Home`], which is shared between the page's thread, the
+//! trainer's thread and the uplink's thread. The vision thread touches two atomics of it and never waits.
+//!
+//! ```text
+//! picture + corrected mask --add--> vault --train--> candidate --judge--> household's head --poll--> vision thread
+//!                                                       \--release: clip, ledger, noise--> outbox --> uplink
+//! ```
+//!
+//! **Invariants**
+//! - Pictures, masks, checkpoints and unnoised numbers lie on the disk only through [`vault`]'s seal.
+//! - Storing a correction and training take a consent token for [`learn::consent::ImproveMyMirror`], releasing takes
+//!   one for [`learn::consent::ContributeToFleet`]; both die with the record they came from.
+//! - The wall clock is shown and never trusted: what is deleted or repeated is decided by the time that the mirror was
+//!   on ([`edges::Steady`]).
+//! - A release depends on the schedule and the budget, never on how well a training went.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))] // a failed unwrap is a failed test
+
+mod consents;
+mod corrections;
+pub mod edges;
+mod erase;
+mod error;
+pub mod explanation;
+mod heads;
+mod home;
+mod model;
+mod options;
+mod releases;
+mod schedule;
+mod state;
+mod training;
+pub mod vault;
+
+pub use consents::{ConsentState, Withdrawal};
+pub use corrections::{CorrectionInfo, Mask, Picture, Usage};
+pub use erase::{ErasureProof, LeftFile};
+pub use error::HomeError;
+pub use heads::HeadInfo;
+pub use home::{Home, Stores};
+pub use model::{BaseModel, Trunk};
+pub use options::{Capability, HomeOptions, Limits, NightlyWindow, NoisePlan, Triggers};
+pub use releases::{PrivacyOverview, ReleaseRules};
+pub use schedule::{Conditions, Gate, Pause, WorkPlan};
+pub use training::{Outcome, RunReport, TrainingState, TrainingStatus};

@@ -1,0 +1,62 @@
+//! The base model as training needs it, and the trunk that turns pictures into features.
+
+use learn::edges::Digest;
+use learn::head::{Group, HeadLayout, ParameterSpec};
+use vision::{ModelFiles, Student, VisionError};
+
+use crate::error::HomeError;
+
+/// The head that the mirror came with, or that the fleet last gave it.
+#[derive(Clone, Debug)]
+pub struct BaseModel {
+    /// Names, shapes and places of its numbers.
+    pub layout: HeadLayout,
+    /// All of its numbers, constants included.
+    pub parameters: Vec<f32>,
+    /// SHA-256 of its head file; an update belongs to exactly this file.
+    pub digest: Digest,
+    /// Rows of the network's input.
+    pub height: usize,
+    /// Columns of the network's input.
+    pub width: usize,
+}
+
+impl BaseModel {
+    /// The base of a loaded network. `files` are the ones it was loaded from.
+    ///
+    /// # Errors
+    /// [`HomeError::Layout`] for a head that this firmware can run and not train.
+    pub fn new(student: &Student, files: &ModelFiles<'_>) -> Result<BaseModel, HomeError> {
+        let parameters = student.head_parameters();
+        let spec = |info: &vision::ParameterInfo| ParameterSpec {
+            name: info.name.clone(),
+            shape: info.shape.clone(),
+            group: info.group.as_deref().and_then(Group::from_name),
+        };
+        let specs = parameters.layout().iter().map(spec).collect();
+        let mask = student.output().mask_size;
+        let grid = student.grid();
+        Ok(BaseModel {
+            layout: HeadLayout::new(specs, mask.height, mask.width)?,
+            parameters: parameters.values().to_vec(),
+            digest: Digest::of(&files.head),
+            height: grid.height,
+            width: grid.width,
+        })
+    }
+}
+
+/// The frozen part of the network.
+pub trait Trunk {
+    /// Queries, memory a, memory b and mask features of a picture: R, G, B planes of 3 x height x width bytes.
+    ///
+    /// # Errors
+    /// [`VisionError::Network`] if the length is wrong or an operator fails.
+    fn run(&mut self, pixels: &[u8]) -> Result<[Vec<f32>; 4], VisionError>;
+}
+
+impl Trunk for Student {
+    fn run(&mut self, pixels: &[u8]) -> Result<[Vec<f32>; 4], VisionError> {
+        self.run_trunk(pixels)
+    }
+}

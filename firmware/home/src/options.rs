@@ -1,0 +1,183 @@
+//! What a household, a board or an operator may set.
+
+use std::time::Duration;
+
+use learn::head::{Subset, TrainingSettings};
+use learn::outbox::OutboxLimits;
+use learn::privacy::{Budget, NoiseMultiplier, plan};
+use serde::{Deserialize, Serialize};
+
+use crate::error::HomeError;
+
+/// How much may be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// Corrections at most.
+    pub corrections: usize,
+    /// Bytes of all corrections at most, sealed.
+    pub bytes: u64,
+    /// A correction is deleted at this age.
+    pub age: Duration,
+    /// Bytes of the disk that stay free.
+    pub headroom: u64,
+}
+
+impl Default for Limits {
+    /// 200 corrections (40 MB), half a year, 64 MiB left free.
+    fn default() -> Limits {
+        Limits {
+            corrections: 200,
+            bytes: 64 << 20,
+            age: Duration::from_secs(180 * 86_400),
+            headroom: 64 << 20,
+        }
+    }
+}
+
+/// How much noise a release carries.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum NoisePlan {
+    /// This noise multiplier; the budget decides how many releases there are.
+    Multiplier(NoiseMultiplier),
+    /// So much noise that the budget lasts for this many releases in the device's life.
+    Lifetime(u64),
+}
+
+/// A time of night, and a length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NightlyWindow {
+    /// Minutes after midnight UTC, below 1440.
+    pub start: u32,
+    /// Minutes, 1 to 1440. Each night's moment is drawn at random within.
+    pub length: u32,
+}
+
+/// What starts an update. A run starts only when something is new, and a release only when it fits the budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Triggers {
+    /// After so many new corrections; `None`: not by number.
+    pub corrections: Option<u32>,
+    /// Once a night; `None`: not by time.
+    pub nightly: Option<NightlyWindow>,
+    /// After so many parsed pictures; `None`: not by use.
+    pub inferences: Option<u64>,
+}
+
+impl Default for Triggers {
+    /// Ten new corrections, or a moment between one and four at night.
+    fn default() -> Triggers {
+        Triggers {
+            corrections: Some(10),
+            nightly: Some(NightlyWindow { start: 60, length: 180 }),
+            inferences: None,
+        }
+    }
+}
+
+/// When a device may train, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Capability {
+    /// Computing time of one run on a cool, idle device on power.
+    pub time_allowed: Duration,
+    /// Celsius at which training stops.
+    pub hottest: f32,
+    /// Celsius below `hottest` at which the share of work begins to sink.
+    pub margin: f32,
+    /// Share of the processor taken by others (0 to 1) at which training stops.
+    pub busiest: f32,
+}
+
+impl Default for Capability {
+    fn default() -> Capability {
+        Capability {
+            time_allowed: Duration::from_secs(900),
+            hottest: 70.0,
+            margin: 15.0,
+            busiest: 0.8,
+        }
+    }
+}
+
+/// Everything that can be set.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HomeOptions {
+    /// Limits of the store.
+    pub limits: Limits,
+    /// Limits of the outbox.
+    pub outbox: OutboxLimits,
+    /// Which parameters move, how often and how far; see [`TrainingSettings::SPARSE`] and [`TrainingSettings::FULL`].
+    pub training: TrainingSettings,
+    /// The device's privacy target over its life.
+    pub budget: Budget,
+    /// Noise of a release.
+    pub noise: NoisePlan,
+    /// What starts an update.
+    pub triggers: Triggers,
+    /// When and how long.
+    pub capability: Capability,
+    /// Whether a finished run is released at once where the household contributes; otherwise only when the fleet asks.
+    pub release_after_training: bool,
+}
+
+impl Default for HomeOptions {
+    fn default() -> HomeOptions {
+        HomeOptions {
+            limits: Limits::default(),
+            outbox: OutboxLimits::default(),
+            training: TrainingSettings::SPARSE,
+            budget: Budget::DEFAULT,
+            noise: NoisePlan::Multiplier(NoiseMultiplier::DEFAULT),
+            triggers: Triggers::default(),
+            capability: Capability::default(),
+            release_after_training: true,
+        }
+    }
+}
+
+impl HomeOptions {
+    /// The noise multiplier of a release.
+    ///
+    /// # Errors
+    /// [`HomeError::Accountant`] where no noise makes a lifetime plan fit the budget.
+    pub fn noise_multiplier(&self) -> Result<NoiseMultiplier, HomeError> {
+        match self.noise {
+            NoisePlan::Multiplier(multiplier) => Ok(multiplier),
+            NoisePlan::Lifetime(releases) => Ok(plan(&self.budget, releases)?),
+        }
+    }
+
+    /// Which parameters move, in a word.
+    pub fn subset_name(&self) -> &'static str {
+        match self.training.subset {
+            Subset::Sparse => "sparse",
+            Subset::Full => "full",
+        }
+    }
+
+    /// Refuses what cannot work, naming the setting.
+    ///
+    /// # Errors
+    /// [`HomeError::Options`] naming the setting.
+    pub fn check(&self) -> Result<(), HomeError> {
+        let refuse = |key, reason: &str| Err(HomeError::Options { key, reason: reason.to_owned() });
+        let TrainingSettings { epochs, learning_rate, .. } = self.training;
+        if epochs == 0 || epochs > 100 {
+            return refuse("training.epochs", "between 1 and 100 passes make sense");
+        }
+        if !(learning_rate.is_finite() && learning_rate > 0.0) {
+            return refuse("training.learning_rate", "it must be a positive number");
+        }
+        let fits =
+            |window: NightlyWindow| window.start < 1440 && (1..=1440).contains(&window.length);
+        if !self.triggers.nightly.is_none_or(fits) {
+            return refuse("triggers.nightly", "start is below 1440 and length 1 to 1440 minutes");
+        }
+        if self.triggers.corrections == Some(0) || self.triggers.inferences == Some(0) {
+            return refuse("triggers", "a number of corrections or inferences is at least 1");
+        }
+        if self.limits.corrections == 0 || self.limits.corrections > 100_000 {
+            return refuse("limits.corrections", "between 1 and 100000 corrections can be kept");
+        }
+        self.noise_multiplier().map(|_| ())
+    }
+}

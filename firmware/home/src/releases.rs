@@ -1,0 +1,234 @@
+//! From a finished run to bytes in the outbox, and the uplink's side of the outbox.
+
+use std::sync::atomic::Ordering;
+
+use learn::consent::{ConsentToken, ContributeToFleet};
+use learn::edges::{Digest, LayoutId, ReleaseId, RunId};
+use learn::head::Subset;
+use learn::ledger::{LedgerError, LedgerSummary, RecordKind};
+use learn::privacy::{Delta, NoiseMultiplier};
+use learn::release::{ReleaseError, ReleasePath};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use crate::error::HomeError;
+use crate::home::Home;
+
+/// The finished run's numbers, until they are released or forgotten.
+pub(crate) const CANDIDATE_NAME: &str = "candidate";
+
+const MAGIC: &[u8; 4] = b"MHR1";
+
+/// The norm that every update is clipped to.
+const CLIP: f64 = 1.0;
+
+/// What a fleet's task asks of an update. The device refuses to add less noise than its own setting says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ReleaseRules {
+    /// What the values must belong to.
+    pub layout: LayoutId,
+    /// Noise multiplier; at least the device's own.
+    pub noise_multiplier: NoiseMultiplier,
+    /// Clipping norm; this firmware clips to 1.0.
+    pub clip: f64,
+}
+
+/// Spent and left, and what the next release would be.
+#[derive(Clone, Debug, Serialize)]
+pub struct PrivacyOverview {
+    /// The ledger's own summary: epsilon with unit, adjacency, delta and trust.
+    #[serde(flatten)]
+    pub ledger: LedgerSummary,
+    /// Noise multiplier of the next release.
+    pub next_noise_multiplier: f64,
+    /// Clipping norm.
+    pub clip: f64,
+    /// Values of the next release.
+    pub dimension: usize,
+}
+
+/// A finished run: which parameters, and where they ended.
+pub(crate) struct Candidate {
+    pub run: RunId,
+    pub base: Digest,
+    pub subset: Subset,
+    /// The subset's values after the run, in the layout's order.
+    pub values: Zeroizing<Vec<f32>>,
+}
+
+impl Candidate {
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        let mut plain = Zeroizing::new(Vec::with_capacity(53 + 4 * self.values.len()));
+        plain.extend_from_slice(MAGIC);
+        plain.extend_from_slice(&self.run.0);
+        plain.extend_from_slice(&self.base.0);
+        plain.push(u8::from(self.subset == Subset::Full));
+        self.values.iter().for_each(|value| plain.extend_from_slice(&value.to_le_bytes()));
+        plain
+    }
+
+    pub fn decode(plain: &[u8]) -> Option<Candidate> {
+        let (run, rest) = plain.strip_prefix(MAGIC)?.split_first_chunk::<16>()?;
+        let (base, rest) = rest.split_first_chunk::<32>()?;
+        let (full, rest) = rest.split_first()?;
+        let (words, rest) = rest.as_chunks::<4>();
+        let subset = if *full == 1 { Subset::Full } else { Subset::Sparse };
+        let values = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
+        let (run, base) = (RunId(*run), Digest(*base));
+        rest.is_empty().then_some(Candidate { run, base, subset, values: Zeroizing::new(values) })
+    }
+}
+
+impl Home {
+    /// What an update of this device belongs to.
+    pub fn layout_id(&self) -> LayoutId {
+        self.base.layout.id(self.options.training.subset, &self.base.digest.0)
+    }
+
+    /// Spent and left.
+    ///
+    /// # Errors
+    /// [`HomeError::NoReleases`] with the ledger's reason.
+    pub fn privacy(&self) -> Result<PrivacyOverview, HomeError> {
+        let z = self.options.noise_multiplier()?;
+        let ledger = self.with_releases(|path| Ok(path.summary(z)?))?;
+        Ok(PrivacyOverview {
+            ledger,
+            next_noise_multiplier: z.as_f64(),
+            clip: CLIP,
+            dimension: self.base.layout.subset_len(self.options.training.subset),
+        })
+    }
+
+    /// Whether a finished run waits to be released.
+    pub fn has_candidate(&self) -> bool {
+        self.vault.names().is_ok_and(|names| names.iter().any(|name| name == CANDIDATE_NAME))
+    }
+
+    /// Releases the finished run into the outbox: its distance from the base model is clipped, budget is reserved, noise
+    /// added, the bytes stored. `rules` are those of a fleet's task; without one the device's own hold.
+    ///
+    /// The run's numbers are forgotten as soon as its budget is reserved.
+    ///
+    /// # Errors
+    /// [`HomeError::NothingToRelease`], a refusal by the rules or the budget, or a failure on the way.
+    pub fn release(
+        &self,
+        consent: &ConsentToken<ContributeToFleet>,
+        rules: Option<&ReleaseRules>,
+    ) -> Result<ReleaseId, HomeError> {
+        consent.check()?;
+        let z = self.accepted_noise(rules)?;
+        let plain = self.vault.get(CANDIDATE_NAME)?.ok_or(HomeError::NothingToRelease)?;
+        let candidate = Candidate::decode(&plain)
+            .ok_or_else(|| HomeError::Unsealed(CANDIDATE_NAME.to_owned()))?;
+        let layout = self.base.layout.id(candidate.subset, &candidate.base.0);
+        let wanted = rules.map_or_else(|| self.layout_id(), |rules| rules.layout);
+        if layout != wanted || candidate.base != self.base.digest {
+            return Err(HomeError::OtherLayout(candidate.run));
+        }
+        let before =
+            Zeroizing::new(self.base.layout.gather(candidate.subset, &self.base.parameters));
+        let clipped = Delta::between(candidate.run, layout, &before, &candidate.values)?.clip();
+        let result = self.with_releases(|path| Ok(path.release(clipped, z, consent)?));
+        if result.as_ref().map_or_else(is_spent, |_| true) {
+            self.vault.remove(CANDIDATE_NAME)?;
+        }
+        self.releases_version.fetch_add(1, Ordering::SeqCst);
+        result
+    }
+
+    fn accepted_noise(&self, rules: Option<&ReleaseRules>) -> Result<NoiseMultiplier, HomeError> {
+        let own = self.options.noise_multiplier()?;
+        let Some(rules) = rules else { return Ok(own) };
+        if rules.clip != CLIP {
+            let (asked, own) = (rules.clip.to_string(), CLIP.to_string());
+            return Err(HomeError::Rules { what: "clipping norm", asked, own });
+        }
+        if rules.noise_multiplier.as_f64() < own.as_f64() {
+            let (asked, own) = (rules.noise_multiplier.to_string(), own.to_string());
+            return Err(HomeError::Rules { what: "noise multiplier", asked, own });
+        }
+        Ok(rules.noise_multiplier)
+    }
+
+    /// Grows whenever the outbox may have changed, so that the uplink can poll one number.
+    pub fn releases_version(&self) -> u64 {
+        self.releases_version.load(Ordering::SeqCst)
+    }
+
+    /// The releases that wait to be sent, oldest first.
+    ///
+    /// # Errors
+    /// [`HomeError::NoReleases`] with the ledger's reason.
+    pub fn waiting(&self) -> Result<Vec<ReleaseId>, HomeError> {
+        self.with_releases(|path| Ok(path.waiting()))
+    }
+
+    /// The bytes of a waiting release, the same on every call, for as long as consent stands.
+    ///
+    /// # Errors
+    /// Where consent was withdrawn, the release does not wait, or its bytes are damaged.
+    pub fn bytes(
+        &self,
+        release: ReleaseId,
+        consent: &ConsentToken<ContributeToFleet>,
+    ) -> Result<Vec<u8>, HomeError> {
+        self.with_releases(|path| Ok(path.bytes(release, consent)?))
+    }
+
+    /// Records the aggregator's receipt and forgets the bytes. A second receipt is no error.
+    ///
+    /// # Errors
+    /// Where the release never waited, or the ledger cannot be written.
+    pub fn published(&self, release: ReleaseId) -> Result<(), HomeError> {
+        let result = self.with_releases(|path| Ok(path.published(release)?));
+        self.releases_version.fetch_add(1, Ordering::SeqCst);
+        result
+    }
+
+    /// Burns everything that waits; gives how many.
+    pub(crate) fn discard_waiting(&self) -> Result<u64, HomeError> {
+        let waiting = self.waiting().map_or(0, |waiting| waiting.len() as u64);
+        let burnt = self.with_releases(|path| Ok(path.discard_waiting()?));
+        // Also where the ledger is damaged: nothing stays that could be sent.
+        for name in self.stores.outbox.names()? {
+            self.stores.outbox.remove(&name)?;
+        }
+        self.releases_version.fetch_add(1, Ordering::SeqCst);
+        match burnt {
+            Ok(()) | Err(HomeError::NoReleases(_)) => Ok(waiting),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn count_releases(&self, kind: RecordKind) -> u64 {
+        let count = |path: &mut ReleasePath| {
+            let releases = path.ledger().verified().releases().values();
+            Ok(releases.filter(|state| state.kind == kind).count() as u64)
+        };
+        self.with_releases(count).unwrap_or(0)
+    }
+
+    fn with_releases<T>(
+        &self,
+        work: impl FnOnce(&mut ReleasePath) -> Result<T, HomeError>,
+    ) -> Result<T, HomeError> {
+        let mut held = self.releases.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match held.as_mut() {
+            Ok(path) => work(path),
+            Err(reason) => Err(HomeError::NoReleases(reason.clone())),
+        }
+    }
+}
+
+/// Whether the run's budget was reserved although the release failed; its numbers are of no use then.
+fn is_spent(error: &HomeError) -> bool {
+    match error {
+        HomeError::Release(ReleaseError::Ledger(error)) => {
+            matches!(error, LedgerError::AlreadyReserved(_))
+        }
+        HomeError::Release(ReleaseError::Mechanism(_)) => true,
+        _ => false,
+    }
+}

@@ -1,0 +1,61 @@
+//! What has to be remembered between starts: one small sealed file, replaced as a whole.
+
+use std::collections::BTreeMap;
+
+use learn::edges::EdgeError;
+use serde::{Deserialize, Serialize};
+
+use crate::heads::HeadInfo;
+use crate::training::{RunPlan, RunReport};
+use crate::vault::Vault;
+
+pub(crate) const STATE_NAME: &str = "state";
+
+const FORMAT: u32 = 1;
+
+/// Sealed like everything else: how often a household corrects is its own business.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct State {
+    pub format: u32,
+    /// Number of the next correction; never used twice.
+    pub next_correction: u64,
+    /// Number of the next head; never used twice.
+    pub next_head: u64,
+    /// Corrections saved since the last run ended.
+    pub new_corrections: u32,
+    /// Seconds that the mirror was on, since the store was made.
+    pub lived: u64,
+    /// `lived` when the last nightly update began.
+    pub last_nightly: Option<u64>,
+    /// The household's heads, oldest first; the last one is in use.
+    pub heads: Vec<HeadInfo>,
+    /// The run under way.
+    pub run: Option<RunPlan>,
+    /// The last run that ended.
+    pub report: Option<RunReport>,
+    /// Milliseconds that one example took lately, forward, backward and trunk.
+    pub example_milliseconds: Option<f64>,
+    /// `lived` from which on the wall clock has said, without a break, that a correction is too old.
+    pub overdue: BTreeMap<u64, u64>,
+}
+
+impl State {
+    pub fn load(vault: &Vault) -> Result<State, EdgeError> {
+        let Some(plain) = vault.get(STATE_NAME)? else { return Ok(State::default()) };
+        let damaged = |reason: String| EdgeError::Seal(format!("{STATE_NAME}: {reason}"));
+        let state: State =
+            serde_json::from_slice(&plain).map_err(|error| damaged(error.to_string()))?;
+        if state.format != FORMAT {
+            return Err(damaged(format!("format {} is unknown", state.format)));
+        }
+        Ok(state)
+    }
+
+    pub fn save(&self, vault: &Vault) -> Result<(), EdgeError> {
+        let state = State { format: FORMAT, ..self.clone() };
+        let text =
+            serde_json::to_vec(&state).map_err(|error| EdgeError::Seal(error.to_string()))?;
+        vault.put(STATE_NAME, &text).map(|_| ())
+    }
+}

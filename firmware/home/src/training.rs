@@ -1,0 +1,633 @@
+//! Training runs: started by triggers, held up by the gate, interrupted and resumed, judged, adopted.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
+
+use learn::consent::{ConsentToken, ContributeToFleet, ImproveMyMirror};
+use learn::edges::{Digest, EdgeError, RunId, Timestamp};
+use learn::head::{
+    Confusion, Features, Network, Subset, Target, TrainError, Trainer, TrainingSettings,
+    TrunkOutput, semantic_labels, should_adopt,
+};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::corrections;
+use crate::edges::Edges;
+use crate::error::HomeError;
+use crate::heads::HeadInfo;
+use crate::home::{Home, Shared};
+use crate::model::{BaseModel, Trunk};
+use crate::releases::{CANDIDATE_NAME, Candidate};
+use crate::schedule::{Conditions, Gate, Pause, WorkPlan};
+use crate::state::State;
+
+pub(crate) const CHECKPOINT_NAME: &str = "checkpoint";
+
+/// Steps between two checkpoints: at most so many are repeated after a power cut.
+const CHECKPOINT_STEPS: u64 = 8;
+
+/// How often a closed gate is looked at again.
+const GATE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often the triggers are looked at.
+const TRIGGER_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the trainer's thread waits after a failure.
+const FAILURE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Between two nightly updates by the time lived, so that a clock that jumps cannot make nights shorter.
+const BETWEEN_NIGHTS: u64 = 20 * 3_600;
+
+/// Weight of the newest measurement in the running average of an example's time.
+const NEWEST_SHARE: f64 = 0.2;
+
+/// Lowest priority of the scheduler.
+const NICENESS: i32 = 19;
+
+/// What training is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "state", content = "reason")]
+pub enum TrainingState {
+    /// Nothing to do.
+    #[default]
+    Idle,
+    /// Working.
+    Running,
+    /// Held up.
+    Waiting(Pause),
+    /// Judging the result.
+    Judging,
+}
+
+/// For the page.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct TrainingStatus {
+    /// What it is doing.
+    #[serde(flatten)]
+    pub state: TrainingState,
+    /// Steps done of the run under way.
+    pub done: u64,
+    /// Steps in all.
+    pub total: u64,
+    /// Corrections saved since the last run ended.
+    pub new_corrections: u32,
+    /// Measured time of one example.
+    pub example_milliseconds: Option<f64>,
+    /// The last run that ended.
+    pub last: Option<RunReport>,
+}
+
+/// How a run ended. Stays on this device: every number of it depends on the household's data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunReport {
+    /// When, by the device's clock.
+    pub ended_at: Timestamp,
+    /// Corrections trained on.
+    pub examples: usize,
+    /// Passes over them.
+    pub epochs: u32,
+    /// Corrections judged on.
+    pub judged: usize,
+    /// Mean IoU on those before, 0 to 1; `None` where there were none.
+    pub before: Option<f64>,
+    /// The same after.
+    pub after: Option<f64>,
+    /// Whether the trained head is in use now.
+    pub adopted: bool,
+    /// Mean loss of the run's first and last pass.
+    pub loss: [f32; 2],
+}
+
+/// How a call of [`Home::train_when`] ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The run came to its end.
+    Finished(RunReport),
+    /// Told to stop; the run goes on with the next call.
+    Stopped,
+    /// Consent was withdrawn; the run is forgotten.
+    Withdrawn,
+    /// A correction of the run was deleted, or the head it grew from was undone; the run is forgotten.
+    Abandoned,
+    /// There is no correction to train on.
+    Nothing,
+}
+
+/// A run, fixed when it begins, so that a later start goes on with the same work.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RunPlan {
+    /// Numbers of the corrections, in the trainer's order.
+    pub corrections: Vec<u64>,
+    pub epochs: u32,
+    pub full: bool,
+    pub learning_rate: f32,
+    pub weight_decay: f32,
+    /// The head it starts from; `None` for the base's own.
+    pub from: Option<u64>,
+    pub base: String,
+    /// New corrections when it began.
+    pub new_corrections: u32,
+}
+
+impl RunPlan {
+    fn settings(&self) -> TrainingSettings {
+        TrainingSettings {
+            subset: if self.full { Subset::Full } else { Subset::Sparse },
+            epochs: self.epochs,
+            learning_rate: self.learning_rate,
+            weight_decay: self.weight_decay,
+        }
+    }
+}
+
+/// This night's moment within the window, drawn anew after each update.
+pub(crate) struct Night {
+    jitter: f64,
+}
+
+impl Night {
+    pub fn draw(edges: &Edges) -> Result<Night, EdgeError> {
+        let mut bytes = [0; 4];
+        (edges.entropy)().fill(&mut bytes)?;
+        Ok(Night { jitter: f64::from(u32::from_le_bytes(bytes)) / 2_f64.powi(32) })
+    }
+}
+
+/// A loop's end that is no failure.
+enum Break {
+    Outcome(Outcome),
+    Failed(HomeError),
+}
+
+impl<E: Into<HomeError>> From<E> for Break {
+    fn from(error: E) -> Break {
+        Break::Failed(error.into())
+    }
+}
+
+/// What a run needs in every step.
+struct Work<'a> {
+    trunk: &'a mut dyn Trunk,
+    gate: &'a dyn Gate,
+    stop: &'a AtomicBool,
+    consent: &'a ConsentToken<ImproveMyMirror>,
+}
+
+/// The losses of the first and of the last pass.
+#[derive(Default)]
+struct Losses {
+    sums: [f32; 2],
+    counts: [u32; 2],
+}
+
+impl Losses {
+    fn add(&mut self, epoch: u64, epochs: u32, loss: f32) {
+        for (slot, is_meant) in [epoch == 0, epoch + 1 == u64::from(epochs)].into_iter().enumerate()
+        {
+            if is_meant {
+                self.sums[slot] += loss;
+                self.counts[slot] += 1;
+            }
+        }
+    }
+
+    fn means(&self) -> [f32; 2] {
+        [0, 1].map(|slot| self.sums[slot] / self.counts[slot].max(1) as f32)
+    }
+}
+
+impl Home {
+    /// Asks for a run as soon as the gate allows, whatever the triggers say.
+    pub fn request_training(&self) {
+        self.requested.store(true, Ordering::SeqCst);
+    }
+
+    /// Counts a parsed picture, for the trigger by use. Never waits.
+    pub fn count_inference(&self) {
+        self.inferences.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What training is doing.
+    pub fn training(&self) -> TrainingStatus {
+        let (new_corrections, example_milliseconds, last) = {
+            let shared = self.lock();
+            let State { new_corrections, example_milliseconds, report, .. } = &shared.state;
+            (*new_corrections, *example_milliseconds, report.clone())
+        };
+        let status = self.status().clone();
+        let example_milliseconds = status.example_milliseconds.or(example_milliseconds);
+        TrainingStatus { new_corrections, example_milliseconds, last, ..status }
+    }
+
+    /// Whether a trigger asks for an update now. A trigger asks only where something is new or unfinished.
+    pub fn is_due(&self) -> bool {
+        if self.token::<ImproveMyMirror>().is_err() {
+            return false;
+        }
+        let triggers = &self.options.triggers;
+        let (new, unfinished, last_nightly) = {
+            let shared = self.lock();
+            let State { new_corrections, run, last_nightly, .. } = &shared.state;
+            (*new_corrections, run.is_some(), *last_nightly)
+        };
+        if unfinished || self.requested.load(Ordering::SeqCst) {
+            return true;
+        }
+        if new == 0 {
+            return false;
+        }
+        let rested =
+            last_nightly.is_none_or(|last| self.lived().saturating_sub(last) >= BETWEEN_NIGHTS);
+        let jitter = self.night.lock().unwrap_or_else(PoisonError::into_inner).jitter;
+        let is_night =
+            triggers.nightly.is_some_and(|window| window.is_due(self.edges.clock.now().0, jitter));
+        let used = self.inferences.load(Ordering::Relaxed);
+        triggers.corrections.is_some_and(|count| new >= count)
+            || triggers.inferences.is_some_and(|count| used >= count)
+            || (is_night && rested)
+    }
+
+    /// The trainer's thread: lowest priority, until told to stop. Trains when a trigger asks and the gate is open, and
+    /// releases the finished run where the household contributes and the budget allows.
+    pub fn serve(&self, trunk: &mut dyn Trunk, gate: &dyn Gate, stop: &AtomicBool) {
+        if let Err(error) = lowest_priority() {
+            tracing::warn!(%error, "training runs at normal priority");
+        }
+        while !stop.load(Ordering::SeqCst) {
+            let pause = match self.serve_once(trunk, gate, stop) {
+                Ok(()) => TRIGGER_INTERVAL,
+                Err(error) => {
+                    tracing::warn!(%error, "learning at home");
+                    FAILURE_INTERVAL
+                }
+            };
+            self.wait(pause, stop);
+        }
+    }
+
+    fn serve_once(
+        &self,
+        trunk: &mut dyn Trunk,
+        gate: &dyn Gate,
+        stop: &AtomicBool,
+    ) -> Result<(), HomeError> {
+        self.tidy()?;
+        if !self.is_due() {
+            return Ok(());
+        }
+        let outcome = self.train_when(trunk, gate, stop)?;
+        tracing::info!(?outcome, "training");
+        if self.options.release_after_training && matches!(outcome, Outcome::Finished(_)) {
+            self.release_if_agreed();
+        }
+        Ok(())
+    }
+
+    fn release_if_agreed(&self) {
+        let Ok(consent) = self.token::<ContributeToFleet>() else { return };
+        match self.release(&consent, None) {
+            Ok(release) => tracing::info!(%release, "an update waits for the network"),
+            Err(error) => tracing::info!(%error, "no update"),
+        }
+    }
+
+    /// Sleeps in slices, so that a stop is heard.
+    fn wait(&self, time: Duration, stop: &AtomicBool) {
+        let until = self.edges.steady.elapsed() + time;
+        while !stop.load(Ordering::SeqCst) && self.edges.steady.elapsed() < until {
+            self.edges.steady.sleep(GATE_INTERVAL.min(time));
+        }
+    }
+
+    /// Begins a run, or goes on with the one under way, and works whenever the gate is open, until the run's end, a
+    /// stop, or a withdrawal. The calling thread should be of low priority; see [`Home::serve`].
+    ///
+    /// # Errors
+    /// [`HomeError::Training`] where another thread trains, no consent, or a failure of the network or the stores. The
+    /// run under way can be gone on with unless its training diverged.
+    pub fn train_when(
+        &self,
+        trunk: &mut dyn Trunk,
+        gate: &dyn Gate,
+        stop: &AtomicBool,
+    ) -> Result<Outcome, HomeError> {
+        let _running = self.running.try_lock().map_err(|_| HomeError::Training)?;
+        let consent = self.token::<ImproveMyMirror>()?;
+        let mut work = Work { trunk, gate, stop, consent: &consent };
+        let ended = self.run(&mut work);
+        *self.status() = TrainingStatus::default();
+        match ended {
+            Ok(report) => Ok(Outcome::Finished(report)),
+            Err(Break::Outcome(outcome)) => Ok(outcome),
+            Err(Break::Failed(_)) if consent.check().is_err() => Ok(Outcome::Withdrawn),
+            Err(Break::Failed(error)) => {
+                if matches!(error, HomeError::Train(TrainError::Diverged(_))) {
+                    self.drop_run(&mut self.lock())?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn run(&self, work: &mut Work<'_>) -> Result<RunReport, Break> {
+        let conditions = self.open_gate(work, None)?;
+        self.requested.store(false, Ordering::SeqCst);
+        self.inferences.store(0, Ordering::Relaxed);
+        let (plan, mut trainer) = self.begin(work.consent, &conditions)?;
+        let mut losses = Losses::default();
+        while let Some(index) = trainer.next_example() {
+            self.open_gate(work, Some(&trainer))?;
+            self.check_plan(&plan)?;
+            let (done, total) = trainer.progress();
+            self.show(TrainingState::Running, done, total);
+            let began = self.edges.steady.elapsed();
+            let number = plan.corrections[index];
+            let (features, target) = self.example(work.trunk, number)?;
+            let loss = trainer.train(work.consent, &features, &target)?;
+            losses.add(done / plan.corrections.len() as u64, plan.epochs, loss);
+            self.measure(self.edges.steady.elapsed().saturating_sub(began));
+            if (done + 1) % CHECKPOINT_STEPS == 0 {
+                self.checkpoint(&plan, &trainer, work.consent)?;
+            }
+        }
+        self.finish(work, &plan, &trainer, &losses)
+    }
+
+    /// Waits until the device may train. While it must wait, the run is on the disk.
+    fn open_gate(
+        &self,
+        work: &mut Work<'_>,
+        trainer: Option<&Trainer>,
+    ) -> Result<Conditions, Break> {
+        let mut is_saved = false;
+        loop {
+            work.consent.check()?;
+            let stopped = work.stop.load(Ordering::SeqCst);
+            let conditions = work.gate.conditions();
+            let pause = self.options.capability.pause(&conditions);
+            if let (true, Some(trainer), false) = (stopped || pause.is_some(), trainer, is_saved) {
+                self.save_trainer(trainer, work.consent)?;
+                is_saved = true;
+            }
+            if stopped {
+                return Err(Break::Outcome(Outcome::Stopped));
+            }
+            let Some(pause) = pause else { return Ok(conditions) };
+            let (done, total) = trainer.map_or((0, 0), Trainer::progress);
+            self.show(TrainingState::Waiting(pause), done, total);
+            self.edges.steady.sleep(GATE_INTERVAL);
+        }
+    }
+
+    /// The run under way, or a new one with as much work as fits.
+    fn begin(
+        &self,
+        consent: &ConsentToken<ImproveMyMirror>,
+        conditions: &Conditions,
+    ) -> Result<(RunPlan, Trainer), Break> {
+        let mut shared = self.lock();
+        let parameters = self.head_values().to_vec();
+        let from = shared.state.heads.last().map(|head| head.number);
+        if let Some(plan) = shared.state.run.clone() {
+            match self.resume(&plan, from, parameters.clone(), consent) {
+                Ok(trainer) => return Ok((plan, trainer)),
+                Err(error) => tracing::info!(%error, "the run under way starts over"),
+            }
+        }
+        let (trained, _) = shared.corrections.roles();
+        let per_example = shared.state.example_milliseconds.unwrap_or(0.0) / 1e3;
+        let settings = self.options.training;
+        let fitting = self.options.capability.plan(
+            conditions,
+            Duration::from_secs_f64(per_example),
+            trained.len(),
+            settings.epochs,
+        );
+        let Some(WorkPlan { examples, epochs }) = fitting else {
+            return Err(Break::Outcome(Outcome::Nothing));
+        };
+        let plan = RunPlan {
+            corrections: trained[trained.len() - examples..].to_vec(),
+            epochs,
+            full: settings.subset == Subset::Full,
+            learning_rate: settings.learning_rate,
+            weight_decay: settings.weight_decay,
+            from,
+            base: self.base.digest.to_string(),
+            new_corrections: shared.state.new_corrections,
+        };
+        let run = RunId::random(&mut *(self.edges.entropy)())?;
+        let layout = self.base.layout.clone();
+        let settings = plan.settings();
+        let trainer = Trainer::new(layout, parameters, examples, settings, run, consent)?;
+        let mut next = State { run: Some(plan.clone()), ..shared.state.clone() };
+        let rested = next
+            .last_nightly
+            .is_none_or(|last| self.lived().saturating_sub(last) >= BETWEEN_NIGHTS);
+        if rested {
+            next.last_nightly = Some(self.lived());
+        }
+        self.save(&mut shared, next)?;
+        let night = Night::draw(&self.edges)?;
+        *self.night.lock().unwrap_or_else(PoisonError::into_inner) = night;
+        let sealed = trainer.seal(&self.vault.sealer(CHECKPOINT_NAME))?;
+        self.stores.vault.replace(CHECKPOINT_NAME, &sealed)?;
+        Ok((plan, trainer))
+    }
+
+    fn resume(
+        &self,
+        plan: &RunPlan,
+        from: Option<u64>,
+        parameters: Vec<f32>,
+        consent: &ConsentToken<ImproveMyMirror>,
+    ) -> Result<Trainer, HomeError> {
+        let changed = |what: &'static str| HomeError::Train(TrainError::Checkpoint(what));
+        if plan.from != from || plan.base != self.base.digest.to_string() {
+            return Err(changed("it started from another head"));
+        }
+        let sealed = self.stores.vault.read(CHECKPOINT_NAME)?;
+        let sealed = sealed.ok_or_else(|| changed("there is none"))?;
+        let (layout, examples) = (self.base.layout.clone(), plan.corrections.len());
+        let sealer = self.vault.sealer(CHECKPOINT_NAME);
+        let settings = plan.settings();
+        Ok(Trainer::resume(layout, parameters, examples, settings, &sealed, &sealer, consent)?)
+    }
+
+    /// Whether the run is still wanted; a deleted correction or an undone head takes it away.
+    fn check_plan(&self, plan: &RunPlan) -> Result<(), Break> {
+        if self.lock().state.run.as_ref() == Some(plan) {
+            Ok(())
+        } else {
+            Err(Break::Outcome(Outcome::Abandoned))
+        }
+    }
+
+    fn checkpoint(
+        &self,
+        plan: &RunPlan,
+        trainer: &Trainer,
+        consent: &ConsentToken<ImproveMyMirror>,
+    ) -> Result<(), Break> {
+        self.check_plan(plan)?;
+        Ok(self.save_trainer(trainer, consent)?)
+    }
+
+    fn save_trainer(
+        &self,
+        trainer: &Trainer,
+        consent: &ConsentToken<ImproveMyMirror>,
+    ) -> Result<(), HomeError> {
+        let sealed = trainer.seal(&self.vault.sealer(CHECKPOINT_NAME))?;
+        let mut shared = self.lock();
+        // Under the lock: a withdrawal removes the file after it has killed the token.
+        consent.check()?;
+        if shared.state.run.is_none() {
+            return Ok(());
+        }
+        self.stores.vault.replace(CHECKPOINT_NAME, &sealed)?;
+        let mut next = shared.state.clone();
+        next.example_milliseconds =
+            self.status().example_milliseconds.or(next.example_milliseconds);
+        self.save(&mut shared, next)
+    }
+
+    /// Features and target of a correction.
+    fn example(
+        &self,
+        trunk: &mut dyn Trunk,
+        number: u64,
+    ) -> Result<(Features<f32>, Target<f32>), HomeError> {
+        let opened = corrections::open(&self.vault, number)?;
+        let BaseModel { layout, parameters, .. } = &self.base;
+        let [queries, memory_a, memory_b, mask_features] = trunk.run(opened.pixels())?;
+        let outputs = TrunkOutput {
+            queries: &queries,
+            memory_a: &memory_a,
+            memory_b: &memory_b,
+            mask_features: &mask_features,
+        };
+        let features = Features::new(layout, parameters, outputs)?;
+        let target = Target::new(layout.shape(), opened.labels(), opened.height, opened.width)?;
+        Ok((features, target))
+    }
+
+    /// Judges the trained head on the held-back corrections and adopts it where it is better.
+    fn finish(
+        &self,
+        work: &mut Work<'_>,
+        plan: &RunPlan,
+        trainer: &Trainer,
+        losses: &Losses,
+    ) -> Result<RunReport, Break> {
+        let before = self.head_values();
+        let (_, judged) = self.lock().corrections.roles();
+        let layout = &self.base.layout;
+        let mut confusions = [Confusion::new(), Confusion::new()];
+        let mut counted = 0;
+        for number in judged {
+            self.open_gate(work, Some(trainer))?;
+            let (done, total) = trainer.progress();
+            self.show(TrainingState::Judging, done, total);
+            let (features, target) = match self.example(work.trunk, number) {
+                // Deleted meanwhile.
+                Err(HomeError::NoCorrection(_)) => continue,
+                example => example?,
+            };
+            let truth = target.dominant();
+            for (confusion, values) in
+                confusions.iter_mut().zip([&before[..], trainer.parameters()])
+            {
+                let prediction = Network::new(layout, values)?.predict(&features);
+                confusion.add(&truth, &semantic_labels(layout.shape(), &prediction));
+            }
+            counted += 1;
+        }
+        let [old, new] = &confusions;
+        let report = RunReport {
+            ended_at: self.edges.clock.now(),
+            examples: plan.corrections.len(),
+            epochs: plan.epochs,
+            judged: counted,
+            before: old.mean_iou(),
+            after: new.mean_iou(),
+            adopted: should_adopt(old, new),
+            loss: losses.means(),
+        };
+        self.conclude(work.consent, plan, trainer, &report)?;
+        Ok(report)
+    }
+
+    fn conclude(
+        &self,
+        consent: &ConsentToken<ImproveMyMirror>,
+        plan: &RunPlan,
+        trainer: &Trainer,
+        report: &RunReport,
+    ) -> Result<(), Break> {
+        let mut shared = self.lock();
+        consent.check()?;
+        if shared.state.run.as_ref() != Some(plan) {
+            return Err(Break::Outcome(Outcome::Abandoned));
+        }
+        let subset = plan.settings().subset;
+        let values = Zeroizing::new(self.base.layout.gather(subset, trainer.parameters()));
+        let base: Digest = self.base.digest;
+        let candidate = Candidate { run: trainer.run(), base, subset, values };
+        self.vault.put(CANDIDATE_NAME, &candidate.encode())?;
+        let mut next = self.concluded(&shared, plan, report);
+        if report.adopted {
+            let info = HeadInfo {
+                number: next.next_head,
+                adopted_at: report.ended_at,
+                base: plan.base.clone(),
+                examples: report.examples,
+                before: report.before.unwrap_or(0.0),
+                after: report.after.unwrap_or(0.0),
+            };
+            next.next_head += 1;
+            self.adopt(&mut next, info, trainer.parameters())?;
+        }
+        self.save(&mut shared, next)?;
+        self.vault.remove(CHECKPOINT_NAME)?;
+        if report.adopted {
+            self.use_head(shared.state.heads.last());
+        }
+        Ok(())
+    }
+
+    fn concluded(&self, shared: &Shared, plan: &RunPlan, report: &RunReport) -> State {
+        let mut next = shared.state.clone();
+        next.run = None;
+        next.report = Some(report.clone());
+        next.new_corrections = next.new_corrections.saturating_sub(plan.new_corrections);
+        next.example_milliseconds =
+            self.status().example_milliseconds.or(next.example_milliseconds);
+        next
+    }
+
+    fn measure(&self, took: Duration) {
+        let milliseconds = took.as_secs_f64() * 1e3;
+        let mut status = self.status();
+        let average = status.example_milliseconds.unwrap_or(milliseconds);
+        status.example_milliseconds = Some(average + NEWEST_SHARE * (milliseconds - average));
+    }
+
+    fn show(&self, state: TrainingState, done: u64, total: u64) {
+        let mut status = self.status();
+        (status.state, status.done, status.total) = (state, done, total);
+    }
+
+    fn status(&self) -> MutexGuard<'_, TrainingStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives way to everything else: on Linux the priority of process 0 is the calling thread's own.
+fn lowest_priority() -> rustix::io::Result<()> {
+    rustix::process::setpriority_process(None, NICENESS)
+}

@@ -10,6 +10,7 @@ import torch
 
 from .config import HEIGHT, NETWORKS, WIDTH, train_config
 from .data import ShardError, plain_samples
+from .restore import RestoreError, save_restored
 from .train import Run, TrainError, load_parser, save_weights, train
 
 
@@ -23,9 +24,7 @@ def parser() -> argparse.ArgumentParser:
     add_export(commands)
     add_evaluate(commands)
     add_card(commands)
-    weights = commands.add_parser("weights", help="keep a checkpoint's averaged weights as a small file")
-    weights.add_argument("--checkpoint", type=Path, required=True)
-    weights.add_argument("--out", type=Path, required=True)
+    add_weights(commands)
     smoke = commands.add_parser("smoke", help="the whole chain on a handful of scenes, in about two minutes")
     smoke.add_argument("--assets", type=Path, help="folder of the CC0 assets; default: $MIRROR_ASSETS")
     smoke.add_argument("--out", type=Path, help="keep the files here instead of a temporary folder")
@@ -102,6 +101,29 @@ def add_card(commands) -> None:
     sub.add_argument("--version", default="0.1.0")
     sub.add_argument("--out", type=Path, required=True)
     sub.add_argument("--curve", type=Path, required=True)
+
+
+def add_weights(commands) -> None:
+    """Options of `weights`."""
+    sub = commands.add_parser("weights", help="a small weights file for `train --start`, from a checkpoint or a model folder")
+    source = sub.add_mutually_exclusive_group(required=True)
+    source.add_argument("--checkpoint", type=Path, help="keep its averaged weights in half precision")
+    source.add_argument("--model", type=Path, help="read a shipped int8 model back to float")
+    sub.add_argument("--network", choices=sorted(NETWORKS), default="student", help="with --model: its size")
+    sub.add_argument("--calibration", type=Path, help="with --model: folder of training shards, for the batch norms")
+    sub.add_argument("--pictures", type=int, default=96, help="with --model: calibration pictures")
+    sub.add_argument("--out", type=Path, required=True)
+
+
+def run_weights(args) -> None:
+    """`weights`: from a checkpoint, or back from the shipped form."""
+    if args.checkpoint:
+        save_weights(args.checkpoint, args.out)
+        return
+    if not args.calibration:
+        raise ValueError("--model needs --calibration, a folder of training shards")
+    pictures = plain_samples(args.calibration, args.pictures, (HEIGHT, WIDTH))["image"]
+    save_restored(args.model, args.network, pictures, args.out)
 
 
 def run_card(args) -> None:
@@ -183,12 +205,12 @@ def main() -> int:
         elif args.command == "card":
             run_card(args)
         elif args.command == "weights":
-            save_weights(args.checkpoint, args.out)
+            run_weights(args)
         else:
             from .smoke import smoke
 
             smoke(args.assets, args.out)
-    except (TrainError, ShardError, ValueError, OSError) as error:
+    except (TrainError, ShardError, RestoreError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

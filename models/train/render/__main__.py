@@ -1,4 +1,4 @@
-"""Command line of the renderer: shards, sheet, clip, testset."""
+"""Command line of the renderer: shards, sheet, clip, testset, households."""
 
 import argparse
 import json
@@ -13,6 +13,7 @@ import numpy as np
 from .assets import AssetError, Assets
 from .classes import COLOURS, PARTS, PPP, TO_PPP
 from .clip import clip
+from .household import write_households
 from .scene import sample
 
 
@@ -83,6 +84,21 @@ def testset(args):
     (args.out / "classes.toml").write_text(CLASSES_HEAD + "\n".join(lines))
 
 
+# (folder, split, seed of the folder): households of different folders never share a person or a room.
+HOUSEHOLDS = (("train", "train", 4), ("test", "test", 5), ("heldback", "test", 6))
+
+
+def households(args):
+    """Folders that on-device learning and fleet simulations read; models/households/README.md is the format."""
+    sizes = {"train": (args.train, args.pictures, args.corrections), "test": (args.test, args.pictures, args.corrections),
+             "heldback": (1, args.heldback, args.heldback // 3)}
+    for folder, split, kind in HOUSEHOLDS:
+        homes, count, corrections = sizes[folder]
+        seeds = [[args.seed, kind, k] for k in range(homes)]
+        names = [f"{folder}-{k:04d}" for k in range(homes)]
+        write_households(Assets(args.assets, split), args.out / folder, seeds, names, count, corrections)
+
+
 def parser():
     top = argparse.ArgumentParser(prog="render", description="Pictures of synthetic people with the class of every pixel.")
     commands = top.add_subparsers(required=True)
@@ -113,6 +129,14 @@ def parser():
     four.add_argument("--out", type=Path, required=True)
     four.add_argument("--count", type=int, default=48)
     four.set_defaults(run=testset)
+    five = commands.add_parser("households", parents=[common], help="rooms and people that stay the same, for learning")
+    five.add_argument("--out", type=Path, required=True)
+    five.add_argument("--train", type=int, default=84, help="households from the train split")
+    five.add_argument("--test", type=int, default=20, help="households from the test split")
+    five.add_argument("--pictures", type=int, default=6, help="pictures of each of these")
+    five.add_argument("--corrections", type=int, default=4, help="how many of them are meant to be learned from")
+    five.add_argument("--heldback", type=int, default=60, help="pictures of the held-back household; a third are corrections")
+    five.set_defaults(run=households)
     return top
 
 

@@ -8,8 +8,7 @@ def develop(rng, radiance, dark):
     """Linear radiance (H, W, 3) to a camera picture, uint8 sRGB. `dark` scenes are underexposed and noisy."""
     gain = np.exp(rng.normal(0, 0.22) - (rng.uniform(0.7, 2.3) if dark else 0.0))
     picture = radiance * gain * np.exp(rng.normal(0, 0.07, 3))
-    picture = 1.18 * picture / (1 + 0.25 * picture)
-    picture = (np.clip(picture, 0, 1) ** (1 / 2.2 * np.exp(rng.normal(0, 0.1)))).astype(np.float32)
+    picture = (tone(picture) ** (1 / 2.2 * np.exp(rng.normal(0, 0.1)))).astype(np.float32)
     picture = blur(rng, picture)
     picture += noise(rng, picture.shape, rng.gamma(1.1, 0.007) + (rng.uniform(0.005, 0.05) if dark else 0))
     if rng.random() < 0.2:
@@ -19,6 +18,11 @@ def develop(rng, radiance, dark):
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 97))]
         picture = cv2.imdecode(cv2.imencode(".jpg", picture, quality)[1], cv2.IMREAD_COLOR)
     return picture
+
+
+def tone(radiance):
+    """Linear radiance to linear picture in 0..1, highlights rolled off."""
+    return np.clip(1.18 * radiance / (1 + 0.25 * radiance), 0, 1)
 
 
 def blur(rng, picture):

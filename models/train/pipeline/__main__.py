@@ -10,6 +10,7 @@ import torch
 
 from .config import HEIGHT, NETWORKS, WIDTH, train_config
 from .data import ShardError, plain_samples
+from .onnx_export import sha256
 from .restore import RestoreError, save_restored
 from .train import Run, TrainError, load_parser, save_weights, train
 
@@ -95,6 +96,7 @@ def add_card(commands) -> None:
     sub.add_argument("--scores", type=Path, required=True, help="JSON of `evaluate --model`")
     sub.add_argument("--float-scores", type=Path, required=True, help="JSON of `evaluate --checkpoint`")
     sub.add_argument("--log", type=Path, required=True)
+    sub.add_argument("--recipe", type=Path, default=Path("recipes/student.json"))
     sub.add_argument("--faults", type=Path, required=True, help="text: what was seen to go wrong")
     sub.add_argument("--sheet", default="predictions.jpg", help="picture of predictions beside the card")
     sub.add_argument("--name", default="student")
@@ -141,7 +143,7 @@ def run_card(args) -> None:
         "parameters": count / 1e6,
         "macs": multiplications(config, HEIGHT, WIDTH) / 1e9,
     }
-    info["log"] = f"runs/{args.log.name}"
+    info |= {"log": f"runs/{args.log.name}", "recipe": f"recipes/{args.recipe.name}"}
     int8, exact = (json.loads(path.read_text()) for path in (args.scores, args.float_scores))
     write_card(args.out, info, int8, exact, args.log, args.sheet, args.faults.read_text().strip())
     curve(args.log, args.curve)
@@ -160,6 +162,7 @@ def run_train(args) -> None:
         weights = load_parser(args.start).state_dict()
         run.model.load_state_dict(weights)
         run.average.model.load_state_dict(weights)
+        run.log({"event": "origin", "weights": args.start.name, "sha256": sha256(args.start)})
     if args.compile:
         run.compile()
     train(run, args.shards, args.val, args.workers, args.max_seconds, args.log_every, args.save_every)

@@ -20,7 +20,7 @@ choice of weights. It is a network of {parameters:.2f} M parameters and {macs:.2
 run in int8, the decoder in float.
 
 **The run.** {run}
-The recipe is `models/train/recipes/student.json`, the log `models/train/{log}`.
+The recipe is `models/train/{recipe}`, the log `models/train/{log}`.
 """
 
 OUTLOOK = """## What it gets wrong
@@ -40,18 +40,20 @@ def read_log(path: Path) -> list:
 
 
 def run_sentence(records: list) -> str:
-    """How long the run was, and how much its last tenth still moved the score."""
+    """Where the run began, how long it was, and how much its last tenth still moved the score."""
     steps = [r for r in records if r["event"] in ("step", "stop") and r.get("val")]
     last = steps[-1]
     before = [r for r in steps if r["seen"] <= 0.9 * last["seen"]]
     moved = last["val"]["ppp_miou"] - before[-1]["val"]["ppp_miou"] if before else float("nan")
+    origins = [r for r in records if r["event"] == "origin"]
     return (
-        f"It saw {last['seen']:,} augmented pictures in {last['seconds'] / 60:.0f} minutes on one processor core that other work shared. "
-        f"The last tenth of the run moved the seven-class mIoU by {moved:+.1f} points, so "
+        (f"It began from {origins[0]['weights']}. " if origins else "")
+        + f"It saw {last['seen']:,} augmented pictures in {last['seconds'] / 60:.0f} minutes on one processor core that other work shared. "
+        f"The last tenth of the run moved the seven-class mIoU by {moved:+.1f} points, "
         + (
-            "it is undertrained: a longer run will be better."
-            if moved > 0.5
-            else "the curve had flattened under this schedule."
+            "so it is undertrained: a longer run will be better."
+            if abs(moved) > 0.5
+            else "with a learning rate that had fallen to almost nothing: the schedule had ended, not what the network can learn."
         )
     )
 

@@ -46,6 +46,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Show or check the settings
     Config(ConfigArgs),
+    /// Get a code for pairing a browser of the home network with the running mirror
+    Pair(PairArgs),
     /// Plan, price and show the privacy budget
     Privacy(PrivacyArgs),
 }
@@ -170,6 +172,17 @@ pub enum ConfigAction {
         #[command(flatten)]
         settings: SettingsArgs,
     },
+}
+
+/// Options of `mirror pair`.
+#[derive(Args, Debug)]
+pub struct PairArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Which settings apply.
+    #[command(flatten)]
+    pub settings: SettingsArgs,
 }
 
 /// Options of `mirror privacy`.

@@ -74,7 +74,8 @@ pub fn data_dir(configured: Option<&Path>) -> PathBuf {
     }
 }
 
-/// The part of the data folder that belongs to learning: consent, corrections, ledger, outbox.
+/// The part of the data folder that belongs to learning: a folder each for corrections, their key, consent, the
+/// privacy ledger (`privacy`), the outbox.
 pub fn learning_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("learning")
 }

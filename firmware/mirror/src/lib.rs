@@ -1,9 +1,10 @@
 //! The device program: camera, network, display, local page, and the supervisor that keeps them
 //! alive.
 //!
-//! Invariants: pictures stay in memory. Nothing here writes a camera picture to storage, the page
-//! is reachable from this machine alone, and the display gets labels, never a picture.
+//! Invariants: pictures stay in memory, except a correction that somebody asked to keep, which is sealed. The page is
+//! reachable from this machine and, if that is wanted, by paired browsers. The display gets labels, never a picture.
 
+pub mod access;
 pub mod cli;
 pub mod commands;
 pub mod config;
@@ -12,6 +13,7 @@ pub mod memory;
 pub mod model;
 pub mod page;
 pub mod pictures;
+pub mod private;
 pub mod progress;
 pub mod report;
 pub mod run;

@@ -84,11 +84,15 @@ pub enum Topic {
     Storage,
     /// The local page.
     Page,
+    /// The page's door to the home network.
+    Network,
+    /// Learning at home.
+    Learning,
     /// The source of pictures.
     Source,
 }
 
-const TOPICS: usize = 3;
+const TOPICS: usize = 5;
 
 /// Sentences that someone should read, most important first.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -130,6 +134,28 @@ pub struct Health {
     pub page: Option<String>,
     /// What someone should read.
     pub notices: Notices,
+    /// A code to be shown, because somebody asked for one.
+    pub pairing: Option<PairingCode>,
+}
+
+/// A pairing code for the mirror's screen.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PairingCode {
+    /// The digits, in groups.
+    pub code: String,
+    /// Where the page is.
+    pub address: Option<String>,
+    /// SHA-256 of the certificate.
+    pub fingerprint: String,
+    /// When it stops being good.
+    pub until: Instant,
+}
+
+/// Without the digits: a code is on the screen and nowhere else.
+impl std::fmt::Debug for PairingCode {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("PairingCode").field("until", &self.until).finish_non_exhaustive()
+    }
 }
 
 /// Numbers that only grow.
@@ -227,6 +253,7 @@ impl Shared {
                 display: DisplayState::Opening,
                 page: None,
                 notices: Notices::default(),
+                pairing: None,
             }),
             health_changes: AtomicU64::new(1),
             timings: Timings::new(),

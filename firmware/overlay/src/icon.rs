@@ -15,6 +15,7 @@ pub(crate) fn draw(status: &Status<'_>, middle: Point, radius: f32, canvas: &mut
     let mut pen = Pen { canvas, middle, radius };
     match status {
         Status::Running => {}
+        Status::Pairing { .. } => phone(&mut pen),
         Status::Starting { .. } => sun(&mut pen),
         Status::CameraOff { .. } => camera_off(&mut pen),
         Status::CameraLost { .. } => camera_lost(&mut pen),
@@ -105,6 +106,18 @@ fn unknown_person(pen: &mut Pen<'_>) {
         let p = (x.abs(), y.abs());
         let frame = stroke(round_box(p, (0.0, 0.0), (0.92, 0.92), 0.26), LINE * 1.15);
         frame.max(0.52 - p.0).max(0.52 - p.1)
+    });
+}
+
+/// A phone with a tick on it.
+fn phone(pen: &mut Pen<'_>) {
+    pen.fill(TEXT_SOFT, |p| {
+        let case = stroke(round_box(p, (0.0, 0.0), (0.52, 0.9), 0.18), LINE);
+        case.min(line(p, (-0.1, 0.72), (0.1, 0.72), LINE * 0.9))
+    });
+    pen.fill(CALM, |p| {
+        let down = line(p, (-0.24, -0.06), (-0.06, 0.14), LINE * 1.2);
+        down.min(line(p, (-0.06, 0.14), (0.26, -0.26), LINE * 1.2))
     });
 }
 

@@ -21,6 +21,8 @@ pub(crate) fn font_size(unit: f32, share: f32) -> u32 {
 }
 
 const ICON_RADIUS: f32 = 0.105;
+/// A code is read from across the room and typed at once: larger than any headline.
+const CODE: f32 = 0.17;
 /// Headline, advice, countdown, detail.
 const BLOCKS: [Look; 4] = [
     Look { share: 0.078, colour: TEXT, gap: 0.5 },
@@ -98,9 +100,13 @@ impl Poster {
     fn lay_out(&mut self, status: &Status<'_>, font: &mut Font, width: u32, height: u32) {
         let whole = unit(width, height);
         self.write(status);
+        let headline = match status {
+            Status::Pairing { .. } => CODE,
+            _ => BLOCKS[0].share,
+        };
         for step in 0..10 {
             let unit = whole * 0.92_f32.powi(step);
-            self.measure(font, unit, width as f32 * (1.0 - 2.0 * SIDE));
+            self.measure(font, unit, headline, width as f32 * (1.0 - 2.0 * SIDE));
             if self.height <= height as f32 * TALLEST {
                 return;
             }
@@ -118,11 +124,11 @@ impl Poster {
         status.write_detail(&mut detail.text);
     }
 
-    fn measure(&mut self, font: &mut Font, unit: f32, width: f32) {
+    fn measure(&mut self, font: &mut Font, unit: f32, headline: f32, width: f32) {
         self.icon_radius = unit * ICON_RADIUS;
         self.height = 2.0 * self.icon_radius;
-        for (block, look) in self.blocks.iter_mut().zip(&BLOCKS) {
-            block.size = font_size(unit, look.share);
+        for (index, (block, look)) in self.blocks.iter_mut().zip(&BLOCKS).enumerate() {
+            block.size = font_size(unit, if index == 0 { headline } else { look.share });
             font.balance(&block.text, block.size, width, &mut block.lines);
             block.lines.truncate(MOST_LINES);
             if !block.lines.is_empty() {
@@ -145,6 +151,11 @@ mod tests {
         let fault = |fault| Status::Fault { fault, reason: LONG };
         vec![
             Status::Starting { step: "waiting for the first picture" },
+            Status::Pairing {
+                code: "888 888",
+                fingerprint: "A1B2 C3D4 E5F6 A7B8 C9D0 E1F2 A3B4 C5D6 E7F8 A9B0 C1D2 E3F4 A5B6 C7D8 E9F0 A1B2",
+                left: Duration::from_secs(120),
+            },
             Status::CameraOff { by: "on the mirror's page" },
             Status::CameraLost { device: LONG, reason: LONG, retry_in: Duration::from_secs(10) },
             Status::NoModel { reason: LONG },

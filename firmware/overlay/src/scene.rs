@@ -83,6 +83,15 @@ pub struct PersonView {
 pub enum Status<'a> {
     /// All is well: the overlay is drawn.
     Running,
+    /// A code that somebody asked for, to be typed into a browser.
+    Pairing {
+        /// The digits, in groups.
+        code: &'a str,
+        /// Of the mirror's certificate.
+        fingerprint: &'a str,
+        /// Time for which the code is good.
+        left: Duration,
+    },
     /// Not ready yet.
     Starting {
         /// What is going on, such as `opening the camera`.
@@ -132,11 +141,12 @@ pub enum Fault {
     Program,
 }
 
-impl Status<'_> {
-    /// A few plain words; empty while running.
-    pub fn headline(&self) -> &'static str {
-        match self {
+impl<'a> Status<'a> {
+    /// A few plain words, or a code; empty while running.
+    pub fn headline(&self) -> &'a str {
+        match *self {
             Status::Running => "",
+            Status::Pairing { code, .. } => code,
             Status::Starting { .. } => "Good to see you",
             Status::CameraOff { .. } => "Camera is off",
             Status::CameraLost { .. } => "Camera not found",
@@ -152,6 +162,7 @@ impl Status<'_> {
     pub fn advice(&self) -> &'static str {
         match self {
             Status::Running => "",
+            Status::Pairing { .. } => "Type this code into your browser.",
             Status::Starting { .. } => "The mirror is waking up.",
             Status::CameraOff { .. } => "Switch it on again on the mirror's page.",
             Status::CameraLost { .. } => "Please check that its cable is plugged in.",
@@ -168,6 +179,7 @@ impl Status<'_> {
         // Writing to a String cannot fail.
         let _ = match self {
             Status::Running => Ok(()),
+            Status::Pairing { fingerprint, .. } => write!(out, "Certificate {fingerprint}"),
             Status::Starting { step } => write!(out, "{step}…"),
             Status::CameraOff { by } => write!(out, "Switched off {by}."),
             Status::CameraLost { device, reason, .. } => write!(out, "{device}: {reason}"),
@@ -177,17 +189,20 @@ impl Status<'_> {
         };
     }
 
-    /// Appends when the mirror tries again, if it does; whole seconds, rounded up.
+    /// Appends when the mirror tries again, or how long a code is good; whole seconds, rounded up.
     pub fn write_countdown(&self, out: &mut String) {
-        if let Status::CameraLost { retry_in, .. } = self {
-            let seconds = retry_in.as_millis().div_ceil(1000);
-            // Writing to a String cannot fail.
-            let _ = match seconds {
-                0 => write!(out, "Trying again now"),
-                1 => write!(out, "Trying again in 1 second"),
-                seconds => write!(out, "Trying again in {seconds} seconds"),
-            };
-        }
+        let whole = |time: &Duration| time.as_millis().div_ceil(1000);
+        let (words, seconds) = match self {
+            Status::CameraLost { retry_in, .. } => ("Trying again in", whole(retry_in)),
+            Status::Pairing { left, .. } => ("Good for", whole(left)),
+            _ => return,
+        };
+        // Writing to a String cannot fail.
+        let _ = match (seconds, self) {
+            (0, Status::CameraLost { .. }) => write!(out, "Trying again now"),
+            (1, _) => write!(out, "{words} 1 second"),
+            (seconds, _) => write!(out, "{words} {seconds} seconds"),
+        };
     }
 }
 

@@ -180,6 +180,34 @@ pub struct LearningSettings {
     pub delta: f64,
     /// Noise divided by clipping norm, 0.1 to 10000.
     pub noise_multiplier: f64,
+    /// Releases that the noise is planned for; 0: `noise_multiplier` holds.
+    pub lifetime_releases: u64,
+    /// `sparse` or `full`.
+    pub parameters: String,
+    /// Passes over the corrections, 1 to 100.
+    pub epochs: u32,
+    /// Corrections at most, 1 to 100000.
+    pub corrections: usize,
+    /// Mebibytes of all corrections at most, 1 to 100000.
+    pub megabytes: u64,
+    /// Days that a correction is kept, 1 to 36500.
+    pub days: u64,
+    /// Mebibytes of the disk that stay free.
+    pub free_megabytes: u64,
+    /// New corrections that start a run; 0: not by number.
+    pub after_corrections: u32,
+    /// Minutes after midnight UTC, 0 to 1439.
+    pub night_start: u32,
+    /// Length of the window in minutes, 0 to 1440; 0: not at night.
+    pub night_minutes: u32,
+    /// Parsed pictures that start a run; 0: not by use.
+    pub after_pictures: u64,
+    /// Seconds without anybody in front of the mirror, 0 to 86400.
+    pub idle_s: u64,
+    /// Temperature at which training stops, 20 to 120 degrees Celsius.
+    pub hottest_celsius: f32,
+    /// Computing time of one run in seconds, 1 to 86400.
+    pub time_allowed_s: u64,
 }
 
 /// Temperature.
@@ -277,6 +305,19 @@ const RANGES: &[(&str, f64, f64)] = &[
     ("learning.epsilon", 0.001, 1000.0),
     ("learning.delta", 1e-12, 0.1),
     ("learning.noise_multiplier", 0.1, 10_000.0),
+    ("learning.lifetime_releases", 0.0, 1_000_000.0),
+    ("learning.epochs", 1.0, 100.0),
+    ("learning.corrections", 1.0, 100_000.0),
+    ("learning.megabytes", 1.0, 100_000.0),
+    ("learning.days", 1.0, 36_500.0),
+    ("learning.free_megabytes", 0.0, 1_000_000.0),
+    ("learning.after_corrections", 0.0, 100_000.0),
+    ("learning.night_start", 0.0, 1439.0),
+    ("learning.night_minutes", 0.0, 1440.0),
+    ("learning.after_pictures", 0.0, 1_000_000_000.0),
+    ("learning.idle_s", 0.0, 86_400.0),
+    ("learning.hottest_celsius", 20.0, 120.0),
+    ("learning.time_allowed_s", 1.0, 86_400.0),
 ];
 
 fn check_numbers(table: &Table) -> Result<(), BadValue> {
@@ -314,6 +355,9 @@ fn check_words(raw: &RawSettings) -> Result<(), BadValue> {
             "display.kind",
             format!("choose {} or headless:FOLDER", DISPLAYS.join(", ")),
         ));
+    }
+    if !["sparse", "full"].contains(&raw.learning.parameters.as_str()) {
+        return Err(bad("learning.parameters", "choose sparse or full"));
     }
     if raw.vision.model.is_empty() {
         return Err(bad("vision.model", "it must be builtin or a folder"));

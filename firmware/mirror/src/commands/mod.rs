@@ -3,6 +3,7 @@
 mod bench;
 mod config;
 mod eval;
+mod pair;
 mod parse;
 mod privacy;
 
@@ -25,6 +26,7 @@ pub fn dispatch(cli: Cli, started: Instant) -> Result<()> {
         Some(Command::Bench(args)) => bench::bench(&args, started),
         Some(Command::Eval(args)) => eval::eval(&args),
         Some(Command::Config(args)) => config::config(&args),
+        Some(Command::Pair(args)) => pair::pair(&args),
         Some(Command::Privacy(args)) => privacy::privacy(&args),
     }
 }

@@ -69,7 +69,7 @@ fn as_json(statement: &PrivacyStatement, more: &[(&str, Value)]) -> Result<Strin
 /// Where a mirror with these settings keeps its ledger.
 fn ledger_path(settings: &settings::Settings) -> PathBuf {
     let data = config::data_dir(settings.data_dir.as_deref());
-    config::learning_dir(&data).join(ledger::LEDGER_NAME)
+    config::learning_dir(&data).join("privacy").join(ledger::LEDGER_NAME)
 }
 
 /// One record of the ledger, for programs.

@@ -1,10 +1,13 @@
 //! Which requests are answered at all.
 //!
-//! The page has no password: whoever uses this machine's browser may see it. What must be kept out
-//! is every *other* page in that browser. Such a page can send requests here, and it can make its
-//! own name point to 127.0.0.1 (DNS rebinding). So: the `Host` must be a loopback name, a request
-//! that the browser marks as coming from another site is refused, and a change additionally needs
-//! a header that a foreign page cannot send without asking first.
+//! The device's own door has no password: whoever uses this machine's browser may see the page. The network's door asks
+//! for pairing. What must be kept out of both is every *other* page in the same browser. Such a page can send requests
+//! here, and it can make its own name point to this machine (DNS rebinding). So: the `Host` must be a name or address of
+//! this machine, a request that the browser marks as coming from another site is refused, and a change additionally
+//! needs a header that a foreign page cannot send without asking first.
+
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::http::header::{HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
@@ -15,11 +18,61 @@ use axum::response::{IntoResponse, Response};
 /// The header that changes must carry.
 pub const CHANGE_HEADER: &str = "x-mirror-change";
 
+/// The one change that programs make without it, as its description has it; see [`is_no_browser`].
+const PARSE: &str = "/parse";
+
+/// Through which door a request came, and so by which names this machine may be called.
+#[derive(Clone, Debug)]
+pub enum Door {
+    /// From this machine, over HTTP.
+    Device,
+    /// From the home network, over HTTPS.
+    Network {
+        /// The address that was called.
+        local: IpAddr,
+        /// This machine's names.
+        names: Arc<[String]>,
+    },
+}
+
+impl Door {
+    fn scheme(&self) -> &'static str {
+        match self {
+            Door::Device => "http://",
+            Door::Network { .. } => "https://",
+        }
+    }
+
+    /// Whether `host`, with or without a port, is this machine. The port is free: a tunnel (`ssh -L`) may use another
+    /// one.
+    fn is_called(&self, host: &str) -> bool {
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+            _ => host,
+        };
+        match self {
+            Door::Device => is_loopback_name(name),
+            Door::Network { local, names } => {
+                let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+                match bare.unwrap_or(name).parse::<IpAddr>() {
+                    Ok(address) => address.to_canonical() == local.to_canonical(),
+                    Err(_) if is_loopback_name(name) => local.to_canonical().is_loopback(),
+                    Err(_) => names.iter().any(|known| known.eq_ignore_ascii_case(name)),
+                }
+            }
+        }
+    }
+}
+
+fn is_loopback_name(name: &str) -> bool {
+    ["localhost", "127.0.0.1", "[::1]"].iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
 /// Headers of every answer.
 const ANSWER: [(&str, &str); 7] = [
     (
         "content-security-policy",
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; \
          connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
     ("cross-origin-resource-policy", "same-origin"),
@@ -33,7 +86,12 @@ const ANSWER: [(&str, &str); 7] = [
 /// Refuses what [`check`] refuses, and adds the headers that keep other pages out.
 pub async fn guard(request: Request, next: Next) -> Response {
     let authority = request.uri().authority().map(|authority| authority.as_str());
-    let mut response = match check(request.method(), request.headers(), authority) {
+    let path = request.uri().path();
+    let checked = match request.extensions().get::<Door>() {
+        Some(door) => check(door, request.method(), path, request.headers(), authority),
+        None => Err("this request came through no door".into()),
+    };
+    let mut response = match checked {
         Ok(()) => next.run(request).await,
         Err(reason) => (StatusCode::FORBIDDEN, format!("{reason}\n")).into_response(),
     };
@@ -47,16 +105,26 @@ pub async fn guard(request: Request, next: Next) -> Response {
 /// Why a request is refused.
 ///
 /// `authority` is the host in the request line, which a client may send besides the header.
-fn check(method: &Method, headers: &HeaderMap, authority: Option<&str>) -> Result<(), String> {
+fn check(
+    door: &Door,
+    method: &Method,
+    path: &str,
+    headers: &HeaderMap,
+    authority: Option<&str>,
+) -> Result<(), String> {
     let mut hosts = headers.get_all(HOST).iter();
     let host = match (hosts.next().map(|host| host.to_str()), hosts.next()) {
         (Some(Ok(host)), None) => host,
         _ => return Err("a request needs exactly one Host header".into()),
     };
     for host in [Some(host), authority].into_iter().flatten() {
-        if !is_loopback_name(host) {
+        if !door.is_called(host) {
+            let names = match door {
+                Door::Device => "localhost, 127.0.0.1 and [::1]",
+                Door::Network { .. } => "this mirror's own names and address",
+            };
             return Err(format!(
-                "this page answers to localhost, 127.0.0.1 and [::1] only, not to `{}`",
+                "this page answers to {names} only, not to `{}`",
                 host.escape_debug()
             ));
         }
@@ -73,25 +141,22 @@ fn check(method: &Method, headers: &HeaderMap, authority: Option<&str>) -> Resul
     if *method == Method::GET || *method == Method::HEAD {
         return Ok(());
     }
-    if headers.get(CHANGE_HEADER).is_none() {
+    if headers.get(CHANGE_HEADER).is_none() && !(path == PARSE && is_no_browser(headers)) {
         return Err(format!("a change needs the header {CHANGE_HEADER}: 1"));
     }
     match headers.get(ORIGIN).map(|origin| origin.to_str().unwrap_or("?")) {
-        Some(origin) if origin.strip_prefix("http://") != Some(host) => {
+        Some(origin) if origin.strip_prefix(door.scheme()) != Some(host) => {
             Err("changes from another site's page are refused".into())
         }
         _ => Ok(()),
     }
 }
 
-/// Whether `host`, with or without a port, is a name that only this machine answers to. The port
-/// is free: a tunnel (`ssh -L`) may use another one.
-fn is_loopback_name(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    ["localhost", "127.0.0.1", "[::1]"].iter().any(|known| known.eq_ignore_ascii_case(name))
+/// A browser tells where a form or a script comes from, in one of these or in both; a program sends neither.
+fn is_no_browser(headers: &HeaderMap) -> bool {
+    ["origin", "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest", "referer"]
+        .iter()
+        .all(|name| !headers.contains_key(*name))
 }
 
 #[cfg(test)]
@@ -103,7 +168,7 @@ mod tests {
         for (name, value) in headers {
             map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        check(method, &map, None)
+        check(&Door::Device, method, "/api/camera", &map, None)
     }
 
     const HERE: (&str, &str) = ("host", "127.0.0.1:8080");
@@ -112,7 +177,7 @@ mod tests {
     #[test]
     fn loopback_names_are_answered_with_any_port() {
         for host in ["localhost", "LOCALHOST:80", "127.0.0.1:8080", "[::1]:8080", "[::1]"] {
-            assert!(is_loopback_name(host), "{host}");
+            assert!(Door::Device.is_called(host), "{host}");
         }
         for host in [
             "",
@@ -130,7 +195,7 @@ mod tests {
             "127.0.0.1@evil.example",
             "127.0.0.2",
         ] {
-            assert!(!is_loopback_name(host), "{host}");
+            assert!(!Door::Device.is_called(host), "{host}");
         }
     }
 
@@ -142,8 +207,9 @@ mod tests {
         assert!(answer(&Method::GET, &[HERE, ("host", "evil.example")]).is_err());
         let mut here = HeaderMap::new();
         here.insert(HOST, HeaderValue::from_static("127.0.0.1"));
-        assert!(check(&Method::GET, &here, Some("evil.example")).is_err());
-        assert!(check(&Method::GET, &here, Some("localhost:8080")).is_ok());
+        let called = |name| check(&Door::Device, &Method::GET, "/", &here, Some(name));
+        assert!(called("evil.example").is_err());
+        assert!(called("localhost:8080").is_ok());
     }
 
     #[test]
@@ -180,5 +246,57 @@ mod tests {
         let document = ("sec-fetch-dest", "document");
         let form = [HERE, CHANGE, ("sec-fetch-site", "cross-site"), navigate, document];
         assert!(post(&form).is_err(), "a form that is sent by another site");
+    }
+
+    fn network(local: &str) -> Door {
+        let names = ["kitchen".to_owned(), "kitchen.local".to_owned()];
+        Door::Network { local: local.parse().expect("an address"), names: names.into() }
+    }
+
+    #[test]
+    fn on_the_network_only_own_names_and_the_called_address_are_answered() {
+        let door = network("192.168.1.7");
+        for host in ["192.168.1.7:8443", "192.168.1.7", "kitchen.local:8443", "KITCHEN"] {
+            assert!(door.is_called(host), "{host}");
+        }
+        for host in ["192.168.1.8", "localhost", "127.0.0.1", "evil.example", "kitchen.evil", ""] {
+            assert!(!door.is_called(host), "{host}");
+        }
+        assert!(network("::ffff:192.168.1.7").is_called("192.168.1.7:8443"));
+        assert!(network("fd00::7").is_called("[fd00::7]:8443"));
+        assert!(network("127.0.0.1").is_called("localhost:8443"));
+    }
+
+    #[test]
+    fn on_the_network_an_origin_must_be_https() {
+        let door = network("192.168.1.7");
+        let post = |origin: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_static("192.168.1.7:8443"));
+            headers.insert(CHANGE_HEADER, HeaderValue::from_static("1"));
+            headers.insert(ORIGIN, HeaderValue::from_static(origin));
+            check(&door, &Method::POST, "/api/camera", &headers, None)
+        };
+        assert!(post("https://192.168.1.7:8443").is_ok());
+        assert!(post("http://192.168.1.7:8443").is_err());
+        assert!(post("https://192.168.1.7").is_err());
+        assert!(post("https://evil.example").is_err());
+    }
+
+    #[test]
+    fn programs_may_parse_without_the_header_and_browsers_may_not() {
+        let parse = |headers: &[(&'static str, &'static str)]| {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+            }
+            check(&Door::Device, &Method::POST, "/parse", &map, None)
+        };
+        assert!(parse(&[HERE]).is_ok());
+        assert!(parse(&[HERE, ("origin", "http://127.0.0.1:8080")]).is_err());
+        assert!(parse(&[HERE, ("sec-fetch-site", "none")]).is_err());
+        assert!(parse(&[HERE, ("referer", "http://evil.example/")]).is_err());
+        assert!(parse(&[HERE, CHANGE, ("origin", "http://127.0.0.1:8080")]).is_ok());
+        assert!(parse(&[HERE, CHANGE, ("origin", "http://evil.example")]).is_err());
     }
 }

@@ -1,27 +1,38 @@
-//! The local page: live preview, states, timings, settings, and the camera switch.
+//! The local page: live preview, states, timings, settings, the camera switch, and learning at home.
 //!
-//! Invariants: it listens on a loopback address only; a request that names another host, or that
-//! another site's page sends, is refused; nothing it serves is stored by the browser.
+//! It has two doors. The device's own listens on a loopback address, over HTTP, and asks nothing. The network's, when it
+//! is wanted, speaks HTTPS and lets paired browsers in; everybody else sees the pairing page and nothing more.
+//!
+//! Invariants: a request that names another host, or that another site's page sends, is refused; nothing it serves is
+//! stored by the browser; the unpaired router has no route to a picture.
 
+pub(crate) mod access;
 mod api;
+pub(crate) mod door;
 mod guard;
 mod metrics;
 pub mod preview;
 mod stream;
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
-use axum::Router;
-use axum::middleware;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Json, Router, middleware};
 use prometheus_client::registry::Registry;
 use settings::Effective;
-use tracing::info;
+use tokio_rustls::TlsAcceptor;
+use tracing::{info, warn};
 
+use crate::access::{Access, certificate};
+use crate::page::door::NetworkDoor;
+use crate::page::guard::Door;
+use crate::report;
 use crate::run::switch::SwitchFile;
 use crate::shared::{Shared, Topic, lock};
 
@@ -57,6 +68,10 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, PageError> {
     if !address.ip().is_loopback() {
         return Err(PageError::NotLoopback { address });
     }
+    bind(address)
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, PageError> {
     let opened = TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
         Ok(listener)
@@ -81,6 +96,71 @@ pub(crate) struct Served {
     pub switch: SwitchFile,
     pub settings: Effective,
     pub registry: Registry,
+    pub access: Arc<Access>,
+    /// Where the network's door is, while it is open.
+    pub network: Mutex<Option<SocketAddr>>,
+}
+
+impl Served {
+    /// Where the home network finds the page, while it does.
+    pub fn network_address(&self) -> Option<String> {
+        let address = *lock(&self.network);
+        address.map(|address| format!("https://{}/", reachable(address)))
+    }
+}
+
+/// An address that others can use: a listener on all addresses is reached by the one that leads out.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    if !address.ip().is_unspecified() {
+        return address;
+    }
+    // Connecting a UDP socket sends nothing; it asks the kernel which address it would use (192.0.2.1: RFC 5737).
+    let own = UdpSocket::bind("0.0.0.0:0")
+        .and_then(|socket| socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr()));
+    own.map_or(address, |own| SocketAddr::new(own.ip(), address.port()))
+}
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub(crate) enum Visitor {
+    /// Somebody at this machine.
+    Device,
+    /// A paired browser.
+    Browser { id: String },
+}
+
+impl Visitor {
+    /// Whether it is this paired browser.
+    pub fn is(&self, other: &str) -> bool {
+        matches!(self, Visitor::Browser { id } if id == other)
+    }
+
+    /// Whether it may still look: a pairing can be ended while a stream is open.
+    pub fn is_welcome(&self, access: &Access) -> bool {
+        match self {
+            Visitor::Device => true,
+            Visitor::Browser { id } => access.sessions.is_paired(id),
+        }
+    }
+}
+
+/// A refusal, with the next step, as JSON.
+#[derive(Debug)]
+pub(crate) struct Trouble {
+    status: StatusCode,
+    text: String,
+}
+
+impl Trouble {
+    pub fn new(status: StatusCode, text: impl Into<String>) -> Trouble {
+        Trouble { status, text: text.into() }
+    }
+}
+
+impl IntoResponse for Trouble {
+    fn into_response(self) -> Response {
+        (self.status, Json(serde_json::json!({ "error": self.text }))).into_response()
+    }
 }
 
 impl Page {
@@ -89,11 +169,13 @@ impl Page {
         shared: Arc<Shared>,
         switch: SwitchFile,
         settings: Effective,
+        access: Access,
         first: Option<TcpListener>,
     ) -> Page {
         let registry = metrics::registry(&shared);
         let address = settings.settings.page.listen;
-        let context = Arc::new(Served { shared, switch, settings, registry });
+        let (access, network) = (Arc::new(access), Mutex::new(None));
+        let context = Arc::new(Served { shared, switch, settings, registry, access, network });
         Page { address, first: Mutex::new(first), context }
     }
 
@@ -126,15 +208,60 @@ impl Page {
             .enable_time()
             .build()
             .context("the page's runtime")?;
-        let router = router(Arc::clone(&self.context));
+        let network = self.open_network();
+        let router = device_router(Arc::clone(&self.context));
         // When the mirror stops, the runtime is dropped and with it every open preview.
-        runtime.block_on(async {
+        let result = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener)?;
+            let network = async {
+                match network {
+                    Some((door, listener)) => door.serve(listener).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 served = axum::serve(listener, router) => served.context("the page"),
+                served = network => served,
                 () = self.context.shared.page_stop.notified() => Ok(()),
             }
-        })
+        });
+        *lock(&self.context.network) = None;
+        result
+    }
+
+    /// The network's door, if it is wanted and can be had; the device's own works without it.
+    fn open_network(&self) -> Option<(NetworkDoor, TcpListener)> {
+        let context = &self.context;
+        let wanted = context.settings.settings.page.network?;
+        let certificate = context.access.certificate.as_ref()?;
+        let open = || -> Result<(NetworkDoor, TcpListener, SocketAddr)> {
+            let tls = TlsAcceptor::from(certificate.tls()?);
+            let listener = bind(wanted)?;
+            let address = listener.local_addr()?;
+            let door = NetworkDoor {
+                tls,
+                names: certificate::names().into(),
+                paired: paired_router(Arc::clone(context)),
+                unpaired: unpaired_router(Arc::clone(context)),
+                access: Arc::clone(&context.access),
+            };
+            Ok((door, listener, address))
+        };
+        match open() {
+            Ok((door, listener, address)) => {
+                *lock(&context.network) = Some(address);
+                context.shared.set_notice(Topic::Network, None);
+                let shown = context.network_address().unwrap_or_default();
+                info!("page for paired browsers: {shown}");
+                Some((door, listener))
+            }
+            Err(error) => {
+                let text = format!("no page for the home network: {}", report::describe(&error));
+                warn!("{text}");
+                context.shared.set_notice(Topic::Network, Some(text));
+                None
+            }
+        }
     }
 }
 
@@ -149,20 +276,60 @@ pub fn url(listener: &TcpListener) -> std::io::Result<String> {
 const HTML: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
+const ACCESS_SCRIPT: &str = include_str!("access.js");
+const PAIR_HTML: &str = include_str!("pair.html");
+const PAIR_SCRIPT: &str = include_str!("pair.js");
 const ICON: &str = include_str!("icon.svg");
 
-fn router(context: Arc<Served>) -> Router {
+/// A code and a name are short.
+const MOST_UNPAIRED_BYTES: usize = 4096;
+
+/// What this machine's own browser and paired browsers have in common.
+fn routes() -> Router<Arc<Served>> {
     Router::new()
         .route("/", get(|| asset("text/html; charset=utf-8", HTML)))
         .route("/page.css", get(|| asset("text/css; charset=utf-8", STYLE)))
         .route("/page.js", get(|| asset("text/javascript; charset=utf-8", SCRIPT)))
+        .route("/access.js", get(|| asset("text/javascript; charset=utf-8", ACCESS_SCRIPT)))
         .route("/icon.svg", get(|| asset("image/svg+xml", ICON)))
         .route("/preview.mjpg", get(stream::preview))
         .route("/api/state", get(api::state))
         .route("/api/settings", get(api::settings))
         .route("/api/camera", post(api::camera))
+        .route("/api/access", get(access::access))
+        .route("/api/browsers/remove", post(access::remove))
         .route("/healthz", get(api::healthz))
         .route("/metrics", get(metrics::metrics))
+}
+
+fn device_router(context: Arc<Served>) -> Router {
+    routes()
+        .route("/api/pairing", post(access::begin))
+        .layer(middleware::from_fn(guard::guard))
+        .layer(Extension(Door::Device))
+        .layer(Extension(Visitor::Device))
+        .with_state(context)
+}
+
+fn paired_router(context: Arc<Served>) -> Router {
+    routes().layer(middleware::from_fn(guard::guard)).with_state(context)
+}
+
+/// The pairing page. What is not in this list does not exist for whoever is not paired.
+fn unpaired_router(context: Arc<Served>) -> Router {
+    let pair_first = || async {
+        Trouble::new(StatusCode::UNAUTHORIZED, "pair this browser with the mirror first")
+    };
+    Router::new()
+        .route("/", get(|| asset("text/html; charset=utf-8", PAIR_HTML)))
+        .route("/page.css", get(|| asset("text/css; charset=utf-8", STYLE)))
+        .route("/pair.js", get(|| asset("text/javascript; charset=utf-8", PAIR_SCRIPT)))
+        .route("/icon.svg", get(|| asset("image/svg+xml", ICON)))
+        .route("/api/pairing", post(access::begin))
+        .route("/api/pairing/finish", post(access::finish))
+        .route("/healthz", get(access::healthz))
+        .fallback(pair_first)
+        .layer(DefaultBodyLimit::max(MOST_UNPAIRED_BYTES))
         .layer(middleware::from_fn(guard::guard))
         .with_state(context)
 }

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -11,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use tokio::sync::watch;
 
-use crate::page::Served;
+use crate::page::{Served, Visitor};
 use crate::shared::{Jpeg, Shared};
 
 /// More watchers at once are refused: each costs the mirror's processor time.
@@ -38,7 +39,10 @@ impl Drop for Viewer {
     }
 }
 
-pub async fn preview(State(served): State<Arc<Served>>) -> Response {
+pub async fn preview(
+    State(served): State<Arc<Served>>,
+    Extension(visitor): Extension<Visitor>,
+) -> Response {
     let Some(viewer) = Viewer::new(&served.shared) else {
         let text = format!("{MOST_VIEWERS} browsers are watching already; close one of them\n");
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
@@ -46,12 +50,19 @@ pub async fn preview(State(served): State<Arc<Served>>) -> Response {
     let mut pictures = served.shared.preview_jpeg.subscribe();
     // What is there now may be old: nobody was watching, so nothing was encoded.
     pictures.mark_unchanged();
-    let parts =
-        stream::unfold((pictures, viewer, true), |(mut pictures, viewer, first)| async move {
+    let access = Arc::clone(&served.access);
+    let parts = stream::unfold((pictures, viewer, true), move |(mut pictures, viewer, first)| {
+        let (access, visitor) = (Arc::clone(&access), visitor.clone());
+        async move {
             let jpeg = newest(&mut pictures).await?;
+            // A pairing that was ended ends its open streams, too.
+            if !visitor.is_welcome(&access) {
+                return None;
+            }
             let part = Ok::<Bytes, Infallible>(part(&jpeg, first));
             Some((part, (pictures, viewer, false)))
-        });
+        }
+    });
     ([("content-type", CONTENT_TYPE)], Body::from_stream(parts)).into_response()
 }
 

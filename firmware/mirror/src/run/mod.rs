@@ -20,6 +20,7 @@ use settings::{DisplaySettings, Effective, Settings};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing::warn;
 
+use crate::access::Access;
 use crate::cli::RunArgs;
 use crate::config;
 use crate::look::Look;
@@ -57,6 +58,7 @@ pub fn run(args: &RunArgs, started: Instant) -> Result<()> {
         warn!("{error}");
         shared.set_notice(Topic::Storage, Some(error.to_string()));
     }
+    let access = open_access(&shared, settings);
     let page = open_page(settings);
     let display = display::open(&spec, &request);
     report::print(&start_text(&shared, &sources, &display, &page, settings))?;
@@ -70,7 +72,7 @@ pub fn run(args: &RunArgs, started: Instant) -> Result<()> {
         frames: args.frames,
         first: Mutex::new(Some(display)),
     };
-    let parts = parts(&shared, sources, screen, switch, &effective, listener);
+    let parts = parts(&shared, sources, screen, switch, &effective, access, listener);
     supervise(&shared, parts, &signal, capture_patience);
     Ok(())
 }
@@ -125,6 +127,20 @@ fn open_page(settings: &Settings) -> Option<Result<TcpListener, PageError>> {
     settings.page.enabled.then(|| page::listen(settings.page.listen))
 }
 
+/// Who may come in from the home network: without a data folder nobody, and the mirror goes on.
+fn open_access(shared: &Shared, settings: &Settings) -> Access {
+    let folder = config::data_dir(settings.data_dir.as_deref());
+    if settings.page.network.is_none() {
+        return Access::device_only(&folder);
+    }
+    Access::open(&folder).unwrap_or_else(|error| {
+        let text = format!("no page for the home network: {error}");
+        warn!("{text}");
+        shared.set_notice(Topic::Network, Some(text));
+        Access::device_only(&folder)
+    })
+}
+
 /// Goes on with a display or a page, whichever there is; with neither nobody would see anything.
 fn usable(
     shared: &Shared,
@@ -150,6 +166,7 @@ fn parts(
     screen: Screen,
     switch: SwitchFile,
     effective: &Effective,
+    access: Access,
     listener: Option<TcpListener>,
 ) -> Vec<Part> {
     let settings = &effective.settings;
@@ -175,7 +192,7 @@ fn parts(
     if settings.page.enabled {
         let quality = settings.page.preview_quality;
         let preview = Preview { shared: Arc::clone(shared), style, quality };
-        let page = Page::new(Arc::clone(shared), switch, effective.clone(), listener);
+        let page = Page::new(Arc::clone(shared), switch, effective.clone(), access, listener);
         parts.push(Part::new("preview", move || preview.run()));
         parts.push(Part::new("page", move || page.run()));
     }

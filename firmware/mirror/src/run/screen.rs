@@ -11,7 +11,9 @@ use overlay::{Canvas, Painter, Scene, Status};
 use tracing::{debug, info, warn};
 
 use crate::look::Look;
-use crate::shared::{CameraState, DisplayState, Health, ModelState, Shared, count, lock};
+use crate::shared::{
+    CameraState, DisplayState, Health, ModelState, PairingCode, Shared, count, lock,
+};
 use crate::timings::Stage;
 use crate::view::View;
 
@@ -164,7 +166,7 @@ impl Screen {
             camera_active: health.sensor_open,
             fps: (running && self.look.show_fps).then(|| self.shared.timings.fps()),
             notice: health.notices.first(),
-            page_address: health.page.as_deref(),
+            page_address: page_address(health),
         };
         panel.painter.draw(&scene, &mut panel.canvas);
         running
@@ -211,9 +213,27 @@ fn runs(copy: &Copy) -> bool {
     status(copy) == Status::Running
 }
 
+/// The code that is good now.
+fn pairing(health: &Health) -> Option<&PairingCode> {
+    health.pairing.as_ref().filter(|pairing| Instant::now() < pairing.until)
+}
+
+/// While a code is shown, where to type it; else where this machine's own browser finds the page.
+fn page_address(health: &Health) -> Option<&str> {
+    match pairing(health) {
+        Some(pairing) => pairing.address.as_deref(),
+        None => health.page.as_deref(),
+    }
+}
+
 /// The one thing a person should be told now: what keeps the mirror from working, worst first.
 fn status(copy: &Copy) -> Status<'_> {
     let health = &copy.health;
+    // Somebody asked for it a moment ago and stands in front of the mirror.
+    if let Some(pairing) = pairing(health) {
+        let left = pairing.until.saturating_duration_since(Instant::now());
+        return Status::Pairing { code: &pairing.code, fingerprint: &pairing.fingerprint, left };
+    }
     if let ModelState::Failed { reason } = &health.model {
         return Status::NoModel { reason };
     }
@@ -268,6 +288,24 @@ mod tests {
         assert_eq!(status(&all), Status::Thermal { celsius: 90.0 });
         all.health.too_hot = None;
         assert_eq!(status(&all), Status::Starting { step: "waiting for the first picture" });
+    }
+
+    #[test]
+    fn a_pairing_code_is_shown_until_it_is_no_longer_good() {
+        let code = |until| PairingCode {
+            code: "123 456".into(),
+            address: Some("https://192.168.1.7:8443/".into()),
+            fingerprint: "AB".into(),
+            until,
+        };
+        let later = Instant::now() + Duration::from_secs(60);
+        let mut shown = copy(|health| health.pairing = Some(code(later)));
+        assert!(matches!(status(&shown), Status::Pairing { code: "123 456", .. }));
+        assert_eq!(page_address(&shown.health), Some("https://192.168.1.7:8443/"));
+        assert!(!format!("{:?}", shown.health).contains("123"), "no code in a log");
+        shown.health.pairing = Some(code(Instant::now()));
+        assert!(matches!(status(&shown), Status::Starting { .. }));
+        assert_eq!(page_address(&shown.health), None);
     }
 
     #[test]

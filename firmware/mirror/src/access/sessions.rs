@@ -1,0 +1,232 @@
+//! The paired browsers. Each has a token of its own, of which only the hash is kept here.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::access::{AccessError, hex, random};
+use crate::private;
+use crate::shared::lock;
+
+/// The file that holds them.
+const NAME: &str = "paired-browsers.json";
+/// Browsers at most.
+pub const MOST: usize = 16;
+/// "Last used" is written no more often than this, in seconds: flash wears.
+const NOTE_EVERY: u64 = 3600;
+/// Letters of a browser's name at most.
+const LONGEST_NAME: usize = 40;
+
+/// A paired browser, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Paired {
+    /// Short name for programs.
+    pub id: String,
+    /// Name that its owner gave it.
+    pub name: String,
+    /// Seconds since 1970 by the mirror's clock, right or wrong.
+    pub paired_at: u64,
+    /// The same, of its last visit.
+    pub seen_at: u64,
+}
+
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    id: String,
+    name: String,
+    /// SHA-256 of the token, hexadecimal.
+    token_hash: String,
+    paired_at: u64,
+    seen_at: u64,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    format: u32,
+    browsers: Vec<Stored>,
+}
+
+/// The paired browsers of this mirror.
+pub struct Sessions {
+    path: PathBuf,
+    browsers: Mutex<Vec<Stored>>,
+}
+
+impl Sessions {
+    /// None, and none stored so far.
+    pub fn none(folder: &Path) -> Sessions {
+        Sessions { path: folder.join(NAME), browsers: Mutex::default() }
+    }
+
+    /// The stored ones.
+    ///
+    /// # Errors
+    /// A file that cannot be read or understood: then nobody is let in.
+    pub fn open(folder: &Path) -> Result<Sessions, AccessError> {
+        let sessions = Sessions::none(folder);
+        if let Some(bytes) = private::read(&sessions.path)? {
+            *lock(&sessions.browsers) = parse(&bytes)?;
+        }
+        Ok(sessions)
+    }
+
+    /// Pairs a browser; its id and its token, which is nowhere else.
+    ///
+    /// # Errors
+    /// Too many browsers, no entropy, or a disk that does not take it: then it is not paired.
+    pub fn add(&self, name: &str, now: u64) -> Result<(String, String), AccessError> {
+        let mut browsers = lock(&self.browsers);
+        if browsers.len() >= MOST {
+            return Err(AccessError::TooMany(browsers.len()));
+        }
+        let (id, token) = (hex(&random::<4>()?), hex(&random::<32>()?));
+        let token_hash = hash(&token);
+        let name = shown_name(name);
+        let mut next = browsers.clone();
+        next.push(Stored { id: id.clone(), name, token_hash, paired_at: now, seen_at: now });
+        self.store(&next)?;
+        *browsers = next;
+        Ok((id, token))
+    }
+
+    /// The browser with this token.
+    pub fn find(&self, token: &str, now: u64) -> Option<String> {
+        let given = hash(token);
+        let mut browsers = lock(&self.browsers);
+        let is_it =
+            |stored: &&mut Stored| bool::from(stored.token_hash.as_bytes().ct_eq(given.as_bytes()));
+        let found = browsers.iter_mut().find(is_it)?;
+        let id = found.id.clone();
+        if now.abs_diff(found.seen_at) >= NOTE_EVERY {
+            found.seen_at = now;
+            // Only a comfort: a disk that is full does not lock its owner out.
+            let _ = self.store(&browsers);
+        }
+        Some(id)
+    }
+
+    /// Whether this browser is still paired.
+    pub fn is_paired(&self, id: &str) -> bool {
+        lock(&self.browsers).iter().any(|stored| stored.id == id)
+    }
+
+    /// All of them, the first one first.
+    pub fn list(&self) -> Vec<Paired> {
+        let paired = |stored: &Stored| Paired {
+            id: stored.id.clone(),
+            name: stored.name.clone(),
+            paired_at: stored.paired_at,
+            seen_at: stored.seen_at,
+        };
+        lock(&self.browsers).iter().map(paired).collect()
+    }
+
+    /// Ends a pairing at once, on the disk too; false when there was none.
+    ///
+    /// # Errors
+    /// A disk that does not take it; the browser is shut out until the mirror starts again.
+    pub fn revoke(&self, id: &str) -> Result<bool, AccessError> {
+        let mut browsers = lock(&self.browsers);
+        let before = browsers.len();
+        browsers.retain(|stored| stored.id != id);
+        self.store(&browsers)?;
+        Ok(browsers.len() < before)
+    }
+
+    fn store(&self, browsers: &[Stored]) -> Result<(), AccessError> {
+        let file = File { format: 1, browsers: browsers.to_vec() };
+        let text = serde_json::to_vec_pretty(&file).map_err(|error| damaged(error.to_string()))?;
+        Ok(private::write(&self.path, &text)?)
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Vec<Stored>, AccessError> {
+    let file: File = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+    match file.format {
+        1 => Ok(file.browsers),
+        other => Err(damaged(format!("format {other} is unknown"))),
+    }
+}
+
+fn damaged(reason: String) -> AccessError {
+    AccessError::Damaged { name: NAME, reason, next: "pair every browser again" }
+}
+
+fn hash(token: &str) -> String {
+    hex(&Sha256::digest(token.as_bytes()))
+}
+
+/// What can be shown of a name: no control characters, and not too long.
+fn shown_name(name: &str) -> String {
+    let plain: String =
+        name.chars().filter(|letter| !letter.is_control()).take(LONGEST_NAME).collect();
+    match plain.trim() {
+        "" => "A browser".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("mirror-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        folder
+    }
+
+    #[test]
+    fn a_token_opens_after_a_restart_and_is_not_on_the_disk() {
+        let folder = folder("sessions");
+        let sessions = Sessions::open(&folder).expect("nothing stored");
+        let (id, token) = sessions.add("  Ada's phone\n", 100).expect("writable");
+        let again = Sessions::open(&folder).expect("stored");
+        assert_eq!(again.find(&token, 200), Some(id.clone()));
+        assert_eq!(again.find(&token[1..], 200), None);
+        assert_eq!(again.find("", 200), None);
+        assert_eq!(again.list()[0].name, "Ada's phone");
+        let text = std::fs::read_to_string(folder.join(NAME)).expect("stored");
+        assert!(!text.contains(&token) && text.contains(&hash(&token)));
+        assert!(again.revoke(&id).expect("writable"));
+        assert_eq!(again.find(&token, 300), None);
+        assert_eq!(Sessions::open(&folder).expect("stored").find(&token, 300), None);
+        assert!(!again.revoke(&id).expect("writable"), "it was gone already");
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn sixteen_browsers_are_the_most() {
+        let folder = folder("most");
+        let sessions = Sessions::open(&folder).expect("nothing stored");
+        for number in 0..MOST {
+            sessions.add(&number.to_string(), 0).expect("room");
+        }
+        assert!(matches!(sessions.add("one more", 0), Err(AccessError::TooMany(MOST))));
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn a_damaged_file_lets_nobody_in() {
+        let folder = folder("damaged");
+        std::fs::create_dir_all(&folder).expect("a temporary folder");
+        for text in ["", "{}", "{\"format\":2,\"browsers\":[]}", "[1]"] {
+            std::fs::write(folder.join(NAME), text).expect("writable");
+            assert!(Sessions::open(&folder).is_err(), "{text}");
+        }
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn nobody_is_paired_when_it_cannot_be_stored() {
+        let sessions = Sessions::none(Path::new("/dev/null/data"));
+        let error = sessions.add("x", 0).expect_err("no folder").to_string();
+        assert!(error.contains("data_dir"), "{error}");
+        assert!(sessions.list().is_empty());
+    }
+}

@@ -1,0 +1,199 @@
+//! Pairing over HTTP: asking for a code, using it, and the list of paired browsers.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::SET_COOKIE;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+
+use crate::access::pairing::{Asker, Refusal, Shown};
+use crate::access::sessions::Paired;
+use crate::page::door::COOKIE_NAME;
+use crate::page::guard::Door;
+use crate::page::{Served, Trouble, Visitor};
+use crate::shared::{DisplayState, PairingCode};
+
+/// Browsers forget a cookie after 400 days at the latest.
+const COOKIE_SECONDS: u64 = 400 * 86_400;
+
+/// Seconds since 1970 by the mirror's clock, right or wrong; only ever shown.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = match self {
+            Refusal::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::Wrong { .. } | Refusal::LastWrong => StatusCode::FORBIDDEN,
+            Refusal::NoCode => StatusCode::CONFLICT,
+            Refusal::Access(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Trouble::new(status, self.to_string()).into_response()
+    }
+}
+
+/// Answer of `/api/access`.
+#[derive(Serialize)]
+pub struct AccessAnswer {
+    /// `device` for this machine's own browser, `network` for a paired one.
+    door: &'static str,
+    /// Where the home network finds the page; `None` while it is not let in.
+    network: Option<String>,
+    fingerprint: Option<String>,
+    browsers: Vec<Browser>,
+}
+
+#[derive(Serialize)]
+struct Browser {
+    #[serde(flatten)]
+    paired: Paired,
+    /// Whether it is the one that asks.
+    this: bool,
+}
+
+pub async fn access(
+    State(served): State<Arc<Served>>,
+    Extension(visitor): Extension<Visitor>,
+) -> Json<AccessAnswer> {
+    let browsers = served.access.sessions.list().into_iter();
+    let browser = |paired: Paired| Browser { this: visitor.is(&paired.id), paired };
+    Json(AccessAnswer {
+        door: match visitor {
+            Visitor::Device => "device",
+            Visitor::Browser { .. } => "network",
+        },
+        network: served.network_address(),
+        fingerprint: served
+            .access
+            .certificate
+            .as_ref()
+            .map(|certificate| certificate.fingerprint()),
+        browsers: browsers.map(browser).collect(),
+    })
+}
+
+/// Answer of a POST to `/api/pairing`.
+#[derive(Serialize)]
+pub struct PairingAnswer {
+    /// Told to this machine's own browser only; everybody else reads it from the screen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fingerprint: Option<String>,
+    seconds_left: u64,
+    attempts_left: u32,
+    /// Whether the mirror has a screen on which the code can be read.
+    on_screen: bool,
+}
+
+/// Puts a code on the screen.
+pub async fn begin(
+    State(served): State<Arc<Served>>,
+    Extension(door): Extension<Door>,
+) -> Result<Json<PairingAnswer>, Response> {
+    let Some(certificate) = &served.access.certificate else {
+        let text = "the home network is not let in; set page.access = \"paired\"";
+        return Err(Trouble::new(StatusCode::CONFLICT, text).into_response());
+    };
+    let asker = match door {
+        Door::Device => Asker::Device,
+        Door::Network { .. } => Asker::Network,
+    };
+    let shown = served.access.pairing.begin(asker, served.shared.uptime());
+    let shown = shown.map_err(IntoResponse::into_response)?;
+    let (address, fingerprint) = (served.network_address(), certificate.fingerprint());
+    show(&served, &shown, address.clone(), &fingerprint);
+    if shown.fresh {
+        let place = if asker == Asker::Device { "this machine" } else { "the home network" };
+        info!("a pairing code is shown; it was asked for from {place}");
+    }
+    let open = |health: &crate::shared::Health| matches!(health.display, DisplayState::Open { .. });
+    let on_device = asker == Asker::Device;
+    Ok(Json(PairingAnswer {
+        code: on_device.then_some(shown.code),
+        address: address.filter(|_| on_device),
+        fingerprint: on_device.then_some(fingerprint),
+        seconds_left: shown.left.as_secs(),
+        attempts_left: shown.attempts,
+        on_screen: served.shared.with_health(open),
+    }))
+}
+
+fn show(served: &Served, shown: &Shown, address: Option<String>, fingerprint: &str) {
+    let pairing = PairingCode {
+        code: format!("{} {}", &shown.code[..3], &shown.code[3..]),
+        address,
+        fingerprint: fingerprint.to_owned(),
+        until: Instant::now() + shown.left,
+    };
+    served.shared.update_health(|health| health.pairing = Some(pairing));
+}
+
+/// Body of a POST to `/api/pairing/finish`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Finish {
+    code: String,
+    name: String,
+}
+
+/// Pairs the browser that knows the code.
+pub async fn finish(
+    State(served): State<Arc<Served>>,
+    Json(given): Json<Finish>,
+) -> Result<Response, Response> {
+    let now_up = served.shared.uptime();
+    let result = served.access.pairing.finish(&given.code, now_up);
+    if served.access.pairing.current(now_up).is_none() {
+        served.shared.update_health(|health| health.pairing = None);
+    }
+    if let Err(refusal) = result {
+        warn!("pairing: {refusal}");
+        return Err(refusal.into_response());
+    }
+    let added = served.access.sessions.add(&given.name, now());
+    let (id, token) = added.map_err(|error| {
+        warn!("pairing: {error}");
+        Refusal::Access(error).into_response()
+    })?;
+    info!("a browser was paired ({id})");
+    let cookie = format!(
+        "{COOKIE_NAME}={token}; Path=/; Max-Age={COOKIE_SECONDS}; Secure; HttpOnly; SameSite=Strict"
+    );
+    Ok(([(SET_COOKIE, cookie)], Json(serde_json::json!({ "id": id }))).into_response())
+}
+
+/// Body of a POST to `/api/browsers/remove`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Remove {
+    id: String,
+}
+
+/// Ends a pairing at once; open previews of that browser end too.
+pub async fn remove(
+    State(served): State<Arc<Served>>,
+    Json(given): Json<Remove>,
+) -> Result<StatusCode, Trouble> {
+    match served.access.sessions.revoke(&given.id) {
+        Ok(true) => {
+            info!("the pairing of a browser was ended ({})", given.id);
+            Ok(StatusCode::NO_CONTENT)
+        }
+        Ok(false) => Err(Trouble::new(StatusCode::NOT_FOUND, "this browser is not paired")),
+        Err(error) => Err(Trouble::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string())),
+    }
+}
+
+/// For whoever is not paired: alive or not, and nothing else.
+pub async fn healthz() -> &'static str {
+    "ok\n"
+}

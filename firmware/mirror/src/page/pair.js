@@ -1,0 +1,63 @@
+"use strict";
+
+const element = (id) => document.getElementById(id);
+let counting = 0;
+
+async function send(path, body) {
+  const answer = await fetch(path, {
+    method: "POST",
+    headers: { "content-type": "application/json", "x-mirror-change": "1" },
+    body: JSON.stringify(body),
+  });
+  const content = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Error(content.error || `The mirror answered ${answer.status}.`);
+  return content;
+}
+
+function sentence(text) {
+  const ended = /[.!?]$/.test(text) ? text : `${text}.`;
+  return ended[0].toUpperCase() + ended.slice(1);
+}
+
+function countDown(until) {
+  clearTimeout(counting);
+  const left = Math.ceil((until - Date.now()) / 1000);
+  if (left <= 0) {
+    element("shown").textContent = "The code is no longer good. Ask for a new one.";
+    element("begin").disabled = false;
+    return;
+  }
+  element("shown").textContent = `The mirror shows a code, good for ${left} s.`;
+  counting = setTimeout(() => countDown(until), 500);
+}
+
+element("begin").addEventListener("click", async () => {
+  element("trouble").textContent = "";
+  element("begin").disabled = true;
+  try {
+    const shown = await send("/api/pairing", {});
+    if (shown.on_screen) {
+      countDown(Date.now() + 1000 * shown.seconds_left);
+    } else {
+      element("shown").textContent = "This mirror has no screen now. Run “mirror pair” on it to read the code.";
+      element("begin").disabled = false;
+    }
+    element("code").focus();
+  } catch (error) {
+    element("begin").disabled = false;
+    element("trouble").textContent = sentence(error.message);
+  }
+});
+
+element("form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  element("trouble").textContent = "";
+  try {
+    await send("/api/pairing/finish", { code: element("code").value, name: element("name").value });
+    location.reload();
+  } catch (error) {
+    element("trouble").textContent = sentence(error.message);
+    element("code").select();
+    element("code").focus();
+  }
+});

@@ -1,0 +1,65 @@
+//! Small files of the data folder that nobody but this user may read.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Larger files are not ours.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// A file of the data folder that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot {operation} {}: {source}; make the data folder writable, or name another one with data_dir",
+    path.display()
+)]
+pub struct PrivateError {
+    operation: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// The whole file, `None` where there is none.
+///
+/// # Errors
+/// A file that is there and cannot be read, or is larger than a mebibyte.
+pub fn read(path: &Path) -> Result<Option<Vec<u8>>, PrivateError> {
+    let failed = |source| PrivateError { operation: "read", path: path.to_owned(), source };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(failed(io::Error::other("it is larger than any file of this kind")));
+    }
+    Ok(Some(bytes))
+}
+
+/// Puts new content in the file's place, for this user alone, also through a power cut right after.
+///
+/// # Errors
+/// A folder that cannot be written, or a full disk; the old content is then still there.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), PrivateError> {
+    let failed = |source| PrivateError { operation: "write", path: path.to_owned(), source };
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let beside = path.with_extension("part");
+    let replace = || -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&beside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)?;
+        File::open(folder)?.sync_all()
+    };
+    replace().map_err(|error| {
+        // Frees the space where the disk was full; the original error is the one that matters.
+        let _ = fs::remove_file(&beside);
+        failed(error)
+    })
+}

@@ -1,0 +1,298 @@
+//! Training at home: adopted only when better, interruptible, resumable, stopped by consent and by the gate.
+
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
+mod common;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use common::{ColourTrunk, Device, Open, Script, add, agree, train};
+use home::{
+    Conditions, ConsentState, HomeError, NightlyWindow, Outcome, Pause, TrainingState, Triggers,
+};
+use learn::consent::{ConsentError, PurposeKind};
+use learn::head::TrainError;
+
+const HOUR: u64 = 3_600;
+
+fn finished(outcome: Outcome) -> home::RunReport {
+    match outcome {
+        Outcome::Finished(report) => report,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_better_head_is_adopted_survives_a_restart_and_can_be_undone() {
+    let device = Device::new();
+    let home = device.start_with(15);
+    let (version, base) = (home.head_version(), home.head_values());
+    let report = finished(train(&home));
+    assert_eq!((report.examples, report.judged, report.epochs), (12, 3, 12));
+    assert!(report.loss[1] < report.loss[0], "{report:?}");
+    assert!(report.adopted && report.after > report.before, "{report:?}");
+    assert!(home.head_version() > version && home.head_values() != base);
+    assert_eq!(home.heads().len(), 1);
+    assert_eq!(home.training().last, Some(report));
+    assert_eq!(home.training().new_corrections, 0);
+
+    let again = device.start();
+    assert_eq!(again.head_values(), home.head_values());
+    // The next run goes on from the household's own head.
+    add(&again, 20..25);
+    let second = finished(train(&again));
+    assert!(second.loss[0] < 1.5 * again.training().last.unwrap().loss[0]);
+    while again.undo_head().unwrap().is_some() {}
+    assert_eq!(again.head_values(), base);
+    assert!(matches!(again.undo_head(), Err(HomeError::NoHead)));
+    assert!(device.vault.files.lock().unwrap().keys().all(|name| !name.starts_with("head-")));
+}
+
+#[test]
+fn without_judges_or_improvement_the_head_stays() {
+    let home = Device::new().start_with(4);
+    let report = finished(train(&home));
+    assert_eq!((report.judged, report.adopted), (0, false));
+    assert!(home.heads().is_empty());
+
+    let mut device = Device::new();
+    device.options.training.learning_rate = 1e-12;
+    let home = device.start_with(6);
+    let report = finished(train(&home));
+    assert!(!report.adopted && home.heads().is_empty(), "{report:?}");
+}
+
+#[test]
+fn nothing_happens_without_consent() {
+    let device = Device::new();
+    let home = device.start();
+    assert_eq!(home.consent(PurposeKind::ImproveMyMirror), ConsentState::Absent);
+    assert!(!home.is_due());
+    let refused =
+        home.train_when(&mut ColourTrunk::default(), &Open, &AtomicBool::new(false)).unwrap_err();
+    assert!(matches!(refused, HomeError::Consent(ConsentError::Missing(_))));
+    agree(&home);
+    let token = home.token().unwrap();
+    home.withdraw(PurposeKind::ImproveMyMirror).unwrap();
+    let (pixels, mask) = common::scene(0);
+    assert!(home.add_correction(&token, &pixels, &mask).is_err());
+    assert!(device.vault.files.lock().unwrap().keys().all(|name| !name.starts_with("correction")));
+}
+
+#[test]
+fn a_changed_budget_asks_for_consent_again() {
+    let mut device = Device::new();
+    agree(&device.start());
+    let before = device.start().explanation().version;
+    device.options.budget = learn::privacy::Budget::new(20.0, 1e-5).unwrap();
+    let home = device.start();
+    assert_ne!(home.explanation().version, before);
+    assert!(matches!(home.consent(PurposeKind::ContributeToFleet), ConsentState::Outdated(_)));
+    assert!(home.grant(PurposeKind::ContributeToFleet, before).is_err());
+}
+
+#[test]
+fn a_damaged_consent_file_means_no_consent() {
+    let device = Device::new();
+    agree(&device.start());
+    device.consent.set("consent.json", b"{".to_vec());
+    let home = device.start();
+    assert_eq!(home.problems().len(), 1);
+    assert_eq!(home.consent(PurposeKind::ImproveMyMirror), ConsentState::Absent);
+}
+
+#[test]
+fn a_stopped_run_goes_on_where_it_was_after_a_restart() {
+    let device = Device::new();
+    let home = device.start_with(10);
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopper = stop.clone();
+    let mut trunk = ColourTrunk::calling(move |runs| {
+        if runs == 20 {
+            stopper.store(true, Ordering::SeqCst);
+        }
+    });
+    assert_eq!(home.train_when(&mut trunk, &Open, &stop).unwrap(), Outcome::Stopped);
+    assert_eq!(trunk.runs, 21);
+    drop(home);
+    let home = device.start();
+    assert!(home.is_due(), "an unfinished run asks to be finished");
+    let mut trunk = ColourTrunk::default();
+    let report = finished(home.train_when(&mut trunk, &Open, &AtomicBool::new(false)).unwrap());
+    // 8 corrections times 12 passes, less the 21 steps done, and the judged ones.
+    assert_eq!(trunk.runs, 8 * 12 - 21 + report.judged as u64);
+}
+
+#[test]
+fn a_killed_run_repeats_at_most_the_steps_since_its_checkpoint() {
+    let device = Device::new();
+    let home = device.start_with(10);
+    // A panic in the trunk is a death without a goodbye: nothing is saved on the way out.
+    let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut trunk = ColourTrunk::calling(|runs| assert!(runs < 21, "killed"));
+        home.train_when(&mut trunk, &Open, &AtomicBool::new(false))
+    }));
+    assert!(died.is_err());
+    let home = device.start();
+    let mut trunk = ColourTrunk::default();
+    let report = finished(home.train_when(&mut trunk, &Open, &AtomicBool::new(false)).unwrap());
+    assert_eq!(trunk.runs, 8 * 12 - 16 + report.judged as u64);
+}
+
+#[test]
+fn a_withdrawal_stops_training_at_once_and_leaves_no_trace_of_the_run() {
+    let device = Device::new();
+    let home = Arc::new(device.start_with(10));
+    let other = home.clone();
+    let mut trunk = ColourTrunk::calling(move |runs| {
+        if runs == 13 {
+            other.withdraw(PurposeKind::ImproveMyMirror).unwrap();
+        }
+    });
+    let outcome = home.train_when(&mut trunk, &Open, &AtomicBool::new(false)).unwrap();
+    assert_eq!((outcome, trunk.runs), (Outcome::Withdrawn, 14));
+    let names = device.vault.files.lock().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert!(!names.contains(&"checkpoint".to_owned()) && !names.contains(&"candidate".to_owned()));
+    assert!(home.heads().is_empty() && !home.is_due());
+    assert_eq!(home.corrections().len(), 10, "deleted only when asked");
+}
+
+#[test]
+fn a_deleted_correction_takes_its_run_along() {
+    let home = Arc::new(Device::new().start_with(10));
+    let other = home.clone();
+    let mut trunk = ColourTrunk::calling(move |runs| {
+        if runs == 5 {
+            other.remove_correction(0).unwrap();
+        }
+    });
+    let outcome = home.train_when(&mut trunk, &Open, &AtomicBool::new(false)).unwrap();
+    assert_eq!(outcome, Outcome::Abandoned);
+    assert_eq!(finished(train(&home)).examples, 7);
+}
+
+#[test]
+fn training_waits_for_whoever_is_in_front_of_the_mirror() {
+    let home = Arc::new(Device::new().start_with(6));
+    let watcher = home.clone();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let states = seen.clone();
+    struct Watched<F: Fn() + Send + Sync>(Script, F);
+    impl<F: Fn() + Send + Sync> home::Gate for Watched<F> {
+        fn conditions(&self) -> Conditions {
+            self.1();
+            self.0.conditions()
+        }
+    }
+    let idle = Conditions::IDLE;
+    let script = vec![
+        Conditions { person_present: true, ..idle },
+        Conditions { celsius: Some(99.0), ..idle },
+        Conditions { on_power: false, ..idle },
+        Conditions { busy: 1.0, ..idle },
+        idle,
+        idle,
+    ];
+    let gate = Watched(Script(Mutex::new(script)), move || {
+        states.lock().unwrap().push(watcher.training().state);
+    });
+    home.train_when(&mut ColourTrunk::default(), &gate, &AtomicBool::new(false)).unwrap();
+    let seen = seen.lock().unwrap();
+    for pause in [Pause::PersonPresent, Pause::Hot, Pause::OnBattery, Pause::Busy] {
+        assert!(seen.contains(&TrainingState::Waiting(pause)), "{pause:?}");
+    }
+}
+
+#[test]
+fn only_one_thread_trains() {
+    let home = Arc::new(Device::new().start_with(4));
+    let other = home.clone();
+    let refused = Arc::new(AtomicBool::new(false));
+    let noted = refused.clone();
+    let mut trunk = ColourTrunk::calling(move |runs| {
+        if runs == 0 {
+            let stop = AtomicBool::new(false);
+            let second = other.train_when(&mut ColourTrunk::default(), &Open, &stop);
+            noted.store(matches!(second, Err(HomeError::Training)), Ordering::SeqCst);
+        }
+    });
+    home.train_when(&mut trunk, &Open, &AtomicBool::new(false)).unwrap();
+    assert!(refused.load(Ordering::SeqCst));
+}
+
+#[test]
+fn a_run_that_diverges_is_given_up_and_the_head_stays() {
+    let mut device = Device::new();
+    device.options.training.learning_rate = 1e30;
+    let home = device.start_with(6);
+    let before = home.head_values();
+    let stop = AtomicBool::new(false);
+    let error = home.train_when(&mut ColourTrunk::default(), &Open, &stop).unwrap_err();
+    assert!(matches!(error, HomeError::Train(TrainError::Diverged(_))), "{error}");
+    assert_eq!(home.head_values(), before);
+    assert!(!home.has_candidate());
+}
+
+#[test]
+fn triggers_ask_by_number_by_use_and_by_night_and_only_for_something_new() {
+    let mut device = Device::new();
+    let never = Triggers { corrections: None, nightly: None, inferences: None };
+    device.options.triggers = Triggers { corrections: Some(3), ..never };
+    let home = device.start_with(2);
+    assert!(!home.is_due());
+    add(&home, 2..3);
+    assert!(home.is_due());
+    train(&home);
+    assert!(!home.is_due());
+    home.request_training();
+    assert!(home.is_due());
+
+    device.options.triggers = Triggers { inferences: Some(10), ..never };
+    let home = device.start();
+    (0..10).for_each(|_| home.count_inference());
+    assert!(!home.is_due(), "nothing is new");
+    add(&home, 3..4);
+    assert!(home.is_due());
+    train(&home);
+    add(&home, 4..5);
+    assert!(!home.is_due(), "the count starts over");
+
+    // The whole day is the window, so the moment drawn is the only question.
+    device.options.triggers =
+        Triggers { nightly: Some(NightlyWindow { start: 0, length: 1440 }), ..never };
+    device.clocks.wall.store(86_400 * 20_000 + 86_399, Ordering::SeqCst);
+    let home = device.start();
+    device.clocks.pass(21 * HOUR);
+    device.clocks.wall.store(86_400 * 20_001 + 86_399, Ordering::SeqCst);
+    assert!(home.is_due());
+    train(&home);
+    add(&home, 5..6);
+    assert!(!home.is_due());
+    // A clock that jumps from night to night makes no second night.
+    for night in 0..400 {
+        device.clocks.wall.store(86_400 * (20_002 + night) + 86_399, Ordering::SeqCst);
+        assert!(!home.is_due());
+    }
+    device.clocks.pass(21 * HOUR);
+    device.clocks.wall.store(86_400 * 20_900 + 86_399, Ordering::SeqCst);
+    assert!(home.is_due());
+}
+
+#[test]
+fn a_slow_device_takes_the_newest_corrections_and_fewer_passes() {
+    let device = Device::new();
+    let home = device.start_with(12);
+    let clocks = device.clocks.clone();
+    // Every picture takes a minute here; 15 minutes are allowed.
+    let slow = move |_| {
+        clocks.steady.fetch_add(60_000, Ordering::SeqCst);
+    };
+    let stop = AtomicBool::new(false);
+    let first = finished(home.train_when(&mut ColourTrunk::calling(slow), &Open, &stop).unwrap());
+    assert_eq!((first.examples, first.epochs), (10, 12), "nothing was measured yet");
+    assert!(home.training().example_milliseconds.unwrap() >= 60_000.0);
+    add(&home, 30..40);
+    let second = finished(train(&home));
+    assert_eq!((second.examples, second.epochs), (15, 1));
+}

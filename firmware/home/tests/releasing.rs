@@ -1,0 +1,288 @@
+//! Releases, the ledger's damage, what lies on the disk, and "delete everything".
+
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{ColourTrunk, Device, Open, QUICK, add, agree, base, contains, scene, train};
+use home::{Home, HomeError, HomeOptions, NoisePlan, ReleaseRules};
+use learn::consent::{ContributeToFleet, PurposeKind};
+use learn::edges::{Digest, LayoutId};
+use learn::head::Subset;
+use learn::ledger::{LEDGER_NAME, LedgerError};
+use learn::release::ReleaseError;
+use learn::update::Update;
+
+fn release(home: &Home) -> Result<learn::edges::ReleaseId, HomeError> {
+    home.release(&home.token::<ContributeToFleet>().unwrap(), None)
+}
+
+#[test]
+fn a_finished_run_becomes_one_update_and_the_budget_shows_it() {
+    let home = Device::new().start_with(6);
+    assert!(matches!(release(&home), Err(HomeError::NothingToRelease)));
+    train(&home);
+    assert!(home.has_candidate());
+    let version = home.releases_version();
+    let id = release(&home).unwrap();
+    assert!(home.releases_version() > version && !home.has_candidate());
+    assert!(matches!(release(&home), Err(HomeError::NothingToRelease)), "once per run");
+
+    assert_eq!(home.waiting().unwrap(), [id]);
+    let token = home.token().unwrap();
+    let bytes = home.bytes(id, &token).unwrap();
+    let update = Update::decode(&bytes).unwrap();
+    assert_eq!(update.header().layout, home.layout_id());
+    assert_eq!(update.values().len(), base().layout.subset_len(Subset::Full));
+    let privacy = home.privacy().unwrap();
+    assert_eq!((privacy.ledger.spent.releases(), privacy.ledger.releases_left), (1, 2));
+    home.published(id).unwrap();
+    home.published(id).unwrap();
+    assert!(home.waiting().unwrap().is_empty());
+    assert_eq!(home.privacy().unwrap().ledger.published, 1);
+}
+
+#[test]
+fn the_fourth_release_does_not_fit_the_default_budget() {
+    let home = Device::new().start_with(6);
+    for _ in 0..3 {
+        train(&home);
+        release(&home).unwrap();
+    }
+    train(&home);
+    let error = release(&home).unwrap_err();
+    let HomeError::Release(ReleaseError::Ledger(LedgerError::OverBudget { .. })) = error else {
+        panic!("{error}");
+    };
+    assert_eq!(home.waiting().unwrap().len(), 3);
+}
+
+#[test]
+fn a_lifetime_plan_sets_the_noise() {
+    let mut device = Device::new();
+    device.options.noise = NoisePlan::Lifetime(12);
+    let home = device.start_with(6);
+    assert!((home.privacy().unwrap().next_noise_multiplier - 2.0793).abs() < 4e-4);
+    assert_eq!(home.privacy().unwrap().ledger.releases_left, 12);
+    assert!(
+        home.explanation()
+            .purpose(PurposeKind::ContributeToFleet)
+            .budget
+            .contains("at most 12 updates")
+    );
+}
+
+#[test]
+fn a_fleets_rules_are_followed_where_they_are_not_weaker_than_the_devices_own() {
+    let home = Device::new().start_with(6);
+    train(&home);
+    let token = home.token().unwrap();
+    let rules =
+        |z: &str, clip, layout| ReleaseRules { layout, noise_multiplier: z.parse().unwrap(), clip };
+    let own = home.layout_id();
+    for bad in [rules("0.8", 1.0, own), rules("1.2", 2.0, own)] {
+        assert!(matches!(home.release(&token, Some(&bad)), Err(HomeError::Rules { .. })));
+    }
+    let foreign = rules("1.2", 1.0, LayoutId([1; 32]));
+    assert!(matches!(home.release(&token, Some(&foreign)), Err(HomeError::OtherLayout(_))));
+    let id = home.release(&token, Some(&rules("2", 1.0, own))).unwrap();
+    let update = Update::decode(&home.bytes(id, &token).unwrap()).unwrap();
+    assert_eq!(update.header().noise_multiplier, "2".parse().unwrap());
+}
+
+#[test]
+fn a_withdrawal_destroys_what_waits_and_counts_what_was_sent() {
+    let device = Device::new();
+    let home = device.start_with(6);
+    train(&home);
+    home.published(release(&home).unwrap()).unwrap();
+    train(&home);
+    let id = release(&home).unwrap();
+    train(&home);
+    let token = home.token().unwrap();
+    let withdrawal = home.withdraw(PurposeKind::ContributeToFleet).unwrap();
+    assert_eq!((withdrawal.discarded, withdrawal.already_sent), (1, 1));
+    assert!(withdrawal.message.contains("cannot be called back"));
+    assert!(home.bytes(id, &token).is_err() && home.release(&token, None).is_err());
+    assert!(device.outbox.files.lock().unwrap().is_empty() && !home.has_candidate());
+    assert_eq!(home.privacy().unwrap().ledger.spent.releases(), 2, "spent stays spent");
+}
+
+#[test]
+fn a_damaged_ledger_stops_releases_and_nothing_else() {
+    let device = Device::new();
+    let home = device.start_with(6);
+    train(&home);
+    release(&home).unwrap();
+    let good = device.ledger.get(LEDGER_NAME);
+    let mut bad = good.clone();
+    bad[300] ^= 1;
+    device.ledger.set(LEDGER_NAME, bad);
+    let home = device.start();
+    assert_eq!(home.problems().len(), 1);
+    assert!(matches!(home.privacy(), Err(HomeError::NoReleases(_))));
+    assert!(matches!(home.waiting(), Err(HomeError::NoReleases(_))));
+    add(&home, 6..8);
+    train(&home);
+    assert!(matches!(release(&home), Err(HomeError::NoReleases(_))));
+    // Consent can still be taken back, and then nothing is left that could be sent.
+    home.withdraw(PurposeKind::ContributeToFleet).unwrap();
+    assert!(device.outbox.files.lock().unwrap().is_empty());
+}
+
+#[test]
+fn an_older_copy_of_the_ledger_is_noticed() {
+    let device = Device::new();
+    let home = device.start_with(6);
+    train(&home);
+    release(&home).unwrap();
+    let older = device.ledger.get(LEDGER_NAME);
+    train(&home);
+    release(&home).unwrap();
+    device.ledger.set(LEDGER_NAME, older);
+    let home = device.start();
+    let reason = home.privacy().unwrap_err().to_string();
+    assert!(reason.contains("an older copy was put back"), "{reason}");
+}
+
+#[test]
+fn a_full_disk_during_a_release_overspends_nothing() {
+    for room in [0, 100, 300, 600, 5_000] {
+        let device = Device::new();
+        let home = device.start_with(6);
+        train(&home);
+        device.ledger.set_room(Some(room));
+        device.outbox.set_room(Some(room));
+        let released = release(&home);
+        device.ledger.set_room(None);
+        device.outbox.set_room(None);
+        let home = device.start();
+        let summary = home.privacy().unwrap().ledger;
+        assert!(summary.spent.releases() <= 1);
+        assert_eq!(summary.waiting == 1, released.is_ok(), "{room}");
+    }
+}
+
+/// Every file below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+/// Windows of numbers in every width and form that they could be written in.
+fn forms(values: &[f32]) -> Vec<Vec<u8>> {
+    let steps: Vec<i64> = values.iter().map(|value| (value * 2048.0).round() as i64).collect();
+    let window = |at: usize| {
+        let (raw, steps) = (&values[at..at + 4], &steps[at..at + 8]);
+        let is_telling = steps.iter().any(|&step| step != steps[0]);
+        let mut forms = vec![raw.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()];
+        if is_telling {
+            forms.push(steps.iter().flat_map(|v| (*v as i16).to_le_bytes()).collect());
+            forms.push(steps.iter().flat_map(|v| (*v as i32).to_le_bytes()).collect());
+            forms.push(steps.iter().flat_map(|v| v.to_le_bytes()).collect());
+        }
+        forms
+    };
+    (0..values.len() - 8).step_by(97).flat_map(window).collect()
+}
+
+#[test]
+fn no_unnoised_number_and_no_picture_lies_in_the_clear_and_everything_can_be_deleted() {
+    let folder =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("home-{}", std::process::id()));
+    let options = HomeOptions { training: QUICK, ..HomeOptions::default() };
+    let home = Home::open(&folder, base(), options).unwrap();
+    agree(&home);
+    add(&home, 0..10);
+    // Scanned in the middle of training too, when a checkpoint is on the disk.
+    let (watched, pixels) = (folder.clone(), scene(0).0);
+    let look = move |values: &[f32]| {
+        let needles = forms(values);
+        for path in files(&watched) {
+            let bytes = fs::read(&path).unwrap();
+            assert!(!contains(&bytes, &pixels[..64]), "{}", path.display());
+            let leaks = needles.iter().any(|needle| contains(&bytes, needle));
+            assert!(!leaks, "{} holds unnoised numbers", path.display());
+        }
+    };
+    let midway = look.clone();
+    let initial = base();
+    let mut trunk = ColourTrunk::calling(move |runs| {
+        if runs == 30 {
+            midway(&initial.layout.gather(Subset::Full, &initial.parameters));
+        }
+    });
+    home.train_when(&mut trunk, &Open, &std::sync::atomic::AtomicBool::new(false)).unwrap();
+    let trained = home.head_values();
+    let delta: Vec<f32> =
+        trained.iter().zip(&base().parameters).map(|(after, before)| after - before).collect();
+    assert!(delta.iter().any(|&value| value != 0.0), "a head was adopted");
+    let full = base().layout.gather(Subset::Full, &delta);
+    look(&full);
+    let id = release(&home).unwrap();
+    look(&full);
+    look(&base().layout.gather(Subset::Full, &trained));
+    home.published(id).unwrap();
+
+    use std::os::unix::fs::PermissionsExt;
+    for path in files(&folder) {
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o077, 0, "{}", path.display());
+    }
+    assert!(Home::open(&folder, base(), options).is_err(), "a second process is kept out");
+
+    let key = fs::read(folder.join("keys/vault-key")).unwrap();
+    let proof = home.delete_everything().unwrap();
+    assert!(proof.is_complete(), "{proof:?}");
+    assert_eq!(proof.already_sent, 1);
+    assert!(proof.removed.len() >= 12, "{proof:?}");
+    let left: Vec<&str> = proof.left.iter().map(|file| file.name.as_str()).collect();
+    assert_eq!(left, [format!("privacy/{LEDGER_NAME}").as_str(), "consent/consent.json"]);
+    // The proof against the disk itself.
+    let on_disk = files(&folder);
+    let names: Vec<String> = on_disk
+        .iter()
+        .filter(|path| !path.ends_with("lock"))
+        .map(|path| path.strip_prefix(&folder).unwrap().display().to_string())
+        .collect();
+    assert_eq!(names.len(), 3, "ledger, its counter, consent: {names:?}");
+    assert!(on_disk.iter().all(|path| !contains(&fs::read(path).unwrap(), &key)));
+    assert_eq!(home.head_values().to_vec(), base().parameters);
+    assert!(home.corrections().is_empty() && !home.is_due());
+
+    // And the mirror goes on: consent anew, numbers go on, the budget is still spent.
+    agree(&home);
+    add(&home, 0..1);
+    assert_eq!(home.corrections()[0].number, 10);
+    assert_eq!(home.privacy().unwrap().ledger.spent.releases(), 1);
+    drop(home);
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn an_update_for_another_base_model_is_not_released() {
+    let device = Device::new();
+    let home = device.start_with(6);
+    train(&home);
+    let mut other = base();
+    other.digest = Digest::of(b"the fleet's next head");
+    let stores = home::Stores {
+        vault: device.vault.clone(),
+        keys: device.keys.clone(),
+        ledger: device.ledger.clone(),
+        outbox: device.outbox.clone(),
+        consent: device.consent.clone(),
+        counter: device.counter.clone(),
+        credential: None,
+    };
+    let edges = home::edges::Edges {
+        clock: device.clocks.clone(),
+        steady: device.clocks.clone(),
+        ..home::edges::Edges::system(Path::new("."))
+    };
+    let home = Home::with(stores, other.clone(), device.options, edges).unwrap();
+    assert!(matches!(release(&home), Err(HomeError::OtherLayout(_))));
+    assert_eq!(home.head_values().to_vec(), other.parameters, "a head of another base is not used");
+}

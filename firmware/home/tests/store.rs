@@ -1,0 +1,248 @@
+//! The encrypted store and the corrections in it: limits, damage, full disks, clocks.
+
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use common::{Device, HEIGHT, MemoryStore, WIDTH, add, agree, contains, scene};
+use home::vault::Vault;
+use home::{HomeError, Limits};
+use learn::edges::{EdgeError, SystemEntropy};
+use learn::head::TargetError;
+use zeroize::Zeroizing;
+
+const DAY: u64 = 86_400;
+
+fn vault(files: &Arc<MemoryStore>, keys: &Arc<MemoryStore>, credential: Option<&[u8]>) -> Vault {
+    let credential = credential.map(|secret| Zeroizing::new(secret.to_vec()));
+    let entropy = Arc::new(|| Box::new(SystemEntropy) as Box<dyn learn::edges::Entropy>);
+    Vault::new(files.clone(), keys.clone(), entropy, credential)
+}
+
+#[test]
+fn sealed_bytes_open_under_their_own_name_and_key_only() {
+    let (files, keys) = (Arc::default(), Arc::default());
+    let sealed = vault(&files, &keys, None);
+    sealed.put("a", b"the household's own").unwrap();
+    assert_eq!(sealed.get("a").unwrap().unwrap().as_slice(), b"the household's own");
+    assert!(sealed.get("b").unwrap().is_none());
+    assert!(!contains(&files.get("a"), b"household"));
+    assert_eq!(files.get("a").len() as u64, Vault::sealed_size(19));
+
+    files.set("b", files.get("a"));
+    assert!(matches!(sealed.get("b"), Err(EdgeError::Seal(_))), "moved to another name");
+    let whole = files.get("a");
+    for bit in 0..8 * whole.len() {
+        let mut flipped = whole.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        files.set("a", flipped);
+        assert!(matches!(sealed.get("a"), Err(EdgeError::Seal(_))), "bit {bit}");
+    }
+    for length in 0..whole.len() {
+        files.set("a", whole[..length].to_vec());
+        assert!(sealed.get("a").is_err(), "cut to {length}");
+    }
+    files.set("a", whole);
+    assert!(vault(&files, &Arc::default(), None).get("a").is_err(), "another device's key");
+    assert!(vault(&files, &keys, Some(b"a credential of a TPM")).get("a").is_err());
+    sealed.erase_key().unwrap();
+    assert!(matches!(sealed.get("a"), Err(EdgeError::Seal(_))), "the key is gone");
+    assert!(keys.files.lock().unwrap().is_empty());
+}
+
+#[test]
+fn the_credential_is_part_of_the_key() {
+    let (files, keys) = (Arc::default(), Arc::default());
+    let secret: &[u8] = b"sealed to this machine's TPM";
+    vault(&files, &keys, Some(secret)).put("a", b"x").unwrap();
+    assert!(vault(&files, &keys, Some(secret)).get("a").unwrap().is_some());
+    assert!(vault(&files, &keys, None).get("a").is_err());
+}
+
+#[test]
+fn two_seals_of_one_thing_differ() {
+    let (files, keys) = (Arc::default(), Arc::default());
+    let vault = vault(&files, &keys, None);
+    vault.put("a", &[0; 64]).unwrap();
+    let first = files.get("a");
+    vault.put("a", &[0; 64]).unwrap();
+    assert_ne!(first, files.get("a"));
+}
+
+#[test]
+fn a_correction_comes_back_as_it_was_after_a_restart() {
+    let device = Device::new();
+    device.start_with(6);
+    let home = device.start();
+    assert_eq!(home.problems(), [""; 0]);
+    let list = home.corrections();
+    assert_eq!(list.len(), 6);
+    assert_eq!(list.iter().filter(|entry| entry.held_back).count(), 1);
+    let (pixels, mask) = scene(3);
+    let picture = home.picture(list[3].number).unwrap();
+    assert_eq!(picture.planes, pixels);
+    assert_eq!(home.mask(list[3].number).unwrap().labels, mask);
+    assert_eq!(
+        picture.interleaved()[..3],
+        [pixels[0], pixels[HEIGHT * WIDTH], pixels[2 * HEIGHT * WIDTH]]
+    );
+    let stored: usize = device
+        .vault
+        .files
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|(name, _)| name.starts_with("correction"))
+        .map(|(_, bytes)| bytes.len())
+        .sum();
+    assert_eq!(home.usage().bytes, stored as u64);
+    // No row of a picture lies on the disk in the clear.
+    for bytes in device.vault.files.lock().unwrap().values() {
+        assert!(!contains(bytes, &pixels[..WIDTH]) && !contains(bytes, &mask[..WIDTH]));
+    }
+}
+
+#[test]
+fn bad_masks_and_pictures_are_refused_by_name() {
+    let home = Device::new().start_with(0);
+    let consent = home.token().unwrap();
+    let (pixels, mask) = scene(0);
+    let add = |pixels: &[u8], mask: &[u8]| home.add_correction(&consent, pixels, mask).unwrap_err();
+    assert!(matches!(add(&pixels, &mask[1..]), HomeError::MaskSize { .. }));
+    assert!(matches!(add(&pixels[1..], &mask), HomeError::PictureSize { .. }));
+    let mut unknown = mask.clone();
+    unknown[77] = 16;
+    let error = add(&pixels, &unknown);
+    assert!(
+        matches!(error, HomeError::Mask(TargetError::Class { index: 77, value: 16 })),
+        "{error}"
+    );
+    let silent = vec![255; mask.len()];
+    assert!(matches!(add(&pixels, &silent), HomeError::Mask(TargetError::Empty)));
+    assert!(home.corrections().is_empty());
+}
+
+#[test]
+fn limits_and_headroom_hold() {
+    let mut device = Device::new();
+    device.options.limits = Limits { corrections: 3, ..Limits::default() };
+    let home = device.start_with(3);
+    let consent = home.token().unwrap();
+    let (pixels, mask) = scene(9);
+    let error = home.add_correction(&consent, &pixels, &mask).unwrap_err();
+    assert!(matches!(error, HomeError::TooMany { stored: 3 }));
+    home.remove_correction(0).unwrap();
+    let added = home.add_correction(&consent, &pixels, &mask).unwrap();
+    assert_eq!(added.number, 3, "a number is never used twice");
+    assert!(matches!(home.picture(0), Err(HomeError::NoCorrection(0))));
+    home.remove_correction(1).unwrap();
+    device.space.0.store(64 << 20, Ordering::SeqCst);
+    let error = home.add_correction(&consent, &pixels, &mask).unwrap_err();
+    assert!(matches!(error, HomeError::DiskFull { .. }), "{error}");
+
+    let mut device = Device::new();
+    device.options.limits = Limits { bytes: 30_000, ..Limits::default() };
+    let home = device.start_with(2);
+    let error = home.add_correction(&home.token().unwrap(), &pixels, &mask).unwrap_err();
+    assert!(matches!(error, HomeError::TooLarge { limit: 30_000, .. }), "{error}");
+}
+
+#[test]
+fn a_disk_that_runs_full_anywhere_leaves_nothing_half_written() {
+    let device = Device::new();
+    let home = device.start_with(2);
+    let consent = home.token().unwrap();
+    let (pixels, mask) = scene(9);
+    for room in (0..13_000).step_by(500) {
+        device.vault.set_room(Some(room));
+        let added = home.add_correction(&consent, &pixels, &mask);
+        device.vault.set_room(None);
+        if added.is_ok() {
+            continue;
+        }
+        let again = device.start();
+        assert_eq!(again.problems(), [""; 0], "{room}");
+        assert!(again.corrections().iter().all(|entry| !entry.damaged));
+        assert_eq!(again.corrections().len(), home.corrections().len(), "{room}");
+    }
+    add(&home, 5..6);
+}
+
+#[test]
+fn a_flipped_bit_costs_one_correction_and_is_told() {
+    let device = Device::new();
+    device.start_with(3);
+    let name = "correction-0000000001";
+    let mut bytes = device.vault.get(name);
+    bytes[5_000] ^= 4;
+    device.vault.set(name, bytes);
+    let home = device.start();
+    let damaged: Vec<bool> = home.corrections().iter().map(|entry| entry.damaged).collect();
+    assert_eq!(damaged, [false, true, false]);
+    assert!(matches!(home.picture(1), Err(HomeError::Damaged(1))));
+    home.remove_correction(1).unwrap();
+    assert_eq!(home.corrections().len(), 2);
+}
+
+#[test]
+fn a_damaged_state_file_loses_no_correction() {
+    let device = Device::new();
+    device.start_with(3);
+    device.vault.set("state", b"scribble".to_vec());
+    let home = device.start();
+    assert_eq!(home.problems().len(), 1);
+    assert_eq!(home.corrections().len(), 3);
+    agree(&home);
+    add(&home, 7..8);
+    assert_eq!(home.corrections().last().unwrap().number, 3);
+}
+
+#[test]
+fn a_clock_that_jumps_a_year_deletes_nothing() {
+    let device = Device::new();
+    let home = device.start_with(2);
+    for jump in [366 * DAY, 20 * 366 * DAY] {
+        let now = device.clocks.wall.load(Ordering::SeqCst);
+        device.clocks.wall.store(now + jump, Ordering::SeqCst);
+        assert_eq!(home.tidy().unwrap(), 0);
+        device.clocks.pass(3 * DAY);
+        assert_eq!(home.tidy().unwrap(), 0);
+        device.clocks.wall.store(now + 3 * DAY, Ordering::SeqCst);
+        assert_eq!(home.tidy().unwrap(), 0);
+    }
+    device.clocks.wall.store(0, Ordering::SeqCst);
+    assert_eq!(home.tidy().unwrap(), 0);
+    assert_eq!(home.corrections().len(), 2);
+}
+
+#[test]
+fn corrections_go_at_their_age_across_restarts() {
+    let device = Device::new();
+    let home = device.start_with(1);
+    for _ in 0..89 {
+        device.clocks.pass(DAY);
+        home.tidy().unwrap();
+    }
+    add(&home, 1..2);
+    let home = device.start();
+    device.clocks.pass(92 * DAY);
+    assert_eq!(home.tidy().unwrap(), 1);
+    assert_eq!(home.corrections()[0].number, 1);
+}
+
+#[test]
+fn a_mirror_that_was_off_for_a_year_deletes_after_a_week_on() {
+    let device = Device::new();
+    device.start_with(1);
+    device.clocks.wall.fetch_add(400 * DAY, Ordering::SeqCst);
+    let home = device.start();
+    assert_eq!(home.tidy().unwrap(), 0);
+    device.clocks.pass(4 * DAY);
+    home.tidy().unwrap();
+    let home = device.start();
+    device.clocks.pass(4 * DAY);
+    assert_eq!(home.tidy().unwrap(), 1);
+}

@@ -1,0 +1,58 @@
+"""The model card: every figure in it comes from a log or from measured scores."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pipeline.card import curve, read_log, run_sentence, write_card
+from pipeline.evaluate import evaluate
+from render.classes import PARTS
+
+
+def steps(*scores):
+    """A log whose seven-class mIoU goes through `scores`, 10,000 pictures and ten minutes apart."""
+    val = lambda miou: {"miou": miou / 2, "ppp_miou": miou, "person_iou": miou + 10}
+    return [
+        {"event": "step", "seen": 10_000 * (k + 1), "seconds": 600 * (k + 1), "val": val(miou)}
+        for k, miou in enumerate(scores)
+    ]
+
+
+def test_a_run_that_still_climbs_is_called_undertrained():
+    text = run_sentence(steps(*range(30, 50)))
+    assert "200,000 augmented pictures in 200 minutes" in text
+    assert "by +2.0 points" in text and "undertrained" in text
+
+
+def test_a_run_that_ended_flat_names_its_schedule_and_its_origin():
+    origin = {"event": "origin", "weights": "start.pt"}
+    text = run_sentence([origin, *steps(30, 40, *[50] * 18)])
+    assert text.startswith("It began from start.pt.") and "schedule had ended" in text
+
+
+@pytest.fixture
+def scores():
+    """Scores of a guess that takes a third of the people's pixels for background."""
+    rng = np.random.default_rng(0)
+    truth = np.repeat(rng.integers(0, len(PARTS), (6, 8, 6)).astype(np.uint8), 4, 1)
+    truth[5] = 0
+    guess = np.where(rng.random(truth.shape) < 1 / 3, 0, truth).astype(np.uint8)
+    meta = [{"tone": k % 2, "seed": k * 77} for k in range(6)]
+    samples = {"parts": truth, "person": (truth > 0).astype(np.uint8), "meta": meta}
+    return evaluate(samples, guess, samples["person"])
+
+
+def test_the_card_holds_the_scores_and_the_curve_the_log(scores, tmp_path):
+    log = tmp_path / "student.jsonl"
+    log.write_text("\n".join(json.dumps(r) for r in steps(30, 40, 45)) + "\n")
+    info = {"name": "student", "version": "9.9", "parameters": 2.4, "macs": 0.68, "log": "runs/student.jsonl"}
+    info["recipe"] = "recipes/student.json"
+    write_card(tmp_path / "CARD.md", info, scores, scores, log, "sheet.jpg", "- A fault.")
+    text = (tmp_path / "CARD.md").read_text()
+    assert f"| mIoU, seven classes | {scores['ppp_miou']:.2f} |" in text
+    assert all(f"| {name} | {scores['iou'][name]:.1f} |" in text for name in PARTS)
+    assert "| tone |" in text and "- A fault." in text and "sheet.jpg" in text
+    curve(log, tmp_path / "curve.svg")
+    assert (tmp_path / "curve.svg").read_text().count("<polyline") == 3
+    assert len(read_log(log)) == 3

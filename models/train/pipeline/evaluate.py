@@ -121,11 +121,15 @@ def group_keys(meta: list) -> list:
 
 
 def group_scores(meta: list, key: str, truth: np.ndarray, guess: np.ndarray) -> dict:
-    """Scores of each value of one record key, over the pictures that have it."""
-    values = sorted({str(record.get(key)) for record in meta})
+    """Scores of each value of one record key, over the pictures that have it and show somebody.
+
+    Pictures of nobody have no part to score; they are judged by their false alarms.
+    """
+    shown = [i for i, record in enumerate(meta) if record.get(key) is not None and (truth[i] != 0).any()]
+    values = sorted({str(meta[i][key]) for i in shown})
     result = {}
     for value in values:
-        rows = [i for i, record in enumerate(meta) if str(record.get(key)) == value]
+        rows = [i for i in shown if str(meta[i][key]) == value]
         full = summary(confusion(truth[rows], guess[rows], PART_CLASSES))
         result[value] = {"images": len(rows)} | {k: full[k] for k in ("miou", "ppp_miou", "person_iou", "left_right")}
     return result

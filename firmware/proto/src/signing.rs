@@ -1,0 +1,237 @@
+//! Statements of the fleet, signed with Ed25519; the keys that a device trusts; and the rule against older ones.
+//!
+//! No clock decides anything here. Statements carry a sequence number that the signer raises with each; a key is good
+//! for a range of them; and whoever reads statements keeps a [`Watermark`] and refuses what lies below.
+
+use std::marker::PhantomData;
+use std::ops::RangeInclusive;
+
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::Digest;
+use crate::wire::{Blob, DecodeError, Kind, MESSAGE_BYTES, Message};
+
+const DOMAIN: &[u8] = b"mirror signed v1\0";
+
+/// Names a public key: the first eight bytes of its SHA-256.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct KeyId(pub [u8; 8]);
+
+impl KeyId {
+    /// The id of a public key.
+    pub fn of(key: &VerifyingKey) -> KeyId {
+        let digest = Digest::of(key.as_bytes()).0;
+        KeyId(std::array::from_fn(|index| digest[index]))
+    }
+}
+
+/// What a key may sign. A message type has exactly one purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// Rounds.
+    Task,
+    /// Models and jobs.
+    Model,
+    /// Receipts.
+    Receipt,
+}
+
+/// A message that counts only when signed.
+pub trait Statement: Message {
+    /// Which keys may sign it.
+    const PURPOSE: Purpose;
+}
+
+/// Why a signed statement was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SigningError {
+    /// No such key, or not for this purpose.
+    #[error("key {0:?} is not trusted to sign this; enrol it, or drop the message")]
+    Untrusted(KeyId),
+    /// The key is retired, or not yet in force.
+    #[error("key {key:?} signs statements {first} to {last}, this one is number {sequence}")]
+    Expired {
+        /// The key.
+        key: KeyId,
+        /// First sequence number it signs.
+        first: u64,
+        /// Last.
+        last: u64,
+        /// The statement's.
+        sequence: u64,
+    },
+    /// The signature does not match.
+    #[error("the signature of key {0:?} does not match")]
+    Signature(KeyId),
+    /// The statement itself cannot be read.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// Older than one that is known.
+    #[error("statement {found} is older than {known}, which is known already")]
+    Older {
+        /// Highest number known.
+        known: u64,
+        /// This one's.
+        found: u64,
+    },
+    /// Two different statements with one number.
+    #[error(
+        "two different statements carry number {0}; the signer is at fault or its key is stolen"
+    )]
+    Contradiction(u64),
+}
+
+/// A statement that was signed and not yet verified. What it says cannot be read before that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(bound = "")]
+pub struct Signed<T> {
+    key: KeyId,
+    sequence: u64,
+    body: Blob,
+    signature: [[u8; 32]; 2],
+    #[serde(skip)]
+    what: PhantomData<fn() -> T>,
+}
+
+impl<T: Statement> Message for Signed<T> {
+    const KIND: Kind = Kind::Signed;
+    const MAX_BYTES: usize = MESSAGE_BYTES;
+}
+
+impl<T: Statement> Signed<T> {
+    /// Signs a statement with its number. The number is higher than that of every other of the same purpose.
+    ///
+    /// # Errors
+    /// Where the statement itself is not allowed.
+    pub fn sign(key: &SigningKey, sequence: u64, statement: &T) -> Result<Signed<T>, DecodeError> {
+        let (id, body) = (KeyId::of(&key.verifying_key()), statement.encode()?);
+        let signature = key.sign(&signed_bytes(T::PURPOSE, id, sequence, &body));
+        Ok(Signed {
+            key: id,
+            sequence,
+            body: Blob(body),
+            signature: halves(&signature),
+            what: PhantomData,
+        })
+    }
+
+    /// The statement, if a trusted key signed it.
+    ///
+    /// # Errors
+    /// See [`SigningError`].
+    pub fn verify(&self, keys: &KeyRing) -> Result<T, SigningError> {
+        let key = keys.find(self.key, T::PURPOSE, self.sequence)?;
+        let bytes = signed_bytes(T::PURPOSE, self.key, self.sequence, &self.body.0);
+        key.verify_strict(&bytes, &whole(&self.signature))
+            .map_err(|_| SigningError::Signature(self.key))?;
+        Ok(T::decode(&self.body.0)?)
+    }
+
+    /// Its number.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// SHA-256 of what was signed.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&signed_bytes(T::PURPOSE, self.key, self.sequence, &self.body.0))
+    }
+}
+
+fn signed_bytes(purpose: Purpose, key: KeyId, sequence: u64, body: &[u8]) -> Vec<u8> {
+    [DOMAIN, &[purpose as u8], &key.0, &sequence.to_le_bytes(), body].concat()
+}
+
+pub(crate) fn halves(signature: &Signature) -> [[u8; 32]; 2] {
+    [*signature.r_bytes(), *signature.s_bytes()]
+}
+
+pub(crate) fn whole(halves: &[[u8; 32]; 2]) -> Signature {
+    Signature::from_components(halves[0], halves[1])
+}
+
+/// A public key, what it may sign, and which sequence numbers.
+#[derive(Clone, Debug)]
+pub struct TrustedKey {
+    /// The key.
+    pub key: VerifyingKey,
+    /// What it may sign.
+    pub purposes: Vec<Purpose>,
+    /// Sequence numbers that it may give. A retired key ends at the last one it gave.
+    pub sequences: RangeInclusive<u64>,
+}
+
+/// The public keys that are trusted.
+#[derive(Clone, Debug, Default)]
+pub struct KeyRing {
+    keys: Vec<TrustedKey>,
+}
+
+impl KeyRing {
+    /// These keys and no others.
+    pub fn new(keys: Vec<TrustedKey>) -> KeyRing {
+        KeyRing { keys }
+    }
+
+    /// One key, for everything.
+    pub fn single(key: VerifyingKey) -> KeyRing {
+        let purposes = vec![Purpose::Task, Purpose::Model, Purpose::Receipt];
+        KeyRing::new(vec![TrustedKey { key, purposes, sequences: 0..=u64::MAX }])
+    }
+
+    fn find(
+        &self,
+        id: KeyId,
+        purpose: Purpose,
+        sequence: u64,
+    ) -> Result<&VerifyingKey, SigningError> {
+        let fits = |key: &&TrustedKey| KeyId::of(&key.key) == id && key.purposes.contains(&purpose);
+        let found = self.keys.iter().find(fits).ok_or(SigningError::Untrusted(id))?;
+        if !found.sequences.contains(&sequence) {
+            let (first, last) = (*found.sequences.start(), *found.sequences.end());
+            return Err(SigningError::Expired { key: id, first, last, sequence });
+        }
+        Ok(&found.key)
+    }
+}
+
+/// The newest statement that was taken, to be kept on disk. One for each purpose and channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watermark {
+    /// Its number.
+    pub sequence: u64,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+/// How a statement stands to the newest known one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// Newer; the watermark to keep from now on.
+    New(Watermark),
+    /// The very same.
+    Known,
+}
+
+/// The not-older rule. Call it with a *verified* statement.
+///
+/// # Errors
+/// [`SigningError::Older`] and [`SigningError::Contradiction`].
+pub fn freshness<T: Statement>(
+    known: Option<&Watermark>,
+    statement: &Signed<T>,
+) -> Result<Freshness, SigningError> {
+    let this = Watermark { sequence: statement.sequence(), digest: statement.digest() };
+    match known {
+        Some(known) if this == *known => Ok(Freshness::Known),
+        Some(known) if this.sequence == known.sequence => {
+            Err(SigningError::Contradiction(this.sequence))
+        }
+        Some(known) if this.sequence < known.sequence => {
+            Err(SigningError::Older { known: known.sequence, found: this.sequence })
+        }
+        _ => Ok(Freshness::New(this)),
+    }
+}

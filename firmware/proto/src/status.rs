@@ -1,0 +1,106 @@
+//! Birth, last will, and the state of jobs.
+//!
+//! Nothing here depends on pictures or on training: a report that did would cost privacy budget. In particular a
+//! device never says whether it kept a model that it tried on its own corrections, only that the trial ended.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::JobId;
+use crate::model::ModelManifest;
+use crate::signing::{Purpose, Statement};
+use crate::wire::{Kind, Message};
+
+/// Retained on a device's status topic: sent at every connection, and as the last will.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Status {
+    /// Connected.
+    Online {
+        /// The firmware's version, at most 64 bytes.
+        firmware: String,
+        /// The newest model version whose trial ended, whatever came of it; 0 for none.
+        model_tried: u64,
+    },
+    /// Not connected.
+    Offline {
+        /// Whether the connection broke, as opposed to a clean stop.
+        lost: bool,
+    },
+}
+
+impl Message for Status {
+    const KIND: Kind = Kind::Status;
+    const MAX_BYTES: usize = 128;
+
+    fn check(&self) -> Result<(), &'static str> {
+        match self {
+            Status::Online { firmware, .. } if firmware.len() > 64 => Err("firmware version"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A job for one device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobNotice {
+    /// Install this model now, whatever the roll-out's share.
+    Install(ModelManifest),
+}
+
+impl Message for JobNotice {
+    const KIND: Kind = Kind::JobNotice;
+    const MAX_BYTES: usize = ModelManifest::MAX_BYTES + 8;
+
+    fn check(&self) -> Result<(), &'static str> {
+        match self {
+            JobNotice::Install(manifest) => manifest.check(),
+        }
+    }
+}
+
+impl Statement for JobNotice {
+    const PURPOSE: Purpose = Purpose::Model;
+}
+
+/// How far a device is with a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobState {
+    /// The job.
+    pub job: JobId,
+    /// The model version it is about.
+    pub version: u64,
+    /// How far.
+    pub phase: JobPhase,
+}
+
+/// A job's progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobPhase {
+    /// Chunks are coming.
+    Downloading,
+    /// All there and as signed; being tried.
+    Trying,
+    /// The trial ended without a fault. Whether the model was kept stays in the house.
+    Done,
+    /// It ended with a fault that does not depend on anybody's pictures.
+    Failed(JobFault),
+}
+
+/// Why a model was put away. None of these depends on pictures of the household.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobFault {
+    /// The bytes contradict the manifest.
+    Content,
+    /// Not for the base model of this device.
+    Base,
+    /// It cannot be loaded or run.
+    Unusable,
+    /// Worse than its predecessor on the public check that every mirror ships with.
+    PublicCheck,
+    /// No room, or a disk that fails.
+    Storage,
+}
+
+impl Message for JobState {
+    const KIND: Kind = Kind::JobState;
+    const MAX_BYTES: usize = 64;
+}

@@ -1,0 +1,166 @@
+//! What the held-back household gains from its 20 corrections, and what other households lose.
+//!
+//! usage: gain MODEL-FOLDER HOUSEHOLDS-FOLDER [sparse|full] [LEARNING-RATE] [EPOCHS]
+//!
+//! Goes the product's own way: corrections through the encrypted store, training through [`Home::train_when`] with its
+//! own held-back judges, and the answer of [`vision::Parser`] at the network's input size, with and without the
+//! household's head. Prints one line of JSON; a figure is mean IoU over the parts that occur, in percent.
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use frame::jpeg::JpegDecoder;
+use frame::{Frame, FrameBuffer, Orientation};
+use home::{BaseModel, Conditions, Gate, Home, HomeOptions, Limits, Outcome};
+use learn::consent::PurposeKind;
+use learn::head::{Confusion, Subset, TrainingSettings};
+use serde_json::Value;
+use vision::{EngineOptions, ModelFiles, Parser, ParserOptions, Student};
+
+type Answer<T> = Result<T, Box<dyn Error>>;
+
+struct Idle;
+
+impl Gate for Idle {
+    fn conditions(&self) -> Conditions {
+        Conditions::IDLE
+    }
+}
+
+struct Labelled {
+    picture: FrameBuffer,
+    parts: Vec<u8>,
+}
+
+struct Household {
+    corrections: Vec<Labelled>,
+    others: Vec<Labelled>,
+}
+
+fn main() -> Answer<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [model, households, rest @ ..] = arguments.as_slice() else {
+        return Err(
+            "usage: gain MODEL-FOLDER HOUSEHOLDS-FOLDER [sparse|full] [LEARNING-RATE] [EPOCHS]"
+                .into(),
+        );
+    };
+    let files = ModelFiles::read(Path::new(model))?;
+    let load = || Student::load(&files, &EngineOptions::default());
+    let options = ParserOptions { smoothing: false, ..ParserOptions::default() };
+    let mut parser = Parser::new(load()?, Orientation::default(), &options);
+    let own = read(&Path::new(households).join("heldback"))?.remove(0);
+    let elsewhere = read(&Path::new(households).join("test"))?;
+
+    let folder = std::env::temp_dir().join(format!("mirror-gain-{}", std::process::id()));
+    let base = BaseModel::new(parser.student(), &files)?;
+    let settings = training(rest)?;
+    let options = HomeOptions {
+        training: settings,
+        limits: Limits { headroom: 0, ..Limits::default() },
+        ..HomeOptions::default()
+    };
+    let home = Home::open(&folder, base, options)?;
+    home.grant(PurposeKind::ImproveMyMirror, home.explanation().version)?;
+    let consent = home.token()?;
+    for labelled in &own.corrections {
+        parser.parse(&labelled.picture.frame())?;
+        home.add_correction(&consent, parser.pixels(), &labelled.parts)?;
+    }
+    let before = (score(&mut parser, [&own])?, score(&mut parser, &elsewhere)?);
+    let began = Instant::now();
+    let outcome = home.train_when(&mut load()?, &Idle, &AtomicBool::new(false))?;
+    let seconds = began.elapsed().as_secs_f64();
+    let Outcome::Finished(report) = outcome else { return Err(format!("{outcome:?}").into()) };
+    let parameters = parser.student().head_parameters().with_values(home.head_values().to_vec())?;
+    let head = parser.student().head_builder().build(&parameters)?;
+    parser.swap_head(head)?;
+    let after = (score(&mut parser, [&own])?, score(&mut parser, &elsewhere)?);
+    std::fs::remove_dir_all(&folder)?;
+    println!(
+        "{}",
+        serde_json::json!({
+            "subset": if settings.subset == Subset::Full { "full" } else { "sparse" },
+            "learning_rate": settings.learning_rate,
+            "epochs": report.epochs,
+            "corrections": own.corrections.len(),
+            "trained_on": report.examples,
+            "adopted": report.adopted,
+            "own_before": before.0,
+            "own_after": after.0,
+            "own_gain": after.0 - before.0,
+            "elsewhere_before": before.1,
+            "elsewhere_after": after.1,
+            "elsewhere_gain": after.1 - before.1,
+            "seconds": seconds,
+        })
+    );
+    Ok(())
+}
+
+fn training(words: &[String]) -> Answer<TrainingSettings> {
+    let mut settings = match words.first().map(String::as_str) {
+        None | Some("sparse") => TrainingSettings::SPARSE,
+        Some("full") => TrainingSettings::FULL,
+        Some(other) => return Err(format!("\"{other}\" is neither sparse nor full").into()),
+    };
+    if let Some(rate) = words.get(1) {
+        settings.learning_rate = rate.parse()?;
+    }
+    if let Some(epochs) = words.get(2) {
+        settings.epochs = epochs.parse()?;
+    }
+    Ok(settings)
+}
+
+/// Mean IoU of the pictures that households are judged by, in percent.
+fn score<'a>(
+    parser: &mut Parser,
+    households: impl IntoIterator<Item = &'a Household>,
+) -> Answer<f64> {
+    let mut confusion = Confusion::new();
+    for labelled in households.into_iter().flat_map(|household| &household.others) {
+        let parsing = parser.parse(&labelled.picture.frame())?;
+        confusion.add(&labelled.parts, &parsing.parts);
+    }
+    Ok(100.0 * confusion.mean_iou().ok_or("no picture to judge by")?)
+}
+
+/// The households of a folder; its README has the format.
+fn read(folder: &Path) -> Answer<Vec<Household>> {
+    let index: Value = serde_json::from_slice(&std::fs::read(folder.join("index.json"))?)?;
+    let pack = std::fs::read(folder.join("pictures.pack"))?;
+    let households = index["households"].as_array().ok_or("index.json has no households")?;
+    households.iter().map(|household| read_household(household, &pack)).collect()
+}
+
+fn read_household(household: &Value, pack: &[u8]) -> Answer<Household> {
+    let pictures = household["pictures"].as_array().ok_or("a household without pictures")?;
+    let mut corrections: Vec<Labelled> =
+        pictures.iter().map(|picture| read_picture(picture, pack)).collect::<Answer<_>>()?;
+    let count = household["corrections"].as_u64().ok_or("a household without corrections")?;
+    let others = corrections.split_off(count as usize);
+    Ok(Household { corrections, others })
+}
+
+fn read_picture(entry: &Value, pack: &[u8]) -> Answer<Labelled> {
+    let slice = |key: &str| {
+        let at = |index: usize| entry[key][index].as_u64().map(|value| value as usize);
+        let (start, length) = at(0).zip(at(1))?;
+        pack.get(start..start.checked_add(length)?)
+    };
+    let mut picture = FrameBuffer::new();
+    let image = slice("image").ok_or("an image outside the pack")?;
+    JpegDecoder::new().decode(image, None, &mut picture)?;
+    let labels = slice("labels").ok_or("labels outside the pack")?;
+    let mut reader = png::Decoder::new(std::io::Cursor::new(labels)).read_info()?;
+    let mut parts = vec![0; reader.output_buffer_size().ok_or("labels are too large")?];
+    reader.next_frame(&mut parts)?;
+    let frame: Frame<'_> = picture.frame();
+    if parts.len() != frame.layout().width() as usize * frame.layout().height() as usize {
+        return Err("labels of another size than their picture".into());
+    }
+    Ok(Labelled { picture, parts })
+}

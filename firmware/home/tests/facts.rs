@@ -1,0 +1,51 @@
+//! The words that people agree to and the assessment that ships with them say the same.
+
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
+use home::HomeOptions;
+use home::explanation::Explanation;
+use learn::privacy::{ADJACENCY, Budget, TRUST, UNIT};
+
+const ASSESSMENT: &str = include_str!("../privacy-impact.md");
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn every_sentence_of_the_explanation_is_in_the_assessment() {
+    let assessment = one_line(ASSESSMENT);
+    let explanation = Explanation::new(&HomeOptions::default()).unwrap();
+    for sentence in explanation.purposes.iter().flat_map(|purpose| purpose.sentences()) {
+        assert!(assessment.contains(&one_line(sentence)), "not in the assessment: {sentence}");
+    }
+}
+
+#[test]
+fn the_assessments_own_figures_are_those_in_force() {
+    let options = HomeOptions::default();
+    let assessment = one_line(ASSESSMENT);
+    let days = options.limits.age.as_secs() / 86_400;
+    for fact in [
+        UNIT.to_owned(),
+        ADJACENCY.to_owned(),
+        TRUST.to_owned(),
+        format!("at most {} corrections", options.limits.corrections),
+        format!("until deleted, at most {days} days"),
+        format!("Epsilon {} is a weak guarantee", Budget::DEFAULT.epsilon()),
+    ] {
+        assert!(assessment.contains(&fact), "{fact}");
+    }
+}
+
+#[test]
+fn a_changed_figure_is_another_version_of_the_text() {
+    let version = |options: HomeOptions| Explanation::new(&options).unwrap().version;
+    let plain = HomeOptions::default();
+    let mut shorter = plain;
+    shorter.limits.age /= 2;
+    let noisier = HomeOptions { noise: home::NoisePlan::Lifetime(12), ..plain };
+    assert_eq!(version(plain), version(plain));
+    assert_ne!(version(plain), version(shorter));
+    assert_ne!(version(plain), version(noisier));
+}

@@ -1,0 +1,149 @@
+"""The local page in a real browser: Chromium, driven over the WebDriver protocol.
+
+usage: page.py [--mirror BINARY] [--out FOLDER]
+
+Checks that the preview moves, that states, timings, settings and colours fill, that the camera switch works both ways, that
+nothing is wider than a phone, and that the console stays free of errors. Leaves desktop.png, off.png and phone.png for a
+person to look at. Needs the packages chromium and chromium-driver.
+"""
+
+import argparse
+import base64
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from running import RELEASE, ROOT, Mirror, wait_until
+
+ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
+PHONE = (390, 844)
+
+
+class Browser:
+    """One window of a headless Chromium."""
+
+    def __init__(self) -> None:
+        self.driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True)
+        started = next(line for line in self.driver.stdout if "successfully on port" in line)
+        self.base = f"http://127.0.0.1:{started.split()[-1].rstrip('.')}"
+        arguments = ["--headless=new", "--window-size=1280,1100", "--hide-scrollbars", "--disable-gpu"]
+        if os.geteuid() == 0:
+            # Chromium's sandbox refuses to run for root, as in a container.
+            arguments.append("--no-sandbox")
+        wanted = {"goog:chromeOptions": {"args": arguments}, "goog:loggingPrefs": {"browser": "ALL"}}
+        answer = self.ask("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
+        self.base += f"/session/{answer['sessionId']}"
+
+    def __enter__(self) -> "Browser":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.ask("DELETE", "")
+        finally:
+            self.driver.terminate()
+            self.driver.wait(timeout=10)
+
+    def ask(self, method: str, path: str, body: dict | None = None):
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.base + path, data, {"content-type": "application/json"}, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                return json.load(answer)["value"]
+        except urllib.error.HTTPError as error:
+            raise RuntimeError(f"{method} {path}: {error.read().decode()[:500]}") from None
+
+    def run(self, script: str):
+        return self.ask("POST", "/execute/sync", {"script": f"return {script}", "args": []})
+
+    def find(self, selector: str) -> str:
+        return self.ask("POST", "/element", {"using": "css selector", "value": selector})[ELEMENT]
+
+    def text(self, selector: str) -> str:
+        return self.ask("GET", f"/element/{self.find(selector)}/text")
+
+    def click(self, selector: str) -> None:
+        self.ask("POST", f"/element/{self.find(selector)}/click", {})
+
+    def shot(self, selector: str) -> bytes:
+        return base64.b64decode(self.ask("GET", f"/element/{self.find(selector)}/screenshot"))
+
+    def command(self, name: str, **parameters: object):
+        return self.ask("POST", "/goog/cdp/execute", {"cmd": name, "params": parameters})
+
+    def save(self, path: Path) -> None:
+        """The whole page, however long."""
+        shot = self.command("Page.captureScreenshot", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(shot["data"]))
+        print(f"saved {path}")
+
+    def errors(self) -> list:
+        log = self.ask("POST", "/se/log", {"type": "browser"})
+        return [entry["message"] for entry in log if entry["level"] in ("SEVERE", "WARNING")]
+
+
+def pill(browser: Browser, text: str) -> None:
+    wait_until(lambda: browser.text("#pill") == text, f"pill {text!r}, it says {browser.text('#pill')!r}")
+
+
+def check_filled(browser: Browser) -> None:
+    pill(browser, "Running")
+    wait_until(lambda: browser.run("document.querySelector('#preview').naturalWidth") > 0, "preview picture")
+    shots = {browser.shot("#preview") for _ in range(5) if time.sleep(0.4) is None}
+    assert len(shots) > 1, "the preview does not move"
+    for stage in ("capture", "convert", "infer", "parse", "draw", "flip"):
+        row = f"[...document.querySelectorAll('#stage-{stage} td.number')].every(td => parseFloat(td.textContent) > 0)"
+        wait_until(lambda row=row: browser.run(row), f"time of {stage}")
+    for what, least in (("#settings tr", 20), ("#parts li", 8), ("#states > div", 5)):
+        count = browser.run(f"document.querySelectorAll('{what}').length")
+        assert count >= least, f"{what}: {count}"
+    wait_until(lambda: browser.text("#fps") not in ("–", "0.0"), "pictures a second")
+
+
+def check_camera(browser: Browser, mirror: Mirror, out: Path) -> None:
+    browser.click("#camera")
+    pill(browser, "Camera is off")
+    assert mirror.state()["camera"]["state"] == "off"
+    wait_until(lambda: browser.run("document.querySelector('#preview').hasAttribute('data-empty')"), "empty preview")
+    assert browser.text("#message-title") == "Camera is off"
+    browser.save(out / "off.png")
+    browser.click("#camera")
+    pill(browser, "Running")
+    wait_until(lambda: mirror.state()["camera"]["state"] == "on", "camera that is on again")
+    wait_until(lambda: not browser.run("document.querySelector('#preview').hasAttribute('data-empty')"), "preview")
+
+
+def check_phone(browser: Browser, out: Path) -> None:
+    width, height = PHONE
+    browser.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=2, mobile=True)
+    time.sleep(1)
+    wide = browser.run("document.documentElement.scrollWidth")
+    assert wide <= width, f"the page is {wide} wide on a phone of {width}"
+    browser.save(out / "phone.png")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mirror", type=Path, default=RELEASE)
+    parser.add_argument("--out", type=Path, default=ROOT / "target/page")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    with Mirror(args.mirror, "--display", "headless") as mirror, Browser() as browser:
+        browser.ask("POST", "/url", {"url": mirror.url + "/"})
+        check_filled(browser)
+        browser.save(args.out / "desktop.png")
+        check_camera(browser, mirror, args.out)
+        check_phone(browser, args.out)
+        errors = browser.errors()
+        assert not errors, errors
+    print("the page shows a moving preview, fills, switches the camera, and reports no error")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,302 @@
+"""Learning at home in a real browser: Chromium on the network's door, paired, and what an unpaired one gets.
+
+usage: page_learning.py [--mirror BINARY] [--out FOLDER]
+
+Pairs with the code that `mirror pair` prints, agrees, corrects pictures with mouse, touch and keyboard, trains, reads the
+epsilon and compares it with `mirror privacy ledger`, withdraws, deletes, and signs out. Checks names, contrast and width.
+Leaves pictures for a person to look at. Needs the packages chromium and chromium-driver.
+"""
+
+import argparse
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from page import PHONE, Browser
+from running import RELEASE, ROOT, Mirror, wait_until
+
+NO_CHECK = ssl._create_unverified_context()
+# Everything that a paired browser can ask for.
+PATHS = [
+    "/preview.mjpg", "/api/state", "/api/settings", "/api/access", "/api/learning", "/metrics", "/page.js", "/learn.js",
+    "/api/frozen/1/picture.png", "/api/frozen/1/parts.png", "/api/corrections/0/picture.png", "/api/corrections/0/mask.png",
+]
+# Everything that anybody can ask for.
+OPEN = ["/", "/page.css", "/pair.js", "/icon.svg", "/healthz"]
+# How JPEG, PNG, GIF and RIFF begin.
+PICTURES = [b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def get(url: str, method: str = "GET") -> tuple[int, bytes, bytes]:
+    headers = {"x-mirror-change": "1"}
+    body = b"" if method == "POST" else None
+    request = urllib.request.Request(url, body, headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=10, context=NO_CHECK) as answer:
+            return answer.status, answer.read(), str(answer.headers).encode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read(), str(error.headers).encode()
+
+
+def check_unpaired(url: str) -> None:
+    for path in OPEN:
+        status, body, head = get(url + path)
+        assert status == 200, f"{path}: {status}"
+        assert not any(magic in head + body for magic in PICTURES), f"{path} has picture bytes"
+    for path in PATHS + ["/parse", "/api/freeze"]:
+        method = "POST" if path in ("/parse", "/api/freeze") else "GET"
+        status, body, head = get(url + path, method)
+        assert status == 401, f"{path}: {status}"
+        assert not any(magic in head + body for magic in PICTURES), f"{path} has picture bytes"
+        assert len(body) < 200, f"{path}: {body[:300]}"
+
+
+def pair(browser: Browser, mirror: Path, environment: dict, out: Path) -> None:
+    wait_until(lambda: browser.run("document.querySelector('#begin') !== null"), "pairing page")
+    browser.click("#begin")
+    wait_until(lambda: "good for" in browser.text("#shown"), "code on the screen")
+    time.sleep(1)
+    browser.save(out / "pairing.png")
+    shown = json.loads(subprocess.run([mirror, "pair", "--json"], env=environment, check=True, capture_output=True).stdout)
+    wrong = "000000" if shown["code"] != "000000" else "000001"
+    for code in (wrong, shown["code"]):
+        browser.run("(document.querySelector('#code').value = '')")
+        browser.type("#code", code)
+        if code == wrong:
+            browser.type("#name", "Test browser")
+        browser.click("#form .primary")
+        if code == wrong:
+            wait_until(lambda: "not the code" in browser.text("#trouble"), "refusal of a wrong code")
+    wait_until(lambda: browser.run("document.querySelector('#pill') !== null"), "the page after pairing")
+    wait_until(lambda: browser.text("#pill") == "Running", "running mirror")
+
+
+class Window(Browser):
+    """With typing, pointers and the learning page's own state."""
+
+    def type(self, selector: str, text: str) -> None:
+        self.ask("POST", f"/element/{self.find(selector)}/value", {"text": text})
+
+    def learning(self) -> dict:
+        script = "const done = arguments[0]; fetch('/api/learning').then((a) => a.json()).then(done, (e) => done(String(e)))"
+        return self.ask("POST", "/execute/async", {"script": script, "args": []})
+
+    def drag(self, kind: str, points: list[tuple[float, float]]) -> None:
+        """A real pointer over the canvas; points are shares of its width and height."""
+        box = self.run("(({left, top, width, height}) => ({left, top, width, height}))(paint.getBoundingClientRect())")
+        at = [{"x": round(box["left"] + x * box["width"]), "y": round(box["top"] + y * box["height"])} for x, y in points]
+        moves = [{"type": "pointerMove", "duration": 40, **place} for place in at]
+        steps = [moves[0], {"type": "pointerDown", "button": 0}, *moves[1:], {"type": "pointerUp", "button": 0}]
+        action = {"type": "pointer", "id": kind, "parameters": {"pointerType": kind}, "actions": steps}
+        self.ask("POST", "/actions", {"actions": [action]})
+        self.ask("DELETE", "/actions")
+
+    def pixels(self, part: int) -> int:
+        return self.run(f"editor.labels.filter((label) => label === {part}).length")
+
+
+def agree(browser: Window, purpose: str, wanted: bool) -> None:
+    selector = f"#purpose-{purpose} [role=switch]"
+    wait_until(lambda: browser.run(f"document.querySelector('{selector}') !== null"), "consent switches")
+    browser.run(f"document.querySelector('{selector}').scrollIntoView({{block: 'center'}})")
+    browser.click(selector)
+    state = f"document.querySelector('{selector}').getAttribute('aria-checked')"
+    wait_until(lambda: browser.run(state) == str(wanted).lower(), f"{purpose} to be {wanted}")
+
+
+def open_editor(browser: Window) -> None:
+    browser.run("document.querySelector('#freeze').scrollIntoView({block: 'center'})")
+    wait_until(lambda: browser.run("!document.querySelector('#freeze').disabled"), "freeze button")
+    browser.click("#freeze")
+    wait_until(lambda: browser.run("editor.labels !== null && !document.querySelector('#editor').hidden"), "editor")
+    browser.run("paint.scrollIntoView({block: 'center'})")
+    time.sleep(0.3)
+
+
+def correct(browser: Window, kind: str) -> None:
+    open_editor(browser)
+    browser.click("#palette [data-part='12']")
+    before = browser.pixels(12)
+    browser.drag(kind, [(0.1, 0.1), (0.3, 0.12), (0.3, 0.3)])
+    painted = browser.pixels(12)
+    assert painted > before + 200, f"a {kind} painted {painted - before} pixels"
+    browser.click("#undo-stroke")
+    assert browser.pixels(12) == before, "undo"
+    browser.click("#redo-stroke")
+    assert browser.pixels(12) == painted, "redo"
+
+
+def save(browser: Window, count: int) -> None:
+    browser.click("#save")
+    stored = "document.querySelectorAll('#corrections li').length"
+    wait_until(lambda: browser.run(stored) == count, f"{count} stored corrections")
+
+
+def check_tools(browser: Window, out: Path) -> None:
+    """Eraser, fill and the keyboard; the picture is not saved."""
+    correct(browser, "mouse")
+    painted = browser.pixels(12)
+    browser.click("[data-tool='eraser']")
+    browser.drag("pen", [(0.1, 0.1), (0.2, 0.1)])
+    assert browser.pixels(12) < painted, "eraser"
+    browser.click("[data-tool='fill']")
+    browser.click("#palette [data-part='7']")
+    before = browser.pixels(7)
+    browser.drag("mouse", [(0.3, 0.3)])
+    assert browser.pixels(7) > before + 100, "fill"
+    browser.click("[data-tool='brush']")
+    browser.click("#palette [data-part='3']")
+    browser.run("paint.focus()")
+    before = browser.run("editor.labels.join()")
+    browser.type("#paint", "\ue012\ue012\ue013\ue00d")
+    wait_until(lambda: browser.run("editor.labels.join()") != before, "a stroke of the keyboard")
+    browser.run("paint.scrollIntoView({block: 'center'})")
+    browser.save(out / "editor.png")
+
+
+def check_access(browser: Window) -> None:
+    """Every control has a name, and every text enough contrast, in light and in dark."""
+    nameless = browser.run(
+        "[...document.querySelectorAll('button, input, canvas, [role=meter]')].filter((e) => e.offsetParent !== null)"
+        ".filter((e) => !(e.textContent.trim() || e.getAttribute('aria-label') || (e.labels && e.labels.length))).map((e) => e.id)"
+    )
+    assert not nameless, f"without a name: {nameless}"
+    for scheme in ("light", "dark"):
+        browser.command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        poor = browser.run(CONTRAST)
+        assert not poor, f"{scheme}: too little contrast: {poor}"
+    browser.command("Emulation.setEmulatedMedia", features=[])
+
+
+# WCAG 2.2, 1.4.3: 4.5 to 1; the ground is the nearest opaque one.
+CONTRAST = """(() => {
+  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (e) => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor);
+    if (c.length === 3 || c[3] === 1) return c; } return [255, 255, 255]; };
+  const poor = [];
+  for (const e of document.querySelectorAll('#learn *, #access *')) {
+    const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+    if (!own || e.offsetParent === null || e.closest(':disabled')) continue;
+    const [a, b] = [light(parse(getComputedStyle(e).color)), light(ground(e))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < 4.5) poor.push(`${e.tagName} ${e.id} ${e.textContent.trim().slice(0, 30)} ${ratio.toFixed(2)}`);
+  }
+  return poor;
+})()"""
+
+
+def train(browser: Window, mirror: Mirror, out: Path) -> float:
+    # Nobody is in front of a mirror that does not look.
+    browser.run("scrollTo(0, 0)")
+    browser.click("#camera")
+    wait_until(lambda: browser.text("#pill") == "Camera is off", "camera off")
+    browser.run("document.querySelector('#train').scrollIntoView({block: 'center'})")
+    browser.click("#train")
+    wait_until(lambda: browser.learning()["training"]["last"] is not None, "end of the training", 240)
+    last = browser.learning()["training"]["last"]
+    print(f"trained: {last}")
+    wait_until(lambda: browser.learning()["privacy"]["spent"]["releases"] == 1, "release")
+    epsilon = browser.learning()["privacy"]["spent"]["epsilon"]
+    wait_until(lambda: browser.text("#privacy-spent").startswith(f"{epsilon:.4f}"), "epsilon on the page")
+    for word in ("household", "add or remove", "1e-5", "outside the device"):
+        assert word in browser.text("#privacy-facts").replace("0.00001", "1e-5"), word
+    browser.save(out / "trained.png")
+    return epsilon
+
+
+def withdraw_and_delete(browser: Window, out: Path) -> None:
+    agree(browser, "contribute_to_fleet", False)
+    wait_until(lambda: "Contributing has stopped" in browser.text("#learn-message"), "words on the withdrawal")
+    assert browser.learning()["privacy"]["waiting"] == 0, "an update still waits"
+    agree(browser, "improve_my_mirror", False)
+    wait_until(lambda: browser.run("document.querySelector('#freeze').disabled"), "freeze to be refused")
+    browser.run("document.querySelector('#delete-all').scrollIntoView({block: 'center'})")
+    browser.click("#delete-all")
+    wait_until(lambda: browser.run("document.querySelector('#delete-sure').open"), "question")
+    browser.click("#delete-sure .danger")
+    wait_until(lambda: browser.text("#learn-message") == "Everything was deleted.", "proof of deletion")
+    assert "correction-" in browser.text("#proof-facts") and "yes" in browser.text("#proof-facts")
+    wait_until(lambda: browser.run("document.querySelectorAll('#corrections li').length") == 0, "empty list")
+    browser.save(out / "deleted.png")
+
+
+def check_phone(browser: Window, out: Path) -> None:
+    width, height = PHONE
+    browser.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=2, mobile=True)
+    time.sleep(1)
+    wide = browser.run("document.documentElement.scrollWidth")
+    assert wide <= width, f"the page is {wide} wide on a phone of {width}"
+    correct(browser, "touch")
+    browser.save(out / "phone-editor.png")
+    save(browser, 3)
+    browser.command("Emulation.clearDeviceMetricsOverride")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mirror", type=Path, default=RELEASE)
+    parser.add_argument("--out", type=Path, default=ROOT / "target/page-learning")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    device, network = free_port(), free_port()
+    own = {
+        "MIRROR_PAGE_LISTEN": f"127.0.0.1:{device}",
+        "MIRROR_PAGE_ACCESS": "paired",
+        "MIRROR_PAGE_NETWORK_LISTEN": f"127.0.0.1:{network}",
+        "MIRROR_LEARNING_IDLE_S": "0",
+        "MIRROR_LEARNING_BUSIEST": "1.0",
+        "MIRROR_LEARNING_AFTER_CORRECTIONS": "0",
+        "MIRROR_LEARNING_NIGHT_MINUTES": "0",
+        "MIRROR_THERMAL_SENSOR": "",
+    }
+    url = f"https://127.0.0.1:{network}"
+    with Mirror(args.mirror, "--display", f"headless:{args.out / 'screen'}", **own) as mirror, Window() as browser:
+        environment = dict(os.environ) | own | {"MIRROR_BOARD": "pc", "XDG_STATE_HOME": mirror.state_folder.name}
+        mirror.wait_for_overlays(1)
+        check_unpaired(url)
+        browser.command("Security.setIgnoreCertificateErrors", ignore=True)
+        browser.ask("POST", "/url", {"url": url + "/"})
+        pair(browser, args.mirror, environment, args.out)
+        check_unpaired(url)
+        agree(browser, "improve_my_mirror", True)
+        agree(browser, "contribute_to_fleet", True)
+        browser.save(args.out / "consent.png")
+        check_tools(browser, args.out)
+        check_access(browser)
+        save(browser, 1)
+        correct(browser, "pen")
+        save(browser, 2)
+        check_phone(browser, args.out)
+        epsilon = train(browser, mirror, args.out)
+        command = [args.mirror, "privacy", "ledger", "--verify", "--json"]
+        ledger = json.loads(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
+        assert ledger["epsilon"] == epsilon, f"the ledger says {ledger['epsilon']}, the page {epsilon}"
+        withdraw_and_delete(browser, args.out)
+        errors = browser.errors()
+        browser.run("document.querySelector('#browsers button').scrollIntoView({block: 'center'})")
+        browser.click("#browsers button")
+        wait_until(lambda: browser.run("document.querySelector('#begin') !== null"), "pairing page after signing out")
+        check_unpaired(url)
+        unexpected = [error for error in errors if "/api/pairing" not in error]
+        assert not unexpected, unexpected
+    print(f"paired, agreed, corrected, trained, epsilon {epsilon}, withdrawn, deleted, signed out")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

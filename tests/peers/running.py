@@ -1,0 +1,68 @@
+"""A mirror that plays the demo scene in a process of its own, for the scripts beside this one."""
+
+import json
+import os
+import subprocess
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+RELEASE = ROOT / "target/release/mirror"
+
+
+class Mirror:
+    """`with Mirror(binary, "--display", "headless") as mirror`: started on a free port, stopped at the end."""
+
+    def __init__(self, binary: Path, *arguments: str, **environment: str) -> None:
+        self.state_folder = tempfile.TemporaryDirectory(prefix="mirror-")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("MIRROR_")}
+        own = {"MIRROR_BOARD": "pc", "MIRROR_PAGE_LISTEN": "127.0.0.1:0", "XDG_STATE_HOME": self.state_folder.name}
+        self.process = subprocess.Popen(
+            [binary, "run", "--source", "demo", *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=kept | own | environment,
+        )
+        self.url = next(self._addresses(), None)
+        if self.url is None:
+            raise RuntimeError(f"the mirror named no page; it ended with {self.process.wait()}")
+
+    def _addresses(self):
+        for line in self.process.stdout:
+            print(line, end="")
+            if "http://" in line:
+                yield "http://" + line.split("http://")[1].split()[0].rstrip("/")
+
+    def __enter__(self) -> "Mirror":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=5)
+        finally:
+            self.process.kill()
+            self.state_folder.cleanup()
+
+    def state(self) -> dict:
+        with urllib.request.urlopen(f"{self.url}/api/state", timeout=30) as answer:
+            return json.load(answer)
+
+    def metric(self, name: str) -> float:
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        return next(float(line.split()[-1]) for line in lines if line.split()[0] == name)
+
+    def wait_for_overlays(self, count: int, seconds: float = 120) -> None:
+        wait_until(lambda: self.state()["counters"]["overlays"] >= count, f"{count} overlays", seconds)
+
+
+def wait_until(condition, what: str, seconds: float = 60) -> None:
+    """Asks until the condition holds; names what did not come about."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"no {what} within {seconds:.0f} s")
+        time.sleep(0.2)

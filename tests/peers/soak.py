@@ -1,0 +1,59 @@
+"""The mirror for a long time: memory stays flat, pictures go on, nothing is started again.
+
+usage: soak.py [--minutes N] [--every SECONDS] [--mirror BINARY]
+
+Memory is flat when its median over the last third is at most 2 MiB above that of the second third; the first third is
+warm-up. A browser-like reader watches the preview all the time.
+"""
+
+import argparse
+import statistics
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+from running import RELEASE, Mirror
+
+MOST_GROWTH_MIB = 2.0
+
+
+def watch(url: str) -> None:
+    """Reads the preview until the mirror ends."""
+    try:
+        with urllib.request.urlopen(f"{url}/preview.mjpg", timeout=60) as stream:
+            while stream.read(1 << 16):
+                pass
+    except OSError:
+        pass
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--every", type=float, default=10)
+    parser.add_argument("--mirror", type=Path, default=RELEASE)
+    args = parser.parse_args()
+    samples = []
+    with Mirror(args.mirror, "--display", "headless") as mirror:
+        threading.Thread(target=watch, args=(mirror.url,), daemon=True).start()
+        end = time.monotonic() + 60 * args.minutes
+        while time.monotonic() < end:
+            time.sleep(args.every)
+            state = mirror.state()
+            resident = mirror.metric("mirror_resident_memory_bytes") / 2**20
+            overlays, restarts = state["counters"]["overlays"], state["counters"]["restarts"]
+            assert restarts == 0, f"{restarts} parts were started again"
+            assert not samples or overlays > samples[-1][1], "no overlay since the last look"
+            samples.append((resident, overlays))
+            print(f"{state['uptime_s']:5d} s  {resident:6.1f} MiB  {overlays:6d} overlays", flush=True)
+        peak = mirror.state()["peak_rss_mib"]
+    third = len(samples) // 3
+    second, last = (statistics.median(m for m, _ in part) for part in (samples[third : 2 * third], samples[2 * third :]))
+    print(f"resident {second:.1f} MiB in the second third, {last:.1f} in the last, {peak:.1f} at most, {samples[-1][1]} overlays")
+    return 0 if last - second <= MOST_GROWTH_MIB else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

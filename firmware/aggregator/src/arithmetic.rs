@@ -1,7 +1,7 @@
 //! From a round's average to its candidate: the same few lines for whoever makes it and whoever checks it later.
 
 use learn::averaging::ServerOptimiser;
-use learn::head::HeadLayout;
+use learn::head::{HeadLayout, Subset};
 
 use crate::engine::EngineError;
 use crate::records::{Phase, Round, parameter_bytes, parameters_of};
@@ -22,12 +22,14 @@ pub fn moved(
     let velocity = velocity_before(store, round)?;
     let optimiser = ServerOptimiser::with_momentum(optimiser.0, optimiser.1, velocity);
     let mut optimiser = optimiser.ok_or(EngineError::Optimiser)?;
-    let mut flat = parameters_of(&base);
+    // Constants are neither read nor kept.
+    let mut flat = vec![0.0; layout.len()];
+    layout.scatter(Subset::Full, &parameters_of(&base), &mut flat);
     let subset = round.task.parameters.subset();
     let mut values = layout.gather(subset, &flat);
     optimiser.apply(average, &mut values);
     layout.scatter(subset, &values, &mut flat);
-    Ok((parameter_bytes(&flat), optimiser.velocity().to_vec()))
+    Ok((parameter_bytes(&layout.gather(Subset::Full, &flat)), optimiser.velocity().to_vec()))
 }
 
 /// The velocity after the last published round of the same parameters; zeros before the first.

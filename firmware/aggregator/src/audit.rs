@@ -22,7 +22,6 @@ pub enum Event {
     DeviceEnrolled {
         device: String,
         fingerprint: String,
-        group: String,
     },
     DeviceRevoked {
         device: String,
@@ -72,7 +71,7 @@ pub enum Event {
     },
     ModelPublished {
         version: u64,
-        groups: Vec<String>,
+        permille: u16,
     },
     RolloutStopped {
         version: u64,

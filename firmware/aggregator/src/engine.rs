@@ -8,8 +8,10 @@ use std::sync::Arc;
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use learn::averaging::{AveragingError, ServerOptimiser};
 use learn::edges::{Clock, Digest};
-use learn::head::HeadLayout;
+use learn::head::{HeadLayout, Subset};
 use learn::privacy::{NoiseMultiplier, PrivacyStatement};
+use proto::secret::DeviceSecret;
+use proto::{Channel, DeviceId};
 use serde::{Deserialize, Serialize};
 
 use crate::arithmetic;
@@ -17,7 +19,7 @@ use crate::audit::Event;
 use crate::gate::{Gate, GateError};
 use crate::hex;
 use crate::records::{
-    Damaged, Device, Model, Parameters, Phase, Rollout, Round, Standing, Tally, Task,
+    Damaged, Device, Model, Parameters, Phase, Pseudonym, Rollout, Round, Standing, Tally, Task,
     parameter_bytes, parameters_of,
 };
 use crate::rollout::{Change, RolloutRules, decide};
@@ -66,7 +68,7 @@ impl Default for Rules {
             rate: 1.0,
             tolerance: 0.0,
             rollout: RolloutRules {
-                groups: vec!["canary".into(), "early".into(), "everyone".into()],
+                stages: vec![20, 200, 1000],
                 stage_seconds: 86_400,
                 minimum_reports: 5,
                 error_threshold: 0.1,
@@ -103,18 +105,18 @@ pub enum EngineError {
     OtherCertificate(String),
     #[error("device {0} was revoked and stays so; give the mirror a new certificate and name")]
     Revoked(String),
-    #[error("\"{0}\" is no device name; use up to 64 letters, digits, '-', '_' and '.'")]
-    Name(String),
+    #[error(transparent)]
+    Name(#[from] proto::ids::IdError),
     #[error("\"{0}\" is no SHA-256 fingerprint; `openssl x509 -fingerprint -sha256` prints one")]
     Fingerprint(String),
-    #[error("group \"{0}\" is not one of the roll-out groups in the configuration")]
-    Group(String),
     #[error("noise multiplier: {0}")]
     Noise(#[from] learn::privacy::NoiseMultiplierError),
     #[error("a round needs a minimum cohort of at least 2, and a maximum that is no smaller")]
     Cohort,
     #[error("server momentum must lie in [0, 1) and the rate above 0")]
     Optimiser,
+    #[error("a message could not be made: {0}")]
+    Message(proto::DecodeError),
     #[error("epsilon cannot be stated: {0}")]
     Accountant(#[from] learn::privacy::AccountantError),
 }
@@ -186,30 +188,54 @@ pub struct RoundStatus {
 
 /// Database, key, clock, gate and rules together.
 pub struct Engine {
-    store: Store,
+    store: Arc<Store>,
     key: SigningKey,
     clock: Arc<dyn Clock>,
     gate: Box<dyn Gate>,
+    /// The shipped head; its constants complete the trainable numbers to a whole head.
+    shipped: Vec<f32>,
     layout: HeadLayout,
+    channel: Channel,
+    secrets: [u8; 32],
     rules: Rules,
+}
+
+/// What an engine is made of.
+pub struct Parts {
+    /// The database.
+    pub store: Arc<Store>,
+    /// Signs statements and the audit log.
+    pub key: SigningKey,
+    /// The fleet's secret, of which every device's is made.
+    pub secrets: [u8; 32],
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Judges candidates.
+    pub gate: Box<dyn Gate>,
+    /// The head that is trained.
+    pub layout: HeadLayout,
+    /// Its numbers as shipped, constants included.
+    pub shipped: Vec<f32>,
+    /// The part of the fleet.
+    pub channel: Channel,
+    /// What the operator has set.
+    pub rules: Rules,
 }
 
 impl Engine {
     /// Takes the parts. Writes the first audit entry into an empty database.
-    pub fn new(
-        store: Store,
-        key: SigningKey,
-        clock: Arc<dyn Clock>,
-        gate: Box<dyn Gate>,
-        layout: HeadLayout,
-        rules: Rules,
-    ) -> Result<Engine> {
+    pub fn new(parts: Parts) -> Result<Engine> {
+        let Parts { store, key, secrets, clock, gate, layout, shipped, channel, rules } = parts;
+        if shipped.len() != layout.len() {
+            let (expected, actual) = (layout.len(), shipped.len());
+            return Err(EngineError::ForeignModel { expected, actual });
+        }
         if rules.minimum_cohort < 2 || rules.maximum_cohort < rules.minimum_cohort {
             return Err(EngineError::Cohort);
         }
         ServerOptimiser::with_momentum(rules.momentum, rules.rate, vec![])
             .ok_or(EngineError::Optimiser)?;
-        let engine = Engine { store, key, clock, gate, layout, rules };
+        let engine = Engine { store, key, clock, gate, shipped, layout, channel, secrets, rules };
         let mut entries = 0_u64;
         engine.store.each_entry(|_| {
             entries += 1;
@@ -227,6 +253,11 @@ impl Engine {
         &self.store
     }
 
+    /// The same database, for workers.
+    pub fn shared_store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
     /// The rules.
     pub fn rules(&self) -> &Rules {
         &self.rules
@@ -235,6 +266,26 @@ impl Engine {
     /// The head's layout.
     pub fn layout(&self) -> &HeadLayout {
         &self.layout
+    }
+
+    /// SHA-256 of the shipped head's trainable numbers, to which every version of this head belongs.
+    pub fn base_digest(&self) -> [u8; 32] {
+        Digest::of(&parameter_bytes(&self.layout.gather(Subset::Full, &self.shipped))).0
+    }
+
+    /// The first of `count` sequence numbers that nobody else will get.
+    pub fn take_sequence(&self, count: u64) -> Result<u64> {
+        let mut first = 0;
+        self.decide(|decision| {
+            first = decision.take_sequence(count)?;
+            Ok(())
+        })?;
+        Ok(first)
+    }
+
+    /// The part of the fleet that this aggregator serves.
+    pub fn channel(&self) -> &Channel {
+        &self.channel
     }
 
     /// The key that signs manifests.
@@ -259,21 +310,14 @@ impl Engine {
         Ok(self.store.decide(self.now(), &self.key, change)?)
     }
 
-    /// Enrols a device. Enrolling it again with the same certificate changes its group only.
-    pub fn enrol(&self, name: &str, fingerprint: &str, group: &str) -> Result<Device> {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
-            return Err(EngineError::Name(name.to_owned()));
-        }
+    /// Enrols a device, and names it in the round at hand. Enrolling it again with the same certificate is no error.
+    pub fn enrol(&self, name: &str, fingerprint: &str) -> Result<Device> {
+        let id: DeviceId = name.parse()?;
         let digest: [u8; 32] = hex::decode(fingerprint)
             .ok_or_else(|| EngineError::Fingerprint(fingerprint.to_owned()))?;
-        if !self.rules.rollout.groups.iter().any(|known| known == group) {
-            return Err(EngineError::Group(group.to_owned()));
-        }
         let device = Device {
             name: name.to_owned(),
             fingerprint: hex::encode(&digest),
-            group: group.to_owned(),
             standing: Standing::Enrolled,
             enrolled_at: self.now(),
         };
@@ -284,18 +328,31 @@ impl Engine {
             Some(known) if known.fingerprint != device.fingerprint => {
                 return Err(EngineError::OtherCertificate(name.to_owned()));
             }
-            _ => {}
+            Some(known) => return Ok(known),
+            None => {}
         }
         let event = Event::DeviceEnrolled {
             device: device.name.clone(),
             fingerprint: device.fingerprint.clone(),
-            group: device.group.clone(),
         };
+        let live = self.live_round()?;
         self.decide(|decision| {
             decision.put_device(&device)?;
+            if let Some(round) = &live {
+                decision.put_name(round.id, self.pseudonym(&id, round.id), name)?;
+            }
             decision.record(&event)
         })?;
         Ok(device)
+    }
+
+    /// The secret of a device, for its settings.
+    pub fn secret(&self, device: &DeviceId) -> DeviceSecret {
+        DeviceSecret::derive(&self.secrets, device)
+    }
+
+    fn pseudonym(&self, device: &DeviceId, round: u64) -> Pseudonym {
+        Pseudonym(self.secret(device).pseudonym(&self.channel, round).0)
     }
 
     /// Revokes a device, for good.
@@ -311,9 +368,10 @@ impl Engine {
         Ok(device)
     }
 
-    /// Adds a model version from outside, such as the first one. It is held until published.
+    /// Adds a model version from outside, such as the first one, as all its trainable numbers in the layout's order. It
+    /// is held until published.
     pub fn add_model(&self, parameters: &[f32], origin: &str) -> Result<Model> {
-        let (expected, actual) = (self.layout.len(), parameters.len());
+        let (expected, actual) = (self.layout.subset_len(Subset::Full), parameters.len());
         if actual != expected {
             return Err(EngineError::ForeignModel { expected, actual });
         }
@@ -357,7 +415,7 @@ impl Engine {
     pub fn publish(&self, version: u64) -> Result<Model> {
         let known = self.store.model(version)?;
         let mut model = known.ok_or(EngineError::NoModel(version))?;
-        model.rollout = Rollout::Running { groups: 1, since: self.now() };
+        model.rollout = Rollout::Running { stage: 0, since: self.now() };
         (model.installed, model.failed) = (0, 0);
         let event = self.published(&model);
         self.decide(|decision| {
@@ -367,14 +425,32 @@ impl Engine {
         Ok(model)
     }
 
+    /// Ends a version's roll-out at every device: for the one that they ship with.
+    pub fn complete(&self, version: u64) -> Result<Model> {
+        let known = self.store.model(version)?;
+        let mut model = known.ok_or(EngineError::NoModel(version))?;
+        model.rollout = Rollout::Complete;
+        let event = self.published(&model);
+        self.decide(|decision| {
+            decision.put_model(&model)?;
+            decision.record(&event)
+        })?;
+        Ok(model)
+    }
+
     fn published(&self, model: &Model) -> Event {
-        let reached = match model.rollout {
-            Rollout::Running { groups, .. } => groups,
-            Rollout::Complete => self.rules.rollout.groups.len(),
-            _ => 0,
-        };
-        let groups = self.rules.rollout.groups[..reached].to_vec();
-        Event::ModelPublished { version: model.version, groups }
+        Event::ModelPublished { version: model.version, permille: self.permille(model) }
+    }
+
+    /// How many of a thousand devices a version is for now.
+    pub fn permille(&self, model: &Model) -> u16 {
+        match model.rollout {
+            Rollout::Running { stage, .. } => {
+                self.rules.rollout.stages.get(stage).copied().unwrap_or(1000)
+            }
+            Rollout::Complete => 1000,
+            Rollout::Held | Rollout::Stopped { .. } => 0,
+        }
     }
 
     /// Puts an older version's numbers on top as a new version, everywhere at once: devices never go down.
@@ -425,8 +501,8 @@ impl Engine {
                 model.rollout = Rollout::Stopped { reason: reason.clone() };
                 Event::RolloutStopped { version: model.version, reason }
             }
-            (Change::Advance, Rollout::Running { groups, .. }) => {
-                model.rollout = Rollout::Running { groups: groups + 1, since: now };
+            (Change::Advance, Rollout::Running { stage, .. }) => {
+                model.rollout = Rollout::Running { stage: stage + 1, since: now };
                 self.published(&model)
             }
             _ => {
@@ -440,16 +516,11 @@ impl Engine {
         })
     }
 
-    /// The version that a group should have: the newest one that has reached it.
-    pub fn version_for(&self, group: &str) -> Result<Option<Model>> {
-        let place = self.rules.rollout.groups.iter().position(|known| known == group);
-        let place = place.unwrap_or(self.rules.rollout.groups.len());
-        let reached = |model: &Model| match model.rollout {
-            Rollout::Running { groups, .. } => place < groups,
-            Rollout::Complete => true,
-            Rollout::Held | Rollout::Stopped { .. } => false,
-        };
-        Ok(self.store.models()?.into_iter().rev().find(reached))
+    /// The version that is announced: the newest that was ever published. A stopped one stays announced, for nobody,
+    /// so that its manifest replaces the one that spread it.
+    pub fn announced(&self) -> Result<Option<Model>> {
+        let published = |model: &Model| model.rollout != Rollout::Held;
+        Ok(self.store.models()?.into_iter().rev().find(published))
     }
 
     /// The version that rounds start from: the newest that was not stopped.
@@ -520,6 +591,11 @@ impl Engine {
         };
         self.decide(|decision| {
             decision.put_round(&round)?;
+            decision.each_enrolled(|decision, device| {
+                // A name that is no device name cannot have been enrolled.
+                let Ok(id) = device.name.parse() else { return Ok(()) };
+                decision.put_name(round.id, self.pseudonym(&id, round.id), &device.name)
+            })?;
             decision.record(&event)
         })?;
         Ok(round)
@@ -629,7 +705,8 @@ impl Engine {
         let damaged =
             || Damaged { what: format!("candidate of round {}", round.id), reason: "gone".into() };
         let candidate = self.store.candidate(round.id)?.ok_or_else(damaged)?;
-        let scores = self.gate.scores(&[&parameters_of(&base), &parameters_of(&candidate)])?;
+        let (base, candidate) = (self.whole(&base), self.whole(&candidate));
+        let scores = self.gate.scores(&[&base, &candidate])?;
         let (before, after) = (scores[0], scores[1]);
         let tolerance = self.rules.tolerance;
         // Written so that a score that is no number fails.
@@ -656,13 +733,20 @@ impl Engine {
         })
     }
 
+    /// A whole head from the bytes of its trainable numbers.
+    fn whole(&self, bytes: &[u8]) -> Vec<f32> {
+        let mut flat = self.shipped.clone();
+        self.layout.scatter(Subset::Full, &parameters_of(bytes), &mut flat);
+        flat
+    }
+
     fn publish_candidate(&self, round: Round) -> Result<()> {
         let damaged =
             || Damaged { what: format!("candidate of round {}", round.id), reason: "gone".into() };
         let bytes = self.store.candidate(round.id)?.ok_or_else(damaged)?;
         let version = self.newest()?.map_or(1, |model| model.version + 1);
         let origin = format!("round {}", round.id);
-        let rollout = Rollout::Running { groups: 1, since: self.now() };
+        let rollout = Rollout::Running { stage: 0, since: self.now() };
         let model = self.new_model(version, &bytes, &origin, rollout, round.score_after);
         let (added, published) = (added(&model), self.published(&model));
         let round = Round { phase: Phase::Published { version }, ..round };

@@ -1,13 +1,13 @@
 //! The holdout gate: what judges a candidate before any device sees it.
 
-use crate::holdout::HoldoutError;
+use crate::student::StudentError;
 
 /// Why nothing could be judged.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages say it
 pub enum GateError {
     #[error(transparent)]
-    Holdout(#[from] HoldoutError),
+    Student(#[from] Box<StudentError>),
     #[error(
         "no public holdout is configured; set gate.holdout, so that a candidate can be judged before it ships"
     )]
@@ -27,5 +27,11 @@ pub struct NoGate;
 impl Gate for NoGate {
     fn scores(&self, _heads: &[&[f32]]) -> Result<Vec<f64>, GateError> {
         Err(GateError::NoHoldout)
+    }
+}
+
+impl From<StudentError> for GateError {
+    fn from(error: StudentError) -> GateError {
+        GateError::Student(Box::new(error))
     }
 }

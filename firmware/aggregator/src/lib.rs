@@ -9,16 +9,64 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a failed unwrap is a failed test
 
+pub mod announce;
 pub mod arithmetic;
 pub mod audit;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod contributor;
+pub mod control;
+pub mod desk;
 pub mod engine;
 pub mod gate;
 pub mod hex;
-pub mod holdout;
+pub mod households;
 pub mod ingest;
+pub mod keys;
+pub mod mqtt;
+pub mod page;
 pub mod records;
 pub mod rollout;
 pub mod round;
+pub mod serve;
 pub mod signal;
+pub mod simulate;
 pub mod store;
+pub mod student;
 pub mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+/// The whole program: 0 when it worked, 1 when it did not, 2 for wrong usage.
+pub fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    start_log(cli.verbose);
+    match commands::dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("aggregator: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Logs go to standard error. `RUST_LOG` overrides `-v`.
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => "info,rumqttd=error,rumqttc=error",
+        1 => "info,aggregator=debug,rumqttd=warn",
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false)
+        .without_time()
+        .init();
+}

@@ -1,3 +1,5 @@
 //! The aggregator's program; everything is in the library, so that tests reach it.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    aggregator::main()
+}

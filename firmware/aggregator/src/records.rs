@@ -33,8 +33,6 @@ pub struct Device {
     pub name: String,
     /// SHA-256 of its certificate.
     pub fingerprint: String,
-    /// Roll-out group.
-    pub group: String,
     /// Whether it may take part.
     pub standing: Standing,
     /// Seconds since 1970.
@@ -207,11 +205,11 @@ pub struct Tally {
 pub enum Rollout {
     /// It does not.
     Held,
-    /// Group after group.
+    /// Stage after stage.
     Running {
-        /// How many groups have it.
-        groups: usize,
-        /// Since when the newest of them has.
+        /// Which stage, from 0.
+        stage: usize,
+        /// Since when.
         since: u64,
     },
     /// Everywhere.
@@ -228,7 +226,7 @@ pub enum Rollout {
 pub struct Model {
     /// Number; devices only ever go up.
     pub version: u64,
-    /// SHA-256 of the parameters' bytes.
+    /// SHA-256 of the bytes of all trainable parameters.
     pub parameters: String,
     /// Where it comes from, in words.
     pub origin: String,

@@ -1,13 +1,13 @@
-//! How a model version spreads: group after group, and no further once too many devices report trouble.
+//! How a model version spreads: to more and more devices, and no further once too many devices report trouble.
 
 use crate::records::{Model, Rollout};
 
 /// When to go on and when to stop.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RolloutRules {
-    /// Groups in order; the first gets a version first.
-    pub groups: Vec<String>,
-    /// Seconds that a group has a version before the next one gets it.
+    /// How many of a thousand devices have a version in each stage; which ones is another draw for every version.
+    pub stages: Vec<u16>,
+    /// Seconds of a stage.
     pub stage_seconds: u64,
     /// Reports before the share of failures means anything.
     pub minimum_reports: u64,
@@ -20,9 +20,9 @@ pub struct RolloutRules {
 pub enum Change {
     /// Nothing now.
     None,
-    /// The next group gets it.
+    /// The next stage begins.
     Advance,
-    /// Every group has it and had time to complain.
+    /// Every device has it and had time to complain.
     Complete,
     /// It stops, for this reason.
     Stop(String),
@@ -32,7 +32,7 @@ pub enum Change {
 ///
 /// Without reports a stage goes on when its time is over: silent devices are devices that are switched off.
 pub fn decide(model: &Model, rules: &RolloutRules, now: u64) -> Change {
-    let Rollout::Running { groups, since } = model.rollout else { return Change::None };
+    let Rollout::Running { stage, since } = model.rollout else { return Change::None };
     let reports = model.installed + model.failed;
     let share = model.failed as f64 / reports.max(1) as f64;
     if reports >= rules.minimum_reports && share > rules.error_threshold {
@@ -44,7 +44,7 @@ pub fn decide(model: &Model, rules: &RolloutRules, now: u64) -> Change {
     }
     if now < since.saturating_add(rules.stage_seconds) {
         Change::None
-    } else if groups < rules.groups.len() {
+    } else if stage + 1 < rules.stages.len() {
         Change::Advance
     } else {
         Change::Complete
@@ -57,21 +57,21 @@ mod tests {
 
     fn rules() -> RolloutRules {
         RolloutRules {
-            groups: vec!["first".into(), "everyone".into()],
+            stages: vec![100, 1000],
             stage_seconds: 60,
             minimum_reports: 4,
             error_threshold: 0.25,
         }
     }
 
-    fn decision(groups: usize, installed: u64, failed: u64, now: u64) -> Change {
+    fn decision(stage: usize, installed: u64, failed: u64, now: u64) -> Change {
         let model = Model {
             version: 2,
             parameters: String::new(),
             origin: String::new(),
             created_at: 0,
             score: None,
-            rollout: Rollout::Running { groups, since: 100 },
+            rollout: Rollout::Running { stage, since: 100 },
             installed,
             failed,
         };
@@ -79,18 +79,18 @@ mod tests {
     }
 
     #[test]
-    fn groups_follow_each_other_in_time() {
-        assert_eq!(decision(1, 3, 0, 159), Change::None);
-        assert_eq!(decision(1, 3, 0, 160), Change::Advance);
-        assert_eq!(decision(2, 9, 0, 160), Change::Complete);
-        assert_eq!(decision(1, 0, 0, 160), Change::Advance);
+    fn stages_follow_each_other_in_time() {
+        assert_eq!(decision(0, 3, 0, 159), Change::None);
+        assert_eq!(decision(0, 3, 0, 160), Change::Advance);
+        assert_eq!(decision(1, 9, 0, 160), Change::Complete);
+        assert_eq!(decision(0, 0, 0, 160), Change::Advance);
     }
 
     #[test]
     fn trouble_stops_it_at_once_but_not_on_a_single_report() {
-        assert_eq!(decision(1, 0, 1, 110), Change::None);
-        assert_eq!(decision(1, 3, 1, 110), Change::None, "exactly the threshold is not above it");
-        let Change::Stop(reason) = decision(1, 2, 2, 110) else { panic!("it goes on") };
+        assert_eq!(decision(0, 0, 1, 110), Change::None);
+        assert_eq!(decision(0, 3, 1, 110), Change::None, "exactly the threshold is not above it");
+        let Change::Stop(reason) = decision(0, 2, 2, 110) else { panic!("it goes on") };
         assert!(reason.contains("2 of 4 devices"), "{reason}");
     }
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use learn::averaging::{AveragingError, PartialSum, RoundRules};
-use learn::edges::{Digest, ReleaseId};
+use learn::edges::Digest;
 use learn::update::Update;
 use redb::{
     Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
@@ -35,8 +35,10 @@ const TALLIES: TableDefinition<u64, &[u8]> = TableDefinition::new("tallies");
 const SUMS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("sums");
 /// By round and pseudonym: the digest of the one update that counts.
 const COUNTED: TableDefinition<(u64, [u8; 16]), [u8; 32]> = TableDefinition::new("counted");
-/// By round and release: the pseudonym under which the release counts.
-const RELEASES: TableDefinition<(u64, [u8; 16]), [u8; 16]> = TableDefinition::new("releases");
+/// By digest: the round in which an update was counted, of all rounds. The same bytes never count twice.
+const UPDATES: TableDefinition<[u8; 32], u64> = TableDefinition::new("updates");
+/// By round and pseudonym: the device behind it. Filled when a round is announced and when a device is enrolled.
+const NAMES: TableDefinition<(u64, [u8; 16]), &str> = TableDefinition::new("names");
 const MODELS: TableDefinition<u64, &[u8]> = TableDefinition::new("models");
 const PARAMETERS: TableDefinition<u64, &[u8]> = TableDefinition::new("parameters");
 const CANDIDATES: TableDefinition<u64, &[u8]> = TableDefinition::new("candidates");
@@ -102,8 +104,11 @@ pub struct Arrival {
 pub enum Fate {
     /// It is in the sum, durably.
     Counted,
-    /// It was there already; the first receipt got lost.
-    CountedBefore,
+    /// It was there already, in this round or an earlier one; the first receipt got lost.
+    CountedBefore {
+        /// The round that it counts in.
+        round: u64,
+    },
     /// It will never be.
     Refused(Refusal),
 }
@@ -118,8 +123,6 @@ pub enum Refusal {
     UnknownRound,
     #[error("the round has an update of this device already, another one")]
     SecondUpdate,
-    #[error("the update was counted under another name; it is a copy")]
-    Copy,
     #[error("the device is not enrolled")]
     UnknownDevice,
     #[error("the device was revoked")]
@@ -139,7 +142,6 @@ impl Refusal {
             Refusal::NotCollecting => "not-collecting",
             Refusal::UnknownRound => "unknown-round",
             Refusal::SecondUpdate => "second-update",
-            Refusal::Copy => "copy",
             Refusal::UnknownDevice => "unknown-device",
             Refusal::Revoked => "revoked",
             Refusal::Malformed(_) => "malformed",
@@ -172,7 +174,8 @@ impl Store {
             write.open_table(TALLIES)?;
             write.open_table(SUMS)?;
             write.open_table(COUNTED)?;
-            write.open_table(RELEASES)?;
+            write.open_table(UPDATES)?;
+            write.open_table(NAMES)?;
             write.open_table(MODELS)?;
             write.open_table(PARAMETERS)?;
             write.open_table(CANDIDATES)?;
@@ -335,6 +338,21 @@ impl Store {
         Ok((count, list))
     }
 
+    /// The device behind a name.
+    pub fn named(&self, round: u64, name: Pseudonym) -> Result<Option<Device>> {
+        let read = self.database.begin_read()?;
+        let names = read.open_table(NAMES)?;
+        let Some(device) = names.get((round, name.0))? else { return Ok(None) };
+        let devices = read.open_table(DEVICES)?;
+        devices.get(device.value())?.map(|value| parse("device", value.value())).transpose()
+    }
+
+    /// The round in which an update was counted.
+    pub fn counted_in(&self, update: Digest) -> Result<Option<u64>> {
+        let table = self.database.begin_read()?.open_table(UPDATES)?;
+        Ok(table.get(update.0)?.map(|round| round.value()))
+    }
+
     /// Whether a name was counted in a round, and with which update.
     pub fn counted(&self, round: u64, name: Pseudonym) -> Result<Option<Digest>> {
         let table = self.database.begin_read()?.open_table(COUNTED)?;
@@ -420,18 +438,16 @@ fn count_within(
     let record: Round = parse("round", record.value())?;
     let open = record.phase == Phase::Collecting;
     let mut counted = write.open_table(COUNTED)?;
-    let mut releases = write.open_table(RELEASES)?;
+    let mut updates = write.open_table(UPDATES)?;
     let mut fates = Vec::with_capacity(batch.len());
     for arrival in batch {
-        let release = arrival.update.header().release;
-        let (name, copy) = ((round, arrival.pseudonym.0), (round, release.0));
-        let before = counted.get(name)?.map(|digest| Digest(digest.value()));
+        let name = (round, arrival.pseudonym.0);
+        let before = updates.get(arrival.digest.0)?.map(|round| round.value());
         let fate = match before {
             // A retry is answered even after the round has closed: its update is in the sum.
-            Some(digest) if digest == arrival.digest => Fate::CountedBefore,
-            Some(_) => Fate::Refused(Refusal::SecondUpdate),
+            Some(round) => Fate::CountedBefore { round },
             None if !open => Fate::Refused(Refusal::NotCollecting),
-            None if releases.get(copy)?.is_some() => Fate::Refused(Refusal::Copy),
+            None if counted.get(name)?.is_some() => Fate::Refused(Refusal::SecondUpdate),
             None => match sum.add(&arrival.update) {
                 Ok(()) => Fate::Counted,
                 Err(error) => Fate::Refused(Refusal::Content(error)),
@@ -439,7 +455,7 @@ fn count_within(
         };
         if fate == Fate::Counted {
             counted.insert(name, arrival.digest.0)?;
-            releases.insert(copy, arrival.pseudonym.0)?;
+            updates.insert(arrival.digest.0, round)?;
         }
         fates.push(fate);
     }
@@ -484,6 +500,36 @@ impl Decision<'_> {
         let table = self.write.open_table(ROUNDS)?;
         let round = table.get(id)?.map(|value| parse("round", value.value())).transpose();
         round
+    }
+
+    /// Says which device is behind a name.
+    pub fn put_name(&mut self, round: u64, name: Pseudonym, device: &str) -> Result<()> {
+        self.write.open_table(NAMES)?.insert((round, name.0), device)?;
+        Ok(())
+    }
+
+    /// Calls `each` with every device that may take part, without holding them all.
+    pub fn each_enrolled(
+        &mut self,
+        mut each: impl FnMut(&mut Self, &Device) -> Result<()>,
+    ) -> Result<()> {
+        let table = self.write.open_table(DEVICES)?;
+        for entry in table.iter()? {
+            let device: Device = parse("device", entry?.1.value())?;
+            if device.standing == Standing::Enrolled {
+                each(self, &device)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the next block of `count` sequence numbers, which nobody else will get.
+    pub fn take_sequence(&mut self, count: u64) -> Result<u64> {
+        let mut table = self.write.open_table(META)?;
+        let stored = table.get("sequence")?.and_then(|bytes| bytes.value().try_into().ok());
+        let next = stored.map_or(1, u64::from_le_bytes);
+        table.insert("sequence", (next + count).to_le_bytes().as_slice())?;
+        Ok(next)
     }
 
     /// Stores a round.
@@ -532,14 +578,9 @@ impl Decision<'_> {
             gone += 1;
             false
         })?;
-        self.write.open_table(RELEASES)?.retain_in(all, |_, _| false)?;
+        self.write.open_table(NAMES)?.retain_in(all, |_, _| false)?;
         Ok(gone)
     }
-}
-
-/// A release as the tables hold it.
-pub fn release_bytes(release: ReleaseId) -> [u8; 16] {
-    release.0
 }
 
 fn json<T: Serialize>(value: &T) -> Vec<u8> {

@@ -1,0 +1,28 @@
+//! What each command does.
+
+mod fleet;
+mod serve;
+mod simulate;
+
+use anyhow::Result;
+
+use crate::cli::{Cli, Command};
+use crate::config::Config;
+
+/// Does what the command line asks.
+///
+/// # Errors
+/// Whatever stops the command, with the next step in its message.
+pub fn dispatch(cli: Cli) -> Result<()> {
+    let config = || Config::read(&cli.config);
+    match cli.command {
+        Command::Init => fleet::init(&config()?),
+        Command::Serve => serve::run(&config()?),
+        Command::Status(output) => fleet::status(&config()?, output),
+        Command::Round { action } => fleet::round(&config()?, action),
+        Command::Model { action } => fleet::model(&config()?, action),
+        Command::Device { action } => fleet::device(&config()?, action),
+        Command::Audit { action } => fleet::audit(&config()?, action),
+        Command::Simulate(args) => simulate::run(&args),
+    }
+}

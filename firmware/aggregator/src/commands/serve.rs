@@ -1,0 +1,40 @@
+//! `aggregator serve`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tracing::info;
+
+use super::fleet::open;
+use crate::config::Config;
+use crate::control;
+use crate::serve::Server;
+
+/// Serves until SIGINT or SIGTERM.
+pub fn run(config: &Config) -> Result<()> {
+    let engine = open(config, false, true)?;
+    ensure!(
+        !engine.store().models()?.is_empty(),
+        "there is no model yet; `aggregator init` adds the one that the mirrors ship with"
+    );
+    let stop: Arc<AtomicBool> = Arc::default();
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).context("signals")?;
+    }
+    let server = Server::start(engine, &config.broker)?;
+    let socket = config.socket();
+    control::listen(&socket, Arc::clone(&server.office))
+        .with_context(|| format!("the control socket {}", socket.display()))?;
+    let page =
+        crate::page::start(config.page.listen, Arc::clone(&server.office), server.health.clone())?;
+    info!("page: {page}");
+    while !stop.load(Ordering::SeqCst) {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    server.stop();
+    // Whoever asks from now on opens the database.
+    let _ = std::fs::remove_file(&socket);
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! `aggregator simulate`.
+
+use anyhow::{Context, Result};
+
+use crate::cli::SimulateArgs;
+use crate::simulate::{Plan, simulate};
+use crate::student::Trunk;
+
+/// Runs a simulation and prints its figures.
+pub fn run(args: &SimulateArgs) -> Result<()> {
+    let noise = args.noise_multiplier.as_deref().map(str::parse).transpose();
+    let plan = Plan {
+        devices: args.devices,
+        rounds: args.rounds,
+        noise_multiplier: noise.context("--noise-multiplier")?,
+        parameters: args.parameters,
+        optimiser: (args.momentum, args.rate),
+        gate: !args.no_gate,
+        threads: args.threads,
+    };
+    let trunk = Trunk::load(&args.model)?;
+    let figures = simulate(&trunk, &args.households, &plan, |step| eprintln!("{step}"))?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&figures)?);
+        return Ok(());
+    }
+    println!(
+        "{} devices, {} of them really trained and the others resampled; {} numbers, {} bytes an update \
+         (the whole head: {} bytes), noise multiplier {}",
+        figures.devices,
+        figures.trained_households.min(figures.devices as usize),
+        figures.dimension,
+        figures.update_bytes,
+        figures.head_bytes,
+        figures.noise_multiplier,
+    );
+    println!("held-out households before any round: {:.4}", figures.base);
+    println!("learning at home alone: {:.4} -> {:.4}", figures.at_home_base, figures.at_home);
+    for round in &figures.rounds {
+        println!("{}", crate::simulate::line(round));
+    }
+    if let Some(last) = figures.rounds.last() {
+        println!("{}", last.privacy);
+    }
+    Ok(())
+}

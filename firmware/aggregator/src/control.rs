@@ -1,0 +1,141 @@
+//! Commands to a running server, over a socket in its data folder; the same commands without a server.
+//!
+//! The database belongs to one process at a time. A command asks the server when one listens, and opens the database
+//! itself when none does. Should a server start in between, the file's lock refuses the command, which says so.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use crate::desk::Office;
+use crate::engine::{Engine, RoundRequest, RoundStatus, Status};
+use crate::hex;
+use crate::records::{Device, Model};
+use crate::verify::Verified;
+
+/// Bytes of a command at most.
+const REQUEST_BYTES: u64 = 64 * 1024;
+
+/// Seconds that a command may take to arrive, or its answer to be taken.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What an operator asks.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+#[allow(missing_docs)] // the commands of `cli` say it
+pub enum Request {
+    Status,
+    RoundStart(RoundRequest),
+    RoundAbort { round: u64, reason: String },
+    ModelPublish { version: u64 },
+    ModelRollback { version: u64 },
+    DeviceList,
+    DeviceEnrol { name: String, fingerprint: String },
+    DeviceRevoke { name: String, reason: String },
+    AuditVerify,
+}
+
+/// The answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", content = "with", rename_all = "kebab-case")]
+#[allow(missing_docs)]
+pub enum Reply {
+    Status(Box<Status>),
+    Round(Box<RoundStatus>),
+    Model(Model),
+    Devices(Vec<Device>),
+    Enrolled { device: Device, secret: String, public_key: String },
+    Device(Device),
+    Verified(Verified),
+    Failed(String),
+}
+
+/// Does what is asked.
+pub fn execute(engine: &Engine, request: Request) -> Reply {
+    answer(engine, request).unwrap_or_else(|error| Reply::Failed(error.to_string()))
+}
+
+fn answer(engine: &Engine, request: Request) -> Result<Reply, crate::engine::EngineError> {
+    let with_tally = |round: crate::records::Round| {
+        let tally = engine.store().tally(round.id)?;
+        Ok::<_, crate::engine::EngineError>(Reply::Round(Box::new(RoundStatus { round, tally })))
+    };
+    Ok(match request {
+        Request::Status => Reply::Status(Box::new(engine.status()?)),
+        Request::RoundStart(request) => with_tally(engine.start_round(&request)?)?,
+        Request::RoundAbort { round, reason } => with_tally(engine.abort_round(round, &reason)?)?,
+        Request::ModelPublish { version } => Reply::Model(engine.publish(version)?),
+        Request::ModelRollback { version } => Reply::Model(engine.rollback(version)?),
+        Request::DeviceList => {
+            let mut devices = Vec::new();
+            engine.store().each_device(|device| devices.push(device))?;
+            Reply::Devices(devices)
+        }
+        Request::DeviceEnrol { name, fingerprint } => {
+            let device = engine.enrol(&name, &fingerprint)?;
+            let secret = hex::encode(engine.secret(&name.parse()?).expose());
+            Reply::Enrolled { device, secret, public_key: engine.public_key() }
+        }
+        Request::DeviceRevoke { name, reason } => Reply::Device(engine.revoke(&name, &reason)?),
+        Request::AuditVerify => Reply::Verified(engine.verify(&engine.key().verifying_key())?),
+    })
+}
+
+/// Asks a running server; `None` when there is none.
+///
+/// # Errors
+/// A server that does not answer.
+pub fn ask(socket: &Path, request: &Request) -> std::io::Result<Option<Reply>> {
+    let Ok(mut stream) = UnixStream::connect(socket) else { return Ok(None) };
+    // An audit of many rounds takes its time.
+    stream.set_read_timeout(Some(60 * PATIENCE))?;
+    let mut line = serde_json::to_string(request)?;
+    line.push('\n');
+    stream.write_all(line.as_bytes())?;
+    let mut text = String::new();
+    BufReader::new(stream).read_line(&mut text)?;
+    Ok(Some(serde_json::from_str(&text)?))
+}
+
+/// Answers commands until the process ends. The socket's permissions are its only guard.
+///
+/// # Errors
+/// A socket that cannot be made.
+pub fn listen(socket: &Path, office: Arc<Office>) -> std::io::Result<()> {
+    // The database's lock says that no other server lives, so a socket that is there is a dead one's.
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket)?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
+    std::thread::Builder::new().name("control".into()).spawn(move || {
+        for stream in listener.incoming() {
+            let served = stream.and_then(|stream| serve(stream, &office));
+            if let Err(error) = served {
+                warn!("a command was not answered: {error}");
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn serve(mut stream: UnixStream, office: &Office) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut line = String::new();
+    BufReader::new(stream.try_clone()?.take(REQUEST_BYTES)).read_line(&mut line)?;
+    let reply = match serde_json::from_str(&line) {
+        Ok(request) => execute(&office.engine, request),
+        Err(error) => Reply::Failed(format!("not a command: {error}")),
+    };
+    let mut text = serde_json::to_string(&reply)?;
+    text.push('\n');
+    stream.write_all(text.as_bytes())
+}

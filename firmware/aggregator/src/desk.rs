@@ -1,0 +1,463 @@
+//! One worker's desk: messages in, messages out, no network.
+//!
+//! Offers and chunks become submissions, submissions become receipts; requests for a model become chunks of it. A
+//! desk remembers only transfers under way, within a fixed number of bytes; whatever it forgets, the device offers
+//! again. So a desk may be dropped at any time, and memory does not grow with the fleet.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use proto::content::{CHUNK_BYTES, Reassembly, chunk, indexes};
+use proto::model::{ModelChunk, ModelWanted};
+use proto::signing::Signed;
+use proto::status::{JobPhase, JobState};
+use proto::update::{
+    ChunksWanted, Receipt as Answer, Refusal as Wrong, UpdateChunk, UpdateOffer, Verdict,
+};
+use proto::wire::{Blob, DecodeError, Message};
+use proto::{DeviceId, Digest, Pseudonym as Name, Topic};
+use tracing::{debug, warn};
+
+use crate::engine::{Engine, EngineError, Report};
+use crate::ingest::{BATCH_BYTES, BATCH_UPDATES, Receipt, Submission, Worker};
+use crate::records::{Pseudonym, Standing};
+use crate::store::{Fate, Refusal, StoreError};
+
+/// Bytes of unfinished transfers that one desk holds.
+const TRANSFER_BYTES: usize = 64 << 20;
+
+/// A transfer that no chunk came for in this time is forgotten.
+const TRANSFER_PATIENCE: Duration = Duration::from_secs(120);
+
+/// Seconds after which a device may ask a full desk again.
+const BUSY_SECONDS: u32 = 30;
+
+/// Chunks that one request for a model is answered with; a device asks for the rest when it has them.
+const CHUNKS_AT_ONCE: usize = 32;
+
+/// A message that arrived.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// Its topic.
+    pub topic: String,
+    /// Its bytes.
+    pub payload: Vec<u8>,
+}
+
+/// A message to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Where to.
+    pub topic: Topic,
+    /// Its bytes.
+    pub payload: Vec<u8>,
+    /// Whether the broker keeps it.
+    pub retain: bool,
+}
+
+/// Carries messages. Implemented for MQTT, and in memory for tests.
+pub trait Carrier: Send {
+    /// Waits for the next message, at most this long.
+    fn receive(&mut self, patience: Duration) -> Option<Incoming>;
+    /// Sends a message, or drops it where there is no connection; senders ask again.
+    fn send(&mut self, message: Outgoing);
+}
+
+/// Numbers for signed statements. Blocks of them are taken from the database, so that no restart and no clock can
+/// make one come twice.
+pub struct Sequence(AtomicU64);
+
+impl Sequence {
+    /// A block that outlasts any run of the program.
+    pub fn take(engine: &Engine) -> Result<Sequence, EngineError> {
+        Ok(Sequence(AtomicU64::new(engine.take_sequence(1 << 32)?)))
+    }
+
+    /// The next number.
+    pub fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::SeqCst)
+    }
+}
+
+/// What all desks share.
+pub struct Office {
+    /// Decisions and database.
+    pub engine: Engine,
+    /// Numbers for statements.
+    pub sequence: Sequence,
+    /// Messages that were not understood, or not from whom they claimed.
+    pub strange: AtomicU64,
+    /// Receipts that were sent.
+    pub receipts: AtomicU64,
+}
+
+struct Transfer {
+    name: Pseudonym,
+    round: u64,
+    parts: Reassembly,
+    touched: Instant,
+}
+
+/// One worker's side of the conversation.
+pub struct Desk {
+    office: Arc<Office>,
+    lane: u16,
+    worker: Worker,
+    transfers: BTreeMap<Digest, Transfer>,
+    held: usize,
+    waiting: Vec<Submission>,
+    out: VecDeque<Outgoing>,
+    /// Kinds of trouble that were logged already, by round.
+    told: BTreeSet<(u64, &'static str)>,
+}
+
+impl Desk {
+    /// Desk number `lane`, unique among those that live.
+    pub fn new(office: Arc<Office>, lane: u16) -> Desk {
+        let store = Arc::clone(office.engine.shared_store());
+        Desk {
+            worker: Worker::new(store, u32::from(lane)),
+            office,
+            lane,
+            transfers: BTreeMap::new(),
+            held: 0,
+            waiting: Vec::new(),
+            out: VecDeque::new(),
+            told: BTreeSet::new(),
+        }
+    }
+
+    /// Takes what the carrier has, up to a batch; counts it; answers. Says whether there was anything.
+    ///
+    /// # Errors
+    /// When the database fails. Nothing of the batch was acknowledged then; devices offer it again.
+    pub fn serve(
+        &mut self,
+        carrier: &mut dyn Carrier,
+        patience: Duration,
+    ) -> Result<bool, EngineError> {
+        let Some(first) = carrier.receive(patience) else {
+            self.forget_stale();
+            return Ok(false);
+        };
+        self.take(&first)?;
+        let (mut bytes, mut count) = (first.payload.len(), 1);
+        while bytes < BATCH_BYTES && count < BATCH_UPDATES {
+            let Some(next) = carrier.receive(Duration::ZERO) else { break };
+            self.take(&next)?;
+            bytes += next.payload.len();
+            count += 1;
+        }
+        self.finish()?;
+        while let Some(message) = self.out.pop_front() {
+            carrier.send(message);
+        }
+        Ok(true)
+    }
+
+    /// Looks at one message.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn take(&mut self, message: &Incoming) -> Result<(), EngineError> {
+        let payload = &message.payload;
+        match message.topic.parse() {
+            Ok(Topic::Update(name, round, 0)) => self.offered(name, round, payload),
+            Ok(Topic::Update(_, round, _) | Topic::Lane(_, _, round, _)) => {
+                self.chunk(round, payload)
+            }
+            Ok(Topic::ModelWanted(device)) => self.model_wanted(&device, payload),
+            Ok(Topic::JobState(..)) => self.job_state(payload),
+            _ => {
+                self.strange(0, "topic");
+                Ok(())
+            }
+        }
+    }
+
+    /// Counts what is complete and queues the receipts.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn finish(&mut self) -> Result<(), EngineError> {
+        let waiting = std::mem::take(&mut self.waiting);
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        for receipt in self.worker.count(&waiting)? {
+            self.answer(&receipt)?;
+        }
+        Ok(())
+    }
+
+    /// What is to be sent.
+    pub fn outgoing(&mut self) -> Vec<Outgoing> {
+        self.out.drain(..).collect()
+    }
+
+    fn offered(&mut self, name: Name, round: u64, payload: &[u8]) -> Result<(), EngineError> {
+        let Ok(offer) = UpdateOffer::decode(payload) else {
+            self.strange(round, "offer");
+            return Ok(());
+        };
+        let pseudonym = Pseudonym(name.0);
+        let Some(device) = self.office.engine.store().named(round, pseudonym)? else {
+            // Nobody to answer: the name is no device's, and its topic may be a stranger's invention.
+            self.strange(round, "name");
+            return Ok(());
+        };
+        let Ok(id) = device.name.parse::<DeviceId>() else { return Ok(()) };
+        let engine = &self.office.engine;
+        let key = engine.secret(&id).verifying_key(engine.channel(), round);
+        let Ok((manifest, first)) = offer.verify(&key, name, round) else {
+            self.strange(round, "signature");
+            return Ok(());
+        };
+        let update = manifest.content.sha256;
+        if manifest.channel != *engine.channel() {
+            self.strange(round, "channel");
+            return Ok(());
+        }
+        if let Some(counted) = engine.store().counted_in(learn::edges::Digest(update.0))? {
+            return self.say(name, round, update, Verdict::Accepted { round: counted });
+        }
+        if device.standing != Standing::Enrolled {
+            return self.refuse(name, round, update, Wrong::Revoked);
+        }
+        if manifest.content.total() == 1 {
+            self.waiting.push(Submission { round, pseudonym, bytes: first });
+            return Ok(());
+        }
+        self.begin(name, round, manifest.content, first)
+    }
+
+    /// A transfer of several chunks: asks for what is missing, if there is room and the round could take it.
+    fn begin(
+        &mut self,
+        name: Name,
+        round: u64,
+        content: proto::content::Content,
+        first: Vec<u8>,
+    ) -> Result<(), EngineError> {
+        let update = content.sha256;
+        let engine = &self.office.engine;
+        let record = engine.store().round(round)?;
+        let expected = record.and_then(|round| round.task.rules().ok());
+        let Some(rules) = expected else {
+            return self.refuse(name, round, update, Wrong::UnknownRound);
+        };
+        if content.bytes != crate::ingest::update_bytes(&rules) as u64 {
+            return self.refuse(name, round, update, Wrong::Mismatch);
+        }
+        self.forget_stale();
+        let bytes = content.bytes as usize;
+        if !self.transfers.contains_key(&update) {
+            if self.held + bytes > TRANSFER_BYTES {
+                let busy = Wrong::Busy { retry_seconds: BUSY_SECONDS };
+                return self.refuse(name, round, update, busy);
+            }
+            self.held += bytes;
+            let pseudonym = Pseudonym(name.0);
+            let parts = Reassembly::new(content);
+            let transfer = Transfer { name: pseudonym, round, parts, touched: Instant::now() };
+            self.transfers.insert(update, transfer);
+        }
+        self.part(update, 0, first)?;
+        let Some(transfer) = self.transfers.get(&update) else { return Ok(()) };
+        let wanted = ChunksWanted {
+            round,
+            update,
+            lane: Some(self.lane),
+            chunks: transfer.parts.missing_ranges(usize::MAX),
+        };
+        self.queue(Topic::Wanted(name), &wanted)
+    }
+
+    fn chunk(&mut self, round: u64, payload: &[u8]) -> Result<(), EngineError> {
+        match UpdateChunk::decode(payload) {
+            Ok(chunk) => self.part(chunk.update, chunk.index, chunk.bytes.0),
+            Err(_) => {
+                self.strange(round, "chunk");
+                Ok(())
+            }
+        }
+    }
+
+    fn part(&mut self, update: Digest, index: u16, bytes: Vec<u8>) -> Result<(), EngineError> {
+        // Unknown transfers are late chunks of finished ones, or meant for a desk that is gone.
+        let Some(transfer) = self.transfers.get_mut(&update) else { return Ok(()) };
+        let round = transfer.round;
+        if transfer.parts.take(update, index, bytes).is_err() {
+            self.strange(round, "chunk");
+            return Ok(());
+        }
+        transfer.touched = Instant::now();
+        if transfer.parts.missing() > 0 {
+            return Ok(());
+        }
+        let Some(transfer) = self.transfers.remove(&update) else { return Ok(()) };
+        self.held = self.held.saturating_sub(transfer.parts.content().bytes as usize);
+        match transfer.parts.finish() {
+            Ok(Some(bytes)) => {
+                self.waiting.push(Submission { round, pseudonym: transfer.name, bytes });
+                Ok(())
+            }
+            _ => self.refuse(Name(transfer.name.0), round, update, Wrong::Malformed),
+        }
+    }
+
+    fn forget_stale(&mut self) {
+        let held = &mut self.held;
+        self.transfers.retain(|_, transfer| {
+            let keep = transfer.touched.elapsed() < TRANSFER_PATIENCE;
+            if !keep {
+                *held = held.saturating_sub(transfer.parts.content().bytes as usize);
+            }
+            keep
+        });
+    }
+
+    fn answer(&mut self, receipt: &Receipt) -> Result<(), EngineError> {
+        let (name, update) = (Name(receipt.pseudonym.0), Digest(receipt.digest.0));
+        match &receipt.fate {
+            Fate::Counted => {
+                self.say(name, receipt.round, update, Verdict::Accepted { round: receipt.round })
+            }
+            Fate::CountedBefore { round } => {
+                self.say(name, receipt.round, update, Verdict::Accepted { round: *round })
+            }
+            Fate::Refused(refusal) => {
+                let closed = || Ok::<_, StoreError>(self.is_over(receipt.round)?);
+                let wrong = wire_refusal(refusal, closed()?);
+                self.log(receipt.round, refusal.name(), &refusal.to_string());
+                self.refuse(name, receipt.round, update, wrong)
+            }
+        }
+    }
+
+    fn is_over(&self, round: u64) -> Result<bool, StoreError> {
+        let record = self.office.engine.store().round(round)?;
+        Ok(record.is_some_and(|round| {
+            !matches!(
+                round.phase,
+                crate::records::Phase::Announced | crate::records::Phase::Collecting
+            )
+        }))
+    }
+
+    fn refuse(
+        &mut self,
+        name: Name,
+        round: u64,
+        update: Digest,
+        wrong: Wrong,
+    ) -> Result<(), EngineError> {
+        self.say(name, round, update, Verdict::Refused(wrong))
+    }
+
+    fn say(
+        &mut self,
+        name: Name,
+        round: u64,
+        update: Digest,
+        verdict: Verdict,
+    ) -> Result<(), EngineError> {
+        let answer = Answer { round, pseudonym: name, update, verdict };
+        let (key, number) = (self.office.engine.key(), self.office.sequence.next());
+        let signed = Signed::sign(key, number, &answer)?;
+        self.office.receipts.fetch_add(1, Ordering::Relaxed);
+        self.queue(Topic::Receipt(name), &signed)
+    }
+
+    fn queue<M: Message>(&mut self, topic: Topic, message: &M) -> Result<(), EngineError> {
+        let payload = message.encode()?;
+        self.out.push_back(Outgoing { topic, payload, retain: false });
+        Ok(())
+    }
+
+    fn model_wanted(&mut self, device: &DeviceId, payload: &[u8]) -> Result<(), EngineError> {
+        let Ok(wanted) = ModelWanted::decode(payload) else {
+            self.strange(0, "request");
+            return Ok(());
+        };
+        let engine = &self.office.engine;
+        let known = engine.store().device(device.as_str())?;
+        let enrolled = known.is_some_and(|device| device.standing == Standing::Enrolled);
+        let bytes = engine.store().parameters(wanted.version)?;
+        let Some(bytes) = bytes.filter(|bytes| enrolled && Digest::of(bytes) == wanted.model)
+        else {
+            self.strange(0, "request");
+            return Ok(());
+        };
+        for index in indexes(&wanted.chunks).take(CHUNKS_AT_ONCE) {
+            let Some(part) = chunk(&bytes, index) else { continue };
+            let message = ModelChunk { model: wanted.model, index, bytes: Blob(part.to_vec()) };
+            self.queue(Topic::ModelChunk(device.clone(), wanted.version, index), &message)?;
+        }
+        Ok(())
+    }
+
+    fn job_state(&mut self, payload: &[u8]) -> Result<(), EngineError> {
+        let Ok(state) = JobState::decode(payload) else {
+            self.strange(0, "job");
+            return Ok(());
+        };
+        let report = match state.phase {
+            JobPhase::Done => Report::Installed,
+            JobPhase::Failed(fault) => {
+                debug!("a device reports {fault:?} with model {}", state.version);
+                Report::Failed
+            }
+            JobPhase::Downloading | JobPhase::Trying => return Ok(()),
+        };
+        match self.office.engine.report(state.version, report) {
+            Err(EngineError::NoModel(_)) => {
+                self.strange(0, "job");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn strange(&mut self, round: u64, kind: &'static str) {
+        self.office.strange.fetch_add(1, Ordering::Relaxed);
+        self.log(round, kind, "a message was not understood or not from whom it claimed to be");
+    }
+
+    /// Says each kind of trouble once a round; the counts say how often.
+    fn log(&mut self, round: u64, kind: &'static str, words: &str) {
+        // Rounds are numbers that strangers choose; nothing may grow with them.
+        if self.told.len() >= 256 {
+            self.told.clear();
+        }
+        if self.told.insert((round, kind)) {
+            warn!("round {round}: {words} ({kind}; further ones are only counted)");
+        }
+    }
+}
+
+fn wire_refusal(refusal: &Refusal, over: bool) -> Wrong {
+    use learn::averaging::AveragingError;
+    match refusal {
+        Refusal::NotCollecting if over => Wrong::RoundClosed,
+        Refusal::NotCollecting | Refusal::UnknownRound | Refusal::UnknownDevice => {
+            Wrong::UnknownRound
+        }
+        Refusal::SecondUpdate => Wrong::AnotherCounts,
+        Refusal::Revoked => Wrong::Revoked,
+        Refusal::Malformed(_) => Wrong::Malformed,
+        Refusal::Content(AveragingError::Norm) => Wrong::Norm,
+        Refusal::Content(_) | Refusal::TooLarge => Wrong::Mismatch,
+    }
+}
+
+impl From<DecodeError> for EngineError {
+    fn from(error: DecodeError) -> EngineError {
+        EngineError::Message(error)
+    }
+}
+
+/// Bytes of the largest message of the protocol, with room for its topic.
+pub const PACKET_BYTES: u32 = CHUNK_BYTES as u32 + 8 * 1024;

@@ -1,4 +1,0 @@
-//! placeholder
-#[derive(Debug, thiserror::Error)]
-#[error("holdout")]
-pub struct HoldoutError;

@@ -1,0 +1,109 @@
+//! The fleet's two secrets: the key that signs, and the secret from which every device's is made.
+
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use ed25519_dalek::SigningKey;
+use learn::edges::{EdgeError, Entropy, SystemEntropy};
+
+use crate::hex;
+
+/// Why the secrets cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages say it
+pub enum KeyError {
+    #[error("cannot {operation} {path}: {source}")]
+    File { operation: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("there is no {0}; `aggregator init` makes it, once for the life of a fleet")]
+    Absent(PathBuf),
+    #[error("{0} can be read by others; `chmod 600` it, and consider the fleet's keys known")]
+    Open(PathBuf),
+    #[error("{0} does not hold 64 hexadecimal digits; restore it from a backup")]
+    Content(PathBuf),
+    #[error(transparent)]
+    Entropy(#[from] EdgeError),
+}
+
+/// Both secrets.
+pub struct Keys {
+    /// Signs statements and the audit log.
+    pub signing: SigningKey,
+    /// From which the devices' secrets are made.
+    pub devices: [u8; 32],
+}
+
+impl Keys {
+    /// Makes both, in a folder that has neither; keeps those that are there.
+    pub fn create(folder: &Path) -> Result<Keys, KeyError> {
+        for name in ["signing.key", "devices.key"] {
+            let mut secret = [0; 32];
+            SystemEntropy.fill(&mut secret)?;
+            write_new(&folder.join(name), &hex::encode(&secret))?;
+        }
+        let keys = Keys::read(folder)?;
+        let public = folder.join("signing.pub");
+        let text = format!("{}\n", hex::encode(keys.signing.verifying_key().as_bytes()));
+        fs::write(&public, text).map_err(failed("write", &public))?;
+        Ok(keys)
+    }
+
+    /// Reads both.
+    pub fn read(folder: &Path) -> Result<Keys, KeyError> {
+        Ok(Keys {
+            signing: SigningKey::from_bytes(&read(&folder.join("signing.key"))?),
+            devices: read(&folder.join("devices.key"))?,
+        })
+    }
+}
+
+fn failed<'a>(operation: &'static str, path: &'a Path) -> impl Fn(std::io::Error) -> KeyError + 'a {
+    move |source| KeyError::File { operation, path: path.to_owned(), source }
+}
+
+fn write_new(path: &Path, text: &str) -> Result<(), KeyError> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match file {
+        Ok(mut file) => file
+            .write_all(text.as_bytes())
+            .and_then(|()| file.sync_all())
+            .map_err(failed("write", path)),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(failed("make", path)(error)),
+    }
+}
+
+fn read(path: &Path) -> Result<[u8; 32], KeyError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(KeyError::Absent(path.to_owned()));
+        }
+        Err(error) => return Err(failed("read", path)(error)),
+    };
+    let mode = fs::metadata(path).map_err(failed("look at", path))?.permissions().mode();
+    if mode & 0o077 != 0 {
+        return Err(KeyError::Open(path.to_owned()));
+    }
+    hex::decode(text.trim()).ok_or_else(|| KeyError::Content(path.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_stay_the_same_and_are_nobody_elses() {
+        let folder = std::env::temp_dir().join(format!("aggregator-keys-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        assert!(matches!(Keys::read(&folder), Err(KeyError::Absent(_))));
+        let first = Keys::create(&folder).unwrap();
+        let again = Keys::create(&folder).unwrap();
+        assert_eq!(first.signing.to_bytes(), again.signing.to_bytes());
+        assert_eq!(first.devices, again.devices);
+        fs::set_permissions(folder.join("signing.key"), fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(Keys::read(&folder), Err(KeyError::Open(_))));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}

@@ -1,0 +1,124 @@
+//! `/metrics` in the OpenMetrics text format. The alert rules and the dashboard in `ops/` use these names.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::Shown;
+use crate::engine::{EngineError, Status};
+
+const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Number = Gauge<f64, std::sync::atomic::AtomicU64>;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Reason {
+    reason: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Phase {
+    phase: String,
+}
+
+pub async fn metrics(State(shown): State<Arc<Shown>>) -> Response {
+    let text = shown.office.engine.status().map_err(EngineErrorText::from).and_then(|status| {
+        let mut text = String::new();
+        encode(&mut text, &registry(&shown, &status))
+            .map_err(|error| EngineErrorText(error.to_string()))?;
+        Ok(text)
+    });
+    match text {
+        Ok(text) => ([("content-type", CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.0).into_response(),
+    }
+}
+
+struct EngineErrorText(String);
+
+impl From<EngineError> for EngineErrorText {
+    fn from(error: EngineError) -> EngineErrorText {
+        EngineErrorText(error.to_string())
+    }
+}
+
+/// Everything as it stands now; numbers that live in the database are read from there.
+fn registry(shown: &Shown, status: &Status) -> Registry {
+    let mut registry = Registry::with_prefix("aggregator");
+    let mut number = |name: &str, help: &str, value: f64| {
+        let gauge = Number::default();
+        gauge.set(value);
+        registry.register(name, help, gauge);
+    };
+    let up = shown.health.iter().filter(|health| health.connected.load(Ordering::SeqCst)).count();
+    number("devices_enrolled", "Devices that may take part", status.enrolled as f64);
+    number("devices_revoked", "Devices that were revoked", status.revoked as f64);
+    number("workers", "Connections that should be up", shown.health.len() as f64);
+    number("workers_connected", "Connections that are up", up as f64);
+    number(
+        "epsilon",
+        "Epsilon at delta 1e-5 of a device that took part in every round",
+        status.epsilon.unwrap_or(0.0),
+    );
+    if let Some(model) = status.models.last() {
+        number("model_version", "Newest model version", model.version as f64);
+        number("model_failed", "Devices that reported trouble with it", model.failed as f64);
+        number("model_installed", "Devices that use it", model.installed as f64);
+        let stopped = matches!(model.rollout, crate::records::Rollout::Stopped { .. });
+        number("rollout_stopped", "Whether its roll-out was stopped", f64::from(u8::from(stopped)));
+    }
+    if let Some(last) = status.rounds.last() {
+        number("round", "Number of the newest round", last.round.id as f64);
+        number("round_updates", "Updates counted in it", last.tally.counted as f64);
+        number("round_minimum", "Updates it needs", last.round.task.minimum_cohort as f64);
+        number("round_closes_timestamp_seconds", "When it closes", last.round.closes_at as f64);
+        number(
+            "round_score_before",
+            "Holdout score of its base",
+            last.round.score_before.unwrap_or(f64::NAN),
+        );
+        number(
+            "round_score_after",
+            "Holdout score of its candidate",
+            last.round.score_after.unwrap_or(f64::NAN),
+        );
+    }
+    let phases = Family::<Phase, Number>::default();
+    for round in &status.rounds {
+        let phase = round.round.phase.name().to_owned();
+        phases.get_or_create(&Phase { phase }).inc();
+    }
+    registry.register("rounds", "Rounds by phase", phases);
+    let refused = Family::<Reason, Counter>::default();
+    for round in &status.rounds {
+        for (reason, count) in &round.tally.refused {
+            refused.get_or_create(&Reason { reason: reason.clone() }).inc_by(*count);
+        }
+    }
+    registry.register("refused", "Updates refused, by reason", refused);
+    let counters = [
+        ("updates", "Updates counted", status.rounds.iter().map(|round| round.tally.counted).sum()),
+        ("update_bytes", "Their bytes", status.rounds.iter().map(|round| round.tally.bytes).sum()),
+        (
+            "strange_messages",
+            "Messages not understood, or not from whom they claimed",
+            shown.office.strange.load(Ordering::SeqCst),
+        ),
+        ("receipts", "Receipts sent", shown.office.receipts.load(Ordering::SeqCst)),
+    ];
+    for (name, help, value) in counters {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
+    }
+    registry
+}

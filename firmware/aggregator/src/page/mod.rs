@@ -1,0 +1,104 @@
+//! The operators' page: where the fleet stands, for this machine only; and `/metrics`.
+//!
+//! It shows and changes nothing. Commands go through the command line, which leaves traces in the audit log and needs
+//! the data folder's permissions.
+
+mod metrics;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use axum::extract::{Request, State};
+use axum::http::header::HOST;
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+
+use crate::desk::Office;
+use crate::mqtt::Health;
+
+const HTML: &str = include_str!("page.html");
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+
+/// What requests may look at.
+pub(crate) struct Shown {
+    pub office: Arc<Office>,
+    pub health: Vec<Arc<Health>>,
+}
+
+/// Opens the port and serves on a thread until the process ends; gives the address.
+///
+/// # Errors
+/// A port that cannot be had.
+pub fn start(listen: SocketAddr, office: Arc<Office>, health: Vec<Arc<Health>>) -> Result<String> {
+    let listener = TcpListener::bind(listen)
+        .with_context(|| format!("no page at {listen}; choose another port with page.listen"))?;
+    listener.set_nonblocking(true)?;
+    let address = format!("http://{}/", listener.local_addr()?);
+    let shown = Arc::new(Shown { office, health });
+    std::thread::Builder::new().name("page".into()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let served = runtime.and_then(|runtime| {
+            runtime.block_on(async {
+                axum::serve(tokio::net::TcpListener::from_std(listener)?, router(shown)).await
+            })
+        });
+        if let Err(error) = served {
+            tracing::error!("the page ended: {error}");
+        }
+    })?;
+    Ok(address)
+}
+
+fn router(shown: Arc<Shown>) -> Router {
+    Router::new()
+        .route("/", get(|| asset("text/html; charset=utf-8", HTML)))
+        .route("/page.css", get(|| asset("text/css; charset=utf-8", STYLE)))
+        .route("/page.js", get(|| asset("text/javascript; charset=utf-8", SCRIPT)))
+        .route("/api/status", get(status))
+        .route("/metrics", get(metrics::metrics))
+        .layer(middleware::from_fn(guard))
+        .with_state(shown)
+}
+
+async fn asset(kind: &'static str, text: &'static str) -> Response {
+    ([("content-type", kind)], text).into_response()
+}
+
+async fn status(State(shown): State<Arc<Shown>>) -> Response {
+    match shown.office.engine.status() {
+        Ok(status) => Json(status).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// Answers loopback names only, so that no other page can point its own name here.
+async fn guard(request: Request, next: Next) -> Response {
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    if !["localhost", "127.0.0.1", "[::1]"].contains(&name) {
+        return (StatusCode::FORBIDDEN, "this page answers to loopback names only\n")
+            .into_response();
+    }
+    let mut response = next.run(request).await;
+    let headers = [
+        (
+            "content-security-policy",
+            "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; \
+             form-action 'none'; frame-ancestors 'none'",
+        ),
+        ("x-content-type-options", "nosniff"),
+        ("cache-control", "no-store"),
+    ];
+    for (name, value) in headers {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}

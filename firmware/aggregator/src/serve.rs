@@ -1,0 +1,150 @@
+//! The server: workers that count, and one loop that decides and announces.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use crate::announce::Announcer;
+use crate::config::BrokerConfig;
+use crate::desk::{Desk, Office, Outgoing, Sequence};
+use crate::engine::{Engine, EngineError};
+use crate::mqtt::{Health, Mqtt, MqttError};
+
+/// How often decisions are looked at.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Pause of a worker whose database failed.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages say it
+pub enum ServeError {
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Mqtt(#[from] MqttError),
+    #[error("no thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// A running server.
+pub struct Server {
+    /// What its parts share.
+    pub office: Arc<Office>,
+    /// How its connections do.
+    pub health: Vec<Arc<Health>>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Connects the workers and starts to decide.
+    pub fn start(engine: Engine, broker: &BrokerConfig) -> Result<Server, ServeError> {
+        let sequence = Sequence::take(&engine)?;
+        let channel = engine.channel().as_str().to_owned();
+        let office = Arc::new(Office {
+            engine,
+            sequence,
+            strange: AtomicU64::new(0),
+            receipts: AtomicU64::new(0),
+        });
+        let stop: Arc<AtomicBool> = Arc::default();
+        let (mut threads, mut health, mut announce) = (Vec::new(), Vec::new(), None);
+        for number in 0..broker.workers {
+            let carrier = Mqtt::start(broker, &channel, number)?;
+            health.push(Arc::clone(&carrier.health));
+            announce.get_or_insert_with(|| (carrier.sender(), Arc::clone(&carrier.health)));
+            let (office, stop) = (Arc::clone(&office), Arc::clone(&stop));
+            let name = format!("worker-{number}");
+            let work = move || keep_working(&office, number, carrier, &stop);
+            threads.push(std::thread::Builder::new().name(name).spawn(work)?);
+        }
+        if let Some((sender, first)) = announce {
+            let (office, stop) = (Arc::clone(&office), Arc::clone(&stop));
+            let decide = move || decide(&office, &sender, &first, &stop);
+            threads.push(std::thread::Builder::new().name("decisions".into()).spawn(decide)?);
+        }
+        Ok(Server { office, health, stop, threads })
+    }
+
+    /// Stops after the batches at hand.
+    pub fn stop(self) {
+        self.stop.store(true, Ordering::SeqCst);
+        for thread in self.threads {
+            if thread.join().is_err() {
+                error!("a thread had panicked");
+            }
+        }
+    }
+}
+
+/// A worker's desk, and a new one whenever it fails: what it had acknowledged is in the database.
+fn keep_working(office: &Arc<Office>, number: u16, mut carrier: Mqtt, stop: &AtomicBool) {
+    while !stop.load(Ordering::SeqCst) {
+        let mut desk = Desk::new(Arc::clone(office), number);
+        let work = std::panic::AssertUnwindSafe(|| -> Result<(), EngineError> {
+            while !stop.load(Ordering::SeqCst) {
+                desk.serve(&mut carrier, TICK)?;
+            }
+            Ok(())
+        });
+        match std::panic::catch_unwind(work) {
+            Ok(Ok(())) => return,
+            Ok(Err(failure)) => error!("worker {number}: {failure}; it starts again"),
+            Err(_) => error!("worker {number} panicked; it starts again"),
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn decide(
+    office: &Office,
+    sender: &tokio::sync::mpsc::UnboundedSender<Outgoing>,
+    health: &Health,
+    stop: &AtomicBool,
+) {
+    let mut announcer = Announcer::default();
+    let mut connections = 0;
+    let mut failing = false;
+    while !stop.load(Ordering::SeqCst) {
+        match step(office, &mut announcer) {
+            Ok(changes) => {
+                failing = false;
+                send(sender, changes);
+            }
+            Err(failure) if !failing => {
+                error!("{failure}; trying again every second");
+                failing = true;
+            }
+            Err(_) => std::thread::sleep(PAUSE),
+        }
+        let now = health.connections.load(Ordering::SeqCst);
+        if now != connections {
+            connections = now;
+            // The broker may have restarted without its memory.
+            send(sender, announcer.again());
+        }
+        std::thread::sleep(TICK);
+    }
+}
+
+fn step(office: &Office, announcer: &mut Announcer) -> Result<Vec<Outgoing>, EngineError> {
+    if office.engine.advance()?
+        && let Some(round) = office.engine.store().rounds()?.pop()
+    {
+        info!("round {} is {}", round.id, round.phase.name());
+    }
+    announcer.changes(office)
+}
+
+fn send(sender: &tokio::sync::mpsc::UnboundedSender<Outgoing>, messages: Vec<Outgoing>) {
+    for message in messages {
+        if sender.send(message).is_err() {
+            warn!("the first connection's thread is gone; announcements wait for a restart");
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! A fleet without a network: the real student, real training, real noise and real sums.
+//!
+//! Real are: the rendered households of `models/households/train`, the trunk, the training of every household from
+//! the current global head, clipping, a ledger reservation and exact integer noise for every device, encoding,
+//! decoding, the norm check, integer sums, averaging, the server's step, and the judgement on households of the test
+//! split that nobody trained on.
+//!
+//! Resampled is one thing: a fleet larger than the number of households has several devices per household. They send
+//! the same clipped delta under noise of their own. So a large simulated fleet has less variety than a real one.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use learn::averaging::{PartialSum, RoundRules, ServerOptimiser};
+use learn::edges::{Digest, LayoutId};
+use learn::head::{Confusion, HeadLayout, Subset, TrainingSettings};
+use learn::privacy::{Budget, Composition, NoiseMultiplier, PrivacyStatement, plan};
+use learn::update::Update;
+use serde::Serialize;
+
+use crate::contributor::{Contributor, ContributorError};
+use crate::engine::DELTA;
+use crate::households::Households;
+use crate::records::{Parameters, parameter_bytes};
+use crate::signal::{NoisePlace, Signal};
+use crate::student::{Example, StudentError, Trunk, judge};
+
+/// Why a simulation ended early.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages say it
+pub enum SimulationError {
+    #[error(transparent)]
+    Student(#[from] StudentError),
+    #[error(transparent)]
+    Household(#[from] crate::households::HouseholdError),
+    #[error(transparent)]
+    Contributor(#[from] ContributorError),
+    #[error(transparent)]
+    Accountant(#[from] learn::privacy::AccountantError),
+    #[error(transparent)]
+    Averaging(#[from] learn::averaging::AveragingError),
+    #[error(transparent)]
+    Update(#[from] learn::update::UpdateError),
+    #[error("server momentum must lie in [0, 1) and the rate above 0")]
+    Optimiser,
+    #[error("a worker thread of the simulation panicked")]
+    Panicked,
+}
+
+type Result<T, E = SimulationError> = std::result::Result<T, E>;
+
+/// What to simulate.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Devices that take part in every round.
+    pub devices: u64,
+    /// Rounds.
+    pub rounds: u32,
+    /// Noise multiplier; without one, what the default budget allows for that many rounds.
+    pub noise_multiplier: Option<NoiseMultiplier>,
+    /// Which numbers are trained.
+    pub parameters: Parameters,
+    /// Server momentum and step size.
+    pub optimiser: (f32, f32),
+    /// Whether a candidate that is worse than its predecessor is dropped, as a server does. Judged here on the test
+    /// households themselves, which flatters the fleet: a server's holdout is another set.
+    pub gate: bool,
+    /// Threads.
+    pub threads: usize,
+}
+
+/// One round's figures.
+#[derive(Clone, Debug, Serialize)]
+pub struct RoundFigures {
+    /// From 1.
+    pub round: u32,
+    /// Mean IoU of the averaged candidate on the held-out households, 0 to 1.
+    pub candidate: f64,
+    /// Mean IoU of the model that the fleet uses after the round.
+    pub fleet: f64,
+    /// The same average without noise: what the clipped updates alone would have done.
+    pub without_noise: f64,
+    /// Central training on all pictures, after as many epochs.
+    pub central: f64,
+    /// Mean cosine of a household's clipped update to the mean of the others'.
+    pub update_cosine: f64,
+    /// Cosine of the noised average to the average without noise.
+    pub average_cosine: f64,
+    /// What the formula expects of it.
+    pub expected_cosine: f64,
+    /// What a device has spent.
+    pub privacy: PrivacyStatement,
+    /// Bytes that all devices sent in this round.
+    pub bytes: u64,
+    /// Seconds it took.
+    pub seconds: f64,
+}
+
+/// All figures.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figures {
+    /// Devices in every round.
+    pub devices: u64,
+    /// Households that were really trained; devices beyond them are resampled.
+    pub trained_households: usize,
+    /// Households of the test split by which everything is judged.
+    pub judged_households: usize,
+    /// sparse or full.
+    pub parameters: Parameters,
+    /// Numbers in an update.
+    pub dimension: usize,
+    /// Bytes of an update.
+    pub update_bytes: usize,
+    /// Bytes of the whole model's parameters, as 32-bit numbers: what sending the head back whole would cost.
+    pub head_bytes: usize,
+    /// Noise multiplier of every update.
+    pub noise_multiplier: f64,
+    /// Mean IoU before any round.
+    pub base: f64,
+    /// Mean IoU of held-out households that learned at home only, each on its own corrections, judged by its other
+    /// pictures.
+    pub at_home: f64,
+    /// The shipped head on those same pictures.
+    pub at_home_base: f64,
+    /// Round by round.
+    pub rounds: Vec<RoundFigures>,
+}
+
+struct Fixed<'a> {
+    layout: &'a HeadLayout,
+    subset: Subset,
+    settings: TrainingSettings,
+    contributor: Contributor,
+    households: Vec<Vec<Example>>,
+    judged: Vec<Example>,
+}
+
+/// Runs a plan on the households of `folder` (`train` and `test` in it). `told` hears of every finished step.
+pub fn simulate(
+    trunk: &Trunk,
+    folder: &Path,
+    plan_: &Plan,
+    mut told: impl FnMut(&str),
+) -> Result<Figures> {
+    let noise = match plan_.noise_multiplier {
+        Some(noise) => noise,
+        None => plan(&Budget::DEFAULT, u64::from(plan_.rounds))?,
+    };
+    let subset = plan_.parameters.subset();
+    let settings = match plan_.parameters {
+        Parameters::Sparse => TrainingSettings::SPARSE,
+        Parameters::Full => TrainingSettings::FULL,
+    };
+    let layout = trunk.layout();
+    let train = Households::read(&folder.join("train"))?;
+    let test = Households::read(&folder.join("test"))?;
+    let fixed = Fixed {
+        layout,
+        subset,
+        settings,
+        contributor: Contributor::new(generous(noise)?)?,
+        households: examples(trunk, &train, |household| 0..household.corrections)?,
+        judged: examples(trunk, &test, |household| 0..household.pictures())?
+            .into_iter()
+            .flatten()
+            .collect(),
+    };
+    told(&format!("{} households are ready", fixed.households.len()));
+    let mut global = trunk.parameters().to_vec();
+    let base = score(&fixed, &global)?;
+    let (at_home_base, at_home) = at_home(&fixed, trunk, &test, &global)?;
+    told(&format!("before any round {base:.4}; at home {at_home_base:.4} -> {at_home:.4}"));
+
+    let dimension = layout.subset_len(subset);
+    let mut optimiser =
+        ServerOptimiser::with_momentum(plan_.optimiser.0, plan_.optimiser.1, vec![0.0; dimension])
+            .ok_or(SimulationError::Optimiser)?;
+    let (mut central, mut spent) = (global.clone(), Composition::new());
+    let (mut rounds, mut fleet, mut update_bytes) = (Vec::new(), base, 0);
+    for round in 1..=plan_.rounds {
+        let began = Instant::now();
+        let model = Digest::of(&parameter_bytes(&layout.gather(Subset::Full, &global))).0;
+        let rules =
+            RoundRules { layout: layout.id(subset, &model), dimension, noise_multiplier: noise };
+        let deltas = train_all(&fixed, &global, plan_.threads)?;
+        let clipped: Vec<Vec<f32>> = deltas.iter().map(|delta| clip(delta)).collect();
+        let (sum, bytes) = collect(&fixed, &deltas, rules, plan_)?;
+        update_bytes = bytes as usize / plan_.devices as usize;
+        let average = sum.average(plan_.devices)?;
+        let clean = mean(&clipped, plan_.devices);
+        let mut candidate = global.clone();
+        moved(layout, subset, &mut candidate, |values| optimiser.apply(&average, values));
+        let mut noiseless = global.clone();
+        let rate = plan_.optimiser.1;
+        moved(layout, subset, &mut noiseless, |values| {
+            values.iter_mut().zip(&clean).for_each(|(value, step)| *value += rate * step);
+        });
+        central = central_epochs(&fixed, &central)?;
+        spent.add(noise, 1);
+        let candidate_score = score(&fixed, &candidate)?;
+        if !plan_.gate || candidate_score >= fleet {
+            (global, fleet) = (candidate, candidate_score);
+        }
+        let update_cosine = leave_one_out(&clipped);
+        let signal = Signal { dimension, noise_multiplier: noise, update_cosine };
+        let figures = RoundFigures {
+            round,
+            candidate: candidate_score,
+            fleet,
+            without_noise: score(&fixed, &noiseless)?,
+            central: score(&fixed, &central)?,
+            update_cosine,
+            average_cosine: cosine(&average, &clean),
+            expected_cosine: signal.expected_cosine(plan_.devices, NoisePlace::EveryDevice),
+            privacy: spent.statement(DELTA)?,
+            bytes,
+            seconds: began.elapsed().as_secs_f64(),
+        };
+        told(&line(&figures));
+        rounds.push(figures);
+    }
+    Ok(Figures {
+        devices: plan_.devices,
+        trained_households: fixed.households.len(),
+        judged_households: test.households.len(),
+        parameters: plan_.parameters,
+        dimension,
+        update_bytes,
+        head_bytes: 4 * layout.len(),
+        noise_multiplier: noise.as_f64(),
+        base,
+        at_home,
+        at_home_base,
+        rounds,
+    })
+}
+
+/// One round as a line of text.
+pub fn line(figures: &RoundFigures) -> String {
+    format!(
+        "round {}: candidate {:.4}, fleet {:.4}, without noise {:.4}, central {:.4}; cosine of an update {:.3}, of the \
+         average {:.3} (expected {:.3}); epsilon {:.4}; {:.1} s",
+        figures.round,
+        figures.candidate,
+        figures.fleet,
+        figures.without_noise,
+        figures.central,
+        figures.update_cosine,
+        figures.average_cosine,
+        figures.expected_cosine,
+        figures.privacy.shown_epsilon(),
+        figures.seconds,
+    )
+}
+
+/// A budget that one release of this noise fits into: every simulated device is a new one in every round, and what a
+/// device would have spent over all rounds is worked out beside it.
+fn generous(noise: NoiseMultiplier) -> Result<Budget> {
+    let once = learn::privacy::epsilon(noise, 1, DELTA)?;
+    Ok(Budget::new(once.epsilon() * 1.01 + 0.01, DELTA)?)
+}
+
+fn examples(
+    trunk: &Trunk,
+    households: &Households,
+    which: impl Fn(&crate::households::Household) -> std::ops::Range<usize>,
+) -> Result<Vec<Vec<Example>>> {
+    let of = |household| {
+        let pictures = which(household);
+        pictures.map(|picture| Ok(trunk.example(households, household, picture)?)).collect()
+    };
+    households.households.iter().map(of).collect()
+}
+
+fn score(fixed: &Fixed<'_>, parameters: &[f32]) -> Result<f64> {
+    let mut confusion = Confusion::new();
+    judge(fixed.layout, parameters, &fixed.judged, &mut confusion)?;
+    Ok(confusion.mean_iou().ok_or(StudentError::NoPicture)?)
+}
+
+/// Held-out households that learn by themselves: before and after, on the pictures that they did not learn from.
+fn at_home(
+    fixed: &Fixed<'_>,
+    trunk: &Trunk,
+    test: &Households,
+    global: &[f32],
+) -> Result<(f64, f64)> {
+    let (mut before, mut after) = (Confusion::new(), Confusion::new());
+    for household in &test.households {
+        let mut pictures = (0..household.pictures())
+            .map(|picture| trunk.example(test, household, picture))
+            .collect::<Result<Vec<_>, _>>()?;
+        let others = pictures.split_off(household.corrections);
+        let own = fixed.contributor.train(fixed.layout, global, &pictures, fixed.settings)?;
+        judge(fixed.layout, global, &others, &mut before)?;
+        judge(fixed.layout, &own, &others, &mut after)?;
+    }
+    let score = |confusion: Confusion| confusion.mean_iou().ok_or(StudentError::NoPicture);
+    Ok((score(before)?, score(after)?))
+}
+
+/// Every household's delta from the global head, in the order of households.
+fn train_all(fixed: &Fixed<'_>, global: &[f32], threads: usize) -> Result<Vec<Vec<f32>>> {
+    let before = fixed.layout.gather(fixed.subset, global);
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(vec![Vec::new(); fixed.households.len()]);
+    let work = || -> Result<()> {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(examples) = fixed.households.get(index) else { return Ok(()) };
+            let after = fixed.contributor.train(fixed.layout, global, examples, fixed.settings)?;
+            let after = fixed.layout.gather(fixed.subset, &after);
+            let delta = after.iter().zip(&before).map(|(after, before)| after - before).collect();
+            done.lock().unwrap_or_else(PoisonError::into_inner)[index] = delta;
+        }
+    };
+    in_threads(threads, |_| work())?;
+    Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn in_threads<T: Send>(threads: usize, work: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
+    std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..threads.max(1))
+            .map(|thread| {
+                let work = &work;
+                scope.spawn(move || work(thread))
+            })
+            .collect();
+        let joined = handles
+            .into_iter()
+            .map(|handle| handle.join().unwrap_or(Err(SimulationError::Panicked)));
+        joined.collect()
+    })
+}
+
+/// Every device's noised update, through its bytes, into partial sums that are merged.
+fn collect(
+    fixed: &Fixed<'_>,
+    deltas: &[Vec<f32>],
+    rules: RoundRules,
+    plan: &Plan,
+) -> Result<(PartialSum, u64)> {
+    let threads = plan.threads.max(1);
+    let parts = in_threads(threads, |thread| {
+        let (mut sum, mut bytes) = (PartialSum::new(rules), 0);
+        for device in (thread as u64..plan.devices).step_by(threads) {
+            let delta = deltas[household_of(device, deltas.len())].clone();
+            let sent = send(fixed, rules.layout, delta, rules.noise_multiplier)?;
+            bytes += sent.len() as u64;
+            sum.add(&Update::decode(&sent)?)?;
+        }
+        Ok((sum, bytes))
+    })?;
+    let (mut sum, mut bytes) = (PartialSum::new(rules), 0);
+    for (part, more) in parts {
+        sum.merge(&part)?;
+        bytes += more;
+    }
+    Ok((sum, bytes))
+}
+
+fn send(
+    fixed: &Fixed<'_>,
+    layout: LayoutId,
+    delta: Vec<f32>,
+    noise: NoiseMultiplier,
+) -> Result<Vec<u8>> {
+    Ok(fixed.contributor.device()?.release(layout, delta, noise)?)
+}
+
+/// Devices are dealt out evenly: household after household, then from the first again.
+fn household_of(device: u64, households: usize) -> usize {
+    (device % households as u64) as usize
+}
+
+/// The mean of the clipped deltas over the devices that send them.
+fn mean(clipped: &[Vec<f32>], devices: u64) -> Vec<f32> {
+    let mut sum = vec![0.0_f64; clipped[0].len()];
+    for (index, delta) in clipped.iter().enumerate() {
+        let (whole, rest) = (devices / clipped.len() as u64, devices % clipped.len() as u64);
+        let times = (whole + u64::from((index as u64) < rest)) as f64;
+        sum.iter_mut().zip(delta).for_each(|(sum, &value)| *sum += times * f64::from(value));
+    }
+    sum.into_iter().map(|value| (value / devices as f64) as f32).collect()
+}
+
+fn clip(delta: &[f32]) -> Vec<f32> {
+    let norm = delta.iter().map(|value| value * value).sum::<f32>().sqrt().max(1.0);
+    delta.iter().map(|value| value / norm).collect()
+}
+
+fn moved(layout: &HeadLayout, subset: Subset, flat: &mut [f32], change: impl FnOnce(&mut [f32])) {
+    let mut values = layout.gather(subset, flat);
+    change(&mut values);
+    layout.scatter(subset, &values, flat);
+}
+
+/// As many epochs over everybody's pictures as a household makes over its own.
+fn central_epochs(fixed: &Fixed<'_>, parameters: &[f32]) -> Result<Vec<f32>> {
+    let all: Vec<&Example> = fixed.households.iter().flatten().collect();
+    Ok(fixed.contributor.train_on(fixed.layout, parameters, &all, fixed.settings)?)
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| {
+        a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>()
+    };
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(f64::MIN_POSITIVE)
+}
+
+/// Mean cosine of every update to the mean of all the others, so that nothing is compared with itself.
+fn leave_one_out(clipped: &[Vec<f32>]) -> f64 {
+    let total = mean(clipped, clipped.len() as u64);
+    let count = clipped.len() as f32;
+    let one = |delta: &Vec<f32>| {
+        let others: Vec<f32> =
+            total.iter().zip(delta).map(|(sum, value)| sum * count - value).collect();
+        cosine(delta, &others)
+    };
+    clipped.iter().map(one).sum::<f64>() / clipped.len() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cosine_to_the_others_is_no_comparison_with_oneself() {
+        let apart = vec![vec![1.0, 0.0], vec![0.0, 1.0]];
+        assert_eq!(leave_one_out(&apart), 0.0);
+        let same = vec![vec![1.0, 1.0]; 3];
+        assert!((leave_one_out(&same) - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn devices_are_dealt_out_evenly() {
+        let clipped = vec![vec![3.0], vec![0.0]];
+        assert_eq!(mean(&clipped, 3), [2.0]);
+        assert_eq!(
+            (0..5).map(|device| household_of(device, 2)).collect::<Vec<_>>(),
+            [0, 1, 0, 1, 0]
+        );
+    }
+
+    #[test]
+    fn clipping_shortens_and_never_lengthens() {
+        assert_eq!(clip(&[3.0, 4.0]), [0.6, 0.8]);
+        assert_eq!(clip(&[0.3, 0.4]), [0.3, 0.4]);
+    }
+}

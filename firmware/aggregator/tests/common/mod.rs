@@ -1,0 +1,164 @@
+//! A fleet in memory and on a scratch disk: a small head, a clock that the test sets, real noised updates.
+
+#![allow(dead_code, clippy::unwrap_used)] // every test file uses its own part
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aggregator::contributor::Contributor;
+use aggregator::engine::{Engine, Parts, RoundRequest, Rules};
+use aggregator::gate::{Gate, GateError};
+use aggregator::ingest::{Submission, Worker};
+use aggregator::records::{Parameters, Pseudonym, Round};
+use aggregator::rollout::RolloutRules;
+use aggregator::store::Store;
+use ed25519_dalek::SigningKey;
+use learn::averaging::PartialSum;
+use learn::edges::{Clock, Digest, Timestamp};
+use learn::head::{HeadLayout, HeadShape, Subset};
+use learn::privacy::Budget;
+
+pub const Z: &str = "1.2";
+
+pub const SMALL: HeadShape =
+    HeadShape { queries: 5, dim: 8, hidden: 12, mask_height: 12, mask_width: 8 };
+
+#[derive(Default)]
+pub struct TestClock(AtomicU64);
+
+impl TestClock {
+    pub fn add(&self, seconds: u64) {
+        self.0.fetch_add(seconds, Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// Gives the scores it was made with.
+struct Scores(Vec<f64>);
+
+impl Gate for Scores {
+    fn scores(&self, heads: &[&[f32]]) -> Result<Vec<f64>, GateError> {
+        assert_eq!(heads.len(), 2);
+        Ok(self.0.clone())
+    }
+}
+
+pub fn rules() -> Rules {
+    Rules {
+        minimum_cohort: 2,
+        maximum_cohort: 1_000,
+        lead_seconds: 10,
+        window_seconds: 100,
+        wanted_cosine: 0.001,
+        rollout: RolloutRules {
+            stages: vec![100, 1000],
+            stage_seconds: 60,
+            minimum_reports: 4,
+            error_threshold: 0.2,
+        },
+        ..Rules::default()
+    }
+}
+
+pub fn request(force: bool) -> RoundRequest {
+    RoundRequest { parameters: Parameters::Sparse, noise_multiplier: Z.into(), force }
+}
+
+pub struct Fleet {
+    pub engine: Engine,
+    pub clock: Arc<TestClock>,
+    pub folder: PathBuf,
+    contributor: Contributor,
+}
+
+impl Fleet {
+    pub fn new(name: &str, rules: Rules) -> Fleet {
+        Fleet::with_scores(name, rules, vec![0.5, 0.5])
+    }
+
+    pub fn with_scores(name: &str, rules: Rules, scores: Vec<f64>) -> Fleet {
+        let folder = std::env::temp_dir().join(format!("aggregator-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let clock: Arc<TestClock> = Arc::default();
+        let layout = HeadLayout::of_shape(SMALL).unwrap();
+        let engine = Engine::new(Parts {
+            store: Arc::new(Store::create(&folder.join("fleet.redb")).unwrap()),
+            key: SigningKey::from_bytes(&[5; 32]),
+            secrets: [6; 32],
+            clock: clock.clone(),
+            gate: Box::new(Scores(scores)),
+            shipped: vec![0.25; layout.len()],
+            layout,
+            channel: "test".parse().unwrap(),
+            rules,
+        })
+        .unwrap();
+        let parameters = vec![0.25; engine.layout().subset_len(Subset::Full)];
+        engine.add_model(&parameters, "a test").unwrap();
+        engine.publish(1).unwrap();
+        clock.add(100);
+        engine.advance().unwrap();
+        clock.add(100);
+        engine.advance().unwrap();
+        let contributor = Contributor::new(Budget::DEFAULT).unwrap();
+        Fleet { engine, clock, folder, contributor }
+    }
+
+    pub fn enrol(&self, count: u8) {
+        for number in 0..count {
+            let fingerprint = format!("{number:02x}").repeat(32);
+            self.engine.enrol(&format!("mirror-{number}"), &fingerprint).unwrap();
+        }
+    }
+
+    /// A round that takes updates.
+    pub fn open_round(&self) -> Round {
+        let round = self.engine.start_round(&request(false)).unwrap();
+        self.clock.add(10);
+        self.engine.advance().unwrap();
+        round
+    }
+
+    pub fn worker(&self, number: u32) -> Worker {
+        Worker::new(Arc::clone(self.engine.shared_store()), number)
+    }
+
+    pub fn submission(&self, round: &Round, name: u8, value: f32) -> Submission {
+        self.submission_with(round, name, value, Z)
+    }
+
+    pub fn submission_with(&self, round: &Round, name: u8, value: f32, z: &str) -> Submission {
+        let rules = round.task.rules().unwrap();
+        let count = self.engine.layout().subset_len(Subset::Sparse);
+        let budget = Budget::new(20.0, 1e-5).unwrap();
+        let contributor = Contributor::new(budget).unwrap();
+        let mut device = contributor.device().unwrap();
+        let bytes = device.release(rules.layout, vec![value; count], z.parse().unwrap()).unwrap();
+        Submission { round: round.id, pseudonym: Pseudonym([name; 16]), bytes }
+    }
+
+    pub fn merged(&self, round: &Round) -> PartialSum {
+        self.engine.store().merged(round.id, round.task.rules().unwrap()).unwrap()
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The same update with every value replaced: what a hostile device with a valid certificate could send.
+pub fn forged(honest: &Submission, value: i16) -> Submission {
+    let mut bytes = honest.bytes[..honest.bytes.len() - 32].to_vec();
+    bytes[80..].as_chunks_mut::<2>().0.fill(value.to_le_bytes());
+    let digest = Digest::of(&bytes);
+    bytes.extend_from_slice(&digest.0);
+    Submission { bytes, ..honest.clone() }
+}

@@ -138,6 +138,11 @@ impl Corrections {
         self.entries.len()
     }
 
+    /// Corrections with this number or a later one.
+    pub fn count_from(&self, number: u64) -> u32 {
+        self.entries.range(number..).count() as u32
+    }
+
     /// Whether one more of `bytes` sealed bytes fits the limits.
     pub fn check_room(&self, bytes: u64, limits: &Limits) -> Result<(), HomeError> {
         if self.len() >= limits.corrections {

@@ -55,7 +55,7 @@ impl Home {
     /// Of the stores; calling again goes on.
     pub fn delete_everything(&self) -> Result<ErasureProof, HomeError> {
         let before = self.files()?;
-        // The key first: a power cut from here on leaves nothing readable.
+        // Consent first, so that no thread writes any more; then the key, so that a power cut leaves nothing readable.
         self.consents.withdraw(PurposeKind::ImproveMyMirror)?;
         let withdrawal = self.withdraw(PurposeKind::ContributeToFleet)?;
         self.forget_all()?;

@@ -249,6 +249,8 @@ impl Home {
         let size = (self.base.height, self.base.width);
         let (saved_at, lived) = (self.edges.clock.now(), self.lived());
         let mut shared = self.lock();
+        // Again, now that "delete everything" cannot come between.
+        consent.check()?;
         let number = shared.state.next_correction;
         let plain = corrections::pack(number, saved_at, lived, size, pixels, mask)?;
         let bytes = Vault::sealed_size(plain.len());
@@ -257,7 +259,6 @@ impl Home {
         // The number first: one that was given is never given again, even where storing then fails.
         let mut next = shared.state.clone();
         next.next_correction += 1;
-        next.new_corrections = next.new_corrections.saturating_add(1);
         self.save(&mut shared, next)?;
         self.vault.put(&corrections::name(number), &plain)?;
         // A withdrawal while it was being written: the household does not find it stored afterwards.

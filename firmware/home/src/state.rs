@@ -22,8 +22,8 @@ pub(crate) struct State {
     pub next_correction: u64,
     /// Number of the next head; never used twice.
     pub next_head: u64,
-    /// Corrections saved since the last run ended.
-    pub new_corrections: u32,
+    /// Corrections from this number on are new: saved since the last finished run began.
+    pub learnt_up_to: u64,
     /// Seconds that the mirror was on, since the store was made.
     pub lived: u64,
     /// `lived` when the last nightly update began.

@@ -129,8 +129,8 @@ pub(crate) struct RunPlan {
     /// The head it starts from; `None` for the base's own.
     pub from: Option<u64>,
     pub base: String,
-    /// New corrections when it began.
-    pub new_corrections: u32,
+    /// Number of the next correction when it began; what is saved later is new.
+    pub up_to: u64,
 }
 
 impl RunPlan {
@@ -215,8 +215,9 @@ impl Home {
     pub fn training(&self) -> TrainingStatus {
         let (new_corrections, example_milliseconds, last) = {
             let shared = self.lock();
-            let State { new_corrections, example_milliseconds, report, .. } = &shared.state;
-            (*new_corrections, *example_milliseconds, report.clone())
+            let State { learnt_up_to, example_milliseconds, report, .. } = &shared.state;
+            let new = shared.corrections.count_from(*learnt_up_to);
+            (new, *example_milliseconds, report.clone())
         };
         let status = self.status().clone();
         let example_milliseconds = status.example_milliseconds.or(example_milliseconds);
@@ -231,8 +232,9 @@ impl Home {
         let triggers = &self.options.triggers;
         let (new, unfinished, last_nightly) = {
             let shared = self.lock();
-            let State { new_corrections, run, last_nightly, .. } = &shared.state;
-            (*new_corrections, run.is_some(), *last_nightly)
+            let State { learnt_up_to, run, last_nightly, .. } = &shared.state;
+            let new = shared.corrections.count_from(*learnt_up_to);
+            (new, run.is_some(), *last_nightly)
         };
         if unfinished || self.requested.load(Ordering::SeqCst) {
             return true;
@@ -418,7 +420,7 @@ impl Home {
             weight_decay: settings.weight_decay,
             from,
             base: self.base.digest.to_string(),
-            new_corrections: shared.state.new_corrections,
+            up_to: shared.state.next_correction,
         };
         let run = RunId::random(&mut *(self.edges.entropy)())?;
         let layout = self.base.layout.clone();
@@ -604,7 +606,7 @@ impl Home {
         let mut next = shared.state.clone();
         next.run = None;
         next.report = Some(report.clone());
-        next.new_corrections = next.new_corrections.saturating_sub(plan.new_corrections);
+        next.learnt_up_to = plan.up_to;
         next.example_milliseconds =
             self.status().example_milliseconds.or(next.example_milliseconds);
         next

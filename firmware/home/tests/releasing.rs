@@ -178,7 +178,11 @@ fn forms(values: &[f32]) -> Vec<Vec<u8>> {
     let window = |at: usize| {
         let (raw, steps) = (&values[at..at + 4], &steps[at..at + 8]);
         let is_telling = steps.iter().any(|&step| step != steps[0]);
-        let mut forms = vec![raw.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()];
+        let mut forms: Vec<Vec<u8>> = Vec::new();
+        // Parameters that did not move are zeros, which every file has.
+        if raw.iter().any(|value| *value != raw[0]) {
+            forms.push(raw.iter().flat_map(|v| v.to_le_bytes()).collect());
+        }
         if is_telling {
             forms.push(steps.iter().flat_map(|v| (*v as i16).to_le_bytes()).collect());
             forms.push(steps.iter().flat_map(|v| (*v as i32).to_le_bytes()).collect());

@@ -43,20 +43,35 @@ impl ModelSource {
         self
     }
 
-    /// Loads and checks the network.
+    /// Loads and checks the network, for a camera that must be turned by `orientation`.
     ///
     /// # Errors
     /// A missing file, or one that fails a check; the message names it and the next step.
     pub fn parser(&self, orientation: Orientation) -> Result<Parser> {
-        let student = match &self.folder {
-            None => Student::load(&built_in(), &self.engine).context("the built-in network")?,
-            Some(folder) => {
-                let files = ModelFiles::read(folder)?;
-                Student::load(&files, &self.engine)
-                    .with_context(|| format!("the network in {}", folder.display()))?
-            }
-        };
-        Ok(Parser::new(student, orientation, &self.options))
+        Ok(Parser::new(self.student()?, orientation, &self.options))
+    }
+
+    /// Loads and checks the network alone.
+    ///
+    /// # Errors
+    /// As [`ModelSource::parser`].
+    pub fn student(&self) -> Result<Student> {
+        let student = Student::load(&self.files()?, &self.engine);
+        match &self.folder {
+            None => student.context("the built-in network"),
+            Some(folder) => student.with_context(|| format!("the network in {}", folder.display())),
+        }
+    }
+
+    /// Its files.
+    ///
+    /// # Errors
+    /// One that cannot be read.
+    pub fn files(&self) -> Result<ModelFiles<'static>> {
+        match &self.folder {
+            None => Ok(built_in()),
+            Some(folder) => Ok(ModelFiles::read(folder)?),
+        }
     }
 }
 

@@ -9,6 +9,9 @@ use frame::jpeg::JpegDecoder;
 use frame::{FrameBuffer, Layout, PixelFormat};
 use png::{BitDepth, ColorType, Compression, Transformations};
 
+/// Largest number of pixels of a file on the command line.
+const MOST_PIXELS: u64 = 8192 * 8192;
+
 /// Largest number of bytes a PNG may decode to: 8192 x 8192 pixels of 8 bytes.
 const MOST_BYTES: usize = 8192 * 8192 * 8;
 
@@ -29,20 +32,60 @@ pub struct LabelMap {
 /// A file that cannot be read or is neither; the message names it.
 pub fn read_picture(path: &Path, into: &mut FrameBuffer) -> Result<()> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let decoded = match bytes.as_slice() {
-        [0xFF, 0xD8, ..] => decode_jpeg(&bytes, into),
-        [0x89, b'P', b'N', b'G', ..] => decode_png(&bytes, into),
-        _ => Err(anyhow::anyhow!("neither a JPEG nor a PNG file; convert it first")),
-    };
-    decoded.with_context(|| path.display().to_string())
+    decode(&bytes, MOST_PIXELS, into).with_context(|| path.display().to_string())
 }
 
-fn decode_jpeg(bytes: &[u8], into: &mut FrameBuffer) -> Result<()> {
+/// Decodes a JPEG or PNG file of at most `most` pixels as packed RGB. Its size is looked at before its pixels are.
+///
+/// # Errors
+/// Bytes that are neither, that are damaged, or that have too many pixels.
+pub fn decode(bytes: &[u8], most: u64, into: &mut FrameBuffer) -> Result<()> {
+    match bytes {
+        [0xFF, 0xD8, ..] => decode_jpeg(bytes, most, into),
+        [0x89, b'P', b'N', b'G', ..] => decode_png(bytes, most, into),
+        _ => bail!("neither a JPEG nor a PNG file; convert it first"),
+    }
+}
+
+fn check_size(width: u32, height: u32, most: u64) -> Result<()> {
+    let pixels = u64::from(width) * u64::from(height);
+    ensure!(pixels <= most, "{width} x {height} pixels are too many; {most} are the most");
+    Ok(())
+}
+
+fn decode_jpeg(bytes: &[u8], most: u64, into: &mut FrameBuffer) -> Result<()> {
+    if let Some((width, height)) = jpeg_size(bytes) {
+        check_size(width, height, most)?;
+    }
     Ok(JpegDecoder::new().decode(bytes, None, into)?)
 }
 
-fn decode_png(bytes: &[u8], into: &mut FrameBuffer) -> Result<()> {
-    let png = Png::decode(bytes, Transformations::normalize_to_color8())?;
+/// Width and height from the first frame header (ITU-T T.81, annex B.2.2), if there is one.
+fn jpeg_size(bytes: &[u8]) -> Option<(u32, u32)> {
+    let mut rest = bytes.get(2..)?;
+    loop {
+        let marker = match rest {
+            [0xFF, 0xFF, ..] => {
+                rest = &rest[1..];
+                continue;
+            }
+            [0xFF, marker, ..] => *marker,
+            _ => return None,
+        };
+        let body = &rest[2..];
+        if matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC) {
+            let side = |at: usize| {
+                Some(u32::from(u16::from_be_bytes([*body.get(at)?, *body.get(at + 1)?])))
+            };
+            return Some((side(5)?, side(3)?));
+        }
+        let length = usize::from(u16::from_be_bytes([*body.first()?, *body.get(1)?]));
+        rest = body.get(length..)?;
+    }
+}
+
+fn decode_png(bytes: &[u8], most: u64, into: &mut FrameBuffer) -> Result<()> {
+    let png = Png::decode(bytes, most, Transformations::normalize_to_color8())?;
     let channels = png.colour.samples();
     let layout = Layout::new(PixelFormat::Rgb3, png.width, png.height, 0)?;
     into.fill_with(layout, |rgb| {
@@ -62,11 +105,15 @@ fn decode_png(bytes: &[u8], into: &mut FrameBuffer) -> Result<()> {
 /// A file that cannot be read, or that has more than one value a pixel.
 pub fn read_labels(path: &Path) -> Result<LabelMap> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    decode_labels(&bytes).with_context(|| path.display().to_string())
+    decode_labels(&bytes, MOST_PIXELS).with_context(|| path.display().to_string())
 }
 
-fn decode_labels(bytes: &[u8]) -> Result<LabelMap> {
-    let png = Png::decode(bytes, Transformations::IDENTITY)?;
+/// The same from memory, with at most `most` pixels.
+///
+/// # Errors
+/// Bytes that are no map of class indices, or that have too many pixels.
+pub fn decode_labels(bytes: &[u8], most: u64) -> Result<LabelMap> {
+    let png = Png::decode(bytes, most, Transformations::IDENTITY)?;
     ensure!(
         matches!(png.colour, ColorType::Grayscale | ColorType::Indexed),
         "a label map has one value a pixel, this file has {}; save it as 8-bit grey",
@@ -106,13 +153,18 @@ struct Png {
 }
 
 impl Png {
-    fn decode(bytes: &[u8], transformations: Transformations) -> Result<Png> {
+    fn decode(bytes: &[u8], most: u64, transformations: Transformations) -> Result<Png> {
         let mut decoder = png::Decoder::new_with_limits(
             std::io::Cursor::new(bytes),
             png::Limits { bytes: MOST_BYTES },
         );
         decoder.set_transformations(transformations);
+        // Texts and colour profiles are compressed and of no use here: what is not unpacked cannot burst.
+        decoder.set_ignore_text_chunk(true);
+        decoder.set_ignore_iccp_chunk(true);
         let mut reader = decoder.read_info()?;
+        let (width, height) = reader.info().size();
+        check_size(width, height, most)?;
         let size = reader.output_buffer_size().unwrap_or(usize::MAX);
         ensure!(size <= MOST_BYTES, "the picture is too large; 8192 x 8192 pixels are the most");
         let mut bytes = vec![0; size];
@@ -146,24 +198,68 @@ pub fn write_coloured(path: &Path, map: &LabelMap, palette: Vec<u8>) -> Result<(
 
 fn write(
     path: &Path,
-    (width, height): (u32, u32),
+    size: (u32, u32),
     colour: ColorType,
     palette: Option<Vec<u8>>,
     bytes: &[u8],
 ) -> Result<()> {
     let save = || -> Result<()> {
-        let mut encoder = png::Encoder::new(BufWriter::new(File::create(path)?), width, height);
-        encoder.set_color(colour);
-        encoder.set_depth(BitDepth::Eight);
-        encoder.set_compression(Compression::Fast);
-        if let Some(palette) = palette {
-            encoder.set_palette(palette);
-        }
-        let mut writer = encoder.write_header()?;
-        writer.write_image_data(bytes)?;
-        Ok(writer.finish()?)
+        encode(BufWriter::new(File::create(path)?), size, colour, palette, bytes)
     };
     save().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A map of class indices as a palette PNG in memory.
+///
+/// # Errors
+/// Sides of zero.
+pub fn coloured_png(
+    (width, height): (u32, u32),
+    labels: &[u8],
+    palette: Vec<u8>,
+) -> Result<Vec<u8>> {
+    let mut file = Vec::new();
+    encode(&mut file, (width, height), ColorType::Indexed, Some(palette), labels)?;
+    Ok(file)
+}
+
+/// A map of class indices as an 8-bit grey PNG in memory.
+///
+/// # Errors
+/// Sides of zero.
+pub fn grey_png((width, height): (u32, u32), labels: &[u8]) -> Result<Vec<u8>> {
+    let mut file = Vec::new();
+    encode(&mut file, (width, height), ColorType::Grayscale, None, labels)?;
+    Ok(file)
+}
+
+/// A picture, red, green and blue of every pixel, as a PNG in memory.
+///
+/// # Errors
+/// Sides of zero.
+pub fn rgb_png((width, height): (u32, u32), rgb: &[u8]) -> Result<Vec<u8>> {
+    let mut file = Vec::new();
+    encode(&mut file, (width, height), ColorType::Rgb, None, rgb)?;
+    Ok(file)
+}
+
+fn encode(
+    out: impl std::io::Write,
+    (width, height): (u32, u32),
+    colour: ColorType,
+    palette: Option<Vec<u8>>,
+    bytes: &[u8],
+) -> Result<()> {
+    let mut encoder = png::Encoder::new(out, width, height);
+    encoder.set_color(colour);
+    encoder.set_depth(BitDepth::Eight);
+    encoder.set_compression(Compression::Fast);
+    if let Some(palette) = palette {
+        encoder.set_palette(palette);
+    }
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(bytes)?;
+    Ok(writer.finish()?)
 }
 
 #[cfg(test)]
@@ -186,7 +282,7 @@ mod tests {
 
     #[test]
     fn palette_files_give_their_indices() {
-        let labels = |file: &[u8]| decode_labels(file).expect("valid").labels;
+        let labels = |file: &[u8]| decode_labels(file, 64).expect("valid").labels;
         assert_eq!(labels(&png(ColorType::Indexed, BitDepth::Eight, 3, &[0, 15, 7])), [0, 15, 7]);
         assert_eq!(labels(&png(ColorType::Indexed, BitDepth::Four, 3, &[0x1F, 0x70])), [1, 15, 7]);
         assert_eq!(labels(&png(ColorType::Grayscale, BitDepth::One, 3, &[0b1010_0000])), [1, 0, 1]);
@@ -196,7 +292,7 @@ mod tests {
     #[test]
     fn colours_are_no_labels() {
         let file = png(ColorType::Rgb, BitDepth::Eight, 1, &[1, 2, 3]);
-        let error = decode_labels(&file).expect_err("three values a pixel").to_string();
+        let error = decode_labels(&file, 64).expect_err("three values a pixel").to_string();
         assert!(error.contains("8-bit grey"), "{error}");
     }
 
@@ -204,7 +300,7 @@ mod tests {
     fn every_png_becomes_rgb() {
         let rgb = |file: &[u8]| {
             let mut picture = FrameBuffer::new();
-            decode_png(file, &mut picture).expect("valid");
+            decode_png(file, 64, &mut picture).expect("valid");
             picture.frame().bytes().to_vec()
         };
         assert_eq!(rgb(&png(ColorType::Rgb, BitDepth::Eight, 1, &[1, 2, 3])), [1, 2, 3]);
@@ -213,6 +309,23 @@ mod tests {
         assert_eq!(rgb(&png(ColorType::GrayscaleAlpha, BitDepth::Eight, 1, &[7, 1])), [7, 7, 7]);
         assert_eq!(rgb(&png(ColorType::Rgb, BitDepth::Sixteen, 1, &[5, 0, 6, 0, 7, 0])), [5, 6, 7]);
         assert_eq!(rgb(&png(ColorType::Indexed, BitDepth::Eight, 1, &[3])), [9, 9, 9]);
+    }
+
+    #[test]
+    fn too_many_pixels_are_refused_before_they_are_decoded() {
+        let mut picture = FrameBuffer::new();
+        // A hundred megapixels in a hundred bytes: headers only.
+        let mut bomb = png(ColorType::Grayscale, BitDepth::Eight, 1, &[0]);
+        bomb[16..20].copy_from_slice(&10_000_u32.to_be_bytes());
+        bomb[20..24].copy_from_slice(&10_000_u32.to_be_bytes());
+        let jpeg = b"\xFF\xD8\xFF\xE0\0\x04ab\xFF\xC0\0\x11\x08\x1F\xFF\x1F\xFF\x03";
+        assert_eq!(jpeg_size(jpeg), Some((8191, 8191)));
+        assert!(decode(jpeg, 1000, &mut picture).is_err());
+        assert!(decode(&bomb, 1000, &mut picture).is_err());
+        assert!(decode_labels(&bomb, 1000).is_err());
+        for cut in 0..jpeg.len() {
+            assert!(decode(&jpeg[..cut], 1000, &mut picture).is_err());
+        }
     }
 
     #[test]

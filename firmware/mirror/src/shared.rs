@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
+use crate::parsed::Parsed;
 use crate::timings::Timings;
 use crate::view::{PreviewInput, View};
 
@@ -216,6 +217,10 @@ pub struct Shared {
     /// People in the newest picture.
     pub people: AtomicUsize,
     first_overlay_us: AtomicU64,
+    /// Microseconds since the start at which somebody was seen last; 0: never.
+    person_seen_us: AtomicU64,
+    /// Somebody on the page waits for the next picture and its parsing.
+    freeze: Mutex<Option<oneshot::Sender<Parsed>>>,
 }
 
 struct ViewSlot {
@@ -266,6 +271,8 @@ impl Shared {
             viewers: AtomicUsize::new(0),
             people: AtomicUsize::new(0),
             first_overlay_us: AtomicU64::new(0),
+            person_seen_us: AtomicU64::new(0),
+            freeze: Mutex::default(),
         }
     }
 
@@ -283,6 +290,38 @@ impl Shared {
         self.view_ready.notify_all();
         self.preview_ready.notify_all();
         self.page_stop.notify_one();
+    }
+
+    /// The flag that [`Shared::stop`] sets, for whoever cannot ask [`Shared::is_stopping`].
+    pub fn stop_flag(&self) -> &AtomicBool {
+        &self.stopping
+    }
+
+    /// Notes that somebody is in front of the mirror.
+    pub fn note_person(&self) {
+        let us = self.uptime().as_micros().max(1) as u64;
+        self.person_seen_us.store(us, Ordering::Relaxed);
+    }
+
+    /// Whether somebody was seen no longer ago than this.
+    pub fn person_within(&self, time: Duration) -> bool {
+        match self.person_seen_us.load(Ordering::Relaxed) {
+            0 => false,
+            seen => self.uptime() <= Duration::from_micros(seen) + time,
+        }
+    }
+
+    /// Asks for the next picture with its parsing; whoever asked before gets none.
+    pub fn ask_to_freeze(&self) -> oneshot::Receiver<Parsed> {
+        let (sender, receiver) = oneshot::channel();
+        *lock(&self.freeze) = Some(sender);
+        receiver
+    }
+
+    /// Whoever waits for a picture, if one may be shown now.
+    pub fn take_freeze(&self) -> Option<oneshot::Sender<Parsed>> {
+        let mut freeze = lock(&self.freeze);
+        if freeze.is_some() && self.may_show() { freeze.take() } else { None }
     }
 
     /// Whether parts should end.
@@ -454,6 +493,7 @@ impl Shared {
         slot.input.forget();
         drop(slot);
         self.preview_jpeg.send_replace(None);
+        *lock(&self.freeze) = None;
         self.people.store(0, Ordering::Relaxed);
         let mut slot = lock(&self.view);
         slot.view.clear();

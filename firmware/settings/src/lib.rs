@@ -11,6 +11,6 @@ mod types;
 pub use board::{Board, boards};
 pub use layers::{Effective, Layers, SettingsError};
 pub use types::{
-    Alignment, CameraGeometry, CameraSettings, DisplayGeometry, DisplaySettings, OverlaySettings,
-    PageSettings, Settings, ThermalSettings, VisionSettings,
+    Alignment, CameraGeometry, CameraSettings, DisplayGeometry, DisplaySettings, LearningSettings,
+    OverlaySettings, PageSettings, Settings, ThermalSettings, VisionSettings,
 };

@@ -206,6 +206,8 @@ pub struct LearningSettings {
     pub idle_s: u64,
     /// Temperature at which training stops, 20 to 120 degrees Celsius.
     pub hottest_celsius: f32,
+    /// Share of the processor taken by others at which training stops, 0.05 to 1.
+    pub busiest: f32,
     /// Computing time of one run in seconds, 1 to 86400.
     pub time_allowed_s: u64,
 }
@@ -317,6 +319,7 @@ const RANGES: &[(&str, f64, f64)] = &[
     ("learning.after_pictures", 0.0, 1_000_000_000.0),
     ("learning.idle_s", 0.0, 86_400.0),
     ("learning.hottest_celsius", 20.0, 120.0),
+    ("learning.busiest", 0.05, 1.0),
     ("learning.time_allowed_s", 1.0, 86_400.0),
 ];
 

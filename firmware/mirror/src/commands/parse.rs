@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use embedded_graphics::prelude::RgbColor;
 use frame::{FrameBuffer, Orientation};
-use overlay::PALETTE;
-use proto::taxonomy::{PART_COUNT, Part, PppClass};
+use proto::taxonomy::{Part, PppClass};
 use serde::Serialize;
-use vision::{Parser, Person};
+use vision::Parser;
 
 use crate::cli::{Classes, ParseArgs};
 use crate::config;
+use crate::found::{self, FoundPerson};
 use crate::model::ModelSource;
+use crate::parsed::palette;
 use crate::pictures::{self, LabelMap};
 use crate::progress::Progress;
 use crate::report::{self, Usage};
@@ -30,17 +31,6 @@ struct Found {
     /// Pixels of every class that there is.
     pixels: BTreeMap<&'static str, u64>,
     persons: Vec<FoundPerson>,
-}
-
-/// A person, in pixels of the picture.
-#[derive(Serialize)]
-struct FoundPerson {
-    score: f32,
-    /// Left, top, width, height.
-    #[serde(rename = "box")]
-    bounds: [u32; 4],
-    /// Pixels of every part of this person that there is.
-    pixels: BTreeMap<&'static str, u64>,
 }
 
 /// Parses every picture. One that cannot be read does not keep the others from being parsed.
@@ -120,10 +110,10 @@ impl Work {
         self.parser.parse(&frame).with_context(|| image.display().to_string())?;
         let mut labels = Vec::new();
         self.parser.part_map(&mut labels);
-        let persons = self.persons(&labels);
+        let persons = found::persons(&self.parser, &labels);
         let mut map = LabelMap { width, height, labels };
         let palette = match self.classes {
-            Classes::Full => part_palette(),
+            Classes::Full => palette(),
             Classes::Ppp => {
                 map.labels.iter_mut().for_each(|label| *label = ppp_index(*label));
                 ppp_palette()
@@ -158,60 +148,12 @@ impl Work {
             Classes::Full => Part::from_index(label).map(Part::name),
             Classes::Ppp => PppClass::ALL.get(usize::from(label)).map(|class| class.name()),
         };
-        tally(labels.iter().copied(), name)
+        found::tally(labels.iter().copied(), name)
     }
-
-    /// The people, best first, with their parts at the picture's own size.
-    fn persons(&self, parts: &[u8]) -> Vec<FoundPerson> {
-        let mut slots = Vec::new();
-        self.parser.person_map(&mut slots);
-        let person = |person: &Person| {
-            let own = parts.iter().zip(&slots).filter(|(_, slot)| **slot == person.slot);
-            FoundPerson {
-                score: person.score,
-                bounds: self.bounds(person),
-                pixels: tally(own.map(|(part, _)| *part), |label| {
-                    Part::from_index(label).map(Part::name)
-                }),
-            }
-        };
-        self.parser.parsing().persons.iter().rev().map(person).collect()
-    }
-
-    fn bounds(&self, person: &Person) -> [u32; 4] {
-        let letterbox = &self.parser.parsing().letterbox;
-        let (width, height) = letterbox.picture();
-        let place = |x: u32, y: u32| {
-            let (x, y) = letterbox.to_picture(x as f32, y as f32);
-            (x.round().clamp(0.0, width as f32) as u32, y.round().clamp(0.0, height as f32) as u32)
-        };
-        let grid = person.bounds;
-        let (left, top) = place(grid.x, grid.y);
-        let (right, bottom) = place(grid.x + grid.width, grid.y + grid.height);
-        [left, top, right - left, bottom - top]
-    }
-}
-
-fn tally(
-    labels: impl Iterator<Item = u8>,
-    name: impl Fn(u8) -> Option<&'static str>,
-) -> BTreeMap<&'static str, u64> {
-    let mut counts = [0u64; PART_COUNT];
-    for label in labels {
-        if let Some(count) = counts.get_mut(usize::from(label)) {
-            *count += 1;
-        }
-    }
-    let named = counts.iter().enumerate().filter(|(_, count)| **count > 0);
-    named.filter_map(|(label, count)| Some((name(label as u8)?, *count))).collect()
 }
 
 fn ppp_index(label: u8) -> u8 {
     Part::from_index(label).unwrap_or(Part::Background).ppp().index()
-}
-
-fn part_palette() -> Vec<u8> {
-    PALETTE.iter().flat_map(|colour| [colour.r(), colour.g(), colour.b()]).collect()
 }
 
 /// A class of PASCAL-Person-Part has the colour of the first part of ours that counts as it.
@@ -238,6 +180,7 @@ fn summary(all: &[Found]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::taxonomy::PART_COUNT;
 
     #[test]
     fn pictures_that_would_overwrite_each_other_are_refused() {
@@ -252,7 +195,7 @@ mod tests {
 
     #[test]
     fn palettes_have_a_colour_for_every_class() {
-        assert_eq!(part_palette().len(), 3 * PART_COUNT);
+        assert_eq!(palette().len(), 3 * PART_COUNT);
         assert_eq!(ppp_palette().len(), 3 * PppClass::ALL.len());
         assert_eq!(ppp_palette()[..3], [0, 0, 0]);
         assert_eq!(ppp_index(Part::HandLeft.index()), PppClass::LowerArms.index());

@@ -10,7 +10,9 @@ pub(crate) mod access;
 mod api;
 pub(crate) mod door;
 mod guard;
+mod learning;
 mod metrics;
+mod parse;
 pub mod preview;
 mod stream;
 
@@ -30,8 +32,10 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 use crate::access::{Access, certificate};
+use crate::learning::Learning;
 use crate::page::door::NetworkDoor;
 use crate::page::guard::Door;
+use crate::parsing::Desk;
 use crate::report;
 use crate::run::switch::SwitchFile;
 use crate::shared::{Shared, Topic, lock};
@@ -99,6 +103,11 @@ pub(crate) struct Served {
     pub access: Arc<Access>,
     /// Where the network's door is, while it is open.
     pub network: Mutex<Option<SocketAddr>>,
+    pub learning: Arc<Learning>,
+    pub desk: Desk,
+    /// The picture that somebody corrects now.
+    pub frozen: learning::Frozen,
+    pub seen: parse::Seen,
 }
 
 impl Served {
@@ -170,12 +179,25 @@ impl Page {
         switch: SwitchFile,
         settings: Effective,
         access: Access,
+        learning: Arc<Learning>,
+        desk: Desk,
         first: Option<TcpListener>,
     ) -> Page {
         let registry = metrics::registry(&shared);
         let address = settings.settings.page.listen;
         let (access, network) = (Arc::new(access), Mutex::new(None));
-        let context = Arc::new(Served { shared, switch, settings, registry, access, network });
+        let context = Arc::new(Served {
+            shared,
+            switch,
+            settings,
+            registry,
+            access,
+            network,
+            learning,
+            desk,
+            frozen: learning::Frozen::default(),
+            seen: parse::Seen::default(),
+        });
         Page { address, first: Mutex::new(first), context }
     }
 
@@ -276,6 +298,9 @@ pub fn url(listener: &TcpListener) -> std::io::Result<String> {
 const HTML: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
+const LEARN_STYLE: &str = include_str!("learn.css");
+const LEARN_SCRIPT: &str = include_str!("learn.js");
+const CORRECT_SCRIPT: &str = include_str!("correct.js");
 const ACCESS_SCRIPT: &str = include_str!("access.js");
 const PAIR_HTML: &str = include_str!("pair.html");
 const PAIR_SCRIPT: &str = include_str!("pair.js");
@@ -298,6 +323,25 @@ fn routes() -> Router<Arc<Served>> {
         .route("/api/camera", post(api::camera))
         .route("/api/access", get(access::access))
         .route("/api/browsers/remove", post(access::remove))
+        .route("/learn.css", get(|| asset("text/css; charset=utf-8", LEARN_STYLE)))
+        .route("/learn.js", get(|| asset("text/javascript; charset=utf-8", LEARN_SCRIPT)))
+        .route("/correct.js", get(|| asset("text/javascript; charset=utf-8", CORRECT_SCRIPT)))
+        .route("/api/learning", get(learning::state))
+        .route("/api/learning/consent", post(learning::consent))
+        .route("/api/learning/train", post(learning::train))
+        .route("/api/learning/undo", post(learning::undo))
+        .route("/api/learning/delete", post(learning::delete))
+        .route("/api/corrections/remove", post(learning::remove))
+        .route("/api/corrections/{number}/picture.png", get(learning::correction_picture))
+        .route("/api/corrections/{number}/mask.png", get(learning::correction_mask))
+        .route("/api/freeze", post(learning::freeze))
+        .route("/api/frozen/{id}/picture.png", get(learning::frozen_picture))
+        .route("/api/frozen/{id}/parts.png", get(learning::frozen_parts))
+        .route(
+            "/api/frozen/{id}/save",
+            post(learning::save).layer(DefaultBodyLimit::max(parse::MOST_BYTES)),
+        )
+        .route("/parse", post(parse::parse).layer(DefaultBodyLimit::max(parse::MOST_BYTES)))
         .route("/healthz", get(api::healthz))
         .route("/metrics", get(metrics::metrics))
 }

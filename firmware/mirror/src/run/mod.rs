@@ -23,10 +23,12 @@ use tracing::warn;
 use crate::access::Access;
 use crate::cli::RunArgs;
 use crate::config;
+use crate::learning::{self, DeviceGate, Learning, Trainer};
 use crate::look::Look;
 use crate::model::ModelSource;
 use crate::page::preview::Preview;
 use crate::page::{self, Page, PageError};
+use crate::parsing;
 use crate::report;
 use crate::shared::{Shared, Topic};
 use crate::sources::{self, Sources};
@@ -171,17 +173,20 @@ fn parts(
 ) -> Vec<Part> {
     let settings = &effective.settings;
     let mailbox = Arc::new(Mailbox::new(MAILBOX));
+    let learning = Arc::new(Learning::new());
+    let model = ModelSource::new(&settings.vision);
     let capture = Capture { shared: Arc::clone(shared), mailbox: Arc::clone(&mailbox), sources };
     let sight = Sight {
         shared: Arc::clone(shared),
         mailbox,
-        model: ModelSource::new(&settings.vision),
+        model: model.clone(),
         orientation: sources::orientation(&settings.camera),
         preview_interval: Duration::from_secs(1) / settings.page.preview_rate,
         thermometer: Thermometer::new(
             settings.thermal.sensor.clone(),
             settings.thermal.limit_celsius,
         ),
+        learning: Arc::clone(&learning),
     };
     let style = screen.look.style();
     let mut parts = vec![
@@ -189,11 +194,42 @@ fn parts(
         Part::new("vision", move || sight.run()),
         Part::new("camera", move || capture.run()),
     ];
+    let data = config::data_dir(settings.data_dir.as_deref());
+    let idle = Duration::from_secs(settings.learning.idle_s);
+    match learning::options(&settings.learning) {
+        Ok(options) => {
+            let trainer = Trainer {
+                shared: Arc::clone(shared),
+                learning: Arc::clone(&learning),
+                folder: config::learning_dir(&data),
+                options,
+                model: model.clone(),
+                gate: DeviceGate::new(Arc::clone(shared), settings.thermal.sensor.clone(), idle),
+            };
+            parts.push(Part::new("learning", move || trainer.run()));
+        }
+        Err(error) => {
+            let text = format!("learning at home: {}", report::describe(&error));
+            warn!("{text}");
+            shared.set_notice(Topic::Learning, Some(text.clone()));
+            learning.refuse(text);
+        }
+    }
     if settings.page.enabled {
+        let (desk, worker) = parsing::open(Arc::clone(shared), Arc::clone(&learning), model);
         let quality = settings.page.preview_quality;
         let preview = Preview { shared: Arc::clone(shared), style, quality };
-        let page = Page::new(Arc::clone(shared), switch, effective.clone(), access, listener);
+        let page = Page::new(
+            Arc::clone(shared),
+            switch,
+            effective.clone(),
+            access,
+            learning,
+            desk,
+            listener,
+        );
         parts.push(Part::new("preview", move || preview.run()));
+        parts.push(Part::new("parse", move || worker.run()));
         parts.push(Part::new("page", move || page.run()));
     }
     parts

@@ -1,19 +1,22 @@
 //! The vision part: newest picture from the mailbox, through the network, to the display.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use camera::mailbox::Mailbox;
 use frame::{FrameBuffer, Orientation};
+use home::BaseModel;
 use tracing::{debug, info, warn};
-use vision::Parser;
+use vision::{Head, Parser};
 
+use crate::learning::Learning;
 use crate::model::ModelSource;
+use crate::parsed::Parsed;
 use crate::report;
 use crate::run::taken::Taken;
-use crate::shared::{ModelState, Shared, count};
+use crate::shared::{ModelState, Shared, count, lock};
 use crate::thermal::Thermometer;
 use crate::timings::Stage;
 use crate::view::{PreviewInput, View};
@@ -32,6 +35,8 @@ pub struct Sight {
     pub preview_interval: Duration,
     /// Temperature sensor and limit.
     pub thermometer: Thermometer,
+    /// Learning at home, which may give the network another head.
+    pub learning: Arc<Learning>,
 }
 
 /// Longest wait for a picture before looking whether to stop.
@@ -44,6 +49,14 @@ struct Memory {
     previewed: Option<Instant>,
     /// Pictures in a row that could not be parsed.
     broken: u64,
+    head: HeadInUse,
+}
+
+/// Which of the household's heads is in use, and the next one while it is being made ready.
+#[derive(Default)]
+struct HeadInUse {
+    version: u64,
+    next: Arc<Mutex<Option<Head>>>,
 }
 
 /// Counts a taken picture when the work on it has ended, however it ends.
@@ -72,17 +85,77 @@ impl Sight {
         let name = parser.student().name().to_owned();
         info!("network: {name}");
         self.shared.update_health(|health| health.model = ModelState::Ready { name });
-        let mut memory =
-            Memory { view: View::new(), preview: PreviewInput::new(), previewed: None, broken: 0 };
+        self.offer_to_learning(&parser);
+        let mut memory = Memory {
+            view: View::new(),
+            preview: PreviewInput::new(),
+            previewed: None,
+            broken: 0,
+            head: HeadInUse::default(),
+        };
         let mut thermometer = self.thermometer.clone();
         while !self.shared.is_stopping() {
             let Some(picture) = Taken::newest(&self.mailbox, PATIENCE) else { continue };
             let _done = Done(&self.shared);
             if !self.is_too_hot(&mut thermometer) {
+                self.follow_head(&mut parser, &mut memory.head);
                 self.see(&mut parser, &picture, &mut memory);
             }
         }
         Ok(())
+    }
+
+    /// Learning trains the head of the network that is in use here.
+    fn offer_to_learning(&self, parser: &Parser) {
+        let base =
+            self.model.files().and_then(|files| Ok(BaseModel::new(parser.student(), &files)?));
+        match base {
+            Ok(base) => self.learning.offer(base),
+            Err(error) => {
+                warn!("learning at home: {error:#}");
+                self.learning.refuse(report::describe(&error));
+            }
+        }
+    }
+
+    /// Uses the household's newest head. It is made ready on another thread: no picture waits for it.
+    fn follow_head(&self, parser: &mut Parser, head: &mut HeadInUse) {
+        let Some(home) = self.learning.home() else { return };
+        if let Some(ready) = lock(&head.next).take() {
+            match parser.swap_head(ready) {
+                Ok(()) => info!("the household's head is in use"),
+                Err(error) => warn!("the household's head is not used: {error}"),
+            }
+        }
+        let version = home.head_version();
+        if version == head.version {
+            return;
+        }
+        head.version = version;
+        let values = home.head_values();
+        if *parser.student().head_parameters().values() == *values {
+            return;
+        }
+        let builder = parser.student().head_builder();
+        let parameters = parser.student().head_parameters().with_values(values.to_vec());
+        let next = Arc::clone(&head.next);
+        let build = move || match parameters.and_then(|parameters| builder.build(&parameters)) {
+            Ok(head) => *lock(&next) = Some(head),
+            Err(error) => warn!("the household's head is not used: {error}"),
+        };
+        if let Err(error) = std::thread::Builder::new().name("head".into()).spawn(build) {
+            warn!("the household's head is not used: no thread: {error}");
+        }
+    }
+
+    /// Gives the picture to whoever wants to correct it.
+    fn freeze(&self, parser: &mut Parser, picture: &FrameBuffer) {
+        let Some(waiting) = self.shared.take_freeze() else { return };
+        match Parsed::of(parser, &picture.frame(), self.orientation) {
+            // Whoever asked may have gone away.
+            Ok(parsed) => drop(waiting.send(parsed)),
+            Err(error) => warn!("no picture to correct: {error}"),
+        }
     }
 
     fn is_too_hot(&self, thermometer: &mut Thermometer) -> bool {
@@ -125,9 +198,16 @@ impl Sight {
         memory.view.fill(parsing);
         let people = memory.view.people();
         count(&self.shared.counters.parsed);
+        if let Some(home) = self.learning.home() {
+            home.count_inference();
+        }
         if !self.shared.publish_view(&mut memory.view) {
             return;
         }
+        if people > 0 {
+            self.shared.note_person();
+        }
+        self.freeze(parser, picture);
         self.shared.people.store(people, Ordering::Relaxed);
         if self.preview_due(memory.previewed) {
             memory.previewed = Some(Instant::now());

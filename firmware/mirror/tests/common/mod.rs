@@ -104,6 +104,27 @@ impl Answer {
     }
 }
 
+/// An answer taken apart.
+pub fn answer(bytes: &[u8]) -> Answer {
+    let split = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a whole head");
+    let head = String::from_utf8_lossy(&bytes[..split]).into_owned();
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+    Answer { status, head, body: bytes[split + 4..].to_vec() }
+}
+
+/// A multipart form and its content type.
+pub fn form(parts: &[(&str, &[u8])]) -> (Vec<u8>, String) {
+    let mut body = Vec::new();
+    for (name, content) in parts {
+        let head = format!("--edge\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n");
+        body.extend_from_slice(head.as_bytes());
+        body.extend_from_slice(content);
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(b"--edge--\r\n");
+    (body, "multipart/form-data; boundary=edge".to_owned())
+}
+
 impl Running {
     /// Starts `mirror run` and waits for its page.
     pub fn start(command: &mut Command) -> Running {
@@ -166,10 +187,47 @@ impl Running {
         let mut stream = self.connect(method, path, headers, body);
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).expect("an answer");
-        let split = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a whole head");
-        let head = String::from_utf8_lossy(&bytes[..split]).into_owned();
-        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
-        Answer { status, head, body: bytes[split + 4..].to_vec() }
+        answer(&bytes)
+    }
+
+    /// One POST of a form with files, on a connection of its own.
+    pub fn post_form(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        parts: &[(&str, &[u8])],
+    ) -> Answer {
+        let (body, kind) = form(parts);
+        let host = self.host();
+        let mut all = vec![("host", host.as_str()), ("content-type", kind.as_str())];
+        all.extend_from_slice(headers);
+        self.post_bytes(path, &all, body.len(), &body)
+    }
+
+    /// One POST whose head promises `length` bytes.
+    pub fn post_bytes(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        length: usize,
+        body: &[u8],
+    ) -> Answer {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("the page listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a valid time");
+        let mut text =
+            format!("POST {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {length}\r\n");
+        for (name, value) in headers {
+            text += &format!("{name}: {value}\r\n");
+        }
+        stream.write_all((text + "\r\n").as_bytes()).expect("the page reads");
+        // A refusal may come before everything was read.
+        let _ = stream.write_all(body);
+        if body.len() < length {
+            stream.shutdown(std::net::Shutdown::Write).expect("a socket");
+        }
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes);
+        answer(&bytes)
     }
 
     /// Sends a request and leaves the answer to the caller.

@@ -1,0 +1,206 @@
+//! Learning at home as a part of the mirror: opens the stores, trains when nobody needs the mirror, and tells the page.
+//!
+//! The mirror works without it: a data folder that cannot be used is told, and tried again.
+
+mod gate;
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use home::{
+    BaseModel, Capability, Home, HomeOptions, Limits, NightlyWindow, NoisePlan, Triggers, Trunk,
+};
+use learn::head::TrainingSettings;
+use learn::privacy::{Budget, NoiseMultiplier};
+use settings::LearningSettings;
+use tracing::{info, warn};
+use vision::{Student, VisionError};
+
+use crate::model::ModelSource;
+use crate::shared::{Shared, Topic, lock};
+
+pub use gate::DeviceGate;
+
+/// Longest wait for the network before looking whether to stop.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+const MEBIBYTE: u64 = 1 << 20;
+const DAY: u64 = 86_400;
+
+/// What the vision part, the trainer and the page share.
+#[derive(Default)]
+pub struct Learning {
+    home: OnceLock<Arc<Home>>,
+    /// The network's numbers, from whoever loaded it.
+    base: (Mutex<Option<BaseModel>>, Condvar),
+    trouble: Mutex<Option<String>>,
+}
+
+impl Learning {
+    /// Nothing open yet.
+    pub fn new() -> Learning {
+        Learning::default()
+    }
+
+    /// The open stores. For the vision thread: one atomic load.
+    pub fn home(&self) -> Option<&Arc<Home>> {
+        self.home.get()
+    }
+
+    /// Why there are none, where that is known.
+    pub fn trouble(&self) -> Option<String> {
+        lock(&self.trouble).clone()
+    }
+
+    /// Hands over the numbers of the network that the mirror runs.
+    pub fn offer(&self, base: BaseModel) {
+        *lock(&self.base.0) = Some(base);
+        self.base.1.notify_all();
+    }
+
+    /// Notes why the network's head cannot be trained.
+    pub fn refuse(&self, reason: String) {
+        *lock(&self.trouble) = Some(reason);
+    }
+
+    fn wait_for_base(&self, shared: &Shared) -> Option<BaseModel> {
+        let mut base = lock(&self.base.0);
+        while base.is_none() && !shared.is_stopping() {
+            base = match self.base.1.wait_timeout(base, PATIENCE) {
+                Ok((base, _)) => base,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+        base.clone()
+    }
+}
+
+/// The trainer's part of the mirror.
+pub struct Trainer {
+    /// The mirror's common state.
+    pub shared: Arc<Shared>,
+    /// What is shared with the page and the vision part.
+    pub learning: Arc<Learning>,
+    /// Where the stores lie.
+    pub folder: std::path::PathBuf,
+    /// Limits, triggers, budget.
+    pub options: HomeOptions,
+    /// The network's files, for a trunk of the trainer's own.
+    pub model: ModelSource,
+    /// When training may run.
+    pub gate: DeviceGate,
+}
+
+impl Trainer {
+    /// Runs until the mirror stops.
+    ///
+    /// # Errors
+    /// Stores that cannot be opened; the supervisor tries again, and the mirror goes on without.
+    pub fn run(&self) -> Result<()> {
+        let Some(home) = self.open()? else { return Ok(()) };
+        let mut trunk = LazyTrunk { model: self.model.clone(), student: None };
+        home.serve(&mut trunk, &self.gate, self.stop_flag());
+        Ok(())
+    }
+
+    fn stop_flag(&self) -> &AtomicBool {
+        self.shared.stop_flag()
+    }
+
+    fn open(&self) -> Result<Option<Arc<Home>>> {
+        if let Some(home) = self.learning.home() {
+            return Ok(Some(Arc::clone(home)));
+        }
+        let Some(base) = self.learning.wait_for_base(&self.shared) else { return Ok(None) };
+        if self.shared.is_stopping() {
+            return Ok(None);
+        }
+        let opened = Home::open(&self.folder, base, self.options);
+        let home = opened.map(Arc::new).with_context(|| {
+            format!("learning at home cannot use {}; the mirror goes on", self.folder.display())
+        });
+        let home = home.inspect_err(|error| {
+            let text = crate::report::describe(error);
+            self.shared.set_notice(Topic::Learning, Some(text.clone()));
+            self.learning.refuse(text);
+        })?;
+        for problem in home.problems() {
+            warn!("learning: {problem}");
+        }
+        let problem = home.problems().first().cloned();
+        self.shared.set_notice(Topic::Learning, problem);
+        *self.learning.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        info!("learning at home: {} corrections stored", home.usage().corrections);
+        Ok(Some(Arc::clone(self.learning.home.get_or_init(|| home))))
+    }
+}
+
+/// Loads the network when training needs it: most of the time it does not.
+struct LazyTrunk {
+    model: ModelSource,
+    student: Option<Student>,
+}
+
+impl Trunk for LazyTrunk {
+    fn run(&mut self, pixels: &[u8]) -> Result<[Vec<f32>; 4], VisionError> {
+        let student = match &mut self.student {
+            Some(student) => student,
+            empty => {
+                let loaded = self.model.student();
+                empty.insert(loaded.map_err(|error| VisionError::Network(format!("{error:#}")))?)
+            }
+        };
+        student.run_trunk(pixels)
+    }
+}
+
+/// The settings in effect as learning wants them.
+///
+/// # Errors
+/// A budget without a plan.
+pub fn options(settings: &LearningSettings) -> Result<HomeOptions> {
+    let training = match settings.parameters.as_str() {
+        "full" => TrainingSettings::FULL,
+        _ => TrainingSettings::SPARSE,
+    };
+    let noise = match settings.lifetime_releases {
+        0 => {
+            let text = settings.noise_multiplier.to_string();
+            NoisePlan::Multiplier(
+                text.parse::<NoiseMultiplier>().context("learning.noise_multiplier")?,
+            )
+        }
+        releases => NoisePlan::Lifetime(releases),
+    };
+    let some = |count: u32| (count > 0).then_some(count);
+    let nightly = some(settings.night_minutes)
+        .map(|length| NightlyWindow { start: settings.night_start, length });
+    let defaults = HomeOptions::default();
+    let options = HomeOptions {
+        limits: Limits {
+            corrections: settings.corrections,
+            bytes: settings.megabytes * MEBIBYTE,
+            age: Duration::from_secs(settings.days * DAY),
+            headroom: settings.free_megabytes * MEBIBYTE,
+        },
+        training: TrainingSettings { epochs: settings.epochs, ..training },
+        budget: Budget::new(settings.epsilon, settings.delta)?,
+        noise,
+        triggers: Triggers {
+            corrections: some(settings.after_corrections),
+            nightly,
+            inferences: (settings.after_pictures > 0).then_some(settings.after_pictures),
+        },
+        capability: Capability {
+            time_allowed: Duration::from_secs(settings.time_allowed_s),
+            hottest: settings.hottest_celsius,
+            busiest: settings.busiest,
+            ..defaults.capability
+        },
+        ..defaults
+    };
+    options.check()?;
+    Ok(options)
+}

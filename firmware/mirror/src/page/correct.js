@@ -1,0 +1,326 @@
+"use strict";
+
+// The editor of a corrected picture: a mask of parts over a frozen picture. Uses what page.js, access.js and learn.js
+// define. A mask has one byte a pixel; every change keeps the pixels it replaced, for undo.
+
+const UNDO_STEPS = 40;
+
+const editor = {
+  id: null, width: 0, height: 0,
+  labels: null, picture: null, shown: null,
+  tool: "brush", part: 3, size: 14,
+  undo: [], redo: [], before: null, last: null, keyboard: null,
+};
+
+let partColours = [];
+
+const canvas = element("paint");
+const context = canvas.getContext("2d");
+
+// ---- Drawing -------------------------------------------------------------------------------
+
+function rgb(colour) {
+  return [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+}
+
+// Repaints the rows and columns that changed.
+function repaint(left, top, right, bottom) {
+  const { width, height, labels, picture, shown } = editor;
+  const from = [Math.max(0, left), Math.max(0, top)];
+  const to = [Math.min(width, right), Math.min(height, bottom)];
+  const strength = Number(element("strength").value) / 100;
+  for (let y = from[1]; y < to[1]; y += 1) {
+    for (let x = from[0]; x < to[0]; x += 1) {
+      const at = y * width + x;
+      const share = labels[at] === 0 ? 0 : strength;
+      const colour = partColours[labels[at]];
+      for (let c = 0; c < 3; c += 1) {
+        shown.data[4 * at + c] = picture.data[4 * at + c] * (1 - share) + colour[c] * share;
+      }
+    }
+  }
+  context.putImageData(shown, 0, 0, from[0], from[1], to[0] - from[0], to[1] - from[1]);
+  drawCursor();
+}
+
+function repaintAll() {
+  repaint(0, 0, editor.width, editor.height);
+}
+
+// The brush of the keyboard is shown where it is.
+function drawCursor() {
+  const mark = element("cursor");
+  mark.hidden = editor.keyboard === null;
+  if (editor.keyboard === null) return;
+  const scale = canvas.clientWidth / editor.width;
+  mark.style.width = `${Math.max(8, editor.size * scale)}px`;
+  mark.style.left = `${canvas.offsetLeft + editor.keyboard[0] * scale}px`;
+  mark.style.top = `${canvas.offsetTop + editor.keyboard[1] * scale}px`;
+}
+
+// ---- Changing ------------------------------------------------------------------------------
+
+function begin() {
+  editor.before = editor.labels.slice();
+}
+
+function end() {
+  if (editor.before === null) return;
+  const changed = editor.before.some((label, at) => label !== editor.labels[at]);
+  if (changed) {
+    editor.undo.push(editor.before);
+    if (editor.undo.length > UNDO_STEPS) editor.undo.shift();
+    editor.redo = [];
+  }
+  editor.before = null;
+  showSteps();
+}
+
+function step(from, to) {
+  const labels = from.pop();
+  if (labels === undefined) return;
+  to.push(editor.labels);
+  editor.labels = labels;
+  repaintAll();
+  showSteps();
+}
+
+function showSteps() {
+  element("undo-stroke").disabled = editor.undo.length === 0;
+  element("redo-stroke").disabled = editor.redo.length === 0;
+}
+
+function label() {
+  return editor.tool === "eraser" ? 0 : editor.part;
+}
+
+function dab([cx, cy]) {
+  const { width, height, labels } = editor;
+  const radius = editor.size / 2;
+  const value = label();
+  const [left, right] = [Math.floor(cx - radius), Math.ceil(cx + radius) + 1];
+  const [top, bottom] = [Math.floor(cy - radius), Math.ceil(cy + radius) + 1];
+  for (let y = Math.max(0, top); y < Math.min(height, bottom); y += 1) {
+    for (let x = Math.max(0, left); x < Math.min(width, right); x += 1) {
+      if ((x + 0.5 - cx) ** 2 + (y + 0.5 - cy) ** 2 <= radius * radius) labels[y * width + x] = value;
+    }
+  }
+  return [left, top, right, bottom];
+}
+
+function strokeTo(point) {
+  const from = editor.last || point;
+  const steps = Math.max(1, Math.ceil(Math.hypot(point[0] - from[0], point[1] - from[1]) / Math.max(1, editor.size / 4)));
+  let area = [Infinity, Infinity, -Infinity, -Infinity];
+  for (let i = 1; i <= steps; i += 1) {
+    const share = i / steps;
+    const box = dab([from[0] + (point[0] - from[0]) * share, from[1] + (point[1] - from[1]) * share]);
+    area = [Math.min(area[0], box[0]), Math.min(area[1], box[1]), Math.max(area[2], box[2]), Math.max(area[3], box[3])];
+  }
+  editor.last = point;
+  repaint(...area);
+}
+
+// Gives a connected area of one part another one.
+function fill([px, py]) {
+  const { width, height, labels } = editor;
+  const start = Math.floor(py) * width + Math.floor(px);
+  const [old, value] = [labels[start], editor.part];
+  if (old === value) return;
+  const open = [start];
+  labels[start] = value;
+  while (open.length > 0) {
+    const at = open.pop();
+    const x = at % width;
+    const around = [x > 0 ? at - 1 : -1, x < width - 1 ? at + 1 : -1, at - width, at + width];
+    for (const next of around) {
+      if (next >= 0 && next < width * height && labels[next] === old) {
+        labels[next] = value;
+        open.push(next);
+      }
+    }
+  }
+  repaintAll();
+}
+
+// ---- Pointer and keyboard ------------------------------------------------------------------
+
+function place(event) {
+  const box = canvas.getBoundingClientRect();
+  const x = ((event.clientX - box.left) * editor.width) / box.width;
+  const y = ((event.clientY - box.top) * editor.height) / box.height;
+  return [Math.min(editor.width - 0.01, Math.max(0, x)), Math.min(editor.height - 0.01, Math.max(0, y))];
+}
+
+canvas.addEventListener("pointerdown", (event) => {
+  if (event.button !== 0 || editor.labels === null || editor.before !== null) return;
+  event.preventDefault();
+  canvas.focus({ preventScroll: true });
+  editor.keyboard = null;
+  begin();
+  if (editor.tool === "fill") {
+    fill(place(event));
+    end();
+    return;
+  }
+  canvas.setPointerCapture(event.pointerId);
+  editor.last = null;
+  strokeTo(place(event));
+});
+
+canvas.addEventListener("pointermove", (event) => {
+  if (editor.before === null || !canvas.hasPointerCapture(event.pointerId)) return;
+  // A fast pen sends several points at once.
+  const points = event.getCoalescedEvents ? event.getCoalescedEvents() : [];
+  for (const point of points.length > 0 ? points : [event]) strokeTo(place(point));
+});
+
+for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) {
+  canvas.addEventListener(name, end);
+}
+
+const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+canvas.addEventListener("keydown", (event) => {
+  if (editor.labels === null) return;
+  const withControl = event.ctrlKey || event.metaKey;
+  if (withControl && event.key.toLowerCase() === "z") {
+    event.preventDefault();
+    if (event.shiftKey) step(editor.redo, editor.undo);
+    else step(editor.undo, editor.redo);
+    return;
+  }
+  if (withControl && event.key.toLowerCase() === "y") {
+    event.preventDefault();
+    step(editor.redo, editor.undo);
+    return;
+  }
+  if (event.key === "Tab" || event.key === "Escape") return;
+  const at = editor.keyboard || [editor.width / 2, editor.height / 2];
+  const move = MOVES[event.key];
+  if (move) {
+    event.preventDefault();
+    const far = event.shiftKey ? 1 : Math.max(2, editor.size / 2);
+    editor.keyboard = [
+      Math.min(editor.width - 1, Math.max(0, at[0] + move[0] * far)),
+      Math.min(editor.height - 1, Math.max(0, at[1] + move[1] * far)),
+    ];
+    drawCursor();
+  } else if (event.key === " " || event.key === "Enter") {
+    event.preventDefault();
+    editor.keyboard = at;
+    begin();
+    editor.last = null;
+    if (editor.tool === "fill") fill(at);
+    else strokeTo(at);
+    end();
+  } else if (event.key === "[" || event.key === "]") {
+    setSize(editor.size + (event.key === "]" ? 2 : -2));
+  }
+});
+
+// ---- Tools ---------------------------------------------------------------------------------
+
+function setSize(size) {
+  editor.size = Math.min(80, Math.max(2, size));
+  element("size").value = String(editor.size);
+  setText(element("size-value"), `${editor.size} pixels`);
+  drawCursor();
+}
+
+function setTool(tool) {
+  editor.tool = tool;
+  for (const button of document.querySelectorAll("[data-tool]")) {
+    button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
+  }
+}
+
+function setPart(part) {
+  editor.part = part;
+  if (editor.tool === "eraser") setTool("brush");
+  for (const button of element("palette").children) {
+    button.setAttribute("aria-pressed", String(Number(button.dataset.part) === part));
+  }
+}
+
+function partButton({ name, colour }, index) {
+  const words = name.replaceAll("_", " ");
+  const button = make("button", undefined, { type: "button", "data-part": String(index + 1), "aria-pressed": "false" });
+  const patch = make("b", "", { "aria-hidden": "true" });
+  patch.style.background = colour;
+  button.append(patch, words[0].toUpperCase() + words.slice(1));
+  button.addEventListener("click", () => setPart(index + 1));
+  return button;
+}
+
+async function showPalette() {
+  const { parts } = await ask("/api/settings");
+  partColours = [[0, 0, 0], ...parts.map((part) => rgb(part.colour))];
+  element("palette").replaceChildren(...parts.map(partButton));
+  setPart(editor.part);
+  setTool("brush");
+  setSize(editor.size);
+}
+
+// ---- A picture -----------------------------------------------------------------------------
+
+async function pixelsOf(path) {
+  const answer = await fetch(path);
+  if (!answer.ok) throw new Error((await answer.json()).error);
+  const bitmap = await createImageBitmap(await answer.blob(), { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  const scratch = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
+  scratch.drawImage(bitmap, 0, 0);
+  return scratch.getImageData(0, 0, bitmap.width, bitmap.height);
+}
+
+async function openEditor() {
+  const { id, width, height } = await change("/api/freeze", {});
+  const [picture, parts] = await Promise.all([
+    pixelsOf(`/api/frozen/${id}/picture.png`),
+    pixelsOf(`/api/frozen/${id}/parts.png`),
+  ]);
+  const labels = new Uint8Array(width * height);
+  labels.forEach((_, at) => { labels[at] = parts.data[4 * at]; });
+  canvas.width = width;
+  canvas.height = height;
+  Object.assign(editor, { id, width, height, labels, picture, undo: [], redo: [], before: null, keyboard: null });
+  editor.shown = new ImageData(new Uint8ClampedArray(picture.data), width, height);
+  element("editor").hidden = false;
+  repaintAll();
+  showSteps();
+  say("");
+  element("editor").scrollIntoView({ block: "start" });
+  canvas.focus({ preventScroll: true });
+}
+
+function closeEditor() {
+  Object.assign(editor, { id: null, labels: null, picture: null, shown: null, undo: [], redo: [], before: null });
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  element("editor").hidden = true;
+}
+
+async function saveCorrection() {
+  const answer = await fetch(`/api/frozen/${editor.id}/save`, {
+    method: "POST",
+    headers: { "content-type": "application/octet-stream", "x-mirror-change": "1" },
+    body: editor.labels,
+  });
+  const content = await answer.json();
+  if (!answer.ok) throw new Error(content.error);
+  say(`Correction ${content.correction.number + 1} was saved on this device, encrypted.`);
+  closeEditor();
+}
+
+element("freeze").addEventListener("click", () => act(openEditor));
+element("save").addEventListener("click", () => act(saveCorrection));
+element("discard").addEventListener("click", () => { closeEditor(); element("freeze").focus(); });
+element("undo-stroke").addEventListener("click", () => step(editor.undo, editor.redo));
+element("redo-stroke").addEventListener("click", () => step(editor.redo, editor.undo));
+element("size").addEventListener("input", () => setSize(Number(element("size").value)));
+element("strength").addEventListener("input", () => { if (editor.labels) repaintAll(); });
+for (const button of document.querySelectorAll("[data-tool]")) {
+  button.addEventListener("click", () => setTool(button.dataset.tool));
+}
+addEventListener("resize", () => { if (editor.labels) drawCursor(); });
+
+showPalette().catch((error) => console.warn(error));

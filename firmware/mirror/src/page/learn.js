@@ -1,0 +1,261 @@
+"use strict";
+
+// Learning at home: consent, training, the privacy budget, stored corrections, deletion. Uses what page.js and
+// access.js define.
+
+const LEARNING_INTERVAL_MS = 2000;
+const MEBIBYTE = 1024 * 1024;
+
+let learning = null;
+let busy = false;
+
+function say(text, trouble = false) {
+  const target = element("learn-message");
+  target.toggleAttribute("data-trouble", trouble);
+  setText(target, text);
+}
+
+async function act(work) {
+  if (busy) return;
+  busy = true;
+  try {
+    await work();
+  } catch (error) {
+    say(error.message, true);
+  }
+  busy = false;
+  await refreshLearning();
+}
+
+// ---- Consent -------------------------------------------------------------------------------
+
+const QUESTIONS = [
+  ["what", "What happens"],
+  ["leaves", "What leaves"],
+  ["stays", "What never leaves"],
+  ["budget", "Privacy budget"],
+  ["stop", "How to stop"],
+  ["cannot_undo", "What cannot be undone"],
+];
+
+function purposeBox(text) {
+  const box = make("div", undefined, { class: "purpose", id: `purpose-${text.purpose}` });
+  const control = make("button", undefined, {
+    class: "switch", type: "button", role: "switch", "aria-checked": "false",
+    "aria-describedby": `words-${text.purpose}`,
+  });
+  const track = make("span", undefined, { class: "track", "aria-hidden": "true" });
+  track.append(make("span", undefined, { class: "thumb" }));
+  control.append(track, make("span", text.title));
+  control.addEventListener("click", () => act(() => switchConsent(text.purpose)));
+  const words = make("dl", undefined, { class: "words", id: `words-${text.purpose}` });
+  for (const [key, question] of QUESTIONS) {
+    words.append(make("dt", question), make("dd", text[key]));
+  }
+  box.append(control, make("p", "", { class: "hint", "data-since": "" }), words);
+  return box;
+}
+
+async function switchConsent(purpose) {
+  const { agreed } = learning.consents.find((consent) => consent.purpose === purpose);
+  const version = learning.explanation.version;
+  const answer = await change("/api/learning/consent", { purpose, version, agree: !agreed });
+  say(agreed ? answer.message : "Thank you. You can switch this off at any time.");
+}
+
+function showConsents() {
+  const { version, purposes } = learning.explanation;
+  const list = element("purposes");
+  if (list.dataset.version !== String(version)) {
+    list.replaceChildren(...purposes.map(purposeBox));
+    list.dataset.version = String(version);
+  }
+  for (const { purpose, agreed, consent } of learning.consents) {
+    const box = element(`purpose-${purpose}`);
+    box.querySelector("[role=switch]").setAttribute("aria-checked", String(agreed));
+    setText(box.querySelector("[data-since]"), since(consent));
+  }
+}
+
+function since({ state, record }) {
+  if (state === "absent") return "Off. Nobody has agreed.";
+  const when = new Date(1000 * record.granted_at).toLocaleString();
+  const words = `to version ${record.text_version.toString(16)} of this text, ${when}`;
+  return state === "given" ? `Agreed ${words}.` : `Off. The text has changed since somebody agreed ${words}.`;
+}
+
+// ---- Privacy -------------------------------------------------------------------------------
+
+function showPrivacy() {
+  const { privacy } = learning;
+  const panel = element("privacy-figures");
+  setText(element("privacy-trouble"), privacy.error || "");
+  panel.hidden = Boolean(privacy.error);
+  if (privacy.error) return;
+  const { spent, target_epsilon: target } = privacy;
+  const share = Math.min(1, spent.epsilon / target);
+  const bar = element("privacy-bar");
+  bar.setAttribute("aria-valuenow", spent.epsilon.toFixed(4));
+  bar.setAttribute("aria-valuemax", String(target));
+  bar.setAttribute("aria-valuetext", `epsilon ${spent.epsilon.toFixed(4)} of ${target} spent`);
+  bar.firstElementChild.style.width = `${(100 * share).toFixed(1)}%`;
+  setText(element("privacy-spent"), `${spent.epsilon.toFixed(4)} of ${target}`);
+  setText(element("privacy-left"), String(privacy.releases_left));
+  const rows = [
+    ["Delta", String(spent.delta)],
+    ["Unit", spent.unit],
+    ["Adjacency", spent.adjacency],
+    ["Whom one has to trust", spent.trust],
+    ["Noise of the next release", `${privacy.next_noise_multiplier} times the clipping norm ${privacy.clip}`],
+    ["Numbers in a release", String(privacy.dimension)],
+    ["Releases so far", `${spent.releases} (${privacy.waiting} waiting, ${privacy.published} sent, ${privacy.burnt} burnt)`],
+  ];
+  fillList(element("privacy-facts"), rows);
+}
+
+function fillList(list, rows) {
+  if (list.children.length !== rows.length) {
+    list.replaceChildren(...rows.map(() => {
+      const row = make("div");
+      row.append(make("dt"), make("dd"));
+      return row;
+    }));
+  }
+  rows.forEach(([name, text], index) => {
+    setText(list.children[index].children[0], name);
+    setText(list.children[index].children[1], text);
+  });
+}
+
+// ---- Training and corrections --------------------------------------------------------------
+
+const REASONS = {
+  person_present: "somebody is in front of the mirror",
+  hot: "the mirror is too warm",
+  on_battery: "the mirror runs on its battery",
+  busy: "the mirror is busy",
+};
+
+function trainingText({ state, reason, done, total }) {
+  if (state === "running") return `Training, step ${done} of ${total}`;
+  if (state === "judging") return "Comparing the new head with the old one";
+  if (state === "waiting") return `Waiting: ${REASONS[reason] || reason}`;
+  return "Idle";
+}
+
+function percent(value) {
+  return value === null ? "–" : `${(100 * value).toFixed(1)} %`;
+}
+
+function showTraining() {
+  const { training, heads } = learning;
+  const rows = [["Now", trainingText(training)], ["New corrections", String(training.new_corrections)]];
+  if (training.example_milliseconds) rows.push(["One example", `${training.example_milliseconds.toFixed(1)} ms`]);
+  const last = training.last;
+  if (last) {
+    const verdict = last.adopted ? "in use now" : "not better, so not used";
+    rows.push(["Last run", `${last.examples} corrections, ${last.epochs} passes: ${verdict}`]);
+    rows.push(["Agreement with held-back corrections", `${percent(last.before)} before, ${percent(last.after)} after`]);
+  }
+  rows.push(["Head in use", heads.length ? `your household’s, number ${heads.at(-1).number + 1}` : "the one the mirror came with"]);
+  fillList(element("training"), rows);
+  element("undo").disabled = heads.length === 0;
+}
+
+function bytes(count) {
+  return count < MEBIBYTE ? `${Math.ceil(count / 1024)} KiB` : `${(count / MEBIBYTE).toFixed(1)} MiB`;
+}
+
+function correctionItem(correction) {
+  const item = make("li");
+  const name = `Correction ${correction.number + 1}`;
+  if (correction.damaged) item.append(make("span", "damaged", { class: "nothing" }));
+  else item.append(make("img", undefined, { src: `/api/corrections/${correction.number}/picture.png`, alt: name, loading: "lazy" }));
+  const text = make("span", name);
+  const when = correction.saved_at === null ? "" : day(correction.saved_at);
+  text.append(make("small", `${when}, ${bytes(correction.bytes)}${correction.held_back ? ", held back to judge" : ""}`));
+  const remove = make("button", "Delete", { type: "button", class: "quiet", "aria-label": `Delete ${name}` });
+  remove.addEventListener("click", () => act(async () => {
+    await change("/api/corrections/remove", { number: correction.number });
+    say(`${name} was deleted.`);
+  }));
+  item.append(text, remove);
+  return item;
+}
+
+function showCorrections() {
+  const { usage, corrections } = learning;
+  const { limits } = usage;
+  const age = Math.round(limits.age.secs / 86400);
+  setText(element("usage"), `${usage.corrections} of at most ${limits.corrections} corrections, `
+    + `${bytes(usage.bytes)} of at most ${bytes(limits.bytes)}, each kept for at most ${age} days. Encrypted on this device.`);
+  const key = corrections.map((correction) => correction.number).join();
+  const list = element("corrections");
+  if (list.dataset.key === key) return;
+  list.dataset.key = key;
+  list.replaceChildren(...corrections.map(correctionItem));
+}
+
+// ---- All of it -----------------------------------------------------------------------------
+
+function showLearning(state) {
+  const ready = state.state === "ready";
+  element("learn-ready").hidden = !ready;
+  setText(element("learn-trouble"), ready ? state.problems.join("\n") : state.state === "broken" ? state.reason : "");
+  if (!ready) return;
+  learning = state;
+  showConsents();
+  showPrivacy();
+  showTraining();
+  showCorrections();
+  const agreed = state.consents.find((consent) => consent.purpose === "improve_my_mirror").agreed;
+  element("freeze").disabled = !agreed;
+  element("train").disabled = !agreed || state.usage.corrections === 0;
+  element("freeze-hint").hidden = agreed;
+}
+
+async function refreshLearning() {
+  try {
+    showLearning(await ask("/api/learning"));
+  } catch (error) {
+    console.warn(error);
+  }
+}
+
+async function keepLearning() {
+  if (!document.hidden) await refreshLearning();
+  setTimeout(keepLearning, LEARNING_INTERVAL_MS);
+}
+
+element("train").addEventListener("click", () => act(async () => {
+  await change("/api/learning/train", {});
+  say("Training starts as soon as nobody needs the mirror.");
+}));
+
+element("undo").addEventListener("click", () => act(async () => {
+  await change("/api/learning/undo", {});
+  say("The head before is in use again.");
+}));
+
+element("delete-all").addEventListener("click", () => {
+  element("delete-sure").showModal();
+});
+
+element("delete-sure").addEventListener("close", () => {
+  if (element("delete-sure").returnValue !== "delete") return;
+  act(async () => {
+    const { complete, proof } = await change("/api/learning/delete", {});
+    say(complete ? "Everything was deleted." : "Not everything could be deleted.", !complete);
+    const rows = [
+      ["Removed", proof.removed.join(", ") || "there was nothing"],
+      ["Key erased", proof.key_erased ? "yes: copies of the sealed files are unreadable too" : "no"],
+      ["Should be gone and is not", proof.remaining.join(", ") || "nothing"],
+      ...proof.left.map((file) => [`Stays: ${file.name}`, file.why]),
+      ["Sent before, cannot be called back", `${proof.already_sent} updates`],
+    ];
+    element("proof").hidden = false;
+    fillList(element("proof-facts"), rows);
+  });
+});
+
+keepLearning();

@@ -1,0 +1,273 @@
+//! `POST /parse`: one picture in, its parts out; and, if somebody asked for it and agreed to it, a correction to learn
+//! from.
+//!
+//! The picture is in memory until it is answered, and stored nowhere unless `train_on_local` is true, a `target_mask` is
+//! there, and consent is current.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::extract::multipart::MultipartError;
+use axum::extract::{Multipart, State};
+use axum::http::header::ACCEPT;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, body};
+use learn::consent::ImproveMyMirror;
+use proto::taxonomy::Part;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use vision::StageTimings;
+
+use crate::found;
+use crate::page::learning::{beside, home, read_mask, store};
+use crate::page::{Served, Trouble};
+use crate::parsed::{Parsed, palette};
+use crate::parsing::Refused;
+use crate::pictures;
+use crate::shared::lock;
+
+/// Bytes of a whole request.
+pub const MOST_BYTES: usize = 24 << 20;
+/// Bytes of a mask: it has one value a pixel, and packs well.
+const MOST_MASK_BYTES: usize = 8 << 20;
+/// A request that is not here by then is dropped.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Training requests that are remembered, so that a repeated one is noticed.
+const REMEMBERED: usize = 512;
+/// A request with this header is the same as an earlier one with the same value.
+const KEY: &str = "idempotency-key";
+const LONGEST_KEY: usize = 128;
+
+/// Training requests that were answered. In memory: what is stored is limited and listed anyway.
+#[derive(Default)]
+pub struct Seen(Mutex<(VecDeque<[u8; 32]>, HashSet<[u8; 32]>)>);
+
+impl Seen {
+    /// Notes requests; false, and nothing noted, if one of them was noted before.
+    fn note(&self, keys: &[[u8; 32]]) -> bool {
+        let mut seen = lock(&self.0);
+        if keys.iter().any(|key| seen.1.contains(key)) {
+            return false;
+        }
+        for key in keys {
+            seen.0.push_back(*key);
+            seen.1.insert(*key);
+        }
+        while seen.0.len() > REMEMBERED {
+            if let Some(oldest) = seen.0.pop_front() {
+                seen.1.remove(&oldest);
+            }
+        }
+        true
+    }
+
+    /// Takes a note back, for a request that failed and may be made again.
+    fn unnote(&self, keys: &[[u8; 32]]) {
+        let mut seen = lock(&self.0);
+        seen.0.retain(|key| !keys.contains(key));
+        for key in keys {
+            seen.1.remove(key);
+        }
+    }
+
+    /// Forgets everything.
+    pub fn forget(&self) {
+        *lock(&self.0) = Default::default();
+    }
+}
+
+/// What was sent.
+#[derive(Default)]
+struct Form {
+    image: Option<Vec<u8>>,
+    train: bool,
+    mask: Option<Vec<u8>>,
+}
+
+fn bad(text: impl Into<String>) -> Trouble {
+    Trouble::new(StatusCode::BAD_REQUEST, text)
+}
+
+fn broken(error: &MultipartError) -> Trouble {
+    // A body that ends too early is the sender's fault.
+    let status = match error.status() {
+        StatusCode::INTERNAL_SERVER_ERROR => StatusCode::BAD_REQUEST,
+        status => status,
+    };
+    Trouble::new(status, format!("the form cannot be read: {}", error.body_text()))
+}
+
+/// Parses the picture; answers its colour map as PNG, or JSON where the `Accept` header wants that.
+pub async fn parse(
+    State(served): State<Arc<Served>>,
+    headers: HeaderMap,
+    multipart: Multipart,
+) -> Result<Response, Trouble> {
+    let read = tokio::time::timeout(PATIENCE, read(multipart)).await;
+    let late = |_| Trouble::new(StatusCode::REQUEST_TIMEOUT, "the form did not come in time");
+    let form = read.map_err(late)??;
+    let image = form.image.ok_or_else(|| bad("the form has no part `image`"))?;
+    let training = match (form.train, form.mask) {
+        (false, None) => None,
+        (true, Some(mask)) => Some(mask),
+        (true, None) => return Err(bad("train_on_local needs a part `target_mask`")),
+        (false, Some(_)) => return Err(bad("target_mask is used with train_on_local=true only")),
+    };
+    let keys = match &training {
+        Some(mask) => {
+            // Before any work: without consent nothing is looked at.
+            home(&served)?.token::<ImproveMyMirror>().map_err(home::HomeError::from)?;
+            keys(&headers, &image, mask)?
+        }
+        None => Vec::new(),
+    };
+    if !served.seen.note(&keys) {
+        let text = "this request was made before; nothing is stored twice";
+        return Err(Trouble::new(StatusCode::CONFLICT, text));
+    }
+    let answer = answer(&served, &headers, image, training).await;
+    if answer.is_err() {
+        served.seen.unnote(&keys);
+    }
+    answer
+}
+
+async fn answer(
+    served: &Served,
+    headers: &HeaderMap,
+    image: Vec<u8>,
+    training: Option<Vec<u8>>,
+) -> Result<Response, Trouble> {
+    let (parsed, timings) = served.desk.parse(image).await.map_err(|refused| match refused {
+        Refused::Picture(text) => {
+            Trouble::new(StatusCode::UNPROCESSABLE_ENTITY, format!("image: {text}"))
+        }
+        Refused::Busy => {
+            let text = "other pictures are being parsed; try again in a moment";
+            Trouble::new(StatusCode::SERVICE_UNAVAILABLE, text)
+        }
+        Refused::Network(text) => Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, text),
+    })?;
+    let home = training.is_some().then(|| home(served)).transpose()?;
+    let wants_json = wants_json(headers);
+    beside(move || {
+        let stored = match (&home, &training) {
+            (Some(home), Some(file)) => {
+                let labels = read_mask(&parsed, file)?;
+                Some(store(home, &parsed, &labels)?.0)
+            }
+            _ => None,
+        };
+        if wants_json {
+            return Ok(Json(describe(&parsed, &timings, stored)).into_response());
+        }
+        let file = pictures::coloured_png(parsed.size, &parsed.labels, palette());
+        let failed = |error: anyhow::Error| {
+            Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+        };
+        Ok(([("content-type", "image/png")], file.map_err(failed)?).into_response())
+    })
+    .await
+}
+
+async fn read(mut multipart: Multipart) -> Result<Form, Trouble> {
+    let mut form = Form::default();
+    while let Some(field) = multipart.next_field().await.map_err(|error| broken(&error))? {
+        let name = field.name().unwrap_or_default().to_owned();
+        let bytes: body::Bytes = field.bytes().await.map_err(|error| broken(&error))?;
+        let repeated = || bad(format!("the form has `{}` twice", name.escape_debug()));
+        match name.as_str() {
+            "image" if form.image.is_some() => return Err(repeated()),
+            "image" => form.image = Some(bytes.to_vec()),
+            "target_mask" if form.mask.is_some() => return Err(repeated()),
+            "target_mask" if bytes.len() > MOST_MASK_BYTES => {
+                let text = format!("target_mask is larger than {MOST_MASK_BYTES} bytes");
+                return Err(Trouble::new(StatusCode::PAYLOAD_TOO_LARGE, text));
+            }
+            "target_mask" => form.mask = Some(bytes.to_vec()),
+            "train_on_local" => {
+                form.train = match &bytes[..] {
+                    b"true" => true,
+                    b"false" | b"" => false,
+                    _ => return Err(bad("train_on_local is true or false")),
+                }
+            }
+            _ => return Err(bad(format!("the form has no part `{}`", name.escape_debug()))),
+        }
+    }
+    Ok(form)
+}
+
+/// By what a training request is known: its content, and the key that its sender gave it.
+fn keys(headers: &HeaderMap, image: &[u8], mask: &[u8]) -> Result<Vec<[u8; 32]>, Trouble> {
+    let mut content = Sha256::new_with_prefix(b"content");
+    content.update((image.len() as u64).to_le_bytes());
+    content.update(image);
+    content.update(mask);
+    let mut keys = vec![content.finalize().into()];
+    if let Some(key) = headers.get(KEY) {
+        if key.len() > LONGEST_KEY {
+            return Err(bad(format!("{KEY} is longer than {LONGEST_KEY} bytes")));
+        }
+        let named = Sha256::new_with_prefix(b"key").chain_update(key.as_bytes());
+        keys.push(named.finalize().into());
+    }
+    Ok(keys)
+}
+
+fn wants_json(headers: &HeaderMap) -> bool {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    accept.split(',').any(|kind| kind.trim().starts_with("application/json"))
+}
+
+fn describe(parsed: &Parsed, timings: &StageTimings, stored: Option<Value>) -> Value {
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    let names = |label| Part::from_index(label).map(Part::name);
+    json!({
+        "width": parsed.size.0,
+        "height": parsed.size.1,
+        "persons": parsed.persons,
+        "parts": found::tally(parsed.labels.iter().copied(), names),
+        "timings": {
+            "convert_ms": ms(timings.convert),
+            "infer_ms": ms(timings.infer),
+            "parse_ms": ms(timings.parse),
+        },
+        "stored": stored.map(|stored| stored["correction"].clone()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_training_request_is_known_by_content_and_by_key() {
+        let seen = Seen::default();
+        let mut headers = HeaderMap::new();
+        let plain = keys(&headers, b"image", b"mask").unwrap_or_default();
+        assert!(seen.note(&plain) && !seen.note(&plain));
+        assert_ne!(plain, keys(&headers, b"imagem", b"ask").unwrap_or_default());
+        headers.insert(KEY, "a".parse().expect("plain"));
+        let first = keys(&headers, b"x", b"mask").unwrap_or_default();
+        let other = keys(&headers, b"y", b"mask").unwrap_or_default();
+        assert!(seen.note(&first) && !seen.note(&other), "the same key");
+        seen.unnote(&first);
+        assert!(seen.note(&other));
+        headers.insert(KEY, "k".repeat(LONGEST_KEY + 1).parse().expect("plain"));
+        assert!(keys(&headers, b"", b"").is_err());
+    }
+
+    #[test]
+    fn only_the_newest_requests_are_remembered() {
+        let seen = Seen::default();
+        for number in 0..=REMEMBERED as u64 {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&number.to_le_bytes());
+            assert!(seen.note(&[key]));
+        }
+        assert!(seen.note(&[[0; 32]]), "the first one was forgotten");
+    }
+}

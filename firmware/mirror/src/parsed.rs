@@ -1,0 +1,68 @@
+//! One picture with what the network saw in it, for the page: to be corrected, or to be answered with.
+
+use embedded_graphics::prelude::RgbColor;
+use frame::{Frame, Orientation};
+use vision::{GridSize, Letterbox, Parser};
+
+use crate::found::{self, FoundPerson};
+
+/// Stands for "not said" in a corrected mask.
+pub const NOT_SAID: u8 = 255;
+
+/// An upright picture, its parsing at its own size, and the network's input that belongs to it.
+pub struct Parsed {
+    /// Width and height.
+    pub size: (u32, u32),
+    /// Red, green, blue of every pixel.
+    pub rgb: Vec<u8>,
+    /// Part of every pixel.
+    pub labels: Vec<u8>,
+    /// The people, best first.
+    pub persons: Vec<FoundPerson>,
+    /// What the network was given: R, G, B planes.
+    pub pixels: Vec<u8>,
+    grid: GridSize,
+    letterbox: Letterbox,
+}
+
+impl Parsed {
+    /// Of the picture that `parser` parsed last.
+    ///
+    /// # Errors
+    /// A compressed picture.
+    pub fn of(
+        parser: &mut Parser,
+        frame: &Frame<'_>,
+        orientation: Orientation,
+    ) -> Result<Parsed, frame::FrameError> {
+        let (mut rgb, mut labels) = (Vec::new(), Vec::new());
+        let size = frame::rgb::upright(frame, orientation, &mut rgb)?;
+        parser.part_map(&mut labels);
+        let persons = found::persons(parser, &labels);
+        let (grid, letterbox) = (parser.parsing().grid, parser.parsing().letterbox);
+        let pixels = parser.pixels().to_vec();
+        Ok(Parsed { size, rgb, labels, persons, pixels, grid, letterbox })
+    }
+
+    /// A mask of this picture's size as the network's grid wants it; outside the picture nothing is said.
+    ///
+    /// `labels` must have a value for every pixel.
+    pub fn to_grid(&self, labels: &[u8]) -> Vec<u8> {
+        let (width, height) = (self.size.0 as usize, self.size.1 as usize);
+        let content = self.letterbox.content();
+        let mut mask = vec![NOT_SAID; self.grid.area()];
+        for y in content.y..content.y + content.height {
+            for x in content.x..content.x + content.width {
+                let (px, py) = self.letterbox.to_picture(x as f32 + 0.5, y as f32 + 0.5);
+                let (px, py) = ((px as usize).min(width - 1), (py as usize).min(height - 1));
+                mask[y as usize * self.grid.width + x as usize] = labels[py * width + px];
+            }
+        }
+        mask
+    }
+}
+
+/// Red, green and blue of every part, in index order, for palette PNG files.
+pub fn palette() -> Vec<u8> {
+    overlay::PALETTE.iter().flat_map(|colour| [colour.r(), colour.g(), colour.b()]).collect()
+}

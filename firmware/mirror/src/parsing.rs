@@ -1,0 +1,153 @@
+//! `/parse` behind the page: a thread with a network of its own, so that single pictures leave the camera's alone.
+//!
+//! The network is loaded by the first picture and dropped after a while without any: it takes memory.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use frame::{FrameBuffer, Orientation};
+use tokio::sync::oneshot;
+use vision::{Parser, StageTimings};
+
+use crate::learning::Learning;
+use crate::model::ModelSource;
+use crate::parsed::Parsed;
+use crate::pictures;
+use crate::report;
+use crate::shared::{Shared, lock};
+
+/// Pictures that may wait; more are refused at once.
+const WAITING: usize = 2;
+/// The network is kept this long after the last picture.
+const KEPT: Duration = Duration::from_secs(60);
+/// Longest wait before looking whether to stop.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// Larger pictures are refused before they are decoded: 24 megapixels are 72 MB.
+pub const MOST_PIXELS: u64 = 24_000_000;
+
+/// Why a picture was not parsed.
+#[derive(Debug)]
+pub enum Refused {
+    /// The picture cannot be used.
+    Picture(String),
+    /// Others are being parsed.
+    Busy,
+    /// The network cannot be used.
+    Network(String),
+}
+
+/// A parsed picture and how long it took.
+pub type Answer = Result<(Parsed, StageTimings), Refused>;
+
+struct Job {
+    file: Vec<u8>,
+    reply: oneshot::Sender<Answer>,
+}
+
+/// Where pictures are handed in.
+#[derive(Clone)]
+pub struct Desk(SyncSender<Job>);
+
+impl Desk {
+    /// Parses a JPEG or PNG file.
+    ///
+    /// # Errors
+    /// A picture that cannot be used, a busy mirror, a network that cannot be used.
+    pub async fn parse(&self, file: Vec<u8>) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        match self.0.try_send(Job { file, reply }) {
+            Ok(()) => answer.await.unwrap_or_else(|_| Err(Refused::Network("it stopped".into()))),
+            Err(TrySendError::Full(_)) => Err(Refused::Busy),
+            Err(TrySendError::Disconnected(_)) => Err(Refused::Network("it has ended".into())),
+        }
+    }
+}
+
+/// The part that parses them.
+pub struct Worker {
+    shared: Arc<Shared>,
+    learning: Arc<Learning>,
+    model: ModelSource,
+    jobs: Mutex<Receiver<Job>>,
+}
+
+struct Loaded {
+    parser: Parser,
+    head: u64,
+    used: Instant,
+}
+
+/// A desk and the worker behind it.
+pub fn open(shared: Arc<Shared>, learning: Arc<Learning>, model: ModelSource) -> (Desk, Worker) {
+    let (sender, receiver) = sync_channel(WAITING);
+    let (model, jobs) = (model.without_smoothing(), Mutex::new(receiver));
+    (Desk(sender), Worker { shared, learning, model, jobs })
+}
+
+impl Worker {
+    /// Runs until the mirror stops.
+    ///
+    /// # Errors
+    /// None at present; a picture or a network that fails is answered so.
+    pub fn run(&self) -> Result<()> {
+        let jobs = lock(&self.jobs);
+        let mut loaded = None;
+        while !self.shared.is_stopping() {
+            match jobs.recv_timeout(PATIENCE) {
+                Ok(job) => {
+                    let answer = self.answer(&mut loaded, &job.file);
+                    // Whoever asked may have gone away.
+                    let _ = job.reply.send(answer);
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    loaded = loaded.filter(|loaded: &Loaded| loaded.used.elapsed() < KEPT);
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&self, slot: &mut Option<Loaded>, file: &[u8]) -> Answer {
+        let refused = |error: anyhow::Error| Refused::Picture(report::describe(&error));
+        let mut picture = FrameBuffer::new();
+        // The picture first: nonsense does not load a network.
+        pictures::decode(file, MOST_PIXELS, &mut picture).map_err(refused)?;
+        let broken = |error: anyhow::Error| Refused::Network(report::describe(&error));
+        let loaded = match slot {
+            Some(loaded) => loaded,
+            empty => {
+                let parser = self.model.parser(Orientation::default()).map_err(broken)?;
+                empty.insert(Loaded { parser, head: 0, used: Instant::now() })
+            }
+        };
+        self.follow_head(loaded).map_err(broken)?;
+        loaded.used = Instant::now();
+        let parser = &mut loaded.parser;
+        parser.forget();
+        let frame = picture.frame();
+        let timings = match parser.parse(&frame) {
+            Ok(parsing) => parsing.timings,
+            Err(error) => return Err(Refused::Network(error.to_string())),
+        };
+        let parsed = Parsed::of(parser, &frame, Orientation::default());
+        Ok((parsed.map_err(|error| Refused::Picture(error.to_string()))?, timings))
+    }
+
+    /// Uses the household's head, as the camera's pictures do.
+    fn follow_head(&self, loaded: &mut Loaded) -> Result<()> {
+        let Some(home) = self.learning.home() else { return Ok(()) };
+        let version = home.head_version();
+        if version == loaded.head {
+            return Ok(());
+        }
+        let student = loaded.parser.student();
+        let parameters = student.head_parameters().with_values(home.head_values().to_vec())?;
+        let head = student.head_builder().build(&parameters)?;
+        loaded.parser.swap_head(head)?;
+        loaded.head = version;
+        Ok(())
+    }
+}

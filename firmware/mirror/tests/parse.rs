@@ -1,0 +1,163 @@
+//! `POST /parse`: pictures in, parts out, nothing stored without consent, and every kind of nonsense refused.
+
+mod common;
+
+use common::{Folder, Running, form, mirror};
+use mirror::pictures;
+
+const CHANGE: (&str, &str) = ("x-mirror-change", "1");
+const JSON: (&str, &str) = ("accept", "application/json");
+
+fn start(folder: &Folder) -> Running {
+    let mut command = mirror(folder);
+    command.args(["run", "--source", "demo", "--display", "headless"]);
+    let running = Running::start(&mut command);
+    running.wait_for("network", |state| state["model"]["state"] == "ready");
+    running
+}
+
+/// A picture of 48 x 64 pixels, and a mask for it with this class everywhere.
+fn picture() -> Vec<u8> {
+    let rgb: Vec<u8> = (0..48 * 64 * 3).map(|byte| (byte % 251) as u8).collect();
+    pictures::rgb_png((48, 64), &rgb).expect("sides above zero")
+}
+
+fn mask(width: u32, height: u32, class: u8) -> Vec<u8> {
+    let labels = vec![class; (width * height) as usize];
+    pictures::grey_png((width, height), &labels).expect("sides above zero")
+}
+
+fn learning(running: &Running) -> serde_json::Value {
+    running.wait_for("learning", |_| running.get("/api/learning").json()["state"] == "ready");
+    running.get("/api/learning").json()
+}
+
+fn agree(running: &Running) {
+    let version = &learning(running)["explanation"]["version"];
+    let body =
+        format!("{{\"purpose\":\"improve_my_mirror\",\"version\":{version},\"agree\":true}}");
+    let host = running.host();
+    let headers = [("host", host.as_str()), ("content-type", "application/json"), CHANGE];
+    assert_eq!(running.request("POST", "/api/learning/consent", &headers, &body).status, 200);
+}
+
+#[test]
+fn a_picture_is_answered_with_its_colours_or_with_json_and_kept_nowhere() {
+    let folder = Folder::new("parse");
+    let running = start(&folder);
+    let (width, height) = (48, 64);
+    let colours = running.post_form("/parse", &[], &[("image", &picture())]);
+    assert_eq!(colours.status, 200, "{}", colours.text());
+    assert_eq!(colours.header("content-type"), Some("image/png"));
+    let map = pictures::decode_labels(&colours.body, 10_000).expect("a palette PNG");
+    assert_eq!((map.width, map.height), (width, height));
+    let json = running.post_form("/parse", &[JSON], &[("image", &picture())]).json();
+    assert_eq!((&json["width"], &json["height"]), (&width.into(), &height.into()));
+    assert!(json["timings"]["infer_ms"].as_f64() > Some(0.0) && json["persons"].is_array());
+    let pixels: u64 =
+        json["parts"].as_object().expect("parts").values().filter_map(|v| v.as_u64()).sum();
+    assert_eq!(pixels, 48 * 64);
+    assert!(json["stored"].is_null());
+    assert_eq!(learning(&running)["usage"]["corrections"], 0);
+}
+
+#[test]
+fn training_needs_consent_and_a_request_is_used_once() {
+    let folder = Folder::new("parse-train");
+    let running = start(&folder);
+    let (image, target) = (picture(), mask(48, 64, 3));
+    let parts: [(&str, &[u8]); 3] =
+        [("image", &image), ("train_on_local", b"true"), ("target_mask", &target)];
+    learning(&running);
+    assert_eq!(running.post_form("/parse", &[JSON], &parts).status, 403, "nobody agreed");
+    assert_eq!(learning(&running)["usage"]["corrections"], 0);
+    agree(&running);
+    let stored = running.post_form("/parse", &[JSON], &parts);
+    assert_eq!(stored.status, 200, "{}", stored.text());
+    assert_eq!(stored.json()["stored"]["number"], 0);
+    assert_eq!(running.post_form("/parse", &[JSON], &parts).status, 409, "replayed");
+    let other = mask(48, 64, 4);
+    let parts: [(&str, &[u8]); 3] =
+        [("image", &image), ("train_on_local", b"true"), ("target_mask", &other)];
+    let key = ("idempotency-key", "7");
+    assert_eq!(running.post_form("/parse", &[key], &parts).status, 200);
+    let third = mask(48, 64, 5);
+    let parts: [(&str, &[u8]); 3] =
+        [("image", &image), ("train_on_local", b"true"), ("target_mask", &third)];
+    assert_eq!(running.post_form("/parse", &[key], &parts).status, 409, "the same key");
+    assert_eq!(learning(&running)["usage"]["corrections"], 2);
+    // Sealed: no file of the data folder holds the picture that was sent, or a PNG.
+    let folders = std::process::Command::new("grep")
+        .args(["-rla", "IHDR"])
+        .arg(folder.path())
+        .output()
+        .expect("grep is everywhere");
+    assert!(folders.stdout.is_empty(), "{}", String::from_utf8_lossy(&folders.stdout));
+}
+
+#[test]
+fn nonsense_is_refused_and_the_camera_goes_on() {
+    let folder = Folder::new("parse-bad");
+    let running = start(&folder);
+    learning(&running);
+    agree(&running);
+    let image = picture();
+    let mut bomb = mask(1, 1, 0);
+    // A hundred megapixels by the header, a few bytes in the file.
+    bomb[16..20].copy_from_slice(&10_000_u32.to_be_bytes());
+    bomb[20..24].copy_from_slice(&10_000_u32.to_be_bytes());
+    let refused = |status: u16, parts: &[(&str, &[u8])]| {
+        let answer = running.post_form("/parse", &[JSON], parts);
+        assert_eq!(answer.status, status, "{}", answer.text());
+        assert!(answer.json()["error"].as_str().is_some_and(|text| !text.is_empty()));
+    };
+    refused(400, &[]);
+    refused(400, &[("photo", &image)]);
+    refused(400, &[("image", &image), ("image", &image)]);
+    refused(422, &[("image", b"hello")]);
+    refused(422, &[("image", &image[..60])]);
+    refused(422, &[("image", &bomb)]);
+    refused(400, &[("image", &image), ("train_on_local", b"yes")]);
+    refused(400, &[("image", &image), ("train_on_local", b"true")]);
+    refused(400, &[("image", &image), ("target_mask", &mask(48, 64, 1))]);
+    let train: (&str, &[u8]) = ("train_on_local", b"true");
+    refused(422, &[("image", &image), train, ("target_mask", &mask(48, 63, 1))]);
+    refused(422, &[("image", &image), train, ("target_mask", &mask(48, 64, 16))]);
+    refused(422, &[("image", &image), train, ("target_mask", &bomb)]);
+    refused(422, &[("image", &image), train, ("target_mask", &image)]);
+
+    let (body, kind) = form(&[("image", &image)]);
+    let host = running.host();
+    let headers = [("host", host.as_str()), ("content-type", kind.as_str())];
+    for cut in [body.len() - 20, 30] {
+        let answer = running.post_bytes("/parse", &headers, cut, &body[..cut]);
+        assert_eq!(answer.status, 400, "{}", answer.text());
+    }
+    let length = (24 << 20) + 1;
+    let large = running.post_bytes("/parse", &headers, length, &vec![0; length]);
+    assert!(large.status == 413 || large.status == 400, "{}", large.status);
+    let foreign = [("origin", "http://evil.example"), CHANGE];
+    assert_eq!(running.post_form("/parse", &foreign, &[("image", &image)]).status, 403);
+    let browser = [("sec-fetch-site", "same-origin")];
+    assert_eq!(running.post_form("/parse", &browser, &[("image", &image)]).status, 403);
+
+    assert_eq!(learning(&running)["usage"]["corrections"], 0, "nothing was stored");
+    let before = running.state()["counters"]["parsed"].as_u64();
+    running.wait_for("further pictures", |state| state["counters"]["parsed"].as_u64() > before);
+    assert_eq!(running.get("/healthz").text(), "ok\n");
+}
+
+#[test]
+fn a_data_folder_that_cannot_be_used_is_told_and_the_mirror_goes_on() {
+    let folder = Folder::new("parse-broken");
+    let file = folder.file("no-folder", "");
+    let mut command = mirror(&folder);
+    command.args(["run", "--source", "demo", "--display", "headless"]);
+    command.env("MIRROR_DATA_DIR", &file);
+    let running = Running::start(&mut command);
+    running.wait_for("overlay", |state| state["counters"]["overlays"].as_u64() > Some(0));
+    running.wait_for("trouble", |_| running.get("/api/learning").json()["state"] == "broken");
+    let told = running.get("/api/learning").json();
+    assert!(told["reason"].as_str().is_some_and(|text| text.contains("no-folder")), "{told}");
+    assert_eq!(running.post_form("/parse", &[], &[("image", &picture())]).status, 200);
+}

@@ -73,9 +73,21 @@ pub fn request(force: bool) -> RoundRequest {
 pub struct Fleet {
     pub engine: Engine,
     pub clock: Arc<TestClock>,
-    pub folder: PathBuf,
-    contributor: Contributor,
+    pub folder: Scratch,
 }
+
+/// A folder that goes with the test.
+pub struct Scratch(pub PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Large enough for updates of several chunks.
+pub const LARGE: HeadShape =
+    HeadShape { queries: 5, dim: 64, hidden: 128, mask_height: 12, mask_width: 8 };
 
 impl Fleet {
     pub fn new(name: &str, rules: Rules) -> Fleet {
@@ -83,10 +95,14 @@ impl Fleet {
     }
 
     pub fn with_scores(name: &str, rules: Rules, scores: Vec<f64>) -> Fleet {
+        Fleet::with_shape(name, rules, scores, SMALL)
+    }
+
+    pub fn with_shape(name: &str, rules: Rules, scores: Vec<f64>, shape: HeadShape) -> Fleet {
         let folder = std::env::temp_dir().join(format!("aggregator-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let clock: Arc<TestClock> = Arc::default();
-        let layout = HeadLayout::of_shape(SMALL).unwrap();
+        let layout = HeadLayout::of_shape(shape).unwrap();
         let engine = Engine::new(Parts {
             store: Arc::new(Store::create(&folder.join("fleet.redb")).unwrap()),
             key: SigningKey::from_bytes(&[5; 32]),
@@ -106,8 +122,11 @@ impl Fleet {
         engine.advance().unwrap();
         clock.add(100);
         engine.advance().unwrap();
-        let contributor = Contributor::new(Budget::DEFAULT).unwrap();
-        Fleet { engine, clock, folder, contributor }
+        Fleet { engine, clock, folder: Scratch(folder) }
+    }
+
+    pub fn into_parts(self) -> (Engine, Arc<TestClock>, Scratch) {
+        (self.engine, self.clock, self.folder)
     }
 
     pub fn enrol(&self, count: u8) {
@@ -134,12 +153,7 @@ impl Fleet {
     }
 
     pub fn submission_with(&self, round: &Round, name: u8, value: f32, z: &str) -> Submission {
-        let rules = round.task.rules().unwrap();
-        let count = self.engine.layout().subset_len(Subset::Sparse);
-        let budget = Budget::new(20.0, 1e-5).unwrap();
-        let contributor = Contributor::new(budget).unwrap();
-        let mut device = contributor.device().unwrap();
-        let bytes = device.release(rules.layout, vec![value; count], z.parse().unwrap()).unwrap();
+        let bytes = release(round, value, z);
         Submission { round: round.id, pseudonym: Pseudonym([name; 16]), bytes }
     }
 
@@ -148,10 +162,12 @@ impl Fleet {
     }
 }
 
-impl Drop for Fleet {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
+/// A real update for a round, out of a real ledger.
+pub fn release(round: &Round, value: f32, z: &str) -> Vec<u8> {
+    let rules = round.task.rules().unwrap();
+    let contributor = Contributor::new(Budget::new(20.0, 1e-5).unwrap()).unwrap();
+    let mut device = contributor.device().unwrap();
+    device.release(rules.layout, vec![value; rules.dimension], z.parse().unwrap()).unwrap()
 }
 
 /// The same update with every value replaced: what a hostile device with a valid certificate could send.

@@ -1,0 +1,215 @@
+//! A desk's conversation with devices, message by message, as the protocol has it; and with those that are none.
+
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aggregator::announce::Announcer;
+use aggregator::desk::{Desk, Incoming, Office, Outgoing, Sequence};
+use aggregator::engine::RoundRequest;
+use aggregator::records::{Parameters, Round};
+use common::{Fleet, Z};
+use learn::head::Subset;
+use proto::content::{chunk, indexes};
+use proto::model::{ModelChunk, ModelManifest, ModelWanted};
+use proto::secret::{DeviceSecret, RoundIdentity};
+use proto::signing::{KeyRing, Signed};
+use proto::task::RoundNotice;
+use proto::update::{ChunksWanted, Receipt, Refusal, UpdateChunk, UpdateOffer, Verdict};
+use proto::wire::{Blob, Message};
+use proto::{DeviceId, Topic};
+
+struct Hall {
+    office: Arc<Office>,
+    desk: Desk,
+    round: Round,
+    keys: KeyRing,
+    fleet_clock: Arc<common::TestClock>,
+    _folder: common::Scratch,
+}
+
+impl Hall {
+    fn new(name: &str, parameters: Parameters) -> Hall {
+        Hall::of(Fleet::new(name, common::rules()), parameters)
+    }
+
+    fn with_large(name: &str) -> Hall {
+        let fleet = Fleet::with_shape(name, common::rules(), vec![0.5, 0.5], common::LARGE);
+        Hall::of(fleet, Parameters::Full)
+    }
+
+    fn of(fleet: Fleet, parameters: Parameters) -> Hall {
+        fleet.enrol(5);
+        let request = RoundRequest { parameters, noise_multiplier: Z.into(), force: true };
+        let round = fleet.engine.start_round(&request).unwrap();
+        fleet.clock.add(10);
+        fleet.engine.advance().unwrap();
+        let (engine, clock, folder) = fleet.into_parts();
+        let keys = KeyRing::single(engine.key().verifying_key());
+        let sequence = Sequence::take(&engine).unwrap();
+        let office = Arc::new(Office {
+            engine,
+            sequence,
+            strange: AtomicU64::new(0),
+            receipts: AtomicU64::new(0),
+        });
+        let desk = Desk::new(Arc::clone(&office), 3);
+        Hall { office, desk, round, keys, fleet_clock: clock, _folder: folder }
+    }
+
+    fn identity(&self, device: &str) -> RoundIdentity {
+        let device: DeviceId = device.parse().unwrap();
+        let secret: DeviceSecret = self.office.engine.secret(&device);
+        secret.identity(self.office.engine.channel(), self.round.id)
+    }
+
+    fn update(&self) -> Vec<u8> {
+        common::release(&self.round, 0.01, Z)
+    }
+
+    fn offer(&self, identity: &RoundIdentity, bytes: &[u8]) -> Incoming {
+        let channel = self.office.engine.channel();
+        let offer = UpdateOffer::new(identity, channel, self.round.id, bytes).unwrap();
+        incoming(&Topic::Update(identity.pseudonym, self.round.id, 0), &offer)
+    }
+
+    fn say(&mut self, message: &Incoming) -> Vec<Outgoing> {
+        self.desk.take(message).unwrap();
+        self.desk.finish().unwrap();
+        self.desk.outgoing()
+    }
+
+    fn verdict(&mut self, message: &Incoming) -> Verdict {
+        let answers = self.say(message);
+        assert_eq!(answers.len(), 1);
+        let signed = Signed::<Receipt>::decode(&answers[0].payload).unwrap();
+        let receipt = signed.verify(&self.keys).unwrap();
+        assert_eq!(answers[0].topic, Topic::Receipt(receipt.pseudonym));
+        receipt.verdict
+    }
+}
+
+fn incoming<M: Message>(topic: &Topic, message: &M) -> Incoming {
+    Incoming { topic: topic.to_string(), payload: message.encode().unwrap() }
+}
+
+#[test]
+fn a_small_update_is_offered_counted_and_answered_with_a_signed_receipt() {
+    let mut hall = Hall::new("desk-small", Parameters::Sparse);
+    let (identity, bytes) = (hall.identity("mirror-1"), hall.update());
+    let offer = hall.offer(&identity, &bytes);
+    assert_eq!(hall.verdict(&offer), Verdict::Accepted { round: 1 });
+    assert_eq!(hall.verdict(&offer), Verdict::Accepted { round: 1 }, "a retry");
+    let other = hall.update();
+    let second = hall.offer(&identity, &other);
+    assert_eq!(hall.verdict(&second), Verdict::Refused(Refusal::AnotherCounts));
+    assert_eq!(hall.office.engine.store().tally(1).unwrap().counted, 1);
+
+    hall.office.engine.revoke("mirror-2", "stolen").unwrap();
+    let late = hall.offer(&hall.identity("mirror-2"), &other);
+    assert_eq!(hall.verdict(&late), Verdict::Refused(Refusal::Revoked));
+    hall.fleet_clock.add(10_000);
+    hall.office.engine.advance().unwrap();
+    let late = hall.offer(&hall.identity("mirror-3"), &other);
+    assert_eq!(hall.verdict(&late), Verdict::Refused(Refusal::RoundClosed));
+}
+
+#[test]
+fn a_large_update_comes_in_the_chunks_that_are_asked_for() {
+    let mut hall = Hall::with_large("desk-large");
+    let (identity, bytes) = (hall.identity("mirror-1"), hall.update());
+    assert!(bytes.len() > 2 * proto::content::CHUNK_BYTES, "{}", bytes.len());
+    let offer = hall.offer(&identity, &bytes);
+    let answers = hall.say(&offer);
+    let wanted = ChunksWanted::decode(&answers[0].payload).unwrap();
+    assert_eq!(
+        (wanted.lane, answers[0].topic.clone()),
+        (Some(3), Topic::Wanted(identity.pseudonym))
+    );
+    let mut asked: Vec<u16> = indexes(&wanted.chunks).collect();
+    asked.reverse();
+    let mut answers = Vec::new();
+    for index in asked {
+        let part = Blob(chunk(&bytes, index).unwrap().to_vec());
+        let message = UpdateChunk { update: wanted.update, index, bytes: part };
+        let topic = Topic::Lane(identity.pseudonym, 3, 1, index);
+        assert!(answers.is_empty(), "a receipt before the last chunk");
+        // One damaged on the way harms nothing.
+        let mut damaged = message.clone();
+        damaged.bytes.0[0] ^= 1;
+        assert!(hall.say(&incoming(&topic, &damaged)).is_empty());
+        answers = hall.say(&incoming(&topic, &message));
+    }
+    let signed = Signed::<Receipt>::decode(&answers[0].payload).unwrap();
+    assert_eq!(signed.verify(&hall.keys).unwrap().verdict, Verdict::Accepted { round: 1 });
+    assert_eq!(hall.office.engine.store().tally(1).unwrap().counted, 1);
+}
+
+#[test]
+fn strangers_get_no_answer_and_are_counted() {
+    let mut hall = Hall::new("desk-strange", Parameters::Sparse);
+    let bytes = hall.update();
+    let stranger = DeviceSecret::new([9; 32]).identity(hall.office.engine.channel(), 1);
+    let unknown = hall.offer(&stranger, &bytes);
+    // Somebody else's name under one's own key.
+    let forged =
+        RoundIdentity { pseudonym: hall.identity("mirror-1").pseudonym, key: stranger.key };
+    let forged = hall.offer(&forged, &bytes);
+    // An honest offer under another topic.
+    let mut moved = hall.offer(&hall.identity("mirror-1"), &bytes);
+    moved.topic = Topic::Update(hall.identity("mirror-2").pseudonym, 1, 0).to_string();
+    let noise = Incoming { topic: moved.topic.clone(), payload: vec![255; 64] };
+    let topic = Incoming { topic: "mirror/v1/a/b/c".into(), payload: vec![] };
+    for message in [&unknown, &forged, &moved, &noise, &topic] {
+        assert!(hall.say(message).is_empty());
+    }
+    assert_eq!(hall.office.strange.load(Ordering::SeqCst), 5);
+    assert_eq!(hall.office.engine.store().tally(1).unwrap().counted, 0);
+}
+
+#[test]
+fn rounds_and_models_are_announced_once_and_signed() {
+    let hall = Hall::new("desk-announce", Parameters::Sparse);
+    let mut announcer = Announcer::default();
+    let first = announcer.changes(&hall.office).unwrap();
+    assert_eq!(first.len(), 2);
+    assert!(first.iter().all(|message| message.retain && message.payload.len() < 4096));
+    let notice = Signed::<RoundNotice>::decode(&first[0].payload).unwrap();
+    let RoundNotice::Open(task) = notice.verify(&hall.keys).unwrap() else { panic!("closed") };
+    assert_eq!((task.round, task.model_version), (1, 1));
+    assert_eq!(task.layout.to_string(), hall.round.task.layout);
+    assert!(announcer.changes(&hall.office).unwrap().is_empty());
+    assert_eq!(announcer.again(), first);
+
+    hall.office.engine.abort_round(1, "a test").unwrap();
+    let next = announcer.changes(&hall.office).unwrap();
+    let closed = Signed::<RoundNotice>::decode(&next[0].payload).unwrap();
+    assert!(closed.sequence() > notice.sequence());
+    assert!(matches!(closed.verify(&hall.keys).unwrap(), RoundNotice::Closed { round: 1, .. }));
+}
+
+#[test]
+fn a_model_is_sent_to_enrolled_devices_in_the_chunks_they_lack() {
+    let mut hall = Hall::new("desk-model", Parameters::Sparse);
+    let mut announcer = Announcer::default();
+    let messages = announcer.changes(&hall.office).unwrap();
+    let manifest = Signed::<ModelManifest>::decode(&messages[1].payload).unwrap();
+    let manifest = manifest.verify(&hall.keys).unwrap();
+    assert_eq!(manifest.rollout_permille, 1000);
+    let wanted = ModelWanted {
+        version: 1,
+        model: manifest.content.sha256,
+        chunks: vec![proto::content::ChunkRange { first: 0, last: 0 }],
+    };
+    let device: DeviceId = "mirror-1".parse().unwrap();
+    let answers = hall.say(&incoming(&Topic::ModelWanted(device), &wanted));
+    let part = ModelChunk::decode(&answers[0].payload).unwrap();
+    manifest.content.check_chunk(0, &part.bytes.0).unwrap();
+    let stranger: DeviceId = "nobody".parse().unwrap();
+    assert!(hall.say(&incoming(&Topic::ModelWanted(stranger), &wanted)).is_empty());
+    let numbers = hall.office.engine.layout().subset_len(Subset::Full);
+    assert_eq!(manifest.content.bytes as usize, 4 * numbers);
+}

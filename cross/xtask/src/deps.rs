@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::tools::{output, root};
 
 /// Crate and the crates of ours that it may import in its program (tests are free).
-const ALLOWED: [(&str, &[&str]); 14] = [
+const ALLOWED: [(&str, &[&str]); 15] = [
     ("proto", &[]),
     ("settings", &[]),
     ("frame", &[]),
@@ -21,6 +21,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ("learn", &["proto"]),
     ("home", &["proto", "learn", "frame", "vision"]),
     ("mirror", &["proto", "settings", "frame", "camera", "vision", "overlay", "display", "learn", "home"]),
+    ("uplink", &["proto"]),
     ("aggregator", &["proto", "learn", "vision", "frame"]),
     ("xtask", &[]),
     ("system-tests", &[]),

@@ -1,0 +1,680 @@
+//! The protocol as a state machine. Time and messages come in, requests go out; tests decide about all three.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use proto::content::{CHUNK_BYTES, Reassembly, chunk, indexes};
+use proto::model::{ModelChunk, ModelManifest, ModelWanted};
+use proto::secret::DeviceSecret;
+use proto::signing::{Freshness, KeyRing, Signed, Statement, Watermark, freshness};
+use proto::status::{JobFault, JobNotice, JobPhase, JobState, Status};
+use proto::task::{RoundNotice, TaskManifest};
+use proto::update::{ChunksWanted, Receipt, Refusal, UpdateChunk, UpdateOffer, Verdict};
+use proto::wire::Blob;
+use proto::{Channel, DeviceId, Digest, JobId, Message, Pseudonym, Topic};
+
+use crate::edges::{EdgeError, Household, Keeper, Memory, ModelTrial, ReleaseId};
+use crate::pace::{Backoff, Jitter};
+use crate::transport::{Event, Requests, Retained};
+
+/// Chunks that are sent, or asked for, at a time: half a megabyte in flight.
+const BATCH: usize = 8;
+
+/// Between two offers, or two requests for the same chunks.
+const RETRY: Backoff =
+    Backoff { first: Duration::from_secs(20), longest: Duration::from_secs(900) };
+
+/// Between two looks at an outbox that has nothing yet.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Within this time of a reconnection an offer goes out again: the broker may have been away for everybody.
+const AFTER_RECONNECT: Duration = Duration::from_secs(5);
+
+/// Who the device is, and whom it believes.
+pub struct Settings {
+    /// Name, as in the certificate.
+    pub device: DeviceId,
+    /// Channel.
+    pub channel: Channel,
+    /// Firmware version, at most 64 bytes.
+    pub firmware: String,
+    /// Makes its names in rounds.
+    pub secret: DeviceSecret,
+    /// The fleet's keys.
+    pub keys: KeyRing,
+}
+
+/// What a person may see of the connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Whether the broker is there.
+    pub connected: bool,
+    /// Whether the mirror takes part.
+    pub takes_part: bool,
+    /// The open round, if there is one.
+    pub round: Option<u64>,
+    /// What holds it back, or last went wrong.
+    pub note: Option<String>,
+    /// Updates that counted.
+    pub contributions: u64,
+    /// The newest model version whose trial ended.
+    pub model_tried: u64,
+    /// A model is being fetched or tried.
+    pub model_under_way: Option<u64>,
+    /// What was refused, by reason.
+    pub refused: BTreeMap<&'static str, u64>,
+}
+
+struct Offer {
+    release: ReleaseId,
+    pseudonym: Pseudonym,
+    update: Digest,
+    message: Vec<u8>,
+    bytes: Vec<u8>,
+    subscribed: bool,
+    wanted: VecDeque<(Option<u16>, u16)>,
+}
+
+struct Round {
+    task: TaskManifest,
+    report_at: Duration,
+    prepared: bool,
+    offer: Option<Offer>,
+    next_at: Duration,
+    attempts: u32,
+}
+
+struct Download {
+    manifest: ModelManifest,
+    job: JobId,
+    parts: Reassembly,
+    expected: usize,
+    next_at: Duration,
+    attempts: u32,
+    trying: bool,
+}
+
+/// One device's side of the protocol.
+pub struct Device {
+    settings: Settings,
+    household: Box<dyn Household>,
+    trial: Box<dyn ModelTrial>,
+    keeper: Box<dyn Keeper>,
+    memory: Memory,
+    jitter: Jitter,
+    connected: bool,
+    greeted: bool,
+    round: Option<Round>,
+    download: Option<Download>,
+    next_model: Option<(ModelManifest, JobId)>,
+    states: VecDeque<JobState>,
+    note: Option<String>,
+    refused: BTreeMap<&'static str, u64>,
+}
+
+impl Device {
+    /// A device that is not connected yet. `memory` is what `keeper` kept last.
+    pub fn new(
+        settings: Settings,
+        memory: Memory,
+        jitter: Jitter,
+        household: Box<dyn Household>,
+        trial: Box<dyn ModelTrial>,
+        keeper: Box<dyn Keeper>,
+    ) -> Device {
+        Device {
+            settings,
+            household,
+            trial,
+            keeper,
+            memory,
+            jitter,
+            connected: false,
+            greeted: false,
+            round: None,
+            download: None,
+            next_model: None,
+            states: VecDeque::new(),
+            note: None,
+            refused: BTreeMap::new(),
+        }
+    }
+
+    /// What the broker says of a device whose connection breaks.
+    pub fn will(device: &DeviceId) -> Retained {
+        let payload = Status::Offline { lost: true }.encode().unwrap_or_default();
+        Retained { topic: Topic::Status(device.clone()).to_string(), payload }
+    }
+
+    /// Takes one event at time `now` of a clock that never goes back.
+    pub fn handle(&mut self, now: Duration, event: Event, out: &mut dyn Requests) {
+        match event {
+            Event::Connected => self.connect(now),
+            Event::Disconnected(reason) => {
+                self.connected = false;
+                self.note = Some(reason);
+            }
+            Event::Message { topic, payload } => self.message(now, &topic, &payload),
+            Event::Wake | Event::Stop => {}
+        }
+        self.tick(now, out);
+    }
+
+    /// Looks at the timers.
+    pub fn tick(&mut self, now: Duration, out: &mut dyn Requests) {
+        self.advance_trial();
+        if !self.connected || !self.greet(out) {
+            return;
+        }
+        self.advance_round(now, out);
+        self.advance_download(now, out);
+        self.send_states(out);
+    }
+
+    /// A clean stop: the status says so.
+    pub fn goodbye(&mut self, out: &mut dyn Requests) {
+        if self.connected {
+            self.publish_status(&Status::Offline { lost: false }, out);
+        }
+        self.connected = false;
+    }
+
+    /// What a person may see.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            connected: self.connected,
+            takes_part: self.household.floor().is_some(),
+            round: self.round.as_ref().map(|round| round.task.round),
+            note: self.note.clone(),
+            contributions: self.memory.contributions,
+            model_tried: self.memory.model_tried,
+            model_under_way: self.download.as_ref().map(|download| download.manifest.version),
+            refused: self.refused.clone(),
+        }
+    }
+
+    fn connect(&mut self, now: Duration) {
+        (self.connected, self.greeted, self.note) = (true, false, None);
+        if let Some(round) = &mut self.round {
+            let soon = now + self.jitter.within(AFTER_RECONNECT);
+            round.next_at = round.next_at.min(soon);
+            round.offer.iter_mut().for_each(|offer| offer.subscribed = false);
+        }
+    }
+
+    /// Birth and subscriptions; everything anew where the queue was full half-way.
+    fn greet(&mut self, out: &mut dyn Requests) -> bool {
+        if self.greeted {
+            return true;
+        }
+        let (device, channel) = (&self.settings.device, &self.settings.channel);
+        let filters = [
+            Topic::Round(channel.clone()).to_string(),
+            Topic::ModelManifest(channel.clone()).to_string(),
+            Topic::JobNotify(device.clone()).to_string(),
+            format!("mirror/v1/{device}/model/chunk/+/+"),
+        ];
+        let subscribed = filters.iter().all(|filter| out.subscribe(filter));
+        self.greeted = subscribed && self.publish_birth(out);
+        self.greeted
+    }
+
+    fn publish_birth(&self, out: &mut dyn Requests) -> bool {
+        let (firmware, model_tried) = (self.settings.firmware.clone(), self.memory.model_tried);
+        self.publish_status(&Status::Online { firmware, model_tried }, out)
+    }
+
+    fn publish_status(&self, status: &Status, out: &mut dyn Requests) -> bool {
+        let topic = Topic::Status(self.settings.device.clone()).to_string();
+        status.encode().is_ok_and(|payload| out.publish(&topic, payload, true))
+    }
+
+    /// Counts a refusal; tells the first of its kind.
+    fn refuse(&mut self, kind: &'static str, reason: &dyn std::fmt::Display) {
+        let count = self.refused.entry(kind).or_default();
+        *count += 1;
+        if *count == 1 {
+            tracing::warn!(%reason, "{kind} refused; later ones are only counted");
+        }
+    }
+
+    fn message(&mut self, now: Duration, topic: &str, payload: &[u8]) {
+        let Ok(topic) = topic.parse::<Topic>() else { return self.refuse("topic", &topic) };
+        match topic {
+            Topic::Round(channel) if channel == self.settings.channel => self.notice(now, payload),
+            Topic::ModelManifest(channel) if channel == self.settings.channel => {
+                self.manifest(now, payload);
+            }
+            Topic::JobNotify(device) if device == self.settings.device => self.job(now, payload),
+            Topic::ModelChunk(device, version, index) if device == self.settings.device => {
+                self.model_chunk(now, version, index, payload);
+            }
+            Topic::Wanted(pseudonym) => self.wanted(pseudonym, payload),
+            Topic::Receipt(pseudonym) => self.receipt(now, pseudonym, payload),
+            other => self.refuse("topic", &other),
+        }
+    }
+
+    /// Reads and verifies a statement, and applies the not-older rule.
+    fn statement<T: Statement>(
+        &self,
+        known: Option<&Watermark>,
+        payload: &[u8],
+    ) -> Result<(T, Digest, Freshness), proto::signing::SigningError> {
+        let signed = Signed::<T>::decode(payload)?;
+        let statement = signed.verify(&self.settings.keys)?;
+        Ok((statement, signed.digest(), freshness(known, &signed)?))
+    }
+
+    fn keep(&mut self, change: impl FnOnce(&mut Memory)) -> Result<(), EdgeError> {
+        let mut memory = self.memory.clone();
+        change(&mut memory);
+        self.keeper.keep(&memory)?;
+        self.memory = memory;
+        Ok(())
+    }
+
+    /// Remembers a fresh statement before anything is done about it.
+    fn remember(
+        &mut self,
+        fresh: Freshness,
+        place: fn(&mut Memory) -> &mut Option<Watermark>,
+    ) -> bool {
+        let Freshness::New(mark) = fresh else { return true };
+        match self.keep(|memory| *place(memory) = Some(mark)) {
+            Ok(()) => true,
+            Err(error) => {
+                self.refuse("memory", &error);
+                false
+            }
+        }
+    }
+
+    // ---- rounds ----
+
+    fn notice(&mut self, now: Duration, payload: &[u8]) {
+        let (notice, _, fresh) =
+            match self.statement::<RoundNotice>(self.memory.round.as_ref(), payload) {
+                Ok(read) => read,
+                Err(error) => return self.refuse("round notice", &error),
+            };
+        if *notice.channel() != self.settings.channel {
+            return self.refuse("round notice", &"it is for another channel");
+        }
+        if !self.remember(fresh, |memory| &mut memory.round) {
+            return;
+        }
+        match notice {
+            RoundNotice::Closed { .. } => self.round = None,
+            RoundNotice::Open(task) => self.open(now, task),
+        }
+    }
+
+    fn open(&mut self, now: Duration, task: TaskManifest) {
+        let same = self.round.as_ref().is_some_and(|round| round.task == task);
+        if same || task.round <= self.memory.round_done {
+            return;
+        }
+        let after = Duration::from_secs(task.report.after_seconds.into());
+        let spread = Duration::from_secs(task.report.spread_seconds.into());
+        let report_at = now + after + self.jitter.within(spread);
+        let (prepared, offer, attempts) = (false, None, 0);
+        self.round = Some(Round { task, report_at, prepared, offer, next_at: report_at, attempts });
+    }
+
+    fn advance_round(&mut self, now: Duration, out: &mut dyn Requests) {
+        let Some(mut round) = self.round.take() else { return };
+        let result = self.step_round(now, &mut round, out);
+        match result {
+            Ok(()) => {}
+            Err(error) => {
+                self.note = Some(error.to_string());
+                round.next_at = now + RETRY.wait(round.attempts, &mut self.jitter);
+                round.attempts += 1;
+            }
+        }
+        self.round = Some(round);
+    }
+
+    fn step_round(
+        &mut self,
+        now: Duration,
+        round: &mut Round,
+        out: &mut dyn Requests,
+    ) -> Result<(), EdgeError> {
+        let Some(floor) = self.household.floor() else {
+            // Withdrawn: nothing of the update is left in memory, and nothing more is sent.
+            round.offer = None;
+            return Ok(());
+        };
+        if now < round.report_at {
+            return Ok(());
+        }
+        if let Err(refusal) = floor.check(&round.task) {
+            self.note = Some(refusal.to_string());
+            round.offer = None;
+            return Ok(());
+        }
+        if round.offer.is_none() && now >= round.next_at {
+            round.offer = self.make_offer(now, round)?;
+        }
+        let Some(offer) = &mut round.offer else { return Ok(()) };
+        if !offer.subscribed {
+            let topics = [Topic::Receipt(offer.pseudonym), Topic::Wanted(offer.pseudonym)];
+            offer.subscribed = topics.iter().all(|topic| out.subscribe(&topic.to_string()));
+        }
+        send_wanted(round.task.round, offer, out);
+        if !offer.subscribed || now < round.next_at {
+            return Ok(());
+        }
+        let topic = Topic::Update(offer.pseudonym, round.task.round, 0).to_string();
+        if out.publish(&topic, offer.message.clone(), false) {
+            round.next_at = now + RETRY.wait(round.attempts, &mut self.jitter);
+            round.attempts += 1;
+        }
+        Ok(())
+    }
+
+    fn make_offer(&mut self, now: Duration, round: &mut Round) -> Result<Option<Offer>, EdgeError> {
+        let Some(&release) = self.household.waiting(&round.task)?.first() else {
+            round.next_at = now + LOOK;
+            if !round.prepared {
+                // Asked once, whatever comes of it: asking twice could spend twice.
+                round.prepared = true;
+                self.household.prepare(&round.task)?;
+            }
+            return Ok(None);
+        };
+        let bytes = self.household.bytes(release)?;
+        if bytes.len() as u64 > u64::from(round.task.max_update_bytes) {
+            return Err(EdgeError(format!(
+                "the update has {} bytes, the round takes fewer",
+                bytes.len()
+            )));
+        }
+        let (channel, number) = (&self.settings.channel, round.task.round);
+        let identity = self.settings.secret.identity(channel, number);
+        let message = UpdateOffer::new(&identity, channel, number, &bytes)
+            .map_err(|error| EdgeError(error.to_string()))
+            .and_then(|offer| offer.encode().map_err(|error| EdgeError(error.to_string())))?;
+        Ok(Some(Offer {
+            release,
+            pseudonym: identity.pseudonym,
+            update: Digest::of(&bytes),
+            message,
+            bytes,
+            subscribed: false,
+            wanted: VecDeque::new(),
+        }))
+    }
+
+    /// The offer under way, if this is its name.
+    fn offer_of(&mut self, pseudonym: Pseudonym) -> Option<(u64, &mut Offer)> {
+        let round = self.round.as_mut()?;
+        let offer = round.offer.as_mut().filter(|offer| offer.pseudonym == pseudonym)?;
+        Some((round.task.round, offer))
+    }
+
+    fn wanted(&mut self, pseudonym: Pseudonym, payload: &[u8]) {
+        let wanted = match ChunksWanted::decode(payload) {
+            Ok(wanted) => wanted,
+            Err(error) => return self.refuse("request for chunks", &error),
+        };
+        // Late answers to an offer that is over are no fault.
+        let Some((round, offer)) = self.offer_of(pseudonym) else { return };
+        if wanted.update != offer.update || wanted.round != round {
+            return;
+        }
+        let total = offer.bytes.len().div_ceil(CHUNK_BYTES);
+        let known = |index: &u16| (1..total).contains(&usize::from(*index));
+        // The newest request says all that is missing; what an older one asked for is forgotten.
+        offer.wanted =
+            indexes(&wanted.chunks).filter(known).map(|index| (wanted.lane, index)).collect();
+    }
+
+    fn receipt(&mut self, now: Duration, pseudonym: Pseudonym, payload: &[u8]) {
+        let read = Signed::<Receipt>::decode(payload)
+            .map_err(Into::into)
+            .and_then(|signed| signed.verify(&self.settings.keys));
+        let receipt = match read {
+            Ok(receipt) => receipt,
+            Err(error) => return self.refuse("receipt", &error),
+        };
+        let Some((round, offer)) = self.offer_of(pseudonym) else { return };
+        let (release, ours) = (offer.release, (round, pseudonym, offer.update));
+        if (receipt.round, receipt.pseudonym, receipt.update) != ours {
+            return;
+        }
+        let settled = match receipt.verdict {
+            Verdict::Accepted { round: counted } => self.accepted(release, round, counted),
+            Verdict::Refused(refusal) => self.turned_down(now, release, round, refusal),
+        };
+        if let Err(error) = settled {
+            // The offer stays, so the receipt comes again.
+            self.note = Some(error.to_string());
+        }
+    }
+
+    fn accepted(&mut self, release: ReleaseId, round: u64, counted: u64) -> Result<(), EdgeError> {
+        self.household.published(release)?;
+        if counted == round {
+            self.keep(|memory| {
+                memory.contributions += 1;
+                memory.round_done = round;
+            })?;
+            self.round = None;
+        } else if let Some(current) = &mut self.round {
+            // It had counted before, and its receipt was lost; this round is still to come.
+            (current.offer, current.attempts) = (None, 0);
+            self.keep(|memory| memory.contributions += 1)?;
+        }
+        self.note = None;
+        Ok(())
+    }
+
+    fn turned_down(
+        &mut self,
+        now: Duration,
+        release: ReleaseId,
+        round: u64,
+        refusal: Refusal,
+    ) -> Result<(), EdgeError> {
+        self.refuse("update", &refusal);
+        self.note = Some(refusal.to_string());
+        match refusal {
+            Refusal::Busy { retry_seconds } => {
+                let wait = Duration::from_secs(retry_seconds.min(86_400).into());
+                let at = now + wait + self.jitter.within(wait / 2);
+                self.round.iter_mut().for_each(|round| round.next_at = at);
+                return Ok(());
+            }
+            // It may open yet; the next offer comes with the usual back-off.
+            Refusal::UnknownRound => return Ok(()),
+            final_one if final_one.is_final() => self.household.refused(release, refusal)?,
+            _ => {}
+        }
+        self.keep(|memory| memory.round_done = round)?;
+        self.round = None;
+        Ok(())
+    }
+
+    // ---- models ----
+
+    fn manifest(&mut self, now: Duration, payload: &[u8]) {
+        let read = self.statement::<ModelManifest>(self.memory.model.as_ref(), payload);
+        let (manifest, digest, fresh) = match read {
+            Ok(read) => read,
+            Err(error) => return self.refuse("model manifest", &error),
+        };
+        if manifest.channel != self.settings.channel {
+            return self.refuse("model manifest", &"it is for another channel");
+        }
+        if !self.remember(fresh, |memory| &mut memory.model) {
+            return;
+        }
+        if manifest.is_for(&self.settings.device) {
+            self.consider(now, manifest, digest.job());
+        }
+    }
+
+    fn job(&mut self, now: Duration, payload: &[u8]) {
+        match self.statement::<JobNotice>(self.memory.job.as_ref(), payload) {
+            Ok((JobNotice::Install(manifest), digest, fresh)) => {
+                if self.remember(fresh, |memory| &mut memory.job) {
+                    self.consider(now, manifest, digest.job());
+                }
+            }
+            Err(error) => self.refuse("job", &error),
+        }
+    }
+
+    fn consider(&mut self, now: Duration, manifest: ModelManifest, job: JobId) {
+        let current = self.download.as_ref().map_or(0, |download| download.manifest.version);
+        if manifest.version <= self.memory.model_tried.max(current) {
+            return;
+        }
+        if manifest.base != self.trial.base() {
+            self.refuse("model manifest", &"it belongs to another base model");
+            return self.report(job, manifest.version, JobPhase::Failed(JobFault::Base));
+        }
+        if self.download.as_ref().is_some_and(|download| download.trying) {
+            self.next_model = Some((manifest, job));
+            return;
+        }
+        let parts = Reassembly::new(manifest.content.clone());
+        let next_at = now + self.jitter.within(AFTER_RECONNECT);
+        self.report(job, manifest.version, JobPhase::Downloading);
+        let (expected, attempts, trying) = (0, 0, false);
+        self.download =
+            Some(Download { manifest, job, parts, expected, next_at, attempts, trying });
+    }
+
+    fn report(&mut self, job: JobId, version: u64, phase: JobPhase) {
+        // Only the newest states matter; a mirror that is away for long does not pile them up.
+        if self.states.len() == BATCH {
+            self.states.pop_front();
+        }
+        self.states.push_back(JobState { job, version, phase });
+    }
+
+    fn send_states(&mut self, out: &mut dyn Requests) {
+        while let Some(state) = self.states.front() {
+            let topic = Topic::JobState(self.settings.device.clone(), state.job).to_string();
+            let Ok(payload) = state.encode() else { return };
+            if !out.publish(&topic, payload, false) {
+                return;
+            }
+            let ended = !matches!(state.phase, JobPhase::Downloading | JobPhase::Trying);
+            self.states.pop_front();
+            if ended {
+                self.publish_birth(out);
+            }
+        }
+    }
+
+    fn model_chunk(&mut self, now: Duration, version: u64, index: u16, payload: &[u8]) {
+        let chunk = match ModelChunk::decode(payload) {
+            Ok(chunk) => chunk,
+            Err(error) => return self.refuse("model chunk", &error),
+        };
+        let Some(download) = self.download.as_mut().filter(|download| !download.trying) else {
+            return;
+        };
+        if version != download.manifest.version || index != chunk.index {
+            return self.refuse("model chunk", &"its topic and its content disagree");
+        }
+        match download.parts.take(chunk.model, chunk.index, chunk.bytes.0) {
+            Ok(proto::content::Taken::Again) => {}
+            Ok(proto::content::Taken::New) => {
+                download.attempts = 0;
+                download.expected = download.expected.saturating_sub(1);
+                if download.expected == 0 {
+                    download.next_at = now;
+                }
+            }
+            Err(error) => self.refuse("model chunk", &error),
+        }
+        self.complete();
+    }
+
+    /// Hands a model over to its trial once it is whole.
+    fn complete(&mut self) {
+        let Some(download) = &mut self.download else { return };
+        let (job, version) = (download.job, download.manifest.version);
+        let begun = match download.parts.finish() {
+            Ok(None) => return,
+            Ok(Some(bytes)) => {
+                download.trying = true;
+                // The parts are not needed any more.
+                download.parts = Reassembly::new(download.manifest.content.clone());
+                self.trial.begin(version, bytes)
+            }
+            Err(_) => Err(JobFault::Content),
+        };
+        match begun {
+            Ok(()) => self.report(job, version, JobPhase::Trying),
+            Err(fault) => self.end_model(Err(fault)),
+        }
+    }
+
+    fn advance_trial(&mut self) {
+        if !self.download.as_ref().is_some_and(|download| download.trying) {
+            return;
+        }
+        if let Some(outcome) = self.trial.poll() {
+            self.end_model(outcome);
+        }
+    }
+
+    fn end_model(&mut self, outcome: Result<(), JobFault>) {
+        let Some(download) = self.download.take() else { return };
+        let version = download.manifest.version;
+        // Also where it failed: the same bytes would fail again.
+        if let Err(error) = self.keep(|memory| memory.model_tried = memory.model_tried.max(version))
+        {
+            self.refuse("memory", &error);
+        }
+        let phase = outcome.map_or_else(JobPhase::Failed, |()| JobPhase::Done);
+        self.report(download.job, version, phase);
+        if let Some((manifest, job)) = self.next_model.take() {
+            self.consider(download.next_at, manifest, job);
+        }
+    }
+
+    fn advance_download(&mut self, now: Duration, out: &mut dyn Requests) {
+        let Some(download) = self.download.as_mut().filter(|download| !download.trying) else {
+            return;
+        };
+        if now < download.next_at {
+            return;
+        }
+        let chunks = download.parts.missing_ranges(BATCH);
+        let expected = indexes(&chunks).count();
+        let (version, model) = (download.manifest.version, download.manifest.content.sha256);
+        let topic = Topic::ModelWanted(self.settings.device.clone()).to_string();
+        let Ok(payload) = (ModelWanted { version, model, chunks }).encode() else { return };
+        if out.publish(&topic, payload, false) {
+            download.expected = expected;
+            download.next_at = now + RETRY.wait(download.attempts, &mut self.jitter);
+            download.attempts += 1;
+        }
+    }
+}
+
+/// Sends the next chunks that were asked for, as far as the queue takes them.
+fn send_wanted(round: u64, offer: &mut Offer, out: &mut dyn Requests) {
+    for _ in 0..BATCH {
+        let Some(&(lane, index)) = offer.wanted.front() else { return };
+        let topic = match lane {
+            Some(lane) => Topic::Lane(offer.pseudonym, lane, round, index),
+            None => Topic::Update(offer.pseudonym, round, index),
+        };
+        let bytes = Blob(chunk(&offer.bytes, index).unwrap_or_default().to_vec());
+        let message = UpdateChunk { update: offer.update, index, bytes };
+        let Ok(payload) = message.encode() else { return };
+        if !out.publish(&topic.to_string(), payload, false) {
+            return;
+        }
+        offer.wanted.pop_front();
+    }
+}

@@ -1,0 +1,437 @@
+//! Home Assistant: one device with its entities, on the home's own broker, over a connection of its own.
+//!
+//! The discovery message follows Home Assistant's MQTT integration, "Device discovery payload": `dev`, `o`, `cmps`.
+//! No picture, and nothing of the fleet's protocol, is ever sent here. Taking part is switched *off* at once; switching
+//! it *on* from here only asks, and the switch stays off until somebody agrees at the mirror itself.
+
+use std::future::Future;
+use std::time::Duration;
+
+use proto::DeviceId;
+use serde_json::{Value, json};
+
+use crate::transport::{Event, Requests, Retained, Transport};
+
+/// Home Assistant's default prefix.
+const PREFIX: &str = "homeassistant";
+
+/// How often the state is looked at.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// What the entities show.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// Whether the household takes part in the fleet.
+    pub takes_part: bool,
+    /// Whether somebody asked to take part and the mirror waits for an answer in front of it.
+    pub asks: bool,
+    /// Whether a sensor is open.
+    pub camera_active: bool,
+    /// Epsilon spent so far. Unit, adjacency, delta and trust stand in `privacy`.
+    pub epsilon_spent: f64,
+    /// Epsilon left.
+    pub epsilon_left: f64,
+    /// The whole statement, in a sentence.
+    pub privacy: String,
+    /// Updates that counted.
+    pub rounds: u64,
+    /// When the last one did, RFC 3339.
+    pub last_update: Option<String>,
+    /// Model version in use.
+    pub model: u64,
+    /// Newest model version that is there to install.
+    pub newest_model: u64,
+}
+
+/// What somebody pressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Stop taking part, now.
+    OptOut,
+    /// Ask at the mirror whether to take part.
+    AskOptIn,
+    /// Delete what was learned and collected.
+    Delete,
+    /// Try the newest model now.
+    InstallModel,
+}
+
+/// The mirror, as this module sees it.
+pub trait Home: Send {
+    /// What to show.
+    fn state(&self) -> State;
+    /// Does what was pressed.
+    fn command(&mut self, command: Command);
+}
+
+/// Topics of one mirror.
+pub struct Topics {
+    device: DeviceId,
+}
+
+impl Topics {
+    /// Those of `device`.
+    pub fn new(device: DeviceId) -> Topics {
+        Topics { device }
+    }
+
+    fn of(&self, what: &str) -> String {
+        format!("mirror-home/{}/{what}", self.device)
+    }
+
+    /// Where discovery is published, retained.
+    pub fn discovery(&self) -> String {
+        format!("{PREFIX}/device/{}/config", self.device)
+    }
+
+    /// Where the state is published, retained.
+    pub fn state(&self) -> String {
+        self.of("state")
+    }
+
+    /// `online` or `offline`, retained.
+    pub fn availability(&self) -> String {
+        self.of("availability")
+    }
+
+    /// What the broker says when the connection breaks.
+    pub fn will(&self) -> Retained {
+        Retained { topic: self.availability(), payload: b"offline".to_vec() }
+    }
+
+    /// What is subscribed.
+    pub fn filters(&self) -> [String; 2] {
+        [self.of("set/+"), format!("{PREFIX}/status")]
+    }
+
+    /// The command that a message stands for. A retained or unknown payload is none.
+    pub fn command(&self, topic: &str, payload: &[u8]) -> Option<Command> {
+        let name = topic.strip_prefix(&self.of("set/"))?;
+        match (name, payload) {
+            ("take_part", b"OFF") => Some(Command::OptOut),
+            ("take_part", b"ON") => Some(Command::AskOptIn),
+            ("delete", b"PRESS") => Some(Command::Delete),
+            ("model", b"INSTALL") => Some(Command::InstallModel),
+            _ => None,
+        }
+    }
+
+    /// The discovery message.
+    pub fn discovery_payload(&self, firmware: &str) -> Value {
+        let device = self.device.as_str();
+        let template = |field: &str| format!("{{{{ value_json.{field} }}}}");
+        let entity = |platform: &str, key: &str, name: &str, more: Value| {
+            let mut entity = json!({
+                "p": platform,
+                "name": name,
+                "uniq_id": format!("{device}_{key}"),
+            });
+            if let (Some(entity), Value::Object(more)) = (entity.as_object_mut(), more) {
+                entity.extend(more);
+            }
+            entity
+        };
+        let sensor = |key: &str, name: &str, more: Value| {
+            let mut entity = entity("sensor", key, name, more);
+            entity["val_tpl"] = template(key).into();
+            entity["stat_t"] = self.state().into();
+            entity
+        };
+        let measured =
+            |unit: &str| json!({"stat_cla": "measurement", "unit_of_meas": unit, "sug_dsp_prc": 2});
+        json!({
+            "dev": {"ids": [device], "name": "Mirror", "mdl": "Fitness mirror", "sw": firmware},
+            "o": {"name": "mirror", "sw": firmware},
+            "avty": [{"t": self.availability()}],
+            "qos": 1,
+            "cmps": {
+                "take_part": entity("switch", "take_part", "Take part in the fleet", json!({
+                    "stat_t": self.state(),
+                    "val_tpl": template("take_part"),
+                    "cmd_t": self.of("set/take_part"),
+                    "opt": false,
+                    "ic": "mdi:account-group",
+                })),
+                "asks": entity("binary_sensor", "asks", "Waits for an answer at the mirror", json!({
+                    "stat_t": self.state(),
+                    "val_tpl": template("asks"),
+                    "ent_cat": "diagnostic",
+                })),
+                "camera": entity("binary_sensor", "camera", "Camera active", json!({
+                    "stat_t": self.state(),
+                    "val_tpl": template("camera"),
+                    "dev_cla": "running",
+                })),
+                "epsilon_spent": sensor("epsilon_spent", "Epsilon spent", measured("ε")),
+                "epsilon_left": sensor("epsilon_left", "Epsilon left", measured("ε")),
+                "privacy": sensor("privacy", "Privacy statement", json!({"ent_cat": "diagnostic"})),
+                "rounds": sensor("rounds", "Rounds contributed", json!({"stat_cla": "total_increasing"})),
+                "last_update": sensor("last_update", "Last update", json!({"dev_cla": "timestamp"})),
+                "model": sensor("model", "Model version", json!({"ent_cat": "diagnostic"})),
+                "delete": entity("button", "delete", "Delete what was learned", json!({
+                    "cmd_t": self.of("set/delete"),
+                    "ent_cat": "config",
+                    "ic": "mdi:delete-forever",
+                })),
+                "model_update": entity("update", "model_update", "Model", json!({
+                    "stat_t": self.state(),
+                    "val_tpl": "{{ {'installed_version': value_json.model, 'latest_version': value_json.newest_model} | to_json }}",
+                    "cmd_t": self.of("set/model"),
+                    "pl_inst": "INSTALL",
+                })),
+            },
+        })
+    }
+
+    /// The state message. Home Assistant takes a privacy statement of at most 255 characters.
+    pub fn state_payload(&self, state: &State) -> Value {
+        let switch = |on: bool| if on { "ON" } else { "OFF" };
+        json!({
+            "take_part": switch(state.takes_part),
+            "asks": switch(state.asks),
+            "camera": switch(state.camera_active),
+            "epsilon_spent": state.epsilon_spent,
+            "epsilon_left": state.epsilon_left,
+            "privacy": state.privacy.chars().take(255).collect::<String>(),
+            "rounds": state.rounds,
+            "last_update": state.last_update,
+            "model": state.model.to_string(),
+            "newest_model": state.newest_model.to_string(),
+        })
+    }
+}
+
+/// What was last said on this connection.
+struct Talk {
+    topics: Topics,
+    firmware: String,
+    connected: bool,
+    greeted: bool,
+    said: Option<Value>,
+}
+
+impl Talk {
+    fn handle(&mut self, event: Event, home: &mut dyn Home) {
+        match event {
+            Event::Connected => (self.connected, self.greeted, self.said) = (true, false, None),
+            Event::Disconnected(_) => self.connected = false,
+            Event::Message { topic, payload } => {
+                let restarted = topic == format!("{PREFIX}/status") && payload == b"online";
+                // Home Assistant has just started and knows nothing.
+                self.greeted &= !restarted;
+                self.said = self.said.take().filter(|_| !restarted);
+                if let Some(command) = self.topics.command(&topic, &payload) {
+                    tracing::info!(?command, "from Home Assistant");
+                    home.command(command);
+                    // Said again even where nothing changed: a switch that stays off must jump back.
+                    self.said = None;
+                }
+            }
+            Event::Wake | Event::Stop => {}
+        }
+    }
+
+    fn speak(&mut self, home: &dyn Home, out: &mut dyn Requests) {
+        if !self.connected {
+            return;
+        }
+        let topics = &self.topics;
+        if !self.greeted {
+            let discovery = topics.discovery_payload(&self.firmware).to_string().into_bytes();
+            self.greeted = topics.filters().iter().all(|filter| out.subscribe(filter))
+                && out.publish(&topics.discovery(), discovery, true)
+                && out.publish(&topics.availability(), b"online".to_vec(), true);
+        }
+        let state = topics.state_payload(&home.state());
+        let changed = self.said.as_ref() != Some(&state);
+        if changed && out.publish(&topics.state(), state.to_string().into_bytes(), true) {
+            self.said = Some(state);
+        }
+    }
+}
+
+/// Runs until [`Event::Stop`].
+pub fn run(
+    device: DeviceId,
+    firmware: String,
+    mut home: impl Home,
+    mut transport: impl Transport,
+) -> impl Future<Output = ()> + Send {
+    let topics = Topics::new(device);
+    let mut talk = Talk { topics, firmware, connected: false, greeted: false, said: None };
+    async move {
+        loop {
+            match tokio::time::timeout(LOOK, transport.next()).await {
+                Ok(Event::Stop) => break,
+                Ok(event) => talk.handle(event, &mut home),
+                Err(_) => {}
+            }
+            talk.speak(&home, &mut transport);
+        }
+        if talk.connected {
+            transport.publish(&talk.topics.availability(), b"offline".to_vec(), true);
+        }
+        transport.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Keys that Home Assistant's documentation lists, in their short form, for what is used here.
+    const COMMON: [&str; 7] = ["p", "name", "uniq_id", "ic", "ent_cat", "dev_cla", "val_tpl"];
+
+    fn documented(platform: &str) -> (&'static [&'static str], &'static [&'static str]) {
+        // (required, optional)
+        match platform {
+            "switch" => (&["cmd_t"], &["stat_t", "opt", "pl_on", "pl_off", "ret"]),
+            "binary_sensor" => (&["stat_t"], &["pl_on", "pl_off", "exp_aft", "off_dly"]),
+            "sensor" => (&["stat_t"], &["stat_cla", "unit_of_meas", "sug_dsp_prc", "exp_aft"]),
+            "button" => (&["cmd_t"], &["pl_prs", "ret"]),
+            "update" => (&[], &["stat_t", "cmd_t", "pl_inst", "l_ver_t", "l_ver_tpl", "ret"]),
+            other => panic!("{other} is not among the platforms used here"),
+        }
+    }
+
+    fn topics() -> Topics {
+        Topics::new("mirror-17".parse().unwrap())
+    }
+
+    #[test]
+    fn discovery_is_what_home_assistant_documents() {
+        let payload = topics().discovery_payload("0.1.0");
+        assert!(payload["o"]["name"].is_string() && payload["dev"]["ids"][0] == "mirror-17");
+        let components = payload["cmps"].as_object().unwrap();
+        let mut ids = std::collections::BTreeSet::new();
+        for (key, entity) in components {
+            let (required, optional) = documented(entity["p"].as_str().unwrap());
+            let entity = entity.as_object().unwrap();
+            for needed in required.iter().chain(&["p", "uniq_id"]) {
+                assert!(entity.contains_key(*needed), "{key} lacks {needed}");
+            }
+            for (field, _) in entity {
+                let field = field.as_str();
+                let known =
+                    [&COMMON[..], required, optional].iter().any(|set| set.contains(&field));
+                assert!(known, "{key} has {field}");
+            }
+            assert!(ids.insert(entity["uniq_id"].clone()), "{key} has another's id");
+        }
+        let text = payload.to_string();
+        assert!(!text.contains("camera.mqtt") && !text.contains("\"image\""));
+        assert!(text.len() < 8192, "{}", text.len());
+    }
+
+    #[test]
+    fn every_template_names_a_field_of_the_state() {
+        let state = state();
+        let fields = topics().state_payload(&state);
+        for entity in topics().discovery_payload("0.1.0")["cmps"].as_object().unwrap().values() {
+            let Some(template) = entity["val_tpl"].as_str() else { continue };
+            for part in template.split("value_json.").skip(1) {
+                let end = part.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap();
+                assert!(fields.get(&part[..end]).is_some(), "{template}");
+            }
+        }
+    }
+
+    fn state() -> State {
+        State {
+            takes_part: false,
+            asks: false,
+            camera_active: true,
+            epsilon_spent: 3.55,
+            epsilon_left: 4.45,
+            privacy: "one household's device over its life; zero-out; delta 1e-5".into(),
+            rounds: 1,
+            last_update: None,
+            model: 3,
+            newest_model: 4,
+        }
+    }
+
+    struct Fake {
+        state: State,
+        commands: Vec<Command>,
+    }
+
+    impl Home for Fake {
+        fn state(&self) -> State {
+            self.state.clone()
+        }
+
+        fn command(&mut self, command: Command) {
+            match command {
+                Command::OptOut => self.state.takes_part = false,
+                Command::AskOptIn => self.state.asks = true,
+                _ => {}
+            }
+            self.commands.push(command);
+        }
+    }
+
+    #[derive(Default)]
+    struct Record(Vec<(String, Vec<u8>)>);
+
+    impl Requests for Record {
+        fn publish(&mut self, topic: &str, payload: Vec<u8>, _: bool) -> bool {
+            self.0.push((topic.into(), payload));
+            true
+        }
+
+        fn subscribe(&mut self, filter: &str) -> bool {
+            self.0.push((filter.into(), b"subscribe".to_vec()));
+            true
+        }
+
+        fn unsubscribe(&mut self, _: &str) -> bool {
+            true
+        }
+    }
+
+    fn message(topic: &str, payload: &str) -> Event {
+        Event::Message { topic: topic.into(), payload: payload.as_bytes().to_vec() }
+    }
+
+    #[test]
+    fn on_only_asks_and_the_switch_jumps_back_while_off_is_off_at_once() {
+        let (mut home, mut out) = (Fake { state: state(), commands: vec![] }, Record::default());
+        let (firmware, connected, greeted) = ("0.1.0".into(), false, false);
+        let mut talk = Talk { topics: topics(), firmware, connected, greeted, said: None };
+        let mut step = |event, home: &mut Fake| {
+            talk.handle(event, home);
+            out.0.clear();
+            talk.speak(home, &mut out);
+            let state = out.0.iter().find(|(topic, _)| topic.ends_with("/state")).cloned();
+            state.map(|(_, payload)| serde_json::from_slice::<Value>(&payload).unwrap())
+        };
+        assert!(step(Event::Connected, &mut home).is_some());
+        assert_eq!(step(Event::Wake, &mut home), None, "nothing changed");
+
+        let said = step(message("mirror-home/mirror-17/set/take_part", "ON"), &mut home).unwrap();
+        assert_eq!((said["take_part"].as_str(), said["asks"].as_str()), (Some("OFF"), Some("ON")));
+
+        home.state.takes_part = true; // agreed at the mirror
+        assert_eq!(step(Event::Wake, &mut home).unwrap()["take_part"], "ON");
+        let said = step(message("mirror-home/mirror-17/set/take_part", "OFF"), &mut home).unwrap();
+        assert_eq!(said["take_part"], "OFF");
+        for nonsense in ["", "on", "ON ", "TRUE"] {
+            step(message("mirror-home/mirror-17/set/take_part", nonsense), &mut home);
+        }
+        assert_eq!(home.commands, [Command::AskOptIn, Command::OptOut]);
+    }
+
+    #[test]
+    fn a_restarted_home_assistant_is_told_everything_again() {
+        let (mut home, mut out) = (Fake { state: state(), commands: vec![] }, Record::default());
+        let (firmware, connected, greeted) = ("0.1.0".into(), false, false);
+        let mut talk = Talk { topics: topics(), firmware, connected, greeted, said: None };
+        for event in [Event::Connected, message("homeassistant/status", "online")] {
+            talk.handle(event, &mut home);
+            talk.speak(&home, &mut out);
+        }
+        let discoveries = out.0.iter().filter(|(topic, _)| topic.ends_with("/config")).count();
+        assert_eq!(discoveries, 2);
+    }
+}

@@ -1,0 +1,160 @@
+//! TLS 1.2 and 1.3 with rustls on ring: the fleet's authority is the only one trusted, and the device shows its own
+//! certificate. The device's name is that certificate's common name, so that broker and messages agree on it.
+
+use std::sync::Arc;
+
+use proto::ids::IdError;
+use proto::{DeviceId, Digest};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+
+/// What is wrong with the certificates.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// Not PEM, or nothing in it.
+    #[error("the {0} is not in PEM form; enrol the mirror anew")]
+    Pem(&'static str),
+    /// rustls refuses it.
+    #[error("the {what} cannot be used: {reason}")]
+    Refused {
+        /// Which file.
+        what: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// No common name where it should be.
+    #[error("the device's certificate has no common name; enrol the mirror anew")]
+    NoName,
+    /// A common name that is no device name.
+    #[error("the certificate's common name cannot be used: {0}")]
+    Name(#[from] IdError),
+}
+
+/// A device's place in the fleet's TLS.
+pub struct Identity {
+    /// For the connection.
+    pub config: Arc<ClientConfig>,
+    /// The device, as its certificate says.
+    pub device: DeviceId,
+    /// A client id of 23 bytes, which every broker takes; the same for as long as the certificate is.
+    pub client_id: String,
+}
+
+impl Identity {
+    /// Reads PEM texts: the fleet's authority, the device's certificate (chain), its private key.
+    ///
+    /// # Errors
+    /// See [`TlsError`].
+    pub fn from_pem(
+        authority: &[u8],
+        certificate: &[u8],
+        key: &[u8],
+    ) -> Result<Identity, TlsError> {
+        let chain = certificates(certificate, "device's certificate")?;
+        let first = chain.first().ok_or(TlsError::Pem("device's certificate"))?;
+        let device: DeviceId = common_name(first).ok_or(TlsError::NoName)?.parse()?;
+        let client_id = format!("m{}", &Digest::of(first).to_string()[..22]);
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsError::Pem("device's key"))?;
+        let config = config(authority)?
+            .with_client_auth_cert(chain, key)
+            .map_err(refused("device's certificate"))?;
+        Ok(Identity { config: Arc::new(config), device, client_id })
+    }
+}
+
+/// TLS without a certificate of the device's own, for a home's broker.
+///
+/// # Errors
+/// See [`TlsError`].
+pub fn anonymous(authority: &[u8]) -> Result<Arc<ClientConfig>, TlsError> {
+    Ok(Arc::new(config(authority)?.with_no_client_auth()))
+}
+
+type Builder = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;
+
+fn config(authority: &[u8]) -> Result<Builder, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for root in certificates(authority, "fleet's authority")? {
+        roots.add(root).map_err(refused("fleet's authority"))?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(refused("TLS version"))?
+        .with_root_certificates(roots))
+}
+
+fn refused(what: &'static str) -> impl Fn(rustls::Error) -> TlsError {
+    move |error| TlsError::Refused { what, reason: error.to_string() }
+}
+
+fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    read.ok().filter(|found| !found.is_empty()).ok_or(TlsError::Pem(what))
+}
+
+/// One DER value: its tag, its content, and what follows it.
+fn value(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&tag, rest) = der.split_first()?;
+    let (&first, mut rest) = rest.split_first()?;
+    let mut length = usize::from(first);
+    if first & 0x80 != 0 {
+        let count = usize::from(first & 0x7f);
+        if !(1..=3).contains(&count) || rest.len() < count {
+            return None;
+        }
+        let (digits, behind) = rest.split_at(count);
+        length = digits.iter().fold(0, |sum, &digit| sum << 8 | usize::from(digit));
+        rest = behind;
+    }
+    (rest.len() >= length).then(|| (tag, &rest[..length], &rest[length..]))
+}
+
+/// The subject's common name (RFC 5280, 4.1: version, serial, algorithm, issuer and validity come before the subject).
+fn common_name(certificate: &[u8]) -> Option<&str> {
+    const VERSION: u8 = 0xa0;
+    const COMMON_NAME: [u8; 3] = [0x55, 0x04, 0x03];
+    let (_, certificate, _) = value(certificate)?;
+    let (_, mut fields, _) = value(certificate)?;
+    if fields.first() == Some(&VERSION) {
+        fields = value(fields)?.2;
+    }
+    for _ in 0..4 {
+        fields = value(fields)?.2;
+    }
+    let (_, mut names, _) = value(fields)?;
+    while let Some((_, set, rest)) = value(names) {
+        let (_, attribute, _) = value(set)?;
+        let (_, kind, text) = value(attribute)?;
+        if kind == COMMON_NAME {
+            return std::str::from_utf8(value(text)?.1).ok();
+        }
+        names = rest;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cut_or_changed_certificates_have_no_name_and_do_no_harm() {
+        let signer = rcgen::KeyPair::generate().unwrap();
+        let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        parameters.distinguished_name.push(rcgen::DnType::OrganizationName, "a fleet");
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, "mirror-17");
+        let certificate = parameters.self_signed(&signer).unwrap();
+        let der = certificate.der().to_vec();
+        assert_eq!(common_name(&der), Some("mirror-17"));
+        for length in 0..der.len() {
+            let _ = common_name(&der[..length]);
+        }
+        for at in 0..der.len() {
+            let mut changed = der.clone();
+            changed[at] ^= 0xff;
+            let _ = common_name(&changed);
+        }
+    }
+}

@@ -316,7 +316,7 @@ mod tests {
                     [&COMMON[..], required, optional].iter().any(|set| set.contains(&field));
                 assert!(known, "{key} has {field}");
             }
-            assert!(ids.insert(entity["uniq_id"].clone()), "{key} has another's id");
+            assert!(ids.insert(entity["uniq_id"].to_string()), "{key} has another's id");
         }
         let text = payload.to_string();
         assert!(!text.contains("camera.mqtt") && !text.contains("\"image\""));

@@ -1,0 +1,588 @@
+//! The device's protocol against a scripted fleet. The test decides what arrives, and when time passes.
+
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use proto::content::{CHUNK_BYTES, ChunkRange, Content, Reassembly, chunk, indexes};
+use proto::model::{ModelChunk, ModelManifest, ModelWanted};
+use proto::secret::DeviceSecret;
+use proto::signing::{KeyRing, Signed, Statement};
+use proto::status::{JobFault, JobPhase, JobState, Status};
+use proto::task::{Floor, ReportWindow, RoundNotice, TaskManifest};
+use proto::update::{ChunksWanted, Receipt, Refusal, UpdateChunk, UpdateOffer, Verdict};
+use proto::wire::Blob;
+use proto::{Channel, Digest, Message, Ratio, Topic};
+use uplink::device::{Device, Settings};
+use uplink::edges::{EdgeError, Household, Keeper, Memory, ModelTrial, Outbox, ReleaseId};
+use uplink::pace::Jitter;
+use uplink::transport::{Event, Requests};
+
+/// The mirror behind the protocol.
+#[derive(Default)]
+struct Mirror {
+    takes_part: bool,
+    waiting: Vec<(ReleaseId, Vec<u8>)>,
+    prepared: u32,
+    makes: Option<Vec<u8>>,
+    published: u32,
+    given_up: u32,
+    memory: Memory,
+    disk_fails: bool,
+    tried: Vec<(u64, Vec<u8>)>,
+    outcome: Option<Result<(), JobFault>>,
+}
+
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Mirror>>);
+
+impl Shared {
+    fn with<T>(&self, act: impl FnOnce(&mut Mirror) -> T) -> T {
+        act(&mut self.0.lock().unwrap())
+    }
+}
+
+impl Outbox for Shared {
+    fn waiting(&self, _: &TaskManifest) -> Result<Vec<ReleaseId>, EdgeError> {
+        Ok(self.with(|mirror| mirror.waiting.iter().map(|(id, _)| *id).collect()))
+    }
+
+    fn bytes(&self, id: ReleaseId) -> Result<Vec<u8>, EdgeError> {
+        self.with(|mirror| mirror.waiting.iter().find(|(other, _)| *other == id).cloned())
+            .map(|(_, bytes)| bytes)
+            .ok_or(EdgeError("gone".into()))
+    }
+
+    fn published(&mut self, id: ReleaseId) -> Result<(), EdgeError> {
+        self.with(|mirror| {
+            mirror.published += 1;
+            mirror.waiting.retain(|(other, _)| *other != id);
+        });
+        Ok(())
+    }
+
+    fn refused(&mut self, id: ReleaseId, _: Refusal) -> Result<(), EdgeError> {
+        self.with(|mirror| {
+            mirror.given_up += 1;
+            mirror.waiting.retain(|(other, _)| *other != id);
+        });
+        Ok(())
+    }
+}
+
+impl Household for Shared {
+    fn floor(&self) -> Option<Floor> {
+        self.with(|mirror| mirror.takes_part).then(|| Floor {
+            min_noise_multiplier: Ratio::new(6, 5).unwrap(),
+            max_clip: Ratio::new(1, 1).unwrap(),
+            min_cohort: 10,
+            max_update_bytes: 1 << 20,
+            model: Digest::of(b"model"),
+        })
+    }
+
+    fn prepare(&mut self, _: &TaskManifest) -> Result<(), EdgeError> {
+        self.with(|mirror| {
+            mirror.prepared += 1;
+            let made = mirror.makes.take().map(|bytes| (ReleaseId([7; 16]), bytes));
+            mirror.waiting.extend(made);
+        });
+        Ok(())
+    }
+}
+
+impl ModelTrial for Shared {
+    fn base(&self) -> Digest {
+        Digest::of(b"base")
+    }
+
+    fn begin(&mut self, version: u64, parameters: Vec<u8>) -> Result<(), JobFault> {
+        self.with(|mirror| mirror.tried.push((version, parameters)));
+        Ok(())
+    }
+
+    fn poll(&mut self) -> Option<Result<(), JobFault>> {
+        self.with(|mirror| mirror.outcome.take())
+    }
+}
+
+impl Keeper for Shared {
+    fn keep(&mut self, memory: &Memory) -> Result<(), EdgeError> {
+        self.with(|mirror| {
+            if mirror.disk_fails {
+                return Err(EdgeError("the disk is full".into()));
+            }
+            mirror.memory = memory.clone();
+            Ok(())
+        })
+    }
+}
+
+/// What went out.
+#[derive(Default)]
+struct Out {
+    sent: Vec<(String, Vec<u8>, bool)>,
+    filters: Vec<String>,
+    full: bool,
+}
+
+impl Requests for Out {
+    fn publish(&mut self, topic: &str, payload: Vec<u8>, retain: bool) -> bool {
+        if !self.full {
+            self.sent.push((topic.into(), payload, retain));
+        }
+        !self.full
+    }
+
+    fn subscribe(&mut self, filter: &str) -> bool {
+        if !self.full {
+            self.filters.push(filter.into());
+        }
+        !self.full
+    }
+
+    fn unsubscribe(&mut self, _: &str) -> bool {
+        true
+    }
+}
+
+struct Bench {
+    mirror: Shared,
+    device: Device,
+    out: Out,
+    now: Duration,
+}
+
+fn key() -> SigningKey {
+    SigningKey::from_bytes(&[3; 32])
+}
+
+fn channel() -> Channel {
+    "stable".parse().unwrap()
+}
+
+fn secret() -> DeviceSecret {
+    DeviceSecret::new([5; 32])
+}
+
+fn task(round: u64) -> TaskManifest {
+    TaskManifest {
+        channel: channel(),
+        round,
+        model_version: 1,
+        model: Digest::of(b"model"),
+        layout: Digest::of(b"layout"),
+        dimension: 100,
+        noise_multiplier: Ratio::new(6, 5).unwrap(),
+        clip: Ratio::new(1, 1).unwrap(),
+        min_cohort: 10,
+        max_update_bytes: 1 << 20,
+        report: ReportWindow { after_seconds: 60, spread_seconds: 120 },
+    }
+}
+
+impl Bench {
+    fn new(bytes: Option<Vec<u8>>) -> Bench {
+        let mirror = Shared::default();
+        mirror.with(|mirror| (mirror.takes_part, mirror.makes) = (true, bytes));
+        Bench::with(mirror)
+    }
+
+    /// A mirror that starts, with whatever its disk remembers.
+    fn with(mirror: Shared) -> Bench {
+        let settings = Settings {
+            device: "mirror-17".parse().unwrap(),
+            channel: channel(),
+            firmware: "0.1.0".into(),
+            secret: secret(),
+            keys: KeyRing::single(key().verifying_key()),
+        };
+        let memory = mirror.with(|mirror| mirror.memory.clone());
+        let edges = || Box::new(mirror.clone());
+        let device = Device::new(settings, memory, Jitter::new(1), edges(), edges(), edges());
+        let mut bench = Bench { mirror, device, out: Out::default(), now: Duration::ZERO };
+        bench.event(Event::Connected);
+        bench
+    }
+
+    fn event(&mut self, event: Event) {
+        self.device.handle(self.now, event, &mut self.out);
+    }
+
+    fn wait(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.now += Duration::from_secs(1);
+            self.device.tick(self.now, &mut self.out);
+        }
+    }
+
+    fn hear(&mut self, topic: Topic, payload: Vec<u8>) {
+        self.event(Event::Message { topic: topic.to_string(), payload });
+    }
+
+    fn state<T: Statement>(&mut self, topic: Topic, sequence: u64, statement: &T) {
+        let signed = Signed::sign(&key(), sequence, statement).unwrap();
+        self.hear(topic, signed.encode().unwrap());
+    }
+
+    fn announce(&mut self, sequence: u64, task: TaskManifest) {
+        self.state(Topic::Round(channel()), sequence, &RoundNotice::Open(task));
+    }
+
+    fn close(&mut self, sequence: u64, round: u64) {
+        let closed = RoundNotice::Closed { channel: channel(), round };
+        self.state(Topic::Round(channel()), sequence, &closed);
+    }
+
+    /// Everything sent so far whose topic has this word, taken out.
+    fn take(&mut self, word: &str) -> Vec<(String, Vec<u8>)> {
+        let (taken, left) = std::mem::take(&mut self.out.sent)
+            .into_iter()
+            .partition(|(topic, ..)| topic.contains(word));
+        self.out.sent = left;
+        let taken: Vec<(String, Vec<u8>, bool)> = taken;
+        taken.into_iter().map(|(topic, payload, _)| (topic, payload)).collect()
+    }
+
+    fn receipt(&mut self, round: u64, update: &[u8], verdict: Verdict) {
+        let pseudonym = secret().pseudonym(&channel(), round);
+        let receipt = Receipt { round, pseudonym, update: Digest::of(update), verdict };
+        self.state(Topic::Receipt(pseudonym), round, &receipt);
+    }
+
+    fn phases(&mut self) -> Vec<JobPhase> {
+        let states = self.take("/state");
+        states.iter().map(|(_, payload)| JobState::decode(payload).unwrap().phase).collect()
+    }
+}
+
+#[test]
+fn a_birth_is_retained_and_subscriptions_are_made_at_every_connection() {
+    let mut bench = Bench::new(None);
+    let (topic, payload, retain) = bench.out.sent[0].clone();
+    assert_eq!((topic.as_str(), retain), ("mirror/v1/mirror-17/status", true));
+    let birth = Status::Online { firmware: "0.1.0".into(), model_tried: 0 };
+    assert_eq!(Status::decode(&payload).unwrap(), birth);
+    let before = bench.out.filters.len();
+    bench.event(Event::Disconnected("cut".into()));
+    bench.wait(100);
+    assert_eq!(bench.out.sent.len(), 1, "nothing is sent without a broker");
+    bench.event(Event::Connected);
+    assert_eq!(bench.out.filters.len(), 2 * before);
+    bench.device.goodbye(&mut bench.out);
+    let (_, payload, _) = bench.out.sent.last().unwrap();
+    assert_eq!(Status::decode(payload).unwrap(), Status::Offline { lost: false });
+}
+
+#[test]
+fn a_small_update_goes_in_its_window_under_a_pseudonym_until_its_receipt() {
+    let mut bench = Bench::new(Some(b"noised".to_vec()));
+    bench.announce(1, task(5));
+    bench.wait(59);
+    assert!(bench.take("/fl/").is_empty(), "before the window");
+    assert_eq!(bench.mirror.with(|mirror| mirror.prepared), 0, "no budget before the window");
+    bench.wait(160);
+    let first = bench.take("/fl/update/");
+    let pseudonym = secret().pseudonym(&channel(), 5);
+    assert_eq!(first[0].0, format!("mirror/v1/{pseudonym}/fl/update/5/0"));
+    assert!(!first[0].0.contains("mirror-17"));
+    bench.wait(2000);
+    let again = bench.take("/fl/update/");
+    assert!((2..20).contains(&again.len()), "{}", again.len());
+    assert!(again.iter().all(|offer| *offer == first[0]), "identical bytes on every retry");
+    let verifier = secret().verifying_key(&channel(), 5);
+    let offer = UpdateOffer::decode(&first[0].1).unwrap();
+    assert_eq!(offer.verify(&verifier, pseudonym, 5).unwrap().1, b"noised");
+
+    bench.receipt(5, b"noised", Verdict::Accepted { round: 5 });
+    bench.wait(2000);
+    assert!(bench.take("/fl/update/").is_empty());
+    let (published, prepared) = bench.mirror.with(|mirror| (mirror.published, mirror.prepared));
+    assert_eq!((published, prepared), (1, 1));
+    assert_eq!(bench.device.snapshot().contributions, 1);
+
+    // A start later, the same round is announced still: nothing is spent on it twice.
+    let mut bench = Bench::with(bench.mirror.clone());
+    bench.mirror.with(|mirror| mirror.makes = Some(b"second".to_vec()));
+    bench.announce(1, task(5));
+    bench.wait(2000);
+    assert!(bench.take("/fl/").is_empty());
+    assert_eq!(bench.mirror.with(|mirror| mirror.prepared), 1);
+}
+
+#[test]
+fn a_large_update_sends_exactly_the_chunks_that_are_asked_for() {
+    let bytes: Vec<u8> = (0..5 * CHUNK_BYTES).map(|index| (index / 100) as u8).collect();
+    let mut bench = Bench::new(Some(bytes.clone()));
+    bench.announce(1, task(5));
+    bench.wait(200);
+    let pseudonym = secret().pseudonym(&channel(), 5);
+    let offers = bench.take("/fl/");
+    assert!(offers.iter().all(|(topic, _)| topic.ends_with("/5/0")), "nothing unasked");
+    let offer = UpdateOffer::decode(&offers[0].1).unwrap();
+    let key = secret().verifying_key(&channel(), 5);
+    let (manifest, first) = offer.verify(&key, pseudonym, 5).unwrap();
+    let mut whole = Reassembly::new(manifest.content.clone());
+    whole.take(manifest.content.sha256, 0, first).unwrap();
+    let ask = |chunks| {
+        ChunksWanted { round: 5, update: Digest::of(&bytes), lane: Some(2), chunks }
+            .encode()
+            .unwrap()
+    };
+    let mut lost = true;
+    while whole.missing() > 0 {
+        bench.hear(Topic::Wanted(pseudonym), ask(whole.missing_ranges(8)));
+        bench.wait(1);
+        for (topic, payload) in bench.take("/fl/lane/2/5/") {
+            let chunk = UpdateChunk::decode(&payload).unwrap();
+            assert!(topic.ends_with(&format!("/{}", chunk.index)));
+            if std::mem::take(&mut lost) {
+                continue; // the network swallows one
+            }
+            whole.take(chunk.update, chunk.index, chunk.bytes.0).unwrap();
+        }
+    }
+    assert_eq!(whole.finish().unwrap().unwrap(), bytes);
+    let beyond = vec![ChunkRange { first: 5, last: 500 }];
+    bench.hear(Topic::Wanted(pseudonym), ask(beyond));
+    bench.wait(1);
+    assert!(bench.take("/fl/lane").is_empty(), "chunks that do not exist");
+}
+
+#[test]
+fn a_full_queue_delays_and_loses_nothing() {
+    let mut bench = Bench::new(Some(b"noised".to_vec()));
+    bench.announce(1, task(5));
+    bench.out.full = true;
+    bench.wait(300);
+    assert!(bench.take("/fl/").is_empty());
+    bench.out.full = false;
+    bench.wait(1);
+    assert_eq!(bench.take("/fl/update/").len(), 1);
+}
+
+#[test]
+fn withdrawn_consent_stops_an_upload_at_once() {
+    let mut bench = Bench::new(Some(vec![1; 3 * CHUNK_BYTES]));
+    bench.announce(1, task(5));
+    bench.wait(200);
+    assert!(!bench.take("/fl/update/").is_empty());
+    bench.mirror.with(|mirror| mirror.takes_part = false);
+    let chunks = vec![ChunkRange { first: 1, last: 2 }];
+    let update = Digest::of(&[1; 3 * CHUNK_BYTES]);
+    let wanted = ChunksWanted { round: 5, update, lane: None, chunks };
+    bench.hear(Topic::Wanted(secret().pseudonym(&channel(), 5)), wanted.encode().unwrap());
+    bench.wait(2000);
+    assert!(bench.take("/fl/").is_empty());
+    assert!(!bench.device.snapshot().takes_part);
+}
+
+#[test]
+fn rounds_below_the_floor_unsigned_old_or_closed_cost_nothing() {
+    type Change = fn(&mut TaskManifest);
+    let below: [Change; 4] = [
+        |task| task.noise_multiplier = Ratio::new(1, 2).unwrap(),
+        |task| task.clip = Ratio::new(2, 1).unwrap(),
+        |task| task.min_cohort = 1,
+        |task| task.model = Digest([0; 32]),
+    ];
+    for change in below {
+        let mut bench = Bench::new(Some(b"noised".to_vec()));
+        let mut asked = task(5);
+        change(&mut asked);
+        bench.announce(1, asked);
+        bench.wait(500);
+        assert!(bench.take("/fl/").is_empty());
+        assert_eq!(bench.mirror.with(|mirror| mirror.prepared), 0);
+        assert!(bench.device.snapshot().note.is_some(), "it says why");
+    }
+    let mut bench = Bench::new(Some(b"noised".to_vec()));
+    let stranger = SigningKey::from_bytes(&[4; 32]);
+    let forged = Signed::sign(&stranger, 1, &RoundNotice::Open(task(5))).unwrap();
+    bench.hear(Topic::Round(channel()), forged.encode().unwrap());
+    bench.announce(10, task(6));
+    bench.close(11, 6);
+    bench.announce(9, task(5));
+    bench.wait(500);
+    assert!(bench.take("/fl/").is_empty());
+    assert_eq!(bench.mirror.with(|mirror| mirror.prepared), 0);
+    assert_eq!(bench.device.snapshot().refused["round notice"], 2);
+}
+
+#[test]
+fn a_notice_that_cannot_be_remembered_is_not_acted_on() {
+    let mut bench = Bench::new(Some(b"noised".to_vec()));
+    bench.mirror.with(|mirror| mirror.disk_fails = true);
+    bench.announce(1, task(5));
+    bench.wait(500);
+    assert!(bench.take("/fl/").is_empty());
+}
+
+#[test]
+fn refusals_keep_give_up_or_wait_as_they_say() {
+    let refused = |refusal, wait| {
+        let mut bench = Bench::new(Some(b"noised".to_vec()));
+        bench.announce(1, task(5));
+        bench.wait(200);
+        bench.take("/fl/");
+        bench.receipt(5, b"noised", Verdict::Refused(refusal));
+        bench.wait(wait);
+        let waiting = bench.mirror.with(|mirror| mirror.waiting.len());
+        (waiting, bench.mirror.with(|mirror| mirror.given_up), bench.take("/fl/update/").len())
+    };
+    assert_eq!(refused(Refusal::RoundClosed, 2000), (1, 0, 0));
+    assert_eq!(refused(Refusal::Norm, 2000), (0, 1, 0));
+    assert_eq!(refused(Refusal::Revoked, 2000), (1, 0, 0));
+    assert_eq!(refused(Refusal::Busy { retry_seconds: 600 }, 599), (1, 0, 0));
+    assert!(refused(Refusal::Busy { retry_seconds: 600 }, 1000).2 > 0);
+}
+
+#[test]
+fn an_update_of_a_closed_round_goes_in_the_next_without_new_noise() {
+    let mut bench = Bench::new(Some(b"noised".to_vec()));
+    bench.announce(1, task(5));
+    bench.wait(200);
+    bench.close(2, 5);
+    bench.take("/fl/");
+    bench.announce(3, task(6));
+    bench.wait(200);
+    let offers = bench.take("/fl/update/6/0");
+    assert!(!offers.is_empty());
+    assert_eq!(bench.mirror.with(|mirror| mirror.prepared), 1);
+    // It had counted in round 5 after all: it leaves the outbox, and round 6 is still open.
+    bench.receipt(6, b"noised", Verdict::Accepted { round: 5 });
+    assert_eq!(bench.mirror.with(|mirror| mirror.published), 1);
+    assert_eq!(bench.device.snapshot().round, Some(6));
+}
+
+#[test]
+fn receipts_for_others_or_signed_by_others_change_nothing() {
+    let mut bench = Bench::new(Some(b"noised".to_vec()));
+    bench.announce(1, task(5));
+    bench.wait(200);
+    bench.receipt(5, b"other bytes", Verdict::Accepted { round: 5 });
+    bench.receipt(4, b"noised", Verdict::Accepted { round: 4 });
+    let pseudonym = secret().pseudonym(&channel(), 5);
+    let (update, verdict) = (Digest::of(b"noised"), Verdict::Accepted { round: 5 });
+    let receipt = Receipt { round: 5, pseudonym, update, verdict };
+    let forged = Signed::sign(&SigningKey::from_bytes(&[4; 32]), 5, &receipt).unwrap();
+    bench.hear(Topic::Receipt(pseudonym), forged.encode().unwrap());
+    bench.hear(Topic::Receipt(pseudonym), vec![0; 300]);
+    assert_eq!(bench.mirror.with(|mirror| mirror.published), 0);
+    assert_eq!(bench.device.snapshot().refused["receipt"], 2);
+}
+
+fn model(version: u64, bytes: &[u8]) -> ModelManifest {
+    ModelManifest {
+        channel: channel(),
+        version,
+        base: Digest::of(b"base"),
+        content: Content::of(bytes).unwrap(),
+        rollout_permille: 1000,
+    }
+}
+
+/// Answers requests for chunks; drops every `lossy`-th.
+fn serve(bench: &mut Bench, bytes: &[u8], lossy: usize, count: &mut usize) {
+    for (_, payload) in bench.take("/model/wanted") {
+        let wanted = ModelWanted::decode(&payload).unwrap();
+        for index in indexes(&wanted.chunks) {
+            *count += 1;
+            if *count % lossy == 0 {
+                continue;
+            }
+            let device = "mirror-17".parse().unwrap();
+            let piece = Blob(chunk(bytes, index).unwrap().to_vec());
+            let message = ModelChunk { model: wanted.model, index, bytes: piece };
+            let topic = Topic::ModelChunk(device, wanted.version, index);
+            bench.hear(topic, message.encode().unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_model_arrives_over_a_lossy_network_is_tried_once_and_reported() {
+    let bytes: Vec<u8> = (0..20 * CHUNK_BYTES + 5).map(|index| (index / 50) as u8).collect();
+    let mut bench = Bench::new(None);
+    bench.state(Topic::ModelManifest(channel()), 1, &model(4, &bytes));
+    let mut count = 0;
+    for _ in 0..600 {
+        bench.wait(1);
+        serve(&mut bench, &bytes, 3, &mut count);
+        if bench.mirror.with(|mirror| !mirror.tried.is_empty()) {
+            break;
+        }
+    }
+    assert_eq!(bench.mirror.with(|mirror| mirror.tried.clone()), [(4, bytes.clone())]);
+    bench.wait(1);
+    assert_eq!(bench.phases(), [JobPhase::Downloading, JobPhase::Trying]);
+    bench.mirror.with(|mirror| mirror.outcome = Some(Ok(())));
+    bench.wait(1);
+    assert_eq!(bench.phases(), [JobPhase::Done]);
+    // Neither the same manifest again, nor an older version under a newer number, starts anything.
+    bench.state(Topic::ModelManifest(channel()), 1, &model(4, &bytes));
+    bench.state(Topic::ModelManifest(channel()), 2, &model(3, b"older"));
+    bench.wait(60);
+    assert!(bench.take("/model/").is_empty());
+    assert_eq!(bench.device.snapshot().model_tried, 4);
+}
+
+#[test]
+fn foreign_and_damaged_model_chunks_are_refused_and_asked_for_again() {
+    let bytes = vec![6; 2 * CHUNK_BYTES];
+    let mut bench = Bench::new(None);
+    bench.state(Topic::ModelManifest(channel()), 1, &model(4, &bytes));
+    bench.wait(10);
+    bench.take("/model/wanted");
+    let device: proto::DeviceId = "mirror-17".parse().unwrap();
+    let wrong = [
+        (Digest::of(&bytes), 0, vec![7; CHUNK_BYTES]),
+        (Digest::of(b"other"), 0, bytes[..CHUNK_BYTES].to_vec()),
+        (Digest::of(&bytes), 9, bytes[..CHUNK_BYTES].to_vec()),
+    ];
+    for (model, index, piece) in wrong {
+        let message = ModelChunk { model, index, bytes: Blob(piece) };
+        bench.hear(Topic::ModelChunk(device.clone(), 4, index), message.encode().unwrap());
+    }
+    assert_eq!(bench.device.snapshot().refused["model chunk"], 3);
+    let mut count = 0;
+    for _ in 0..60 {
+        bench.wait(1);
+        serve(&mut bench, &bytes, usize::MAX, &mut count);
+    }
+    assert_eq!(bench.mirror.with(|mirror| mirror.tried.len()), 1);
+}
+
+#[test]
+fn a_model_for_another_base_is_reported_and_left_alone() {
+    let mut bench = Bench::new(None);
+    let manifest = ModelManifest { base: Digest::of(b"else"), ..model(4, b"parameters") };
+    bench.state(Topic::ModelManifest(channel()), 1, &manifest);
+    bench.wait(60);
+    assert_eq!(bench.phases(), [JobPhase::Failed(JobFault::Base)]);
+    assert!(bench.take("/model/wanted").is_empty());
+}
+
+#[test]
+fn nonsense_on_any_topic_is_counted_and_harmless() {
+    let mut bench = Bench::new(None);
+    let device: proto::DeviceId = "mirror-17".parse().unwrap();
+    let pseudonym = secret().pseudonym(&channel(), 1);
+    let topics = [
+        Topic::Round(channel()),
+        Topic::ModelManifest(channel()),
+        Topic::JobNotify(device.clone()),
+        Topic::ModelChunk(device, 1, 1),
+        Topic::Wanted(pseudonym),
+        Topic::Receipt(pseudonym),
+    ];
+    for topic in topics {
+        for payload in [vec![], vec![0xff; 70_000], vec![1, 13, 0, 0]] {
+            bench.hear(topic.clone(), payload);
+        }
+    }
+    bench.event(Event::Message { topic: "x/y".into(), payload: vec![] });
+    assert!(bench.device.snapshot().refused.values().sum::<u64>() >= 16);
+}

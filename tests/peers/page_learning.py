@@ -96,6 +96,7 @@ class Window(Browser):
 
     def drag(self, kind: str, points: list[tuple[float, float]]) -> None:
         """A real pointer over the canvas; points are shares of its width and height."""
+        self.run("paint.scrollIntoView({block: 'center'})")
         box = self.run("(({left, top, width, height}) => ({left, top, width, height}))(paint.getBoundingClientRect())")
         at = [{"x": round(box["left"] + x * box["width"]), "y": round(box["top"] + y * box["height"])} for x, y in points]
         moves = [{"type": "pointerMove", "duration": 40, **place} for place in at]

@@ -283,6 +283,8 @@ async function openEditor() {
   labels.forEach((_, at) => { labels[at] = parts.data[4 * at]; });
   canvas.width = width;
   canvas.height = height;
+  // As large as the page and the window allow, and never letterboxed: a pointer's place is a share of the canvas.
+  canvas.style.width = `min(100%, ${((80 * width) / height).toFixed(2)}vh)`;
   Object.assign(editor, { id, width, height, labels, picture, undo: [], redo: [], before: null, keyboard: null });
   editor.shown = new ImageData(new Uint8ClampedArray(picture.data), width, height);
   element("editor").hidden = false;

@@ -145,16 +145,16 @@ export PATH=/bin HOME=/root
 mount -t devtmpfs dev /dev; mount -t proc proc /proc; mount -t sysfs sys /sys
 ip link set lo up
 modprobe virtio_pci; modprobe virtio-gpu
+# A camera and an output joined by an HDMI loop; the output's picture is what the camera sees once both have the same
+# timings (index 0: 640 x 480) and format.
 feed() {
-    # A camera and an output joined by an HDMI loop; the output's picture is what the camera sees.
-    modprobe vivid n_devs=1 node_types=0x101 num_inputs=1 input_types=0x3 num_outputs=1 output_types=0x1 no_error_inj=1
+    v4l2-ctl -d /dev/video0 --set-dv-bt-timings index=0 >/dev/null
     v4l2-ctl -d /dev/video1 --set-dv-bt-timings index=0 >/dev/null
-    v4l2-ctl -d /dev/video1 -v width=640,height=480,pixelformat=YUYV
+    v4l2-ctl -d /dev/video1 -x width=640,height=480,pixelformat=YUYV
     v4l2-ctl -d /dev/video0 -c loop_video=1 -c osd_text_mode=2
     v4l2-ctl -d /dev/video1 --stream-out-mmap=4 --stream-from=/root/clip.yuyv --stream-loop >/tmp/feeder.log 2>&1 &
     FEEDER=$!
     sleep 1
-    v4l2-ctl -d /dev/video0 --set-dv-bt-timings query >/dev/null
 }
 overlays() { wget -q -O - http://127.0.0.1:8080/metrics 2>/dev/null | grep '^mirror_overlays' | grep -v '^#' | head -1 | cut -d' ' -f2; }
 wait_for_overlays() {
@@ -163,6 +163,7 @@ wait_for_overlays() {
     while :; do NOW=$(overlays); [ "${NOW:-0}" -gt $((BEFORE + 3)) ] && break; sleep 1; done
     sleep 1
 }
+modprobe vivid n_devs=1 node_types=0x101 num_inputs=1 input_types=0x3 num_outputs=1 output_types=0x1 no_error_inj=1
 feed
 ls /dev/video0 /dev/video1 /dev/dri/card0 /dev/fb0 && echo "@@ devices ready"
 suite() { NAME=$1; shift; "$@"; echo "@@ $NAME ended $?"; echo "@@ $NAME is over"; }
@@ -176,11 +177,7 @@ DEVICE=$(ls /sys/bus/platform/drivers/vivid | grep vivid | head -1)
 echo $DEVICE > /sys/bus/platform/drivers/vivid/unbind
 sleep 20; echo "@@ camera lost"; sleep 4
 echo $DEVICE > /sys/bus/platform/drivers/vivid/bind
-v4l2-ctl -d /dev/video1 --set-dv-bt-timings index=0 >/dev/null
-v4l2-ctl -d /dev/video1 -v width=640,height=480,pixelformat=YUYV
-v4l2-ctl -d /dev/video0 -c loop_video=1 -c osd_text_mode=2
-v4l2-ctl -d /dev/video1 --stream-out-mmap=4 --stream-from=/root/clip.yuyv --stream-loop >/tmp/feeder.log 2>&1 &
-sleep 1; v4l2-ctl -d /dev/video0 --set-dv-bt-timings query >/dev/null
+feed
 wait_for_overlays; echo "@@ overlay again"; sleep 4
 kill -TERM $MIRROR; wait $MIRROR
 mirror run --board virt --display fbdev & MIRROR=$!

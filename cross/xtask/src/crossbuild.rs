@@ -44,12 +44,22 @@ pub fn build() -> Result<Built> {
         "--example",
         "display-suite",
     ])?;
-    let folder = root().join("target").join(TARGET).join("release");
     Ok(Built {
-        mirror: folder.join("mirror"),
-        camera_suite: folder.join("examples/camera-suite"),
-        display_suite: folder.join("examples/display-suite"),
+        mirror: stripped("mirror")?,
+        camera_suite: stripped("examples/camera-suite")?,
+        display_suite: stripped("examples/display-suite")?,
     })
+}
+
+/// A copy without debugging lines, which are ten times the program.
+fn stripped(program: &str) -> Result<PathBuf> {
+    let folder = root().join("target").join(TARGET);
+    let from = folder.join("release").join(program);
+    let name = from.file_name().context("a program's name")?;
+    let to = folder.join("stripped").join(name);
+    std::fs::create_dir_all(folder.join("stripped"))?;
+    run(Command::new("aarch64-linux-gnu-strip").arg("-o").args([&to, &from]))?;
+    Ok(to)
 }
 
 fn cargo(arguments: &[&str]) -> Result<()> {

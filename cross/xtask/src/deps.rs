@@ -20,7 +20,10 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ("display", &["overlay"]),
     ("learn", &["proto"]),
     ("home", &["proto", "learn", "frame", "vision"]),
-    ("mirror", &["proto", "settings", "frame", "camera", "vision", "overlay", "display", "learn", "home"]),
+    (
+        "mirror",
+        &["proto", "settings", "frame", "camera", "vision", "overlay", "display", "learn", "home"],
+    ),
     ("uplink", &["proto"]),
     ("aggregator", &["proto", "learn", "vision", "frame"]),
     ("xtask", &[]),

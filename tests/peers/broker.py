@@ -1,0 +1,161 @@
+"""The sample broker (board/broker) as it stands: TLS, access list and limits, asked with mosquitto's own clients.
+
+Only the folder of the certificates, the folder of the store and the port are put elsewhere. Needs mosquitto,
+mosquitto-clients and openssl; run it from the project's root: python3 tests/peers/broker.py
+"""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+SAMPLE = pathlib.Path("board/broker")
+NAME = "00112233445566778899aabbccddeeff"
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def openssl(*arguments):
+    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+
+
+def authority(folder, name):
+    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+            "-subj", f"/CN={name}", "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem")
+
+
+def certificate(folder, ca, name):
+    extension = folder / "extension"
+    extension.write_text("subjectAltName=IP:127.0.0.1\n")
+    openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/O=fleet/CN={name}",
+            "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.csr")
+    openssl("x509", "-req", "-days", "2", "-in", folder / f"{name}.csr", "-CA", folder / f"{ca}.pem",
+            "-CAkey", folder / f"{ca}.key", "-CAcreateserial", "-extfile", extension, "-out", folder / f"{name}.pem")
+
+
+class Broker:
+    def __init__(self, folder):
+        self.folder, self.port = folder, free_port()
+        text = (SAMPLE / "mosquitto.conf").read_text()
+        text = text.replace("/etc/mosquitto/fleet", str(folder)).replace("/var/lib/mosquitto/", f"{folder}/store/")
+        text = text.replace("listener 8883", f"listener {self.port} 127.0.0.1")
+        (folder / "acl").write_text((SAMPLE / "acl").read_text())
+        (folder / "store").mkdir()
+        # mosquitto gives up root for a user of its own, who must reach the folder.
+        user = f"user {'root' if os.geteuid() == 0 else 'mosquitto'}\n"
+        (folder / "mosquitto.conf").write_text(text + user)
+        self.start()
+
+    def start(self):
+        log = open(self.folder / "log", "a")
+        self.process = subprocess.Popen(["mosquitto", "-c", self.folder / "mosquitto.conf"], stdout=log, stderr=log)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.05)
+        raise SystemExit("mosquitto did not start:\n" + (self.folder / "log").read_text())
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(10)
+
+    def client(self, program, who, *arguments, ca="ca", seconds=10):
+        command = [program, "-V", "mqttv5", "-h", "127.0.0.1", "-p", self.port, "-q", "1",
+                   "--cafile", self.folder / f"{ca}.pem"]
+        if who:
+            command += ["--cert", self.folder / f"{who}.pem", "--key", self.folder / f"{who}.key"]
+        command = list(map(str, [*command, *arguments]))
+        return subprocess.run(command, capture_output=True, timeout=seconds)
+
+    def reaches(self, sender, topic, reader, payload=b"x", retained=False):
+        """Whether what `sender` publishes to `topic` arrives at `reader`, who subscribes to that very topic."""
+        listen = ["mosquitto_sub", "-V", "mqttv5", "-h", "127.0.0.1", "-p", self.port, "-q", "1", "-t", topic,
+                  "-C", "1", "-W", "2", "-F", "%l", "--cafile", self.folder / "ca.pem",
+                  "--cert", self.folder / f"{reader}.pem", "--key", self.folder / f"{reader}.key"]
+        with subprocess.Popen(list(map(str, listen)), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as sub:
+            time.sleep(0.3)
+            (self.folder / "payload").write_bytes(payload)
+            extra = ["-r"] if retained else []
+            self.client("mosquitto_pub", sender, "-t", topic, "-f", self.folder / "payload", *extra)
+            heard, _ = sub.communicate(timeout=10)
+        return heard.strip() == str(len(payload)).encode()
+
+
+def main():
+    failures = []
+
+    def check(what, holds):
+        print(("ok    " if holds else "WRONG ") + what)
+        if not holds:
+            failures.append(what)
+
+    with tempfile.TemporaryDirectory(prefix="mirror-broker-") as text:
+        folder = pathlib.Path(text)
+        authority(folder, "ca")
+        authority(folder, "stranger")
+        for name in ["broker", "aggregator", "mirror-1", "mirror-2"]:
+            certificate(folder, "ca", name)
+        certificate(folder, "stranger", "mirror-3")
+        broker = Broker(folder)
+        try:
+            update = f"mirror/v1/{NAME}/fl/update/5/0"
+            allowed = [
+                ("mirror-1", "mirror/v1/mirror-1/status", "aggregator"),
+                ("mirror-1", f"mirror/v1/mirror-1/jobs/{NAME}/state", "aggregator"),
+                ("mirror-1", "mirror/v1/mirror-1/model/wanted", "aggregator"),
+                ("mirror-1", update, "aggregator"),
+                ("mirror-1", f"mirror/v1/{NAME}/fl/lane/2/5/1", "aggregator"),
+                ("aggregator", f"mirror/v1/{NAME}/fl/receipt", "mirror-1"),
+                ("aggregator", f"mirror/v1/{NAME}/fl/wanted", "mirror-1"),
+                ("aggregator", "mirror/v1/mirror-1/jobs/notify", "mirror-1"),
+                ("aggregator", "mirror/v1/mirror-1/model/chunk/4/0", "mirror-1"),
+                ("aggregator", "mirror/v1/fleet/stable/round", "mirror-1"),
+                ("aggregator", "mirror/v1/fleet/stable/model/manifest", "mirror-1"),
+            ]
+            for sender, topic, reader in allowed:
+                check(f"{sender} -> {topic} -> {reader}", broker.reaches(sender, topic, reader))
+            refused = [
+                ("mirror-1", "mirror/v1/mirror-2/status", "aggregator"),
+                ("mirror-1", "mirror/v1/fleet/stable/round", "mirror-2"),
+                ("mirror-1", "mirror/v1/fleet/stable/model/manifest", "mirror-2"),
+                ("mirror-1", f"mirror/v1/{NAME}/fl/receipt", "mirror-2"),
+                ("mirror-1", "mirror/v1/mirror-2/jobs/notify", "mirror-2"),
+                ("aggregator", "mirror/v1/mirror-1/jobs/notify", "mirror-2"),
+                ("mirror-1", update, "mirror-2"),
+                ("mirror-1", "anything/else", "mirror-2"),
+            ]
+            for sender, topic, reader in refused:
+                check(f"not {sender} -> {topic} -> {reader}", not broker.reaches(sender, topic, reader))
+            largest = b"x" * 65536
+            check("64 KiB pass", broker.reaches("mirror-1", update, "aggregator", largest))
+            check("68 KiB do not", not broker.reaches("mirror-1", update, "aggregator", b"x" * 69632))
+            stranger = broker.client("mosquitto_pub", "mirror-3", "-t", update, "-m", "x")
+            check("a certificate of another authority is refused", stranger.returncode != 0)
+            nobody = broker.client("mosquitto_pub", None, "-t", update, "-m", "x")
+            check("no certificate is refused", nobody.returncode != 0)
+            posing = broker.client("mosquitto_pub", "mirror-1", "-t", update, "-m", "x", ca="stranger")
+            check("a client that expects another authority turns away", posing.returncode != 0)
+            round_topic = "mirror/v1/fleet/stable/round"
+            check("a notice is retained", broker.reaches("aggregator", round_topic, "mirror-1", b"notice", True))
+            broker.stop()
+            broker.start()
+            again = broker.client("mosquitto_sub", "mirror-2", "-t", round_topic, "-C", "1", "-W", "3")
+            check("and outlives a restart of the broker", again.stdout.strip() == b"notice")
+        finally:
+            broker.stop()
+    print(f"{len(failures)} wrong")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,7 +13,13 @@ pub fn statuses() -> Vec<(&'static str, Status<'static>)> {
         reason: "no such device",
         retry_in: Duration::from_millis(3400),
     };
+    let pairing = Status::Pairing {
+        code: "493 027",
+        fingerprint: "A1B2 C3D4 E5F6 A7B8 C9D0 E1F2 A3B4 C5D6 E7F8 A9B0 C1D2 E3F4 A5B6 C7D8 E9F0 A1B2",
+        left: Duration::from_millis(117_200),
+    };
     vec![
+        ("pairing", pairing),
         ("starting", Status::Starting { step: "opening the camera" }),
         ("camera-off", Status::CameraOff { by: "on the mirror's page" }),
         ("camera-lost", lost),

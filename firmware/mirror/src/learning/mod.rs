@@ -204,3 +204,33 @@ pub fn options(settings: &LearningSettings) -> Result<HomeOptions> {
     options.check()?;
     Ok(options)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use settings::Layers;
+
+    fn from(text: &str) -> LearningSettings {
+        let layers = Layers::defaults().and_then(|layers| layers.file("test", text));
+        layers.and_then(Layers::finish).expect("valid settings").settings.learning
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_engine() {
+        assert_eq!(options(&from("")).expect("a plan"), HomeOptions::default());
+    }
+
+    #[test]
+    fn zero_means_not_by_this_trigger() {
+        let text = "[learning]\nafter_corrections = 0\nnight_minutes = 0\nafter_pictures = 10";
+        let triggers = options(&from(text)).expect("a plan").triggers;
+        assert_eq!((triggers.corrections, triggers.nightly), (None, None));
+        assert_eq!(triggers.inferences, Some(10));
+    }
+
+    #[test]
+    fn a_lifetime_plan_raises_the_noise() {
+        let options = options(&from("[learning]\nlifetime_releases = 12")).expect("a plan");
+        assert_eq!(options.noise_multiplier().expect("a plan").as_f64(), 2.0793);
+    }
+}

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from .assets import AssetError, Assets
-from .classes import COLOURS, PARTS, PPP, TO_PPP
+from .classes import COLOURS, PARTS
 from .clip import clip
 from .household import write_households
 from .scene import sample
@@ -63,7 +63,7 @@ def make_clip(args):
     clip(Assets(args.assets, "train"), args.seed, args.out, args.labels)
 
 
-CLASSES_HEAD = "# Classes of the label pictures and the PASCAL-Person-Part classes they count as.\n"
+CLASSES_HEAD = "# Classes of the label pictures; each is one part of the network, so both ways of merging them stay open.\n"
 
 
 def testset(args):
@@ -80,7 +80,7 @@ def testset(args):
         cv2.imwrite(str(args.out / "person" / f"{name}.png"), (person > 0).astype(np.uint8))
         records[name] = record
     (args.out / "records.json").write_text(json.dumps(records, indent=0) + "\n")
-    lines = [f'[[class]]\nindex = {i}\nname = "{name}"\nmaps = ["{PPP[TO_PPP[i]]}"]\n' for i, name in enumerate(PARTS)]
+    lines = [f'[[class]]\nindex = {i}\nname = "{name}"\nmaps = ["{name}"]\n' for i, name in enumerate(PARTS)]
     (args.out / "classes.toml").write_text(CLASSES_HEAD + "\n".join(lines))
 
 

@@ -1,4 +1,4 @@
-"""A mirror that plays the demo scene in a process of its own, for the scripts beside this one."""
+"""A mirror in a process of its own, playing the demo scene if nothing else is said; for the scripts beside this one."""
 
 import json
 import os
@@ -20,7 +20,7 @@ class Mirror:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MIRROR_")}
         own = {"MIRROR_BOARD": "pc", "MIRROR_PAGE_LISTEN": "127.0.0.1:0", "XDG_STATE_HOME": self.state_folder.name}
         self.process = subprocess.Popen(
-            [binary, "run", "--source", "demo", *arguments],
+            [binary, "run", *([] if "--source" in arguments else ["--source", "demo"]), *arguments],
             stdout=subprocess.PIPE,
             text=True,
             env=kept | own | environment,

@@ -318,7 +318,10 @@ impl Device {
         let after = Duration::from_secs(task.report.after_seconds.into());
         let spread = Duration::from_secs(task.report.spread_seconds.into());
         let report_at = now + after + self.jitter.within(spread);
-        let (prepared, offer, attempts) = (false, None, 0);
+        // A round that is announced anew, with other terms, is still the one that an update was asked for.
+        let asked = |round: &Round| round.task.round == task.round && round.prepared;
+        let prepared = self.round.as_ref().is_some_and(asked);
+        let (offer, attempts) = (None, 0);
         self.round = Some(Round { task, report_at, prepared, offer, next_at: report_at, attempts });
     }
 

@@ -412,6 +412,18 @@ fn rounds_below_the_floor_unsigned_old_or_closed_cost_nothing() {
 }
 
 #[test]
+fn a_round_announced_again_with_other_terms_asks_for_no_second_update() {
+    let mut bench = Bench::new(None);
+    bench.announce(1, task(5));
+    bench.wait(200);
+    let mut changed = task(5);
+    changed.min_cohort = 11;
+    bench.announce(2, changed);
+    bench.wait(500);
+    assert_eq!(bench.mirror.with(|mirror| mirror.prepared), 1);
+}
+
+#[test]
 fn a_notice_that_cannot_be_remembered_is_not_acted_on() {
     let mut bench = Bench::new(Some(b"noised".to_vec()));
     bench.mirror.with(|mirror| mirror.disk_fails = true);

@@ -21,6 +21,10 @@ const SESSION_SECONDS: u32 = 7 * 24 * 3600;
 /// Requests, and events, that may queue up.
 const QUEUE: usize = 64;
 
+/// Messages that wait for the broker's acknowledgement. rumqttc makes a table of this size at once; its default of
+/// 65,535 takes 14 MB.
+const IN_FLIGHT: u16 = 64;
+
 /// A connection that lasted this long was a good one: the next attempt after it comes soon.
 const STABLE: Duration = Duration::from_secs(30);
 
@@ -92,6 +96,7 @@ fn options(endpoint: Endpoint) -> MqttOptions {
         .set_clean_start(!endpoint.persistent)
         .set_session_expiry_interval(endpoint.persistent.then_some(SESSION_SECONDS))
         .set_max_packet_size(Some(PACKET_BYTES))
+        .set_outgoing_inflight_upper_limit(IN_FLIGHT)
         .set_network_options(network)
         .set_last_will(LastWill::new(topic, payload, QoS::AtLeastOnce, true, None));
     if let Some(tls) = endpoint.tls {

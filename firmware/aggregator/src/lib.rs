@@ -57,8 +57,8 @@ pub fn main() -> ExitCode {
 /// Logs go to standard error. `RUST_LOG` overrides `-v`.
 fn start_log(verbose: u8) {
     let level = match verbose {
-        0 => "info,rumqttd=error,rumqttc=error",
-        1 => "info,aggregator=debug,rumqttd=warn",
+        0 => "info,rumqttc=error",
+        1 => "info,aggregator=debug",
         _ => "debug",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));

@@ -4,9 +4,22 @@
 ///
 /// Walks the segments by their lengths, so that thumbnails inside a segment are not taken for pictures; inside the
 /// entropy-coded data only an end-of-image marker ends the file (ITU-T T.81, annex B).
+///
+/// A file that is cut off or broken, with another one after it, is passed over: one lost picture must not cost the rest.
 pub fn next_picture(bytes: &[u8]) -> Option<std::ops::Range<usize>> {
-    let start = bytes.windows(3).position(|w| w == [0xFF, 0xD8, 0xFF])?;
-    let mut at = start + 2;
+    let mut from = 0;
+    // A loop and no recursion: noise may hold a beginning in every third byte.
+    loop {
+        let start = from + bytes.get(from..)?.windows(3).position(|w| w == [0xFF, 0xD8, 0xFF])?;
+        match end_of_picture(bytes, start + 2)? {
+            Ok(end) => return Some(start..end),
+            Err(broken) => from = broken,
+        }
+    }
+}
+
+/// Where the file whose segments begin at `at` ends, or from where to look for another one; `None` when the bytes end first.
+fn end_of_picture(bytes: &[u8], mut at: usize) -> Option<Result<usize, usize>> {
     loop {
         // Fill bytes may precede a marker.
         while *bytes.get(at)? == 0xFF && *bytes.get(at + 1)? == 0xFF {
@@ -14,28 +27,25 @@ pub fn next_picture(bytes: &[u8]) -> Option<std::ops::Range<usize>> {
         }
         let marker = (*bytes.get(at)?, *bytes.get(at + 1)?);
         match marker {
-            (0xFF, 0xD9) => return Some(start..at + 2),
+            (0xFF, 0xD9) => return Some(Ok(at + 2)),
+            // A beginning before the end: this file was cut off.
+            (0xFF, 0xD8) => return Some(Err(at)),
             (0xFF, 0x01 | 0xD0..=0xD7) => at += 2,
             (0xFF, code) if code >= 0xC0 => {
                 let length =
                     usize::from(u16::from_be_bytes([*bytes.get(at + 2)?, *bytes.get(at + 3)?]));
-                // Less than its own two bytes is no length: give this file up and look for the next one.
+                // Less than its own two bytes is no length.
                 if length < 2 {
-                    return resume(bytes, at + 2);
+                    return Some(Err(at + 2));
                 }
                 at += 2 + length;
                 if code == 0xDA {
                     at = end_of_scan(bytes, at)?;
                 }
             }
-            _ => return resume(bytes, at + 1),
+            _ => return Some(Err(at + 1)),
         }
     }
-}
-
-fn resume(bytes: &[u8], from: usize) -> Option<std::ops::Range<usize>> {
-    let rest = next_picture(bytes.get(from..)?)?;
-    Some(rest.start + from..rest.end + from)
 }
 
 /// Position of the first marker after entropy-coded data that is neither stuffing nor a restart.
@@ -72,6 +82,24 @@ mod tests {
         assert_eq!(split(&pictures.concat()), pictures);
         let padded = [&[0, 7, 0xFF][..], &pictures[0], &[0; 9], &pictures[1], &[0xFF]].concat();
         assert_eq!(split(&padded), pictures[..2]);
+    }
+
+    #[test]
+    fn a_picture_that_is_cut_off_costs_no_other() {
+        let (cut, whole) = (jpeg(3), jpeg(90));
+        for kept in [3, cut.len() / 2, cut.len() - 2] {
+            let file = [&cut[..kept], &whole, &whole].concat();
+            let found = split(&file);
+            assert_eq!(found.last(), Some(&whole), "{kept} bytes were kept");
+        }
+        assert_eq!(split(&[&cut[..cut.len() - 2], &whole[..]].concat()), [whole]);
+    }
+
+    #[test]
+    fn any_number_of_beginnings_is_worked_off_without_depth() {
+        for noise in [[0xFF, 0xD8, 0xFF, 0x00], [0xFF, 0xD8, 0xFF, 0xD8]] {
+            assert_eq!(next_picture(&noise.repeat(1 << 20)), None);
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ const QUEUE: usize = 64;
 const IN_FLIGHT: u16 = 64;
 
 /// A connection that lasted this long was a good one: the next attempt after it comes soon.
-const STABLE: Duration = Duration::from_secs(30);
+const STABLE: Duration = Duration::from_secs(5);
 
 const RECONNECT: Backoff =
     Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(300) };

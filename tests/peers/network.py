@@ -159,7 +159,8 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=20)
     parser.add_argument("--settings", action="store_true", help="also time threads and denormal flushing")
     args = parser.parse_args()
-    build = ["cargo", "build", "--release", "-p", "vision", "--example", "network"]
+    # With the mirror, so that its optimised dependencies are used and not built once more with other features.
+    build = ["cargo", "build", "--release", "-p", "mirror", "-p", "vision", "--example", "network"]
     subprocess.run(build, cwd=ROOT, check=True)
     float_twin()
     print(f"onnxruntime {onnxruntime.__version__}, one thread")

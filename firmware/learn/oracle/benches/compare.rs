@@ -16,7 +16,6 @@ use head::{Case, STUDENT};
 use learn::head::{Gradients, Network, Subset, accumulate};
 use learn::privacy::sampler::DiscreteGaussian;
 use learn_oracle::Oracle;
-use num_bigint::{BigInt, BigUint};
 use rand::distr::Distribution;
 use rand_core::SeedableRng;
 
@@ -48,12 +47,12 @@ fn compare_samplers() {
             black_box(ours.sample(&mut rng));
         })
     });
-    let std = num_rational::Ratio::new(BigUint::from(12_288_u32), BigUint::from(5_u32));
+    let std = prio::dp::Rational::from_unsigned(12_288_u32, 5_u32).expect("a fraction");
     let prio = prio::dp::distributions::DiscreteGaussian::new(std).expect("in range");
     let mut rng = ChaCha20Rng::from_seed([1; 32]);
     let theirs = median(3, || {
         (0..SAMPLES).for_each(|_| {
-            black_box::<BigInt>(prio.sample(&mut rng));
+            black_box(prio.sample(&mut rng));
         })
     });
     let (ours, theirs) = (milliseconds(ours), milliseconds(theirs));
@@ -69,7 +68,7 @@ fn compare_training() {
     let (features, target) = case.single();
     let parameters: Vec<f32> = case.parameters.iter().map(|&value| value as f32).collect();
     let network = Network::new(&case.layout, &parameters).expect("the same layout");
-    let mut step = |subset| {
+    let step = |subset| {
         let mut gradients = Gradients::new(&case.layout, subset);
         milliseconds(median(31, || {
             gradients.clear();

@@ -8,7 +8,7 @@ use crate::records::Parameters;
 
 /// The operators' side of a fleet of mirrors: rounds, averaging, models.
 #[derive(Debug, Parser)]
-#[command(name = "aggregator", version, propagate_version = true)]
+#[command(name = "aggregator", version)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -1,6 +1,6 @@
 //! Messages as earlier firmware wrote them: `fixtures/v1.txt` never changes, however the code does.
 //!
-//! A new message is added with `cargo test -p proto --test fixtures -- --ignored`, which prints the whole file.
+//! A new message fails the test, which prints the line to add.
 
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
@@ -29,8 +29,10 @@ struct Compare {
 
 impl Visitor for Compare {
     fn visit<M: Message + PartialEq + Debug>(&mut self, name: &str, message: &M) {
-        let fixture = self.fixtures.remove(name).unwrap_or_else(|| panic!("no fixture of {name}"));
-        assert_eq!(hex(&message.encode().unwrap()), fixture, "{name} is written otherwise");
+        let written = hex(&message.encode().unwrap());
+        let fixture = self.fixtures.remove(name);
+        let fixture = fixture.unwrap_or_else(|| panic!("no fixture yet; add: {name}\t{written}"));
+        assert_eq!(written, fixture, "{name} is written otherwise");
         assert_eq!(&M::decode(&unhex(fixture)).unwrap(), message, "{name} is read otherwise");
     }
 }
@@ -41,18 +43,4 @@ fn every_message_of_version_1_is_still_written_and_read_as_it_was() {
     let mut compare = Compare { fixtures };
     common::each(&mut compare);
     assert!(compare.fixtures.is_empty(), "without a message: {:?}", compare.fixtures.keys());
-}
-
-struct Print;
-
-impl Visitor for Print {
-    fn visit<M: Message + PartialEq + Debug>(&mut self, name: &str, message: &M) {
-        println!("fixture {name}\t{}", hex(&message.encode().unwrap()));
-    }
-}
-
-#[test]
-#[ignore = "prints the fixtures, for adding one"]
-fn print() {
-    common::each(&mut Print);
 }

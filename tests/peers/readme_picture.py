@@ -17,7 +17,7 @@ from running import RELEASE, ROOT, Mirror
 
 CLIP = ROOT / "firmware/mirror/assets/demo.mjpeg"
 # Which picture of the clip, counted from nought, and the size of each half.
-PICTURE = 15
+PICTURE = 30
 WIDTH, HEIGHT = 420, 560
 
 

@@ -18,6 +18,7 @@ mod parser;
 mod postprocess;
 mod scores;
 mod smooth;
+mod specks;
 mod track;
 
 pub use convert::Converter;

@@ -10,6 +10,7 @@ use crate::error::{ModelError, VisionError};
 use crate::postprocess::{Parsing, PostProcessor};
 use crate::scores::{Between, Decider, Scores};
 use crate::smooth::Smoother;
+use crate::specks::Specks;
 use crate::track::Tracker;
 
 /// What a household or a board may choose.
@@ -50,6 +51,7 @@ pub struct Parser {
     scores: Scores,
     decider: Decider,
     smoother: Smoother,
+    specks: Specks,
     tracker: Tracker,
     parsing: Parsing,
 }
@@ -66,6 +68,7 @@ impl Parser {
             scores: Scores::new(mask),
             decider: Decider::default(),
             smoother: Smoother::new(mask),
+            specks: Specks::new(grid),
             tracker: Tracker::default(),
             parsing: Parsing::new(grid),
             orientation,
@@ -131,6 +134,7 @@ impl Parser {
         );
         self.parsing.letterbox = letterbox;
         blank_border(&mut self.parsing);
+        self.specks.remove(self.parsing.grid, &mut self.parsing.parts);
         let raw: &RawOutput = self.student.output();
         self.post.people(raw, self.options.person_score, &mut self.parsing);
         self.tracker.assign(&mut self.parsing.persons);

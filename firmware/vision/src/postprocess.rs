@@ -8,6 +8,7 @@ use crate::error::VisionError;
 use crate::geometry::{GridSize, Letterbox, Rect};
 use crate::parser::StageTimings;
 use crate::scores::{Between, Scores};
+use crate::specks::LEAST_ISLAND;
 
 /// Most people in one picture; the rest are parsed but not told apart.
 pub const MAX_PEOPLE: usize = 8;
@@ -15,8 +16,6 @@ pub const MAX_PEOPLE: usize = 8;
 const NEGLIGIBLE: f32 = 1e-3;
 /// Two whole-human masks that overlap more than this are one person seen by two queries.
 const SAME_PERSON: f32 = 0.6;
-/// Fewer grid pixels are a speck, not a person.
-const LEAST_PIXELS: u32 = 24;
 
 /// One person of a parsing.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -147,7 +146,7 @@ impl PostProcessor {
         for (k, &(_, score)) in chosen.iter().enumerate() {
             let slot = k as u8 + 1;
             let (bounds, pixels) = extent(&parsing.person, parsing.grid, slot);
-            if pixels >= LEAST_PIXELS {
+            if pixels as usize >= LEAST_ISLAND {
                 // No more are chosen than there is room for.
                 let _ = parsing.persons.push(Person { slot, track: 0, score, bounds, pixels });
             } else {

@@ -144,7 +144,13 @@ function trainingText({ state, reason, done, total }) {
 }
 
 function percent(value) {
-  return value === null ? "–" : `${(100 * value).toFixed(1)} %`;
+  return `${(100 * value).toFixed(1)} %`;
+}
+
+function verdict(run) {
+  if (run.adopted) return "in use now";
+  if (run.after === null) return "not used, because nothing shows yet whether it is better: every fifth correction is kept for that";
+  return "not better, so not used";
 }
 
 function showTraining() {
@@ -153,9 +159,10 @@ function showTraining() {
   if (training.example_milliseconds) rows.push(["One example", `${training.example_milliseconds.toFixed(1)} ms`]);
   const last = training.last;
   if (last) {
-    const verdict = last.adopted ? "in use now" : "not better, so not used";
-    rows.push(["Last run", `${last.examples} corrections, ${last.epochs} passes: ${verdict}`]);
-    rows.push(["Agreement with held-back corrections", `${percent(last.before)} before, ${percent(last.after)} after`]);
+    rows.push(["Last run", `${last.examples} corrections, ${last.epochs} passes: ${verdict(last)}`]);
+    if (last.after !== null) {
+      rows.push(["Agreement with held-back corrections", `${percent(last.before)} before, ${percent(last.after)} after`]);
+    }
   }
   rows.push(["Head in use", heads.length ? `your household’s, number ${heads.at(-1).number + 1}` : "the one the mirror came with"]);
   fillList(element("training"), rows);

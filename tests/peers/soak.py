@@ -7,6 +7,7 @@ warm-up. A browser-like reader watches the preview all the time.
 """
 
 import argparse
+import http.client
 import statistics
 import sys
 import threading
@@ -25,7 +26,7 @@ def watch(url: str) -> None:
         with urllib.request.urlopen(f"{url}/preview.mjpg", timeout=60) as stream:
             while stream.read(1 << 16):
                 pass
-    except OSError:
+    except (OSError, http.client.HTTPException):
         pass
 
 

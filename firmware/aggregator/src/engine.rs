@@ -442,7 +442,7 @@ impl Engine {
         Event::ModelPublished { version: model.version, permille: self.permille(model) }
     }
 
-    /// How many of a thousand devices a version is for now.
+    /// How many of a thousand devices a version is offered to.
     pub fn permille(&self, model: &Model) -> u16 {
         match model.rollout {
             Rollout::Running { stage, .. } => {

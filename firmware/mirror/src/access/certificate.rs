@@ -110,14 +110,8 @@ pub fn names() -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::test_folder as folder;
     use std::os::unix::fs::PermissionsExt;
-    use std::path::PathBuf;
-
-    fn folder(name: &str) -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("mirror-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&folder);
-        folder
-    }
 
     #[test]
     fn a_certificate_is_made_once_and_its_key_is_private() {

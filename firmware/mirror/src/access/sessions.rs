@@ -174,12 +174,7 @@ fn shown_name(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn folder(name: &str) -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("mirror-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&folder);
-        folder
-    }
+    use crate::access::test_folder as folder;
 
     #[test]
     fn a_token_opens_after_a_restart_and_is_not_on_the_disk() {

@@ -55,7 +55,7 @@ fn main() -> Answer<()> {
     let elsewhere = read(&Path::new(households).join("test"))?;
 
     let folder = std::env::temp_dir().join(format!("mirror-gain-{}", std::process::id()));
-    let base = BaseModel::new(parser.student(), &files)?;
+    let base = BaseModel::new(parser.student())?;
     let settings = training(rest)?;
     let options = HomeOptions {
         training: settings,

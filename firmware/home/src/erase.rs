@@ -46,6 +46,7 @@ impl ErasureProof {
 const LEDGER_STAYS: &str =
     "the record of privacy already spent: without it the budget could be spent again";
 const CONSENT_STAYS: &str = "the record that no consent is in force";
+const MODELS_STAY: &str = "the fleet's models, the same in every house";
 
 impl Home {
     /// Withdraws every consent and removes corrections, heads, checkpoints, waiting updates and the key. The privacy
@@ -89,7 +90,7 @@ impl Home {
         Ok(files)
     }
 
-    fn labelled_stores(&self) -> [(&'static str, &Arc<dyn Storage>); 5] {
+    fn labelled_stores(&self) -> [(&'static str, &Arc<dyn Storage>); 6] {
         let stores = &self.stores;
         [
             ("vault", &stores.vault),
@@ -97,6 +98,7 @@ impl Home {
             ("outbox", &stores.outbox),
             ("privacy", &stores.ledger),
             ("consent", &stores.consent),
+            ("models", &stores.models),
         ]
     }
 }
@@ -105,6 +107,7 @@ fn why_it_stays(store: &str, name: &str) -> Option<&'static str> {
     match (store, name) {
         ("privacy", LEDGER_NAME) => Some(LEDGER_STAYS),
         ("consent", CONSENT_NAME) => Some(CONSENT_STAYS),
+        ("models", _) => Some(MODELS_STAY),
         _ => None,
     }
 }

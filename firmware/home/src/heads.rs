@@ -21,7 +21,7 @@ pub struct HeadInfo {
     pub number: u64,
     /// When it was adopted, by the device's clock.
     pub adopted_at: Timestamp,
-    /// SHA-256 of the base model's head file that it grew from, in hexadecimal.
+    /// Digest of the base model that it was trained from, in hexadecimal.
     pub base: String,
     /// Corrections it was trained on in its last run.
     pub examples: usize,
@@ -29,6 +29,10 @@ pub struct HeadInfo {
     pub before: f64,
     /// The same after it.
     pub after: f64,
+    /// Set where these are not the household's own numbers but those of this version of the fleet's model (0: the one
+    /// that the mirror came with), chosen because another did worse on the household's corrections.
+    #[serde(default)]
+    pub fleet: Option<u64>,
 }
 
 fn name(number: u64) -> String {

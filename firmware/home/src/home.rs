@@ -20,6 +20,7 @@ use crate::error::HomeError;
 use crate::explanation::Explanation;
 use crate::heads::{self, HeadInfo, KEPT_HEADS};
 use crate::model::BaseModel;
+use crate::models::Models;
 use crate::options::HomeOptions;
 use crate::releases::CANDIDATE_NAME;
 use crate::state::{STATE_NAME, State};
@@ -45,6 +46,8 @@ pub struct Stores {
     pub outbox: Arc<dyn Storage>,
     /// Consent records.
     pub consent: Arc<dyn Storage>,
+    /// The fleet's models. Nothing of the household's.
+    pub models: Arc<dyn Storage>,
     /// Detects an older ledger put back; see [`learn::edges::NoCounter`] where there is nothing to count with.
     pub counter: Arc<dyn MonotonicCounter>,
     /// A secret of this machine that is mixed into the vault's key; see [`crate::vault::read_credential`].
@@ -65,6 +68,7 @@ impl Stores {
             ledger: open("privacy")?,
             outbox: open("outbox")?,
             consent: open("consent")?,
+            models: open("models")?,
             counter: Arc::new(StoredCounter::new(Directory::open(&folder.join("counter"))?)),
             credential: None,
         })
@@ -79,7 +83,13 @@ pub(crate) struct Shared {
 
 /// Learning at home. Shared behind an `Arc`; every method may be called from any thread.
 pub struct Home {
-    pub(crate) base: BaseModel,
+    /// The model that the mirror came with.
+    pub(crate) shipped: Arc<BaseModel>,
+    /// The model in force: the fleet's newest that passed its public check, else the shipped one. Changed under the
+    /// lock of `shared`.
+    base: RwLock<Arc<BaseModel>>,
+    /// The fleet's models that are kept.
+    pub(crate) models: Mutex<Models>,
     pub(crate) options: HomeOptions,
     pub(crate) edges: Edges,
     pub(crate) stores: Stores,
@@ -139,10 +149,16 @@ impl Home {
         );
         let corrections = Corrections::load(&vault)?;
         let state = load_state(&vault, &corrections, &mut problems)?;
+        let shipped = Arc::new(base);
+        let models = Models::load(&*stores.models, &shipped, &mut problems)?;
+        let base = models.newest(&shipped);
         let began = (state.lived, edges.steady.elapsed());
         let night = Night::draw(&edges)?;
         let home = Home {
             head: RwLock::new(base.parameters.clone().into()),
+            shipped,
+            base: RwLock::new(base),
+            models: Mutex::new(models),
             shared: Mutex::new(Shared { state, corrections }),
             status: Mutex::default(),
             night: Mutex::new(night),
@@ -152,7 +168,6 @@ impl Home {
             inferences: AtomicU64::new(0),
             requested: AtomicBool::new(false),
             running: Mutex::new(()),
-            base,
             options,
             edges,
             stores,
@@ -176,9 +191,19 @@ impl Home {
         &self.options
     }
 
-    /// The base model.
-    pub fn base(&self) -> &BaseModel {
-        &self.base
+    /// The model in force: what updates are measured from. See [`Home::try_model`].
+    pub fn base(&self) -> Arc<BaseModel> {
+        self.base.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The model that the mirror came with.
+    pub fn shipped(&self) -> &BaseModel {
+        &self.shipped
+    }
+
+    /// Puts another base in force. The caller holds the lock of `shared`.
+    pub(crate) fn set_base(&self, base: Arc<BaseModel>) {
+        *self.base.write().unwrap_or_else(PoisonError::into_inner) = base;
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -216,15 +241,15 @@ impl Home {
 
     /// Hands the head's numbers to whoever polls; the base's own where there is no head or it does not fit the base.
     pub(crate) fn use_head(&self, head: Option<&HeadInfo>) {
-        let BaseModel { layout, parameters, digest, .. } = &self.base;
+        let BaseModel { layout, parameters, digest, .. } = &*self.shipped;
         let load =
             |info: &HeadInfo| heads::load(&self.vault, info.number, layout, digest, parameters);
         let values = match head.map(load) {
-            None => parameters.clone(),
+            None => self.base().parameters.clone(),
             Some(Ok(values)) => values,
             Some(Err(error)) => {
                 tracing::warn!(%error, "the household's head is not used");
-                parameters.clone()
+                self.base().parameters.clone()
             }
         };
         *self.head.write().unwrap_or_else(PoisonError::into_inner) = values.into();
@@ -246,7 +271,7 @@ impl Home {
         mask: &[u8],
     ) -> Result<CorrectionInfo, HomeError> {
         consent.check()?;
-        let size = (self.base.height, self.base.width);
+        let size = (self.shipped.height, self.shipped.width);
         let (saved_at, lived) = (self.edges.clock.now(), self.lived());
         let mut shared = self.lock();
         // Again, now that "delete everything" cannot come between.
@@ -381,7 +406,7 @@ impl Home {
         info: HeadInfo,
         parameters: &[f32],
     ) -> Result<(), HomeError> {
-        let BaseModel { layout, digest, .. } = &self.base;
+        let BaseModel { layout, digest, .. } = &*self.shipped;
         heads::store(&self.vault, info.number, layout, digest, parameters)?;
         next.heads.push(info);
         if next.heads.len() > KEPT_HEADS {

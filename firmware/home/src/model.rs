@@ -2,18 +2,18 @@
 
 use learn::edges::Digest;
 use learn::head::{Group, HeadLayout, ParameterSpec};
-use vision::{ModelFiles, Student, VisionError};
+use vision::{Student, VisionError};
 
 use crate::error::HomeError;
 
-/// The head that the mirror came with, or that the fleet last gave it.
+/// The head that the mirror came with, or that the fleet last gave it. The household's own heads start from it.
 #[derive(Clone, Debug)]
 pub struct BaseModel {
     /// Names, shapes and places of its numbers.
     pub layout: HeadLayout,
     /// All of its numbers, constants included.
     pub parameters: Vec<f32>,
-    /// SHA-256 of its head file; an update belongs to exactly this file.
+    /// Digest of its trainable numbers ([`HeadLayout::digest`]); an update belongs to exactly these.
     pub digest: Digest,
     /// Rows of the network's input.
     pub height: usize,
@@ -22,11 +22,11 @@ pub struct BaseModel {
 }
 
 impl BaseModel {
-    /// The base of a loaded network. `files` are the ones it was loaded from.
+    /// The base of a loaded network.
     ///
     /// # Errors
     /// [`HomeError::Layout`] for a head that this firmware can run and not train.
-    pub fn new(student: &Student, files: &ModelFiles<'_>) -> Result<BaseModel, HomeError> {
+    pub fn new(student: &Student) -> Result<BaseModel, HomeError> {
         let parameters = student.head_parameters();
         let spec = |info: &vision::ParameterInfo| ParameterSpec {
             name: info.name.clone(),
@@ -36,13 +36,10 @@ impl BaseModel {
         let specs = parameters.layout().iter().map(spec).collect();
         let mask = student.output().mask_size;
         let grid = student.grid();
-        Ok(BaseModel {
-            layout: HeadLayout::new(specs, mask.height, mask.width)?,
-            parameters: parameters.values().to_vec(),
-            digest: Digest::of(&files.head),
-            height: grid.height,
-            width: grid.width,
-        })
+        let layout = HeadLayout::new(specs, mask.height, mask.width)?;
+        let parameters = parameters.values().to_vec();
+        let digest = layout.digest(&parameters);
+        Ok(BaseModel { layout, parameters, digest, height: grid.height, width: grid.width })
     }
 }
 

@@ -82,7 +82,8 @@ impl Candidate {
 impl Home {
     /// What an update of this device belongs to.
     pub fn layout_id(&self) -> LayoutId {
-        self.base.layout.id(self.options.training.subset, &self.base.digest.0)
+        let base = self.base();
+        base.layout.id(self.options.training.subset, &base.digest.0)
     }
 
     /// Spent and left.
@@ -96,7 +97,7 @@ impl Home {
             ledger,
             next_noise_multiplier: z.as_f64(),
             clip: CLIP,
-            dimension: self.base.layout.subset_len(self.options.training.subset),
+            dimension: self.shipped.layout.subset_len(self.options.training.subset),
         })
     }
 
@@ -122,13 +123,13 @@ impl Home {
         let plain = self.vault.get(CANDIDATE_NAME)?.ok_or(HomeError::NothingToRelease)?;
         let candidate = Candidate::decode(&plain)
             .ok_or_else(|| HomeError::Unsealed(CANDIDATE_NAME.to_owned()))?;
-        let layout = self.base.layout.id(candidate.subset, &candidate.base.0);
+        let base = self.base();
+        let layout = base.layout.id(candidate.subset, &candidate.base.0);
         let wanted = rules.map_or_else(|| self.layout_id(), |rules| rules.layout);
-        if layout != wanted || candidate.base != self.base.digest {
+        if layout != wanted || candidate.base != base.digest {
             return Err(HomeError::OtherLayout(candidate.run));
         }
-        let before =
-            Zeroizing::new(self.base.layout.gather(candidate.subset, &self.base.parameters));
+        let before = Zeroizing::new(base.layout.gather(candidate.subset, &base.parameters));
         let clipped = Delta::between(candidate.run, layout, &before, &candidate.values)?.clip();
         let result = self.with_releases(|path| Ok(path.release(clipped, z, consent)?));
         if result.as_ref().map_or_else(is_spent, |_| true) {
@@ -183,6 +184,16 @@ impl Home {
     /// Where the release never waited, or the ledger cannot be written.
     pub fn published(&self, release: ReleaseId) -> Result<(), HomeError> {
         let result = self.with_releases(|path| Ok(path.published(release)?));
+        self.releases_version.fetch_add(1, Ordering::SeqCst);
+        result
+    }
+
+    /// Gives up one release that the fleet will never take; its budget stays spent. A second call is no error.
+    ///
+    /// # Errors
+    /// Where the ledger cannot be written.
+    pub fn give_up(&self, release: ReleaseId) -> Result<(), HomeError> {
+        let result = self.with_releases(|path| Ok(path.give_up(release)?));
         self.releases_version.fetch_add(1, Ordering::SeqCst);
         result
     }

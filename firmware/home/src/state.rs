@@ -36,6 +36,8 @@ pub(crate) struct State {
     pub report: Option<RunReport>,
     /// Milliseconds that one example took lately, forward, backward and trunk.
     pub example_milliseconds: Option<f64>,
+    /// Set while a model of the fleet is new here: corrections from this number on, saved since, judge it once more.
+    pub second_look: Option<u64>,
     /// `lived` from which on the wall clock has said, without a break, that a correction is too old.
     pub overdue: BTreeMap<u64, u64>,
 }

@@ -5,10 +5,10 @@ use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use learn::consent::{ConsentToken, ContributeToFleet, ImproveMyMirror};
-use learn::edges::{Digest, EdgeError, RunId, Timestamp};
+use learn::edges::{EdgeError, RunId, Timestamp};
 use learn::head::{
-    Confusion, Features, Network, Subset, Target, TrainError, Trainer, TrainingSettings,
-    TrunkOutput, semantic_labels, should_adopt,
+    Confusion, Features, HeadLayout, Network, Subset, Target, TrainError, Trainer,
+    TrainingSettings, TrunkOutput, semantic_labels, should_adopt,
 };
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -278,6 +278,7 @@ impl Home {
         stop: &AtomicBool,
     ) -> Result<(), HomeError> {
         self.tidy()?;
+        self.look_again(trunk, gate)?;
         if !self.is_due() {
             return Ok(());
         }
@@ -392,6 +393,7 @@ impl Home {
         conditions: &Conditions,
     ) -> Result<(RunPlan, Trainer), Break> {
         let mut shared = self.lock();
+        let base = self.base();
         let parameters = self.head_values().to_vec();
         let from = shared.state.heads.last().map(|head| head.number);
         if let Some(plan) = shared.state.run.clone() {
@@ -419,11 +421,11 @@ impl Home {
             learning_rate: settings.learning_rate,
             weight_decay: settings.weight_decay,
             from,
-            base: self.base.digest.to_string(),
+            base: base.digest.to_string(),
             up_to: shared.state.next_correction,
         };
         let run = RunId::random(&mut *(self.edges.entropy)())?;
-        let layout = self.base.layout.clone();
+        let layout = base.layout.clone();
         let settings = plan.settings();
         let trainer = Trainer::new(layout, parameters, examples, settings, run, consent)?;
         let mut next = State { run: Some(plan.clone()), ..shared.state.clone() };
@@ -449,12 +451,12 @@ impl Home {
         consent: &ConsentToken<ImproveMyMirror>,
     ) -> Result<Trainer, HomeError> {
         let changed = |what: &'static str| HomeError::Train(TrainError::Checkpoint(what));
-        if plan.from != from || plan.base != self.base.digest.to_string() {
+        if plan.from != from || plan.base != self.base().digest.to_string() {
             return Err(changed("it started from another head"));
         }
         let sealed = self.stores.vault.read(CHECKPOINT_NAME)?;
         let sealed = sealed.ok_or_else(|| changed("there is none"))?;
-        let (layout, examples) = (self.base.layout.clone(), plan.corrections.len());
+        let (layout, examples) = (self.shipped.layout.clone(), plan.corrections.len());
         let sealer = self.vault.sealer(CHECKPOINT_NAME);
         let settings = plan.settings();
         Ok(Trainer::resume(layout, parameters, examples, settings, &sealed, &sealer, consent)?)
@@ -499,14 +501,25 @@ impl Home {
     }
 
     /// Features and target of a correction.
-    fn example(
+    pub(crate) fn example(
         &self,
         trunk: &mut dyn Trunk,
         number: u64,
     ) -> Result<(Features<f32>, Target<f32>), HomeError> {
         let opened = corrections::open(&self.vault, number)?;
-        let BaseModel { layout, parameters, .. } = &self.base;
-        let [queries, memory_a, memory_b, mask_features] = trunk.run(opened.pixels())?;
+        self.prepared(trunk, opened.pixels(), opened.labels())
+    }
+
+    /// Features and target of a picture of the network's input size: planes and one part per pixel.
+    pub(crate) fn prepared(
+        &self,
+        trunk: &mut dyn Trunk,
+        pixels: &[u8],
+        labels: &[u8],
+    ) -> Result<(Features<f32>, Target<f32>), HomeError> {
+        // What lies before the trainable numbers is the same in every model of this layout.
+        let BaseModel { layout, parameters, height, width, .. } = &*self.shipped;
+        let [queries, memory_a, memory_b, mask_features] = trunk.run(pixels)?;
         let outputs = TrunkOutput {
             queries: &queries,
             memory_a: &memory_a,
@@ -514,7 +527,7 @@ impl Home {
             mask_features: &mask_features,
         };
         let features = Features::new(layout, parameters, outputs)?;
-        let target = Target::new(layout.shape(), opened.labels(), opened.height, opened.width)?;
+        let target = Target::new(layout.shape(), labels, *height, *width)?;
         Ok((features, target))
     }
 
@@ -528,7 +541,7 @@ impl Home {
     ) -> Result<RunReport, Break> {
         let before = self.head_values();
         let (_, judged) = self.lock().corrections.roles();
-        let layout = &self.base.layout;
+        let layout = &self.shipped.layout;
         let mut confusions = [Confusion::new(), Confusion::new()];
         let mut counted = 0;
         for number in judged {
@@ -540,13 +553,8 @@ impl Home {
                 Err(HomeError::NoCorrection(_)) => continue,
                 example => example?,
             };
-            let truth = target.dominant();
-            for (confusion, values) in
-                confusions.iter_mut().zip([&before[..], trainer.parameters()])
-            {
-                let prediction = Network::new(layout, values)?.predict(&features);
-                confusion.add(&truth, &semantic_labels(layout.shape(), &prediction));
-            }
+            let heads = [&before[..], trainer.parameters()];
+            judge(layout, &heads, &features, &target, &mut confusions)?;
             counted += 1;
         }
         let [old, new] = &confusions;
@@ -577,9 +585,9 @@ impl Home {
             return Err(Break::Outcome(Outcome::Abandoned));
         }
         let subset = plan.settings().subset;
-        let values = Zeroizing::new(self.base.layout.gather(subset, trainer.parameters()));
-        let base: Digest = self.base.digest;
-        let candidate = Candidate { run: trainer.run(), base, subset, values };
+        let base = self.base();
+        let values = Zeroizing::new(base.layout.gather(subset, trainer.parameters()));
+        let candidate = Candidate { run: trainer.run(), base: base.digest, subset, values };
         self.vault.put(CANDIDATE_NAME, &candidate.encode())?;
         let mut next = self.concluded(&shared, plan, report);
         if report.adopted {
@@ -590,6 +598,7 @@ impl Home {
                 examples: report.examples,
                 before: report.before.unwrap_or(0.0),
                 after: report.after.unwrap_or(0.0),
+                fleet: None,
             };
             next.next_head += 1;
             self.adopt(&mut next, info, trainer.parameters())?;
@@ -629,7 +638,23 @@ impl Home {
     }
 }
 
+/// Adds what each of `heads` says of one picture to its confusion.
+pub(crate) fn judge(
+    layout: &HeadLayout,
+    heads: &[&[f32]],
+    features: &Features<f32>,
+    target: &Target<f32>,
+    confusions: &mut [Confusion],
+) -> Result<(), HomeError> {
+    let truth = target.dominant();
+    for (values, confusion) in heads.iter().zip(confusions) {
+        let prediction = Network::new(layout, values)?.predict(features);
+        confusion.add(&truth, &semantic_labels(layout.shape(), &prediction));
+    }
+    Ok(())
+}
+
 /// Gives way to everything else: on Linux the priority of process 0 is the calling thread's own.
-fn lowest_priority() -> rustix::io::Result<()> {
+pub(crate) fn lowest_priority() -> rustix::io::Result<()> {
     rustix::process::setpriority_process(None, NICENESS)
 }

@@ -278,6 +278,7 @@ fn an_update_for_another_base_model_is_not_released() {
         ledger: device.ledger.clone(),
         outbox: device.outbox.clone(),
         consent: device.consent.clone(),
+        models: device.models.clone(),
         counter: device.counter.clone(),
         credential: None,
     };

@@ -152,13 +152,17 @@ impl ReleasePath {
         Ok(self.outbox.remove(release)?)
     }
 
+    /// Gives up one release that waits. The budget stays spent. One that waits no more is no error.
+    pub fn give_up(&mut self, release: ReleaseId) -> Result<(), ReleaseError> {
+        if self.is_waiting(&release) {
+            self.ledger.burn(release)?;
+        }
+        Ok(self.outbox.remove(release)?)
+    }
+
     /// Gives up everything that has not been published, after a withdrawal. The budget stays spent.
     pub fn discard_waiting(&mut self) -> Result<(), ReleaseError> {
-        for release in self.waiting() {
-            self.ledger.burn(release)?;
-            self.outbox.remove(release)?;
-        }
-        Ok(())
+        self.waiting().into_iter().try_for_each(|release| self.give_up(release))
     }
 
     fn is_waiting(&self, release: &ReleaseId) -> bool {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use home::edges::{Edges, Space, Steady};
 use home::{BaseModel, Conditions, Gate, Home, HomeError, HomeOptions, Outcome, Stores, Trunk};
 use learn::consent::PurposeKind;
-use learn::edges::{Clock, Digest, EdgeError, MonotonicCounter, Storage, SystemEntropy, Timestamp};
+use learn::edges::{Clock, EdgeError, MonotonicCounter, Storage, SystemEntropy, Timestamp};
 use learn::head::{HeadLayout, HeadShape, Subset, TrainingSettings};
 use vision::VisionError;
 
@@ -144,6 +144,7 @@ pub struct Device {
     pub ledger: Arc<MemoryStore>,
     pub outbox: Arc<MemoryStore>,
     pub consent: Arc<MemoryStore>,
+    pub models: Arc<MemoryStore>,
     pub counter: Arc<TestCounter>,
     pub clocks: Arc<Clocks>,
     pub space: Arc<TestSpace>,
@@ -160,6 +161,7 @@ impl Device {
             ledger: Arc::default(),
             outbox: Arc::default(),
             consent: Arc::default(),
+            models: Arc::default(),
             counter: Arc::default(),
             clocks: Arc::new(clocks),
             space: Arc::new(TestSpace(AtomicU64::new(1 << 40))),
@@ -174,6 +176,7 @@ impl Device {
             ledger: self.ledger.clone(),
             outbox: self.outbox.clone(),
             consent: self.consent.clone(),
+            models: self.models.clone(),
             counter: self.counter.clone(),
             credential: None,
         };
@@ -279,7 +282,7 @@ pub fn base() -> BaseModel {
         let scale = if spec.shape.len() == 2 { (spec.shape[0] as f32).powf(-0.5) } else { 0.1 };
         parameters.extend((0..count).map(|_| centre + 1.7 * scale * random.signed()));
     }
-    let digest = Digest::of(b"a small head");
+    let digest = layout.digest(&parameters);
     BaseModel { layout, parameters, digest, height: HEIGHT, width: WIDTH }
 }
 

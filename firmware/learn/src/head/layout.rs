@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::edges::LayoutId;
+use crate::edges::{Digest, LayoutId};
 
 /// Class logits of a query: sixteen parts, whole human, no object.
 pub const CLASSES: usize = 18;
@@ -346,9 +346,17 @@ impl HeadLayout {
         }
     }
 
+    /// SHA-256 of every trainable number as little-endian f32, in the layout's order: what devices and fleet call a
+    /// model. `parameters` is the flat vector.
+    pub fn digest(&self, parameters: &[f32]) -> Digest {
+        let values = self.gather(Subset::Full, parameters);
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Digest::of(&bytes)
+    }
+
     /// What an update of this subset belongs to: the base model, and every name and shape in order.
     ///
-    /// `model` is the SHA-256 of the base model's head file.
+    /// `model` is the base model's [`HeadLayout::digest`].
     pub fn id(&self, subset: Subset, model: &[u8; 32]) -> LayoutId {
         let mut hash = Sha256::new();
         hash.update(b"mirror head layout 1\n");

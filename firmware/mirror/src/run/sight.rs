@@ -107,9 +107,7 @@ impl Sight {
 
     /// Learning trains the head of the network that is in use here.
     fn offer_to_learning(&self, parser: &Parser) {
-        let base =
-            self.model.files().and_then(|files| Ok(BaseModel::new(parser.student(), &files)?));
-        match base {
+        match BaseModel::new(parser.student()).map_err(anyhow::Error::from) {
             Ok(base) => self.learning.offer(base),
             Err(error) => {
                 warn!("learning at home: {error:#}");

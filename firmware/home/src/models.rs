@@ -1,0 +1,386 @@
+//! The fleet's models in this house: tried before they are used, kept with their predecessor, given back when worse.
+//!
+//! Two things are kept apart. The *base* is what updates are measured from: the newest model that passed the public
+//! check, so that whether a mirror takes part in a round says nothing about the household. The *head in use* is what
+//! the vision runs: where the household's own corrections say that the new model is worse, it stays what it was.
+//!
+//! File: `MFM1`, digest of the shipped model (32), count (1), then for each model, newest first, its version (8) and
+//! its trainable numbers (f32 each), then SHA-256 of all before; little-endian.
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use learn::consent::{ConsentToken, ImproveMyMirror};
+use learn::edges::{Digest, EdgeError, Storage};
+use learn::head::{Confusion, Subset};
+
+use crate::error::HomeError;
+use crate::heads::HeadInfo;
+use crate::home::Home;
+use crate::model::{BaseModel, Trunk};
+use crate::releases::CANDIDATE_NAME;
+use crate::schedule::Gate;
+use crate::state::State;
+use crate::training::judge;
+
+const NAME: &str = "models";
+const MAGIC: &[u8; 4] = b"MFM1";
+
+/// The one in force and the one before it.
+const KEPT: usize = 2;
+
+/// Mean IoU that a model may lose on the public check against its predecessor: one scene is no whole holdout, on which
+/// the fleet's own gate has judged it before.
+pub const PUBLIC_TOLERANCE: f64 = 0.02;
+
+/// Corrections after a switch that are enough for the second look.
+const ENOUGH_CORRECTIONS: usize = 3;
+
+/// Why a model of the fleet is not used. Nothing of it depends on the household's pictures.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages say it
+pub enum ModelTrouble {
+    #[error("model {version} cannot be used: {reason}")]
+    Unusable { version: u64, reason: String },
+    #[error(
+        "model {version} is worse than its predecessor on the public check: mean IoU {after:.3} after {before:.3}"
+    )]
+    PublicCheck { version: u64, before: f64, after: f64 },
+    #[error(transparent)]
+    Home(#[from] HomeError),
+}
+
+impl From<EdgeError> for ModelTrouble {
+    fn from(error: EdgeError) -> ModelTrouble {
+        ModelTrouble::Home(error.into())
+    }
+}
+
+/// Labelled pictures that every mirror ships with, of the network's input size.
+#[derive(Clone, Debug, Default)]
+pub struct PublicCheck {
+    /// R, G, B planes and one part per pixel.
+    pub pictures: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct FleetModel {
+    version: u64,
+    /// Every trainable number in the layout's order.
+    values: Vec<f32>,
+}
+
+/// What is kept of the fleet's models, newest first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Models(Vec<FleetModel>);
+
+impl Models {
+    /// A damaged file is told and then treated as none: the shipped model is in force, and the next one replaces it.
+    pub fn load(
+        storage: &dyn Storage,
+        shipped: &BaseModel,
+        problems: &mut Vec<String>,
+    ) -> Result<Models, EdgeError> {
+        let Some(bytes) = storage.read(NAME)? else { return Ok(Models::default()) };
+        let models = Models::decode(&bytes, shipped);
+        if models.is_none() {
+            problems.push(
+                "the fleet's model is damaged or of another firmware; the one that the mirror came with is in use"
+                    .to_owned(),
+            );
+        }
+        Ok(models.unwrap_or_default())
+    }
+
+    fn encode(&self, shipped: &BaseModel) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&shipped.digest.0);
+        bytes.push(self.0.len() as u8);
+        for model in &self.0 {
+            bytes.extend_from_slice(&model.version.to_le_bytes());
+            model.values.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
+        }
+        let digest = Digest::of(&bytes);
+        bytes.extend_from_slice(&digest.0);
+        bytes
+    }
+
+    fn decode(bytes: &[u8], shipped: &BaseModel) -> Option<Models> {
+        let (body, digest) = bytes.split_last_chunk::<32>()?;
+        if Digest::of(body).0 != *digest {
+            return None;
+        }
+        let body = body.strip_prefix(MAGIC)?.strip_prefix(&shipped.digest.0)?;
+        let (&count, mut rest) = body.split_first()?;
+        let length = 4 * shipped.layout.subset_len(Subset::Full);
+        let mut models = Vec::new();
+        for _ in 0..count {
+            let (version, behind) = rest.split_first_chunk::<8>()?;
+            let (values, behind) = behind.split_at_checked(length)?;
+            models.push(FleetModel {
+                version: u64::from_le_bytes(*version),
+                values: values_of(values, shipped)?,
+            });
+            rest = behind;
+        }
+        rest.is_empty().then_some(Models(models))
+    }
+
+    /// Version and numbers of the model at `place`, 0 the newest; behind the last one comes the shipped one.
+    fn at(&self, place: usize, shipped: &BaseModel) -> (u64, Vec<f32>) {
+        let mut parameters = shipped.parameters.clone();
+        let Some(model) = self.0.get(place) else { return (0, parameters) };
+        shipped.layout.scatter(Subset::Full, &model.values, &mut parameters);
+        (model.version, parameters)
+    }
+
+    /// The base in force.
+    pub fn newest(&self, shipped: &Arc<BaseModel>) -> Arc<BaseModel> {
+        if self.0.is_empty() {
+            return Arc::clone(shipped);
+        }
+        let (_, parameters) = self.at(0, shipped);
+        let digest = shipped.layout.digest(&parameters);
+        Arc::new(BaseModel { parameters, digest, ..(**shipped).clone() })
+    }
+
+    fn version(&self) -> u64 {
+        self.0.first().map_or(0, |model| model.version)
+    }
+
+    fn with(&self, model: FleetModel) -> Models {
+        let mut models = self.clone();
+        models.0.insert(0, model);
+        models.0.truncate(KEPT);
+        models
+    }
+}
+
+/// The numbers in `bytes`, if they are as many as the layout trains and all of them numbers.
+fn values_of(bytes: &[u8], shipped: &BaseModel) -> Option<Vec<f32>> {
+    let (words, rest) = bytes.as_chunks::<4>();
+    let values: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
+    let fits = values.len() == shipped.layout.subset_len(Subset::Full) && rest.is_empty();
+    (fits && values.iter().all(|value| value.is_finite())).then_some(values)
+}
+
+/// What the household's corrections say of two heads: mean IoU of each, 0 to 1.
+type Comparison = Option<[f64; 2]>;
+
+impl Home {
+    fn models(&self) -> MutexGuard<'_, Models> {
+        self.models.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Version of the fleet's model in force; 0 for the one that the mirror came with.
+    pub fn fleet_version(&self) -> u64 {
+        self.models().version()
+    }
+
+    /// Tries a model of the fleet and puts it in force unless it is worse than its predecessor on `check`. Where the
+    /// household lets its corrections be used and they say that it is worse than the head in use, that head stays in
+    /// use. `bytes` are the trainable numbers in the layout's order, f32 little-endian. Call on a thread that may
+    /// compute for seconds; pictures go on being parsed meanwhile.
+    ///
+    /// # Errors
+    /// [`ModelTrouble`]; everything is as before then.
+    pub fn try_model(
+        &self,
+        version: u64,
+        bytes: &[u8],
+        check: &PublicCheck,
+        trunk: &mut dyn Trunk,
+    ) -> Result<(), ModelTrouble> {
+        if version <= self.fleet_version() {
+            return Ok(());
+        }
+        let values = values_of(bytes, &self.shipped).ok_or_else(|| ModelTrouble::Unusable {
+            version,
+            reason: "it has the wrong length or a value that is not a number".to_owned(),
+        })?;
+        let mut parameters = self.shipped.parameters.clone();
+        self.shipped.layout.scatter(Subset::Full, &values, &mut parameters);
+        self.public_check(version, &parameters, check, trunk)?;
+        let judged = self.judges();
+        let own = self.compare(trunk, &judged, [&self.head_values(), &parameters])?;
+        let models = self.models().with(FleetModel { version, values });
+        Ok(self.put_in_force(models, &parameters, own)?)
+    }
+
+    fn public_check(
+        &self,
+        version: u64,
+        parameters: &[f32],
+        check: &PublicCheck,
+        trunk: &mut dyn Trunk,
+    ) -> Result<(), ModelTrouble> {
+        let base = self.base();
+        let layout = &self.shipped.layout;
+        let mut confusions = [Confusion::new(), Confusion::new()];
+        for (pixels, labels) in &check.pictures {
+            let (features, target) = self.prepared(trunk, pixels, labels)?;
+            let heads = [&base.parameters[..], parameters];
+            judge(layout, &heads, &features, &target, &mut confusions)?;
+        }
+        match [confusions[0].mean_iou(), confusions[1].mean_iou()] {
+            [Some(before), Some(after)] if after + PUBLIC_TOLERANCE >= before => Ok(()),
+            [Some(before), Some(after)] => {
+                Err(ModelTrouble::PublicCheck { version, before, after })
+            }
+            _ => Err(ModelTrouble::Unusable {
+                version,
+                reason: "there is no picture to check it with".to_owned(),
+            }),
+        }
+    }
+
+    /// Corrections that judge: the held-back ones, or all where none is held back yet.
+    fn judges(&self) -> Vec<u64> {
+        let (trained, held_back) = self.lock().corrections.roles();
+        if held_back.is_empty() { trained } else { held_back }
+    }
+
+    /// What the household's corrections say of two heads; `None` without its consent, or without a correction.
+    fn compare(
+        &self,
+        trunk: &mut dyn Trunk,
+        numbers: &[u64],
+        heads: [&[f32]; 2],
+    ) -> Result<Comparison, HomeError> {
+        let Ok(consent) = self.token::<ImproveMyMirror>() else { return Ok(None) };
+        let compared = self.compare_with(&consent, trunk, numbers, heads);
+        // Withdrawn meanwhile: what was seen does not count.
+        if consent.check().is_err() { Ok(None) } else { compared }
+    }
+
+    fn compare_with(
+        &self,
+        consent: &ConsentToken<ImproveMyMirror>,
+        trunk: &mut dyn Trunk,
+        numbers: &[u64],
+        heads: [&[f32]; 2],
+    ) -> Result<Comparison, HomeError> {
+        let mut confusions = [Confusion::new(), Confusion::new()];
+        for &number in numbers {
+            consent.check()?;
+            match self.example(trunk, number) {
+                Ok((features, target)) => {
+                    judge(&self.shipped.layout, &heads, &features, &target, &mut confusions)?;
+                }
+                // Deleted meanwhile, or damaged: the others judge.
+                Err(HomeError::NoCorrection(_) | HomeError::Damaged(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let scores = (confusions[0].mean_iou(), confusions[1].mean_iou());
+        Ok(if let (Some(first), Some(second)) = scores { Some([first, second]) } else { None })
+    }
+
+    fn put_in_force(
+        &self,
+        models: Models,
+        parameters: &[f32],
+        own: Comparison,
+    ) -> Result<(), HomeError> {
+        let mut shared = self.lock();
+        let base = models.newest(&self.shipped);
+        let mut next = State {
+            second_look: Some(shared.state.next_correction),
+            // A run from the old base would be measured against the new one.
+            run: None,
+            ..shared.state.clone()
+        };
+        let has_own = !next.heads.is_empty();
+        match own {
+            Some([before, after]) if has_own && after > before => {
+                let version = models.version();
+                self.use_fleets(&mut next, version, [before, after], parameters)?;
+            }
+            Some([before, after]) if !has_own && after < before => {
+                let (version, old) = self.models().at(0, &self.shipped);
+                self.use_fleets(&mut next, version, [after, before], &old)?;
+            }
+            // As before: the household's own head, or whatever the base is.
+            _ => {}
+        }
+        // The head in use first: a power cut between the two leaves the old base and a head that was chosen.
+        self.save(&mut shared, next)?;
+        self.drop_run(&mut shared)?;
+        self.vault.remove(CANDIDATE_NAME)?;
+        self.stores.models.replace(NAME, &models.encode(&self.shipped))?;
+        *self.models() = models;
+        self.set_base(base);
+        self.use_head(shared.state.heads.last());
+        Ok(())
+    }
+
+    /// Puts a model of the fleet into the household's list of heads, so that it is in use and can be undone.
+    fn use_fleets(
+        &self,
+        next: &mut State,
+        version: u64,
+        scores: [f64; 2],
+        parameters: &[f32],
+    ) -> Result<(), HomeError> {
+        let info = HeadInfo {
+            number: next.next_head,
+            adopted_at: self.edges.clock.now(),
+            base: self.shipped.layout.digest(parameters).to_string(),
+            examples: 0,
+            before: scores[0],
+            after: scores[1],
+            fleet: Some(version),
+        };
+        next.next_head += 1;
+        self.adopt(next, info, parameters)
+    }
+
+    /// Once enough corrections were saved after a switch to a model of the fleet: whether its predecessor would have
+    /// done better on them. If so the mirror returns to it. Gives the version that it returned to.
+    ///
+    /// # Errors
+    /// Of the stores or the network.
+    pub fn look_again(
+        &self,
+        trunk: &mut dyn Trunk,
+        gate: &dyn Gate,
+    ) -> Result<Option<u64>, HomeError> {
+        let (since, newest) = {
+            let shared = self.lock();
+            let Some(since) = shared.state.second_look else { return Ok(None) };
+            (since, shared.state.heads.last().cloned())
+        };
+        let numbers = self.saved_since(since);
+        if numbers.len() < ENOUGH_CORRECTIONS
+            || self.options.capability.pause(&gate.conditions()).is_some()
+        {
+            return Ok(None);
+        }
+        let models = self.models().clone();
+        let in_use = newest.map_or(Some(models.version()), |head| head.fleet);
+        let (previous, parameters) = models.at(1, &self.shipped);
+        // A head of the household's own is judged by its own runs.
+        let compared = match in_use == Some(models.version()) {
+            true => self.compare(trunk, &numbers, [&self.head_values(), &parameters])?,
+            false => None,
+        };
+        let mut shared = self.lock();
+        let mut next = State { second_look: None, ..shared.state.clone() };
+        let worse = compared.filter(|[now, before]| before > now);
+        if let Some(scores) = worse {
+            self.use_fleets(&mut next, previous, scores, &parameters)?;
+        }
+        self.save(&mut shared, next)?;
+        if worse.is_none() {
+            return Ok(None);
+        }
+        self.use_head(shared.state.heads.last());
+        self.drop_run(&mut shared)?;
+        tracing::info!("back to model {previous}: {} did worse here", models.version());
+        Ok(Some(previous))
+    }
+
+    fn saved_since(&self, number: u64) -> Vec<u64> {
+        let (trained, held_back) = self.lock().corrections.roles();
+        trained.into_iter().chain(held_back).filter(|&saved| saved >= number).collect()
+    }
+}

@@ -1,0 +1,216 @@
+//! Models of the fleet in a household: tried, put in force, kept out of use, given back.
+
+mod common;
+
+use common::{ColourTrunk, Device, HEIGHT, Open, SHAPE, WIDTH, add, agree, base, scene, train};
+use home::{Home, ModelTrouble, PublicCheck, Trunk};
+use learn::head::{Features, Network, Subset, TrunkOutput, semantic_labels};
+
+/// Pictures of nobody's household.
+fn check() -> PublicCheck {
+    PublicCheck { pictures: (1_000..1_004).map(scene).collect() }
+}
+
+/// A public check in which `parameters` are right about everything.
+fn favouring(parameters: &[f32]) -> PublicCheck {
+    let base = base();
+    let (pixels, _) = scene(0);
+    let [queries, memory_a, memory_b, mask_features] = ColourTrunk::default().run(&pixels).unwrap();
+    let outputs = TrunkOutput {
+        queries: &queries,
+        memory_a: &memory_a,
+        memory_b: &memory_b,
+        mask_features: &mask_features,
+    };
+    let features = Features::new(&base.layout, &base.parameters, outputs).unwrap();
+    let prediction = Network::new(&base.layout, parameters).unwrap().predict(&features);
+    let small = semantic_labels(base.layout.shape(), &prediction);
+    let (scale, columns) = (HEIGHT / SHAPE.mask_height, SHAPE.mask_width);
+    let place = |at: usize| (at / WIDTH / scale) * columns + at % WIDTH / scale;
+    let labels = (0..HEIGHT * WIDTH).map(|at| small[place(at)]).collect();
+    PublicCheck { pictures: vec![(pixels, labels)] }
+}
+
+fn bytes_of(parameters: &[f32]) -> Vec<u8> {
+    let values = base().layout.gather(Subset::Full, parameters);
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// What another household's training would make of the base: much better on these scenes.
+fn better() -> Vec<f32> {
+    let device = Device::new();
+    let home = device.start_with(10);
+    train(&home);
+    home.head_values().to_vec()
+}
+
+/// Between the base and `better`: better than the one and worse than the other.
+fn between(better: &[f32], share: f32) -> Vec<f32> {
+    base().parameters.iter().zip(better).map(|(from, to)| from + share * (to - from)).collect()
+}
+
+fn try_model(home: &Home, version: u64, parameters: &[f32]) -> Result<(), ModelTrouble> {
+    home.try_model(version, &bytes_of(parameters), &check(), &mut ColourTrunk::default())
+}
+
+fn in_use(home: &Home) -> Vec<f32> {
+    home.head_values().to_vec()
+}
+
+#[test]
+fn a_better_model_is_put_in_force_at_once_and_survives_a_restart() {
+    let device = Device::new();
+    let (home, better) = (device.start(), better());
+    let seen = home.head_version();
+    try_model(&home, 3, &better).unwrap();
+    assert!(in_use(&home) == better && home.head_version() > seen);
+    assert_eq!((home.fleet_version(), home.base().digest), (3, base().layout.digest(&better)));
+    assert_ne!(home.layout_id(), device_layout(&Device::new().start()));
+    drop(home);
+    let home = device.start();
+    assert!(in_use(&home) == better && home.fleet_version() == 3);
+    assert_eq!(home.shipped().digest, base().digest);
+}
+
+fn device_layout(home: &Home) -> learn::edges::LayoutId {
+    home.layout_id()
+}
+
+#[test]
+fn a_model_that_fails_the_public_check_changes_nothing() {
+    let (device, better) = (Device::new(), better());
+    let home = device.start();
+    try_model(&home, 1, &better).unwrap();
+    let error = try_model(&home, 2, &base().parameters).unwrap_err();
+    assert!(matches!(error, ModelTrouble::PublicCheck { version: 2, .. }), "{error}");
+    assert!(in_use(&home) == better && home.fleet_version() == 1);
+    // An older one, or the same again, is nothing new.
+    try_model(&home, 1, &base().parameters).unwrap();
+    assert!(in_use(&home) == better);
+}
+
+#[test]
+fn broken_bytes_are_no_model() {
+    let home = Device::new().start();
+    let mut bytes = bytes_of(&base().parameters);
+    bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    for broken in [&bytes[..], &bytes[4..], &bytes[..7], &[]] {
+        let error = home.try_model(1, broken, &check(), &mut ColourTrunk::default()).unwrap_err();
+        assert!(matches!(error, ModelTrouble::Unusable { version: 1, .. }), "{error}");
+    }
+    let whole = bytes_of(&better());
+    let nothing = PublicCheck::default();
+    assert!(home.try_model(1, &whole, &nothing, &mut ColourTrunk::default()).is_err());
+    assert_eq!((home.fleet_version(), in_use(&home)), (0, base().parameters));
+}
+
+#[test]
+fn the_households_own_better_head_stays_in_use_while_the_base_moves() {
+    let device = Device::new();
+    let home = device.start_with(10);
+    train(&home);
+    let own = in_use(&home);
+    assert!(home.has_candidate());
+    let middling = between(&own, 0.3);
+    try_model(&home, 1, &middling).unwrap();
+    assert!(in_use(&home) == own, "its own head is better on its own corrections");
+    assert_eq!(home.base().digest, base().layout.digest(&middling));
+    assert!(!home.has_candidate(), "it was measured from the old base");
+    // The next run starts from its own head and belongs to the new base.
+    train(&home);
+    home.release(&home.token().unwrap(), None).unwrap();
+}
+
+#[test]
+fn a_model_that_beats_the_households_head_is_used_and_can_be_undone() {
+    let device = Device::new();
+    let home = device.start_with(10);
+    train(&home);
+    let own = in_use(&home);
+    train(&home);
+    let better = in_use(&home);
+    home.undo_head().unwrap();
+    assert!(in_use(&home) == own && own != better);
+    try_model(&home, 7, &better).unwrap();
+    assert_eq!(home.heads().last().and_then(|head| head.fleet), Some(7));
+    assert!(in_use(&home) == better);
+    home.undo_head().unwrap();
+    assert!(in_use(&home) == own);
+}
+
+#[test]
+fn a_model_that_is_worse_here_is_not_used_here_and_nobody_learns_of_it() {
+    let (device, better) = (Device::new(), better());
+    let home = device.start();
+    try_model(&home, 1, &better).unwrap();
+    agree(&home);
+    add(&home, 0..10);
+    let worse = between(&better, 0.3);
+    // Outside it passes: the public check is another matter than this house.
+    let passed =
+        home.try_model(2, &bytes_of(&worse), &favouring(&worse), &mut ColourTrunk::default());
+    passed.unwrap();
+    assert_eq!(home.base().digest, base().layout.digest(&worse), "the base moves all the same");
+    let kept = home.heads().last().cloned();
+    assert_eq!(kept.and_then(|head| head.fleet), Some(1));
+    assert!(in_use(&home) == better);
+}
+
+#[test]
+fn later_corrections_send_a_worse_model_back() {
+    let (device, better) = (Device::new(), better());
+    let home = device.start();
+    try_model(&home, 1, &better).unwrap();
+    let worse = base().parameters;
+    home.try_model(2, &bytes_of(&worse), &favouring(&worse), &mut ColourTrunk::default()).unwrap();
+    assert!(in_use(&home) == worse, "nothing was there to judge by");
+    agree(&home);
+    let look = |home: &Home| home.look_again(&mut ColourTrunk::default(), &Open).unwrap();
+    add(&home, 0..2);
+    assert_eq!(look(&home), None, "two corrections are not enough");
+    add(&home, 2..4);
+    assert_eq!(look(&home), Some(1));
+    assert!(in_use(&home) == better && home.fleet_version() == 2);
+    assert_eq!(look(&home), None, "once");
+    drop(home);
+    assert!(in_use(&device.start()) == better);
+}
+
+#[test]
+fn a_full_disk_leaves_the_old_model_in_force() {
+    let (device, better) = (Device::new(), better());
+    let home = device.start();
+    device.models.set_room(Some(10));
+    assert!(matches!(try_model(&home, 1, &better), Err(ModelTrouble::Home(_))));
+    assert!(in_use(&home) == base().parameters && home.fleet_version() == 0);
+    device.models.set_room(None);
+    try_model(&home, 1, &better).unwrap();
+    assert!(in_use(&home) == better);
+}
+
+#[test]
+fn a_damaged_file_means_the_model_that_the_mirror_came_with() {
+    let (device, better) = (Device::new(), better());
+    try_model(&device.start(), 1, &better).unwrap();
+    let mut bytes = device.models.get("models");
+    for at in [0, 4, 36, 60, bytes.len() - 1] {
+        bytes[at] ^= 1;
+        device.models.set("models", bytes.clone());
+        let home = device.start();
+        assert!(in_use(&home) == base().parameters && home.problems()[0].contains("model"));
+        bytes[at] ^= 1;
+    }
+    device.models.set("models", bytes);
+    assert!(in_use(&device.start()) == better);
+}
+
+#[test]
+fn deleting_everything_keeps_the_fleets_model() {
+    let (device, better) = (Device::new(), better());
+    let home = device.start_with(4);
+    try_model(&home, 1, &better).unwrap();
+    let proof = home.delete_everything().unwrap();
+    assert!(proof.is_complete());
+    assert!(proof.left.iter().any(|file| file.name == "models/models"));
+    assert!(in_use(&home) == better);
+}

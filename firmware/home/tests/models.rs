@@ -123,14 +123,12 @@ fn the_households_own_better_head_stays_in_use_while_the_base_moves() {
 
 #[test]
 fn a_model_that_beats_the_households_head_is_used_and_can_be_undone() {
-    let device = Device::new();
-    let home = device.start_with(10);
+    let mut device = Device::new();
+    (device.options.training.epochs, device.options.training.learning_rate) = (1, 1e-3);
+    let (home, better) = (device.start_with(10), better());
     train(&home);
     let own = in_use(&home);
-    train(&home);
-    let better = in_use(&home);
-    home.undo_head().unwrap();
-    assert!(in_use(&home) == own && own != better);
+    assert_ne!(own, base().parameters);
     try_model(&home, 7, &better).unwrap();
     assert_eq!(home.heads().last().and_then(|head| head.fleet), Some(7));
     assert!(in_use(&home) == better);
@@ -145,7 +143,7 @@ fn a_model_that_is_worse_here_is_not_used_here_and_nobody_learns_of_it() {
     try_model(&home, 1, &better).unwrap();
     agree(&home);
     add(&home, 0..10);
-    let worse = between(&better, 0.3);
+    let worse = base().parameters;
     // Outside it passes: the public check is another matter than this house.
     let passed =
         home.try_model(2, &bytes_of(&worse), &favouring(&worse), &mut ColourTrunk::default());

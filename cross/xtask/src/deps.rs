@@ -22,7 +22,7 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ("home", &["proto", "learn", "frame", "vision"]),
     (
         "mirror",
-        &["proto", "settings", "frame", "camera", "vision", "overlay", "display", "learn", "home"],
+        &["proto", "settings", "frame", "camera", "vision", "overlay", "display", "learn", "home", "uplink"],
     ),
     ("uplink", &["proto"]),
     ("aggregator", &["proto", "learn", "vision", "frame"]),

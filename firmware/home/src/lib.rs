@@ -46,4 +46,4 @@ pub use models::{ModelTrouble, PublicCheck};
 pub use options::{Capability, HomeOptions, Limits, NightlyWindow, NoisePlan, Triggers};
 pub use releases::{PrivacyOverview, ReleaseRules};
 pub use schedule::{Conditions, Gate, Pause, WorkPlan};
-pub use training::{Outcome, RunReport, TrainingState, TrainingStatus};
+pub use training::{Outcome, RunReport, TrainingState, TrainingStatus, lowest_priority};

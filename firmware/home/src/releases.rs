@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use learn::consent::{ConsentToken, ContributeToFleet};
-use learn::edges::{Digest, LayoutId, ReleaseId, RunId};
+use learn::edges::{Digest, LayoutId, ReleaseId, RunId, Timestamp};
 use learn::head::Subset;
 use learn::ledger::{LedgerError, LedgerSummary, RecordKind};
 use learn::privacy::{Delta, NoiseMultiplier};
@@ -211,6 +211,16 @@ impl Home {
             Ok(()) | Err(HomeError::NoReleases(_)) => Ok(waiting),
             Err(error) => Err(error),
         }
+    }
+
+    /// When the newest update was received by the fleet, by this device's clock.
+    pub fn last_published(&self) -> Option<Timestamp> {
+        let newest = |path: &mut ReleasePath| {
+            let records = path.ledger().verified().records.iter().rev();
+            let mut published = records.filter(|record| record.kind == RecordKind::Published);
+            Ok(published.next().map(|record| record.time))
+        };
+        self.with_releases(newest).unwrap_or_default()
     }
 
     pub(crate) fn count_releases(&self, kind: RecordKind) -> u64 {

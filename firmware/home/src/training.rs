@@ -655,6 +655,9 @@ pub(crate) fn judge(
 }
 
 /// Gives way to everything else: on Linux the priority of process 0 is the calling thread's own.
-pub(crate) fn lowest_priority() -> rustix::io::Result<()> {
+///
+/// # Errors
+/// Of the system, where priorities are not its own to lower.
+pub fn lowest_priority() -> rustix::io::Result<()> {
     rustix::process::setpriority_process(None, NICENESS)
 }

@@ -80,6 +80,11 @@ pub fn learning_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("learning")
 }
 
+/// The part of the data folder that remembers how far the mirror is with its fleet.
+pub fn fleet_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("fleet")
+}
+
 fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|error| {
         let next = match error.kind() {

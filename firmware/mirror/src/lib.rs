@@ -8,6 +8,7 @@ pub mod access;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod fleet;
 pub mod found;
 pub mod learning;
 pub mod look;

@@ -89,11 +89,17 @@ pub enum Topic {
     Network,
     /// Learning at home.
     Learning,
+    /// A question that somebody should answer on the page.
+    Question,
+    /// Membership in a fleet.
+    Fleet,
+    /// Home Assistant.
+    HomeAssistant,
     /// The source of pictures.
     Source,
 }
 
-const TOPICS: usize = 5;
+const TOPICS: usize = 8;
 
 /// Sentences that someone should read, most important first.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -398,6 +404,11 @@ impl Shared {
             *seen = changes;
             copy.clone_from(&lock(&self.health));
         }
+    }
+
+    /// Grows with every change of the states.
+    pub fn health_version(&self) -> u64 {
+        self.health_changes.load(Ordering::Acquire)
     }
 
     /// Looks at the states without copying them.

@@ -12,7 +12,7 @@ use settings::CameraSettings;
 use crate::report::Usage;
 
 /// The built-in scene: JPEG files one after the other, ten a second, rendered by the project.
-const DEMO: &[u8] = include_bytes!("../assets/demo.mjpeg");
+pub const DEMO: &[u8] = include_bytes!("../assets/demo.mjpeg");
 
 /// Buffers that a camera's driver fills in turn.
 const DRIVER_BUFFERS: u32 = 4;

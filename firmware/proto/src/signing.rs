@@ -44,12 +44,15 @@ pub trait Statement: Message {
     const PURPOSE: Purpose;
 }
 
-/// Why a signed statement was refused.
+/// Why a signed statement, or a file of keys, was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SigningError {
     /// No such key, or not for this purpose.
     #[error("key {0:?} is not trusted to sign this; enrol it, or drop the message")]
     Untrusted(KeyId),
+    /// A file of public keys that cannot be read.
+    #[error("line {0} is no public key of 64 hexadecimal digits")]
+    Text(usize),
     /// The key is retired, or not yet in force.
     #[error("key {key:?} signs statements {first} to {last}, this one is number {sequence}")]
     Expired {
@@ -179,6 +182,26 @@ impl KeyRing {
     pub fn single(key: VerifyingKey) -> KeyRing {
         let purposes = vec![Purpose::Task, Purpose::Model, Purpose::Receipt];
         KeyRing::new(vec![TrustedKey { key, purposes, sequences: 0..=u64::MAX }])
+    }
+
+    /// Public keys as text, one of 64 hexadecimal digits a line, each trusted for everything. Empty lines and lines that
+    /// begin with `#` do not count.
+    ///
+    /// # Errors
+    /// [`SigningError::Text`] naming the line; also where there is no key.
+    pub fn from_text(text: &str) -> Result<KeyRing, SigningError> {
+        let mut keys = Vec::new();
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let bytes: Option<Digest> = line.parse().ok();
+            let key = bytes.and_then(|bytes| VerifyingKey::from_bytes(&bytes.0).ok());
+            let key = key.ok_or(SigningError::Text(number + 1))?;
+            keys.extend(KeyRing::single(key).keys);
+        }
+        if keys.is_empty() { Err(SigningError::Text(1)) } else { Ok(KeyRing { keys }) }
     }
 
     fn find(

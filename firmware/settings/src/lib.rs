@@ -11,6 +11,7 @@ mod types;
 pub use board::{Board, boards};
 pub use layers::{Effective, Layers, SettingsError};
 pub use types::{
-    Alignment, CameraGeometry, CameraSettings, DisplayGeometry, DisplaySettings, LearningSettings,
-    OverlaySettings, PageSettings, Settings, ThermalSettings, VisionSettings,
+    Alignment, CameraGeometry, CameraSettings, DisplayGeometry, DisplaySettings, FleetSettings,
+    HomeAssistantSettings, LearningSettings, OverlaySettings, PageSettings, Settings,
+    ThermalSettings, VisionSettings,
 };

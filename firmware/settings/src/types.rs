@@ -35,6 +35,10 @@ pub struct Settings {
     pub thermal: ThermalSettings,
     /// Learning at home.
     pub learning: LearningSettings,
+    /// The fleet, if the mirror belongs to one.
+    pub fleet: Option<FleetSettings>,
+    /// Home Assistant, if the mirror shows itself there.
+    pub home_assistant: Option<HomeAssistantSettings>,
 }
 
 /// Camera and other sources.
@@ -212,6 +216,38 @@ pub struct LearningSettings {
     pub time_allowed_s: u64,
 }
 
+/// The fleet that the mirror belongs to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FleetSettings {
+    /// Name or address of its broker.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Channel: letters, digits and hyphens.
+    pub channel: String,
+    /// Folder with what enrolment gave.
+    pub folder: PathBuf,
+    /// Least number of updates that a round averages, 1 to 1000000.
+    pub min_cohort: u32,
+    /// Kibibytes of an update at most, 1 to 4096.
+    pub max_update_kib: u32,
+}
+
+/// Home Assistant's broker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HomeAssistantSettings {
+    /// Name or address of the home's broker.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// The mirror's name there.
+    pub name: String,
+    /// User and the file with the password, where the broker asks for them.
+    pub login: Option<(String, PathBuf)>,
+    /// The broker's authority; `None`: without TLS.
+    pub authority: Option<PathBuf>,
+}
+
 /// Temperature.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ThermalSettings {
@@ -232,6 +268,32 @@ struct RawSettings {
     page: RawPage,
     thermal: RawThermal,
     learning: LearningSettings,
+    fleet: RawFleet,
+    home_assistant: RawHomeAssistant,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFleet {
+    enabled: bool,
+    host: String,
+    port: u16,
+    channel: String,
+    folder: PathBuf,
+    min_cohort: u32,
+    max_update_kib: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawHomeAssistant {
+    enabled: bool,
+    host: String,
+    port: u16,
+    name: String,
+    user: String,
+    password_file: PathBuf,
+    authority: PathBuf,
 }
 
 #[derive(Deserialize)]
@@ -273,6 +335,8 @@ impl Settings {
             overlay: raw.overlay,
             display: raw.display,
             learning: raw.learning,
+            fleet: fleet(raw.fleet)?,
+            home_assistant: home_assistant(raw.home_assistant)?,
         })
     }
 }
@@ -321,6 +385,10 @@ const RANGES: &[(&str, f64, f64)] = &[
     ("learning.hottest_celsius", 20.0, 120.0),
     ("learning.busiest", 0.05, 1.0),
     ("learning.time_allowed_s", 1.0, 86_400.0),
+    ("fleet.port", 1.0, 65_535.0),
+    ("fleet.min_cohort", 1.0, 1_000_000.0),
+    ("fleet.max_update_kib", 1.0, 4096.0),
+    ("home_assistant.port", 1.0, 65_535.0),
 ];
 
 fn check_numbers(table: &Table) -> Result<(), BadValue> {
@@ -390,6 +458,48 @@ fn page(raw: RawPage) -> Result<PageSettings, BadValue> {
         preview_rate: raw.preview_rate,
         preview_quality: raw.preview_quality,
     })
+}
+
+fn fleet(raw: RawFleet) -> Result<Option<FleetSettings>, BadValue> {
+    word("fleet.channel", &raw.channel)?;
+    if !raw.enabled {
+        return Ok(None);
+    }
+    if raw.host.is_empty() {
+        return Err(bad("fleet.host", "name the fleet's broker, or set fleet.enabled = false"));
+    }
+    let RawFleet { host, port, channel, folder, min_cohort, max_update_kib, .. } = raw;
+    Ok(Some(FleetSettings { host, port, channel, folder, min_cohort, max_update_kib }))
+}
+
+fn home_assistant(raw: RawHomeAssistant) -> Result<Option<HomeAssistantSettings>, BadValue> {
+    word("home_assistant.name", &raw.name)?;
+    if !raw.enabled {
+        return Ok(None);
+    }
+    if raw.host.is_empty() {
+        let next = "name the home's broker, or set home_assistant.enabled = false";
+        return Err(bad("home_assistant.host", next));
+    }
+    let login = match (raw.user.is_empty(), non_empty(raw.password_file)) {
+        (true, _) => None,
+        (false, Some(file)) => Some((raw.user, file)),
+        (false, None) => {
+            return Err(bad("home_assistant.password_file", "name the file with the password"));
+        }
+    };
+    let (host, port, name) = (raw.host, raw.port, raw.name);
+    let authority = non_empty(raw.authority);
+    Ok(Some(HomeAssistantSettings { host, port, name, login, authority }))
+}
+
+/// A word that may stand in an MQTT topic.
+fn word(key: &str, text: &str) -> Result<(), BadValue> {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if text.is_empty() || text.len() > 32 || text.starts_with('-') || !text.chars().all(fits) {
+        return Err(bad(key, "use 1 to 32 lower-case letters, digits and hyphens"));
+    }
+    Ok(())
 }
 
 fn address(key: &str, text: &str) -> Result<SocketAddr, BadValue> {

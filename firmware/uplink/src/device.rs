@@ -61,6 +61,8 @@ pub struct Snapshot {
     pub model_tried: u64,
     /// A model is being fetched or tried.
     pub model_under_way: Option<u64>,
+    /// A newer model than any tried here that the roll-out has not brought to this device yet.
+    pub model_on_offer: Option<u64>,
     /// What was refused, by reason.
     pub refused: BTreeMap<&'static str, u64>,
 }
@@ -107,6 +109,7 @@ pub struct Device {
     round: Option<Round>,
     download: Option<Download>,
     next_model: Option<(ModelManifest, JobId)>,
+    on_offer: Option<(ModelManifest, JobId)>,
     states: VecDeque<JobState>,
     note: Option<String>,
     refused: BTreeMap<&'static str, u64>,
@@ -134,6 +137,7 @@ impl Device {
             round: None,
             download: None,
             next_model: None,
+            on_offer: None,
             states: VecDeque::new(),
             note: None,
             refused: BTreeMap::new(),
@@ -189,6 +193,7 @@ impl Device {
             contributions: self.memory.contributions,
             model_tried: self.memory.model_tried,
             model_under_way: self.download.as_ref().map(|download| download.manifest.version),
+            model_on_offer: self.newer_on_offer().map(|(manifest, _)| manifest.version),
             refused: self.refused.clone(),
         }
     }
@@ -517,6 +522,19 @@ impl Device {
         }
         if manifest.is_for(&self.settings.device) {
             self.consider(now, manifest, digest.job());
+        } else {
+            self.on_offer = Some((manifest, digest.job()));
+        }
+    }
+
+    fn newer_on_offer(&self) -> Option<&(ModelManifest, JobId)> {
+        self.on_offer.as_ref().filter(|(manifest, _)| manifest.version > self.memory.model_tried)
+    }
+
+    /// Somebody at home wants the newest model now, before the roll-out comes to this device.
+    pub fn install_newest(&mut self, now: Duration) {
+        if let Some((manifest, job)) = self.newer_on_offer().cloned() {
+            self.consider(now, manifest, job);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Joins the state machine, a connection and the steady clock.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,18 +10,26 @@ use crate::transport::{Event, Transport};
 /// How often the machine looks at its timers.
 const TICK: Duration = Duration::from_secs(1);
 
-/// The newest [`Snapshot`], for whoever shows it.
+/// The newest [`Snapshot`], for whoever shows it; and the way for whoever is asked to wish something.
 #[derive(Clone, Default)]
-pub struct Watch(Arc<Mutex<Snapshot>>);
+pub struct Watch {
+    newest: Arc<Mutex<Snapshot>>,
+    install: Arc<AtomicBool>,
+}
 
 impl Watch {
     /// The newest.
     pub fn read(&self) -> Snapshot {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks for the newest model now, see [`Device::install_newest`]. Heard within a second.
+    pub fn wish_newest_model(&self) {
+        self.install.store(true, Ordering::SeqCst);
     }
 
     fn write(&self, snapshot: Snapshot) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
     }
 }
 
@@ -30,6 +39,9 @@ pub async fn run(mut device: Device, mut transport: impl Transport, watch: Watch
     loop {
         let event = tokio::time::timeout(TICK, transport.next()).await;
         let now = start.elapsed();
+        if watch.install.swap(false, Ordering::SeqCst) {
+            device.install_newest(now);
+        }
         match event {
             Ok(Event::Stop) => break,
             Ok(event) => device.handle(now, event, &mut transport),

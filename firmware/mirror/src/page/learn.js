@@ -153,6 +153,13 @@ function verdict(run) {
   return "not better, so not used";
 }
 
+function headText(head) {
+  const { model } = learning.fleet;
+  if (!head) return model ? `the fleet’s, version ${model}` : "the one the mirror came with";
+  if (head.fleet === null) return `your household’s, number ${head.number + 1}`;
+  return `${head.fleet ? `the fleet’s, version ${head.fleet}` : "the one the mirror came with"}: better on your corrections`;
+}
+
 function showTraining() {
   const { training, heads } = learning;
   const rows = [["Now", trainingText(training)], ["New corrections", String(training.new_corrections)]];
@@ -164,7 +171,7 @@ function showTraining() {
       rows.push(["Agreement with held-back corrections", `${percent(last.before)} before, ${percent(last.after)} after`]);
     }
   }
-  rows.push(["Head in use", heads.length ? `your household’s, number ${heads.at(-1).number + 1}` : "the one the mirror came with"]);
+  rows.push(["Head in use", headText(heads.at(-1))]);
   fillList(element("training"), rows);
   element("undo").disabled = heads.length === 0;
 }
@@ -203,6 +210,43 @@ function showCorrections() {
   list.replaceChildren(...corrections.map(correctionItem));
 }
 
+// ---- Fleet ---------------------------------------------------------------------------------
+
+function modelText({ model, model_under_way: underWay, model_on_offer: onOffer }) {
+  const base = model ? `version ${model} of the fleet` : "the one the mirror came with";
+  if (underWay) return `${base}; version ${underWay} is being fetched and tried`;
+  return onOffer ? `${base}; version ${onOffer} is on its way to other mirrors first` : base;
+}
+
+function roundText({ round, note }) {
+  const text = round === null ? "no open round" : `round ${round} is open`;
+  return note ? `${text}; ${note}` : text;
+}
+
+function showFleet() {
+  const { fleet } = learning;
+  element("fleet-asks").hidden = !fleet.asks;
+  if (!fleet.member) {
+    fillList(element("fleet"), [["Member", "This mirror belongs to no fleet. Nothing is sent."]]);
+    return;
+  }
+  const refused = Object.entries(fleet.refused).map(([what, count]) => `${what}: ${count}`);
+  const rows = [
+    ["Broker", fleet.connected ? "connected" : "away; the mirror works without it"],
+    ["Now", roundText(fleet)],
+    ["Updates that counted", String(fleet.contributions)],
+    ["Model", modelText(fleet)],
+  ];
+  if (refused.length) rows.push(["Refused by this mirror", refused.join(", ")]);
+  fillList(element("fleet"), rows);
+}
+
+element("fleet-decline").addEventListener("click", () => act(async () => {
+  const version = learning.explanation.version;
+  await change("/api/learning/consent", { purpose: "contribute_to_fleet", version, agree: false });
+  say("Nothing changes: the household does not take part.");
+}));
+
 // ---- All of it -----------------------------------------------------------------------------
 
 function showLearning(state) {
@@ -213,6 +257,7 @@ function showLearning(state) {
   learning = state;
   showConsents();
   showPrivacy();
+  showFleet();
   showTraining();
   showCorrections();
   const agreed = state.consents.find((consent) => consent.purpose === "improve_my_mirror").agreed;

@@ -18,6 +18,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
+use crate::fleet::Fleet;
 use crate::page::{Served, Trouble};
 use crate::parsed::{NOT_SAID, Parsed};
 use crate::parsing::MOST_PIXELS;
@@ -105,10 +106,10 @@ pub async fn state(State(served): State<Arc<Served>>) -> Result<Json<Value>, Tro
             return Ok(Json(json!({ "state": state, "reason": trouble.text })));
         }
     };
-    beside(move || Ok(Json(describe(&home)))).await
+    beside(move || Ok(Json(describe(&home, &served.fleet)))).await
 }
 
-fn describe(home: &Home) -> Value {
+fn describe(home: &Home, fleet: &Fleet) -> Value {
     let consent = |purpose| {
         let state = home.consent(purpose);
         let agreed = matches!(state, ConsentState::Given(_));
@@ -127,7 +128,28 @@ fn describe(home: &Home) -> Value {
         "training": home.training(),
         "heads": home.heads(),
         "privacy": privacy,
+        "fleet": membership(home, fleet),
         "problems": home.problems(),
+    })
+}
+
+/// How the mirror stands with its fleet.
+fn membership(home: &Home, fleet: &Fleet) -> Value {
+    if !fleet.is_member() {
+        return json!({ "asks": fleet.asks(), "member": false });
+    }
+    let snapshot = fleet.snapshot();
+    json!({
+        "asks": fleet.asks(),
+        "member": true,
+        "connected": snapshot.connected,
+        "round": snapshot.round,
+        "note": snapshot.note,
+        "contributions": snapshot.contributions,
+        "model": home.fleet_version(),
+        "model_under_way": snapshot.model_under_way,
+        "model_on_offer": snapshot.model_on_offer,
+        "refused": snapshot.refused,
     })
 }
 
@@ -147,6 +169,9 @@ pub async fn consent(
     Json(change): Json<ConsentChange>,
 ) -> Result<Json<Value>, Trouble> {
     let home = home(&served)?;
+    if change.purpose == PurposeKind::ContributeToFleet {
+        served.fleet.answered(&served.shared);
+    }
     beside(move || {
         let ConsentChange { purpose, version, agree } = change;
         info!("consent to {purpose:?}: {}", if agree { "given" } else { "withdrawn" });

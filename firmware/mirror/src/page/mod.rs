@@ -32,6 +32,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 use crate::access::{Access, certificate};
+use crate::fleet::Fleet;
 use crate::learning::Learning;
 use crate::page::door::NetworkDoor;
 use crate::page::guard::Door;
@@ -104,6 +105,7 @@ pub(crate) struct Served {
     /// Where the network's door is, while it is open.
     pub network: Mutex<Option<SocketAddr>>,
     pub learning: Arc<Learning>,
+    pub fleet: Arc<Fleet>,
     pub desk: Desk,
     /// The picture that somebody corrects now.
     pub frozen: learning::Frozen,
@@ -180,6 +182,7 @@ impl Page {
         settings: Effective,
         access: Access,
         learning: Arc<Learning>,
+        fleet: Arc<Fleet>,
         desk: Desk,
         first: Option<TcpListener>,
     ) -> Page {
@@ -194,6 +197,7 @@ impl Page {
             access,
             network,
             learning,
+            fleet,
             desk,
             frozen: learning::Frozen::default(),
             seen: parse::Seen::default(),

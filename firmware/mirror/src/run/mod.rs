@@ -9,6 +9,7 @@ mod taken;
 
 use std::fmt::Write;
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ use tracing::warn;
 use crate::access::Access;
 use crate::cli::RunArgs;
 use crate::config;
+use crate::fleet::{Fleet, HomePart, Member};
 use crate::learning::{self, DeviceGate, Learning, Trainer};
 use crate::look::Look;
 use crate::model::ModelSource;
@@ -196,6 +198,8 @@ fn parts(
     ];
     let data = config::data_dir(settings.data_dir.as_deref());
     let idle = Duration::from_secs(settings.learning.idle_s);
+    let fleet = Arc::new(Fleet::new(settings.fleet.is_some()));
+    parts.extend(connections(shared, &learning, &fleet, settings, &data, &model));
     match learning::options(&settings.learning) {
         Ok(options) => {
             let trainer = Trainer {
@@ -225,6 +229,7 @@ fn parts(
             effective.clone(),
             access,
             learning,
+            fleet,
             desk,
             listener,
         );
@@ -233,6 +238,38 @@ fn parts(
         parts.push(Part::new("page", move || page.run()));
     }
     parts
+}
+
+/// The parts that talk to brokers, if the settings name any.
+fn connections(
+    shared: &Arc<Shared>,
+    learning: &Arc<Learning>,
+    fleet: &Arc<Fleet>,
+    settings: &Settings,
+    data: &Path,
+    model: &ModelSource,
+) -> Vec<Part> {
+    let member = settings.fleet.clone().map(|settings| {
+        let member = Member {
+            shared: Arc::clone(shared),
+            learning: Arc::clone(learning),
+            fleet: Arc::clone(fleet),
+            settings,
+            folder: config::fleet_dir(data),
+            model: model.clone(),
+        };
+        Part::new("fleet", move || member.run())
+    });
+    let home = settings.home_assistant.clone().map(|settings| {
+        let home = HomePart {
+            shared: Arc::clone(shared),
+            learning: Arc::clone(learning),
+            fleet: Arc::clone(fleet),
+            settings,
+        };
+        Part::new("home-assistant", move || home.run())
+    });
+    member.into_iter().chain(home).collect()
 }
 
 /// What the mirror is about to do, for whoever started it.

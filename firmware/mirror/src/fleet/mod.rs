@@ -1,0 +1,112 @@
+//! The mirror as a member of its fleet and of its home: two connections to two brokers, each a supervised part of its own.
+//!
+//! The mirror works without either. What the fleet gets comes from the outbox alone; what Home Assistant gets is
+//! listed in [`uplink::home_assistant::State`].
+
+mod check;
+mod enrolment;
+mod home_assistant;
+mod household;
+mod member;
+mod trial;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use home::Home;
+use uplink::device::Snapshot;
+use uplink::mqtt::Handle;
+use uplink::pace::Jitter;
+use uplink::run::Watch;
+
+use crate::learning::Learning;
+use crate::shared::{Shared, Topic};
+
+pub use home_assistant::HomePart;
+pub use member::Member;
+pub use trial::Trial;
+
+/// How often the parts look whether to stop, and for something new to send.
+const TICK: Duration = Duration::from_millis(200);
+
+/// What both parts, the page and the screen share.
+#[derive(Default)]
+pub struct Fleet {
+    member: bool,
+    watch: Watch,
+    asks: AtomicBool,
+}
+
+impl Fleet {
+    /// For a mirror that belongs to a fleet, or to none.
+    pub fn new(member: bool) -> Fleet {
+        Fleet { member, ..Fleet::default() }
+    }
+
+    /// Whether the mirror belongs to a fleet.
+    pub fn is_member(&self) -> bool {
+        self.member
+    }
+
+    /// How the connection to the fleet does.
+    pub fn snapshot(&self) -> Snapshot {
+        self.watch.read()
+    }
+
+    /// Whether Home Assistant asked for the household to take part, and nobody has answered at the mirror yet.
+    pub fn asks(&self) -> bool {
+        self.asks.load(Ordering::SeqCst)
+    }
+
+    /// Home Assistant asks; only an answer on the mirror's own page counts.
+    fn ask(&self, shared: &Shared) {
+        self.asks.store(true, Ordering::SeqCst);
+        let text = "Home Assistant asks to take part in the fleet: answer on the mirror's page";
+        shared.set_notice(Topic::Question, Some(text.to_owned()));
+    }
+
+    /// Somebody answered, one way or the other.
+    pub fn answered(&self, shared: &Shared) {
+        self.asks.store(false, Ordering::SeqCst);
+        shared.set_notice(Topic::Question, None);
+    }
+}
+
+/// The open stores, or `None` when the mirror stops first.
+fn wait_for_home(shared: &Shared, learning: &Learning) -> Option<Arc<Home>> {
+    while !shared.is_stopping() {
+        if let Some(home) = learning.home() {
+            return Some(Arc::clone(home));
+        }
+        std::thread::sleep(TICK);
+    }
+    None
+}
+
+/// A small runtime for one connection.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")
+}
+
+/// A stream of pauses of this device's own.
+fn jitter() -> Result<Jitter> {
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).context("the operating system gives no random numbers")?;
+    Ok(Jitter::new(u64::from_le_bytes(seed)))
+}
+
+/// Ends the connection when the mirror stops, and wakes it when `version` grows.
+async fn follow(shared: Arc<Shared>, handle: Handle, version: impl Fn() -> u64) {
+    let mut seen = version();
+    while !shared.is_stopping() {
+        tokio::time::sleep(TICK).await;
+        let now = version();
+        if now != seen {
+            seen = now;
+            handle.wake();
+        }
+    }
+    handle.stop().await;
+}

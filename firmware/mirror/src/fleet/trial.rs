@@ -1,0 +1,118 @@
+//! A model of the fleet is tried on a thread of its own, while pictures go on being parsed with the old one.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+
+use anyhow::{Context, Result};
+use frame::Orientation;
+use home::{Home, HomeError, ModelTrouble};
+use learn::head::Subset;
+use proto::status::JobFault;
+use tracing::{info, warn};
+use uplink::edges::ModelTrial;
+use vision::Parser;
+
+use super::check;
+use crate::model::ModelSource;
+
+/// Over the stores of [`Home`] and the network's files.
+pub struct Trial {
+    home: Arc<Home>,
+    model: ModelSource,
+    running: Option<Receiver<Result<(), JobFault>>>,
+}
+
+impl Trial {
+    /// No trial yet.
+    pub fn new(home: Arc<Home>, model: ModelSource) -> Trial {
+        Trial { home, model: model.without_smoothing(), running: None }
+    }
+}
+
+impl ModelTrial for Trial {
+    fn base(&self) -> proto::Digest {
+        proto::Digest(self.home.shipped().digest.0)
+    }
+
+    fn begin(&mut self, version: u64, parameters: Vec<u8>) -> Result<(), JobFault> {
+        let (sender, receiver) = mpsc::channel();
+        let (home, model) = (Arc::clone(&self.home), self.model.clone());
+        let work = move || {
+            if let Err(error) = home::lowest_priority() {
+                warn!("the trial of a model runs at normal priority: {error}");
+            }
+            // Whoever waits for it may have stopped.
+            let _ = sender.send(attempt(&home, &model, version, &parameters));
+        };
+        let started = std::thread::Builder::new().name("trial".into()).spawn(work);
+        if let Err(error) = started {
+            warn!("no thread for the trial of model {version}: {error}");
+            return Err(JobFault::Storage);
+        }
+        self.running = Some(receiver);
+        Ok(())
+    }
+
+    fn poll(&mut self) -> Option<Result<(), JobFault>> {
+        let outcome = match self.running.as_ref()?.try_recv() {
+            Err(TryRecvError::Empty) => return None,
+            Ok(outcome) => outcome,
+            // It panicked.
+            Err(TryRecvError::Disconnected) => Err(JobFault::Unusable),
+        };
+        self.running = None;
+        Some(outcome)
+    }
+}
+
+fn attempt(
+    home: &Home,
+    model: &ModelSource,
+    version: u64,
+    parameters: &[u8],
+) -> Result<(), JobFault> {
+    let unusable = |error: anyhow::Error| {
+        warn!("model {version} is put away: {error:#}");
+        JobFault::Unusable
+    };
+    let mut parser = model.parser(Orientation::default()).map_err(unusable)?;
+    let check = check::pictures(&mut parser).map_err(unusable)?;
+    runs(&mut parser, home, parameters).map_err(unusable)?;
+    drop(parser);
+    let mut trunk = model.student().map_err(unusable)?;
+    match home.try_model(version, parameters, &check, &mut trunk) {
+        Ok(()) => {
+            info!("model {version} was tried");
+            Ok(())
+        }
+        Err(error) => {
+            warn!("model {version} is put away: {error}");
+            Err(fault(&error))
+        }
+    }
+}
+
+/// The engine that ships must be able to build and run it.
+fn runs(parser: &mut Parser, home: &Home, parameters: &[u8]) -> Result<()> {
+    let shipped = home.shipped();
+    let values: Vec<f32> =
+        parameters.as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect();
+    // Another length is refused, by name, by whoever tries it.
+    if values.len() != shipped.layout.subset_len(Subset::Full) {
+        return Ok(());
+    }
+    let mut flat = shipped.parameters.clone();
+    shipped.layout.scatter(Subset::Full, &values, &mut flat);
+    let parameters = parser.student().head_parameters().with_values(flat)?;
+    let head = parser.student().head_builder().build(&parameters)?;
+    parser.swap_head(head)?;
+    check::pictures(parser).map(drop).context("running it")
+}
+
+fn fault(trouble: &ModelTrouble) -> JobFault {
+    match trouble {
+        ModelTrouble::PublicCheck { .. } => JobFault::PublicCheck,
+        ModelTrouble::Home(HomeError::Edge(_) | HomeError::DiskFull { .. }) => JobFault::Storage,
+        ModelTrouble::Unusable { .. } | ModelTrouble::Home(_) => JobFault::Unusable,
+    }
+}

@@ -1,0 +1,304 @@
+"""Two whole mirrors, the real aggregator and real brokers: from consent to a counted update and a model that comes back.
+
+usage: fleet_home.py [--mirror BINARY] [--aggregator BINARY]
+
+The fleet's broker is the sample configuration with TLS and its access list, the home's broker a second mosquitto that stands
+for Home Assistant's; mosquitto's own clients listen at both. The mirrors play the demo scene. Needs the packages mosquitto,
+mosquitto-clients and openssl.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+
+from broker import Broker, authority, certificate, free_port
+from running import RELEASE, ROOT, Mirror, wait_until
+
+NAMES = ("mirror-1", "mirror-2")
+CHANGE = {"x-mirror-change": "1"}
+# Steps of this size leave the model as good as it was, whatever the noise: what is tried here is the way, not the gain.
+RATE = 1e-6
+
+
+def aggregator_settings(folder: pathlib.Path, port: int, page: int) -> str:
+    return f"""
+channel = "stable"
+data = "{folder}/fleet"
+model = "{ROOT}/models/student"
+[broker]
+host = "127.0.0.1"
+port = {port}
+client = "aggregator"
+workers = 2
+[broker.tls]
+authority = "{folder}/ca.pem"
+certificate = "{folder}/aggregator.pem"
+key = "{folder}/aggregator.key"
+[page]
+listen = "127.0.0.1:{page}"
+[rounds]
+minimum_cohort = 2
+maximum_cohort = 2
+lead_seconds = 0
+window_seconds = 120
+rate = {RATE}
+tolerance = 0.02
+[rollout]
+stages = [1000]
+stage_seconds = 5
+[gate]
+holdout = "{ROOT}/models/households/test"
+pictures = 1
+"""
+
+
+class Aggregator:
+    """The server in a process of its own, and its commands."""
+
+    def __init__(self, binary: pathlib.Path, settings: pathlib.Path, page: int) -> None:
+        self.binary, self.settings, self.page = binary, settings, page
+        self.process = None
+
+    def command(self, *words: str) -> str:
+        # Words of the command first: every command takes --config.
+        done = subprocess.run([self.binary, *words, "--config", self.settings], capture_output=True, text=True)
+        if done.returncode:
+            raise AssertionError(f"aggregator {' '.join(words)}: {done.stderr}")
+        return done.stdout
+
+    def serve(self) -> None:
+        self.process = subprocess.Popen([self.binary, "serve", "--config", self.settings])
+        wait_until(lambda: self.answers(), "aggregator")
+
+    def answers(self) -> bool:
+        if self.process.poll() is not None:
+            raise AssertionError(f"the aggregator ended with {self.process.returncode}")
+        # The page and not a command: without a server a command opens the database itself.
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.page)) == 0
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+    def round(self, number: int) -> dict:
+        return json.loads(self.command("round", "show", str(number), "--json"))[0]
+
+
+class Ear:
+    """mosquitto_sub, line by line: topic, bytes, payload as hexadecimal digits."""
+
+    def __init__(self, *arguments: object) -> None:
+        command = ["mosquitto_sub", "-V", "mqttv5", "-h", "127.0.0.1", "-q", "1", "-F", "%t %l %x", *map(str, arguments)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.heard: list[tuple[str, int, bytes]] = []
+        threading.Thread(target=self.listen, daemon=True).start()
+
+    def listen(self) -> None:
+        for line in self.process.stdout:
+            topic, length, digits = line.rstrip("\n").split(" ")
+            self.heard.append((topic, int(length), bytes.fromhex(digits)))
+
+    def last(self, topic: str) -> bytes | None:
+        return next((payload for known, _, payload in reversed(self.heard) if known == topic), None)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(5)
+
+
+def ask(mirror: Mirror, path: str, body: object = None) -> dict:
+    payload = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
+    kind = {"content-type": "application/octet-stream" if isinstance(body, bytes) else "application/json"}
+    request = urllib.request.Request(mirror.url + path, payload, (CHANGE | kind) if payload is not None else {})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        text = answer.read()
+    return json.loads(text) if text else {}
+
+
+def enrol(aggregator: Aggregator, folder: pathlib.Path, name: str) -> pathlib.Path:
+    """As the operators' guide says, with the names of files that the mirror's settings say."""
+    done = subprocess.run(["openssl", "x509", "-in", folder / f"{name}.pem", "-noout", "-fingerprint", "-sha256"],
+                          check=True, capture_output=True, text=True)
+    told = aggregator.command("device", "enrol", name, "--fingerprint", done.stdout.strip().split("=")[1])
+    words = {line.split(": ")[0]: line.split(": ")[-1].strip() for line in told.splitlines() if ": " in line}
+    place = folder / f"enrolled-{name}"
+    place.mkdir()
+    files = {
+        "authority.pem": (folder / "ca.pem").read_text(),
+        "device.pem": (folder / f"{name}.pem").read_text(),
+        "device.key": (folder / f"{name}.key").read_text(),
+        "device.secret": next(value for key, value in words.items() if key.startswith("secret")),
+        "fleet.pub": words["public key of the fleet"],
+    }
+    for file, text in files.items():
+        (place / file).write_text(text)
+        (place / file).chmod(0o600)
+    return place
+
+
+def mirror_settings(name: str, enrolled: pathlib.Path, port: int, home_port: int) -> dict:
+    settings = {
+        "FLEET_ENABLED": "true", "FLEET_HOST": "127.0.0.1", "FLEET_PORT": port, "FLEET_FOLDER": enrolled,
+        "FLEET_MIN_COHORT": 2,
+        "HOME_ASSISTANT_ENABLED": "true", "HOME_ASSISTANT_HOST": "127.0.0.1", "HOME_ASSISTANT_PORT": home_port,
+        "HOME_ASSISTANT_NAME": name,
+        "LEARNING_IDLE_S": 0, "LEARNING_BUSIEST": 1.0, "LEARNING_AFTER_CORRECTIONS": 0, "LEARNING_NIGHT_MINUTES": 0,
+        "THERMAL_SENSOR": "",
+    }
+    return {f"MIRROR_{key}": str(value) for key, value in settings.items()}
+
+
+def fleet_of(mirror: Mirror) -> dict:
+    return ask(mirror, "/api/learning").get("fleet", {})
+
+
+def agree(mirror: Mirror, purpose: str, wanted: bool) -> None:
+    version = ask(mirror, "/api/learning")["explanation"]["version"]
+    ask(mirror, "/api/learning/consent", {"purpose": purpose, "version": version, "agree": wanted})
+
+
+def takes_part(mirror: Mirror) -> bool:
+    consents = ask(mirror, "/api/learning")["consents"]
+    return next(consent["agreed"] for consent in consents if consent["purpose"] == "contribute_to_fleet")
+
+
+def correct(mirror: Mirror, count: int) -> None:
+    """Pictures of the scene, all of it painted as background: a correction that is worth an update."""
+    for _ in range(count):
+        frozen = ask(mirror, "/api/freeze", {})
+        ask(mirror, f"/api/frozen/{frozen['id']}/save", bytes(frozen["width"] * frozen["height"]))
+        time.sleep(0.3)
+
+
+def check_home_assistant(ear: Ear, mirror: Mirror, home_port: int) -> None:
+    """Discovery and states on the home's broker; on only asks, and only the page answers."""
+    base = "mirror-home/mirror-1"
+    wait_until(lambda: ear.last(f"{base}/state") is not None, "state on the home's broker")
+    found = json.loads(ear.last("homeassistant/device/mirror-1/config"))
+    assert set(found) >= {"dev", "o", "cmps", "avty"} and found["cmps"]["take_part"]["p"] == "switch", found
+    assert ear.last(f"{base}/availability") == b"online"
+    state = lambda: json.loads(ear.last(f"{base}/state"))
+    press(home_port, f"{base}/set/take_part", "ON")
+    wait_until(lambda: state()["asks"] == "ON", "question")
+    assert state()["take_part"] == "OFF" and not takes_part(mirror), "switched on from outside"
+    assert any("Home Assistant asks" in notice for notice in mirror.state()["notices"]), mirror.state()["notices"]
+    agree(mirror, "contribute_to_fleet", True)
+    wait_until(lambda: (state()["take_part"], state()["asks"]) == ("ON", "OFF"), "answer on the home's broker")
+
+
+def press(port: int, topic: str, payload: str) -> None:
+    subprocess.run(["mosquitto_pub", "-V", "mqttv5", "-h", "127.0.0.1", "-p", str(port), "-q", "1", "-t", topic,
+                    "-m", payload], check=True)
+
+
+def check_topics(ear: Ear) -> None:
+    """Every message on the fleet's broker is of a known form and far too small, or too few, for a picture."""
+    known = ("/status", "/round", "/model/manifest", "/jobs/notify", "/fl/receipt", "/fl/wanted", "/model/wanted")
+    for topic, length, payload in ear.heard:
+        parts = topic.split("/")
+        fits = topic.startswith("mirror/v1/") and (
+            topic.endswith(known) or parts[3:5] in (["fl", "update"], ["fl", "lane"]) or parts[3] == "jobs"
+            or parts[3:5] == ["model", "chunk"])
+        assert fits, topic
+        assert length <= 67584, f"{topic}: {length} bytes"
+        assert not any(magic in payload for magic in (b"\xff\xd8\xff\xe0", b"\x89PNG", b"JFIF")), topic
+        if parts[3:4] == ["fl"]:
+            assert not any(name in topic for name in NAMES), f"{topic} names a device"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mirror", type=pathlib.Path, default=RELEASE)
+    parser.add_argument("--aggregator", type=pathlib.Path, default=ROOT / "target/debug/aggregator")
+    args = parser.parse_args()
+    os.chdir(ROOT)
+    with tempfile.TemporaryDirectory(prefix="fleet-") as name:
+        folder = pathlib.Path(name)
+        authority(folder, "ca")
+        for who in ("broker", "aggregator", *NAMES):
+            certificate(folder, "ca", who)
+        run(args, folder)
+    return 0
+
+
+def run(args: argparse.Namespace, folder: pathlib.Path) -> None:
+    broker, home_port, processes = Broker(folder), free_port(), []
+    try:
+        (folder / "home.conf").write_text(f"listener {home_port} 127.0.0.1\nallow_anonymous true\n")
+        processes.append(subprocess.Popen(["mosquitto", "-c", folder / "home.conf"], stderr=subprocess.DEVNULL))
+        page = free_port()
+        (folder / "aggregator.toml").write_text(aggregator_settings(folder, broker.port, page))
+        aggregator = Aggregator(args.aggregator, folder / "aggregator.toml", page)
+        aggregator.command("init")
+        aggregator.serve()
+        processes.append(aggregator.process)
+        places = [enrol(aggregator, folder, who) for who in NAMES]
+        own = ["--cafile", folder / "ca.pem", "--cert", folder / "aggregator.pem", "--key", folder / "aggregator.key"]
+        fleet = Ear("-p", broker.port, "-t", "mirror/v1/#", *own)
+        home = Ear("-p", home_port, "-t", "#")
+        processes += [fleet.process, home.process]
+        settings = [mirror_settings(who, place, broker.port, home_port) for who, place in zip(NAMES, places)]
+        headless = ("--display", "headless")
+        with Mirror(args.mirror, *headless, **settings[0]) as one, Mirror(args.mirror, *headless, **settings[1]) as two:
+            whole_way(aggregator, broker, [one, two], fleet, home, home_port, processes)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait(10)
+        broker.stop()
+
+
+def whole_way(aggregator, broker, mirrors, fleet, home, home_port, processes) -> None:
+    for mirror in mirrors:
+        mirror.wait_for_overlays(1)
+        wait_until(lambda: fleet_of(mirror).get("connected"), "connection to the fleet")
+        agree(mirror, "improve_my_mirror", True)
+        correct(mirror, 3)
+    check_home_assistant(home, mirrors[0], home_port)
+    agree(mirrors[1], "contribute_to_fleet", True)
+    for mirror in mirrors:
+        ask(mirror, "/api/camera", {"on": False})
+    aggregator.command("round", "start", "--force")
+    wait_until(lambda: aggregator.round(1)["tally"]["counted"] >= 1, "an update that counts", 240)
+    # What was acknowledged is in the database.
+    aggregator.kill()
+    aggregator.serve()
+    processes.append(aggregator.process)
+    wait_until(lambda: "published" in json.dumps(aggregator.round(1)["phase"]), "publication", 240)
+    finished = aggregator.round(1)
+    assert finished["tally"]["counted"] == 2 and not finished["tally"]["refused"], finished
+    for mirror in mirrors:
+        wait_until(lambda: fleet_of(mirror)["contributions"] == 1, "receipt")
+        wait_until(lambda: fleet_of(mirror)["model"] == 2, "model of the fleet", 120)
+        privacy = ask(mirror, "/api/learning")["privacy"]
+        assert (privacy["waiting"], privacy["published"], privacy["burnt"]) == (0, 1, 0), privacy
+        print(f"spent: epsilon {privacy['spent']['epsilon']} at delta {privacy['spent']['delta']}")
+    print(aggregator.command("audit", "verify").strip())
+
+    broker.stop()
+    wait_until(lambda: not fleet_of(mirrors[0])["connected"], "loss of the broker")
+    ask(mirrors[0], "/api/camera", {"on": True})
+    mirrors[0].wait_for_overlays(mirrors[0].state()["counters"]["overlays"] + 20)
+    broker.start()
+    wait_until(lambda: fleet_of(mirrors[0])["connected"], "return to the broker", 120)
+
+    press(home_port, "mirror-home/mirror-1/set/take_part", "OFF")
+    wait_until(lambda: not takes_part(mirrors[0]), "withdrawal from Home Assistant")
+    state = json.loads(home.last("mirror-home/mirror-1/state"))
+    assert state["rounds"] == 1 and state["model"] == "2" and state["last_update"], state
+    check_topics(fleet)
+    assert not any(magic in payload for _, _, payload in home.heard for magic in (b"\xff\xd8\xff\xe0", b"\x89PNG"))
+    print(f"fleet's broker: {len(fleet.heard)} messages, home's broker: {len(home.heard)}; no picture, no name in an update's topic")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

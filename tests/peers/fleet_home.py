@@ -281,6 +281,9 @@ def whole_way(aggregator, broker, mirrors, fleet, home, home_port, processes) ->
         wait_until(lambda: fleet_of(mirror)["model"] == 2, "model of the fleet", 120)
         privacy = ask(mirror, "/api/learning")["privacy"]
         assert (privacy["waiting"], privacy["published"], privacy["burnt"]) == (0, 1, 0), privacy
+        ledger = json.loads(subprocess.run([mirror.binary, "privacy", "ledger", "--verify", "--json"], check=True,
+                                           capture_output=True, env=mirror.environment).stdout)
+        assert ledger["epsilon"] == privacy["spent"]["epsilon"] > 0, (ledger["epsilon"], privacy["spent"])
         print(f"spent: epsilon {privacy['spent']['epsilon']} at delta {privacy['spent']['delta']}")
     print(aggregator.command("audit", "verify").strip())
 

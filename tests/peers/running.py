@@ -19,11 +19,12 @@ class Mirror:
         self.state_folder = tempfile.TemporaryDirectory(prefix="mirror-")
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MIRROR_")}
         own = {"MIRROR_BOARD": "pc", "MIRROR_PAGE_LISTEN": "127.0.0.1:0", "XDG_STATE_HOME": self.state_folder.name}
+        self.binary, self.environment = binary, kept | own | environment
         self.process = subprocess.Popen(
             [binary, "run", *([] if "--source" in arguments else ["--source", "demo"]), *arguments],
             stdout=subprocess.PIPE,
             text=True,
-            env=kept | own | environment,
+            env=self.environment,
         )
         self.url = next(self._addresses(), None)
         if self.url is None:

@@ -3,6 +3,7 @@
 use proto::content::Content;
 use proto::model::ModelManifest;
 use proto::signing::Signed;
+use proto::status::JobNotice;
 use proto::task::{ReportWindow, RoundNotice, TaskManifest};
 use proto::wire::Message;
 use proto::{Digest, Ratio, Topic};
@@ -11,7 +12,7 @@ use crate::desk::{Office, Outgoing};
 use crate::engine::{Engine, EngineError};
 use crate::hex;
 use crate::ingest::update_bytes;
-use crate::records::{Damaged, Phase, Round};
+use crate::records::{Damaged, Phase, Rollout, Round, Standing};
 
 /// Remembers what was announced, and announces what has changed since.
 #[derive(Default)]
@@ -19,6 +20,8 @@ pub struct Announcer {
     round: Option<RoundNotice>,
     model: Option<ModelManifest>,
     signed: Vec<Outgoing>,
+    /// Version and stage whose groups were told.
+    told: Option<(u64, usize)>,
 }
 
 impl Announcer {
@@ -44,15 +47,47 @@ impl Announcer {
             }
             self.model = model;
         }
+        let groups = self.groups(office)?;
         for change in &changes {
             self.signed.retain(|old| old.topic != change.topic);
             self.signed.push(change.clone());
         }
+        changes.extend(groups);
         Ok(changes)
     }
 
+    /// Jobs for the devices of the groups that a roll-out has come to, one each; not retained, and of no effect on a
+    /// device that has tried the version.
+    fn groups(&mut self, office: &Office) -> Result<Vec<Outgoing>, EngineError> {
+        let engine = &office.engine;
+        let Some(model) = engine.announced()? else { return Ok(Vec::new()) };
+        let Rollout::Running { stage, .. } = model.rollout else { return Ok(Vec::new()) };
+        let groups = engine.rules().rollout.groups(stage);
+        if groups.is_empty() || self.told == Some((model.version, stage)) {
+            return Ok(Vec::new());
+        }
+        let Some(manifest) = manifest(engine)? else { return Ok(Vec::new()) };
+        let notice = JobNotice::Install(manifest);
+        let mut devices = Vec::new();
+        engine.store().each_device(|device| {
+            let is_in = device.group.as_deref().is_some_and(|group| groups.contains(&group));
+            if is_in && device.standing == Standing::Enrolled {
+                devices.push(device.name);
+            }
+        })?;
+        let mut jobs = Vec::with_capacity(devices.len());
+        for name in devices {
+            let signed = Signed::sign(engine.key(), office.sequence.next(), &notice)?;
+            let topic = Topic::JobNotify(name.parse()?);
+            jobs.push(Outgoing { topic, payload: signed.encode()?, retain: false });
+        }
+        self.told = Some((model.version, stage));
+        Ok(jobs)
+    }
+
     /// What was announced, byte for byte, for a broker that may have forgotten it.
-    pub fn again(&self) -> Vec<Outgoing> {
+    pub fn again(&mut self) -> Vec<Outgoing> {
+        self.told = None;
         self.signed.clone()
     }
 }

@@ -60,6 +60,10 @@ pub enum Event {
         round: u64,
         version: u64,
     },
+    /// Who took part in it was forgotten.
+    RoundPruned {
+        round: u64,
+    },
     RoundAborted {
         round: u64,
         reason: String,

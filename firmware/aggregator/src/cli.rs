@@ -139,6 +139,12 @@ pub enum DeviceAction {
         /// SHA-256 of its certificate, as `openssl x509 -fingerprint -sha256` prints it
         #[arg(long, value_name = "HEX")]
         fingerprint: String,
+        /// Group for roll-outs, such as `pilot`
+        #[arg(long)]
+        group: Option<String>,
+        /// Write `device.secret` and `fleet.pub` into this folder instead of printing them
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<std::path::PathBuf>,
     },
     /// Never count a device again
     Revoke {

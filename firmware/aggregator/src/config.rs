@@ -7,7 +7,7 @@ use proto::Channel;
 use serde::Deserialize;
 
 use crate::engine::Rules;
-use crate::rollout::RolloutRules;
+use crate::rollout::{RolloutRules, Stage};
 
 /// Why the settings were refused. Each names the file, the key and the next step.
 #[derive(Debug, thiserror::Error)]
@@ -105,12 +105,13 @@ struct RawRounds {
     momentum: Option<f32>,
     rate: Option<f32>,
     tolerance: Option<f64>,
+    keep: Option<u64>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RawRollout {
-    stages: Option<Vec<u16>>,
+    stages: Option<Vec<Stage>>,
     stage_seconds: Option<u64>,
     minimum_reports: Option<u64>,
     error_threshold: Option<f64>,
@@ -224,10 +225,16 @@ impl Config {
             return wrong("rounds.tolerance", rules.tolerance.to_string(), "between 0 and 1");
         }
         let rollout = &rules.rollout;
-        let rising = rollout.stages.windows(2).all(|pair| pair[0] < pair[1]);
-        if !rising || rollout.stages.last() != Some(&1000) {
+        let parts = rollout.stages.iter().filter_map(|stage| match stage {
+            Stage::Permille(permille) => Some(*permille),
+            Stage::Group(_) => None,
+        });
+        let parts: Vec<u16> = parts.collect();
+        let rising = parts.windows(2).all(|pair| pair[0] < pair[1]);
+        if !rising || rollout.stages.last() != Some(&Stage::Permille(1000)) {
             let value = format!("{:?}", rollout.stages);
-            return wrong("rollout.stages", value, "rising parts of a thousand that end with 1000");
+            let next = "groups, and rising parts of a thousand that end with 1000";
+            return wrong("rollout.stages", value, next);
         }
         if !(0.0..=1.0).contains(&rollout.error_threshold) {
             let value = rollout.error_threshold.to_string();
@@ -259,6 +266,7 @@ fn rules(raw: &RawConfig) -> Rules {
         momentum: rounds.momentum.unwrap_or(usual.momentum),
         rate: rounds.rate.unwrap_or(usual.rate),
         tolerance: rounds.tolerance.unwrap_or(usual.tolerance),
+        keep_rounds: rounds.keep.unwrap_or(usual.keep_rounds),
         rollout: RolloutRules {
             stages: rollout.stages.clone().unwrap_or(usual.rollout.stages),
             stage_seconds: rollout.stage_seconds.unwrap_or(usual.rollout.stage_seconds),

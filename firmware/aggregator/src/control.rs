@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::desk::Office;
+use crate::desk::{Office, Presence};
 use crate::engine::{Engine, RoundRequest, RoundStatus, Status};
 use crate::hex;
 use crate::records::{Device, Model};
@@ -36,7 +36,7 @@ pub enum Request {
     ModelPublish { version: u64 },
     ModelRollback { version: u64 },
     DeviceList,
-    DeviceEnrol { name: String, fingerprint: String },
+    DeviceEnrol { name: String, fingerprint: String, group: Option<String> },
     DeviceRevoke { name: String, reason: String },
     AuditVerify,
 }
@@ -49,36 +49,56 @@ pub enum Reply {
     Status(Box<Status>),
     Round(Box<RoundStatus>),
     Model(Model),
-    Devices(Vec<Device>),
+    Devices(Vec<Listed>),
     Enrolled { device: Device, secret: String, public_key: String },
     Device(Device),
     Verified(Verified),
     Failed(String),
 }
 
-/// Does what is asked.
-pub fn execute(engine: &Engine, request: Request) -> Reply {
-    answer(engine, request).unwrap_or_else(|error| Reply::Failed(error.to_string()))
+/// A device, and whether it is connected; `None` where no server knows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Listed {
+    /// The record.
+    #[serde(flatten)]
+    pub device: Device,
+    /// Whether it is connected.
+    pub online: Option<bool>,
 }
 
-fn answer(engine: &Engine, request: Request) -> Result<Reply, crate::engine::EngineError> {
+/// Does what is asked. `presence` is a running server's.
+pub fn execute(engine: &Engine, presence: Option<&Presence>, request: Request) -> Reply {
+    answer(engine, presence, request).unwrap_or_else(|error| Reply::Failed(error.to_string()))
+}
+
+fn answer(
+    engine: &Engine,
+    presence: Option<&Presence>,
+    request: Request,
+) -> Result<Reply, crate::engine::EngineError> {
     let with_tally = |round: crate::records::Round| {
         let tally = engine.store().tally(round.id)?;
         Ok::<_, crate::engine::EngineError>(Reply::Round(Box::new(RoundStatus { round, tally })))
     };
     Ok(match request {
-        Request::Status => Reply::Status(Box::new(engine.status()?)),
+        Request::Status => {
+            let online = presence.map(Presence::count);
+            Reply::Status(Box::new(Status { online, ..engine.status()? }))
+        }
         Request::RoundStart(request) => with_tally(engine.start_round(&request)?)?,
         Request::RoundAbort { round, reason } => with_tally(engine.abort_round(round, &reason)?)?,
         Request::ModelPublish { version } => Reply::Model(engine.publish(version)?),
         Request::ModelRollback { version } => Reply::Model(engine.rollback(version)?),
         Request::DeviceList => {
             let mut devices = Vec::new();
-            engine.store().each_device(|device| devices.push(device))?;
+            engine.store().each_device(|device| {
+                let online = presence.map(|presence| presence.has(&device.name));
+                devices.push(Listed { device, online });
+            })?;
             Reply::Devices(devices)
         }
-        Request::DeviceEnrol { name, fingerprint } => {
-            let device = engine.enrol(&name, &fingerprint)?;
+        Request::DeviceEnrol { name, fingerprint, group } => {
+            let device = engine.enrol_in(&name, &fingerprint, group.as_deref())?;
             let secret = hex::encode(engine.secret(&name.parse()?).expose());
             Reply::Enrolled { device, secret, public_key: engine.public_key() }
         }
@@ -132,7 +152,7 @@ fn serve(mut stream: UnixStream, office: &Office) -> std::io::Result<()> {
     let mut line = String::new();
     BufReader::new(stream.try_clone()?.take(REQUEST_BYTES)).read_line(&mut line)?;
     let reply = match serde_json::from_str(&line) {
-        Ok(request) => execute(&office.engine, request),
+        Ok(request) => execute(&office.engine, Some(&office.presence), request),
         Err(error) => Reply::Failed(format!("not a command: {error}")),
     };
     let mut text = serde_json::to_string(&reply)?;

@@ -5,14 +5,14 @@
 //! again. So a desk may be dropped at any time, and memory does not grow with the fleet.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use proto::content::{CHUNK_BYTES, Reassembly, chunk, indexes};
 use proto::model::{ModelChunk, ModelWanted};
 use proto::signing::Signed;
-use proto::status::{JobPhase, JobState};
+use proto::status::{JobPhase, JobState, Status};
 use proto::update::{
     ChunksWanted, Receipt as Answer, Refusal as Wrong, UpdateChunk, UpdateOffer, Verdict,
 };
@@ -88,9 +88,58 @@ pub struct Office {
     /// Numbers for statements.
     pub sequence: Sequence,
     /// Messages that were not understood, or not from whom they claimed.
-    pub strange: AtomicU64,
+    pub strange: Strange,
+    /// Who is connected.
+    pub presence: Presence,
     /// Receipts that were sent.
     pub receipts: AtomicU64,
+}
+
+/// Messages by what was wrong with them. The kinds are words of this program, so there are few.
+#[derive(Default)]
+pub struct Strange(Mutex<BTreeMap<&'static str, u64>>);
+
+impl Strange {
+    /// One more of a kind.
+    pub fn add(&self, kind: &'static str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(kind).or_default() += 1;
+    }
+
+    /// How many of each kind.
+    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many of all kinds.
+    pub fn total(&self) -> u64 {
+        self.counts().values().sum()
+    }
+}
+
+/// The enrolled devices that are connected, by what they said last. At most as many as are enrolled.
+#[derive(Default)]
+pub struct Presence(Mutex<BTreeSet<DeviceId>>);
+
+impl Presence {
+    fn set(&self, device: &DeviceId, online: bool) {
+        let mut connected = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if online {
+            connected.insert(device.clone());
+        } else {
+            connected.remove(device);
+        }
+    }
+
+    /// How many.
+    pub fn count(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len() as u64
+    }
+
+    /// Whether a device is among them.
+    pub fn has(&self, device: &str) -> bool {
+        let connected = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        device.parse().is_ok_and(|device: DeviceId| connected.contains(&device))
+    }
 }
 
 struct Transfer {
@@ -169,7 +218,8 @@ impl Desk {
                 self.chunk(round, payload)
             }
             Ok(Topic::ModelWanted(device)) => self.model_wanted(&device, payload),
-            Ok(Topic::JobState(..)) => self.job_state(payload),
+            Ok(Topic::JobState(device, _)) => self.job_state(&device, payload),
+            Ok(Topic::Status(device)) => self.status(&device, payload),
             _ => {
                 self.strange(0, "topic");
                 Ok(())
@@ -184,7 +234,7 @@ impl Desk {
     pub fn finish(&mut self) -> Result<(), EngineError> {
         let waiting = std::mem::take(&mut self.waiting);
         if waiting.is_empty() {
-            return Ok(());
+            return Ok(self.worker.write_refused()?);
         }
         for receipt in self.worker.count(&waiting)? {
             self.answer(&receipt)?;
@@ -212,18 +262,19 @@ impl Desk {
         let engine = &self.office.engine;
         let key = engine.secret(&id).verifying_key(engine.channel(), round);
         let Ok((manifest, first)) = offer.verify(&key, name, round) else {
-            self.strange(round, "signature");
+            self.early(round, "signature");
             return Ok(());
         };
         let update = manifest.content.sha256;
         if manifest.channel != *engine.channel() {
-            self.strange(round, "channel");
+            self.early(round, "channel");
             return Ok(());
         }
         if let Some(counted) = engine.store().counted_in(learn::edges::Digest(update.0))? {
             return self.say(name, round, update, Verdict::Accepted { round: counted });
         }
         if device.standing != Standing::Enrolled {
+            self.early(round, "revoked");
             return self.refuse(name, round, update, Wrong::Revoked);
         }
         if manifest.content.total() == 1 {
@@ -249,6 +300,7 @@ impl Desk {
             return self.refuse(name, round, update, Wrong::UnknownRound);
         };
         if content.bytes != crate::ingest::update_bytes(&rules) as u64 {
+            self.early(round, "shape");
             return self.refuse(name, round, update, Wrong::Mismatch);
         }
         self.forget_stale();
@@ -256,6 +308,7 @@ impl Desk {
         if !self.transfers.contains_key(&update) {
             if self.held + bytes > TRANSFER_BYTES {
                 let busy = Wrong::Busy { retry_seconds: BUSY_SECONDS };
+                self.early(round, "busy");
                 return self.refuse(name, round, update, busy);
             }
             self.held += bytes;
@@ -290,7 +343,7 @@ impl Desk {
         let Some(transfer) = self.transfers.get_mut(&update) else { return Ok(()) };
         let round = transfer.round;
         if transfer.parts.take(update, index, bytes).is_err() {
-            self.strange(round, "chunk");
+            self.early(round, "chunk");
             return Ok(());
         }
         transfer.touched = Instant::now();
@@ -304,7 +357,10 @@ impl Desk {
                 self.waiting.push(Submission { round, pseudonym: transfer.name, bytes });
                 Ok(())
             }
-            _ => self.refuse(Name(transfer.name.0), round, update, Wrong::Malformed),
+            _ => {
+                self.early(round, "malformed");
+                self.refuse(Name(transfer.name.0), round, update, Wrong::Malformed)
+            }
         }
     }
 
@@ -399,7 +455,7 @@ impl Desk {
         Ok(())
     }
 
-    fn job_state(&mut self, payload: &[u8]) -> Result<(), EngineError> {
+    fn job_state(&mut self, device: &DeviceId, payload: &[u8]) -> Result<(), EngineError> {
         let Ok(state) = JobState::decode(payload) else {
             self.strange(0, "job");
             return Ok(());
@@ -412,8 +468,8 @@ impl Desk {
             }
             JobPhase::Downloading | JobPhase::Trying => return Ok(()),
         };
-        match self.office.engine.report(state.version, report) {
-            Err(EngineError::NoModel(_)) => {
+        match self.office.engine.report(device.as_str(), state.version, report) {
+            Err(EngineError::NoModel(_) | EngineError::NoDevice(_)) => {
                 self.strange(0, "job");
                 Ok(())
             }
@@ -421,8 +477,27 @@ impl Desk {
         }
     }
 
+    /// Birth, goodbye and last will: who is there. Only enrolled devices are remembered.
+    fn status(&mut self, device: &DeviceId, payload: &[u8]) -> Result<(), EngineError> {
+        let known = self.office.engine.store().device(device.as_str())?;
+        let enrolled = known.is_some_and(|known| known.standing == Standing::Enrolled);
+        match Status::decode(payload) {
+            Ok(status) if enrolled => {
+                self.office.presence.set(device, matches!(status, Status::Online { .. }));
+            }
+            _ => self.strange(0, "status"),
+        }
+        Ok(())
+    }
+
+    /// A refusal of an update that came from a device of the round: part of the round's tally, at the next commit.
+    fn early(&mut self, round: u64, kind: &'static str) {
+        self.worker.note_refused(round, kind);
+        self.log(round, kind, "an update was refused");
+    }
+
     fn strange(&mut self, round: u64, kind: &'static str) {
-        self.office.strange.fetch_add(1, Ordering::Relaxed);
+        self.office.strange.add(kind);
         self.log(round, kind, "a message was not understood or not from whom it claimed to be");
     }
 

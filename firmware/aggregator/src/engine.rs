@@ -22,7 +22,7 @@ use crate::records::{
     Damaged, Device, Model, Parameters, Phase, Pseudonym, Rollout, Round, Standing, Tally, Task,
     parameter_bytes, parameters_of,
 };
-use crate::rollout::{Change, RolloutRules, decide};
+use crate::rollout::{Change, RolloutRules, Stage, decide};
 use crate::round::{Step, next_step};
 use crate::signal::{NoSignal, Signal};
 use crate::store::{Store, StoreError};
@@ -51,6 +51,8 @@ pub struct Rules {
     pub rate: f32,
     /// How much worse than its predecessor a candidate may be on the holdout, 0 to 1.
     pub tolerance: f64,
+    /// Rounds whose members are remembered. Of older ones the sums stay, and what the audit log says.
+    pub keep_rounds: u64,
     /// How versions spread.
     pub rollout: RolloutRules,
 }
@@ -67,8 +69,9 @@ impl Default for Rules {
             momentum: 0.0,
             rate: 1.0,
             tolerance: 0.0,
+            keep_rounds: 20,
             rollout: RolloutRules {
-                stages: vec![20, 200, 1000],
+                stages: [20, 200, 1000].map(Stage::Permille).to_vec(),
                 stage_seconds: 86_400,
                 minimum_reports: 5,
                 error_threshold: 0.1,
@@ -103,6 +106,8 @@ pub enum EngineError {
     NoDevice(String),
     #[error("device {0} is enrolled already, with another certificate; revoke it first")]
     OtherCertificate(String),
+    #[error("the name {0} belongs to the fleet's own programs; enrol the mirror under another one")]
+    Reserved(String),
     #[error("device {0} was revoked and stays so; give the mirror a new certificate and name")]
     Revoked(String),
     #[error(transparent)]
@@ -155,6 +160,25 @@ pub enum Report {
     Failed,
 }
 
+/// Names that the sample broker's access list gives to others.
+const RESERVED: [&str; 2] = ["aggregator", "broker"];
+
+/// The highest round whose members were forgotten.
+const PRUNED: &str = "pruned";
+
+const INSTALLED: u8 = 1;
+const FAILED: u8 = 2;
+
+impl Report {
+    /// As the database has it.
+    fn code(self) -> u8 {
+        match self {
+            Report::Installed => INSTALLED,
+            Report::Failed => FAILED,
+        }
+    }
+}
+
 /// Where everything stands.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
@@ -162,6 +186,8 @@ pub struct Status {
     pub now: u64,
     /// Devices that may take part.
     pub enrolled: u64,
+    /// Devices that are connected, where a running server says so.
+    pub online: Option<u64>,
     /// Devices that were revoked.
     pub revoked: u64,
     /// Rounds, newest last.
@@ -312,7 +338,15 @@ impl Engine {
 
     /// Enrols a device, and names it in the round at hand. Enrolling it again with the same certificate is no error.
     pub fn enrol(&self, name: &str, fingerprint: &str) -> Result<Device> {
+        self.enrol_in(name, fingerprint, None)
+    }
+
+    /// The same into a group for roll-outs, or into another one.
+    pub fn enrol_in(&self, name: &str, fingerprint: &str, group: Option<&str>) -> Result<Device> {
         let id: DeviceId = name.parse()?;
+        if RESERVED.contains(&name) {
+            return Err(EngineError::Reserved(name.to_owned()));
+        }
         let digest: [u8; 32] = hex::decode(fingerprint)
             .ok_or_else(|| EngineError::Fingerprint(fingerprint.to_owned()))?;
         let device = Device {
@@ -320,22 +354,25 @@ impl Engine {
             fingerprint: hex::encode(&digest),
             standing: Standing::Enrolled,
             enrolled_at: self.now(),
+            group: group.map(str::to_owned),
         };
-        match self.store.device(name)? {
+        let known = self.store.device(name)?;
+        let is_new = known.is_none();
+        match known {
             Some(known) if known.standing != Standing::Enrolled => {
                 return Err(EngineError::Revoked(name.to_owned()));
             }
             Some(known) if known.fingerprint != device.fingerprint => {
                 return Err(EngineError::OtherCertificate(name.to_owned()));
             }
-            Some(known) => return Ok(known),
-            None => {}
+            Some(known) if group.is_none() || known.group == device.group => return Ok(known),
+            _ => {}
         }
         let event = Event::DeviceEnrolled {
             device: device.name.clone(),
             fingerprint: device.fingerprint.clone(),
         };
-        let live = self.live_round()?;
+        let live = self.live_round()?.filter(|_| is_new);
         self.decide(|decision| {
             decision.put_device(&device)?;
             if let Some(round) = &live {
@@ -419,6 +456,7 @@ impl Engine {
         (model.installed, model.failed) = (0, 0);
         let event = self.published(&model);
         self.decide(|decision| {
+            decision.forget_reports(version)?;
             decision.put_model(&model)?;
             decision.record(&event)
         })?;
@@ -445,9 +483,7 @@ impl Engine {
     /// How many of a thousand devices a version is offered to.
     pub fn permille(&self, model: &Model) -> u16 {
         match model.rollout {
-            Rollout::Running { stage, .. } => {
-                self.rules.rollout.stages.get(stage).copied().unwrap_or(1000)
-            }
+            Rollout::Running { stage, .. } => self.rules.rollout.permille(stage),
             Rollout::Complete => 1000,
             Rollout::Held | Rollout::Stopped { .. } => 0,
         }
@@ -482,15 +518,31 @@ impl Engine {
     }
 
     /// Notes what a device says about a version, and stops or widens its roll-out if that follows.
-    pub fn report(&self, version: u64, report: Report) -> Result<()> {
-        let known = self.store.model(version)?;
-        let mut model = known.ok_or(EngineError::NoModel(version))?;
-        match report {
-            Report::Installed => model.installed += 1,
-            Report::Failed => model.failed += 1,
+    ///
+    /// A device counts once for each version, by the last thing it said. Only an enrolled one is heard.
+    ///
+    /// # Errors
+    /// [`EngineError::NoModel`], [`EngineError::NoDevice`], or of the database.
+    pub fn report(&self, device: &str, version: u64, report: Report) -> Result<()> {
+        let known = self.store.device(device)?;
+        if known.is_none_or(|known| known.standing != Standing::Enrolled) {
+            return Err(EngineError::NoDevice(device.to_owned()));
         }
-        self.decide(|decision| decision.put_model(&model))?;
-        self.step_rollout(model)
+        let mut changed = None;
+        self.decide(|decision| {
+            let Some(mut model) = decision.model(version)? else { return Ok(()) };
+            let before = decision.put_report(version, device, report.code())?;
+            let mut count = |code: u8, change: fn(u64) -> u64| match code {
+                INSTALLED => model.installed = change(model.installed),
+                _ => model.failed = change(model.failed),
+            };
+            before.into_iter().for_each(|code| count(code, |number| number.saturating_sub(1)));
+            count(report.code(), |number| number + 1);
+            decision.put_model(&model)?;
+            changed = Some(model);
+            Ok(())
+        })?;
+        self.step_rollout(changed.ok_or(EngineError::NoModel(version))?)
     }
 
     fn step_rollout(&self, mut model: Model) -> Result<()> {
@@ -630,7 +682,37 @@ impl Engine {
                 self.step_rollout(model)?;
             }
         }
+        self.prune()?;
         Ok(moved)
+    }
+
+    /// Forgets who took part in rounds that are long over.
+    fn prune(&self) -> Result<()> {
+        let rounds = self.store.rounds()?;
+        let newest = rounds.last().map_or(0, |round| round.id);
+        let before = self.store.meta(PRUNED)?.and_then(|bytes| bytes.try_into().ok());
+        let before = before.map_or(0, u64::from_le_bytes);
+        let until = newest.saturating_sub(self.rules.keep_rounds);
+        for round in rounds.iter().filter(|round| (before + 1..=until).contains(&round.id)) {
+            let still_fits = self.fits_newest(round)?;
+            self.decide(|decision| {
+                decision.forget_members(round.id)?;
+                if !still_fits {
+                    decision.forget_updates(round.id)?;
+                }
+                decision.put_meta(PRUNED, &round.id.to_le_bytes())?;
+                decision.record(&Event::RoundPruned { round: round.id })
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether a round's updates could be offered to a round on the newest model too; their digests are kept then.
+    fn fits_newest(&self, round: &Round) -> Result<bool> {
+        let Some(newest) = self.announced()? else { return Ok(true) };
+        let Some(model) = hex::decode::<32>(&newest.parameters) else { return Ok(true) };
+        let layout = self.layout.id(round.task.parameters.subset(), &model);
+        Ok(layout.to_string() == round.task.layout)
     }
 
     fn step_round(&self, round: Round) -> Result<bool> {
@@ -787,6 +869,7 @@ impl Engine {
         Ok(Status {
             now: self.now(),
             enrolled,
+            online: None,
             revoked,
             rounds: self.store.rounds()?.into_iter().map(with_tally).collect::<Result<_>>()?,
             models: self.store.models()?,

@@ -88,6 +88,24 @@ impl Worker {
         Ok(submissions.iter().zip(digests).zip(fates).map(receipt).collect())
     }
 
+    /// Remembers a refusal from before any counting; the next commit adds it to the round's tally. The round exists.
+    pub fn note_refused(&mut self, round: u64, kind: &'static str) {
+        *self.refused.entry((round, kind)).or_default() += 1;
+    }
+
+    /// Adds what [`Worker::note_refused`] was told to the tallies, where no batch does.
+    ///
+    /// # Errors
+    /// When the database fails; it is tried again then.
+    pub fn write_refused(&mut self) -> Result<(), StoreError> {
+        while let Some(&(round, _)) = self.refused.keys().next() {
+            let kinds = refused_in(&self.refused, round);
+            self.store.refuse(round, &kinds)?;
+            self.refused.retain(|(of, _), _| *of != round);
+        }
+        Ok(())
+    }
+
     fn count_round(
         &mut self,
         round: u64,
@@ -116,10 +134,7 @@ impl Worker {
                 }
             }
         }
-        let mine = |((of, name), count): (&(u64, &'static str), &u64)| {
-            (*of == round).then_some((*name, *count))
-        };
-        let refused: Vec<_> = self.refused.iter().filter_map(mine).collect();
+        let refused = refused_in(&self.refused, round);
         if arrivals.is_empty() && refused.is_empty() {
             return Ok(());
         }
@@ -143,6 +158,14 @@ impl Worker {
         self.current = Some(Current { round, rules, sum });
         Ok(Ok(()))
     }
+}
+
+fn refused_in(
+    refused: &BTreeMap<(u64, &'static str), u64>,
+    round: u64,
+) -> Vec<(&'static str, u64)> {
+    let all = refused.range((round, "")..(round + 1, ""));
+    all.map(|((_, kind), count)| (*kind, *count)).collect()
 }
 
 /// Bytes of the updates that a round takes.

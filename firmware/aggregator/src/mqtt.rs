@@ -2,7 +2,7 @@
 //!
 //! One connection a worker, on a thread with a small runtime of its own. Sessions persist under stable client ids;
 //! packets have room for the largest message; back-off is ours, since the client has none. Incoming messages wait in
-//! a bounded queue, which slows the broker down; outgoing ones are queued by workers that never wait for the network,
+//! a bounded queue, which slows the broker down; outgoing ones are queued, within bounds, by workers that never wait for the network,
 //! so the two directions cannot block each other.
 
 use std::sync::Arc;
@@ -23,6 +23,13 @@ use crate::desk::{Carrier, Incoming, Outgoing, PACKET_BYTES};
 
 /// Messages that wait for a worker.
 const QUEUE: usize = 256;
+
+/// Messages that wait to be sent. What does not fit is dropped, like on a connection that breaks: devices ask again.
+const OUTGOING: usize = 1024;
+
+/// Messages that wait for the broker's acknowledgement. rumqttc makes a table of this size at once; its default of
+/// 65,535 takes 14 MB a connection.
+const IN_FLIGHT: u16 = 1024;
 
 /// Seconds that the broker keeps a session for a worker that is away.
 const SESSION_SECONDS: u32 = 3600;
@@ -47,12 +54,14 @@ pub struct Health {
     pub connected: AtomicBool,
     /// Connections made so far.
     pub connections: AtomicU64,
+    /// Messages that found no room to wait in.
+    pub dropped: AtomicU64,
 }
 
 /// One worker's connection.
 pub struct Mqtt {
     incoming: mpsc::Receiver<Incoming>,
-    outgoing: mpsc::UnboundedSender<Outgoing>,
+    outgoing: mpsc::Sender<Outgoing>,
     /// How it does.
     pub health: Arc<Health>,
 }
@@ -74,14 +83,15 @@ impl Carrier for Mqtt {
     }
 
     fn send(&mut self, message: Outgoing) {
-        // The thread is gone only when the program ends.
-        let _ = self.outgoing.send(message);
+        if self.outgoing.try_send(message).is_err() {
+            self.health.dropped.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
 impl Mqtt {
     /// Something that sends over the same connection.
-    pub fn sender(&self) -> mpsc::UnboundedSender<Outgoing> {
+    pub fn sender(&self) -> mpsc::Sender<Outgoing> {
         self.outgoing.clone()
     }
 
@@ -96,6 +106,7 @@ impl Mqtt {
         options.set_session_expiry_interval(Some(SESSION_SECONDS));
         options.set_max_packet_size(Some(PACKET_BYTES));
         options.set_keep_alive(Duration::from_secs(30));
+        options.set_outgoing_inflight_upper_limit(IN_FLIGHT);
         if let Some(tls) = &broker.tls {
             let config = Arc::new(client_config(tls)?);
             options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(config)));
@@ -105,7 +116,7 @@ impl Mqtt {
         options.set_network_options(network);
         let (client, events) = AsyncClient::new(options, QUEUE);
         let (incoming, received) = mpsc::channel(QUEUE);
-        let (outgoing, queued) = mpsc::unbounded_channel();
+        let (outgoing, queued) = mpsc::channel(OUTGOING);
         let health: Arc<Health> = Arc::default();
         let filters = filters(channel, number);
         let shared = Arc::clone(&health);
@@ -129,10 +140,14 @@ fn filters(channel: &str, number: u16) -> Vec<String> {
     let mut filters: Vec<String> =
         shared.iter().map(|filter| filter::shared(&group, filter)).collect();
     filters.push(filter::lane(number));
+    if number == 0 {
+        // Retained messages do not come through a shared subscription: one worker listens for who is there.
+        filters.push(filter::STATUS.to_owned());
+    }
     filters
 }
 
-async fn send_all(client: AsyncClient, mut queued: mpsc::UnboundedReceiver<Outgoing>) {
+async fn send_all(client: AsyncClient, mut queued: mpsc::Receiver<Outgoing>) {
     while let Some(Outgoing { topic, payload, retain }) = queued.recv().await {
         let sent = client.publish(topic.to_string(), QoS::AtLeastOnce, retain, payload).await;
         if sent.is_err() {

@@ -37,6 +37,9 @@ pub struct Device {
     pub standing: Standing,
     /// Seconds since 1970.
     pub enrolled_at: u64,
+    /// Group for roll-outs, such as `pilot`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
 }
 
 /// Which parameters a round trains.

@@ -1,18 +1,52 @@
 //! How a model version spreads: to more and more devices, and no further once too many devices report trouble.
 
+use serde::{Deserialize, Serialize};
+
 use crate::records::{Model, Rollout};
+
+/// Whom a stage adds to those before it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Stage {
+    /// So many of a thousand devices; which ones is another draw for every version.
+    Permille(u16),
+    /// The devices that were enrolled into this group.
+    Group(String),
+}
 
 /// When to go on and when to stop.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RolloutRules {
-    /// How many of a thousand devices have a version in each stage; which ones is another draw for every version.
-    pub stages: Vec<u16>,
+    /// Who has a version, stage by stage. The last one is everybody.
+    pub stages: Vec<Stage>,
     /// Seconds of a stage.
     pub stage_seconds: u64,
     /// Reports before the share of failures means anything.
     pub minimum_reports: u64,
     /// Share of failed reports, 0 to 1, above which the roll-out stops.
     pub error_threshold: f64,
+}
+
+impl RolloutRules {
+    /// How many of a thousand devices have a version in stage `stage`, counted from 0.
+    pub fn permille(&self, stage: usize) -> u16 {
+        let reached = self.stages.iter().take(stage.saturating_add(1));
+        let parts = reached.filter_map(|stage| match stage {
+            Stage::Permille(permille) => Some(*permille),
+            Stage::Group(_) => None,
+        });
+        if stage >= self.stages.len() { 1000 } else { parts.max().unwrap_or(0) }
+    }
+
+    /// The groups that have it then.
+    pub fn groups(&self, stage: usize) -> Vec<&str> {
+        let reached = self.stages.iter().take(stage.saturating_add(1));
+        let named = reached.filter_map(|stage| match stage {
+            Stage::Group(name) => Some(name.as_str()),
+            Stage::Permille(_) => None,
+        });
+        named.collect()
+    }
 }
 
 /// What has to happen to a version that is being rolled out.
@@ -57,7 +91,7 @@ mod tests {
 
     fn rules() -> RolloutRules {
         RolloutRules {
-            stages: vec![100, 1000],
+            stages: vec![Stage::Permille(100), Stage::Permille(1000)],
             stage_seconds: 60,
             minimum_reports: 4,
             error_threshold: 0.25,
@@ -76,6 +110,17 @@ mod tests {
             failed,
         };
         decide(&model, &rules(), now)
+    }
+
+    #[test]
+    fn groups_come_beside_the_parts_of_a_thousand() {
+        let stages = r#"["pilot", 20, "staff", 1000]"#;
+        let rules = RolloutRules { stages: serde_json::from_str(stages).unwrap(), ..rules() };
+        let reached = |stage| (rules.permille(stage), rules.groups(stage));
+        assert_eq!(reached(0), (0, vec!["pilot"]));
+        assert_eq!(reached(1), (20, vec!["pilot"]));
+        assert_eq!(reached(2), (20, vec!["pilot", "staff"]));
+        assert_eq!((rules.permille(3), rules.permille(9)), (1000, 1000));
     }
 
     #[test]

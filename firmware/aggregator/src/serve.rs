@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 
 use crate::announce::Announcer;
 use crate::config::BrokerConfig;
-use crate::desk::{Desk, Office, Outgoing, Sequence};
+use crate::desk::{Desk, Office, Outgoing, Presence, Sequence, Strange};
 use crate::engine::{Engine, EngineError};
 use crate::mqtt::{Health, Mqtt, MqttError};
 
@@ -49,7 +49,8 @@ impl Server {
         let office = Arc::new(Office {
             engine,
             sequence,
-            strange: AtomicU64::new(0),
+            strange: Strange::default(),
+            presence: Presence::default(),
             receipts: AtomicU64::new(0),
         });
         let stop: Arc<AtomicBool> = Arc::default();
@@ -103,7 +104,7 @@ fn keep_working(office: &Arc<Office>, number: u16, mut carrier: Mqtt, stop: &Ato
 
 fn decide(
     office: &Office,
-    sender: &tokio::sync::mpsc::UnboundedSender<Outgoing>,
+    sender: &tokio::sync::mpsc::Sender<Outgoing>,
     health: &Health,
     stop: &AtomicBool,
 ) {
@@ -141,9 +142,10 @@ fn step(office: &Office, announcer: &mut Announcer) -> Result<Vec<Outgoing>, Eng
     announcer.changes(office)
 }
 
-fn send(sender: &tokio::sync::mpsc::UnboundedSender<Outgoing>, messages: Vec<Outgoing>) {
+fn send(sender: &tokio::sync::mpsc::Sender<Outgoing>, messages: Vec<Outgoing>) {
     for message in messages {
-        if sender.send(message).is_err() {
+        // This thread carries nothing, so it may wait for room.
+        if sender.blocking_send(message).is_err() {
             warn!("the first connection's thread is gone; announcements wait for a restart");
         }
     }

@@ -42,6 +42,8 @@ const NAMES: TableDefinition<(u64, [u8; 16]), &str> = TableDefinition::new("name
 const MODELS: TableDefinition<u64, &[u8]> = TableDefinition::new("models");
 const PARAMETERS: TableDefinition<u64, &[u8]> = TableDefinition::new("parameters");
 const CANDIDATES: TableDefinition<u64, &[u8]> = TableDefinition::new("candidates");
+/// By version and device: the last thing that the device said of it, 1 in use, 2 trouble.
+const REPORTS: TableDefinition<(u64, &str), u8> = TableDefinition::new("reports");
 const AUDIT: TableDefinition<u64, &[u8]> = TableDefinition::new("audit");
 
 /// Format of the whole file. A file of another format is refused, never guessed at.
@@ -379,11 +381,7 @@ impl Store {
         if new > 0 {
             write.open_table(SUMS)?.insert((round, worker), next.encode().as_slice())?;
         }
-        {
-            let mut tallies = write.open_table(TALLIES)?;
-            let stored =
-                tallies.get(round)?.map(|value| parse("tally", value.value())).transpose()?;
-            let mut tally: Tally = stored.unwrap_or_default();
+        change_tally(&write, round, |tally| {
             tally.counted += new;
             let bytes = batch.iter().zip(&fates).filter(|(_, fate)| **fate == Fate::Counted);
             tally.bytes += bytes.map(|(arrival, _)| arrival.bytes).sum::<u64>();
@@ -394,11 +392,21 @@ impl Store {
             for (name, count) in refused.iter().copied().chain(late) {
                 *tally.refused.entry(name.to_owned()).or_default() += count;
             }
-            tallies.insert(round, json(&tally).as_slice())?;
-        }
+        })?;
         write.commit()?;
         *sum = next;
         Ok(fates)
+    }
+
+    /// Adds refusals to a round's tally.
+    pub fn refuse(&self, round: u64, refused: &[(&'static str, u64)]) -> Result<()> {
+        let write = self.database.begin_write()?;
+        change_tally(&write, round, |tally| {
+            for (name, count) in refused {
+                *tally.refused.entry((*name).to_owned()).or_default() += count;
+            }
+        })?;
+        Ok(write.commit()?)
     }
 
     /// Calls `each` for every audit entry, oldest first.
@@ -424,6 +432,19 @@ impl Store {
         })?;
         Ok(head)
     }
+}
+
+fn change_tally(
+    write: &WriteTransaction,
+    round: u64,
+    change: impl FnOnce(&mut Tally),
+) -> Result<()> {
+    let mut tallies = write.open_table(TALLIES)?;
+    let stored = tallies.get(round)?.map(|value| parse("tally", value.value())).transpose()?;
+    let mut tally: Tally = stored.unwrap_or_default();
+    change(&mut tally);
+    tallies.insert(round, json(&tally).as_slice())?;
+    Ok(())
 }
 
 fn count_within(
@@ -569,7 +590,35 @@ impl Decision<'_> {
         Ok(())
     }
 
-    /// Forgets who took part in a round that is over, except for the audit's own digests.
+    /// What a device says of a version; gives what it said before. Saying the same again changes nothing.
+    pub fn put_report(&mut self, version: u64, device: &str, said: u8) -> Result<Option<u8>> {
+        let mut table = self.write.open_table(REPORTS)?;
+        let before = table.insert((version, device), said)?.map(|said| said.value());
+        Ok(before)
+    }
+
+    /// Forgets what devices said of a version.
+    pub fn forget_reports(&mut self, version: u64) -> Result<()> {
+        // No name of a device sorts after this one.
+        let all = (version, "")..(version + 1, "");
+        self.write.open_table(REPORTS)?.retain_in(all, |_, _| false)?;
+        Ok(())
+    }
+
+    /// A device, within the transaction.
+    pub fn device(&self, name: &str) -> Result<Option<Device>> {
+        let table = self.write.open_table(DEVICES)?;
+        let device = table.get(name)?.map(|value| parse("device", value.value())).transpose();
+        device
+    }
+
+    /// Forgets which updates a round counted: for one whose updates fit no round to come.
+    pub fn forget_updates(&mut self, round: u64) -> Result<()> {
+        self.write.open_table(UPDATES)?.retain(|_, counted_in| counted_in != round)?;
+        Ok(())
+    }
+
+    /// Forgets who took part in a round that is over. Its sums stay, so that its arithmetic can be done again.
     pub fn forget_members(&mut self, round: u64) -> Result<u64> {
         let mut gone = 0;
         let all = (round, [0; 16])..=(round, [255; 16]);

@@ -5,18 +5,20 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use aggregator::announce::Announcer;
-use aggregator::desk::{Desk, Incoming, Office, Outgoing, Sequence};
+use aggregator::desk::{Desk, Incoming, Office, Outgoing, Presence, Sequence, Strange};
 use aggregator::engine::RoundRequest;
 use aggregator::records::{Parameters, Round};
+use aggregator::rollout::Stage;
 use common::{Fleet, Z};
 use learn::head::Subset;
 use proto::content::{chunk, indexes};
 use proto::model::{ModelChunk, ModelManifest, ModelWanted};
 use proto::secret::{DeviceSecret, RoundIdentity};
 use proto::signing::{KeyRing, Signed};
+use proto::status::{JobFault, JobNotice, JobPhase, JobState, Status};
 use proto::task::RoundNotice;
 use proto::update::{ChunksWanted, Receipt, Refusal, UpdateChunk, UpdateOffer, Verdict};
 use proto::wire::{Blob, Message};
@@ -53,7 +55,8 @@ impl Hall {
         let office = Arc::new(Office {
             engine,
             sequence,
-            strange: AtomicU64::new(0),
+            strange: Strange::default(),
+            presence: Presence::default(),
             receipts: AtomicU64::new(0),
         });
         let desk = Desk::new(Arc::clone(&office), 3);
@@ -166,8 +169,83 @@ fn strangers_get_no_answer_and_are_counted() {
     for message in [&unknown, &forged, &moved, &noise, &topic] {
         assert!(hall.say(message).is_empty());
     }
-    assert_eq!(hall.office.strange.load(Ordering::SeqCst), 5);
-    assert_eq!(hall.office.engine.store().tally(1).unwrap().counted, 0);
+    // The first, the fourth and the fifth name nobody; two came under the names of devices of the round.
+    assert_eq!(hall.office.strange.total(), 3);
+    let tally = hall.office.engine.store().tally(1).unwrap();
+    assert_eq!((tally.counted, tally.refused.get("signature")), (0, Some(&2)));
+}
+
+#[test]
+fn a_revoked_device_is_refused_and_in_the_tally() {
+    let mut hall = Hall::new("desk-revoked", Parameters::Sparse);
+    hall.office.engine.revoke("mirror-1", "a test").unwrap();
+    let offer = hall.offer(&hall.identity("mirror-1"), &hall.update());
+    let answers = hall.say(&offer);
+    let signed = Signed::<Receipt>::decode(&answers[0].payload).unwrap();
+    let verdict = signed.verify(&hall.keys).unwrap().verdict;
+    assert_eq!(verdict, Verdict::Refused(Refusal::Revoked));
+    assert_eq!(hall.office.engine.store().tally(1).unwrap().refused.get("revoked"), Some(&1));
+}
+
+#[test]
+fn a_device_reports_a_model_once_and_strangers_report_nothing() {
+    let mut hall = Hall::new("desk-reports", Parameters::Sparse);
+    let job = proto::JobId([1; 16]);
+    let mut say = |device: &str, phase: JobPhase| {
+        let topic = Topic::JobState(device.parse().unwrap(), job);
+        assert!(hall.say(&incoming(&topic, &JobState { job, version: 1, phase })).is_empty());
+    };
+    for _ in 0..3 {
+        say("mirror-1", JobPhase::Done);
+        say("mirror-2", JobPhase::Failed(JobFault::Storage));
+        say("nobody", JobPhase::Done);
+    }
+    let model = hall.office.engine.store().model(1).unwrap().unwrap();
+    assert_eq!((model.installed, model.failed), (1, 1));
+    assert_eq!(hall.office.strange.counts().get("job"), Some(&3));
+    let topic = Topic::JobState("mirror-2".parse().unwrap(), job);
+    let done = JobState { job, version: 1, phase: JobPhase::Done };
+    hall.say(&incoming(&topic, &done));
+    let model = hall.office.engine.store().model(1).unwrap().unwrap();
+    assert_eq!((model.installed, model.failed), (2, 0), "the last word counts");
+}
+
+#[test]
+fn who_is_connected_is_known_of_enrolled_devices_alone() {
+    let mut hall = Hall::new("desk-presence", Parameters::Sparse);
+    let mut say = |device: &str, status: &Status| {
+        hall.say(&incoming(&Topic::Status(device.parse().unwrap()), status));
+    };
+    let online = Status::Online { firmware: "0.1.0".into(), model_tried: 0 };
+    for device in ["mirror-1", "mirror-2", "mirror-2", "nobody"] {
+        say(device, &online);
+    }
+    say("mirror-1", &Status::Offline { lost: true });
+    assert_eq!(hall.office.presence.count(), 1);
+    assert!(hall.office.presence.has("mirror-2") && !hall.office.presence.has("mirror-1"));
+    assert_eq!(hall.office.strange.counts().get("status"), Some(&1));
+}
+
+#[test]
+fn a_group_is_told_of_a_model_before_the_fleet_is() {
+    let mut rules = common::rules();
+    rules.rollout.stages = vec![Stage::Group("pilot".into()), Stage::Permille(1000)];
+    let hall = Hall::of(Fleet::new("desk-group", rules), Parameters::Sparse);
+    let engine = &hall.office.engine;
+    engine.enrol_in("mirror-9", &"99".repeat(32), Some("pilot")).unwrap();
+    let numbers = vec![0.5; engine.layout().subset_len(Subset::Full)];
+    engine.add_model(&numbers, "a test").unwrap();
+    engine.publish(2).unwrap();
+    let mut announcer = Announcer::default();
+    let said = announcer.changes(&hall.office).unwrap();
+    let jobs: Vec<_> =
+        said.iter().filter(|said| matches!(said.topic, Topic::JobNotify(_))).collect();
+    assert_eq!(jobs.len(), 1);
+    assert_eq!(jobs[0].topic, Topic::JobNotify("mirror-9".parse().unwrap()));
+    let notice = Signed::<JobNotice>::decode(&jobs[0].payload).unwrap();
+    let JobNotice::Install(manifest) = notice.verify(&hall.keys).unwrap();
+    assert_eq!((manifest.version, manifest.rollout_permille), (2, 0), "nobody else has it");
+    assert!(announcer.changes(&hall.office).unwrap().is_empty(), "once");
 }
 
 #[test]

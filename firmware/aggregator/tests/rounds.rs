@@ -166,6 +166,7 @@ fn a_round_without_signal_is_refused_unless_forced() {
 #[test]
 fn a_roll_out_reaches_more_and_more_devices_and_trouble_stops_it() {
     let fleet = Fleet::new("rollout", common::rules());
+    fleet.enrol(5);
     let engine = &fleet.engine;
     let parameters = vec![0.5; engine.layout().subset_len(Subset::Full)];
     engine.add_model(&parameters, "a test").unwrap();
@@ -179,7 +180,9 @@ fn a_roll_out_reaches_more_and_more_devices_and_trouble_stops_it() {
     fleet.clock.add(100);
     engine.advance().unwrap();
     assert_eq!(announced(), (2, 1000));
-    (0..5).for_each(|_| engine.report(2, Report::Failed).unwrap());
+    (0..5).for_each(|_| engine.report("mirror-0", 2, Report::Failed).unwrap());
+    assert_eq!(announced(), (2, 1000), "one device counts once");
+    (1..5).for_each(|n| engine.report(&format!("mirror-{n}"), 2, Report::Failed).unwrap());
     assert!(matches!(engine.store().model(2).unwrap().unwrap().rollout, Rollout::Stopped { .. }));
     assert_eq!(announced(), (2, 0));
     let back = engine.rollback(1).unwrap();
@@ -199,10 +202,33 @@ fn a_device_is_known_by_its_certificate_and_revoked_for_good() {
     assert!(refused(engine.enrol("mirror-1", &other)).contains("another certificate"));
     assert!(refused(engine.enrol("mirror 1", &one)).contains("no device name"));
     assert!(refused(engine.enrol("mirror-2", "12")).contains("fingerprint"));
+    assert!(refused(engine.enrol("aggregator", &one)).contains("own programs"));
     engine.revoke("mirror-1", "stolen").unwrap();
     assert!(refused(engine.enrol("mirror-1", &one)).contains("stays so"));
     let status = engine.status().unwrap();
     assert_eq!((status.enrolled, status.revoked), (0, 1));
+}
+
+#[test]
+fn old_rounds_are_forgotten_and_the_audit_still_holds() {
+    let mut rules = common::rules();
+    rules.keep_rounds = 1;
+    let fleet = Fleet::new("prune", rules);
+    fleet.enrol(3);
+    for _ in 0..3 {
+        let round = fleet.open_round();
+        let batch: Vec<_> = (0..5).map(|name| fleet.submission(&round, name, 0.0)).collect();
+        fleet.worker(0).count(&batch).unwrap();
+        fleet.clock.add(10_000);
+        fleet.engine.advance().unwrap();
+    }
+    let store = fleet.engine.store();
+    let counted = |round| store.members(round).unwrap().0;
+    assert_eq!((counted(1), counted(2), counted(3)), (0, 0, 5));
+    let verified = fleet.engine.verify(&fleet.engine.key().verifying_key()).unwrap();
+    assert_eq!((verified.rounds, verified.pruned), (3, 2));
+    // Rounds on a model that is still in force: their updates must not count a second time.
+    assert!(store.rounds().unwrap().iter().all(|round| round.phase.is_final()));
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn request(config: &Config, request: Request) -> Result<Reply> {
     let asked = ask(&socket, &request);
     let reply = match asked.with_context(|| format!("the server at {}", socket.display()))? {
         Some(reply) => reply,
-        None => execute(&open(config, false, false)?, request),
+        None => execute(&open(config, false, false)?, None, request),
     };
     match reply {
         Reply::Failed(reason) => bail!(reason),
@@ -94,7 +94,8 @@ pub fn status(config: &Config, output: Output) -> Result<()> {
     if output.json {
         return json(&status);
     }
-    println!("devices: {} enrolled, {} revoked", status.enrolled, status.revoked);
+    let online = status.online.map(|count| format!(", {count} online")).unwrap_or_default();
+    println!("devices: {} enrolled{online}, {} revoked", status.enrolled, status.revoked);
     println!("models:");
     status.models.iter().for_each(|model| println!("  {}", model_line(model)));
     println!("rounds:");
@@ -173,8 +174,17 @@ pub fn device(config: &Config, action: DeviceAction) -> Result<()> {
     let plain = Output { json: false };
     match action {
         DeviceAction::List(output) => print_reply(request(config, Request::DeviceList)?, output),
-        DeviceAction::Enrol { name, fingerprint } => {
-            print_reply(request(config, Request::DeviceEnrol { name, fingerprint })?, plain)
+        DeviceAction::Enrol { name, fingerprint, group, out } => {
+            let reply = request(config, Request::DeviceEnrol { name, fingerprint, group })?;
+            match (out, &reply) {
+                (Some(folder), Reply::Enrolled { device, secret, public_key }) => {
+                    hand_over(&folder, secret, public_key)?;
+                    println!("{}", device_line(device, None));
+                    println!("device.secret and fleet.pub are in {}", folder.display());
+                    Ok(())
+                }
+                _ => print_reply(reply, plain),
+            }
         }
         DeviceAction::Revoke { name, reason } => {
             print_reply(request(config, Request::DeviceRevoke { name, reason })?, plain)
@@ -213,6 +223,25 @@ fn verify(
     Ok(crate::verify::verify(&Store::open(&path)?, trunk.layout(), &key)?)
 }
 
+/// What a mirror needs of its fleet, as the files that its settings name, for this user alone.
+fn hand_over(folder: &Path, secret: &str, public_key: &str) -> Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    for (name, text) in [("device.secret", secret), ("fleet.pub", public_key)] {
+        let path = folder.join(name);
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        options
+            .open(&path)
+            .and_then(|mut file| writeln!(file, "{text}"))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
 fn json<T: serde::Serialize>(value: &T) -> Result<()> {
     println!("{}", serde_json::to_string_pretty(value)?);
     Ok(())
@@ -230,18 +259,24 @@ fn print_reply(reply: Reply, output: Output) -> Result<()> {
     match reply {
         Reply::Round(round) => println!("{}", round_line(&round)),
         Reply::Model(model) => println!("{}", model_line(&model)),
-        Reply::Devices(devices) => {
-            devices.iter().for_each(|device| println!("{}", device_line(device)))
-        }
-        Reply::Device(device) => println!("{}", device_line(&device)),
+        Reply::Devices(devices) => devices
+            .iter()
+            .for_each(|known| println!("{}", device_line(&known.device, known.online))),
+        Reply::Device(device) => println!("{}", device_line(&device, None)),
         Reply::Enrolled { device, secret, public_key } => {
-            println!("{}", device_line(&device));
+            println!("{}", device_line(&device, None));
             println!("secret for this mirror's settings, shown to nobody else: {secret}");
             println!("public key of the fleet: {public_key}");
         }
         Reply::Verified(verified) => println!(
-            "{} entries hold; {} rounds with {} updates averaged again; {} models have their digests\nlast hash {}",
-            verified.entries, verified.rounds, verified.updates, verified.models, verified.head
+            "{} entries hold; {} rounds with {} updates averaged again; {} models have their digests; of {} rounds the \
+             names are forgotten, as the log says\nlast hash {}",
+            verified.entries,
+            verified.rounds,
+            verified.updates,
+            verified.models,
+            verified.pruned,
+            verified.head
         ),
         Reply::Status(_) | Reply::Failed(_) => {}
     }
@@ -285,10 +320,16 @@ fn model_line(model: &Model) -> String {
     )
 }
 
-fn device_line(device: &Device) -> String {
+fn device_line(device: &Device, online: Option<bool>) -> String {
     let standing = match &device.standing {
         Standing::Enrolled => "enrolled".to_owned(),
         Standing::Revoked { reason } => format!("revoked: {reason}"),
     };
-    format!("{} {standing}; certificate {}", device.name, device.fingerprint)
+    let there = match online {
+        Some(true) => ", online",
+        Some(false) => ", offline",
+        None => "",
+    };
+    let group = device.group.as_ref().map(|group| format!(", group {group}")).unwrap_or_default();
+    format!("{} {standing}{there}{group}; certificate {}", device.name, device.fingerprint)
 }

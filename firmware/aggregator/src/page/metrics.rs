@@ -61,6 +61,11 @@ fn registry(shown: &Shown, status: &Status) -> Registry {
     };
     let up = shown.health.iter().filter(|health| health.connected.load(Ordering::SeqCst)).count();
     number("devices_enrolled", "Devices that may take part", status.enrolled as f64);
+    number(
+        "devices_online",
+        "Enrolled devices that are connected",
+        shown.office.presence.count() as f64,
+    );
     number("devices_revoked", "Devices that were revoked", status.revoked as f64);
     number("workers", "Connections that should be up", shown.health.len() as f64);
     number("workers_connected", "Connections that are up", up as f64);
@@ -105,13 +110,19 @@ fn registry(shown: &Shown, status: &Status) -> Registry {
         }
     }
     registry.register("refused", "Updates refused, by reason", refused);
+    let strange = Family::<Reason, Counter>::default();
+    for (kind, count) in shown.office.strange.counts() {
+        strange.get_or_create(&Reason { reason: kind.to_owned() }).inc_by(count);
+    }
+    let help = "Messages not understood, or not from whom they claimed, by what was wrong";
+    registry.register("strange_messages", help, strange);
     let counters = [
         ("updates", "Updates counted", status.rounds.iter().map(|round| round.tally.counted).sum()),
         ("update_bytes", "Their bytes", status.rounds.iter().map(|round| round.tally.bytes).sum()),
         (
-            "strange_messages",
-            "Messages not understood, or not from whom they claimed",
-            shown.office.strange.load(Ordering::SeqCst),
+            "dropped_messages",
+            "Outgoing messages that found no room",
+            shown.health.iter().map(|health| health.dropped.load(Ordering::SeqCst)).sum(),
         ),
         ("receipts", "Receipts sent", shown.office.receipts.load(Ordering::SeqCst)),
     ];

@@ -18,6 +18,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 
 use crate::desk::Office;
+use crate::engine::Status;
 use crate::mqtt::Health;
 
 const HTML: &str = include_str!("page.html");
@@ -71,7 +72,10 @@ async fn asset(kind: &'static str, text: &'static str) -> Response {
 
 async fn status(State(shown): State<Arc<Shown>>) -> Response {
     match shown.office.engine.status() {
-        Ok(status) => Json(status).into_response(),
+        Ok(status) => {
+            let online = Some(shown.office.presence.count());
+            Json(Status { online, ..status }).into_response()
+        }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

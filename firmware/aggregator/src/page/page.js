@@ -67,6 +67,7 @@ async function refresh() {
     byId("when").textContent = new Date(1000 * status.now).toLocaleString();
     byId("when").className = "";
     byId("enrolled").textContent = status.enrolled;
+    byId("online").textContent = status.online ?? "–";
     byId("revoked").textContent = status.revoked;
     byId("version").textContent = status.models.at(-1)?.version ?? "–";
     byId("epsilon").textContent = status.epsilon == null ? "0" : status.epsilon.toFixed(4);

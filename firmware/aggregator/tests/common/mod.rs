@@ -11,7 +11,7 @@ use aggregator::engine::{Engine, Parts, RoundRequest, Rules};
 use aggregator::gate::{Gate, GateError};
 use aggregator::ingest::{Submission, Worker};
 use aggregator::records::{Parameters, Pseudonym, Round};
-use aggregator::rollout::RolloutRules;
+use aggregator::rollout::{RolloutRules, Stage};
 use aggregator::store::Store;
 use ed25519_dalek::SigningKey;
 use learn::averaging::PartialSum;
@@ -57,7 +57,7 @@ pub fn rules() -> Rules {
         window_seconds: 100,
         wanted_cosine: 0.001,
         rollout: RolloutRules {
-            stages: vec![100, 1000],
+            stages: [100, 1000].map(Stage::Permille).to_vec(),
             stage_seconds: 60,
             minimum_reports: 4,
             error_threshold: 0.2,

@@ -1,9 +1,9 @@
 //! What counting updates costs, against what mosquitto spends on delivering them, in the same run.
 //!
 //! `throughput [UPDATES]`: for updates of 16 KiB and 256 KiB, CPU seconds of mosquitto for taking each from a
-//! publisher and giving it to a subscriber (QoS 1, its own clients), and of this thread for decoding, checking and
-//! committing it. Updates are copies of a few noised ones under release ids of their own. Then resident memory with
-//! 1,000 and 100,000 devices in one round. Needs mosquitto and its clients; says so where they are missing.
+//! publisher and giving it to a subscriber (QoS 1, its own clients), once in the clear and once as a fleet runs it: with
+//! TLS and client certificates, in chunks of 64 KiB; and of this thread for decoding, checking and committing it. Updates are copies of a few noised ones under release ids of their own. Then resident memory with
+//! 1,000 and 100,000 devices in one round. Needs mosquitto, its clients and openssl; says so where they are missing.
 
 use std::error::Error;
 use std::io::Write;
@@ -31,20 +31,25 @@ fn main() -> Result<()> {
     let folder = std::env::temp_dir().join(format!("aggregator-throughput-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     println!(
-        "| update | mosquitto, CPU ms each | aggregator, CPU ms each | share | updates a second |"
+        "| update | mosquitto in the clear, CPU ms | with TLS, in chunks | aggregator | share of clear, of TLS | updates a second |"
     );
-    println!("|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|");
+    certificates(&folder)?;
     for kib in [16, 256] {
         let count = if kib == 16 { updates } else { updates / 4 };
-        let delivered = deliver(&folder, kib * 1024, count)?;
+        let clear = deliver(&folder, kib * 1024, count, false)?;
+        let chunks = (kib as u64).div_ceil(64);
+        let sealed = deliver(&folder, kib * 1024 / chunks as usize, count * chunks, true)?;
         let fleet = Fleet::new(&folder.join(format!("{kib}.redb")), kib * 1024)?;
         let (cpu, wall) = fleet.count(count)?;
         let each = |seconds: f64| 1e3 * seconds / count as f64;
         println!(
-            "| {kib} KiB | {:.3} | {:.3} | {:.2} | {:.0} |",
-            each(delivered),
+            "| {kib} KiB | {:.3} | {:.3} | {:.3} | {:.2}, {:.2} | {:.0} |",
+            each(clear),
+            each(sealed),
             each(cpu),
-            cpu / delivered,
+            cpu / clear,
+            cpu / sealed,
             count as f64 / wall
         );
     }
@@ -168,24 +173,51 @@ fn start(program: &str, arguments: &[&str]) -> Result<Running> {
     Ok(Running(command.map_err(|error| format!("{program} cannot be started: {error}"))?))
 }
 
+/// One self-signed certificate that serves as authority, broker and client.
+fn certificates(folder: &Path) -> Result<()> {
+    let words =
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost";
+    let done = Command::new("openssl")
+        .args(words.split(' '))
+        .args(["-addext", "subjectAltName=IP:127.0.0.1"])
+        .args([Path::new("-keyout"), &folder.join("key.pem")])
+        .args([Path::new("-out"), &folder.join("certificate.pem")])
+        .stderr(Stdio::null())
+        .status()?;
+    if done.success() { Ok(()) } else { Err("openssl made no certificate".into()) }
+}
+
 /// CPU seconds that mosquitto, one thread, spends on taking and giving `count` messages at QoS 1.
-fn deliver(folder: &Path, bytes: usize, count: u64) -> Result<f64> {
+fn deliver(folder: &Path, bytes: usize, count: u64, sealed: bool) -> Result<f64> {
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let config = folder.join("mosquitto.conf");
-    let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n");
+    let certificate = folder.join("certificate.pem").display().to_string();
+    let key = folder.join("key.pem").display().to_string();
+    let mut text = format!(
+        "user root\nlistener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n"
+    );
+    let mut own: Vec<&str> = Vec::new();
+    if sealed {
+        text += &format!(
+            "cafile {certificate}\ncertfile {certificate}\nkeyfile {key}\nrequire_certificate true\n"
+        );
+        own = vec!["--cafile", &certificate, "--cert", &certificate, "--key", &key];
+    }
     std::fs::File::create(&config)?.write_all(text.as_bytes())?;
     let payload = folder.join("payload");
     std::fs::write(&payload, vec![7; bytes])?;
     let broker = start("mosquitto", &["-c", &config.display().to_string()])?;
     std::thread::sleep(Duration::from_millis(500));
     let (port, many) = (port.to_string(), count.to_string());
-    let mut subscriber =
-        start("mosquitto_sub", &["-p", &port, "-q", "1", "-t", "t", "-C", &many, "-N"])?;
+    let listen = ["-h", "127.0.0.1", "-p", &port, "-q", "1", "-t", "t", "-C", &many, "-N"];
+    let mut subscriber = start("mosquitto_sub", &[&listen[..], &own].concat())?;
     std::thread::sleep(Duration::from_millis(300));
     let before = process_seconds(broker.0.id())?;
     let file = payload.display().to_string();
     let sent = Command::new("mosquitto_pub")
-        .args(["-p", &port, "-q", "1", "-t", "t", "-f", &file, "--repeat", &many])
+        .args(["-h", "127.0.0.1", "-p", &port, "-q", "1", "-t", "t", "-f", &file])
+        .args(["--repeat", &many])
+        .args(&own)
         .args(["--repeat-delay", "0"])
         .status()?;
     if !sent.success() || !subscriber.0.wait()?.success() {

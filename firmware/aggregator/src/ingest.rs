@@ -70,19 +70,19 @@ impl Worker {
     /// When the database fails nothing of the batch was counted and nothing may be acknowledged.
     pub fn count(&mut self, submissions: &[Submission]) -> Result<Vec<Receipt>, StoreError> {
         let mut fates: Vec<Option<Fate>> = vec![None; submissions.len()];
-        let digests: Vec<Digest> = submissions.iter().map(|item| Digest::of(&item.bytes)).collect();
+        let mut digests: Vec<Option<Digest>> = vec![None; submissions.len()];
         let mut rounds: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
         for (index, submission) in submissions.iter().enumerate() {
             rounds.entry(submission.round).or_default().push(index);
         }
         for (round, members) in rounds {
-            self.count_round(round, &members, submissions, &digests, &mut fates)?;
+            self.count_round(round, &members, submissions, &mut digests, &mut fates)?;
         }
         let receipt =
-            |((submission, digest), fate): ((&Submission, Digest), Option<Fate>)| Receipt {
+            |((submission, digest), fate): ((&Submission, Option<Digest>), Option<Fate>)| Receipt {
                 round: submission.round,
                 pseudonym: submission.pseudonym,
-                digest,
+                digest: digest.unwrap_or_else(|| Digest::of(&submission.bytes)),
                 fate: fate.unwrap_or(Fate::Refused(Refusal::UnknownRound)),
             };
         Ok(submissions.iter().zip(digests).zip(fates).map(receipt).collect())
@@ -111,7 +111,7 @@ impl Worker {
         round: u64,
         members: &[usize],
         submissions: &[Submission],
-        digests: &[Digest],
+        digests: &mut [Option<Digest>],
         fates: &mut [Option<Fate>],
     ) -> Result<(), StoreError> {
         if let Err(refusal) = self.turn_to(round)? {
@@ -123,8 +123,9 @@ impl Worker {
         let mut arrivals = Vec::with_capacity(members.len());
         let mut places = Vec::with_capacity(members.len());
         for &index in members {
-            match decode(&current.rules, &submissions[index], digests[index]) {
+            match decode(&current.rules, &submissions[index]) {
                 Ok(arrival) => {
+                    digests[index] = Some(arrival.digest);
                     arrivals.push(arrival);
                     places.push(index);
                 }
@@ -179,12 +180,12 @@ pub fn update_bytes(rules: &RoundRules) -> usize {
     .encoded_bytes()
 }
 
-fn decode(rules: &RoundRules, submission: &Submission, digest: Digest) -> Result<Arrival, Refusal> {
+fn decode(rules: &RoundRules, submission: &Submission) -> Result<Arrival, Refusal> {
     if submission.bytes.len() > update_bytes(rules) {
         return Err(Refusal::TooLarge);
     }
-    let update =
-        Update::decode(&submission.bytes).map_err(|error| Refusal::Malformed(error.to_string()))?;
+    let (update, digest) = Update::decode_with_digest(&submission.bytes)
+        .map_err(|error| Refusal::Malformed(error.to_string()))?;
     Ok(Arrival {
         pseudonym: submission.pseudonym,
         digest,

@@ -16,6 +16,8 @@
 //! | 80 | width x count | values, two's complement |
 //! | end | 32 | SHA-256 of everything before |
 
+use sha2::{Digest as _, Sha256};
+
 use crate::edges::{Digest, LayoutId, ReleaseId};
 use crate::privacy::{CLIP_STEPS, FRACTION_BITS, MAX_DIMENSION, NoiseMultiplier};
 
@@ -141,23 +143,33 @@ pub struct Update {
 impl Update {
     /// Reads an update. Every length is checked before anything is allocated.
     pub fn decode(bytes: &[u8]) -> Result<Update, UpdateError> {
+        Ok(Update::decode_with_digest(bytes)?.0)
+    }
+
+    /// The same, with the SHA-256 of all the bytes, by which fleet and ledger know an update: the bytes are hashed once
+    /// for both this and the digest at their end.
+    ///
+    /// # Errors
+    /// As [`Update::decode`].
+    pub fn decode_with_digest(bytes: &[u8]) -> Result<(Update, Digest), UpdateError> {
         let header = read_header(bytes)?;
         let expected = header.encoded_bytes();
         if bytes.len() != expected {
             return Err(UpdateError::Length { expected, actual: bytes.len() });
         }
         let (content, digest) = bytes.split_at(expected - DIGEST_BYTES);
-        if Digest::of(content).0 != digest {
+        let mut hash = Sha256::new_with_prefix(content);
+        if hash.clone().finalize()[..] != *digest {
             return Err(UpdateError::Digest);
         }
+        hash.update(digest);
         let limit = header.largest_value();
-        let values: Vec<i32> =
-            content[HEADER_BYTES..].chunks_exact(header.width()).map(read_value).collect();
+        let values = read_values(&content[HEADER_BYTES..], header.width());
         // Two's complement has one more negative value than the mechanism ever writes.
         if values.iter().any(|&value| i64::from(value).abs() > limit) {
             return Err(UpdateError::Field("value"));
         }
-        Ok(Update { header, values })
+        Ok((Update { header, values }, Digest(hash.finalize().into())))
     }
 
     /// The header.
@@ -205,11 +217,19 @@ fn field<const N: usize>(bytes: &[u8], offset: usize) -> [u8; N] {
     std::array::from_fn(|index| bytes[offset + index])
 }
 
-fn read_value(bytes: &[u8]) -> i32 {
-    let mut wide = [0; 4];
-    wide[4 - bytes.len()..].copy_from_slice(bytes);
-    // The value sits in the upper bytes: shifting down extends its sign.
-    i32::from_le_bytes(wide) >> (8 * (4 - bytes.len()))
+/// Little-endian values of 2, 3 or 4 bytes; one loop for each width, so that the compiler can unroll it.
+fn read_values(bytes: &[u8], width: usize) -> Vec<i32> {
+    match width {
+        2 => bytes.as_chunks().0.iter().map(|&pair| i32::from(i16::from_le_bytes(pair))).collect(),
+        // The value sits in the upper bytes: shifting down extends its sign.
+        3 => bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&[a, b, c]| i32::from_le_bytes([0, a, b, c]) >> 8)
+            .collect(),
+        _ => bytes.as_chunks().0.iter().map(|&word| i32::from_le_bytes(word)).collect(),
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What each command does.
 
-mod fleet;
+pub mod fleet;
 mod serve;
 mod simulate;
 

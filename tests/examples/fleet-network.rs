@@ -4,7 +4,8 @@
 //! The mirrors run the real protocol with really noised updates; their clocks go ten times as fast, so that a day's retries
 //! fit. mosquitto's own subscriber is the witness of what travels. Needs mosquitto, its clients, and the aggregator built
 //! beside this program: `cargo build --workspace --all-targets`, then `target/debug/examples/fleet-network` with
-//! FLEET_DEVICES, FLEET_ROUNDS, and FLEET_FULL (every how many rounds all of the decoder's numbers are asked for; 0: never).
+//! FLEET_DEVICES, FLEET_ROUNDS, FLEET_WINDOW (seconds of a round), and FLEET_FULL (every how many rounds all of the decoder's
+//! numbers are asked for; 0: never).
 
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed check
 
@@ -36,20 +37,22 @@ use uplink::device::{Device, Settings};
 use uplink::edges::{EdgeError, Household, Keeper, Memory, ModelTrial, Outbox, ReleaseId};
 use uplink::mqtt::{Endpoint, Mqtt};
 use uplink::pace::Jitter;
+use uplink::run::{Watch, run_hasty};
 use uplink::tls::Identity;
-use uplink::transport::{Event, Transport};
 
 /// How much faster than the world's a mirror's clock goes.
 const HASTE: u32 = 10;
-
-/// Seconds of a round's window; a mirror reports within nine tenths of it by its own clock.
-const WINDOW: u64 = 120;
 
 /// Longest packet of the protocol.
 const PACKET: usize = 66 * 1024;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// A round's window, in which everybody must get through; a mirror begins within nine tenths of it by its own clock.
+fn window() -> Duration {
+    Duration::from_secs(number("FLEET_WINDOW", 120))
 }
 
 fn channel() -> Channel {
@@ -299,21 +302,7 @@ fn start_mirror(
     let edge = || Box::new(mirror.clone());
     let device = Device::new(settings, memory, Jitter::new(mirror.number), edge(), edge(), edge());
     let (transport, _) = Mqtt::start(endpoint.clone(), Jitter::new(mirror.number));
-    tokio::spawn(run(device, transport))
-}
-
-/// The mirror's own loop, on a fast clock.
-async fn run(mut device: Device, mut transport: Mqtt) {
-    let start = Instant::now();
-    loop {
-        let event = tokio::time::timeout(Duration::from_millis(200), transport.next()).await;
-        let now = HASTE * start.elapsed();
-        match event {
-            Ok(Event::Stop) => return,
-            Ok(event) => device.handle(now, event, &mut transport),
-            Err(_) => device.tick(now, &mut transport),
-        }
-    }
+    tokio::spawn(run_hasty(device, transport, Watch::default(), HASTE))
 }
 
 // ---- the aggregator ----
@@ -333,11 +322,12 @@ impl Aggregator {
         std::fs::write(folder.join("aggregator.key"), key).unwrap();
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let (at, port, cohort) = (folder.display(), broker.port, names.len());
+        let window = window().as_secs();
         let text = format!(
             "channel = \"stable\"\ndata = \"{at}/fleet\"\nmodel = \"{}/models/student\"\n[broker]\nhost = \"127.0.0.1\"\n\
              port = {port}\nworkers = 3\n[broker.tls]\nauthority = \"{at}/ca.pem\"\ncertificate = \"{at}/aggregator.pem\"\n\
              key = \"{at}/aggregator.key\"\n[page]\nlisten = \"127.0.0.1:0\"\n[rounds]\nminimum_cohort = 2\n\
-             maximum_cohort = {cohort}\nlead_seconds = 0\nwindow_seconds = {WINDOW}\nkeep = 100\n",
+             maximum_cohort = {cohort}\nlead_seconds = 0\nwindow_seconds = {window}\nkeep = 100\n",
             root.display()
         );
         let settings = folder.join("aggregator.toml");
@@ -498,12 +488,12 @@ impl Fleet {
                 hurt = true;
                 self.hurt(round);
             }
-            assert!(opened.elapsed() < Duration::from_secs(WINDOW), "round {round} does not end");
+            assert!(opened.elapsed() < window(), "round {round} does not end");
         }
         // Everybody is there, so it closes and is averaged at once.
         let mut known = self.aggregator.round(round).await;
         while known.round.phase != Phase::Averaged {
-            assert!(opened.elapsed() < Duration::from_secs(WINDOW), "{:?}", known.round.phase);
+            assert!(opened.elapsed() < window(), "{:?}", known.round.phase);
             tokio::time::sleep(Duration::from_millis(100)).await;
             known = self.aggregator.round(round).await;
         }

@@ -25,7 +25,7 @@ const ALLOWED: [(&str, &[&str]); 15] = [
         &["proto", "settings", "frame", "camera", "vision", "overlay", "display", "learn", "home", "uplink"],
     ),
     ("uplink", &["proto"]),
-    ("aggregator", &["proto", "learn", "vision", "frame"]),
+    ("aggregator", &["proto", "learn", "vision", "frame", "uplink"]),
     ("xtask", &[]),
     ("system-tests", &[]),
 ];

@@ -21,6 +21,17 @@ pub struct Cli {
     pub config: PathBuf,
 }
 
+impl Cli {
+    /// Whether the command draws on the terminal itself.
+    pub fn is_quiet(&self) -> bool {
+        #[cfg(feature = "demo")]
+        if matches!(self.command, Command::Demo(_)) {
+            return true;
+        }
+        false
+    }
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -54,6 +65,9 @@ pub enum Command {
         #[command(subcommand)]
         action: AuditAction,
     },
+    /// The whole fleet in this process: a broker, this server, a dozen mirrors that really train, and their rounds
+    #[cfg(feature = "demo")]
+    Demo(DemoArgs),
     /// A fleet without a network: accuracy, epsilon and bytes by round
     Simulate(SimulateArgs),
 }
@@ -171,6 +185,31 @@ pub enum AuditAction {
         #[command(flatten)]
         output: Output,
     },
+}
+
+/// Options of `aggregator demo`.
+#[cfg(feature = "demo")]
+#[derive(Args, Debug)]
+pub struct DemoArgs {
+    /// Mirrors, each of a household of its own
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(2..=84))]
+    pub devices: u16,
+    /// Rounds
+    #[arg(long, value_name = "R", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub rounds: u16,
+    /// Noise of every update, in multiples of the clipping norm. The default is far too little for privacy: a dozen mirrors
+    /// would learn nothing under more
+    #[arg(long, value_name = "Z", default_value = "0.02")]
+    pub noise_multiplier: String,
+    /// Port of the operators' page on this machine; 0: any
+    #[arg(long, value_name = "PORT", default_value_t = 8090)]
+    pub page_port: u16,
+    /// Stay until Ctrl+C, with page and broker
+    #[arg(long)]
+    pub keep_open: bool,
+    /// Folder with the network and the households; left out, the one of the source tree
+    #[arg(long, value_name = "DIR")]
+    pub models: Option<PathBuf>,
 }
 
 /// Options of `aggregator simulate`.

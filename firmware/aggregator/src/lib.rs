@@ -17,6 +17,8 @@ pub mod commands;
 pub mod config;
 pub mod contributor;
 pub mod control;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod desk;
 pub mod engine;
 pub mod gate;
@@ -44,7 +46,7 @@ use tracing_subscriber::EnvFilter;
 /// The whole program: 0 when it worked, 1 when it did not, 2 for wrong usage.
 pub fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    start_log(cli.verbose);
+    start_log(cli.verbose, cli.is_quiet());
     match commands::dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -55,9 +57,10 @@ pub fn main() -> ExitCode {
 }
 
 /// Logs go to standard error. `RUST_LOG` overrides `-v`.
-fn start_log(verbose: u8) {
+fn start_log(verbose: u8, quiet: bool) {
     let level = match verbose {
-        0 => "info,rumqttc=error",
+        0 if quiet => "error,rumqttd=off",
+        0 => "info,rumqttc=error,rumqttd=off",
         1 => "info,aggregator=debug",
         _ => "debug",
     };

@@ -34,11 +34,22 @@ impl Watch {
 }
 
 /// Runs until [`Event::Stop`], then says goodbye.
-pub async fn run(mut device: Device, mut transport: impl Transport, watch: Watch) {
+pub async fn run(device: Device, transport: impl Transport, watch: Watch) {
+    run_hasty(device, transport, watch, 1).await;
+}
+
+/// The same with a clock that goes `haste` times as fast, for tests and demonstrations in which a day's waits must fit
+/// into minutes. The connection's own pauses stay as they are.
+pub async fn run_hasty(
+    mut device: Device,
+    mut transport: impl Transport,
+    watch: Watch,
+    haste: u32,
+) {
     let start = Instant::now();
     loop {
-        let event = tokio::time::timeout(TICK, transport.next()).await;
-        let now = start.elapsed();
+        let event = tokio::time::timeout(TICK / haste, transport.next()).await;
+        let now = haste * start.elapsed();
         if watch.install.swap(false, Ordering::SeqCst) {
             device.install_newest(now);
         }

@@ -23,6 +23,8 @@ pub fn dispatch(cli: Cli) -> Result<()> {
         Command::Model { action } => fleet::model(&config()?, action),
         Command::Device { action } => fleet::device(&config()?, action),
         Command::Audit { action } => fleet::audit(&config()?, action),
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => crate::demo::run(&args),
         Command::Simulate(args) => simulate::run(&args),
     }
 }

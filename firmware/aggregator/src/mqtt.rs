@@ -135,10 +135,14 @@ impl Mqtt {
 
 /// What worker `number` listens to: the shared work, and its own lane.
 fn filters(channel: &str, number: u16) -> Vec<String> {
-    let group = format!("agg-{channel}");
-    let shared = [filter::UPDATES, filter::JOB_STATES, filter::MODEL_WANTED];
-    let mut filters: Vec<String> =
-        shared.iter().map(|filter| filter::shared(&group, filter)).collect();
+    // A group each: rumqttd keeps one place in the log for each group, whatever its filters, and so loses messages.
+    let shared = [
+        ("updates", filter::UPDATES),
+        ("jobs", filter::JOB_STATES),
+        ("models", filter::MODEL_WANTED),
+    ];
+    let share = |(kind, topics)| filter::shared(&format!("agg-{channel}-{kind}"), topics);
+    let mut filters: Vec<String> = shared.into_iter().map(share).collect();
     filters.push(filter::lane(number));
     if number == 0 {
         // Retained messages do not come through a shared subscription: one worker listens for who is there.

@@ -195,7 +195,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(2..=84))]
     pub devices: u16,
     /// Rounds
-    #[arg(long, value_name = "R", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+    #[arg(long, value_name = "R", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub rounds: u16,
     /// Noise of every update, in multiples of the clipping norm. The default is far too little for privacy: a dozen mirrors
     /// would learn nothing under more
@@ -207,9 +207,12 @@ pub struct DemoArgs {
     /// Stay until Ctrl+C, with page and broker
     #[arg(long)]
     pub keep_open: bool,
-    /// Folder with the network and the households; left out, the one of the source tree
+    /// Folder with the network; left out, the one of the source tree
     #[arg(long, value_name = "DIR")]
-    pub models: Option<PathBuf>,
+    pub model: Option<PathBuf>,
+    /// Folder with the households; left out, the one of the source tree
+    #[arg(long, value_name = "DIR")]
+    pub households: Option<PathBuf>,
 }
 
 /// Options of `aggregator simulate`.

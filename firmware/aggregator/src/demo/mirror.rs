@@ -26,7 +26,7 @@ use crate::records::parameters_of;
 use crate::student::{StudentError, Trunk};
 
 /// How much faster than the world's the mirrors' clocks go.
-pub const HASTE: u32 = 10;
+pub const HASTE: u32 = 20;
 
 /// What all mirrors of the demonstration share.
 pub struct World {

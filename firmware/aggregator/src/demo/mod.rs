@@ -1,8 +1,8 @@
 //! The whole fleet in one process: a broker, the real server, and mirrors that really train on households of their own.
 //!
 //! Real are: the server with its database, gate and page, MQTT with shared subscriptions, the mirrors' protocol, training,
-//! clipping and exact integer noise. Not real are: TLS (the broker is of this process), the mirrors' clocks, which go ten
-//! times as fast, and the amount of noise, which is far too small for privacy unless another is asked for.
+//! clipping and exact integer noise. Not real are: TLS (the broker is of this process), the mirrors' clocks, which go
+//! twenty times as fast, and the amount of noise, which is far too small for privacy unless another is asked for.
 
 pub mod broker;
 pub mod mirror;
@@ -92,13 +92,14 @@ struct Demo {
 
 impl Demo {
     fn start(args: &DemoArgs, folder: &Path, stop: &Arc<AtomicBool>) -> Result<Demo> {
-        let models = args.models.clone().unwrap_or_else(source_models);
+        let folders = Folders::of(args);
+        let trunk = folders.trunk()?;
         let noise: NoiseMultiplier = args.noise_multiplier.parse().context("--noise-multiplier")?;
-        let world = Arc::new(world(&models, noise, u64::from(args.rounds))?);
+        let world = Arc::new(world(trunk, &folders, noise, args.rounds.into())?);
         let count = usize::from(args.devices);
         let known = world.households.households.len();
         ensure!(known >= count, "there are {known} households; ask for at most as many mirrors");
-        let engine = engine(&models, folder, count as u64)?;
+        let engine = engine(&folders, folder, count as u64)?;
         let names: Vec<DeviceId> = (0..count)
             .map(|number| format!("mirror-{number}").parse())
             .collect::<Result<_, _>>()?;
@@ -132,25 +133,25 @@ impl Demo {
             args.noise_multiplier
         );
         println!("{}", table::HEAD);
+        self.wait("every mirror at the broker", || self.is_everywhere())?;
         for number in 1..=u64::from(args.rounds) {
-            if self.stop.load(Ordering::SeqCst) {
-                return Ok(());
-            }
             let request = RoundRequest {
                 parameters: Parameters::Sparse,
                 noise_multiplier: args.noise_multiplier.clone(),
                 force: true,
             };
+            let round = self.engine().start_round(&request)?.id;
+            self.wait("the end of a round", || Ok(self.round(round)?.round.phase.is_final()))?;
             self.wait("every mirror on the newest model", || self.is_everywhere())?;
-            self.engine().start_round(&request)?;
-            self.wait("the end of a round", || Ok(self.round(number)?.round.phase.is_final()))?;
+            if self.stop.load(Ordering::SeqCst) {
+                return Ok(());
+            }
             let status = self.engine().status()?;
             if number == 1 {
                 println!("{}", table::start(&status.rounds));
             }
             println!("{}", table::line(&status, number));
         }
-        self.wait("every mirror on the newest model", || self.is_everywhere())?;
         println!("\n{}", table::summary(&self.engine().status()?));
         Ok(())
     }
@@ -178,7 +179,8 @@ impl Demo {
 
     fn round(&self, number: u64) -> Result<RoundStatus> {
         let rounds = self.engine().status()?.rounds;
-        rounds.into_iter().nth_back(0).filter(|_| number > 0).context("there is no round")
+        let mut rounds = rounds.into_iter();
+        rounds.find(|round| round.round.id == number).context("the round is gone")
     }
 
     /// Whether every mirror is there and has tried the newest version.
@@ -211,29 +213,51 @@ impl Demo {
     }
 }
 
-/// The folder of the source tree that this program was built from.
-fn source_models() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models")
+/// Where the network and the households are.
+struct Folders {
+    model: PathBuf,
+    households: PathBuf,
 }
 
-fn world(models: &Path, noise: NoiseMultiplier, rounds: u64) -> Result<World> {
-    let missing = || {
-        format!("no network and households in {}; name a folder with --models", models.display())
-    };
-    let trunk = Trunk::load(&models.join("student")).with_context(missing)?;
-    let households = Households::read(&models.join("households/train")).with_context(missing)?;
+impl Folders {
+    /// Those that were asked for, or those of the source tree that this program was built from.
+    fn of(args: &DemoArgs) -> Folders {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
+        let or = |given: &Option<PathBuf>, name| given.clone().unwrap_or_else(|| models.join(name));
+        Folders {
+            model: or(&args.model, "student"),
+            households: or(&args.households, "households"),
+        }
+    }
+
+    fn trunk(&self) -> Result<Trunk> {
+        Trunk::load(&self.model).with_context(|| {
+            format!("no network in {}; name its folder with --model", self.model.display())
+        })
+    }
+
+    fn households_missing(&self) -> String {
+        let at = self.households.display();
+        format!("no households in {at}; name a folder that has train and test with --households")
+    }
+}
+
+fn world(trunk: Trunk, folders: &Folders, noise: NoiseMultiplier, rounds: u64) -> Result<World> {
+    let households = Households::read(&folders.households.join("train"))
+        .with_context(|| folders.households_missing())?;
     // Every mirror's ledger holds what these rounds cost, whatever that is.
     let once = learn::privacy::epsilon(noise, rounds, DELTA)?;
     let owner = Contributor::new(Budget::new(once.epsilon() * 1.01 + 0.01, DELTA)?)?;
     Ok(World { trunk, households, owner, noise })
 }
 
-fn engine(models: &Path, folder: &Path, devices: u64) -> Result<Engine> {
+fn engine(folders: &Folders, folder: &Path, devices: u64) -> Result<Engine> {
     let keys = Keys::create(folder)?;
-    let trunk = Trunk::load(&models.join("student"))?;
+    let trunk = folders.trunk()?;
     let (layout, shipped) = (trunk.layout().clone(), trunk.parameters().to_vec());
     let first = layout.gather(Subset::Full, &shipped);
-    let gate = Holdout::new(trunk, &models.join("households/test"), 2)?;
+    let gate = Holdout::new(trunk, &folders.households.join("test"), 2)
+        .with_context(|| folders.households_missing())?;
     let engine = Engine::new(Parts {
         store: Arc::new(Store::create(&folder.join("fleet.redb"))?),
         key: keys.signing,

@@ -26,10 +26,7 @@ pub fn line(status: &Status, number: u64) -> String {
     let score = last.round.score_after.zip(base);
     let end = match &last.round.phase {
         Phase::Published { version } => format!("{version}: published, at every mirror"),
-        Phase::Aborted { reason } if score.is_some() => {
-            let _ = reason;
-            "the gate keeps the model before".to_owned()
-        }
+        Phase::Aborted { .. } if score.is_some() => "the gate keeps the model before".to_owned(),
         Phase::Aborted { reason } => reason.clone(),
         phase => phase.name().to_owned(),
     };

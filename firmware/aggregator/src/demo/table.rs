@@ -10,8 +10,11 @@ round  updates      KiB  held-out accuracy   epsilon at 1e-5  model
 
 const STEPS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// Percentage points of accuracy that fill the bar from its least to its most.
-const SPAN: f64 = 0.04;
+/// Accuracy that a whole letter of the bar stands for: one percentage point.
+const LETTER: f64 = 0.01;
+
+/// Eighths of a letter that stand for the first model.
+const FIRST: f64 = 16.0;
 
 /// The line before the first round: the head that the mirrors ship with.
 pub fn start(rounds: &[RoundStatus]) -> String {
@@ -53,9 +56,9 @@ fn row(
     format!("{round:>5}  {updates:>7}  {kib:>7}  {score:<18}  {epsilon:>15}  {model}")
 }
 
-/// A bar whose length shows the distance from the first model; the middle of it is no change.
+/// A bar of at most eight letters; the first model has two, and so many more or fewer as it is better or worse by.
 fn bar(change: f64) -> String {
-    let eighths = (8.0 * 4.0 * (0.5 + change / SPAN)).round().clamp(1.0, 64.0) as usize;
+    let eighths = (FIRST + 8.0 * change / LETTER).round().clamp(1.0, 64.0) as usize;
     let mut bar: String = std::iter::repeat_n(STEPS[7], eighths / 8).collect();
     if !eighths.is_multiple_of(8) {
         bar.push(STEPS[eighths % 8 - 1]);
@@ -80,4 +83,27 @@ pub fn summary(status: &Status) -> String {
     }
     text += "An epsilon of this size promises nothing; `aggregator simulate` shows what size of fleet carries signal under one that does.";
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_grows_with_the_distance_from_the_first_model_and_stays_in_its_column() {
+        assert_eq!(bar(0.0), "██");
+        assert_eq!(bar(LETTER / 2.0), "██▄");
+        assert_eq!(bar(-LETTER), "█");
+        assert_eq!((bar(-1.0).chars().count(), bar(1.0).chars().count()), (1, 8));
+    }
+
+    #[test]
+    fn rows_stand_under_their_names() {
+        let line = row("3", "12", "130.0", Some((0.3788, 0.3533)), "4118.4", "4: published");
+        let place = |text: &str, word: &str| {
+            text.find(word).map(|at| text.get(..at).unwrap_or_default().chars().count())
+        };
+        assert_eq!(place(&line, "4: published"), place(HEAD, "model"));
+        assert!(line.contains(" 37.88 % ████▄"), "{line}");
+    }
 }

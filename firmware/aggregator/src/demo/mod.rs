@@ -128,10 +128,7 @@ impl Demo {
 
     fn rounds(&self, args: &DemoArgs) -> Result<()> {
         self.honest_refusal()?;
-        println!(
-            "\nWhat follows uses noise multiplier {}, to show the way and not to protect anybody.\n",
-            args.noise_multiplier
-        );
+        println!("\n{}\n", purpose(args.noise_multiplier.parse()?));
         println!("{}", table::HEAD);
         self.wait("every mirror at the broker", || self.is_everywhere())?;
         for number in 1..=u64::from(args.rounds) {
@@ -211,6 +208,18 @@ impl Demo {
         self.server.stop();
         Ok(())
     }
+}
+
+/// What the rounds' noise is good for.
+fn purpose(noise: NoiseMultiplier) -> String {
+    if noise.as_f64() < NoiseMultiplier::DEFAULT.as_f64() {
+        return format!(
+            "What follows uses noise multiplier {noise}, to show the way and not to protect anybody."
+        );
+    }
+    format!(
+        "What follows uses noise multiplier {noise}, which protects. Where so few updates drown in it, the gate keeps the model."
+    )
 }
 
 /// Where the network and the households are.

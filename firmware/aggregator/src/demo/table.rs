@@ -1,5 +1,7 @@
 //! The demonstration on a terminal: one line a round, which also reads well in a log.
 
+use learn::privacy::Budget;
+
 use crate::engine::{RoundStatus, Status};
 use crate::records::Phase;
 
@@ -81,7 +83,15 @@ pub fn summary(status: &Status) -> String {
     if let Some(privacy) = &status.privacy {
         text += &format!("A mirror that took part in every round has spent: {privacy}.\n");
     }
-    text += "An epsilon of this size promises nothing; `aggregator simulate` shows what size of fleet carries signal under one that does.";
+    let budget = Budget::DEFAULT.epsilon();
+    if status.epsilon.is_some_and(|epsilon| epsilon > budget) {
+        text += &format!(
+            "A mirror's owner allows {budget} in its lifetime unless told otherwise; an epsilon above that promises little, and one in the \
+             hundreds nothing. "
+        );
+    }
+    text +=
+        "`aggregator simulate` shows what size of fleet carries signal under noise that protects.";
     text
 }
 

@@ -22,7 +22,10 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ("home", &["proto", "learn", "frame", "vision"]),
     (
         "mirror",
-        &["proto", "settings", "frame", "camera", "vision", "overlay", "display", "learn", "home", "uplink"],
+        &[
+            "proto", "settings", "frame", "camera", "vision", "overlay", "display", "learn",
+            "home", "uplink",
+        ],
     ),
     ("uplink", &["proto"]),
     ("aggregator", &["proto", "learn", "vision", "frame", "uplink"]),

@@ -47,7 +47,8 @@ fn parsing_allocates_only_inside_the_network() {
         student.run(&pixels).expect("runs");
     }
     let network = counted(|| assert!(student.run(&pixels).expect("runs").queries > 0));
-    let whole = counted(|| assert!(parser.parse(&buffer.frame()).expect("parses").persons.len() < 100));
+    let whole =
+        counted(|| assert!(parser.parse(&buffer.frame()).expect("parses").persons.len() < 100));
     println!("5 pictures: {network} allocations in the network, {whole} in all");
     assert_eq!(whole, network);
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use home::edges::{Edges, Space, Steady};
 use home::{BaseModel, Conditions, Gate, Home, HomeError, HomeOptions, Outcome, Stores, Trunk};
 use learn::consent::PurposeKind;
-use learn::edges::{Clock, EdgeError, MonotonicCounter, Storage, SystemEntropy, Timestamp};
+use learn::edges::{Clock, EdgeError, Entropy, MonotonicCounter, Storage, Timestamp};
 use learn::head::{HeadLayout, HeadShape, Subset, TrainingSettings};
 use vision::VisionError;
 
@@ -137,6 +137,18 @@ impl Space for TestSpace {
     }
 }
 
+/// The same draws in every run, so that a training ends alike; shared, so that no restart repeats one.
+#[derive(Clone)]
+pub struct Draws(Arc<Mutex<Random>>);
+
+impl Entropy for Draws {
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<(), EdgeError> {
+        let mut random = self.0.lock().unwrap();
+        buffer.fill_with(|| (random.next() >> 56) as u8);
+        Ok(())
+    }
+}
+
 /// A device whose stores outlive its restarts.
 pub struct Device {
     pub vault: Arc<MemoryStore>,
@@ -148,6 +160,7 @@ pub struct Device {
     pub counter: Arc<TestCounter>,
     pub clocks: Arc<Clocks>,
     pub space: Arc<TestSpace>,
+    pub draws: Draws,
     pub options: HomeOptions,
 }
 
@@ -165,6 +178,7 @@ impl Device {
             counter: Arc::default(),
             clocks: Arc::new(clocks),
             space: Arc::new(TestSpace(AtomicU64::new(1 << 40))),
+            draws: Draws(Arc::new(Mutex::new(Random::new(7)))),
             options: HomeOptions { training: QUICK, ..HomeOptions::default() },
         }
     }
@@ -180,10 +194,11 @@ impl Device {
             counter: self.counter.clone(),
             credential: None,
         };
+        let draws = self.draws.clone();
         let edges = Edges {
             clock: self.clocks.clone(),
             steady: self.clocks.clone(),
-            entropy: Arc::new(|| Box::new(SystemEntropy)),
+            entropy: Arc::new(move || Box::new(draws.clone())),
             space: self.space.clone(),
         };
         Home::with(stores, base(), self.options, edges)

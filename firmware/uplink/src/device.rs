@@ -200,6 +200,11 @@ impl Device {
 
     fn connect(&mut self, now: Duration) {
         (self.connected, self.greeted, self.note) = (true, false, None);
+        if let Some(state) = self.memory.ended
+            && !self.states.contains(&state)
+        {
+            self.queue_state(state);
+        }
         if let Some(round) = &mut self.round {
             let soon = now + self.jitter.within(AFTER_RECONNECT);
             round.next_at = round.next_at.min(soon);
@@ -555,8 +560,11 @@ impl Device {
             return;
         }
         if manifest.base != self.trial.base() {
-            self.refuse("model manifest", &"it belongs to another base model");
-            return self.report(job, manifest.version, JobPhase::Failed(JobFault::Base));
+            return self.other_base(job, manifest.version);
+        }
+        if self.memory.model_tried == 0 && manifest.content.sha256 == manifest.base {
+            // The model that this mirror came with, which need not travel. Later the same numbers are a roll-back.
+            return self.model_ended(job, manifest.version, Ok(()));
         }
         if self.download.as_ref().is_some_and(|download| download.trying) {
             self.next_model = Some((manifest, job));
@@ -570,12 +578,30 @@ impl Device {
             Some(Download { manifest, job, parts, expected, next_at, attempts, trying });
     }
 
+    /// Not remembered as tried: after an update of the firmware the same model may fit. A manifest that comes again with every
+    /// connection is told of once.
+    fn other_base(&mut self, job: JobId, version: u64) {
+        self.refuse("model manifest", &"it belongs to another base model");
+        let state = JobState { job, version, phase: JobPhase::Failed(JobFault::Base) };
+        if self.memory.ended == Some(state) {
+            return;
+        }
+        if let Err(error) = self.keep(|memory| memory.ended = Some(state)) {
+            self.refuse("memory", &error);
+        }
+        self.queue_state(state);
+    }
+
     fn report(&mut self, job: JobId, version: u64, phase: JobPhase) {
+        self.queue_state(JobState { job, version, phase });
+    }
+
+    fn queue_state(&mut self, state: JobState) {
         // Only the newest states matter; a mirror that is away for long does not pile them up.
         if self.states.len() == BATCH {
             self.states.pop_front();
         }
-        self.states.push_back(JobState { job, version, phase });
+        self.states.push_back(state);
     }
 
     fn send_states(&mut self, out: &mut dyn Requests) {
@@ -649,17 +675,25 @@ impl Device {
 
     fn end_model(&mut self, outcome: Result<(), JobFault>) {
         let Some(download) = self.download.take() else { return };
-        let version = download.manifest.version;
-        // Also where it failed: the same bytes would fail again.
-        if let Err(error) = self.keep(|memory| memory.model_tried = memory.model_tried.max(version))
-        {
-            self.refuse("memory", &error);
-        }
-        let phase = outcome.map_or_else(JobPhase::Failed, |()| JobPhase::Done);
-        self.report(download.job, version, phase);
+        self.model_ended(download.job, download.manifest.version, outcome);
         if let Some((manifest, job)) = self.next_model.take() {
             self.consider(download.next_at, manifest, job);
         }
+    }
+
+    /// Remembers and reports how it went with a version.
+    fn model_ended(&mut self, job: JobId, version: u64, outcome: Result<(), JobFault>) {
+        let phase = outcome.map_or_else(JobPhase::Failed, |()| JobPhase::Done);
+        let state = JobState { job, version, phase };
+        // Tried also where it failed: the same bytes would fail again.
+        let kept = self.keep(|memory| {
+            memory.model_tried = memory.model_tried.max(version);
+            memory.ended = Some(state);
+        });
+        if let Err(error) = kept {
+            self.refuse("memory", &error);
+        }
+        self.queue_state(state);
     }
 
     fn advance_download(&mut self, now: Duration, out: &mut dyn Requests) {

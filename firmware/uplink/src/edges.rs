@@ -1,7 +1,7 @@
 //! What the protocol asks of the mirror. Tests put their own in the place of each.
 
 use proto::signing::Watermark;
-use proto::status::JobFault;
+use proto::status::{JobFault, JobState};
 use proto::task::{Floor, TaskManifest};
 use proto::update::Refusal;
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,9 @@ pub struct Memory {
     pub contributions: u64,
     /// The newest model version whose trial ended.
     pub model_tried: u64,
+    /// How the newest job ended. Said at every connection: a broker that loses its memory would leave the fleet in the dark.
+    #[serde(default)]
+    pub ended: Option<JobState>,
 }
 
 /// Keeps the memory on disk.

@@ -539,6 +539,13 @@ fn a_model_arrives_over_a_lossy_network_is_tried_once_and_reported() {
     bench.wait(60);
     assert!(bench.take("/model/").is_empty());
     assert_eq!(bench.device.snapshot().model_tried, 4);
+    // The broker may have lost the report: it is said again at every connection, also after a restart.
+    bench.event(Event::Disconnected("cut".into()));
+    bench.event(Event::Connected);
+    assert_eq!(bench.phases(), [JobPhase::Done]);
+    let mut restarted = Bench::with(bench.mirror);
+    restarted.wait(60);
+    assert_eq!(restarted.phases(), [JobPhase::Done]);
 }
 
 #[test]
@@ -574,7 +581,23 @@ fn a_model_for_another_base_is_reported_and_left_alone() {
     bench.state(Topic::ModelManifest(channel()), 1, &manifest);
     bench.wait(60);
     assert_eq!(bench.phases(), [JobPhase::Failed(JobFault::Base)]);
+    bench.state(Topic::ModelManifest(channel()), 1, &manifest);
+    bench.wait(60);
+    assert!(bench.phases().is_empty(), "once, although the broker hands the manifest out again");
     assert!(bench.take("/model/wanted").is_empty());
+}
+
+#[test]
+fn the_model_that_the_mirror_came_with_does_not_travel_but_a_roll_back_to_it_does() {
+    let mut bench = Bench::new(None);
+    bench.state(Topic::ModelManifest(channel()), 1, &model(1, b"base"));
+    bench.wait(60);
+    assert_eq!(bench.phases(), [JobPhase::Done]);
+    assert!(bench.take("/model/wanted").is_empty());
+    assert_eq!(bench.device.snapshot().model_tried, 1);
+    bench.state(Topic::ModelManifest(channel()), 2, &model(3, b"base"));
+    bench.wait(60);
+    assert!(!bench.take("/model/wanted").is_empty());
 }
 
 #[test]

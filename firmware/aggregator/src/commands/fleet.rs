@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use learn::edges::SystemClock;
 use learn::head::Subset;
 
+use super::say;
 use crate::cli::{AuditAction, DeviceAction, ModelAction, Output, RoundAction};
 use crate::config::Config;
 use crate::control::{Reply, Request, ask, execute};
@@ -63,8 +64,8 @@ pub fn init(config: &Config) -> Result<()> {
         engine.publish(model.version)?;
         engine.complete(model.version)?;
     }
-    println!("channel {}: database {}", config.channel, config.database().display());
-    println!("public key for the mirrors' settings: {}", engine.public_key());
+    say(format!("channel {}: database {}", config.channel, config.database().display()))?;
+    say(format!("public key for the mirrors' settings: {}", engine.public_key()))?;
     Ok(())
 }
 
@@ -95,14 +96,18 @@ pub fn status(config: &Config, output: Output) -> Result<()> {
         return json(&status);
     }
     let online = status.online.map(|count| format!(", {count} online")).unwrap_or_default();
-    println!("devices: {} enrolled{online}, {} revoked", status.enrolled, status.revoked);
-    println!("models:");
-    status.models.iter().for_each(|model| println!("  {}", model_line(model)));
-    println!("rounds:");
-    status.rounds.iter().for_each(|round| println!("  {}", round_line(round)));
+    say(format!("devices: {} enrolled{online}, {} revoked", status.enrolled, status.revoked))?;
+    say("models:")?;
+    for model in &status.models {
+        say(format!("  {}", model_line(model)))?;
+    }
+    say("rounds:")?;
+    for round in &status.rounds {
+        say(format!("  {}", round_line(round)))?;
+    }
     match &status.privacy {
-        Some(statement) => println!("a device that took part in every round: {statement}"),
-        None => println!("no device has spent anything"),
+        Some(statement) => say(format!("a device that took part in every round: {statement}"))?,
+        None => say("no device has spent anything")?,
     }
     Ok(())
 }
@@ -128,9 +133,9 @@ pub fn round(config: &Config, action: RoundAction) -> Result<()> {
                 return json(&rounds);
             }
             for known in &rounds {
-                println!("{}", round_line(known));
+                say(round_line(known))?;
                 for (reason, count) in &known.tally.refused {
-                    println!("  refused, {reason}: {count}");
+                    say(format!("  refused, {reason}: {count}"))?;
                 }
             }
             Ok(())
@@ -147,7 +152,9 @@ pub fn model(config: &Config, action: ModelAction) -> Result<()> {
             if output.json {
                 return json(&models);
             }
-            models.iter().for_each(|model| println!("{}", model_line(model)));
+            for model in &models {
+                say(model_line(model))?;
+            }
             Ok(())
         }
         ModelAction::Show { version, output } => {
@@ -157,7 +164,7 @@ pub fn model(config: &Config, action: ModelAction) -> Result<()> {
             if output.json {
                 return json(&model);
             }
-            println!("{}\nparameters {}", model_line(&model), model.parameters);
+            say(format!("{}\nparameters {}", model_line(&model), model.parameters))?;
             Ok(())
         }
         ModelAction::Publish { version } => {
@@ -179,8 +186,8 @@ pub fn device(config: &Config, action: DeviceAction) -> Result<()> {
             match (out, &reply) {
                 (Some(folder), Reply::Enrolled { device, secret, public_key }) => {
                     hand_over(&folder, secret, public_key)?;
-                    println!("{}", device_line(device, None));
-                    println!("device.secret and fleet.pub are in {}", folder.display());
+                    say(device_line(device, None))?;
+                    say(format!("device.secret and fleet.pub are in {}", folder.display()))?;
                     Ok(())
                 }
                 _ => print_reply(reply, plain),
@@ -243,7 +250,7 @@ fn hand_over(folder: &Path, secret: &str, public_key: &str) -> Result<()> {
 }
 
 fn json<T: serde::Serialize>(value: &T) -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
+    say(serde_json::to_string_pretty(value)?)?;
     Ok(())
 }
 
@@ -257,18 +264,20 @@ fn print_reply(reply: Reply, output: Output) -> Result<()> {
         };
     }
     match reply {
-        Reply::Round(round) => println!("{}", round_line(&round)),
-        Reply::Model(model) => println!("{}", model_line(&model)),
-        Reply::Devices(devices) => devices
-            .iter()
-            .for_each(|known| println!("{}", device_line(&known.device, known.online))),
-        Reply::Device(device) => println!("{}", device_line(&device, None)),
-        Reply::Enrolled { device, secret, public_key } => {
-            println!("{}", device_line(&device, None));
-            println!("secret for this mirror's settings, shown to nobody else: {secret}");
-            println!("public key of the fleet: {public_key}");
+        Reply::Round(round) => say(round_line(&round))?,
+        Reply::Model(model) => say(model_line(&model))?,
+        Reply::Devices(devices) => {
+            for known in &devices {
+                say(device_line(&known.device, known.online))?;
+            }
         }
-        Reply::Verified(verified) => println!(
+        Reply::Device(device) => say(device_line(&device, None))?,
+        Reply::Enrolled { device, secret, public_key } => {
+            say(device_line(&device, None))?;
+            say(format!("secret for this mirror's settings, shown to nobody else: {secret}"))?;
+            say(format!("public key of the fleet: {public_key}"))?;
+        }
+        Reply::Verified(verified) => say(format!(
             "{} entries hold; {} rounds with {} updates averaged again; {} models have their digests; of {} rounds the \
              names are forgotten, as the log says\nlast hash {}",
             verified.entries,
@@ -277,7 +286,7 @@ fn print_reply(reply: Reply, output: Output) -> Result<()> {
             verified.models,
             verified.pruned,
             verified.head
-        ),
+        ))?,
         Reply::Status(_) | Reply::Failed(_) => {}
     }
     Ok(())

@@ -4,6 +4,9 @@ pub mod fleet;
 mod serve;
 mod simulate;
 
+use std::fmt::Display;
+use std::io::{self, Write};
+
 use anyhow::Result;
 
 use crate::cli::{Cli, Command};
@@ -26,5 +29,14 @@ pub fn dispatch(cli: Cli) -> Result<()> {
         #[cfg(feature = "demo")]
         Command::Demo(args) => crate::demo::run(&args),
         Command::Simulate(args) => simulate::run(&args),
+    }
+}
+
+/// A line on standard output. A reader that has gone away (`aggregator device list | head`) is fine.
+pub(crate) fn say(line: impl Display) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
     }
 }

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 
+use super::say;
 use crate::cli::SimulateArgs;
 use crate::simulate::{Plan, simulate};
 use crate::student::Trunk;
@@ -21,10 +22,10 @@ pub fn run(args: &SimulateArgs) -> Result<()> {
     let trunk = Trunk::load(&args.model)?;
     let figures = simulate(&trunk, &args.households, &plan, |step| eprintln!("{step}"))?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&figures)?);
+        say(serde_json::to_string_pretty(&figures)?)?;
         return Ok(());
     }
-    println!(
+    say(format!(
         "{} devices, {} of them really trained and the others resampled; {} numbers, {} bytes an update \
          (the whole head: {} bytes), noise multiplier {}",
         figures.devices,
@@ -33,14 +34,14 @@ pub fn run(args: &SimulateArgs) -> Result<()> {
         figures.update_bytes,
         figures.head_bytes,
         figures.noise_multiplier,
-    );
-    println!("held-out households before any round: {:.4}", figures.base);
-    println!("learning at home alone: {:.4} -> {:.4}", figures.at_home_base, figures.at_home);
+    ))?;
+    say(format!("held-out households before any round: {:.4}", figures.base))?;
+    say(format!("learning at home alone: {:.4} -> {:.4}", figures.at_home_base, figures.at_home))?;
     for round in &figures.rounds {
-        println!("{}", crate::simulate::line(round));
+        say(crate::simulate::line(round))?;
     }
     if let Some(last) = figures.rounds.last() {
-        println!("{}", last.privacy);
+        say(&last.privacy)?;
     }
     Ok(())
 }

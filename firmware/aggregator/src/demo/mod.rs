@@ -21,6 +21,7 @@ use proto::DeviceId;
 use proto::signing::KeyRing;
 
 use crate::cli::DemoArgs;
+use crate::commands::say;
 use crate::config::BrokerConfig;
 use crate::contributor::Contributor;
 use crate::engine::{DELTA, Engine, EngineError, Parts, RoundRequest, RoundStatus, Rules};
@@ -56,7 +57,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     let demo = Demo::start(args, &folder.0, &stop)?;
     let shown = demo.rounds(args);
     if args.keep_open && shown.is_ok() && !stop.load(Ordering::SeqCst) {
-        println!("\nThe page stays at {} until Ctrl+C.", demo.page);
+        say(format!("\nThe page stays at {} until Ctrl+C.", demo.page))?;
         while !stop.load(Ordering::SeqCst) {
             std::thread::sleep(TICK);
         }
@@ -118,7 +119,7 @@ impl Demo {
         let start =
             |((number, name), trust)| Mirror::start(&world, number, name, &channel, trust, broker);
         let mirrors = names.iter().enumerate().zip(trust).map(start).collect::<Result<Vec<_>>>()?;
-        println!("Broker at {broker}, {count} mirrors, the operators' page at {page}");
+        say(format!("Broker at {broker}, {count} mirrors, the operators' page at {page}"))?;
         Ok(Demo { server, mirrors, page, stop: Arc::clone(stop) })
     }
 
@@ -128,8 +129,8 @@ impl Demo {
 
     fn rounds(&self, args: &DemoArgs) -> Result<()> {
         self.honest_refusal()?;
-        println!("\n{}\n", purpose(args.noise_multiplier.parse()?));
-        println!("{}", table::HEAD);
+        say(format!("\n{}\n", purpose(args.noise_multiplier.parse()?)))?;
+        say(table::HEAD)?;
         self.wait("every mirror at the broker", || self.is_everywhere())?;
         for number in 1..=u64::from(args.rounds) {
             let request = RoundRequest {
@@ -145,11 +146,11 @@ impl Demo {
             }
             let status = self.engine().status()?;
             if number == 1 {
-                println!("{}", table::start(&status.rounds));
+                say(table::start(&status.rounds))?;
             }
-            println!("{}", table::line(&status, number));
+            say(table::line(&status, number))?;
         }
-        println!("\n{}", table::summary(&self.engine().status()?));
+        say(format!("\n{}", table::summary(&self.engine().status()?)))?;
         Ok(())
     }
 
@@ -162,7 +163,9 @@ impl Demo {
         };
         match self.engine().start_round(&request) {
             Err(EngineError::NoSignal(reason)) => {
-                println!("\nAsked for a round with the noise that protects a household:\n{reason}");
+                say(format!(
+                    "\nAsked for a round with the noise that protects a household:\n{reason}"
+                ))?;
                 Ok(())
             }
             Err(error) => Err(error.into()),

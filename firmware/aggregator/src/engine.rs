@@ -200,6 +200,8 @@ pub struct Status {
     pub privacy: Option<String>,
     /// The same epsilon as a number, for graphs beside the sentence.
     pub epsilon: Option<f64>,
+    /// The epsilon that such a device had spent after each of `rounds`.
+    pub epsilon_by_round: Vec<f64>,
 }
 
 /// One round with what came in.
@@ -844,16 +846,21 @@ impl Engine {
 
     /// What a device has spent that took part in every round that took updates.
     pub fn privacy(&self) -> Result<Option<PrivacyStatement>> {
+        Ok(self.privacy_by_round()?.pop().flatten())
+    }
+
+    /// The same after each round, oldest first. A round in which nothing came in cost nobody anything.
+    fn privacy_by_round(&self) -> Result<Vec<Option<PrivacyStatement>>> {
         let mut composition = learn::privacy::Composition::new();
-        for round in self.store.rounds()? {
+        let mut spent = None;
+        let mut after = |round: Round| {
             if self.store.tally(round.id)?.counted > 0 {
                 composition.add(round.task.noise()?, 1);
+                spent = Some(composition.statement(DELTA)?);
             }
-        }
-        if composition.release_count() == 0 {
-            return Ok(None);
-        }
-        Ok(Some(composition.statement(DELTA)?))
+            Ok(spent.clone())
+        };
+        self.store.rounds()?.into_iter().map(&mut after).collect()
     }
 
     /// Where everything stands.
@@ -865,7 +872,12 @@ impl Engine {
         })?;
         let with_tally =
             |round: Round| Ok(RoundStatus { tally: self.store.tally(round.id)?, round });
-        let privacy = self.privacy()?;
+        let by_round = self.privacy_by_round()?;
+        let epsilon = |spent: &Option<PrivacyStatement>| {
+            spent.as_ref().map_or(0.0, PrivacyStatement::shown_epsilon)
+        };
+        let epsilon_by_round = by_round.iter().map(epsilon).collect();
+        let privacy = by_round.into_iter().next_back().flatten();
         Ok(Status {
             now: self.now(),
             enrolled,
@@ -876,6 +888,7 @@ impl Engine {
             public_key: self.public_key(),
             epsilon: privacy.as_ref().map(PrivacyStatement::shown_epsilon),
             privacy: privacy.map(|statement| statement.to_string()),
+            epsilon_by_round,
         })
     }
 

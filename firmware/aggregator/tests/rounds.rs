@@ -37,6 +37,11 @@ fn a_round_averages_what_devices_sent_and_publishes_it() {
     assert_eq!((verified.rounds, verified.updates, verified.models), (1, 30, 2));
     let statement = fleet.engine.privacy().unwrap().unwrap();
     assert_eq!((statement.releases(), statement.noise_multiplier()), (1, Some(Z.parse().unwrap())));
+    // A second round, in which nothing comes in, costs nobody anything.
+    fleet.engine.start_round(&request(false)).unwrap();
+    let status = fleet.engine.status().unwrap();
+    assert_eq!(status.epsilon_by_round, [statement.shown_epsilon(); 2]);
+    assert_eq!(status.epsilon, Some(statement.shown_epsilon()));
 }
 
 #[test]

@@ -33,30 +33,45 @@ function svg(name, attributes, text) {
   return element;
 }
 
-function chart(rounds) {
-  const judged = rounds.filter((round) => round.score_after != null);
-  const box = byId("chart");
+/// Points joined by a line; `label` names a height. Hollow points are not joined.
+function chart(id, points, label, nothing) {
+  const box = byId(id);
   box.replaceChildren();
-  if (judged.length === 0) {
-    box.append(svg("text", { x: 20, y: 100 }, "No round has been judged yet."));
+  if (points.length === 0) {
+    box.append(svg("text", { x: 12, y: 100 }, nothing));
     return;
   }
-  const points = [{ id: 0, score: judged[0].score_before, shipped: true },
-    ...judged.map((round) => ({ id: round.id, score: round.score_after, shipped: round.phase === "published" }))];
-  const scores = points.map((point) => point.score);
-  const low = Math.min(...scores) - 0.002, high = Math.max(...scores) + 0.002;
-  const x = (index) => 70 + (index * 540) / Math.max(points.length - 1, 1);
-  const y = (score) => 170 - (150 * (score - low)) / (high - low);
-  for (const score of [low, (low + high) / 2, high]) {
-    box.append(svg("line", { x1: 70, x2: 610, y1: y(score), y2: y(score) }));
-    box.append(svg("text", { x: 8, y: y(score) + 4 }, percent(score)));
+  const heights = points.map((point) => point.height);
+  const margin = 0.1 * (Math.max(...heights) - Math.min(...heights)) || 0.002;
+  const low = Math.max(0, Math.min(...heights) - margin), high = Math.max(...heights) + margin;
+  const x = (index) => 70 + (index * 380) / Math.max(points.length - 1, 1);
+  const y = (height) => 170 - (150 * (height - low)) / (high - low);
+  for (const height of [low, (low + high) / 2, high]) {
+    box.append(svg("line", { x1: 70, x2: 450, y1: y(height), y2: y(height) }));
+    box.append(svg("text", { x: 8, y: y(height) + 4 }, label(height)));
   }
-  const shipped = points.map((point, index) => [point, index]).filter(([point]) => point.shipped);
-  box.append(svg("path", { d: shipped.map(([point, index], n) => `${n ? "L" : "M"}${x(index)} ${y(point.score)}`).join("") }));
+  const joined = points.map((point, index) => [point, index]).filter(([point]) => !point.hollow);
+  box.append(svg("path", { d: joined.map(([point, index], n) => `${n ? "L" : "M"}${x(index)} ${y(point.height)}`).join("") }));
+  const every = Math.ceil(points.length / 12);
   points.forEach((point, index) => {
-    box.append(svg("circle", { cx: x(index), cy: y(point.score), r: 5, class: point.shipped ? "" : "held" }));
-    box.append(svg("text", { x: x(index) - 4, y: 194 }, point.id === 0 ? "start" : String(point.id)));
+    const dot = svg("circle", { cx: x(index), cy: y(point.height), r: 5, class: point.hollow ? "held" : "" });
+    dot.append(svg("title", {}, `${point.name}: ${label(point.height)}`));
+    box.append(dot);
+    if (index % every === 0) box.append(svg("text", { x: x(index), y: 194, "text-anchor": "middle" }, point.name));
   });
+}
+
+function accuracy(rounds) {
+  const judged = rounds.filter((round) => round.score_after != null);
+  if (judged.length === 0) return [];
+  const start = { name: "start", height: judged[0].score_before, hollow: false };
+  return [start, ...judged.map((round) => ({ name: String(round.id), height: round.score_after, hollow: round.phase !== "published" }))];
+}
+
+function spent(status) {
+  if (status.rounds.length === 0) return [];
+  const after = status.rounds.map((round, index) => ({ name: String(round.id), height: status.epsilon_by_round[index], hollow: false }));
+  return [{ name: "start", height: 0, hollow: false }, ...after];
 }
 
 async function refresh() {
@@ -74,7 +89,8 @@ async function refresh() {
     byId("privacy").textContent = status.privacy ?? "No device has spent anything.";
     byId("rounds").replaceChildren(...status.rounds.toReversed().map(roundRow));
     byId("models").replaceChildren(...status.models.toReversed().map(modelRow));
-    chart(status.rounds);
+    chart("accuracy", accuracy(status.rounds), percent, "No round has been judged yet.");
+    chart("spent", spent(status), (height) => height.toFixed(height < 10 ? 2 : 0), "No round yet.");
   } catch (error) {
     byId("when").textContent = `No answer from the aggregator: ${error.message}`;
     byId("when").className = "bad";

@@ -82,15 +82,17 @@ fn array<'a>(value: &'a Value, key: &str) -> Result<&'a Vec<Value>> {
     value[key].as_array().with_context(|| format!("cargo metadata has no {key}"))
 }
 
-/// Imports of every package by name, without those of tests.
+/// Imports of every package by name, without those of tests. Optional ones count in our crates, where a feature may be on;
+/// in others' most are off.
 fn imports(metadata: &Value) -> Result<BTreeMap<String, BTreeSet<String>>> {
     let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for package in array(metadata, "packages")? {
         let name = package["name"].as_str().unwrap_or_default().to_owned();
+        let foreign = !package["source"].is_null();
         let entry = graph.entry(name).or_default();
         for dependency in array(package, "dependencies")? {
-            let optional = dependency["optional"].as_bool().unwrap_or(false);
-            if dependency["kind"].as_str() != Some("dev") && !optional {
+            let off = foreign && dependency["optional"].as_bool().unwrap_or(false);
+            if dependency["kind"].as_str() != Some("dev") && !off {
                 entry.insert(dependency["name"].as_str().unwrap_or_default().to_owned());
             }
         }

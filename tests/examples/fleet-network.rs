@@ -10,7 +10,7 @@
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed check
 
 use std::collections::BTreeMap;
-use std::net::TcpListener as StdListener;
+use std::net::{TcpListener as StdListener, TcpStream as StdStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -155,6 +155,9 @@ impl Broker {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
         self.process = Broker::launch(&self.folder);
+        while StdStream::connect(("127.0.0.1", self.port)).is_err() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
@@ -390,15 +393,32 @@ impl Drop for Aggregator {
 
 // ---- the witness ----
 
-/// mosquitto's own subscriber, which writes topic and length of every message into a file.
+/// mosquitto's own subscriber, which writes topic and length of every message into a file; another file after every restart.
 struct Witness {
     process: Child,
-    heard: PathBuf,
+    files: Vec<PathBuf>,
 }
 
 impl Witness {
     fn start(broker: &Broker) -> Witness {
-        let heard = broker.folder.join("heard");
+        let file = broker.folder.join("heard-0");
+        Witness { process: Witness::launch(broker, &file), files: vec![file] }
+    }
+
+    /// The subscriber ends with its broker.
+    fn restart(&mut self, broker: &Broker) {
+        self.stop();
+        let file = broker.folder.join(format!("heard-{}", self.files.len()));
+        self.process = Witness::launch(broker, &file);
+        self.files.push(file);
+    }
+
+    fn stop(&mut self) {
+        let _ = self.process.kill();
+        self.process.wait().unwrap();
+    }
+
+    fn launch(broker: &Broker, heard: &Path) -> Child {
         let file = |name: &str| broker.folder.join(name).display().to_string();
         let mut command = Command::new("mosquitto_sub");
         command
@@ -406,27 +426,33 @@ impl Witness {
             .args(["-p", &broker.port.to_string(), "-F", "%t %l"])
             .args(["--cafile", &file("ca.pem"), "--cert", &file("aggregator.pem")])
             .args(["--key", &file("aggregator.key")])
-            .stdout(std::fs::File::create(&heard).unwrap())
+            .stdout(std::fs::File::create(heard).unwrap())
             .stderr(Stdio::null());
-        Witness { process: command.spawn().expect("mosquitto's clients are installed"), heard }
+        command.spawn().expect("mosquitto's clients are installed")
     }
 
     /// Every topic is one of the protocol, and nothing is longer than a packet of it. Gives messages and bytes.
     fn check(mut self) -> (usize, usize) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-        let text = std::fs::read_to_string(&self.heard).unwrap();
+        self.stop();
         let (mut messages, mut bytes) = (0, 0);
-        // The last line may be half.
-        for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
-            let (topic, length) = line.trim_end().rsplit_once(' ').unwrap();
-            topic.parse::<Topic>().unwrap_or_else(|error| panic!("{topic}: {error}"));
-            let length: usize = length.parse().unwrap();
-            assert!(length <= PACKET, "{topic}: {length} bytes");
-            (messages, bytes) = (messages + 1, bytes + length);
+        for file in &self.files {
+            let text = std::fs::read_to_string(file).unwrap();
+            // The last line may be half.
+            for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+                bytes += checked_length(line.trim_end());
+                messages += 1;
+            }
         }
         (messages, bytes)
     }
+}
+
+fn checked_length(line: &str) -> usize {
+    let (topic, length) = line.rsplit_once(' ').unwrap();
+    topic.parse::<Topic>().unwrap_or_else(|error| panic!("{topic}: {error}"));
+    let length: usize = length.parse().unwrap();
+    assert!(length <= PACKET, "{topic}: {length} bytes");
+    length
 }
 
 fn endpoint(identity: &Identity, port: u16) -> Endpoint {
@@ -452,6 +478,7 @@ struct Fleet {
     aggregator: Aggregator,
     mirrors: Vec<(Mirror, Endpoint, DeviceId, tokio::task::JoinHandle<()>)>,
     trust: Vec<Trust>,
+    witness: Witness,
     kills: [u64; 3],
 }
 
@@ -460,7 +487,10 @@ impl Fleet {
     fn hurt(&mut self, round: u64) {
         self.kills[(round % 3) as usize] += 1;
         match round % 3 {
-            0 => self.broker.restart(),
+            0 => {
+                self.broker.restart();
+                self.witness.restart(&self.broker);
+            }
             1 => self.aggregator.restart(),
             _ => {
                 let place = (round % self.mirrors.len() as u64) as usize;
@@ -527,7 +557,7 @@ async fn fleet(devices: u64, rounds: u64, full_every: u64) {
         mirrors.push((mirror, endpoint, identity.device, task));
     }
     let began = Instant::now();
-    let mut fleet = Fleet { broker, aggregator, mirrors, trust, kills: [0; 3] };
+    let mut fleet = Fleet { broker, aggregator, mirrors, trust, witness, kills: [0; 3] };
     for round in 1..=rounds {
         let full = full_every > 0 && round % full_every == 0;
         fleet.round(round, if full { Parameters::Full } else { Parameters::Sparse }).await;
@@ -539,7 +569,7 @@ async fn fleet(devices: u64, rounds: u64, full_every: u64) {
     let verified = fleet.aggregator.ask(Request::AuditVerify).await;
     let Reply::Verified(verified) = verified else { panic!("{verified:?}") };
     assert_eq!((verified.rounds, verified.updates), (rounds, rounds * devices));
-    let (messages, bytes) = witness.check();
+    let (messages, bytes) = fleet.witness.check();
     let [broker, aggregator, mirrors] = fleet.kills;
     println!(
         "{} updates of {devices} mirrors counted once each, 0 lost, 0 doubled, in {:.0} s; the audit holds; kills: {broker} of \

@@ -116,7 +116,7 @@ impl Strange {
     }
 }
 
-/// The enrolled devices that are connected, by what they said last. At most as many as are enrolled.
+/// The known devices that are connected, by what they said last. A revoked one among them is one that the broker still lets in.
 #[derive(Default)]
 pub struct Presence(Mutex<BTreeSet<DeviceId>>);
 
@@ -477,12 +477,11 @@ impl Desk {
         }
     }
 
-    /// Birth, goodbye and last will: who is there. Only enrolled devices are remembered.
+    /// Birth, goodbye and last will: who is there. Only devices that were enrolled once are remembered.
     fn status(&mut self, device: &DeviceId, payload: &[u8]) -> Result<(), EngineError> {
-        let known = self.office.engine.store().device(device.as_str())?;
-        let enrolled = known.is_some_and(|known| known.standing == Standing::Enrolled);
+        let known = self.office.engine.store().device(device.as_str())?.is_some();
         match Status::decode(payload) {
-            Ok(status) if enrolled => {
+            Ok(status) if known => {
                 self.office.presence.set(device, matches!(status, Status::Online { .. }));
             }
             _ => self.strange(0, "status"),
@@ -508,7 +507,8 @@ impl Desk {
             self.told.clear();
         }
         if self.told.insert((round, kind)) {
-            warn!("round {round}: {words} ({kind}; further ones are only counted)");
+            let place = if round == 0 { String::new() } else { format!("round {round}: ") };
+            warn!("{place}{words} ({kind}; further ones are only counted)");
         }
     }
 }

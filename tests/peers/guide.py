@@ -1,0 +1,179 @@
+"""The operators' guide, followed as written: its shell blocks, in their order, against mosquitto and a real mirror.
+
+usage: guide.py [--mirror BINARY] [--guide FILE]
+
+Folders of the system and ports are put into a temporary folder, `sudo` and `chown` are dropped, `systemctl restart mosquitto`
+restarts a mosquitto of this script, and the broker's name is localhost. Nothing else is changed. Needs the packages mosquitto and
+openssl.
+"""
+
+import argparse
+import contextlib
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+from broker import free_port
+from running import RELEASE, ROOT, Mirror, wait_until
+
+GUIDE = ROOT / "firmware/aggregator/OPERATORS.md"
+
+
+class Machine:
+    """Somebody's server: where the guide's folders are, and what has been started on it."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder, self.port, self.page, self.mosquitto = folder, free_port(), free_port(), None
+        sample = folder / "broker"
+        sample.mkdir()
+        for file in (ROOT / "board/broker").iterdir():
+            text = self.placed(file.read_text()).replace("listener 8883", f"listener {self.port} 127.0.0.1")
+            (sample / file.name).write_text(text)
+        # mosquitto gives up root for a user of its own, who may not reach the folder.
+        with (sample / "mosquitto.conf").open("a") as file:
+            file.write("user root\n" if os.geteuid() == 0 else "")
+        for made in ("bin", "store", "etc-mosquitto/conf.d"):
+            (folder / made).mkdir(parents=True)
+        self.shell = subprocess.Popen(["bash", "-e"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                      start_new_session=True)
+
+    def placed(self, text: str) -> str:
+        places = {
+            "board/broker": f"{self.folder}/broker", "/srv/fleet": f"{self.folder}/fleet", "/etc/mosquitto": f"{self.folder}/etc-mosquitto",
+            "/var/lib/mosquitto/": f"{self.folder}/store/", "/usr/share/mirror": f"{self.folder}/share",
+            "/usr/local/bin": f"{self.folder}/bin", "DNS:broker.example": "DNS:localhost",
+            "broker.example": "localhost", "port = 8883": f"port = {self.port}", "8090": str(self.page),
+        }
+        for place, here in places.items():
+            text = text.replace(place, here)
+        return text
+
+    def run(self, block: str) -> str:
+        """One block in the one shell; the folder it begins in is the source tree where it names no other."""
+        said, lines = "", [f"cd {ROOT}; export PATH={self.folder}/bin:$PATH; trap 'echo ENDED' EXIT"]
+        for line in self.placed(block).splitlines():
+            line = line.removeprefix("sudo ")
+            if line == "systemctl restart mosquitto":
+                said += self.send(lines)
+                lines = []
+                self.restart_mosquitto()
+            elif not line.startswith("chown"):
+                # The page's port is a setting with a default, which the guide leaves alone.
+                lines.append(line.replace("[broker]", f'[page]\nlisten = "127.0.0.1:{self.page}"\n\n[broker]', 1))
+        return said + self.send(lines)
+
+    def send(self, lines: list[str]) -> str:
+        self.shell.stdin.write("\n".join([*lines, "echo DONE", ""]))
+        self.shell.stdin.flush()
+        said = []
+        for line in self.shell.stdout:
+            if line == "DONE\n":
+                return "".join(said)
+            if line == "ENDED\n":
+                break
+            print("   ", line, end="")
+            said.append(line)
+        raise AssertionError(f"the guide's commands ended with {self.shell.wait()}")
+
+    def restart_mosquitto(self) -> None:
+        self.stop_mosquitto()
+        log = open(self.folder / "mosquitto.log", "a")
+        configuration = self.folder / "etc-mosquitto/conf.d/fleet.conf"
+        self.mosquitto = subprocess.Popen(["mosquitto", "-c", configuration], stdout=log, stderr=log)
+        time.sleep(0.5)
+        assert self.mosquitto.poll() is None, (self.folder / "mosquitto.log").read_text()
+
+    def stop_mosquitto(self) -> None:
+        if self.mosquitto:
+            self.mosquitto.terminate()
+            self.mosquitto.wait(10)
+
+    def aggregator(self, *words: str) -> str:
+        environment = os.environ | {"AGGREGATOR_CONFIG": f"{self.folder}/fleet/aggregator.toml"}
+        done = subprocess.run([self.folder / "bin/aggregator", *words], capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def stop(self) -> None:
+        # The shell and what it put into the background are one process group of this script's making.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.shell.pid, signal.SIGTERM)
+        self.shell.wait(10)
+        self.stop_mosquitto()
+
+
+def sections(guide: pathlib.Path) -> list[tuple[str, list[str]]]:
+    parts = re.split(r"^## ", guide.read_text(), flags=re.MULTILINE)[1:]
+    return [(part.splitlines()[0], re.findall(r"^```sh\n(.*?)^```", part, re.MULTILINE | re.DOTALL)) for part in parts]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mirror", type=pathlib.Path, default=RELEASE)
+    parser.add_argument("--guide", type=pathlib.Path, default=GUIDE)
+    args = parser.parse_args()
+    os.chdir(ROOT)
+    with tempfile.TemporaryDirectory(prefix="guide-") as name:
+        machine = Machine(pathlib.Path(name))
+        try:
+            follow(machine, args)
+        finally:
+            machine.stop()
+    return 0
+
+
+def follow(machine: Machine, args: argparse.Namespace) -> None:
+    said, mirror = {}, None
+    try:
+        for title, blocks in sections(args.guide):
+            if blocks:
+                print(title)
+            said[title[:2]] = "".join(machine.run(block) for block in blocks)
+            if title.startswith("4."):
+                wait_until(lambda: page(machine) is not None, "operators' page")
+            if title.startswith("5."):
+                assert "mirror-17 enrolled" in said["5."] and "group pilot" in said["5."]
+                mirror = start_mirror(machine, args.mirror)
+                wait_until(lambda: "mirror-17 enrolled, online" in machine.aggregator("device", "list"), "mirror online")
+        check(said)
+        # The broker was started with the list of revoked certificates; the mirror cannot come back.
+        time.sleep(5)
+        assert "online" not in machine.aggregator("device", "list").replace("offline", ""), "a revoked mirror is online"
+        assert mirror.state()["counters"]["overlays"] > 0
+        print("every block did what the guide says; the revoked mirror is shut out, and works on at home")
+    finally:
+        if mirror:
+            mirror.__exit__()
+
+
+def check(said: dict[str, str]) -> None:
+    assert "refused" in said["6."] and "round 1 on version 1: aborted: only to show it" in said["6."], said["6."]
+    assert "version 2 (" in said["7."], said["7."]
+    assert said["8."].count("last hash") == 2, said["8."]
+    assert "mirror-17 revoked: stolen" in said["9."], said["9."]
+
+
+def page(machine: Machine) -> str | None:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{machine.page}/metrics", timeout=5) as answer:
+            return answer.read().decode()
+    except OSError:
+        return None
+
+
+def start_mirror(machine: Machine, binary: pathlib.Path) -> Mirror:
+    settings = machine.folder / "mirror.toml"
+    toml = re.search(r"^```toml\n(.*?)^```", GUIDE.read_text(), re.MULTILINE | re.DOTALL)[1]
+    handover = machine.folder / "fleet/handover/mirror-17"
+    settings.write_text(machine.placed(toml) + f'port = {machine.port}\nfolder = "{handover}"\n')
+    return Mirror(binary, "--display", "headless", "--config", str(settings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

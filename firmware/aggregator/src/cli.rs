@@ -17,7 +17,13 @@ pub struct Cli {
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// Settings file
-    #[arg(long, global = true, value_name = "FILE", env = "AGGREGATOR_CONFIG", default_value = "/etc/mirror/aggregator.toml")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "AGGREGATOR_CONFIG",
+        default_value = "/etc/mirror/aggregator.toml"
+    )]
     pub config: PathBuf,
 }
 

@@ -217,7 +217,8 @@ impl Config {
             let value = rules.wanted_cosine.to_string();
             return wrong("rounds.wanted_cosine", value, "between 0 and 1");
         }
-        if !(0.0..1.0).contains(&rules.momentum) || !(rules.rate.is_finite() && rules.rate > 0.0) {
+        let steps = rules.rate.is_finite() && rules.rate > 0.0;
+        if !(0.0..1.0).contains(&rules.momentum) || !steps {
             let value = rules.momentum.to_string();
             return wrong("rounds.momentum", value, "in [0, 1), with a rate above 0");
         }

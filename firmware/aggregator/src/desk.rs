@@ -385,7 +385,7 @@ impl Desk {
                 self.say(name, receipt.round, update, Verdict::Accepted { round: *round })
             }
             Fate::Refused(refusal) => {
-                let closed = || Ok::<_, StoreError>(self.is_over(receipt.round)?);
+                let closed = || self.is_over(receipt.round);
                 let wrong = wire_refusal(refusal, closed()?);
                 self.log(receipt.round, refusal.name(), &refusal.to_string());
                 self.refuse(name, receipt.round, update, wrong)

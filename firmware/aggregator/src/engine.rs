@@ -351,8 +351,8 @@ impl Engine {
         }
         // openssl prints "sha256 Fingerprint=AB:CD:..", and people paste all of it.
         let digits = fingerprint.rsplit_once('=').map_or(fingerprint, |(_, digits)| digits);
-        let digest: [u8; 32] = hex::decode(digits)
-            .ok_or_else(|| EngineError::Fingerprint(fingerprint.to_owned()))?;
+        let digest: [u8; 32] =
+            hex::decode(digits).ok_or_else(|| EngineError::Fingerprint(fingerprint.to_owned()))?;
         let device = Device {
             name: name.to_owned(),
             fingerprint: hex::encode(&digest),

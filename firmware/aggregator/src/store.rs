@@ -519,8 +519,8 @@ impl Decision<'_> {
     /// The round as it stands now, within the transaction.
     pub fn round(&self, id: u64) -> Result<Option<Round>> {
         let table = self.write.open_table(ROUNDS)?;
-        let round = table.get(id)?.map(|value| parse("round", value.value())).transpose();
-        round
+
+        table.get(id)?.map(|value| parse("round", value.value())).transpose()
     }
 
     /// Says which device is behind a name.
@@ -568,8 +568,8 @@ impl Decision<'_> {
     /// The model as it stands now, within the transaction.
     pub fn model(&self, version: u64) -> Result<Option<Model>> {
         let table = self.write.open_table(MODELS)?;
-        let model = table.get(version)?.map(|value| parse("model", value.value())).transpose();
-        model
+
+        table.get(version)?.map(|value| parse("model", value.value())).transpose()
     }
 
     /// Stores a version's parameters.
@@ -608,8 +608,8 @@ impl Decision<'_> {
     /// A device, within the transaction.
     pub fn device(&self, name: &str) -> Result<Option<Device>> {
         let table = self.write.open_table(DEVICES)?;
-        let device = table.get(name)?.map(|value| parse("device", value.value())).transpose();
-        device
+
+        table.get(name)?.map(|value| parse("device", value.value())).transpose()
     }
 
     /// Forgets which updates a round counted: for one whose updates fit no round to come.

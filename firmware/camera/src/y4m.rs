@@ -104,7 +104,7 @@ impl Header {
         for (at, (pair, luma)) in out.chunks_exact_mut(4).zip(luma.chunks_exact(2)).enumerate() {
             let colour = |plane: &[u8]| match self.chroma {
                 Chroma::C444 => {
-                    ((u16::from(plane[2 * at]) + u16::from(plane[2 * at + 1]) + 1) / 2) as u8
+                    (u16::from(plane[2 * at]) + u16::from(plane[2 * at + 1])).div_ceil(2) as u8
                 }
                 Chroma::Mono => 128,
                 _ => plane[at],

@@ -99,8 +99,8 @@ impl Layout {
             return Err(FrameError::Size { width, height });
         }
         let odd = match format {
-            PixelFormat::Yuyv => width % 2 != 0,
-            PixelFormat::Nv12 => width % 2 != 0 || height % 2 != 0,
+            PixelFormat::Yuyv => !width.is_multiple_of(2),
+            PixelFormat::Nv12 => !width.is_multiple_of(2) || !height.is_multiple_of(2),
             PixelFormat::Rgb3 | PixelFormat::Mjpg => false,
         };
         if odd {

@@ -75,7 +75,7 @@ impl Turn<'_> {
             for (x, out) in (0..).zip(row.chunks_exact_mut(3)) {
                 let colour = match factor {
                     1 => upright(x, y),
-                    _ => average(factor, (x * factor, y * factor), (width, height), &upright),
+                    _ => average(factor, (x * factor, y * factor), (width, height), upright),
                 };
                 out.copy_from_slice(&colour);
             }

@@ -1,5 +1,7 @@
 //! Models of the fleet in a household: tried, put in force, kept out of use, given back.
 
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
 mod common;
 
 use common::{ColourTrunk, Device, HEIGHT, Open, SHAPE, WIDTH, add, agree, base, scene, train};

@@ -71,6 +71,7 @@ pub struct Mqtt {
     client: AsyncClient,
     events: mpsc::Receiver<Event>,
     poller: tokio::task::JoinHandle<()>,
+    connected: bool,
 }
 
 impl Mqtt {
@@ -80,7 +81,7 @@ impl Mqtt {
         let (sender, events) = mpsc::channel(QUEUE);
         let handle = Handle(sender.clone());
         let poller = tokio::spawn(poll(connection, sender, jitter));
-        (Mqtt { client, events, poller }, handle)
+        (Mqtt { client, events, poller, connected: false }, handle)
     }
 }
 
@@ -157,7 +158,13 @@ impl Requests for Mqtt {
 impl Transport for Mqtt {
     async fn next(&mut self) -> Event {
         // The poller ends only after a goodbye.
-        self.events.recv().await.unwrap_or(Event::Stop)
+        let event = self.events.recv().await.unwrap_or(Event::Stop);
+        match event {
+            Event::Connected => self.connected = true,
+            Event::Disconnected(_) => self.connected = false,
+            _ => {}
+        }
+        event
     }
 
     async fn close(mut self) {
@@ -166,7 +173,10 @@ impl Transport for Mqtt {
             let _ = client.disconnect().await;
             while self.events.recv().await.is_some() {}
         };
-        let _ = tokio::time::timeout(Duration::from_secs(3), goodbye).await;
+        // Without a broker there is nobody to say goodbye to.
+        if self.connected {
+            let _ = tokio::time::timeout(Duration::from_secs(3), goodbye).await;
+        }
         self.poller.abort();
     }
 }

@@ -502,7 +502,7 @@ fn serve(bench: &mut Bench, bytes: &[u8], lossy: usize, count: &mut usize) {
         let wanted = ModelWanted::decode(&payload).unwrap();
         for index in indexes(&wanted.chunks) {
             *count += 1;
-            if *count % lossy == 0 {
+            if (*count).is_multiple_of(lossy) {
                 continue;
             }
             let device = "mirror-17".parse().unwrap();

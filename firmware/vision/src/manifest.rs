@@ -134,7 +134,7 @@ impl Manifest {
             }
         }
         let person = self.class.get(PERSON_CLASS);
-        if self.class.len() != PERSON_CLASS + 1 || !person.is_some_and(|c| c.name == "person") {
+        if self.class.len() != PERSON_CLASS + 1 || person.is_none_or(|c| c.name != "person") {
             return Err(wrong(format!("class {PERSON_CLASS} must be person, and the last")));
         }
         Ok(())

@@ -27,7 +27,7 @@ pub struct ParserOptions {
 
 impl Default for ParserOptions {
     fn default() -> Self {
-        ParserOptions { person_score: 0.5, priority_margin: 0.8, smoothing: true }
+        ParserOptions { person_score: 0.5, priority_margin: 0.9, smoothing: true }
     }
 }
 

@@ -32,30 +32,37 @@ const FROZEN_FOR: Duration = Duration::from_secs(20 * 60);
 
 /// The one picture that is being corrected, in memory.
 #[derive(Default)]
-pub struct Frozen(Mutex<(u64, Option<(Instant, Arc<Parsed>)>)>);
+pub struct Frozen(Mutex<Slot>);
+
+/// Number of the newest frozen picture, and the picture with its moment while it is kept.
+#[derive(Default)]
+struct Slot {
+    number: u64,
+    picture: Option<(Instant, Arc<Parsed>)>,
+}
 
 impl Frozen {
     fn put(&self, parsed: Parsed) -> u64 {
         let mut slot = lock(&self.0);
-        slot.0 += 1;
-        slot.1 = Some((Instant::now(), Arc::new(parsed)));
-        slot.0
+        slot.number += 1;
+        slot.picture = Some((Instant::now(), Arc::new(parsed)));
+        slot.number
     }
 
     fn get(&self, id: u64) -> Result<Arc<Parsed>, Trouble> {
         let mut slot = lock(&self.0);
-        if slot.1.as_ref().is_some_and(|(at, _)| at.elapsed() > FROZEN_FOR) {
-            slot.1 = None;
+        if slot.picture.as_ref().is_some_and(|(at, _)| at.elapsed() > FROZEN_FOR) {
+            slot.picture = None;
         }
-        match &slot.1 {
-            Some((_, parsed)) if slot.0 == id => Ok(Arc::clone(parsed)),
+        match &slot.picture {
+            Some((_, parsed)) if slot.number == id => Ok(Arc::clone(parsed)),
             _ => Err(Trouble::new(StatusCode::GONE, "this picture is gone; freeze another one")),
         }
     }
 
     /// Forgets the picture.
     pub fn forget(&self) {
-        lock(&self.0).1 = None;
+        lock(&self.0).picture = None;
     }
 }
 

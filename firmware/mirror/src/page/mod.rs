@@ -175,7 +175,7 @@ impl IntoResponse for Trouble {
 }
 
 impl Page {
-    /// A page at this address; `first` is its port, if it could be opened already.
+    /// A page at the settings' address.
     pub fn new(
         shared: Arc<Shared>,
         switch: SwitchFile,
@@ -184,7 +184,6 @@ impl Page {
         learning: Arc<Learning>,
         fleet: Arc<Fleet>,
         desk: Desk,
-        first: Option<TcpListener>,
     ) -> Page {
         let registry = metrics::registry(&shared);
         let address = settings.settings.page.listen;
@@ -202,7 +201,12 @@ impl Page {
             frozen: learning::Frozen::default(),
             seen: parse::Seen::default(),
         });
-        Page { address, first: Mutex::new(first), context }
+        Page { address, first: Mutex::new(None), context }
+    }
+
+    /// The same on a port that is open already, if it could be opened.
+    pub fn on(self, first: Option<TcpListener>) -> Page {
+        Page { first: Mutex::new(first), ..self }
     }
 
     /// Serves until the mirror stops.

@@ -42,22 +42,29 @@ const LONGEST_KEY: usize = 128;
 
 /// Training requests that were answered. In memory: what is stored is limited and listed anyway.
 #[derive(Default)]
-pub struct Seen(Mutex<(VecDeque<[u8; 32]>, HashSet<[u8; 32]>)>);
+pub struct Seen(Mutex<Keys>);
+
+/// Hashes of the requests' keys: in their order, and to look them up.
+#[derive(Default)]
+struct Keys {
+    order: VecDeque<[u8; 32]>,
+    known: HashSet<[u8; 32]>,
+}
 
 impl Seen {
     /// Notes requests; false, and nothing noted, if one of them was noted before.
     fn note(&self, keys: &[[u8; 32]]) -> bool {
         let mut seen = lock(&self.0);
-        if keys.iter().any(|key| seen.1.contains(key)) {
+        if keys.iter().any(|key| seen.known.contains(key)) {
             return false;
         }
         for key in keys {
-            seen.0.push_back(*key);
-            seen.1.insert(*key);
+            seen.order.push_back(*key);
+            seen.known.insert(*key);
         }
-        while seen.0.len() > REMEMBERED {
-            if let Some(oldest) = seen.0.pop_front() {
-                seen.1.remove(&oldest);
+        while seen.order.len() > REMEMBERED {
+            if let Some(oldest) = seen.order.pop_front() {
+                seen.known.remove(&oldest);
             }
         }
         true
@@ -66,9 +73,9 @@ impl Seen {
     /// Takes a note back, for a request that failed and may be made again.
     fn unnote(&self, keys: &[[u8; 32]]) {
         let mut seen = lock(&self.0);
-        seen.0.retain(|key| !keys.contains(key));
+        seen.order.retain(|key| !keys.contains(key));
         for key in keys {
-            seen.1.remove(key);
+            seen.known.remove(key);
         }
     }
 

@@ -1,10 +1,10 @@
 """Two whole mirrors, the real aggregator and real brokers: from consent to a counted update and a model that comes back.
 
-usage: fleet_home.py [--mirror BINARY] [--aggregator BINARY]
+usage: fleet_home.py [--mirror BINARY] [--aggregator BINARY] [--messages FILE]
 
 The fleet's broker is the sample configuration with TLS and its access list, the home's broker a second mosquitto that stands
-for Home Assistant's; mosquitto's own clients listen at both. The mirrors play the demo scene. Needs the packages mosquitto,
-mosquitto-clients and openssl.
+for Home Assistant's; mosquitto's own clients listen at both. The mirrors play the demo scene. FILE gets what the home's broker
+heard of one mirror, for `home_assistant.py`. Needs the packages mosquitto, mosquitto-clients and openssl.
 """
 
 import argparse
@@ -219,6 +219,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mirror", type=pathlib.Path, default=RELEASE)
     parser.add_argument("--aggregator", type=pathlib.Path, default=ROOT / "target/debug/aggregator")
+    parser.add_argument("--messages", type=pathlib.Path)
     args = parser.parse_args()
     os.chdir(ROOT)
     with tempfile.TemporaryDirectory(prefix="fleet-") as name:
@@ -250,6 +251,9 @@ def run(args: argparse.Namespace, folder: pathlib.Path) -> None:
         headless = ("--display", "headless")
         with Mirror(args.mirror, *headless, **settings[0]) as one, Mirror(args.mirror, *headless, **settings[1]) as two:
             whole_way(aggregator, broker, [one, two], fleet, home, home_port, processes)
+        if args.messages:
+            heard = {"discovery": "homeassistant/device/mirror-1/config", "state": "mirror-home/mirror-1/state"}
+            args.messages.write_text(json.dumps({name: json.loads(home.last(topic)) for name, topic in heard.items()}))
     finally:
         for process in processes:
             process.kill()

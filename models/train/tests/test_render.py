@@ -11,6 +11,7 @@ from render.__main__ import write_shard
 from render.assets import AssetError, Assets, held_out
 from render.clip import FIRST, pose_at
 from render.scene import sample
+from render.things import Room
 
 ASSETS = os.environ.get("MIRROR_ASSETS")
 needs_assets = pytest.mark.skipif(not ASSETS, reason="MIRROR_ASSETS does not name the folder of CC0 assets")
@@ -24,6 +25,16 @@ def assets():
 def test_missing_assets_are_one_clear_error(tmp_path):
     with pytest.raises(AssetError, match="base.obj"):
         Assets(tmp_path, "train")
+
+
+def test_a_thing_on_a_wall_is_no_wider_than_a_narrow_room():
+    room = Room.__new__(Room)
+    room.floor, room.back, room.left, room.right = 0.0, -1.0, -0.6, 0.5
+    for seed in range(200):
+        room.rng = np.random.default_rng(seed)
+        centre, half = room.on_wall(1.2, 0.9, 1.2, 1.7)
+        assert room.left - 1e-9 <= centre[0] and centre[0] <= room.right + 1e-9
+        assert half.max() <= 0.9
 
 
 def test_a_fixed_sixth_of_the_names_is_held_out():

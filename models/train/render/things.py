@@ -185,10 +185,11 @@ class Room:
         if rng.random() < 0.65:
             # In a narrow or shallow room things are as wide as the wall at most.
             w = min(w, (self.right - self.left) / 2)
-            return np.array([rng.uniform(self.left + w, self.right - w), y, self.back + 0.03]), np.array([w, h, 0.02])
+            place = rng.uniform(*sorted((self.left + w, self.right - w)))  # sorted: they may cross by a rounding error
+            return np.array([place, y, self.back + 0.03]), np.array([w, h, 0.02])
         x = (self.left + 0.03, self.right - 0.03)[rng.integers(2)]
         w = min(w, -0.7 * self.back)
-        return np.array([x, y, rng.uniform(self.back + w, self.back * 0.3)]), np.array([0.02, h, w])
+        return np.array([x, y, rng.uniform(*sorted((self.back + w, self.back * 0.3)))]), np.array([0.02, h, w])
 
     def picture(self):
         rng = self.rng

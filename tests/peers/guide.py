@@ -20,6 +20,7 @@ import time
 import urllib.request
 
 from broker import free_port
+from fleet_home import Aggregator
 from running import RELEASE, ROOT, Mirror, wait_until
 
 GUIDE = ROOT / "firmware/aggregator/OPERATORS.md"
@@ -40,6 +41,7 @@ class Machine:
             file.write("user root\n" if os.geteuid() == 0 else "")
         for made in ("bin", "store", "etc-mosquitto/conf.d"):
             (folder / made).mkdir(parents=True)
+        self.aggregator = Aggregator(folder / "bin/aggregator", folder / "fleet/aggregator.toml", self.page)
         self.shell = subprocess.Popen(["bash", "-e"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                       start_new_session=True)
 
@@ -94,12 +96,6 @@ class Machine:
             self.mosquitto.terminate()
             self.mosquitto.wait(10)
 
-    def aggregator(self, *words: str) -> str:
-        environment = os.environ | {"AGGREGATOR_CONFIG": f"{self.folder}/fleet/aggregator.toml"}
-        done = subprocess.run([self.folder / "bin/aggregator", *words], capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
     def stop(self) -> None:
         # The shell and what it put into the background are one process group of this script's making.
         with contextlib.suppress(ProcessLookupError):
@@ -136,15 +132,15 @@ def follow(machine: Machine, args: argparse.Namespace) -> None:
                 print(title)
             said[title[:2]] = "".join(machine.run(block) for block in blocks)
             if title.startswith("4."):
-                wait_until(lambda: page(machine) is not None, "operators' page")
+                wait_until(lambda: has_page(machine), "operators' page")
             if title.startswith("5."):
                 assert "mirror-17 enrolled" in said["5."] and "group pilot" in said["5."]
-                mirror = start_mirror(machine, args.mirror)
-                wait_until(lambda: "mirror-17 enrolled, online" in machine.aggregator("device", "list"), "mirror online")
+                mirror = start_mirror(machine, args)
+                wait_until(lambda: "mirror-17 enrolled, online" in machine.aggregator.command("device", "list"), "mirror online")
         check(said)
         # The broker was started with the list of revoked certificates; the mirror cannot come back.
         time.sleep(5)
-        assert "online" not in machine.aggregator("device", "list").replace("offline", ""), "a revoked mirror is online"
+        assert "online" not in machine.aggregator.command("device", "list").replace("offline", ""), "a revoked mirror is online"
         assert mirror.state()["counters"]["overlays"] > 0
         print("every block did what the guide says; the revoked mirror is shut out, and works on at home")
     finally:
@@ -159,20 +155,20 @@ def check(said: dict[str, str]) -> None:
     assert "mirror-17 revoked: stolen" in said["9."], said["9."]
 
 
-def page(machine: Machine) -> str | None:
+def has_page(machine: Machine) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{machine.page}/metrics", timeout=5) as answer:
-            return answer.read().decode()
+        urllib.request.urlopen(f"http://127.0.0.1:{machine.page}/metrics", timeout=5).close()
     except OSError:
-        return None
+        return False
+    return True
 
 
-def start_mirror(machine: Machine, binary: pathlib.Path) -> Mirror:
+def start_mirror(machine: Machine, args: argparse.Namespace) -> Mirror:
     settings = machine.folder / "mirror.toml"
-    toml = re.search(r"^```toml\n(.*?)^```", GUIDE.read_text(), re.MULTILINE | re.DOTALL)[1]
+    toml = re.search(r"^```toml\n(.*?)^```", args.guide.read_text(), re.MULTILINE | re.DOTALL)[1]
     handover = machine.folder / "fleet/handover/mirror-17"
     settings.write_text(machine.placed(toml) + f'port = {machine.port}\nfolder = "{handover}"\n')
-    return Mirror(binary, "--display", "headless", "--config", str(settings))
+    return Mirror(args.mirror, "--display", "headless", "--config", str(settings))
 
 
 if __name__ == "__main__":

@@ -846,13 +846,9 @@ impl Engine {
         })
     }
 
-    /// What a device has spent that took part in every round that took updates.
-    pub fn privacy(&self) -> Result<Option<PrivacyStatement>> {
-        Ok(self.privacy_by_round()?.pop().flatten())
-    }
-
-    /// The same after each round, oldest first. A round in which nothing came in cost nobody anything.
-    fn privacy_by_round(&self) -> Result<Vec<Option<PrivacyStatement>>> {
+    /// What a device has spent that took part in every round, after each of them, oldest first. A round in which nothing came
+    /// in cost nobody anything.
+    pub fn privacy_by_round(&self) -> Result<Vec<Option<PrivacyStatement>>> {
         let mut composition = learn::privacy::Composition::new();
         let mut spent = None;
         let mut after = |round: Round| {

@@ -35,7 +35,7 @@ fn a_round_averages_what_devices_sent_and_publishes_it() {
     assert_ne!(before, after);
     let verified = fleet.engine.verify(&fleet.engine.key().verifying_key()).unwrap();
     assert_eq!((verified.rounds, verified.updates, verified.models), (1, 30, 2));
-    let statement = fleet.engine.privacy().unwrap().unwrap();
+    let statement = fleet.engine.privacy_by_round().unwrap().pop().flatten().unwrap();
     assert_eq!((statement.releases(), statement.noise_multiplier()), (1, Some(Z.parse().unwrap())));
     // A second round, in which nothing comes in, costs nobody anything.
     fleet.engine.start_round(&request(false)).unwrap();

@@ -583,13 +583,9 @@ impl Device {
     fn other_base(&mut self, job: JobId, version: u64) {
         self.refuse("model manifest", &"it belongs to another base model");
         let state = JobState { job, version, phase: JobPhase::Failed(JobFault::Base) };
-        if self.memory.ended == Some(state) {
-            return;
+        if self.memory.ended != Some(state) {
+            self.settle(state, |_| {});
         }
-        if let Err(error) = self.keep(|memory| memory.ended = Some(state)) {
-            self.refuse("memory", &error);
-        }
-        self.queue_state(state);
     }
 
     fn report(&mut self, job: JobId, version: u64, phase: JobPhase) {
@@ -684,10 +680,15 @@ impl Device {
     /// Remembers and reports how it went with a version.
     fn model_ended(&mut self, job: JobId, version: u64, outcome: Result<(), JobFault>) {
         let phase = outcome.map_or_else(JobPhase::Failed, |()| JobPhase::Done);
-        let state = JobState { job, version, phase };
         // Tried also where it failed: the same bytes would fail again.
+        let tried = |memory: &mut Memory| memory.model_tried = memory.model_tried.max(version);
+        self.settle(JobState { job, version, phase }, tried);
+    }
+
+    /// Keeps how a job ended together with what else that changes, and says it.
+    fn settle(&mut self, state: JobState, change: impl FnOnce(&mut Memory)) {
         let kept = self.keep(|memory| {
-            memory.model_tried = memory.model_tried.max(version);
+            change(memory);
             memory.ended = Some(state);
         });
         if let Err(error) = kept {

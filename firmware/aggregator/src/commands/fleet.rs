@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use learn::edges::SystemClock;
 use learn::head::Subset;
 
-use super::say;
+use super::{json, say};
 use crate::cli::{AuditAction, DeviceAction, ModelAction, Output, RoundAction};
 use crate::config::Config;
 use crate::control::{Reply, Request, ask, execute};
@@ -246,11 +246,6 @@ fn hand_over(folder: &Path, secret: &str, public_key: &str) -> Result<()> {
             .and_then(|mut file| writeln!(file, "{text}"))
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    Ok(())
-}
-
-fn json<T: serde::Serialize>(value: &T) -> Result<()> {
-    say(serde_json::to_string_pretty(value)?)?;
     Ok(())
 }
 

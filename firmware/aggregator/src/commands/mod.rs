@@ -40,3 +40,9 @@ pub(crate) fn say(line: impl Display) -> io::Result<()> {
         result => result,
     }
 }
+
+/// A value as JSON on standard output.
+fn json<T: serde::Serialize>(value: &T) -> Result<()> {
+    say(serde_json::to_string_pretty(value)?)?;
+    Ok(())
+}

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use super::say;
+use super::{json, say};
 use crate::cli::SimulateArgs;
 use crate::simulate::{Plan, simulate};
 use crate::student::Trunk;
@@ -22,8 +22,7 @@ pub fn run(args: &SimulateArgs) -> Result<()> {
     let trunk = Trunk::load(&args.model)?;
     let figures = simulate(&trunk, &args.households, &plan, |step| eprintln!("{step}"))?;
     if args.json {
-        say(serde_json::to_string_pretty(&figures)?)?;
-        return Ok(());
+        return json(&figures);
     }
     say(format!(
         "{} devices, {} of them really trained and the others resampled; {} numbers, {} bytes an update \

@@ -95,6 +95,7 @@ def add_card(commands) -> None:
     sub.add_argument("--network", choices=sorted(NETWORKS), default="student")
     sub.add_argument("--scores", type=Path, required=True, help="JSON of `evaluate --model`")
     sub.add_argument("--float-scores", type=Path, required=True, help="JSON of `evaluate --checkpoint`")
+    sub.add_argument("--tone-scores", type=Path, required=True, help="JSON of `evaluate --model` on `render tones`")
     sub.add_argument("--log", type=Path, required=True)
     sub.add_argument("--recipe", type=Path, default=Path("recipes/student.json"))
     sub.add_argument("--faults", type=Path, required=True, help="text: what was seen to go wrong")
@@ -144,8 +145,8 @@ def run_card(args) -> None:
         "macs": multiplications(config, HEIGHT, WIDTH) / 1e9,
     }
     info |= {"log": f"runs/{args.log.name}", "recipe": f"recipes/{args.recipe.name}"}
-    int8, exact = (json.loads(path.read_text()) for path in (args.scores, args.float_scores))
-    write_card(args.out, info, int8, exact, args.log, args.sheet, args.faults.read_text().strip())
+    int8, exact, tones = (json.loads(path.read_text()) for path in (args.scores, args.float_scores, args.tone_scores))
+    write_card(args.out, info, int8, exact, tones, args.log, args.sheet, args.faults.read_text().strip())
     curve(args.log, args.curve)
 
 

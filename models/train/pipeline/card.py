@@ -48,7 +48,7 @@ def run_sentence(records: list) -> str:
     origins = [r for r in records if r["event"] == "origin"]
     return (
         (f"It began from {origins[0]['weights']}. " if origins else "")
-        + f"It saw {last['seen']:,} augmented pictures in {last['seconds'] / 60:.0f} minutes on one processor core that other work shared. "
+        + f"It saw {last['seen']:,} augmented pictures in {last['seconds'] / 60:.0f} minutes on one or two processor cores that other work shared. "
         f"The last tenth of the run moved the seven-class mIoU by {moved:+.1f} points, "
         + (
             "so it is undertrained: a longer run will be better."
@@ -84,29 +84,47 @@ def overall_table(int8: dict, exact: dict) -> str:
     return "\n".join(lines)
 
 
+def group_table(key: str, groups: dict) -> str:
+    """Scores of the values of one grouping."""
+    lines = [
+        f"| {key.replace('_', ' ')} | pictures | mIoU | seven-class | person IoU | left/right |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {v} | {g['images']} | {g['miou']:.1f} | {g['ppp_miou']:.1f} | {g['person_iou']:.1f} | {g['left_right']:.1f} |"
+        for v, g in groups.items()
+    ]
+    return "\n".join(lines)
+
+
 def group_tables(scores: dict) -> str:
     """One table per grouping of the test set."""
-    parts = []
-    for key, groups in scores["groups"].items():
-        lines = [
-            f"| {key.replace('_', ' ')} | pictures | mIoU | seven-class | person IoU | left/right |",
-            "|---|---|---|---|---|---|",
-        ]
-        lines += [
-            f"| {v} | {g['images']} | {g['miou']:.1f} | {g['ppp_miou']:.1f} | {g['person_iou']:.1f} | {g['left_right']:.1f} |"
-            for v, g in groups.items()
-        ]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
+    return "\n\n".join(group_table(key, groups) for key, groups in scores["groups"].items())
 
 
-def write_card(out: Path, info: dict, int8: dict, exact: dict, log: Path, sheet: str, faults: str) -> None:
-    """Writes CARD.md. `info`: name, version, parameters in millions, macs in giga, log as named in the card."""
+def tone_section(tones: dict) -> str:
+    """The comparison of skin tones over scenes that differ in nothing else, from `evaluate` on `render tones`."""
+    groups = tones["groups"]["tone"]
+    spread = {k: max(g[k] for g in groups.values()) - min(g[k] for g in groups.values()) for k in ("ppp_miou", "person_iou")}
+    return (
+        "### Skin tone alone\n\n"
+        "The groups above differ in people, rooms and poses too. Here the same scenes were rendered once with every tone,\n"
+        f"from the lightest (0) to the darkest: best and worst are {spread['ppp_miou']:.1f} apart in seven-class mIoU and "
+        f"{spread['person_iou']:.1f} in person IoU.\n\n" + group_table("tone", groups) + "\n\n"
+    )
+
+
+def write_card(out: Path, info: dict, int8: dict, exact: dict, tones: dict, log: Path, sheet: str, faults: str) -> None:
+    """Writes CARD.md. `info`: name, version, parameters in millions, macs in giga, log as named in the card.
+
+    `int8` and `exact` are scores of `evaluate` on the test scenes, `tones` on those of `render tones`.
+    """
     text = INTRODUCTION.format(run=run_sentence(read_log(log)), **info)
     text += f"\n## Measured\n\nOn {int8['images']} rendered test scenes, with seeds, surroundings and clothes never trained on.\n\n"
     text += (
         overall_table(int8, exact) + "\n\n" + class_table(int8) + "\n\n### By group\n\n" + group_tables(int8) + "\n\n"
     )
+    text += tone_section(tones)
     text += OUTLOOK.format(sheet=sheet, faults=faults)
     write_atomically(out, text.encode())
 

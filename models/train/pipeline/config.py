@@ -66,6 +66,7 @@ class TrainConfig:
 
     network: str = "student"
     phases: tuple = (Phase(128, 96, 32, 200_000), Phase(256, 192, 24, 200_000))
+    optimiser: str = "muon"
     rate: float = 1.2e-3
     warmup: int = 12_000
     decay: float = 0.35

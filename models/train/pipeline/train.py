@@ -17,6 +17,7 @@ from .data import Batches, ShardError, plain_samples
 from .losses import build_targets, distillation_losses, match, sample_features, training_losses
 from .metrics import confusion, false_alarms, summary
 from .network import Parser, semantic_scores
+from .optimiser import Optimiser
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
@@ -46,15 +47,6 @@ def phase_at(config: TrainConfig, seen: int):
     return None
 
 
-def parameter_groups(model: Parser, weight_decay: float) -> list:
-    """Decay for kernels and projections; none for norms, biases, scales and the queries."""
-    decayed, plain = [], []
-    for name, parameter in model.named_parameters():
-        bare = parameter.ndim < 2 or "scale" in name or name in ("query", "query_position", "level")
-        (plain if bare else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-
-
 class Average:
     """Exponential moving average of weights and statistics; its memory is counted in pictures."""
 
@@ -80,8 +72,7 @@ class Run:
         torch.manual_seed(config.seed)
         self.model = Parser(NETWORKS[config.network]).to(self.device, memory_format=torch.channels_last)
         self.average = Average(self.model, config.ema_images)
-        fused = self.device.type in ("cpu", "cuda")
-        self.optimiser = torch.optim.AdamW(parameter_groups(self.model, config.weight_decay), config.rate, fused=fused)
+        self.optimiser = Optimiser(self.model, config.optimiser, config.rate, config.weight_decay)
         self.seen, self.seconds = 0, 0.0
         self.teacher = load_parser(teacher, self.device) if teacher else None
         self.forward = self.model.features
@@ -116,6 +107,8 @@ class Run:
             raise TrainError(
                 f"{path} holds a {state['config']['network']}, not a {self.config.network}; use another --out"
             )
+        if state["config"].get("optimiser", "adamw") != self.config.optimiser:
+            raise TrainError(f"{path} was trained with another optimiser; use another --out and --start {path}")
         self.model.load_state_dict(state["model"])
         self.average.model.load_state_dict(state["average"])
         self.average.steps = state["average_steps"]
@@ -174,8 +167,7 @@ class Run:
 
     def step(self, batch: dict) -> dict:
         """One optimiser step; gives the losses as numbers."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate_at(self.config, self.seen)
+        self.optimiser.set_rate(rate_at(self.config, self.seen))
         self.model.train()
         losses = self.losses(batch)
         total = sum(losses.values())
@@ -183,7 +175,7 @@ class Run:
             raise TrainError(
                 f"the loss is {float(total)} after {self.seen} pictures; lower --rate and resume from {self.out / CHECKPOINT}"
             )
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
         total.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimiser.step()

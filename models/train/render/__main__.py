@@ -1,4 +1,4 @@
-"""Command line of the renderer: shards, sheet, clip, testset, households."""
+"""Command line of the renderer: shards, tones, sheet, clip, testset, households."""
 
 import argparse
 import json
@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from .assets import AssetError, Assets
+from .body import TONE_GROUPS
 from .classes import COLOURS, PARTS
 from .clip import clip
 from .household import write_households
@@ -42,6 +43,17 @@ def shards(args):
         print(f"{path.name}: {made / (time.monotonic() - began):.2f} pictures a second", flush=True)
         if args.max_seconds and time.monotonic() - began > args.max_seconds:
             break
+
+
+def tones(args):
+    """The same test scenes once with every skin tone, shard k in tone group k: the groups differ in nothing else."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    assets = Assets(args.assets, "test")
+    for group in range(TONE_GROUPS):
+        tone = (group + 0.5) / TONE_GROUPS
+        seeds = ([args.seed, 4, 0, k] for k in range(args.count))
+        samples = [sample(assets, seed, supersample=args.supersample, tone=tone) for seed in seeds]
+        write_shard(args.out / f"tone-{group}.npz", samples)
 
 
 def sheet(args):
@@ -116,6 +128,10 @@ def parser():
     one.add_argument("--step", type=int, default=1)
     one.add_argument("--max-seconds", type=float, default=0)
     one.set_defaults(run=shards)
+    tone = commands.add_parser("tones", parents=[common], help="test scenes that differ in the people's skin tone alone")
+    tone.add_argument("--out", type=Path, required=True)
+    tone.add_argument("--count", type=int, default=128, help="scenes, each rendered once for every tone")
+    tone.set_defaults(run=tones)
     two = commands.add_parser("sheet", parents=[common], help="one picture of many samples")
     two.add_argument("--out", type=Path, required=True)
     two.add_argument("--rows", type=int, default=4)

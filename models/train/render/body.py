@@ -15,9 +15,12 @@ TONE_GROUPS = 6
 
 
 class Shape:
-    """Rest-pose vertices (decimetres) and joints of one person, with the record that the test set is grouped by."""
+    """Rest-pose vertices (decimetres) and joints of one person, with the record that the test set is grouped by.
 
-    def __init__(self, assets, rng):
+    `tone` in [0, 1] sets the skin, from light to dark, and leaves every other draw as it is.
+    """
+
+    def __init__(self, assets, rng, tone=None):
         self.sex = ("male", "female")[rng.integers(2)]
         ancestry = ("african", "asian", "caucasian")[rng.integers(3)]
         ages = AGES[rng.choice(len(AGES), p=[share for _, share in AGES])][0]
@@ -37,8 +40,12 @@ class Shape:
         for name in rng.choice(detail_names(assets), rng.integers(2, 12), replace=False):
             assets.targets.add(self.vertices, str(name), rng.uniform(0, 0.5))
         self.joints = np.stack([self.vertices[j].mean(0) for j in assets.rig.heads])
-        self.tone = float(rng.uniform())
-        self.skin = skin_texture(assets, rng, self)
+        drawn = float(rng.uniform())
+        self.tone = drawn if tone is None else tone
+        # How many paintings fit hangs on the tone; the number is drawn as for the drawn tone, so that the scene's
+        # other draws stay the same whatever tone is asked for.
+        number = int(rng.integers(len(paintings(assets, self, drawn))))
+        self.skin = skin_texture(assets, rng, self, number)
 
     @property
     def tone_group(self):
@@ -58,13 +65,18 @@ def detail_names(assets):
     return assets.detail_names
 
 
-def skin_texture(assets, rng, shape):
-    """A skin painting of the sex and age, moved to the wanted tone; linear RGBA (1, H, W, 4)."""
+def paintings(assets, shape, tone):
+    """Names of the skin paintings that fit sex, age and tone; all where none does."""
     fitting = [k for k in assets.skins
                if ("_female" in k) == (shape.sex == "female") and k.startswith("old") == (shape.age == "old")
-               and ("dark" in k) == (shape.tone > 0.55)]
-    names = fitting or list(assets.skins)
-    texture = assets.skins[names[rng.integers(len(names))]]
+               and ("dark" in k) == (tone > 0.55)]
+    return fitting or list(assets.skins)
+
+
+def skin_texture(assets, rng, shape, number):
+    """A skin painting of the sex and age, moved to the wanted tone; linear RGBA (1, H, W, 4)."""
+    names = paintings(assets, shape, shape.tone)
+    texture = assets.skins[names[number % len(names)]]
     position = shape.tone * (len(TONES) - 1)
     k = min(int(position), len(TONES) - 2)
     target = linear(TONES[k] + (position - k) * (TONES[k + 1] - TONES[k]))

@@ -35,12 +35,13 @@ def only(part, count):
 class Person:
     """Items of one person standing at the origin, facing +z, with the record for the test set's groups.
 
-    `pose` gives the bone rotations for given joints; without it the pose is drawn from `rng`.
+    `pose` gives the bone rotations for given joints; without it the pose is drawn from `rng`. `tone` is that of
+    `Shape`.
     """
 
-    def __init__(self, assets, rng, pose=None):
+    def __init__(self, assets, rng, pose=None, tone=None):
         self.assets, self.rng = assets, rng
-        self.shape = Shape(assets, rng)
+        self.shape = Shape(assets, rng, tone)
         joints = self.shape.joints
         world, relative = pose(joints) if pose else random_pose(assets, rng, joints)
         self.matrices = skinning(assets, self.shape.joints, world, relative)

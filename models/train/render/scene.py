@@ -40,8 +40,8 @@ class Layers:
 class Scene:
     """Builds one scene from a generator; `render` gives (picture, parts, person, record)."""
 
-    def __init__(self, assets, rng, height, width, people=None, view=None):
-        self.assets, self.rng = assets, rng
+    def __init__(self, assets, rng, height, width, people=None, view=None, tone=None):
+        self.assets, self.rng, self.tone = assets, rng, tone
         self.view = view or ("mirror", "generic")[int(rng.random() > 0.42)]
         self.count = int(rng.choice([0, 1, 2, 3, 4], p=[0.17, 0.48, 0.21, 0.10, 0.04])) if people is None else people
         self.light_index = int(rng.integers(len(assets.environments)))
@@ -62,7 +62,7 @@ class Scene:
 
     def place_people(self):
         for number in range(1, self.count + 1):
-            person = Person(self.assets, self.rng)
+            person = Person(self.assets, self.rng, tone=self.tone)
             turned = self.camera.heading() @ about("Y", self.facing())
             body = person.skin_vertices @ turned.T
             offset = self.first_offset(person, body, turned) if number == 1 else self.next_offset(body, turned, person)
@@ -297,12 +297,15 @@ def panorama_of(assets, index):
 ASPECTS = (((256, 192), 0.55), ((256, 170), 0.10), ((192, 192), 0.10), ((144, 192), 0.17), ((108, 192), 0.08))
 
 
-def sample(assets, seed, height=256, width=192, supersample=1.0):
-    """One training picture by seed: image (H, W, 3), parts and person (H, W), all uint8, and its record."""
+def sample(assets, seed, height=256, width=192, supersample=1.0, tone=None):
+    """One training picture by seed: image (H, W, 3), parts and person (H, W), all uint8, and its record.
+
+    With `tone` everybody in it has that skin tone (see `Shape`), and the scene is the same for every tone.
+    """
     rng = np.random.default_rng(seed)
     (h, w), _ = ASPECTS[rng.choice(len(ASPECTS), p=[share for _, share in ASPECTS])]
     h, w = round(h * height / 256), round(w * width / 192)
-    scene = Scene(assets, rng, round(h * supersample), round(w * supersample))
+    scene = Scene(assets, rng, round(h * supersample), round(w * supersample), tone=tone)
     radiance, parts, who = scene.render()
     if supersample != 1.0:
         radiance = cv2.resize(radiance, (w, h), interpolation=cv2.INTER_AREA)

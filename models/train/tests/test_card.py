@@ -48,11 +48,12 @@ def test_the_card_holds_the_scores_and_the_curve_the_log(scores, tmp_path):
     log.write_text("\n".join(json.dumps(r) for r in steps(30, 40, 45)) + "\n")
     info = {"name": "student", "version": "9.9", "parameters": 2.4, "macs": 0.68, "log": "runs/student.jsonl"}
     info["recipe"] = "recipes/student.json"
-    write_card(tmp_path / "CARD.md", info, scores, scores, log, "sheet.jpg", "- A fault.")
+    write_card(tmp_path / "CARD.md", info, scores, scores, scores, log, "sheet.jpg", "- A fault.")
     text = (tmp_path / "CARD.md").read_text()
     assert f"| mIoU, seven classes | {scores['ppp_miou']:.2f} |" in text
     assert all(f"| {name} | {scores['iou'][name]:.1f} |" in text for name in PARTS)
-    assert "| tone |" in text and "- A fault." in text and "sheet.jpg" in text
+    assert text.count("| tone |") == 2 and "### Skin tone alone" in text
+    assert "- A fault." in text and "sheet.jpg" in text
     curve(log, tmp_path / "curve.svg")
     assert (tmp_path / "curve.svg").read_text().count("<polyline") == 3
     assert len(read_log(log)) == 3

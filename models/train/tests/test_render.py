@@ -59,6 +59,15 @@ def test_same_seed_same_picture(assets):
 
 
 @needs_assets
+def test_a_scene_in_another_tone_differs_in_the_skin_alone(assets):
+    drawn, light, dark = (sample(assets, [1, 0, 0, 4], tone=tone) for tone in (None, 0.1, 0.9))
+    assert np.array_equal(drawn[1], light[1])
+    assert np.array_equal(light[1], dark[1]) and np.array_equal(light[2], dark[2])
+    assert (light[0] != dark[0]).any()
+    assert light[3].pop("tone") < dark[3].pop("tone") and light[3] == dark[3]
+
+
+@needs_assets
 def test_every_person_pixel_has_a_part_and_only_those(assets):
     people = 0
     for k in range(12):

@@ -1,13 +1,16 @@
 """Runs, checkpoints, schedules and scores."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.config import Phase, TrainConfig, train_config
+from pipeline.config import NETWORKS, Phase, TrainConfig, train_config
 from pipeline.metrics import confusion, false_alarms, intersection_over_union, people_scores, summary, to_ppp
+from pipeline.network import Parser
+from pipeline.optimiser import Optimiser, orthogonal
 from pipeline.train import LOG, Run, TrainError, load_parser, phase_at, rate_at, save_weights, train
 
 
@@ -33,6 +36,45 @@ def test_a_run_resumes_where_it_stopped(shard_folder, tmp_path_factory):
     whole, half = again.average.model, load_parser(out / "weights.pt")
     for a, b in zip(whole.parameters(), half.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-2)
+
+
+def test_a_run_goes_on_with_its_own_optimiser_only(shard_folder, tmp_path):
+    train(Run(tmp_path, short(), "cpu"), [shard_folder], shard_folder, 0, 0.5, 1000, 1000)
+    with pytest.raises(TrainError, match="another optimiser"):
+        Run(tmp_path, replace(short(), optimiser="adamw"), "cpu").resume()
+
+
+@pytest.mark.parametrize("shape", [(24, 96), (96, 24), (32, 32)])
+def test_the_orthogonal_factor_has_singular_values_near_one(shape):
+    torch.manual_seed(0)
+    gradient = torch.randn(shape) * 1e-3
+    factor = orthogonal(gradient)
+    left, _, right = torch.linalg.svd(gradient, full_matrices=False)
+    assert torch.cosine_similarity(factor.flatten(), (left @ right).flatten(), 0) > 0.95
+    values = torch.linalg.svdvals(factor)
+    assert 0.5 < values.min() and values.max() < 1.3
+
+
+@pytest.mark.parametrize("kind", ["muon", "adamw"])
+def test_both_optimisers_move_every_parameter_and_lower_a_loss(kind):
+    torch.manual_seed(0)
+    model = Parser(NETWORKS["tiny"])
+    before = [p.detach().clone() for p in model.parameters()]
+    optimiser = Optimiser(model, kind, 3e-3, 0.01)
+    losses = []
+    for _ in range(6):
+        optimiser.zero_grad()
+        loss = sum((p - 0.1).square().mean() for p in model.parameters())
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses == sorted(losses, reverse=True)
+    assert all((a != b).any() for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_an_unknown_optimiser_is_refused():
+    with pytest.raises(ValueError, match="sgd"):
+        Optimiser(Parser(NETWORKS["tiny"]), "sgd", 1e-3, 0.0)
 
 
 def test_a_missing_teacher_is_a_clear_error(tmp_path):

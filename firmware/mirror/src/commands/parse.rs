@@ -36,13 +36,12 @@ struct Found {
 /// Parses every picture. One that cannot be read does not keep the others from being parsed.
 ///
 /// # Errors
-/// Two pictures that would share their files, a folder that cannot be made, a network that cannot
-/// be loaded; and at the end, if a picture failed.
+/// Two pictures that would share their files, a folder that cannot be made or written to, a network
+/// that cannot be loaded; and at the end, if a picture failed.
 pub fn parse(args: &ParseArgs) -> Result<()> {
     let names = names(&args.images)?;
     let effective = config::load(&args.settings, &[])?;
-    fs::create_dir_all(&args.out)
-        .with_context(|| format!("cannot make the folder {}", args.out.display()))?;
+    make_folder(&args.out)?;
     let source = ModelSource::new(&effective.settings.vision).without_smoothing();
     let mut work = Work {
         parser: source.parser(Orientation::default())?,
@@ -69,6 +68,18 @@ pub fn parse(args: &ParseArgs) -> Result<()> {
         bail!("{failed} of {} pictures could not be parsed", names.len());
     }
     Ok(())
+}
+
+/// Makes the folder of the results and tries to write there, before any picture is parsed in vain.
+fn make_folder(out: &Path) -> Result<()> {
+    fs::create_dir_all(out).with_context(|| {
+        format!("cannot make the folder {}; choose another with --out", out.display())
+    })?;
+    let trial = out.join(".mirror-parse");
+    let written = fs::File::create(&trial).and_then(|_| fs::remove_file(&trial));
+    written.with_context(|| {
+        format!("cannot write into {}; choose another folder with --out", out.display())
+    })
 }
 
 /// The files' names without their endings; they must differ, since the results are named after
@@ -191,6 +202,17 @@ mod tests {
         assert!(text.contains("a/x.jpg") && text.contains("b/x.png"), "{text}");
         assert_eq!(report::exit_code(&error), 2);
         assert!(names(&images(&[".."])).is_err());
+    }
+
+    #[test]
+    fn a_folder_that_takes_no_file_is_refused_with_the_next_step() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+        for (out, said) in
+            [(file.join("below"), "cannot make"), ("/proc/self".into(), "write into")]
+        {
+            let text = make_folder(&out).expect_err("no folder to write to").to_string();
+            assert!(text.contains(said) && text.contains("--out"), "{text}");
+        }
     }
 
     #[test]

@@ -110,6 +110,9 @@ def train_config(values: dict) -> TrainConfig:
     values = dict(values)
     if "phases" in values:
         values["phases"] = tuple(Phase(**p) if isinstance(p, dict) else Phase(*p) for p in values["phases"])
+        for phase in values["phases"]:
+            if phase.height % 32 or phase.width % 32:
+                raise ValueError(f"a phase of {phase.height} x {phase.width}: both must be multiples of 32, the last stride")
     if values.get("network", "student") not in NETWORKS:
         raise ValueError(f"network {values['network']!r} is not one of {sorted(NETWORKS)}")
     return replace(TrainConfig(), **values)

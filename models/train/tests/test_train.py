@@ -87,6 +87,8 @@ def test_unknown_settings_are_refused():
         train_config({"rat": 1})
     with pytest.raises(ValueError, match="network"):
         train_config({"network": "huge"})
+    with pytest.raises(ValueError, match="192 x 144.*multiples of 32"):
+        train_config({"phases": [[192, 144, 2, 10]]})
     assert train_config({"phases": [[64, 64, 2, 10]]}).phases[0].samples == 10
 
 

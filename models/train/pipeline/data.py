@@ -1,11 +1,12 @@
 """Shards to batches: streams .npz files that may still be arriving, and applies the cheap augmentations.
 
 The renderer owns everything expensive (light, blur, noise, occluders); here are only affine maps, flips, letterbox
-bars and colour tables.
+bars, colours and sharpness.
 """
 
 import json
 import zipfile
+from collections import deque
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,8 @@ from .config import PADDING, PART_CLASSES
 
 PEOPLE = 8
 SMALLEST_PART = 6
+EMPTY_KEPT = 64
+TRANSPLANTED = 0.25  # share of the pictures with people
 FLIP_TABLE = np.concatenate([np.array(FLIPPED, np.uint8), np.arange(len(FLIPPED), 256).astype(np.uint8)])
 
 
@@ -56,6 +59,7 @@ class Stream:
         self.buffer_shards, self.rng = buffer_shards, rng
         self.part, self.parts = part, parts
         self.uses, self.open = {}, []
+        self.empty = deque(maxlen=EMPTY_KEPT)  # pictures of the latest people-free samples
         self.refill()
         if not self.open:
             raise ShardError(f"no shards in {[str(f) for f in self.folders]}; render some first (see README)")
@@ -86,7 +90,17 @@ class Stream:
         if not order:
             del self.open[slot]
             self.refill()
+        if not sample[2].any():
+            self.empty.append(sample[0])
         return sample
+
+    def draw_mixed(self) -> tuple:
+        """A sample whose people, now and then, stand in another sample's surroundings."""
+        sample = self.draw()
+        if not sample[2].any() or not self.empty or self.rng.random() >= TRANSPLANTED:
+            return sample
+        other = self.empty[int(self.rng.integers(len(self.empty)))]
+        return transplant(self.rng, sample, other) if other.shape == sample[0].shape else sample
 
 
 def random_affine(rng, source: tuple, target: tuple) -> np.ndarray:
@@ -163,6 +177,37 @@ def recolour(rng, image: np.ndarray) -> np.ndarray:
     return image
 
 
+def transplant(rng, sample: tuple, empty: np.ndarray) -> tuple:
+    """The people of a sample before the picture of another, people-free one: what surrounds them must not tell that
+    they are there. The cut is soft, as a lens would make it."""
+    image, parts, person = sample
+    if rng.random() < 0.5:
+        empty = empty[:, ::-1]
+    share = cv2.GaussianBlur((person > 0).astype(np.float32), (0, 0), rng.uniform(0.4, 1.0))[..., None]
+    mixed = image * share + empty * (1 - share)
+    return mixed.astype(np.uint8), parts, person
+
+
+def restyle(rng, image: np.ndarray) -> np.ndarray:
+    """Colourfulness, hue and sharpness as different as cameras make them; renders alone are softer than photographs."""
+    if rng.random() < 0.4:
+        grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        share = float(np.exp(rng.normal(0, 0.4)))
+        image = cv2.addWeighted(image, share, grey, 1 - share, 0)
+    if rng.random() < 0.15:
+        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+        hsv[..., 0] = (hsv[..., 0].astype(np.int16) + int(rng.normal(0, 10))) % 180
+        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    if rng.random() < 0.45:
+        soft = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.7, 2.5))
+        amount = float(rng.uniform(-0.4, 1.8))
+        image = cv2.addWeighted(image, 1 + amount, soft, -amount, 0)
+    if rng.random() < 0.1:
+        image = cv2.add(image.astype(np.int16), cv2.randn(np.empty(image.shape, np.int16), 0, rng.uniform(2, 14)))
+        image = np.clip(image, 0, 255).astype(np.uint8)
+    return image
+
+
 def augment(rng, sample: tuple, target: tuple) -> tuple:
     """A training sample at the target size."""
     sample = warp(sample, random_affine(rng, sample[1].shape, target), target)
@@ -170,7 +215,7 @@ def augment(rng, sample: tuple, target: tuple) -> tuple:
         sample = flip(sample)
     if rng.random() < 0.15:
         sample = bars(rng, sample)
-    return recolour(rng, sample[0]), sample[1], sample[2]
+    return restyle(rng, recolour(rng, sample[0])), sample[1], sample[2]
 
 
 def choose_points(rng, parts: np.ndarray, person: np.ndarray, count: int) -> np.ndarray:
@@ -198,7 +243,7 @@ def make_batch(stream: Stream, rng, size: int, target: tuple, points: int) -> di
     parts, person = np.empty((size, points), np.uint8), np.empty((size, points), np.uint8)
     present = np.empty((size, PART_CLASSES + PEOPLE), bool)
     for index in range(size):
-        image, part_map, person_map = augment(rng, stream.draw(), target)
+        image, part_map, person_map = augment(rng, stream.draw_mixed(), target)
         chosen = choose_points(rng, part_map, person_map, points)
         pixels[index], where[index] = image, chosen
         parts[index], person[index] = part_map.ravel()[chosen], person_map.ravel()[chosen]

@@ -15,7 +15,8 @@ from .body import TONE_GROUPS
 from .classes import COLOURS, PARTS
 from .clip import clip
 from .household import write_households
-from .scene import sample
+from .objects import ThingScene
+from .scene import Scene, sample
 
 
 def write_shard(path, samples):
@@ -25,6 +26,9 @@ def write_shard(path, samples):
     with open(temporary, "wb") as file:
         np.savez_compressed(file, image=image, parts=parts, person=person, meta=json.dumps([s[3] for s in samples]))
     os.replace(temporary, path)
+
+
+SCENES = {"people": Scene, "things": ThingScene}
 
 
 def shards(args):
@@ -37,7 +41,8 @@ def shards(args):
         if path.exists():
             continue
         split = 0 if args.split == "train" else 1
-        samples = [sample(assets, [args.seed, split, number, k], supersample=args.supersample) for k in range(args.size)]
+        samples = [sample(assets, [args.seed, split, number, k], supersample=args.supersample, make=SCENES[args.scenes])
+                   for k in range(args.size)]
         write_shard(path, samples)
         made += len(samples)
         print(f"{path.name}: {made / (time.monotonic() - began):.2f} pictures a second", flush=True)
@@ -61,7 +66,7 @@ def sheet(args):
     assets = Assets(args.assets, args.split)
     tiles, began = [], time.monotonic()
     for k in range(args.rows * args.columns):
-        image, parts, _, _ = sample(assets, [args.seed, 2, 0, k], supersample=args.supersample)
+        image, parts, _, _ = sample(assets, [args.seed, 2, 0, k], supersample=args.supersample, make=SCENES[args.scenes])
         tiles.append(np.hstack([image, np.array(COLOURS, np.uint8)[parts]]) if args.labels else image)
         if k == 0:
             began = time.monotonic()  # the first one compiles the kernels
@@ -120,6 +125,7 @@ def parser():
     common.add_argument("--split", choices=("train", "test"), default="train", help="test: rooms, swatches and seeds never trained on")
     common.add_argument("--seed", type=int, default=1)
     common.add_argument("--supersample", type=float, default=1.3, help="render this many times larger, then shrink")
+    common.add_argument("--scenes", choices=tuple(SCENES), default="people", help="things: what is no person fills the picture")
     one = commands.add_parser("shards", parents=[common], help="render training or test shards until --count or --max-seconds")
     one.add_argument("--out", type=Path, required=True)
     one.add_argument("--size", type=int, default=256, help="pictures in one shard")

@@ -204,7 +204,7 @@ class Scene:
         basis, centre = light.shadow_basis(), np.zeros(3) if self.centre is None else self.centre
         if use_sun:
             for world, entry, who in self.placed:
-                if who != THING or len(entry.vertices) < 400:
+                if self.casts_shadow(entry, who):
                     near = np.abs(world - centre).max(1) < SHADOW_METRES
                     if near.any():
                         kernels.shadow_depth(world - centre, entry.triangles, basis, scale, shadow)
@@ -217,6 +217,10 @@ class Scene:
                       centre, shadow, self.ground, feet, exposure, radiance)
         if self.inside:
             self.pools_of_light(radiance)
+
+    def casts_shadow(self, entry, who):
+        """Walls and floors, the things of many vertices, get shadows and throw none."""
+        return who != THING or len(entry.vertices) < 400
 
     def occlusion(self):
         """Corners and gaps are darker: depth compared with its surroundings, in [0.5, 1]."""
@@ -297,15 +301,17 @@ def panorama_of(assets, index):
 ASPECTS = (((256, 192), 0.55), ((256, 170), 0.10), ((192, 192), 0.10), ((144, 192), 0.17), ((108, 192), 0.08))
 
 
-def sample(assets, seed, height=256, width=192, supersample=1.0, tone=None):
+def sample(assets, seed, height=256, width=192, supersample=1.0, tone=None, make=Scene):
     """One training picture by seed: image (H, W, 3), parts and person (H, W), all uint8, and its record.
 
-    With `tone` everybody in it has that skin tone (see `Shape`), and the scene is the same for every tone.
+    With `tone` everybody in it has that skin tone (see `Shape`), and the scene is the same for every tone. `make` is the
+    kind of scene: this module's, or `objects.ThingScene`.
     """
     rng = np.random.default_rng(seed)
     (h, w), _ = ASPECTS[rng.choice(len(ASPECTS), p=[share for _, share in ASPECTS])]
     h, w = round(h * height / 256), round(w * width / 192)
-    scene = Scene(assets, rng, round(h * supersample), round(w * supersample), tone=tone)
+    options = {} if tone is None else {"tone": tone}
+    scene = make(assets, rng, round(h * supersample), round(w * supersample), **options)
     radiance, parts, who = scene.render()
     if supersample != 1.0:
         radiance = cv2.resize(radiance, (w, h), interpolation=cv2.INTER_AREA)

@@ -17,6 +17,8 @@ from pipeline.data import (
     plain_samples,
     present_rows,
     read_shard,
+    restyle,
+    transplant,
     warp,
 )
 
@@ -57,6 +59,37 @@ def test_bars_are_padding_and_background(shard_folder):
     image, parts, person = bars(np.random.default_rng(0), sample)
     outside = parts == 0
     assert outside.any() and (image[outside] == 114).all() and (person[outside] == 0).all()
+
+
+def test_restyled_pictures_differ_in_colour_and_sharpness_only():
+    rng = np.random.default_rng(0)
+    image = np.zeros((64, 48, 3), np.uint8)
+    image[16:48, 12:36] = (200, 120, 60)
+    changed = [restyle(rng, image) for _ in range(40)]
+    assert all(c.shape == image.shape and c.dtype == np.uint8 for c in changed)
+    assert sum((c != image).any() for c in changed) > 15
+    # The square stays where it is, and brighter than what surrounds it.
+    assert all(c[28:36, 20:28].mean() > c[:8].mean() + 30 for c in changed)
+
+
+def test_transplanted_people_keep_their_pixels_and_labels():
+    parts = np.zeros((64, 48), np.uint8)
+    parts[10:50, 10:30] = 3
+    image = np.full((64, 48, 3), 200, np.uint8)
+    empty = np.full((64, 48, 3), 10, np.uint8)
+    mixed, mixed_parts, person = transplant(np.random.default_rng(0), (image, parts, (parts > 0).astype(np.uint8)), empty)
+    assert mixed_parts is parts and (person == (parts > 0)).all()
+    assert (mixed[16:44, 16:24] == 200).all() and (mixed[:5] == 10).all() and (mixed[:, 40:] == 10).all()
+
+
+def test_a_stream_transplants_into_surroundings_it_has_seen(shard_folder):
+    stream = Stream([shard_folder], 4, np.random.default_rng(0))
+    stream.empty.append(np.full((256, 192, 3), 255, np.uint8))
+    white = 0
+    for _ in range(60):
+        image, _, person = stream.draw_mixed()
+        white += bool(person.any()) and bool((image[person == 0] >= 250).all(-1).mean() > 0.5)
+    assert white >= 1
 
 
 def test_batches_have_the_shapes_of_the_contract(shard_folder):

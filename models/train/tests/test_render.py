@@ -10,6 +10,7 @@ from pipeline.data import read_shard
 from render.__main__ import write_shard
 from render.assets import AssetError, Assets, held_out
 from render.clip import FIRST, pose_at
+from render.objects import KINDS, ThingScene, bottle, dish, loft, turned_on_lathe
 from render.scene import sample
 from render.things import Room
 
@@ -78,6 +79,34 @@ def test_every_person_pixel_has_a_part_and_only_those(assets):
         people += person.max()
         assert record["people"] <= person.max()
     assert people > 5
+
+
+@needs_assets
+def test_scenes_of_things_are_background_but_for_the_person_in_a_few(assets):
+    kinds, people, seen = set(), 0, []
+    for k in range(40):
+        image, parts, person, record = sample(assets, [2, 0, 0, k], make=ThingScene)
+        assert ((parts > 0) == (person > 0)).all() and person.max() <= 1
+        kinds.add(record["place"])
+        people += person.max()
+        seen.append(image)
+    assert kinds == set(KINDS) and 1 <= people <= 20
+    again = sample(assets, [2, 0, 0, 7], make=ThingScene)
+    assert (again[0] == seen[7]).all()
+    # Something is in most of them: a picture of nothing has hardly any contrast.
+    assert np.median([image.std() for image in seen]) > 20
+
+
+def test_turned_and_lofted_shapes_are_closed_and_of_the_given_size():
+    tube = loft([[0, 0, 0], [1, 0, 0], [2, 1, 0]], [0.2, 0.3, 0.1])[0]
+    assert np.isfinite(tube).all() and tube[:, 0].min() > -0.3 and tube[:, 0].max() < 2.3
+    ends = tube.reshape(14, 12, 3)[[0, -1]]
+    assert np.ptp(ends, axis=1).max() < 0.15
+    rng = np.random.default_rng(0)
+    for profile in (dish(rng)[0], bottle(rng)):
+        vertices = turned_on_lathe(profile)[0]
+        assert np.hypot(vertices[:, 0], vertices[:, 2]).max() <= profile[:, 0].max() + 1e-9
+        assert vertices[:, 1].min() >= profile[:, 1].min() and vertices[:, 1].max() <= profile[:, 1].max()
 
 
 def test_shards_are_whole_or_absent(tmp_path):

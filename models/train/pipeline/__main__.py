@@ -96,6 +96,8 @@ def add_card(commands) -> None:
     sub.add_argument("--scores", type=Path, required=True, help="JSON of `evaluate --model`")
     sub.add_argument("--float-scores", type=Path, required=True, help="JSON of `evaluate --checkpoint`")
     sub.add_argument("--tone-scores", type=Path, required=True, help="JSON of `evaluate --model` on `render tones`")
+    sub.add_argument("--thing-scores", type=Path, required=True, help="JSON of `evaluate --model` on test scenes of things")
+    sub.add_argument("--photographs", type=Path, required=True, help="JSON of tests/peers/photographs.py")
     sub.add_argument("--log", type=Path, required=True)
     sub.add_argument("--recipe", type=Path, default=Path("recipes/student.json"))
     sub.add_argument("--faults", type=Path, required=True, help="text: what was seen to go wrong")
@@ -145,8 +147,15 @@ def run_card(args) -> None:
         "macs": multiplications(config, HEIGHT, WIDTH) / 1e9,
     }
     info |= {"log": f"runs/{args.log.name}", "recipe": f"recipes/{args.recipe.name}"}
-    int8, exact, tones = (json.loads(path.read_text()) for path in (args.scores, args.float_scores, args.tone_scores))
-    write_card(args.out, info, int8, exact, tones, args.log, args.sheet, args.faults.read_text().strip())
+    files = {
+        "int8": args.scores,
+        "float": args.float_scores,
+        "tones": args.tone_scores,
+        "things": args.thing_scores,
+        "photographs": args.photographs,
+    }
+    scores = {name: json.loads(path.read_text()) for name, path in files.items()}
+    write_card(args.out, info, scores, args.log, args.sheet, args.faults.read_text().strip())
     curve(args.log, args.curve)
 
 

@@ -29,8 +29,8 @@ The lower rows of `{sheet}` are the worst pictures of the test set (picture, tru
 at random.
 {faults}
 
-The scores above are on rendered scenes. Rendered scenes do not predict real ones: expect clearly lower figures in
-front of a camera, most of all for clothes, light and surroundings that the renderer does not know.
+Scores on rendered scenes do not predict real ones: expect clearly lower figures in front of a camera, most of all for
+clothes, light, surroundings and things that the renderer does not know.
 """
 
 
@@ -114,17 +114,45 @@ def tone_section(tones: dict) -> str:
     )
 
 
-def write_card(out: Path, info: dict, int8: dict, exact: dict, tones: dict, log: Path, sheet: str, faults: str) -> None:
+def thing_section(things: dict) -> str:
+    """What is taken for a person in scenes where something else fills the picture."""
+    rows = ["| what fills the picture | pictures of nobody | false-alarm pixels % |", "|---|---|---|"]
+    rows += [f"| {place} | {r['images']} | {r['false_alarms']:.2f} |" for place, r in things["false_alarms_by_place"].items()]
+    return (
+        "### Things that are not people\n\n"
+        f"In {things['images']} rendered scenes of food, animals, made things and abstract clutter that fill the picture,\n"
+        f"{things['false_alarms']:.2f} % of the pixels of people-free scenes were called a person; where a person stands among\n"
+        f"them, the person IoU is {things['person_iou']:.1f}.\n\n" + "\n".join(rows) + "\n\n"
+    )
+
+
+def photograph_section(photographs: dict) -> str:
+    """Scores of `tests/peers/photographs.py` as one table."""
+    rows = ["| set | pictures | what | |", "|---|---|---|---|"]
+    for name, scores in photographs.items():
+        values = [(key, value) for key, value in scores.items() if key not in ("pictures", "points")]
+        rows += [f"| {name} | {scores['pictures']} | {key} | {100 * value:.1f} % |" for key, value in values]
+    return (
+        "## On photographs\n\n"
+        "Public photographs, none of them used for training, calibration or any setting; measured by\n"
+        "`tests/peers/photographs.py` with the shipped engine. They are harder than a mirror's view (crowds, people cut\n"
+        "off, close-ups of food and animals) and the only figures here about the real world.\n\n" + "\n".join(rows) + "\n\n"
+    )
+
+
+def write_card(out: Path, info: dict, scores: dict, log: Path, sheet: str, faults: str) -> None:
     """Writes CARD.md. `info`: name, version, parameters in millions, macs in giga, log as named in the card.
 
-    `int8` and `exact` are scores of `evaluate` on the test scenes, `tones` on those of `render tones`.
+    `scores`: `int8` and `float` of `evaluate` on the test scenes, `tones` on those of `render tones`, `things` on
+    those of `render shards --scenes things`, `photographs` of `tests/peers/photographs.py`.
     """
+    int8, exact = scores["int8"], scores["float"]
     text = INTRODUCTION.format(run=run_sentence(read_log(log)), **info)
     text += f"\n## Measured\n\nOn {int8['images']} rendered test scenes, with seeds, surroundings and clothes never trained on.\n\n"
     text += (
         overall_table(int8, exact) + "\n\n" + class_table(int8) + "\n\n### By group\n\n" + group_tables(int8) + "\n\n"
     )
-    text += tone_section(tones)
+    text += tone_section(scores["tones"]) + thing_section(scores["things"]) + photograph_section(scores["photographs"])
     text += OUTLOOK.format(sheet=sheet, faults=faults)
     write_atomically(out, text.encode())
 

@@ -111,6 +111,7 @@ def evaluate(samples: dict, parts: np.ndarray, person: np.ndarray) -> dict:
     scores["false_alarms"] = round(100 * wrong / max(pixels, 1), 3)
     scores["people"] = people_scores(samples["person"], person)
     scores["groups"] = {key: group_scores(samples["meta"], key, truth, parts) for key in group_keys(samples["meta"])}
+    scores["false_alarms_by_place"] = place_alarms(samples["meta"], truth, parts)
     return scores
 
 
@@ -133,6 +134,18 @@ def group_scores(meta: list, key: str, truth: np.ndarray, guess: np.ndarray) -> 
         full = summary(confusion(truth[rows], guess[rows], PART_CLASSES))
         result[value] = {"images": len(rows)} | {k: full[k] for k in ("miou", "ppp_miou", "person_iou", "left_right")}
     return result
+
+
+def place_alarms(meta: list, truth: np.ndarray, guess: np.ndarray) -> dict:
+    """Per place of the records, the pictures of nobody and the percentage of their pixels that were called a person."""
+    rows = {}
+    for index, record in enumerate(meta):
+        if not truth[index].any():
+            rows.setdefault(str(record.get("place")), []).append(index)
+    return {
+        place: {"images": len(those), "false_alarms": round(100 * float((guess[those] != 0).mean()), 3)}
+        for place, those in sorted(rows.items())
+    }
 
 
 def picture_error(truth: np.ndarray, guess: np.ndarray) -> float:

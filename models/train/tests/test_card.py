@@ -38,7 +38,7 @@ def scores():
     truth = np.repeat(rng.integers(0, len(PARTS), (6, 8, 6)).astype(np.uint8), 4, 1)
     truth[5] = 0
     guess = np.where(rng.random(truth.shape) < 1 / 3, 0, truth).astype(np.uint8)
-    meta = [{"tone": k % 2, "seed": k * 77} for k in range(6)]
+    meta = [{"tone": k % 2, "seed": k * 77, "place": "kitchen"} for k in range(6)]
     samples = {"parts": truth, "person": (truth > 0).astype(np.uint8), "meta": meta}
     return evaluate(samples, guess, samples["person"])
 
@@ -48,11 +48,15 @@ def test_the_card_holds_the_scores_and_the_curve_the_log(scores, tmp_path):
     log.write_text("\n".join(json.dumps(r) for r in steps(30, 40, 45)) + "\n")
     info = {"name": "student", "version": "9.9", "parameters": 2.4, "macs": 0.68, "log": "runs/student.jsonl"}
     info["recipe"] = "recipes/student.json"
-    write_card(tmp_path / "CARD.md", info, scores, scores, scores, log, "sheet.jpg", "- A fault.")
+    photographs = {"a set": {"pictures": 7, "silhouette IoU": 0.512}}
+    files = {name: scores for name in ("int8", "float", "tones", "things")} | {"photographs": photographs}
+    write_card(tmp_path / "CARD.md", info, files, log, "sheet.jpg", "- A fault.")
     text = (tmp_path / "CARD.md").read_text()
     assert f"| mIoU, seven classes | {scores['ppp_miou']:.2f} |" in text
     assert all(f"| {name} | {scores['iou'][name]:.1f} |" in text for name in PARTS)
     assert text.count("| tone |") == 2 and "### Skin tone alone" in text
+    assert "| a set | 7 | silhouette IoU | 51.2 % |" in text
+    assert "| kitchen | 1 | 0.00 |" in text
     assert "- A fault." in text and "sheet.jpg" in text
     curve(log, tmp_path / "curve.svg")
     assert (tmp_path / "curve.svg").read_text().count("<polyline") == 3

@@ -1,0 +1,174 @@
+"""How the shipped student does on photographs that it has never seen anything like: evaluation only.
+
+    photographs.py [--mirror BINARY] [--coco128 DIR] [--silhouettes DIR] [--poses DIR]
+
+Every set is a public repository that somebody has to fetch; none is part of the project, and no picture of theirs is
+used for training, for calibration or for choosing a setting. A set that is not given is not measured.
+
+  --coco128      github.com/lightly-ai/coco128_yolo: 256 pictures of COCO; silhouettes, and pictures without people
+  --silhouettes  github.com/VikramShenoy97/Human-Segmentation-Dataset: 290 pictures of people with masks
+  --poses        github.com/open-mmlab/mmpose: tests/data has photographs with joints; the middles of bones are judged
+
+The scores are `mirror eval`'s, so they are the shipped engine's. People in COCO are small, cut off and often part of
+a crowd: its silhouettes are harder than a mirror's view.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+ROOT = Path(__file__).resolve().parents[2]
+BODY = ("head", "torso", "upper_arms", "lower_arms", "upper_legs", "lower_legs")
+LONGEST = 640  # pixels; larger pictures only take longer
+# Bones whose middles are judged, by the names of their joints, and the class there.
+BONES = (("shoulder", "elbow", "upper_arms"), ("elbow", "wrist", "lower_arms"), ("hip", "knee", "upper_legs"), ("knee", "ankle", "lower_legs"))
+PEOPLE_AREA = 0.05  # share of the picture that the people of COCO must fill to be judged
+
+
+class EvalFolder:
+    """A folder of the form that `mirror eval` reads, with nobody and somebody as its classes, or points alone."""
+
+    def __init__(self, path: Path):
+        self.path, self.points = path, []
+        for name in ("images", "labels", "person"):
+            (path / name).mkdir(parents=True)
+
+    def add(self, name: str, picture: Image.Image, mask: Image.Image) -> None:
+        """A picture and its silhouette (L, 0 or 255)."""
+        picture, mask = picture.convert("RGB"), mask.convert("L")
+        scale = min(1.0, LONGEST / max(picture.size))
+        size = tuple(max(1, round(side * scale)) for side in picture.size)
+        binary = mask.resize(size, Image.BILINEAR).point(lambda v: int(v > 127))
+        picture.resize(size, Image.LANCZOS).save(self.path / "images" / f"{name}.png")
+        for folder in ("labels", "person"):
+            binary.save(self.path / folder / f"{name}.png")
+
+    def add_joints(self, name: str, path: Path, joints: dict) -> None:
+        """A picture without silhouette (labels all ignored) and the visible joints of one person in it, by name."""
+        target = self.path / "images" / f"{name}.png"
+        if not target.exists():
+            picture = Image.open(path).convert("RGB")
+            picture.save(target)
+            Image.new("L", picture.size, 255).save(self.path / "labels" / f"{name}.png")
+        for side in ("left", "right"):
+            for a, b, kind in BONES:
+                ends = [joints.get(f"{side}_{joint}") for joint in (a, b)]
+                self.middle(name, ends, kind)
+        self.middle(name, [joints.get(f"{s}_{j}") for s in ("left", "right") for j in ("shoulder", "hip")], "torso")
+        self.middle(name, [joints.get("nose")] if "nose" in joints else [joints.get("head"), joints.get("neck")], "head")
+
+    def middle(self, name: str, ends: list, kind: str) -> None:
+        """Adds the mean of some joints as a labelled point, if all are visible."""
+        if all(ends):
+            x, y = (sum(end[axis] for end in ends) / len(ends) for axis in (0, 1))
+            if x >= 0 and y >= 0:
+                self.points.append(f"{name},{round(x)},{round(y)},{kind}")
+
+    def score(self, mirror: Path) -> dict:
+        """What `mirror eval` says."""
+        classes = [("background", ("background",))] + ([(name, (name,)) for name in BODY] if self.points else [("person", BODY)])
+        (self.path / "classes.toml").write_text("".join(
+            f"[[class]]\nindex = {index}\nname = \"{name}\"\nmaps = {json.dumps(list(maps))}\n" for index, (name, maps) in enumerate(classes)))
+        if self.points:
+            (self.path / "points.csv").write_text("image,x,y,class_name\n" + "\n".join(self.points) + "\n")
+            (self.path / "person").rmdir()
+        answer = subprocess.run([mirror, "eval", self.path, "--json"], check=True, capture_output=True, text=True)
+        return json.loads(answer.stdout)
+
+
+def polygons(path: Path, size: tuple) -> Image.Image:
+    """The silhouettes of class 1 in a YOLO polygon file."""
+    mask = Image.new("L", size)
+    for line in path.read_text().splitlines():
+        kind, *values = line.split()
+        corners = [(float(x) * size[0], float(y) * size[1]) for x, y in zip(values[::2], values[1::2], strict=True)]
+        if kind == "1" and len(corners) > 2:
+            ImageDraw.Draw(mask).polygon(corners, fill=255)
+    return mask
+
+
+def coco128(root: Path, people: EvalFolder, nobody: EvalFolder) -> None:
+    """Sorts COCO's pictures into those with people of some size and those whose boxes name none."""
+    for split in ("train2017", "val2017"):
+        for path in sorted((root / "images" / split).glob("*.jpg")):
+            picture = Image.open(path)
+            boxes = root / "object_detection" / "labels" / split / f"{path.stem}.txt"
+            shapes = root / "instance_segmentation" / "labels" / split / f"{path.stem}.txt"
+            if boxes.exists() and not any(line.split()[0] == "0" for line in boxes.read_text().splitlines()):
+                nobody.add(path.stem, picture, Image.new("L", picture.size))
+            elif shapes.exists():
+                mask = polygons(shapes, picture.size)
+                if mask.histogram()[255] >= PEOPLE_AREA * mask.width * mask.height:
+                    people.add(path.stem, picture, mask)
+
+
+def silhouettes(root: Path, folder: EvalFolder) -> None:
+    """The pictures that have a mask."""
+    for path in sorted((root / "Training_Images").glob("*.jpg")):
+        mask = root / "Ground_Truth" / f"{path.stem}.png"
+        if mask.exists():
+            folder.add(path.stem, Image.open(path), Image.open(mask))
+
+
+# Annotations of mmpose's test data: file, and which visibility values mean that a joint was seen.
+ANNOTATIONS = (("coco/test_coco.json", "coco", (2,)), ("aic/test_aic.json", "aic", (1, 2)), ("crowdpose/test_crowdpose.json", "crowdpose", (2,)),
+               ("ochuman/test_ochuman.json", "ochuman", (2,)), ("mhp/test_mhp.json", "mhp", (1, 2)),
+               ("posetrack18/annotations/test_posetrack18_val.json", "posetrack18", (1, 2)))
+OTHER_NAMES = {"head_top": "head", "upper_neck": "neck", "head_bottom": "neck"}
+LEAST_HEIGHT = 80  # pixels of a person's box
+
+
+def poses(root: Path, folder: EvalFolder) -> None:
+    """The photographs of mmpose's tests whose people are tall enough."""
+    for file, pictures, seen in ANNOTATIONS:
+        annotations = json.loads((root / "tests" / "data" / file).read_text())
+        names = [re.sub("[ -]", "_", n.lower()) for n in annotations["categories"][0]["keypoints"]]
+        names = [OTHER_NAMES.get(n, n) for n in names]
+        paths = {i["id"]: root / "tests" / "data" / pictures / i["file_name"] for i in annotations["images"]}
+        for person in annotations["annotations"]:
+            path, values = paths[person["image_id"]], person["keypoints"]
+            if path.exists() and person["bbox"][3] >= LEAST_HEIGHT:
+                triples = zip(names, values[::3], values[1::3], values[2::3], strict=True)
+                joints = {n: (x, y) for n, x, y, visible in triples if visible in seen}
+                folder.add_joints(f"{pictures}-{path.parent.name}-{path.stem}", path, joints)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mirror", type=Path, default=ROOT / "target/release/mirror")
+    for name in ("coco128", "silhouettes", "poses"):
+        parser.add_argument(f"--{name}", type=Path)
+    args = parser.parse_args()
+    found = {}
+    with tempfile.TemporaryDirectory() as work:
+        folder = lambda name: EvalFolder(Path(work) / name)
+        if args.coco128:
+            people, nobody = folder("people"), folder("nobody")
+            coco128(args.coco128, people, nobody)
+            score = people.score(args.mirror)
+            found["COCO, people"] = {"pictures": score["images"], "silhouette IoU": score["person_iou"]}
+            score = nobody.score(args.mirror)
+            found["COCO, nobody"] = {"pictures": score["images"], "false-alarm pixels": 1 - score["pixel_accuracy"]}
+        if args.silhouettes:
+            masks = folder("silhouettes")
+            silhouettes(args.silhouettes, masks)
+            score = masks.score(args.mirror)
+            found["Human-Segmentation-Dataset"] = {"pictures": score["images"], "silhouette IoU": score["person_iou"]}
+        if args.poses:
+            joints = folder("poses")
+            poses(args.poses, joints)
+            score = joints.score(args.mirror)
+            found["middles of bones"] = {"pictures": score["images"], "points": len(joints.points), "right": score["points"]["accuracy"],
+                                         **{f"right, {k}": v for k, v in score["points"]["per_class"].items()}}
+    if not found:
+        parser.error("name at least one set: --coco128, --silhouettes or --poses")
+    print(json.dumps({name: {k: v if isinstance(v, int) else round(v, 4) for k, v in row.items()} for name, row in found.items()}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

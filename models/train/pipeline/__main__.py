@@ -65,10 +65,10 @@ def add_export(commands) -> None:
     source = sub.add_mutually_exclusive_group(required=True)
     source.add_argument("--checkpoint", type=Path)
     source.add_argument("--random", choices=sorted(NETWORKS), help="random weights of this size, to develop against")
-    sub.add_argument("--calibration", type=Path, required=True, help="folder of training shards")
-    sub.add_argument("--pictures", type=int, default=96, help="calibration pictures")
+    sub.add_argument("--calibration", type=Path, nargs="+", required=True, help="folders of training shards")
+    sub.add_argument("--pictures", type=int, default=96, help="calibration pictures, as many from each folder")
     sub.add_argument(
-        "--fixtures", type=Path, help="folder of shards for the fixtures' pictures; default: the calibration's"
+        "--fixtures", type=Path, help="folder of shards for the fixtures' pictures; default: the calibration's first"
     )
     sub.add_argument("--out", type=Path, required=True)
     sub.add_argument("--name", default="student")
@@ -183,8 +183,9 @@ def run_export(args) -> None:
     from .export import random_parser, ship
 
     model = load_parser(args.checkpoint) if args.checkpoint else random_parser(args.random, 0)
-    calibration = plain_samples(args.calibration, args.pictures, (HEIGHT, WIDTH))["image"]
-    fixtures = plain_samples(args.fixtures or args.calibration, 64, (HEIGHT, WIDTH))
+    share = -(-args.pictures // len(args.calibration))
+    calibration = np.concatenate([plain_samples(f, share, (HEIGHT, WIDTH))["image"] for f in args.calibration])
+    fixtures = plain_samples(args.fixtures or args.calibration[0], 64, (HEIGHT, WIDTH))
     chosen = np.argsort([-(p != 0).sum() for p in fixtures["parts"]], kind="stable")[[8, 24]]
     info = {"name": args.name, "version": args.version, "run": args.run or "none (random weights)"}
     ship(model, calibration, fixtures["image"][chosen], args.out, info, method=args.method)

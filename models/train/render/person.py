@@ -83,13 +83,17 @@ class Person:
             self.wear_swimwear()
         if self.rng.random() < 0.8:
             shoes = self.assets.shoes[self.rng.integers(len(self.assets.shoes))]
-            self.add_garment(shoes, garment_texture(self.assets, self.rng, shoes.texture)[None])
+            self.add_garment(shoes, self.cloth(shoes.texture)[None])
             self.hidden[shoes.hidden] = True
+
+    def cloth(self, painted=None):
+        """Texture of the next garment; `painted` is the one that came with its mesh."""
+        return garment_texture(self.assets, self.rng, painted)
 
     def wear_suit(self):
         sex = self.shape.sex if self.rng.random() < 0.9 else ("male", "female")[self.rng.integers(2)]
         suit = self.assets.suits[sex][self.rng.integers(len(self.assets.suits[sex]))]
-        textures = np.stack([garment_texture(self.assets, self.rng, suit.texture) for _ in range(2)])
+        textures = np.stack([self.cloth(suit.texture) for _ in range(2)])
         self.add_garment(suit, textures, layer=suit.pieces)
         self.hidden[suit.hidden] = True
 
@@ -117,8 +121,7 @@ class Person:
         rng = self.rng
         cut = field()
         rest = self.fields.inflated(min(thickness, most), rng.gamma(1.5, 0.05), rng)
-        texture = garment_texture(self.assets, rng)
-        self.add_shell(rest, self.assets.tights, cut, texture, repeats=rng.uniform(1, 3))
+        self.add_shell(rest, self.assets.tights, cut, self.cloth(), repeats=rng.uniform(1, 3))
         # Skin well inside the cloth is dropped, or it would poke through; the shells end at wrists and ankles.
         self.hidden |= (cut > 0.12) & self.fields.under_shells
 
@@ -133,7 +136,7 @@ class Person:
         skirt = height[np.unique(self.assets.skirt[0])]
         hem = np.quantile(skirt, self.rng.uniform(0, 0.6))
         cut = np.minimum(height - hem, waist + 0.3 - height)
-        self.add_shell(self.shape.vertices, self.assets.skirt, cut, garment_texture(self.assets, self.rng))
+        self.add_shell(self.shape.vertices, self.assets.skirt, cut, self.cloth())
 
     # ------------------------------------------------------------ head
 
@@ -225,6 +228,11 @@ class Fields:
             front = self.v[:, 2] > 0.0
             trunk = np.where(front, np.minimum(trunk, np.abs(self.v[:, 0]) - opening), trunk)
         return np.where(self.arm > 0.5, 6 * (sleeve - self.along_arm), np.where(self.head > 0.5, -1, trunk))
+
+    def slant(self, steepness):
+        """Distance across the chest from a line over one shoulder; `steepness` is its slope."""
+        v = self.v
+        return (v[:, 0] + steepness * (v[:, 1] - (self.hips + self.neck) / 2)) / np.hypot(1, steepness)
 
     def trousers(self, waist, hem):
         y = self.v[:, 1]

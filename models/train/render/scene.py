@@ -40,6 +40,8 @@ class Layers:
 class Scene:
     """Builds one scene from a generator; `render` gives (picture, parts, person, record)."""
 
+    person_kind = Person
+
     def __init__(self, assets, rng, height, width, people=None, view=None, tone=None):
         self.assets, self.rng, self.tone = assets, rng, tone
         self.view = view or ("mirror", "generic")[int(rng.random() > 0.42)]
@@ -62,19 +64,23 @@ class Scene:
 
     def place_people(self):
         for number in range(1, self.count + 1):
-            person = Person(self.assets, self.rng, tone=self.tone)
+            person = self.person_kind(self.assets, self.rng, tone=self.tone)
             turned = self.camera.heading() @ about("Y", self.facing())
             body = person.skin_vertices @ turned.T
             offset = self.first_offset(person, body, turned) if number == 1 else self.next_offset(body, turned, person)
             if offset is None:
                 continue
             items = list(person.items)
-            things = held_thing(self.assets, self.rng, person) if self.rng.random() < 0.12 else []
+            things = self.carried(person)
             for entry in items:
                 self.add(entry, entry.vertices @ turned.T + offset, number)
             for entry in things:
                 self.add(entry, entry.vertices @ turned.T + offset, THING)
             self.note(person, body + offset, number)
+
+    def carried(self, person):
+        """What the person holds, in the person's own axes."""
+        return held_thing(self.assets, self.rng, person) if self.rng.random() < 0.12 else []
 
     def facing(self):
         return self.rng.normal(0, 40) if self.rng.random() < 0.78 else self.rng.uniform(-180, 180)

@@ -9,9 +9,11 @@ import pytest
 from pipeline.data import read_shard
 from render.__main__ import write_shard
 from render.assets import AssetError, Assets, held_out
+from render.classes import INDEX
 from render.clip import FIRST, pose_at
 from render.objects import KINDS, ThingScene, bottle, dish, loft, turned_on_lathe
-from render.scene import sample
+from render.outfits import OutfitScene
+from render.scene import THING, sample
 from render.things import Room
 
 ASSETS = os.environ.get("MIRROR_ASSETS")
@@ -79,6 +81,19 @@ def test_every_person_pixel_has_a_part_and_only_those(assets):
         people += person.max()
         assert record["people"] <= person.max()
     assert people > 5
+
+
+@needs_assets
+def test_dressed_people_are_labelled_whole_and_what_they_carry_is_not(assets):
+    people, carried, heads = 0, 0, 0
+    for k in range(12):
+        scene = OutfitScene(assets, np.random.default_rng([3, k]), 160, 120)
+        _, parts, who = scene.render()
+        assert ((parts > 0) == (who > 0)).all() and len(scene.people) >= 1
+        people += len(scene.people)
+        carried += sum(who == THING for _, _, who in scene.placed)
+        heads += np.isin(parts, (INDEX["hair"], INDEX["face"])).any()
+    assert people > 12 and carried > 12 and heads > 6
 
 
 @needs_assets

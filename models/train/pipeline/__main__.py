@@ -96,6 +96,7 @@ def add_card(commands) -> None:
     sub.add_argument("--scores", type=Path, required=True, help="JSON of `evaluate --model`")
     sub.add_argument("--float-scores", type=Path, required=True, help="JSON of `evaluate --checkpoint`")
     sub.add_argument("--tone-scores", type=Path, required=True, help="JSON of `evaluate --model` on `render tones`")
+    sub.add_argument("--outfit-scores", type=Path, required=True, help="JSON of `evaluate --model` on test scenes of outfits")
     sub.add_argument("--thing-scores", type=Path, required=True, help="JSON of `evaluate --model` on test scenes of things")
     sub.add_argument("--photographs", type=Path, required=True, help="JSON of tests/peers/photographs.py")
     sub.add_argument("--log", type=Path, required=True)
@@ -151,6 +152,7 @@ def run_card(args) -> None:
         "int8": args.scores,
         "float": args.float_scores,
         "tones": args.tone_scores,
+        "outfits": args.outfit_scores,
         "things": args.thing_scores,
         "photographs": args.photographs,
     }

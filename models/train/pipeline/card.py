@@ -126,6 +126,18 @@ def thing_section(things: dict) -> str:
     )
 
 
+def outfit_section(outfits: dict) -> str:
+    """The headline figures on people in the richer wardrobe."""
+    keys = ("miou", "ppp_miou", "person_iou", "left_right")
+    return (
+        "### A richer wardrobe\n\n"
+        f"On {outfits['images']} rendered test scenes of people in suits, hats, glasses, beards, scarves, with bags and behind tables:\n\n"
+        "| mIoU | seven-class | person IoU | left/right |\n|---|---|---|---|\n| "
+        + " | ".join(f"{outfits[key]:.1f}" for key in keys)
+        + " |\n\n"
+    )
+
+
 def photograph_section(photographs: dict) -> str:
     """Scores of `tests/peers/photographs.py` as one table."""
     rows = ["| set | pictures | what | |", "|---|---|---|---|"]
@@ -143,8 +155,8 @@ def photograph_section(photographs: dict) -> str:
 def write_card(out: Path, info: dict, scores: dict, log: Path, sheet: str, faults: str) -> None:
     """Writes CARD.md. `info`: name, version, parameters in millions, macs in giga, log as named in the card.
 
-    `scores`: `int8` and `float` of `evaluate` on the test scenes, `tones` on those of `render tones`, `things` on
-    those of `render shards --scenes things`, `photographs` of `tests/peers/photographs.py`.
+    `scores`: `int8` and `float` of `evaluate` on the test scenes, `tones` on those of `render tones`, `outfits` and
+    `things` on those of `render shards --scenes`, `photographs` of `tests/peers/photographs.py`.
     """
     int8, exact = scores["int8"], scores["float"]
     text = INTRODUCTION.format(run=run_sentence(read_log(log)), **info)
@@ -152,7 +164,8 @@ def write_card(out: Path, info: dict, scores: dict, log: Path, sheet: str, fault
     text += (
         overall_table(int8, exact) + "\n\n" + class_table(int8) + "\n\n### By group\n\n" + group_tables(int8) + "\n\n"
     )
-    text += tone_section(scores["tones"]) + thing_section(scores["things"]) + photograph_section(scores["photographs"])
+    text += tone_section(scores["tones"]) + outfit_section(scores["outfits"])
+    text += thing_section(scores["things"]) + photograph_section(scores["photographs"])
     text += OUTLOOK.format(sheet=sheet, faults=faults)
     write_atomically(out, text.encode())
 

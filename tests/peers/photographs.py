@@ -31,11 +31,11 @@ PEOPLE_AREA = 0.05  # share of the picture that the people of COCO must fill to 
 
 
 class EvalFolder:
-    """A folder of the form that `mirror eval` reads, with nobody and somebody as its classes, or points alone."""
+    """A folder of the form that `mirror eval` reads, with silhouettes or with points."""
 
     def __init__(self, path: Path):
         self.path, self.points = path, []
-        for name in ("images", "labels", "person"):
+        for name in ("images", "person"):
             (path / name).mkdir(parents=True)
 
     def add(self, name: str, picture: Image.Image, mask: Image.Image) -> None:
@@ -43,18 +43,15 @@ class EvalFolder:
         picture, mask = picture.convert("RGB"), mask.convert("L")
         scale = min(1.0, LONGEST / max(picture.size))
         size = tuple(max(1, round(side * scale)) for side in picture.size)
-        binary = mask.resize(size, Image.BILINEAR).point(lambda v: int(v > 127))
         picture.resize(size, Image.LANCZOS).save(self.path / "images" / f"{name}.png")
-        for folder in ("labels", "person"):
-            binary.save(self.path / folder / f"{name}.png")
+        binary = mask.resize(size, Image.BILINEAR).point(lambda v: int(v > 127))
+        binary.save(self.path / "person" / f"{name}.png")
 
     def add_joints(self, name: str, path: Path, joints: dict) -> None:
-        """A picture without silhouette (labels all ignored) and the visible joints of one person in it, by name."""
+        """A picture without silhouette and the visible joints of one person in it, by name."""
         target = self.path / "images" / f"{name}.png"
         if not target.exists():
-            picture = Image.open(path).convert("RGB")
-            picture.save(target)
-            Image.new("L", picture.size, 255).save(self.path / "labels" / f"{name}.png")
+            Image.open(path).convert("RGB").save(target)
         for side in ("left", "right"):
             for a, b, kind in BONES:
                 ends = [joints.get(f"{side}_{joint}") for joint in (a, b)]
@@ -71,12 +68,11 @@ class EvalFolder:
 
     def score(self, mirror: Path) -> dict:
         """What `mirror eval` says."""
-        classes = [("background", ("background",))] + ([(name, (name,)) for name in BODY] if self.points else [("person", BODY)])
-        (self.path / "classes.toml").write_text("".join(
-            f"[[class]]\nindex = {index}\nname = \"{name}\"\nmaps = {json.dumps(list(maps))}\n" for index, (name, maps) in enumerate(classes)))
+        entry = '[[class]]\nindex = {0}\nname = "{1}"\nmaps = ["{1}"]\n'
+        classes = [entry.format(index, name) for index, name in enumerate(("background", *BODY))]
+        (self.path / "classes.toml").write_text("".join(classes))
         if self.points:
-            (self.path / "points.csv").write_text("image,x,y,class_name\n" + "\n".join(self.points) + "\n")
-            (self.path / "person").rmdir()
+            (self.path / "points.csv").write_text("\n".join(["image,x,y,class_name", *self.points]) + "\n")
         answer = subprocess.run([mirror, "eval", self.path, "--json"], check=True, capture_output=True, text=True)
         return json.loads(answer.stdout)
 
@@ -153,7 +149,7 @@ def main():
             score = people.score(args.mirror)
             found["COCO, people"] = {"pictures": score["images"], "silhouette IoU": score["person_iou"]}
             score = nobody.score(args.mirror)
-            found["COCO, nobody"] = {"pictures": score["images"], "false-alarm pixels": 1 - score["pixel_accuracy"]}
+            found["COCO, nobody"] = {"pictures": score["images"], "false-alarm pixels": score["false_alarms"]}
         if args.silhouettes:
             masks = folder("silhouettes")
             silhouettes(args.silhouettes, masks)

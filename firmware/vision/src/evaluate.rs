@@ -71,6 +71,8 @@ pub struct Evaluation {
     right: u64,
     person: (u64, u64),
     has_person: bool,
+    /// Pixels of pictures of nobody: taken for somebody, judged.
+    nobody: (u64, u64),
     points: BTreeMap<String, (u64, u64)>,
 }
 
@@ -98,6 +100,9 @@ pub struct Report {
     pub pixel_accuracy: f64,
     /// Intersection over union of the silhouette, pooled; none when no picture has a silhouette.
     pub person_iou: Option<f64>,
+    /// Share of the pixels of pictures with an empty silhouette that were taken for somebody; none when no picture's
+    /// silhouette is empty.
+    pub false_alarms: Option<f64>,
     /// Labelled points; none when the set has none.
     pub points: Option<PointReport>,
 }
@@ -116,6 +121,7 @@ impl Evaluation {
             right: 0,
             person: (0, 0),
             has_person: false,
+            nobody: (0, 0),
             points: BTreeMap::new(),
         }
     }
@@ -149,10 +155,13 @@ impl Evaluation {
     /// Adds a silhouette: 0 nobody, 1 somebody, 255 not judged.
     pub fn add_person(&mut self, parts: &[u8], person: &[u8]) {
         self.has_person = true;
+        let empty = person.iter().all(|&p| p == 0 || p == IGNORE);
         for (&part, &person) in parts.iter().zip(person).filter(|(_, p)| **p != IGNORE) {
             let (ours, theirs) = (part != 0, person != 0);
             self.person.0 += u64::from(ours && theirs);
             self.person.1 += u64::from(ours || theirs);
+            self.nobody.0 += u64::from(empty && ours);
+            self.nobody.1 += u64::from(empty);
         }
     }
 
@@ -191,6 +200,7 @@ impl Evaluation {
             recall,
             pixel_accuracy: share(self.right, self.judged),
             person_iou: self.has_person.then(|| share(self.person.0, self.person.1)),
+            false_alarms: (self.nobody.1 > 0).then(|| share(self.nobody.0, self.nobody.1)),
             points,
         }
     }
@@ -228,7 +238,15 @@ mod tests {
         assert_eq!(report.recall["head"], 1.0);
         assert_eq!(report.pixel_accuracy, 4.0 / 6.0);
         assert_eq!(report.person_iou, Some(4.0 / 5.0));
-        assert!(report.points.is_none());
+        assert!(report.points.is_none() && report.false_alarms.is_none());
+    }
+
+    #[test]
+    fn false_alarms_count_in_pictures_of_nobody_alone() {
+        let mut evaluation = Evaluation::new(classes());
+        evaluation.add_person(&[3, 3, 0, 0], &[0, 1, 0, 0]);
+        evaluation.add_person(&[3, 0, 0, 0, 3], &[0, 0, 0, 0, 255]);
+        assert_eq!(evaluation.report().false_alarms, Some(0.25));
     }
 
     #[test]

@@ -239,6 +239,9 @@ fn table(report: &Report) -> String {
     if let Some(iou) = report.person_iou {
         let _ = writeln!(text, "{:24}{:>10}", "silhouette IoU", percent(iou));
     }
+    if let Some(share) = report.false_alarms {
+        let _ = writeln!(text, "{:24}{:>10}", "false alarms", percent(share));
+    }
     if let Some(points) = &report.points {
         let _ = writeln!(text, "{:24}{:>10}", "points", percent(points.accuracy));
     }

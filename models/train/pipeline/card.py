@@ -146,7 +146,7 @@ def photograph_section(photographs: dict) -> str:
         rows += [f"| {name} | {scores['pictures']} | {key} | {100 * value:.1f} % |" for key, value in values]
     return (
         "## On photographs\n\n"
-        "Public photographs, none of them used for training, calibration or any setting; measured by\n"
+        "Public photographs, none of them used for training, calibration or to choose a setting; measured by\n"
         "`tests/peers/photographs.py` with the shipped engine. They are harder than a mirror's view (crowds, people cut\n"
         "off, close-ups of food and animals) and the only figures here about the real world.\n\n" + "\n".join(rows) + "\n\n"
     )

@@ -142,9 +142,10 @@ def place_alarms(meta: list, truth: np.ndarray, guess: np.ndarray) -> dict:
     for index, record in enumerate(meta):
         if not truth[index].any():
             rows.setdefault(str(record.get("place")), []).append(index)
+    alarms = {place: false_alarms(truth[those], guess[those]) for place, those in sorted(rows.items())}
     return {
-        place: {"images": len(those), "false_alarms": round(100 * float((guess[those] != 0).mean()), 3)}
-        for place, those in sorted(rows.items())
+        place: {"images": len(rows[place]), "false_alarms": round(100 * wrong / pixels, 3)}
+        for place, (wrong, pixels) in alarms.items()
     }
 
 

@@ -114,3 +114,9 @@ def hair_colour(rng):
     if kind < 0.17:
         return cloth_colour(rng)
     return np.clip(np.array([0.42, 0.28, 0.17]) * np.exp(rng.normal(-0.5, 0.8)) * rng.uniform(0.85, 1.15, 3), 0.02, 0.9)
+
+
+def stubble(rng, colour, roughness, cells):
+    """Short hair as linear RGBA (TEXTURE, TEXTURE, 4): a colour in folds with fine noise of `cells` across."""
+    strands = np.clip(colour * folds(rng) * np.exp(roughness * smooth_noise(rng, cells))[..., None], 0.01, 0.95)
+    return np.concatenate([linear(strands), np.ones((TEXTURE, TEXTURE, 1))], -1).astype(np.float32)

@@ -9,9 +9,8 @@ import numpy as np
 
 from .assets import linear
 from .cloth import cloth_colour, hue_colour, pattern, smooth_noise
-from .person import Item
 from .pose import about, turn
-from .scene import THING, Scene
+from .scene import Scene
 from .things import BALL, BOX, RING, TUBE, circle, clutter, grid, item, join, solid, surface
 
 PEBBLE = grid(lambda u, v: np.stack([circle(u)[0] * np.sin(np.pi * v), np.cos(np.pi * v),
@@ -267,13 +266,13 @@ def drape(assets, rng, place, size):
     """Cloth without anybody in it: towels, blankets, curtains, coats on a hook, umbrellas."""
     waves, fall = rng.integers(2, 7), rng.uniform(0.3, 1.6)
     swing = rng.uniform(0, 6.3, 3)
+    flare = rng.uniform(0, 1.4)
 
     def outline(u, v):
         fold = 0.12 * np.sin(6.28 * waves * u + swing[0]) * v + 0.06 * np.sin(9 * v + 5 * u + swing[1])
-        x = (u - 0.5) * (0.5 + rng_width * v)
+        x = (u - 0.5) * (0.5 + flare * v)
         return np.stack([x, fall * (1 - v) + 0.1 * np.cos(6.28 * u + swing[2]) * (1 - v), fold], 1)
 
-    rng_width = rng.uniform(0, 1.4)
     return [item(grid(outline, 40, 16), size, place, solid(pattern(assets, rng)), about("Y", rng.uniform(-60, 60)),
                  rng.uniform(0.5, 3))]
 
@@ -316,10 +315,10 @@ KINDS, SHARES = ("table", "animals", "made", "abstract"), (0.32, 0.26, 0.28, 0.1
 class ThingScene(Scene):
     """A scene of things that fill the picture; `people` is 0, or 1 in a fifth of the scenes."""
 
-    def __init__(self, assets, rng, height, width):
+    def __init__(self, assets, rng, height, width, tone=None):
         self.kind = KINDS[rng.choice(len(KINDS), p=SHARES)]
         people = int(rng.random() < 0.25 and self.kind != "table")
-        super().__init__(assets, rng, height, width, people=people)
+        super().__init__(assets, rng, height, width, people=people, tone=tone)
         self.shell = []  # tables: they get shadows and throw none
         self.inside = self.inside and self.kind in ("animals", "made")
         if self.kind == "table":
@@ -342,10 +341,6 @@ class ThingScene(Scene):
     def place_things(self):
         {"table": self.set_table, "animals": self.put_animals, "made": self.put_made, "abstract": self.put_abstract}[self.kind]()
 
-    def put(self, entries):
-        for entry in entries:
-            self.add(entry, entry.vertices, THING)
-
     def set_table(self):
         rng, camera, height = self.rng, self.camera, -self.ground
         distance = height / np.sin(np.deg2rad(self.down))
@@ -356,11 +351,11 @@ class ThingScene(Scene):
         mesh = grid(lambda u, v: np.stack([(u * 2 - 1) * half, 0 * u, (1 - v * 2) * half], 1), 40, 40)
         table = item((mesh[0], mesh[1], mesh[2] * rng.uniform(1, 4)), 1.0, middle, solid(top), about("Y", rng.uniform(0, 360)))
         self.shell.append(table)
-        self.put([table])
+        self.add_things([table])
         for _ in range(rng.integers(1, 9)):
             place = middle + rng.normal(0, 0.25 * span, 3) * [1, 0, 1]
             maker = TABLE_THINGS[rng.integers(len(TABLE_THINGS))]
-            self.put(maker(self.assets, rng, place, span * np.exp(rng.uniform(np.log(0.08), np.log(0.55)))))
+            self.add_things(maker(self.assets, rng, place, span * np.exp(rng.uniform(np.log(0.08), np.log(0.55)))))
 
     def standing(self, place, span):
         """The place let down onto the floor where the floor is in view, as often as things stand on it."""
@@ -381,7 +376,7 @@ class ThingScene(Scene):
             place, span = self.reach(self.distances())
             size = span * np.exp(rng.uniform(np.log(0.25), np.log(1.2))) * (0.6 if self.people else 1)
             self.centre = place if self.centre is None else self.centre
-            self.put(creature(self.assets, rng, self.standing(place, size), size))
+            self.add_things(creature(self.assets, rng, self.standing(place, size), size))
 
     def put_made(self):
         rng = self.rng
@@ -390,13 +385,13 @@ class ThingScene(Scene):
             place, span = self.reach(self.distances())
             size = span * np.exp(rng.uniform(np.log(0.12), np.log(0.9))) * (0.6 if self.people else 1)
             self.centre = place if self.centre is None else self.centre
-            self.put(makers[rng.integers(len(makers))](self.assets, rng, self.standing(place, size), size))
+            self.add_things(makers[rng.integers(len(makers))](self.assets, rng, self.standing(place, size), size))
 
     def put_abstract(self):
         rng = self.rng
         for _ in range(rng.integers(0, 5)):
             place, span = self.reach(self.distances())
-            self.put(clutter(self.assets, rng, place, span * rng.uniform(0.03, 0.2)))
+            self.add_things(clutter(self.assets, rng, place, span * rng.uniform(0.03, 0.2)))
 
     def background(self):
         """Leaves for abstract scenes; else the panorama, mostly out of focus when things are near."""

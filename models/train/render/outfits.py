@@ -3,12 +3,11 @@
 import numpy as np
 
 from . import kernels
-from .assets import linear
-from .cloth import cloth_colour, folds, garment_texture, hair_colour, smooth_noise
+from .cloth import cloth_colour, garment_texture, hair_colour, stubble
 from .objects import TABLE_THINGS, assembly, bottle, finish, turned_on_lathe
 from .person import DECIMETRES, FACE, HAIR, TORSO, Item, Person, only
 from .pose import about, turn
-from .scene import THING, Scene
+from .scene import Scene
 from .things import BALL, BOX, RING, TUBE, held_thing, item, solid
 
 
@@ -46,7 +45,7 @@ class DressedPerson(Person):
             super().wear_shells()
         f = self.fields
         if rng.random() < 0.12:
-            self.wear_band(lambda: rng.uniform(0.12, 0.4) - np.abs(f.slant(rng.uniform(-0.9, 0.9)) - rng.uniform(-0.3, 0.3)))
+            self.wear_band(rng.uniform(0.12, 0.4) - np.abs(f.slant(rng.uniform(-0.9, 0.9)) - rng.uniform(-0.3, 0.3)))
         if rng.random() < 0.12:
             self.wear_pack()
         if rng.random() < 0.08:
@@ -58,35 +57,27 @@ class DressedPerson(Person):
         waist = f.hips + rng.uniform(0.2, 0.8)
         suit = garment_texture(self.assets, rng) * (rng.uniform(0.05, 0.6) if rng.random() < 0.6 else 1.0)
         suit[..., 3] = 1
-        self.put(f.trousers(waist, rng.uniform(0.95, 1.1)), rng.uniform(0.1, 0.4), suit)
-        self.put(f.top(waist - 0.2, f.neck + rng.uniform(-0.1, 0.3), 0.97), 0.05, garment_texture(self.assets, rng))
+        self.put_on(f.trousers(waist, rng.uniform(0.95, 1.1)), rng.uniform(0.1, 0.4), suit)
+        self.put_on(f.top(waist - 0.2, f.neck + rng.uniform(-0.1, 0.3), 0.97), 0.05, garment_texture(self.assets, rng))
         if rng.random() < 0.6:
             width, y = rng.uniform(0.12, 0.35), self.shape.vertices[:, 1]
             strip = np.minimum(np.minimum(width * (1.1 - 0.3 * (y - f.hips) / 5) - np.abs(self.shape.vertices[:, 0]), f.neck - y),
                                y - f.hips - rng.uniform(0, 2))
-            self.put(np.where((self.shape.vertices[:, 2] > 0) & (f.arm < 0.5) & (f.head < 0.5), strip, -1), 0.14, garment_texture(self.assets, rng))
+            self.put_on(np.where((self.shape.vertices[:, 2] > 0) & (f.arm < 0.5) & (f.head < 0.5), strip, -1), 0.14, garment_texture(self.assets, rng))
         if rng.random() < 0.8:
-            self.put(f.top(f.hips - rng.uniform(-0.5, 2.5), f.neck + 0.3, 0.97, rng.uniform(0.2, 1.1)), rng.uniform(0.25, 0.5), suit)
+            self.put_on(f.top(f.hips - rng.uniform(-0.5, 2.5), f.neck + 0.3, 0.97, rng.uniform(0.2, 1.1)), rng.uniform(0.25, 0.5), suit)
 
     def wear_dress(self):
         """Top and skirt of one cloth."""
         rng, f = self.rng, self.fields
         texture = garment_texture(self.assets, rng)
-        height = self.shape.vertices[:, 1]
-        hem = np.quantile(height[np.unique(self.assets.skirt[0])], rng.uniform(0, 0.6))
-        self.add_shell(self.shape.vertices, self.assets.skirt, np.minimum(height - hem, f.hips + 1.2 - height), texture)
-        self.put(f.top(f.hips + rng.uniform(0, 0.8), f.neck + rng.uniform(-1.2, 0.2), rng.choice([-0.08, 0.2, 0.6, 0.97])), 0.08, texture)
+        self.wear_skirt(f.hips + 0.9, texture)
+        self.put_on(f.top(f.hips + rng.uniform(0, 0.8), f.neck + rng.uniform(-1.2, 0.2), rng.choice([-0.08, 0.2, 0.6, 0.97])), 0.08, texture)
 
-    def put(self, cut, thickness, texture):
-        """A shell over the body where the field is positive."""
-        rest = self.fields.inflated(thickness, self.rng.gamma(1.5, 0.05), self.rng)
-        self.add_shell(rest, self.assets.tights, cut, texture, repeats=self.rng.uniform(1, 3))
-        self.hidden |= (cut > 0.12) & self.fields.under_shells
-
-    def wear_band(self, field):
-        """A strap of a bag over one shoulder, with the bag at the hip half of the time."""
+    def wear_band(self, band):
+        """A strap of a bag where the field is positive, with the bag at the hip half of the time."""
         f, rng = self.fields, self.rng
-        cut = np.where((f.arm < 0.3) & (f.head < 0.3) & (f.leg < 0.3), np.minimum(field(), f.neck - 0.1 - self.shape.vertices[:, 1]), -1)
+        cut = np.where((f.arm < 0.3) & (f.head < 0.3) & (f.leg < 0.3), np.minimum(band, f.neck - 0.1 - self.shape.vertices[:, 1]), -1)
         self.add_shell(f.inflated(rng.uniform(0.3, 0.6), 0.0, rng), self.assets.tights, cut, garment_texture(self.assets, rng))
         if rng.random() < 0.5:
             self.hang("spine05", [rng.choice([-1, 1]) * rng.uniform(1.8, 2.6), -1.0, rng.uniform(-1, 1)], rng.uniform(0.6, 2.0, 3) * [1, 1, 0.5])
@@ -104,8 +95,8 @@ class DressedPerson(Person):
         """A box or bag that moves with a bone; offset and half sizes in decimetres."""
         at = self.shape.joints[self.assets.rig.index[bone]] + offset
         mesh = (BOX, BALL)[self.rng.integers(2)]
-        vertices = self.rigid(mesh[0] * half + at, bone)
-        self.things.append(Item(vertices, mesh[1], mesh[2], mesh[1], np.zeros((len(vertices), 16), np.float32), finish(self.assets, self.rng)))
+        moved = self.rigid(mesh[0] * half + at, bone), mesh[1], mesh[2]
+        self.things.append(item(moved, 1.0, 0.0, finish(self.assets, self.rng)))
 
     def wear_gloves(self):
         f = self.fields
@@ -160,8 +151,7 @@ class DressedPerson(Person):
         top, depth = rng.uniform(-0.75, -0.3), rng.uniform(0.0, 0.5)
         cut = np.minimum(np.minimum(top - d[:, 1], d[:, 1] + 1.7), d[:, 2] + 0.9)
         cut = np.where(f.head > 0.5, cut, -1)
-        strands = np.clip(hair_colour(rng) * folds(rng) * np.exp(0.2 * smooth_noise(rng, 50))[..., None], 0.01, 0.95)
-        texture = np.concatenate([linear(strands), np.ones(strands.shape[:2] + (1,))], -1).astype(np.float32)
+        texture = stubble(rng, hair_colour(rng), 0.2, 50)
         normal = kernels.normals(v, self.assets.body[0]) + [0, -0.6, 0]
         self.add_shell(v + normal * (0.03 + 0.3 * depth * np.clip(top - d[:, 1], 0, 1))[:, None], self.assets.body, cut, texture,
                        only(FACE, len(v)), repeats=2.0)
@@ -196,9 +186,9 @@ class OutfitScene(Scene):
 
     person_kind = DressedPerson
 
-    def __init__(self, assets, rng, height, width):
+    def __init__(self, assets, rng, height, width, tone=None):
         people = int(rng.choice([1, 2, 3, 4], p=[0.52, 0.26, 0.15, 0.07]))
-        super().__init__(assets, rng, height, width, people=people)
+        super().__init__(assets, rng, height, width, people=people, tone=tone)
 
     def carried(self, person):
         rng = self.rng
@@ -224,15 +214,12 @@ class OutfitScene(Scene):
         middle[1] += rng.uniform(-0.45, 0.1)
         turned = camera.heading() @ about("Y", rng.normal(0, 15))
         wide, deep = rng.uniform(0.4, 1.2), rng.uniform(0.15, 0.35) * self.distance
-        self.add_all([item(BOX, [wide, rng.uniform(0.02, 0.08), deep], middle, finish(self.assets, rng), turned, 2.0)])
+        self.add_things([item(BOX, [wide, rng.uniform(0.02, 0.08), deep], middle, finish(self.assets, rng), turned, 2.0)])
         for _ in range(rng.integers(0, 5)):
             place = middle + turned @ np.array([rng.uniform(-wide, wide), 0.05, rng.uniform(-deep, deep)])
             maker = (*TABLE_THINGS, assembly)[rng.integers(len(TABLE_THINGS) + 1)]
-            self.add_all(maker(self.assets, rng, place, rng.uniform(0.05, 0.22)))
-
-    def add_all(self, entries):
-        for entry in entries:
-            self.add(entry, entry.vertices, THING)
+            self.add_things(maker(self.assets, rng, place, rng.uniform(0.05, 0.22)))
 
     def casts_shadow(self, entry, who):
+        """Boxes, table tops among them, throw none here."""
         return super().casts_shadow(entry, who) and len(entry.vertices) != len(BOX[0])

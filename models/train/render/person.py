@@ -6,7 +6,7 @@ from . import kernels
 from .assets import TEXTURE, linear
 from .body import Shape
 from .classes import INDEX
-from .cloth import garment_texture, hair_colour, folds, smooth_noise
+from .cloth import garment_texture, hair_colour, stubble
 from .pose import random_pose, skinning
 
 DECIMETRES = 0.1
@@ -118,10 +118,14 @@ class Person:
             self.wear_shell(lambda: f.top(low, f.neck + 0.35, 0.97, opening), 0.25 + rng.gamma(2.0, 0.1), 0.9)
 
     def wear_shell(self, field, thickness, most):
+        self.put_on(field(), min(thickness, most))
+
+    def put_on(self, cut, thickness, texture=None):
+        """A garment over the body where the field is positive, `thickness` decimetres off it, of the next cloth if of none."""
         rng = self.rng
-        cut = field()
-        rest = self.fields.inflated(min(thickness, most), rng.gamma(1.5, 0.05), rng)
-        self.add_shell(rest, self.assets.tights, cut, self.cloth(), repeats=rng.uniform(1, 3))
+        rest = self.fields.inflated(thickness, rng.gamma(1.5, 0.05), rng)
+        texture = self.cloth() if texture is None else texture
+        self.add_shell(rest, self.assets.tights, cut, texture, repeats=rng.uniform(1, 3))
         # Skin well inside the cloth is dropped, or it would poke through; the shells end at wrists and ankles.
         self.hidden |= (cut > 0.12) & self.fields.under_shells
 
@@ -131,12 +135,12 @@ class Person:
         if self.shape.sex == "female":
             self.wear_shell(lambda: f.top(f.neck - 2.6, f.neck - 0.9, -0.08), 0.02, 0.1)
 
-    def wear_skirt(self, waist):
+    def wear_skirt(self, waist, texture=None):
         height = self.shape.vertices[:, 1]
         skirt = height[np.unique(self.assets.skirt[0])]
         hem = np.quantile(skirt, self.rng.uniform(0, 0.6))
         cut = np.minimum(height - hem, waist + 0.3 - height)
-        self.add_shell(self.shape.vertices, self.assets.skirt, cut, self.cloth())
+        self.add_shell(self.shape.vertices, self.assets.skirt, cut, self.cloth() if texture is None else texture)
 
     # ------------------------------------------------------------ head
 
@@ -178,8 +182,7 @@ class Person:
             texture, thickness = garment_texture(self.assets, rng), rng.uniform(0.08, 0.35)
             neck = rng.random() < 0.3
         else:
-            strands = np.clip(colour * folds(rng) * np.exp(0.15 * smooth_noise(rng, 60))[..., None], 0.01, 0.95)
-            texture = np.concatenate([linear(strands), np.ones((TEXTURE, TEXTURE, 1))], -1).astype(np.float32)
+            texture = stubble(rng, colour, 0.15, 60)
             thickness, neck = rng.choice([0.03, 0.06, 0.12, 0.4], p=[0.35, 0.35, 0.2, 0.1]), False
         cut = f.skull(rng.uniform(-0.1, 0.25), neck)
         normal = kernels.normals(self.shape.vertices, self.assets.body[0])

@@ -167,9 +167,13 @@ class Scene:
                 found = animal(self.assets, rng, place)
             else:
                 found = clutter(self.assets, rng, place, rng.uniform(0.02, 0.13) * camera.height / camera.focal * ahead)
-            for entry in found:
-                self.add(entry, entry.vertices, THING)
+            self.add_things(found)
             self.centre = place if self.centre is None else self.centre
+
+    def add_things(self, entries):
+        """Items that are nobody's and already stand where they belong."""
+        for entry in entries:
+            self.add(entry, entry.vertices, THING)
 
     def add(self, entry, world, who):
         self.placed.append((world, entry, who))
@@ -311,13 +315,12 @@ def sample(assets, seed, height=256, width=192, supersample=1.0, tone=None, make
     """One training picture by seed: image (H, W, 3), parts and person (H, W), all uint8, and its record.
 
     With `tone` everybody in it has that skin tone (see `Shape`), and the scene is the same for every tone. `make` is the
-    kind of scene: this module's, or `objects.ThingScene`.
+    kind of scene: this module's, `outfits.OutfitScene` or `objects.ThingScene`.
     """
     rng = np.random.default_rng(seed)
     (h, w), _ = ASPECTS[rng.choice(len(ASPECTS), p=[share for _, share in ASPECTS])]
     h, w = round(h * height / 256), round(w * width / 192)
-    options = {} if tone is None else {"tone": tone}
-    scene = make(assets, rng, round(h * supersample), round(w * supersample), **options)
+    scene = make(assets, rng, round(h * supersample), round(w * supersample), tone=tone)
     radiance, parts, who = scene.render()
     if supersample != 1.0:
         radiance = cv2.resize(radiance, (w, h), interpolation=cv2.INTER_AREA)

@@ -1,4 +1,4 @@
-"""Command line: python -m pipeline train | export | evaluate | card | weights | smoke."""
+"""Command line: python -m pipeline train | export | evaluate | card | weights | grow | smoke."""
 
 import argparse
 import json
@@ -10,9 +10,10 @@ import torch
 
 from .config import HEIGHT, NETWORKS, WIDTH, train_config
 from .data import ShardError, plain_samples
+from .grow import GrowError, save_grown
 from .onnx_export import sha256
 from .restore import RestoreError, save_restored
-from .train import Run, TrainError, load_parser, save_weights, train
+from .train import Run, TrainError, load_parser, save_weights, seen_by, train
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     add_evaluate(commands)
     add_card(commands)
     add_weights(commands)
+    add_grow(commands)
     smoke = commands.add_parser("smoke", help="the whole chain on a handful of scenes, in about two minutes")
     smoke.add_argument("--assets", type=Path, help="folder of the CC0 assets; default: $MIRROR_ASSETS")
     smoke.add_argument("--out", type=Path, help="keep the files here instead of a temporary folder")
@@ -121,6 +123,22 @@ def add_weights(commands) -> None:
     sub.add_argument("--out", type=Path, required=True)
 
 
+def add_grow(commands) -> None:
+    """Options of `grow`."""
+    sub = commands.add_parser("grow", help="a deeper network that computes the same, for `train --start`")
+    sub.add_argument("--checkpoint", type=Path, required=True, help="checkpoint or weights file of the smaller network")
+    sub.add_argument("--network", choices=sorted(NETWORKS), default="student", help="the deeper network")
+    sub.add_argument("--calibration", type=Path, required=True, help="folder of training shards, for the new batch norms")
+    sub.add_argument("--pictures", type=int, default=96, help="calibration pictures")
+    sub.add_argument("--out", type=Path, required=True)
+
+
+def run_grow(args) -> None:
+    """`grow`: weights of the deeper network."""
+    pictures = plain_samples(args.calibration, args.pictures, (HEIGHT, WIDTH))["image"]
+    save_grown(args.checkpoint, args.network, pictures, args.out)
+
+
 def run_weights(args) -> None:
     """`weights`: from a checkpoint, or back from the shipped form."""
     if args.checkpoint:
@@ -174,7 +192,7 @@ def run_train(args) -> None:
         weights = load_parser(args.start).state_dict()
         run.model.load_state_dict(weights)
         run.average.model.load_state_dict(weights)
-        run.log({"event": "origin", "weights": args.start.name, "sha256": sha256(args.start)})
+        run.log({"event": "origin", "weights": args.start.name, "sha256": sha256(args.start), "seen": seen_by(args.start)})
     if args.compile:
         run.compile()
     train(run, args.shards, args.val, args.workers, args.max_seconds, args.log_every, args.save_every)
@@ -222,11 +240,13 @@ def main() -> int:
             run_card(args)
         elif args.command == "weights":
             run_weights(args)
+        elif args.command == "grow":
+            run_grow(args)
         else:
             from .smoke import smoke
 
             smoke(args.assets, args.out)
-    except (TrainError, ShardError, RestoreError, ValueError, OSError) as error:
+    except (TrainError, ShardError, RestoreError, GrowError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

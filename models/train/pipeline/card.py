@@ -35,8 +35,16 @@ clothes, light, surroundings and things that the renderer does not know.
 
 
 def read_log(path: Path) -> list:
-    """Records of a training log."""
-    return [json.loads(line) for line in path.read_text().splitlines() if line]
+    """Records of a training log, which may be several runs' one after another: a run that began from another's weights
+    counts its pictures and seconds on from theirs."""
+    records, seen, seconds = [], 0, 0
+    for record in (json.loads(line) for line in path.read_text().splitlines() if line):
+        if record["event"] == "origin" and records:
+            seen, seconds = record["seen"], records[-1]["seconds"]
+        elif record["event"] in ("step", "stop"):
+            record |= {"seen": record["seen"] + seen, "seconds": record["seconds"] + seconds}
+        records.append(record)
+    return records
 
 
 def run_sentence(records: list) -> str:

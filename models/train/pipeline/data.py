@@ -103,11 +103,18 @@ class Stream:
         return transplant(self.rng, sample, other) if other.shape == sample[0].shape else sample
 
 
+def random_zoom(rng) -> float:
+    """Mostly a little closer, often farther, now and then so close that only some parts of somebody are left."""
+    kind = rng.random()
+    low, high = (1.0, 1.6) if kind < 0.55 else (0.5, 1.0) if kind < 0.9 else (1.6, 2.4)
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
 def random_affine(rng, source: tuple, target: tuple) -> np.ndarray:
     """2 x 3 matrix from source to target pixels: zoom, small turn, small stretch, shift, flip in half the cases."""
     height, width = source
     fit = min(target[0] / height, target[1] / width)
-    zoom = fit * np.exp(rng.uniform(0, np.log(1.6)) if rng.random() < 0.6 else rng.uniform(np.log(0.5), 0))
+    zoom = fit * random_zoom(rng)
     turn = rng.normal(0, 6) if rng.random() < 0.7 else 0.0
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), turn, zoom)
     matrix = np.diag([np.exp(rng.normal(0, 0.06)), 1.0]) @ matrix

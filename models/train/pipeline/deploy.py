@@ -28,7 +28,7 @@ class Trunk(nn.Module):
         self.smooth = nn.ModuleList([conv.fold() for conv in pyramid.smooth])
         self.narrow = pyramid.narrow.fold()
         self.mask_lateral = pyramid.mask_lateral.fold()
-        self.mask_smooth = pyramid.mask_smooth.fold()
+        self.mask_smooth = fold_all(pyramid.mask_smooth)
         self.mask_out = pyramid.mask_out
         self.layer = model.layers[0]
         with torch.no_grad():
@@ -124,11 +124,12 @@ def equalise(trunk: Trunk, rounds: int = 8) -> None:
     ):
         last = [m for m in trunk.stages[stage] if isinstance(m, nn.Conv2d)][-1]
         readers[id(last)].append(lateral)
+    masks = [m for m in trunk.mask_smooth if isinstance(m, nn.Conv2d)] + [trunk.mask_out]
+    readers |= {id(conv): [after] for conv, after in zip(masks, masks[1:], strict=False)}
     with torch.no_grad():
         for _ in range(rounds):
-            for conv in convs:
+            for conv in convs + masks[:-1]:
                 balance(conv, readers[id(conv)])
-            balance(trunk.mask_smooth[0], [trunk.mask_out])
 
 
 def balance(conv: nn.Conv2d, readers: list) -> None:

@@ -103,13 +103,13 @@ class Backbone(nn.Module):
 class Pyramid(nn.Module):
     """Top-down feature pyramid: decoder memories at strides 32, 16, 8 and the mask features at stride 4."""
 
-    def __init__(self, widths, dim: int, mask_width: int):
+    def __init__(self, widths, dim: int, mask_width: int, mask_depth: int):
         super().__init__()
         self.lateral = nn.ModuleList([PointConv(width, dim) for width in widths[2:]])
         self.smooth = nn.ModuleList([MergedConv(dim, dim) for _ in range(2)])
         self.narrow = PointConv(dim, mask_width)
         self.mask_lateral = PointConv(widths[1], mask_width)
-        self.mask_smooth = MergedConv(mask_width, mask_width)
+        self.mask_smooth = nn.Sequential(*[MergedConv(mask_width, mask_width) for _ in range(mask_depth)])
         self.mask_out = nn.Conv2d(mask_width, dim, 1)
 
     def forward(self, maps: list) -> tuple:
@@ -262,7 +262,7 @@ class Parser(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = Backbone(config.widths, config.depths)
-        self.pyramid = Pyramid(config.widths, config.dim, config.mask_width)
+        self.pyramid = Pyramid(config.widths, config.dim, config.mask_width, config.mask_depth)
         self.query = nn.Parameter(torch.randn(1, config.queries, config.dim) * 0.5)
         self.query_position = nn.Parameter(torch.randn(1, config.queries, config.dim) * 0.5)
         self.level = nn.Parameter(torch.zeros(3, 1, 1, config.dim))
@@ -329,7 +329,7 @@ def multiplications(config: NetworkConfig, height: int, width: int) -> int:
         inputs = channels
     d, m, w = config.dim, config.mask_width, config.widths
     total += area(32) * w[4] * d + area(16) * d * (w[3] + 9 * d) + area(8) * d * (w[2] + 9 * d + m)
-    total += area(4) * m * (w[1] + 9 * m + d)
+    total += area(4) * m * (w[1] + 9 * m * config.mask_depth + d)
     q = config.queries
     for index in range(config.layers):
         n = area((32, 16, 8)[index % 3])

@@ -18,17 +18,26 @@ STEP_SIZE = 0.2
 HEADS = ("class_head", "dense")
 
 
-def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
-    """About U V^T of matrix = U S V^T, (rows, columns), by Newton-Schulz iteration; singular values end in 0.7..1.2."""
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.bfloat16()
-    x = x.T if tall else x
-    x = x / (x.norm() + 1e-7)
+def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
+    """About U V^T of each matrix = U S V^T, (N, rows, columns), by Newton-Schulz iteration; singular values end in
+    0.7..1.2.
+
+    Every step multiplies by a polynomial of the Gram matrix, so the steps are done on the small Gram matrix alone and
+    the matrix itself is multiplied once, in the end. Kernels have far fewer rows than columns, or the reverse.
+    """
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    gram = x @ x.mT
+    unit = torch.eye(x.shape[1], device=x.device, dtype=x.dtype)
     a, b, c = QUINTIC
+    product = unit
     for _ in range(ITERATIONS):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
-    return (x.T if tall else x).to(matrix.dtype)
+        step = a * unit + b * gram + c * (gram @ gram)
+        product = step @ product
+        gram = step @ gram @ step
+    x = product @ x
+    return x.mT if tall else x
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> tuple:
@@ -55,22 +64,30 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
-        """One step on every matrix that has a gradient."""
+        """One step on every matrix that has a gradient; matrices of one shape are orthogonalised together."""
         for group in self.param_groups:
+            shapes = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self.move(parameter, group["lr"], group["weight_decay"])
+                    shapes.setdefault(parameter.flatten(1).shape, []).append(parameter)
+            for parameters in shapes.values():
+                self.move(parameters, group["lr"], group["weight_decay"])
 
-    def move(self, parameter: torch.Tensor, rate: float, weight_decay: float) -> None:
-        """Nesterov momentum, its orthogonal factor, decoupled weight decay."""
+    def move(self, parameters: list, rate: float, weight_decay: float) -> None:
+        """Nesterov momentum, its orthogonal factor, decoupled weight decay; for parameters of one matrix shape."""
+        directions = orthogonal(torch.stack([self.direction(p).flatten(1) for p in parameters]))
+        size = STEP_SIZE * max(directions.shape[1:]) ** 0.5
+        for parameter, direction in zip(parameters, directions, strict=True):
+            parameter.mul_(1 - rate * weight_decay)
+            parameter.add_(direction.reshape(parameter.shape), alpha=-rate * size)
+
+    def direction(self, parameter: torch.Tensor) -> torch.Tensor:
+        """The gradient with Nesterov momentum."""
         state = self.state[parameter]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
         momentum = state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
-        direction = parameter.grad.lerp(momentum, MOMENTUM).flatten(1)
-        size = STEP_SIZE * max(direction.shape) ** 0.5
-        parameter.mul_(1 - rate * weight_decay)
-        parameter.add_(orthogonal(direction).reshape(parameter.shape), alpha=-rate * size)
+        return parameter.grad.lerp(momentum, MOMENTUM)
 
 
 class Optimiser:

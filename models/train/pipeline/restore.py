@@ -50,11 +50,8 @@ def blocks(model: Parser) -> dict:
     pyramid = model.pyramid
     places |= {f"lateral.{k}": block for k, block in enumerate(pyramid.lateral)}
     places |= {f"smooth.{k}.0": block for k, block in enumerate(pyramid.smooth)}
-    return places | {
-        "narrow": pyramid.narrow,
-        "mask_lateral": pyramid.mask_lateral,
-        "mask_smooth.0": pyramid.mask_smooth,
-    }
+    places |= {f"mask_smooth.{2 * k}": block for k, block in enumerate(pyramid.mask_smooth)}
+    return places | {"narrow": pyramid.narrow, "mask_lateral": pyramid.mask_lateral}
 
 
 def check(places: dict, found: dict) -> None:
@@ -104,9 +101,8 @@ def put_decoder(model: Parser, trunk: dict, head: dict) -> None:
 
 
 @torch.no_grad()
-def settle(model: Parser, pictures: np.ndarray) -> None:
-    """Gives every batch norm the statistics of `pictures` (N, H, W, 3) uint8 without changing the function."""
-    places = list(blocks(model).values())
+def observe_norms(model: Parser, places: list, pictures: np.ndarray) -> list:
+    """Mean and variance per channel of what enters the batch norm of each block, over `pictures` (N, H, W, 3) uint8."""
     sums = [[0, 0.0, 0.0] for _ in places]
 
     def observer(total):
@@ -123,9 +119,16 @@ def settle(model: Parser, pictures: np.ndarray) -> None:
         model(torch.from_numpy(pictures[k : k + 16]).permute(0, 3, 1, 2).float() / 255)
     for hook in hooks:
         hook.remove()
-    for block, (count, first, second) in zip(places, sums, strict=True):
-        mean = first / count
-        variance = (second / count - mean**2).clamp_min(1e-8)
+    means = [first / count for count, first, _ in sums]
+    squares = [second / count for count, _, second in sums]
+    return [(mean, (square - mean**2).clamp_min(1e-8)) for mean, square in zip(means, squares, strict=True)]
+
+
+@torch.no_grad()
+def settle(model: Parser, pictures: np.ndarray) -> None:
+    """Gives every batch norm the statistics of `pictures` (N, H, W, 3) uint8 without changing the function."""
+    places = list(blocks(model).values())
+    for block, (mean, variance) in zip(places, observe_norms(model, places, pictures), strict=True):
         kernel, norm = main_kernel(block), block.norm
         factor = KERNEL_NORM / kernel.flatten(1).norm(dim=1).clamp_min(1e-6)
         kernel *= factor[:, None, None, None]

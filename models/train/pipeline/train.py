@@ -196,6 +196,11 @@ def load_parser(path: Path, device="cpu") -> Parser:
     return model.to(device, memory_format=torch.channels_last).eval()
 
 
+def seen_by(weights: Path) -> int:
+    """How many pictures the weights of a checkpoint or weights file have seen."""
+    return torch.load(weights, map_location="cpu", weights_only=True)["seen"]
+
+
 def save_weights(checkpoint: Path, out: Path) -> None:
     """The averaged weights alone as float16, small enough to keep; a run can start from them."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)

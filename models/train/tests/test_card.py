@@ -31,6 +31,15 @@ def test_a_run_that_ended_flat_names_its_schedule_and_its_origin():
     assert text.startswith("It began from start.pt.") and "schedule had ended" in text
 
 
+def test_a_run_from_another_runs_weights_counts_on(tmp_path):
+    log = tmp_path / "runs.jsonl"
+    origin = {"event": "origin", "weights": "grown.pt", "seen": 30_000}
+    log.write_text("\n".join(json.dumps(r) for r in [*steps(30, 40, 45), origin, *steps(46, 47)]) + "\n")
+    records = [r for r in read_log(log) if r["event"] == "step"]
+    assert [r["seen"] for r in records] == [10_000, 20_000, 30_000, 40_000, 50_000]
+    assert [r["seconds"] for r in records] == [600, 1200, 1800, 2400, 3000]
+
+
 @pytest.fixture
 def scores():
     """Scores of a guess that takes a third of the people's pixels for background."""

@@ -45,14 +45,27 @@ def test_a_run_goes_on_with_its_own_optimiser_only(shard_folder, tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(24, 96), (96, 24), (32, 32)])
-def test_the_orthogonal_factor_has_singular_values_near_one(shape):
+def test_the_orthogonal_factors_have_singular_values_near_one(shape):
     torch.manual_seed(0)
-    gradient = torch.randn(shape) * 1e-3
-    factor = orthogonal(gradient)
-    left, _, right = torch.linalg.svd(gradient, full_matrices=False)
-    assert torch.cosine_similarity(factor.flatten(), (left @ right).flatten(), 0) > 0.95
-    values = torch.linalg.svdvals(factor)
-    assert 0.5 < values.min() and values.max() < 1.3
+    # Gradients of very different sizes are orthogonalised together.
+    gradients = torch.randn(3, *shape) * torch.tensor([1e-5, 1e-3, 10.0])[:, None, None]
+    for gradient, factor in zip(gradients, orthogonal(gradients), strict=True):
+        left, _, right = torch.linalg.svd(gradient, full_matrices=False)
+        assert torch.cosine_similarity(factor.flatten(), (left @ right).flatten(), 0) > 0.95
+        values = torch.linalg.svdvals(factor)
+        # A random square matrix has one direction of almost no size, which five steps do not raise to one.
+        assert 0.5 < values[:-1].min() and values.max() < 1.3
+
+
+def test_the_orthogonal_factor_is_the_iteration_on_the_matrix_itself():
+    """The Gram form computes what the published iteration does, also for a matrix of low rank."""
+    torch.manual_seed(1)
+    gradient = torch.randn(12, 4) @ torch.randn(4, 40)
+    x = gradient / gradient.norm()
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * (gram @ gram)) @ x
+    assert torch.allclose(orthogonal(gradient[None])[0], x, atol=2e-4)
 
 
 @pytest.mark.parametrize("kind", ["muon", "adamw"])

@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .config import HEIGHT, NETWORKS, WIDTH, train_config
+from render.files import write_whole
+
+from .config import HEIGHT, NETWORKS, PERSON, WIDTH, train_config
 from .data import ShardError, plain_samples
 from .grow import GrowError, save_grown
 from .onnx_export import sha256
 from .restore import RestoreError, save_restored
-from .train import Run, TrainError, load_parser, save_weights, seen_by, train
+from .states import StateError, load_parser, save_weights, seen_by
+from .train import Run, TrainError, train
 
 
 def parser() -> argparse.ArgumentParser:
@@ -74,7 +77,10 @@ def add_export(commands) -> None:
     )
     sub.add_argument("--out", type=Path, required=True)
     sub.add_argument("--name", default="student")
-    sub.add_argument("--version", default="0.1.0")
+    sub.add_argument("--version", required=True, help="goes into the manifest, as in 0.6.0")
+    sub.add_argument(
+        "--person-bias", type=float, default=0.0, help="subtracted from the class head's bias of `person`: fewer fragments are people"
+    )
     sub.add_argument("--run", default="", help="path of the training log, for the manifest")
     sub.add_argument("--method", default="mse", help="range of activations: minmax, percentile or mse")
 
@@ -87,6 +93,7 @@ def add_evaluate(commands) -> None:
     source.add_argument("--checkpoint", type=Path, help="checkpoint, run in float through PyTorch")
     sub.add_argument("--shards", type=Path, required=True)
     sub.add_argument("--images", type=int, default=1000)
+    sub.add_argument("--skip", type=int, default=0, help="leave out the first ones: those that the training's curve was drawn with")
     sub.add_argument("--json", type=Path, help="write all scores here")
     sub.add_argument("--sheet", type=Path, help="write a picture of predictions here")
 
@@ -106,7 +113,7 @@ def add_card(commands) -> None:
     sub.add_argument("--faults", type=Path, required=True, help="text: what was seen to go wrong")
     sub.add_argument("--sheet", default="predictions.jpg", help="picture of predictions beside the card")
     sub.add_argument("--name", default="student")
-    sub.add_argument("--version", default="0.1.0")
+    sub.add_argument("--version", required=True)
     sub.add_argument("--out", type=Path, required=True)
     sub.add_argument("--curve", type=Path, required=True)
 
@@ -179,20 +186,26 @@ def run_card(args) -> None:
     curve(args.log, args.curve)
 
 
+def read_json(text: str, where) -> object:
+    """A value in JSON; an error says where it stands."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{where}: {text[:60]!r} is not JSON ({error}); a text needs its double quotes") from error
+
+
 def run_train(args) -> None:
     """`train`: settings, run folder, loop."""
-    values = json.loads(args.recipe.read_text()) if args.recipe else {}
+    values = read_json(args.recipe.read_text(), args.recipe) if args.recipe else {}
     for item in args.set:
         key, _, value = item.partition("=")
-        values[key] = json.loads(value)
+        values[key] = read_json(value, f"--set {key}")
     if args.threads:
         torch.set_num_threads(args.threads)
     run = Run(args.out, train_config(values), args.device, args.teacher)
     if not run.resume() and args.start:
-        weights = load_parser(args.start).state_dict()
-        run.model.load_state_dict(weights)
-        run.average.model.load_state_dict(weights)
-        run.log({"event": "origin", "weights": args.start.name, "sha256": sha256(args.start), "seen": seen_by(args.start)})
+        run.start_from(args.start)
+        run.log({"event": "origin", "weights": args.start.name, "sha256": sha256(args.start), "seen": run.seen_before})
     if args.compile:
         run.compile()
     train(run, args.shards, args.val, args.workers, args.max_seconds, args.log_every, args.save_every)
@@ -203,11 +216,15 @@ def run_export(args) -> None:
     from .export import random_parser, ship
 
     model = load_parser(args.checkpoint) if args.checkpoint else random_parser(args.random, 0)
+    with torch.no_grad():
+        model.predictor.class_head.bias[PERSON] -= args.person_bias
     share = -(-args.pictures // len(args.calibration))
     calibration = np.concatenate([plain_samples(f, share, (HEIGHT, WIDTH))["image"] for f in args.calibration])
     fixtures = plain_samples(args.fixtures or args.calibration[0], 64, (HEIGHT, WIDTH))
-    chosen = np.argsort([-(p != 0).sum() for p in fixtures["parts"]], kind="stable")[[8, 24]]
+    fullest = np.argsort([-(p != 0).sum() for p in fixtures["parts"]], kind="stable")
+    chosen = fullest[[len(fullest) // 8, 3 * len(fullest) // 8]]
     info = {"name": args.name, "version": args.version, "run": args.run or "none (random weights)"}
+    info["person_bias"] = args.person_bias
     ship(model, calibration, fixtures["image"][chosen], args.out, info, method=args.method)
     print(f"wrote {args.out}")
 
@@ -216,12 +233,15 @@ def run_evaluate(args) -> None:
     """`evaluate`: predictions, scores by group, sheet."""
     from .evaluate import evaluate, prediction_sheet, predictor
 
-    samples = plain_samples(args.shards, args.images, (HEIGHT, WIDTH))
+    samples = plain_samples(args.shards, args.skip + args.images, (HEIGHT, WIDTH))
+    samples = {key: values[args.skip :] for key, values in samples.items()}
+    if not len(samples["image"]):
+        raise ShardError(f"{args.shards} has no more than the {args.skip} pictures that --skip leaves out; render more")
     guess, person = predictor(args.model, args.checkpoint)(samples["image"])
     scores = evaluate(samples, guess, person)
     print(json.dumps({k: v for k, v in scores.items() if k != "groups"}, indent=1))
     if args.json:
-        args.json.write_text(json.dumps(scores, indent=1) + "\n")
+        write_whole(args.json, (json.dumps(scores, indent=1) + "\n").encode())
     if args.sheet:
         prediction_sheet(samples, guess, args.sheet)
 
@@ -246,9 +266,13 @@ def main() -> int:
             from .smoke import smoke
 
             smoke(args.assets, args.out)
-    except (TrainError, ShardError, RestoreError, GrowError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (TrainError, ShardError, StateError, RestoreError, GrowError, ValueError, OSError) as error:
+        # A loader process sends its whole traceback along; the last line is what happened.
+        print(f"error: {str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from .onnx_export import write_atomically
+from render.files import write_whole
 
 INTRODUCTION = """# Model card: {name} {version}
 
@@ -37,12 +37,18 @@ clothes, light, surroundings and things that the renderer does not know.
 def read_log(path: Path) -> list:
     """Records of a training log, which may be several runs' one after another: a run that began from another's weights
     counts its pictures and seconds on from theirs."""
-    records, seen, seconds = [], 0, 0
-    for record in (json.loads(line) for line in path.read_text().splitlines() if line):
-        if record["event"] == "origin" and records:
-            seen, seconds = record["seen"], records[-1]["seconds"]
+    records, seen, began, latest = [], 0, 0, 0
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: cut off or no record ({error}); delete that line") from error
+        # The same origin again is the same run again, stopped before its first checkpoint.
+        if record["event"] == "origin" and record.get("seen", 0) != seen:
+            seen, began = record["seen"], latest
         elif record["event"] in ("step", "stop"):
-            record |= {"seen": record["seen"] + seen, "seconds": record["seconds"] + seconds}
+            record |= {"seen": record["seen"] + seen, "seconds": record["seconds"] + began}
+            latest = record["seconds"]
         records.append(record)
     return records
 
@@ -50,20 +56,33 @@ def read_log(path: Path) -> list:
 def run_sentence(records: list) -> str:
     """Where the run began, how long it was, and how much its last tenth still moved the score."""
     steps = [r for r in records if r["event"] in ("step", "stop") and r.get("val")]
+    if not steps:
+        raise ValueError("the training log has no score in it; train until the first record of a step")
     last = steps[-1]
-    before = [r for r in steps if r["seen"] <= 0.9 * last["seen"]]
-    moved = last["val"]["ppp_miou"] - before[-1]["val"]["ppp_miou"] if before else float("nan")
     origins = [r for r in records if r["event"] == "origin"]
+    devices = {r["device"] for r in records if r["event"] == "start"} or {"cpu"}
+    where = "one or two processor cores that other work shared" if devices == {"cpu"} else " and ".join(sorted(devices))
     return (
         (f"It began from {origins[0]['weights']}. " if origins else "")
-        + f"It saw {last['seen']:,} augmented pictures in {last['seconds'] / 60:.0f} minutes on one or two processor cores that other work shared. "
-        f"The last tenth of the run moved the seven-class mIoU by {moved:+.1f} points, "
-        + (
-            "so it is undertrained: a longer run will be better."
-            if abs(moved) > 0.5
-            else "with a learning rate that had fallen to almost nothing: the schedule had ended, not what the network can learn."
-        )
+        + f"It saw {last['seen']:,} augmented pictures in {last['seconds'] / 60:.0f} minutes on {where}. "
+        + end_sentence(steps, bool(last.get("finished")))
     )
+
+
+def end_sentence(steps: list, finished: bool) -> str:
+    """How much the last tenth of a run moved the score, and what that says."""
+    last = steps[-1]
+    before = [r for r in steps if r["seen"] <= 0.9 * last["seen"]]
+    if not before:
+        return "It was too short to say how much its last tenth moved the score."
+    moved = last["val"]["ppp_miou"] - before[-1]["val"]["ppp_miou"]
+    if moved > 0.5:
+        meaning = "so it is undertrained: a longer run will be better."
+    elif finished:
+        meaning = "with a learning rate that had fallen to almost nothing: the schedule had ended, not what the network can learn."
+    else:
+        meaning = "and it was stopped before its schedule ended."
+    return f"The last tenth of the run moved the seven-class mIoU by {moved:+.1f} points, {meaning}"
 
 
 def class_table(scores: dict) -> str:
@@ -168,14 +187,14 @@ def write_card(out: Path, info: dict, scores: dict, log: Path, sheet: str, fault
     """
     int8, exact = scores["int8"], scores["float"]
     text = INTRODUCTION.format(run=run_sentence(read_log(log)), **info)
-    text += f"\n## Measured\n\nOn {int8['images']} rendered test scenes, with seeds, surroundings and clothes never trained on.\n\n"
+    text += f"\n## Measured\n\nOn {int8['images']} rendered test scenes, with seeds, surroundings and cloth never trained on (the shapes of\ngarments, hair and the skins are few and the same).\n\n"
     text += (
         overall_table(int8, exact) + "\n\n" + class_table(int8) + "\n\n### By group\n\n" + group_tables(int8) + "\n\n"
     )
     text += tone_section(scores["tones"]) + outfit_section(scores["outfits"])
     text += thing_section(scores["things"]) + photograph_section(scores["photographs"])
     text += OUTLOOK.format(sheet=sheet, faults=faults)
-    write_atomically(out, text.encode())
+    write_whole(out, text.encode())
 
 
 def curve(log: Path, out: Path) -> None:
@@ -203,4 +222,4 @@ def curve(log: Path, out: Path) -> None:
         lines.append(f'<polyline points="{track}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         lines.append(f'<text x="{60 + 150 * row}" y="{height - 8}" fill="{colour}">{title}</text>')
     lines.append(f'<text x="{width - 150}" y="{height - 8}">{most:,} pictures seen</text></svg>')
-    write_atomically(out, ("\n".join(lines) + "\n").encode())
+    write_whole(out, ("\n".join(lines) + "\n").encode())

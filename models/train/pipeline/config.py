@@ -105,6 +105,22 @@ def to_dict(config) -> dict:
     return asdict(config)
 
 
+def check_type(name: str, value, wanted: type) -> None:
+    """A setting must be of its default's type; a whole number does for a fraction."""
+    allowed = (int, float) if wanted is float else wanted
+    if not isinstance(value, allowed) or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; a {wanted.__name__} is wanted, such as {getattr(TrainConfig(), name)!r}")
+
+
+def phase(row) -> Phase:
+    """One phase from its JSON form, a list or an object."""
+    values = [row.get(f.name) for f in fields(Phase)] if isinstance(row, dict) else row
+    whole = isinstance(values, (list, tuple)) and len(values) == 4 and all(isinstance(v, int) and v > 0 for v in values)
+    if not whole:
+        raise ValueError(f"a phase {row!r}: [height, width, batch, samples] is wanted, such as [256, 192, 24, 200000]")
+    return Phase(*values)
+
+
 def train_config(values: dict) -> TrainConfig:
     """Builds a run's settings; an unknown key is an error that names it."""
     known = {f.name for f in fields(TrainConfig)}
@@ -112,11 +128,16 @@ def train_config(values: dict) -> TrainConfig:
     if unknown:
         raise ValueError(f"unknown training settings {unknown}; known are {sorted(known)}")
     values = dict(values)
+    for field in fields(TrainConfig):
+        if field.name in values and field.name != "phases":
+            check_type(field.name, values[field.name], type(field.default))
     if "phases" in values:
-        values["phases"] = tuple(Phase(**p) if isinstance(p, dict) else Phase(*p) for p in values["phases"])
-        for phase in values["phases"]:
-            if phase.height % 32 or phase.width % 32:
-                raise ValueError(f"a phase of {phase.height} x {phase.width}: both must be multiples of 32, the last stride")
+        if not isinstance(values["phases"], (list, tuple)) or not values["phases"]:
+            raise ValueError(f"phases is {values['phases']!r}; a list of phases is wanted, such as [[256, 192, 24, 200000]]")
+        values["phases"] = tuple(phase(row) for row in values["phases"])
+        for one in values["phases"]:
+            if one.height % 32 or one.width % 32:
+                raise ValueError(f"a phase of {one.height} x {one.width}: both must be multiples of 32, the last stride")
     if values.get("network", "student") not in NETWORKS:
         raise ValueError(f"network {values['network']!r} is not one of {sorted(NETWORKS)}")
     return replace(TrainConfig(), **values)

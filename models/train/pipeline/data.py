@@ -1,11 +1,10 @@
 """Shards to batches: streams .npz files that may still be arriving, and applies the cheap augmentations.
 
 The renderer owns everything expensive (light, blur, noise, occluders); here are only affine maps, flips, letterbox
-bars, colours and sharpness.
+bars, other surroundings, colours and sharpness.
 """
 
 import json
-import zipfile
 from collections import deque
 from pathlib import Path
 
@@ -39,12 +38,14 @@ def read_shard(path: Path) -> dict:
         with np.load(path, allow_pickle=False) as archive:
             shard = {key: archive[key] for key in ("image", "parts", "person")}
             shard["meta"] = json.loads(str(archive["meta"]))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy, zipfile and zlib raise many kinds for a damaged archive
         raise ShardError(f"{path}: not a shard ({error}); delete it and render it again") from error
     if shard["image"].shape[:3] != shard["parts"].shape or shard["parts"].shape != shard["person"].shape:
         raise ShardError(
             f"{path}: image {shard['image'].shape}, parts {shard['parts'].shape} and person {shard['person'].shape} disagree"
         )
+    if len(shard["meta"]) != len(shard["image"]):
+        raise ShardError(f"{path}: {len(shard['meta'])} records for {len(shard['image'])} pictures; render it again")
     return shard
 
 
@@ -60,6 +61,9 @@ class Stream:
         self.part, self.parts = part, parts
         self.uses, self.open = {}, []
         self.empty = deque(maxlen=EMPTY_KEPT)  # pictures of the latest people-free samples
+        for folder in self.folders:
+            if not folder.is_dir():
+                raise ShardError(f"{folder} is not a folder of shards; render into it first (see README)")
         self.refill()
         if not self.open:
             raise ShardError(f"no shards in {[str(f) for f in self.folders]}; render some first (see README)")
@@ -282,10 +286,10 @@ def plain_samples(folder: Path, count: int, target: tuple) -> dict:
     """The first `count` samples of a folder letterboxed to a size, without augmentation, with their meta records."""
     images, parts, people, meta = [], [], [], []
     for path in shard_paths(folder):
+        if len(images) >= count:
+            break
         shard = read_shard(path)
-        for index in range(len(shard["image"])):
-            if len(images) >= count:
-                break
+        for index in range(min(len(shard["image"]), count - len(images))):
             sample = (shard["image"][index], shard["parts"][index], shard["person"][index])
             if sample[1].shape != target:
                 sample = warp(sample, plain_affine(sample[1].shape, target), target)

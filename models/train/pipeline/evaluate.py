@@ -7,13 +7,13 @@ import numpy as np
 import torch
 
 from render.classes import COLOURS
+from render.files import write_picture
 
 from .config import PART_CLASSES, PERSON
 from .metrics import confusion, false_alarms, people_scores, summary
-from .onnx_export import write_atomically
 from .package import run_both
 from .quantise import session
-from .train import load_parser
+from .states import load_parser
 
 # A record key whose values are this few is a grouping of the test set (skin tone, light, ...); seeds are not.
 MOST_GROUPS = 12
@@ -116,9 +116,13 @@ def evaluate(samples: dict, parts: np.ndarray, person: np.ndarray) -> dict:
 
 
 def group_keys(meta: list) -> list:
-    """Keys of the records that sort the pictures into a few groups."""
-    few = lambda key: 1 < len({str(record.get(key)) for record in meta}) <= MOST_GROUPS
-    return [key for key in sorted(meta[0]) if few(key)]
+    """Keys of the records that sort the pictures into a few groups. A picture of nobody has no tone, age or build."""
+    values = {}
+    for record in meta:
+        for key, value in record.items():
+            if value is not None:
+                values.setdefault(key, set()).add(str(value))
+    return sorted(key for key, found in values.items() if 1 < len(found) <= MOST_GROUPS)
 
 
 def group_scores(meta: list, key: str, truth: np.ndarray, guess: np.ndarray) -> dict:
@@ -166,8 +170,4 @@ def prediction_sheet(samples: dict, guess: np.ndarray, path: Path, columns: int 
         column = [np.vstack([samples["image"][i], palette[samples["parts"][i]], palette[guess[i]]]) for i in chosen]
         rows.append(np.hstack(column))
     sheet = cv2.resize(np.vstack(rows), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    suffix = path.suffix or ".png"
-    ok, data = cv2.imencode(suffix, sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85] if suffix == ".jpg" else [])
-    if not ok:
-        raise OSError(f"{path} could not be encoded")
-    write_atomically(path, data.tobytes())
+    write_picture(path, sheet)

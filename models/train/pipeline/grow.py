@@ -13,7 +13,7 @@ import torch
 from .config import NETWORKS, TrainConfig, to_dict
 from .network import MergedConv, Parser
 from .restore import observe_norms
-from .train import load_parser, seen_by
+from .states import load_parser, save_state, seen_by
 
 
 class GrowError(Exception):
@@ -68,7 +68,5 @@ def grow(small: Parser, network: str, pictures: np.ndarray) -> Parser:
 def save_grown(checkpoint: Path, network: str, pictures: np.ndarray, out: Path) -> None:
     """Writes the grown network of a checkpoint as a weights file that `train --start` reads."""
     weights = grow(load_parser(checkpoint), network, pictures).state_dict()
-    temporary = out.with_name(out.name + ".tmp")
     config = to_dict(TrainConfig(network=network))
-    torch.save({"config": config, "average": weights, "seen": seen_by(checkpoint)}, temporary)
-    temporary.replace(out)
+    save_state(out, {"config": config, "average": weights, "seen": seen_by(checkpoint)})

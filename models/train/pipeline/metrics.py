@@ -67,9 +67,11 @@ def people_scores(truth: np.ndarray, guess: np.ndarray, smallest: int = 100) -> 
         sizes, areas = overlap.sum(1)[1:], overlap.sum(0)[1:]
         inner = overlap[1:, 1:]
         iou = inner / np.maximum(sizes[:, None] + areas[None] - inner, 1)
-        hits += int(((iou > 0.5) & (sizes[:, None] >= smallest)).sum())
+        pairs = (iou > 0.5) & (sizes[:, None] >= smallest)
+        hits += int(pairs.sum())
         real += int((sizes >= smallest).sum())
-        found += int((areas >= smallest).sum())
+        # A small guess counts if it found somebody; other small ones are no more people than small real ones are.
+        found += int(((areas >= smallest) | pairs.any(0)).sum())
     return {
         "real": real,
         "recall": round(100 * hits / max(real, 1), 2),

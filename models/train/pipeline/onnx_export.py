@@ -34,13 +34,6 @@ ALLOWED_OPS = {
 }
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file under a temporary name and renames it, so that half a file is never taken for a whole one."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
-
-
 def sha256(path: Path) -> str:
     """Hexadecimal digest of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnx
 import onnxruntime
 
 from render.classes import PARTS, PPP, TO_PPP
+from render.files import write_picture, write_whole
 
 from .config import PADDING, PERSON
 from .deploy import Head, parameter_group
-from .onnx_export import check_ops, op_types, sha256, write_atomically
+from .onnx_export import check_ops, op_types, sha256
 from .quantise import session
 
 MAX_TRUNK_BYTES = 3_000_000
@@ -23,7 +23,7 @@ PROVENANCE = (
 
 
 def write_model(out: Path, trunk: onnx.ModelProto, head: onnx.ModelProto, module: Head, info: dict, pictures) -> None:
-    """Writes all files of a model folder. `info`: name, version, run, height, width. `pictures`: (N, H, W, 3) uint8."""
+    """Writes all files of a model folder. `info`: name, version, run, person_bias (0 without), height, width. `pictures`: (N, H, W, 3) uint8."""
     out.mkdir(parents=True, exist_ok=True)
     check_ops(trunk, "trunk")
     check_ops(head, "head")
@@ -32,11 +32,11 @@ def write_model(out: Path, trunk: onnx.ModelProto, head: onnx.ModelProto, module
         raise ValueError(
             f"trunk.onnx would have {len(data)} bytes, more than {MAX_TRUNK_BYTES}; choose a smaller network"
         )
-    write_atomically(out / "trunk.onnx", data)
-    write_atomically(out / "head.onnx", head.SerializeToString())
+    write_whole(out / "trunk.onnx", data)
+    write_whole(out / "head.onnx", head.SerializeToString())
     write_fixtures(out, pictures)
     text = manifest(out, trunk, head, module, info)
-    write_atomically(out / "manifest.toml", text.encode())
+    write_whole(out / "manifest.toml", text.encode())
 
 
 def manifest(out: Path, trunk: onnx.ModelProto, head: onnx.ModelProto, module: Head, info: dict) -> str:
@@ -48,6 +48,7 @@ def manifest(out: Path, trunk: onnx.ModelProto, head: onnx.ModelProto, module: H
         'licence = "MIT OR Apache-2.0"',
         f'provenance = "{PROVENANCE}"',
         f'training_run = "{info["run"]}"',
+        f"person_bias = {info.get('person_bias', 0.0)}",
         "",
         "[input]",
         f"height = {info['height']}",
@@ -109,10 +110,7 @@ def write_fixtures(out: Path, pictures) -> None:
     lines = [f'onnxruntime = "{onnxruntime.__version__}"', 'optimisation = "none"']
     for index, picture in enumerate(pictures):
         name = f"scene{index}"
-        ok, png = cv2.imencode(".png", picture[..., ::-1])
-        if not ok:
-            raise OSError(f"{name}.png could not be encoded")
-        write_atomically(folder / f"{name}.png", png.tobytes())
+        write_picture(folder / f"{name}.png", picture)
         lines += ["", "[[fixture]]", f'picture = "{name}.png"']
         for key, value in run_both(trunk, head, picture).items():
             lines += [
@@ -121,7 +119,7 @@ def write_fixtures(out: Path, pictures) -> None:
                 f"shape = {list(value.shape)}",
                 *write_tensor(folder, f"{name}.{key}", value, codes.get(key)),
             ]
-    write_atomically(folder / "fixtures.toml", ("\n".join(lines) + "\n").encode())
+    write_whole(folder / "fixtures.toml", ("\n".join(lines) + "\n").encode())
 
 
 def output_codes(model: onnx.ModelProto) -> dict:
@@ -141,13 +139,13 @@ def output_codes(model: onnx.ModelProto) -> dict:
 def write_tensor(folder: Path, stem: str, value: np.ndarray, codes) -> list:
     """Writes one tensor; gives its lines for fixtures.toml."""
     if codes is None:
-        write_atomically(folder / f"{stem}.f32", value.astype("<f4").tobytes())
+        write_whole(folder / f"{stem}.f32", value.astype("<f4").tobytes())
         return [f'file = "{stem}.f32"', 'dtype = "f32"']
     scale, zero = codes
     whole = np.round(value / scale).astype(np.int32)
     if not np.array_equal(whole.astype(np.float32) * scale, value):
         raise ValueError(f"{stem} is not a dequantised tensor of scale {scale}")
-    write_atomically(folder / f"{stem}.u8", (whole + int(zero)).astype(np.uint8).tobytes())
+    write_whole(folder / f"{stem}.u8", (whole + int(zero)).astype(np.uint8).tobytes())
     return [f'file = "{stem}.u8"', 'dtype = "u8"', f"scale = {float(scale)!r}", f"zero = {int(zero)}"]
 
 

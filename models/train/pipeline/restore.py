@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from .config import HEIGHT, NETWORKS, WIDTH, TrainConfig, to_dict
 from .network import MergedConv, Parser, sine_position
+from .states import save_state
 
 # What a 3x3 kernel of He's initialisation has for a norm; optimisers expect weights of that size.
 KERNEL_NORM = 2**0.5
@@ -164,7 +165,5 @@ def restore(folder: Path, network: str, pictures: np.ndarray) -> Parser:
 
 def save_restored(folder: Path, network: str, pictures: np.ndarray, out: Path) -> None:
     """Writes the float network as a weights file that `train --start` reads."""
-    model = restore(folder, network, pictures)
-    temporary = out.with_name(out.name + ".tmp")
-    torch.save({"config": to_dict(TrainConfig(network=network)), "average": model.state_dict(), "seen": 0}, temporary)
-    temporary.replace(out)
+    weights = restore(folder, network, pictures).state_dict()
+    save_state(out, {"config": to_dict(TrainConfig(network=network)), "average": weights, "seen": 0})

@@ -17,7 +17,8 @@ from .evaluate import evaluate, prediction_sheet, predictor
 from .export import build, ship
 from .package import run_both
 from .quantise import session
-from .train import CHECKPOINT, LOG, Run, TrainError, load_parser, save_weights, train
+from .states import load_parser, save_weights
+from .train import CHECKPOINT, LOG, Run, TrainError, train
 
 SCENES = 48
 PACKAGE = Path(__file__).resolve().parent.parent

@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-import os
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,6 +17,7 @@ from .losses import build_targets, distillation_losses, match, sample_features, 
 from .metrics import confusion, false_alarms, summary
 from .network import Parser, semantic_scores
 from .optimiser import Optimiser
+from .states import fill, load_parser, read_state, save_state, seen_by
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
@@ -74,6 +74,7 @@ class Run:
         self.average = Average(self.model, config.ema_images)
         self.optimiser = Optimiser(self.model, config.optimiser, config.rate, config.weight_decay)
         self.seen, self.seconds = 0, 0.0
+        self.seen_before = 0
         self.teacher = load_parser(teacher, self.device) if teacher else None
         self.forward = self.model.features
 
@@ -82,7 +83,7 @@ class Run:
         self.forward = torch.compile(self.model.features)
 
     def save(self) -> None:
-        """Writes the checkpoint under a temporary name and renames it."""
+        """Writes the checkpoint, whole or not at all."""
         state = {
             "config": to_dict(self.config),
             "model": self.model.state_dict(),
@@ -90,30 +91,37 @@ class Run:
             "average_steps": self.average.steps,
             "optimiser": self.optimiser.state_dict(),
             "seen": self.seen,
+            "seen_before": self.seen_before,
             "seconds": self.seconds,
             "rng": torch.get_rng_state(),
         }
-        temporary = self.out / (CHECKPOINT + ".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, self.out / CHECKPOINT)
+        save_state(self.out / CHECKPOINT, state)
+
+    def start_from(self, weights: Path) -> None:
+        """Takes the averaged weights of a checkpoint or weights file as the beginning of this run."""
+        tensors = read_state(weights)["average"]
+        fill(self.model, tensors, weights)
+        fill(self.average.model, tensors, weights)
+        self.seen_before = seen_by(weights)
 
     def resume(self) -> bool:
         """Continues from the folder's checkpoint if there is one."""
         path = self.out / CHECKPOINT
         if not path.exists():
             return False
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        state = read_state(path, self.device)
         if state["config"]["network"] != self.config.network:
             raise TrainError(
                 f"{path} holds a {state['config']['network']}, not a {self.config.network}; use another --out"
             )
         if state["config"].get("optimiser", "adamw") != self.config.optimiser:
             raise TrainError(f"{path} was trained with another optimiser; use another --out and --start {path}")
-        self.model.load_state_dict(state["model"])
-        self.average.model.load_state_dict(state["average"])
+        fill(self.model, state["model"], path)
+        fill(self.average.model, state["average"], path)
         self.average.steps = state["average_steps"]
         self.optimiser.load_state_dict(state["optimiser"])
         self.seen, self.seconds = state["seen"], state["seconds"]
+        self.seen_before = state.get("seen_before", 0)
         torch.set_rng_state(state["rng"].cpu())
         return True
 
@@ -173,7 +181,7 @@ class Run:
         total = sum(losses.values())
         if not torch.isfinite(total):
             raise TrainError(
-                f"the loss is {float(total)} after {self.seen} pictures; lower --rate and resume from {self.out / CHECKPOINT}"
+                f"the loss is {float(total)} after {self.seen} pictures; run again with a lower rate (--set rate=...): it goes on from {self.out / CHECKPOINT}"
             )
         self.optimiser.zero_grad()
         total.backward()
@@ -183,31 +191,6 @@ class Run:
         self.average.update(self.model, size)
         self.seen += size
         return {name: float(value.detach()) for name, value in losses.items()} | {"total": float(total.detach())}
-
-
-def load_parser(path: Path, device="cpu") -> Parser:
-    """The averaged network of a checkpoint or of a weights file, ready to run."""
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except FileNotFoundError as error:
-        raise TrainError(f"{path} does not exist; train first (see README)") from error
-    model = Parser(NETWORKS[state["config"]["network"]])
-    model.load_state_dict({k: v.float() if v.dtype == torch.float16 else v for k, v in state["average"].items()})
-    return model.to(device, memory_format=torch.channels_last).eval()
-
-
-def seen_by(weights: Path) -> int:
-    """How many pictures the weights of a checkpoint or weights file have seen."""
-    return torch.load(weights, map_location="cpu", weights_only=True)["seen"]
-
-
-def save_weights(checkpoint: Path, out: Path) -> None:
-    """The averaged weights alone as float16, small enough to keep; a run can start from them."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    half = {k: v.half() if v.dtype.is_floating_point else v for k, v in state["average"].items()}
-    temporary = Path(f"{out}.tmp")
-    torch.save({"config": state["config"], "average": half, "seen": state["seen"]}, temporary)
-    os.replace(temporary, out)
 
 
 @torch.no_grad()
@@ -235,7 +218,20 @@ def validate(model: Parser, held: dict, size: tuple) -> dict:
 
 
 def train(run: Run, folders, val: Path, workers: int, max_seconds: float, log_every: float, save_every: float) -> None:
-    """Runs phases until the samples or the seconds are used up; always leaves a checkpoint."""
+    """Runs phases until the samples or the seconds are used up. However it ends, a checkpoint is left, unless the loss
+    is no number any more: then the last one stays."""
+    try:
+        run_phases(run, folders, val, workers, max_seconds, log_every, save_every)
+    except TrainError:
+        raise
+    except BaseException:
+        if run.seen:
+            run.save()
+        raise
+
+
+def run_phases(run: Run, folders, val: Path, workers: int, max_seconds: float, log_every: float, save_every: float) -> None:
+    """The loop of `train`."""
     config, started = run.config, time.monotonic()
     base = run.seconds
     held = None

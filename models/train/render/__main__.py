@@ -1,8 +1,8 @@
 """Command line of the renderer: shards, tones, sheet, clip, testset, households."""
 
 import argparse
+import io
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -14,6 +14,7 @@ from .assets import AssetError, Assets
 from .body import TONE_GROUPS
 from .classes import COLOURS, PARTS
 from .clip import clip
+from .files import write_picture, write_whole
 from .household import write_households
 from .objects import ThingScene
 from .outfits import OutfitScene
@@ -22,11 +23,10 @@ from .scene import Scene, sample
 
 def write_shard(path, samples):
     """Written whole or not at all: a reader never sees half a shard."""
-    temporary = path.with_suffix(".npz.tmp")
     image, parts, person = (np.stack([s[k] for s in samples]) for k in range(3))
-    with open(temporary, "wb") as file:
-        np.savez_compressed(file, image=image, parts=parts, person=person, meta=json.dumps([s[3] for s in samples]))
-    os.replace(temporary, path)
+    file = io.BytesIO()
+    np.savez_compressed(file, image=image, parts=parts, person=person, meta=json.dumps([s[3] for s in samples]))
+    write_whole(path, file.getvalue())
 
 
 SCENES = {"people": Scene, "outfits": OutfitScene, "things": ThingScene}
@@ -56,10 +56,13 @@ def tones(args):
     args.out.mkdir(parents=True, exist_ok=True)
     assets = Assets(args.assets, "test")
     for group in range(TONE_GROUPS):
+        path = args.out / f"tone-{group}.npz"
+        if path.exists():
+            continue
         tone = (group + 0.5) / TONE_GROUPS
         seeds = ([args.seed, 4, 0, k] for k in range(args.count))
         samples = [sample(assets, seed, supersample=args.supersample, tone=tone) for seed in seeds]
-        write_shard(args.out / f"tone-{group}.npz", samples)
+        write_shard(path, samples)
 
 
 def sheet(args):
@@ -73,7 +76,7 @@ def sheet(args):
             began = time.monotonic()  # the first one compiles the kernels
     print(f"{(len(tiles) - 1) / max(1e-9, time.monotonic() - began):.2f} pictures a second")
     rows = [np.hstack(tiles[i:i + args.columns]) for i in range(0, len(tiles), args.columns)]
-    cv2.imwrite(str(args.out), np.vstack(rows)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+    write_picture(args.out, np.vstack(rows))
 
 
 def make_clip(args):
@@ -85,21 +88,27 @@ CLASSES_HEAD = "# Classes of the label pictures; each is one part of the network
 
 
 def testset(args):
-    """A folder that `mirror eval` reads: pictures, part labels, silhouettes, classes.toml and records.json."""
+    """A folder that `mirror eval` reads: pictures, part labels, silhouettes, records.json and classes.toml.
+
+    classes.toml goes first and comes last: without it no half-made folder is taken for a test set.
+    """
     assets = Assets(args.assets, "test")
+    (args.out / "classes.toml").unlink(missing_ok=True)
     for name in ("images", "labels", "person"):
         (args.out / name).mkdir(parents=True, exist_ok=True)
+        for old in (args.out / name).iterdir():
+            old.unlink()
     records = {}
     for k in range(args.count):
         image, parts, person, record = sample(assets, [args.seed, 3, 0, k], supersample=2.0)
         name = f"{k:04d}"
-        cv2.imwrite(str(args.out / "images" / f"{name}.jpg"), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
-        cv2.imwrite(str(args.out / "labels" / f"{name}.png"), parts)
-        cv2.imwrite(str(args.out / "person" / f"{name}.png"), (person > 0).astype(np.uint8))
+        write_picture(args.out / "images" / f"{name}.jpg", image, 90)
+        write_picture(args.out / "labels" / f"{name}.png", parts)
+        write_picture(args.out / "person" / f"{name}.png", (person > 0).astype(np.uint8))
         records[name] = record
-    (args.out / "records.json").write_text(json.dumps(records, indent=0) + "\n")
+    write_whole(args.out / "records.json", (json.dumps(records, indent=0) + "\n").encode())
     lines = [f'[[class]]\nindex = {i}\nname = "{name}"\nmaps = ["{name}"]\n' for i, name in enumerate(PARTS)]
-    (args.out / "classes.toml").write_text(CLASSES_HEAD + "\n".join(lines))
+    write_whole(args.out / "classes.toml", (CLASSES_HEAD + "\n".join(lines)).encode())
 
 
 # (folder, split, seed of the folder, number of its first household): households of different folders never share a
@@ -123,7 +132,7 @@ def parser():
     commands = top.add_subparsers(required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--assets", type=Path, required=True, help="folder of the CC0 assets (MANIFEST.tsv says where they come from)")
-    common.add_argument("--split", choices=("train", "test"), default="train", help="test: rooms, swatches and seeds never trained on")
+    common.add_argument("--split", choices=("train", "test"), default="train", help="test: rooms, panoramas, cloth and seeds never trained on")
     common.add_argument("--seed", type=int, default=1)
     common.add_argument("--supersample", type=float, default=1.3, help="render this many times larger, then shrink")
     common.add_argument("--scenes", choices=tuple(SCENES), default="people", help="outfits: a richer wardrobe; things: what is no person fills the picture")
@@ -172,6 +181,9 @@ def main():
     except (AssetError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; finished files are whole, and the same command goes on from them", file=sys.stderr)
+        return 130
     return 0
 
 

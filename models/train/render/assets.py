@@ -1,5 +1,6 @@
 """Reads the CC0 assets: base mesh, shape targets, rig, garments, skins, panoramas, swatches, motions."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -30,6 +31,26 @@ def read_image(path, flags=cv2.IMREAD_COLOR):
     if image.ndim == 3:
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     return image
+
+
+LIST = "MANIFEST.tsv"
+
+
+def check_files(root):
+    """Every file of the folder's list must be there and be the listed one: a picture that is cut off reads as a picture,
+    and with other assets the same seeds would give other scenes."""
+    try:
+        rows = [line.split("\t") for line in (root / LIST).read_text().splitlines()[1:]]
+    except OSError as error:
+        raise AssetError(f"{root / LIST}: {error.strerror}; it lists the assets (a copy is models/train/assets.tsv)") from None
+    for name, digest, *_ in rows:
+        path = root / name
+        if "/" not in name:  # texts about the folder
+            continue
+        if not path.is_file():
+            raise AssetError(f"{path}: missing; fetch it again, or take its line out of {LIST} if it is left out on purpose")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            raise AssetError(f"{path}: not the file that {LIST} lists; fetch it again")
 
 
 class Mesh:
@@ -291,6 +312,7 @@ class Assets:
         root = Path(folder)
         if not (root / "makehuman" / "base.obj").is_file():
             raise AssetError(f"{root}: no makehuman/base.obj there; give the folder of the CC0 assets with --assets")
+        check_files(root)
         self.root, self.split = root, split
         human = root / "makehuman"
         self.base = Mesh(human / "base.obj")
@@ -304,27 +326,30 @@ class Assets:
         self._load_environments(root / "environments")
         self._load_swatches(root / "textures")
         self.motions = read_npz(root / "motions/motions.npz")
+        self._require(suits=all(self.suits.values()), shoes=self.shoes, hats=self.hats, hair=self.hair, eyebrows=self.brows,
+                      skins=self.skins, cloth=self.cloth_swatches, poses=any((human / "poses").glob("*.bvh")))
+
+    def _require(self, **kinds):
+        for kind, found in kinds.items():
+            if not found:
+                raise AssetError(f"{self.root}: no {kind} there for the {self.split} split; fetch the assets again")
 
     def mine(self, name):
         return held_out(name) == (self.split == "test")
 
-    def _garments(self, pattern, everything=False):
-        found = []
-        for path in sorted((self.root / "makehuman").glob(pattern)):
-            if everything or self.mine(path.parent.name):
-                found.append(Garment(path, self.rig, len(self.base.vertices)))
-        return found
+    def _garments(self, pattern):
+        paths = sorted((self.root / "makehuman").glob(pattern))
+        return [Garment(path, self.rig, len(self.base.vertices)) for path in paths]
 
     def _load_clothes(self, human):
-        # Suits and shoes are few: both splits have all meshes, but never the same colours and cloth,
-        # and the texture that came with a held-out suit is seen by the test split only.
-        self.suits = {sex: self._garments(f"clothes/{sex}_*/*.mhclo", True) for sex in ("male", "female")}
-        self.shoes = self._garments("clothes/shoes*/*.mhclo", True)
-        self.hats = self._garments("clothes/fedora01/*.mhclo", True)
-        self.hair = self._garments("hair/*/*.mhclo", True)
+        # Garments, hair and skins are few: both splits have them all. What the splits never share is cloth, rooms and seeds.
+        self.suits = {sex: self._garments(f"clothes/{sex}_*/*.mhclo") for sex in ("male", "female")}
+        self.shoes = self._garments("clothes/shoes*/*.mhclo")
+        self.hats = self._garments("clothes/fedora01/*.mhclo")
+        self.hair = self._garments("hair/*/*.mhclo")
         self.eyes = Garment(human / "eyes/low-poly/low-poly.mhclo", self.rig, len(self.base.vertices))
         self.eye_texture = load_texture(human / "eyes/materials/brown_eye.png", 64)
-        self.brows = self._garments("eyebrows/*/*.mhclo", True)
+        self.brows = self._garments("eyebrows/*/*.mhclo")
 
     def _load_environments(self, folder):
         probes = read_npz(folder / "lighting.npz")

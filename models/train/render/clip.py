@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 
 from . import pose as poses
+from .files import encoded, write_picture, write_whole
 from .light import lights
 from .person import Person
 from .pose import Directions, about, from_directions
@@ -105,9 +106,7 @@ def clip(assets, seed, out, labels):
         scene = ClipScene(assets, seed, k / RATE, 2 * HEIGHT, 2 * WIDTH)
         picture, parts = scene.frame()
         picture = cv2.resize(picture, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
-        frames.append(cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])[1].tobytes())
+        frames.append(encoded(".jpg", picture, 82))
         parts = cv2.resize(parts, (LABEL_WIDTH, LABEL_HEIGHT), interpolation=cv2.INTER_NEAREST)
-        cv2.imwrite(str(labels / f"{k:04d}.png"), parts, [cv2.IMWRITE_PNG_COMPRESSION, 9])
-    temporary = out.with_suffix(".tmp")
-    temporary.write_bytes(b"".join(frames))
-    temporary.replace(out)
+        write_picture(labels / f"{k:04d}.png", parts)
+    write_whole(out, b"".join(frames))

@@ -6,12 +6,12 @@ from the picture's. `models/households/README.md` is the format of what is writt
 
 import hashlib
 import json
-import os
 
 import cv2
 import numpy as np
 
 from . import sensor
+from .files import encoded, write_whole
 from .light import lights
 from .person import Person
 from .pose import about, random_pose
@@ -160,12 +160,6 @@ class HouseholdScene(Scene):
         self.rng = own
 
 
-def encoded(image, parts):
-    """(JPEG, PNG) of a picture and its labels."""
-    jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
-    return jpeg, cv2.imencode(".png", parts, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
-
-
 def write_households(assets, out, seeds, names, count, corrections):
     """Renders households of `count` pictures into one folder; each file is written whole or not at all."""
     out.mkdir(parents=True, exist_ok=True)
@@ -175,7 +169,7 @@ def write_households(assets, out, seeds, names, count, corrections):
         for number in range(count):
             image, parts, people = home.picture(number)
             entry = {}
-            for key, data in zip(("image", "labels"), encoded(image, parts)):
+            for key, data in (("image", encoded(".jpg", image, QUALITY)), ("labels", encoded(".png", parts))):
                 entry[key] = [len(pack), len(data)]
                 pack += data
             pictures.append({**entry, "people": people})
@@ -183,14 +177,8 @@ def write_households(assets, out, seeds, names, count, corrections):
         print(f"{name}: {count} pictures, {len(pack) / 1e6:.2f} MB so far", flush=True)
     index = {"format_version": 1, "height": HEIGHT, "width": WIDTH, "pack_bytes": len(pack),
              "pack_sha256": hashlib.sha256(pack).hexdigest(), "households": records}
-    put(out / "pictures.pack", bytes(pack))
-    put(out / "index.json", json.dumps(index, indent=1).encode() + b"\n")
-
-
-def put(path, data):
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    write_whole(out / "pictures.pack", bytes(pack))
+    write_whole(out / "index.json", json.dumps(index, indent=1).encode() + b"\n")
 
 
 def read_households(folder):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.card import curve, read_log, run_sentence, write_card
-from pipeline.evaluate import evaluate
+from pipeline.evaluate import evaluate, group_keys
 from render.classes import PARTS
 
 
@@ -27,8 +27,15 @@ def test_a_run_that_still_climbs_is_called_undertrained():
 
 def test_a_run_that_ended_flat_names_its_schedule_and_its_origin():
     origin = {"event": "origin", "weights": "start.pt"}
-    text = run_sentence([origin, *steps(30, 40, *[50] * 18)])
-    assert text.startswith("It began from start.pt.") and "schedule had ended" in text
+    log = [origin, *steps(30, 40, *[50] * 18)]
+    assert "stopped before its schedule ended" in run_sentence(log)
+    log[-1] |= {"event": "stop", "finished": True}
+    text = run_sentence(log)
+    assert text.startswith("It began from start.pt.") and "schedule had ended" in text and "processor cores" in text
+    assert "cuda" in run_sentence([{"event": "start", "device": "cuda"}, *log])
+    assert "too short" in run_sentence(steps(30))
+    with pytest.raises(ValueError, match="no score"):
+        run_sentence([origin])
 
 
 def test_a_run_from_another_runs_weights_counts_on(tmp_path):
@@ -38,6 +45,24 @@ def test_a_run_from_another_runs_weights_counts_on(tmp_path):
     records = [r for r in read_log(log) if r["event"] == "step"]
     assert [r["seen"] for r in records] == [10_000, 20_000, 30_000, 40_000, 50_000]
     assert [r["seconds"] for r in records] == [600, 1200, 1800, 2400, 3000]
+
+
+def test_a_run_that_began_twice_or_third_in_a_chain_is_counted_right(tmp_path):
+    log = tmp_path / "runs.jsonl"
+    origin = lambda seen: {"event": "origin", "weights": "w.pt", "seen": seen}
+    rows = [*steps(30, 40), origin(20_000), *steps(41), origin(20_000), *steps(42, 43), origin(40_000), *steps(44)]
+    log.write_text("\n".join(json.dumps(r) for r in rows) + "\n")
+    records = [r for r in read_log(log) if r["event"] == "step"]
+    assert [r["seen"] for r in records] == [10_000, 20_000, 30_000, 30_000, 40_000, 50_000]
+    assert [r["seconds"] for r in records] == [600, 1200, 1800, 1800, 2400, 3000]
+    log.write_text(json.dumps(rows[0]) + "\n" + json.dumps(rows[1])[:-9] + "\n")
+    with pytest.raises(ValueError, match="runs.jsonl, line 2"):
+        read_log(log)
+
+
+def test_groups_do_not_hang_on_the_first_picture():
+    meta = [{"view": "mirror"}, {"view": "mirror", "tone": 1}, {"view": "mirror", "tone": 2}, {"view": "mirror", "tone": None}]
+    assert group_keys(meta) == ["tone"]
 
 
 @pytest.fixture

@@ -130,6 +130,12 @@ def test_bad_shards_say_which_and_what_to_do(shard_folder, tmp_path_factory):
     (shard_folder / "a.npz").write_bytes(data[: len(data) // 2])
     with pytest.raises(ShardError, match="a.npz.*render it again"):
         read_shard(shard_folder / "a.npz")
+    for content in (b"", b"no archive", data[:100] + bytes(8) * 40 + data[420:]):
+        (shard_folder / "a.npz").write_bytes(content)
+        with pytest.raises(ShardError, match="a.npz.*render it again"):
+            read_shard(shard_folder / "a.npz")
+    with pytest.raises(ShardError, match="typo is not a folder"):
+        Stream([shard_folder, shard_folder / "typo"], 4, np.random.default_rng(0))
     with pytest.raises(ShardError, match="no shards"):
         Stream([tmp_path_factory.mktemp("none")], 4, np.random.default_rng(0))
 
@@ -137,3 +143,6 @@ def test_bad_shards_say_which_and_what_to_do(shard_folder, tmp_path_factory):
 def test_plain_samples_carry_their_records(shard_folder):
     samples = plain_samples(shard_folder, 5, (256, 192))
     assert samples["image"].shape == (5, 256, 192, 3) and samples["meta"][0] == {"people": 1}
+    # A folder of many shards is not read to its end for a few pictures.
+    (shard_folder / "b.npz").write_bytes(b"never opened")
+    assert len(plain_samples(shard_folder, 8, (256, 192))["image"]) == 8

@@ -9,7 +9,7 @@ import torch
 from pipeline.config import NETWORKS
 from pipeline.grow import GrowError, grow, new_blocks, save_grown
 from pipeline.network import Parser
-from pipeline.train import load_parser, seen_by
+from pipeline.states import load_parser, seen_by
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.data import read_shard
 from render.__main__ import write_shard
-from render.assets import AssetError, Assets, held_out
+from render.assets import AssetError, Assets, check_files, held_out
 from render.classes import INDEX
 from render.clip import FIRST, pose_at
 from render.objects import KINDS, ThingScene, bottle, dish, loft, turned_on_lathe
@@ -28,6 +28,36 @@ def assets():
 def test_missing_assets_are_one_clear_error(tmp_path):
     with pytest.raises(AssetError, match="base.obj"):
         Assets(tmp_path, "train")
+
+
+@needs_assets
+def test_a_missing_or_changed_asset_is_named(tmp_path):
+    for path in Path(ASSETS).iterdir():
+        if path.name not in ("MANIFEST.tsv", "makehuman"):
+            (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "makehuman").mkdir()
+    for path in (Path(ASSETS) / "makehuman").iterdir():
+        (tmp_path / "makehuman" / path.name).symlink_to(path)
+    with pytest.raises(AssetError, match="MANIFEST.tsv.*assets.tsv"):
+        check_files(tmp_path)
+    (tmp_path / "MANIFEST.tsv").write_bytes((Path(ASSETS) / "MANIFEST.tsv").read_bytes())
+    check_files(tmp_path)
+    mesh = tmp_path / "makehuman" / "base.obj"
+    whole = mesh.read_bytes()
+    mesh.unlink()
+    mesh.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(AssetError, match="makehuman/base.obj: not the file that MANIFEST.tsv lists"):
+        check_files(tmp_path)
+    mesh.unlink()
+    with pytest.raises(AssetError, match="makehuman/base.obj: missing"):
+        check_files(tmp_path)
+
+
+@needs_assets
+def test_the_list_in_the_project_is_the_folders():
+    """Whoever fetches the assets anew has only the project's copy of the list."""
+    digests = lambda path: {tuple(line.split("\t")[:3]) for line in path.read_text().splitlines() if "/" in line.split("\t")[0]}
+    assert digests(Path(__file__).parents[1] / "assets.tsv") == digests(Path(ASSETS) / "MANIFEST.tsv")
 
 
 def test_a_thing_on_a_wall_is_no_wider_than_a_narrow_room():

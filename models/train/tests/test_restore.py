@@ -6,10 +6,10 @@ import torch
 
 from pipeline.config import NETWORKS
 from pipeline.export import ship
-from pipeline.onnx_export import write_atomically
 from pipeline.quantise import session
 from pipeline.restore import KERNEL_NORM, RestoreError, blocks, main_kernel, restore, save_restored
-from pipeline.train import load_parser
+from pipeline.states import load_parser
+from render.files import write_whole
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,6 @@ def test_another_network_is_refused(shipped, pictures):
 
 def test_a_broken_model_is_not_taken(shipped, pictures, tmp_path):
     for name in ("trunk.onnx", "head.onnx"):
-        write_atomically(tmp_path / name, (shipped / name).read_bytes()[:-200])
+        write_whole(tmp_path / name, (shipped / name).read_bytes()[:-200])
     with pytest.raises(RestoreError, match="trunk.onnx"):
         restore(tmp_path, "tiny", pictures)

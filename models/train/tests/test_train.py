@@ -11,7 +11,8 @@ from pipeline.config import NETWORKS, Phase, TrainConfig, train_config
 from pipeline.metrics import confusion, false_alarms, intersection_over_union, people_scores, summary, to_ppp
 from pipeline.network import Parser
 from pipeline.optimiser import Optimiser, orthogonal
-from pipeline.train import LOG, Run, TrainError, load_parser, phase_at, rate_at, save_weights, train
+from pipeline.states import StateError, load_parser, save_weights, seen_by
+from pipeline.train import LOG, Run, TrainError, phase_at, rate_at, train
 
 
 def short(samples=32):
@@ -91,8 +92,37 @@ def test_an_unknown_optimiser_is_refused():
 
 
 def test_a_missing_teacher_is_a_clear_error(tmp_path):
-    with pytest.raises(TrainError, match="does not exist"):
+    with pytest.raises(StateError, match="does not exist"):
         Run(tmp_path, short(), "cpu", tmp_path / "none.pt")
+
+
+def test_an_interrupted_run_keeps_what_it_has_seen(shard_folder, tmp_path, monkeypatch):
+    run = Run(tmp_path, short(), "cpu")
+    steps = iter(range(3))
+
+    def step(batch):
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        return Run.step(run, batch)
+
+    monkeypatch.setattr(run, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        train(run, [shard_folder], shard_folder, 0, 100, 1000, 1000)
+    again = Run(tmp_path, short(), "cpu")
+    assert again.resume() and again.seen == run.seen > 0
+
+
+def test_a_run_from_weights_counts_what_they_have_seen(shard_folder, tmp_path):
+    first = Run(tmp_path / "first", short(), "cpu")
+    train(first, [shard_folder], shard_folder, 0, 100, 1000, 1000)
+    second = Run(tmp_path / "second", short(), "cpu")
+    second.start_from(tmp_path / "first" / "checkpoint.pt")
+    for ours, theirs in zip(second.model.parameters(), first.average.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    train(second, [shard_folder], shard_folder, 0, 100, 1000, 1000)
+    assert (first.seen, second.seen, seen_by(tmp_path / "second" / "checkpoint.pt")) == (40, 40, 80)
+    again = Run(tmp_path / "second", short(), "cpu")
+    assert again.resume() and again.seen_before == 40
 
 
 def test_unknown_settings_are_refused():
@@ -102,7 +132,13 @@ def test_unknown_settings_are_refused():
         train_config({"network": "huge"})
     with pytest.raises(ValueError, match="192 x 144.*multiples of 32"):
         train_config({"phases": [[192, 144, 2, 10]]})
-    assert train_config({"phases": [[64, 64, 2, 10]]}).phases[0].samples == 10
+    for bad in ({"rate": "fast"}, {"network": ["student"]}, {"points": 0.5}, {"warmup": True}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            train_config(bad)
+    for bad in (5, [], [[256, 192, 32]], [[256, 192, 0, 10]], ["256"]):
+        with pytest.raises(ValueError, match=r"is wanted, such as \[+256, 192, 24, 200000\]"):
+            train_config({"phases": bad})
+    assert train_config({"phases": [[64, 64, 2, 10]], "rate": 1}).phases[0].samples == 10
 
 
 def test_the_rate_warms_up_holds_and_decays():
@@ -144,3 +180,14 @@ def test_people_are_found_when_more_than_half_overlaps():
     guess[0, :, :9], guess[0, :10, 15:] = 5, 3
     scores = people_scores(truth, guess, smallest=20)
     assert scores == {"real": 2, "recall": 50.0, "precision": 50.0}
+
+
+def test_people_are_counted_once_on_both_sides():
+    truth, guess = np.zeros((1, 40, 40), np.uint8), np.zeros((1, 40, 40), np.uint8)
+    truth[0, :12, :10], truth[0, 20:32, :10] = 1, 2
+    guess[0, :9, :10], guess[0, 20:29, :10] = 1, 2  # 90 pixels each: small, but right
+    assert people_scores(truth, guess) == {"real": 2, "recall": 100.0, "precision": 100.0}
+    guess[0, 20:29, 20:30] = 3  # small and wrong: as little a person as a real one of this size
+    assert people_scores(truth, guess)["precision"] == 100.0
+    guess[0, 20:32, 20:30] = 3
+    assert people_scores(truth, guess)["precision"] == pytest.approx(66.67)

@@ -1,0 +1,83 @@
+"""Checkpoints and weights files: read with errors that name the file, written whole or not at all.
+
+Both are dictionaries with `config`, `average` (the network's tensors, perhaps in half precision) and `seen`; a
+checkpoint also has what a run needs to go on.
+"""
+
+import io
+from pathlib import Path
+
+import torch
+
+from render.files import write_whole
+
+from .config import NETWORKS
+from .network import Parser
+
+
+class StateError(Exception):
+    """A checkpoint or weights file that cannot be used; names it and says what to do."""
+
+
+def save_state(path: Path, state: dict) -> None:
+    """Writes a checkpoint or weights file."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    write_whole(path, file.getvalue())
+
+
+def read_state(path: Path, device="cpu") -> dict:
+    """A checkpoint or weights file as it was saved."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError as error:
+        raise StateError(f"{path} does not exist; train first (see README)") from error
+    except Exception as error:  # torch raises many kinds for a file that is cut off or something else
+        raise StateError(f"{path} is not a whole checkpoint or weights file ({kind(error)}); make it again") from error
+    if not isinstance(state, dict) or not {"config", "average", "seen"} <= set(state):
+        raise StateError(f"{path} is no checkpoint or weights file of this program; see `train` and `weights`")
+    return state
+
+
+def kind(error: Exception) -> str:
+    """An error's name and the first line of its text."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def fill(model: torch.nn.Module, tensors: dict, path: Path) -> None:
+    """Gives a network the tensors of a file; the file must be of the same network."""
+    try:
+        model.load_state_dict({k: v.float() if v.dtype == torch.float16 else v for k, v in tensors.items()})
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        raise StateError(f"{path} holds another network ({lines[min(1, len(lines) - 1)][:120]}); name its own with --set or --network") from error
+
+
+def network_of(state: dict, path: Path) -> str:
+    """The name of the network that a state belongs to."""
+    name = state["config"].get("network")
+    if name not in NETWORKS:
+        raise StateError(f"{path} holds a network {name!r}; this program knows {sorted(NETWORKS)}")
+    return name
+
+
+def load_parser(path: Path, device="cpu") -> Parser:
+    """The averaged network of a checkpoint or of a weights file, ready to run."""
+    state = read_state(path, device)
+    model = Parser(NETWORKS[network_of(state, path)])
+    fill(model, state["average"], path)
+    return model.to(device, memory_format=torch.channels_last).eval()
+
+
+def seen_by(path: Path) -> int:
+    """How many pictures the weights of a checkpoint or weights file have seen, the weights they began from included."""
+    state = read_state(path)
+    return state["seen"] + state.get("seen_before", 0)
+
+
+def save_weights(checkpoint: Path, out: Path) -> None:
+    """The averaged weights alone as float16, small enough to keep; a run can start from them."""
+    state = read_state(checkpoint)
+    half = {k: v.half() if v.dtype.is_floating_point else v for k, v in state["average"].items()}
+    save_state(out, {"config": state["config"], "average": half, "seen": seen_by(checkpoint)})

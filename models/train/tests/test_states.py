@@ -1,0 +1,51 @@
+"""Checkpoints and weights files that are cut off, foreign or of another network are one line that names them."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pipeline.config import NETWORKS
+from pipeline.network import Parser
+from pipeline.states import StateError, fill, load_parser, read_state, save_state, save_weights, seen_by
+
+
+@pytest.fixture
+def weights(tiny, tmp_path):
+    path = tmp_path / "weights.pt"
+    save_state(path, {"config": {"network": "tiny"}, "average": tiny.state_dict(), "seen": 5, "seen_before": 7})
+    return path
+
+
+def test_what_is_saved_is_read_and_half_precision_is_filled_up(weights, tiny, tmp_path):
+    save_weights(weights, tmp_path / "half.pt")
+    assert seen_by(weights) == seen_by(tmp_path / "half.pt") == 12
+    for ours, theirs in zip(load_parser(tmp_path / "half.pt").parameters(), tiny.parameters(), strict=True):
+        assert ours.dtype == torch.float32 and torch.allclose(ours, theirs, atol=1e-2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["half.pt", "weights.pt"]
+
+
+def test_broken_files_are_named(weights):
+    whole = weights.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"network = student\n"):
+        weights.write_bytes(content)
+        with pytest.raises(StateError, match="weights.pt is not a whole checkpoint") as raised:
+            load_parser(weights)
+        assert "\n" not in str(raised.value)
+    torch.save({"weights": torch.zeros(1)}, weights)
+    with pytest.raises(StateError, match="weights.pt is no checkpoint"):
+        read_state(weights)
+    with pytest.raises(StateError, match="none.pt does not exist"):
+        load_parser(weights.with_name("none.pt"))
+
+
+def test_another_networks_weights_are_named(weights, monkeypatch):
+    monkeypatch.setitem(NETWORKS, "tiny", replace(NETWORKS["tiny"], depths=(1, 1, 2, 1, 1)))
+    with pytest.raises(StateError, match="weights.pt holds another network") as raised:
+        load_parser(weights)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(StateError, match="weights.pt holds another network"):
+        fill(Parser(NETWORKS["student-s"]), read_state(weights)["average"], weights)
+    save_state(weights, read_state(weights) | {"config": {"network": "huge"}})
+    with pytest.raises(StateError, match="'huge'"):
+        load_parser(weights)

@@ -73,7 +73,11 @@ class EvalFolder:
         (self.path / "classes.toml").write_text("".join(classes))
         if self.points:
             (self.path / "points.csv").write_text("\n".join(["image,x,y,class_name", *self.points]) + "\n")
-        answer = subprocess.run([mirror, "eval", self.path, "--json"], check=True, capture_output=True, text=True)
+        if not any((self.path / "images").iterdir()):
+            raise SystemExit(f"error: no usable picture for {self.path.name}; is it a checkout of the repository named in --help?")
+        answer = subprocess.run([mirror, "eval", self.path, "--json"], capture_output=True, text=True)
+        if answer.returncode != 0:
+            raise SystemExit(f"error: {mirror} eval failed on {self.path.name}: {answer.stderr.strip()}")
         return json.loads(answer.stdout)
 
 

@@ -189,7 +189,9 @@ def write_card(out: Path, info: dict, scores: dict, log: Path, sheet: str, fault
     text = INTRODUCTION.format(run=run_sentence(read_log(log)), **info)
     text += f"\n## Measured\n\nOn {int8['images']} rendered test scenes, with seeds, surroundings and cloth never trained on (the shapes of\ngarments, hair and the skins are few and the same).\n\n"
     text += (
-        overall_table(int8, exact) + "\n\n" + class_table(int8) + "\n\n### By group\n\n" + group_tables(int8) + "\n\n"
+        overall_table(int8, exact) + "\n\n" + class_table(int8) + "\n\n### By group\n\n"
+        "A picture counts for the tone, age, build, sex and distance of its first person; all people in it are judged.\n\n"
+        + group_tables(int8) + "\n\n"
     )
     text += tone_section(scores["tones"]) + outfit_section(scores["outfits"])
     text += thing_section(scores["things"]) + photograph_section(scores["photographs"])

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import torch
 
-from render.classes import FLIPPED
+from render.classes import FLIPPED, PADDING
 
-from .config import PADDING, PART_CLASSES
+from .config import PART_CLASSES
 
 PEOPLE = 8
 SMALLEST_PART = 6

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 
 from .config import NO_OBJECT, PART_CLASSES, PERSON, QUERY_CLASSES, TrainConfig
-
-IGNORE = 255
+from .metrics import IGNORE
 
 
 @dataclass

@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from render.classes import PARTS, PPP, TO_PPP
+from render.classes import PADDING, PARTS, PPP, TO_PPP
 from render.files import write_picture, write_whole
 
-from .config import PADDING, PERSON
+from .config import PERSON
 from .deploy import Head, parameter_group
 from .onnx_export import check_ops, op_types, sha256
 from .quantise import session

@@ -22,3 +22,6 @@ COLOURS = (
     (255, 105, 180), (205, 120, 240), (60, 130, 245), (60, 200, 240),
     (45, 80, 190), (40, 165, 165), (130, 80, 220), (170, 140, 250),
 )
+
+# Grey of letterbox bars, in the renders as on the device.
+PADDING = 114

@@ -9,6 +9,7 @@ from .light import lights
 from .person import Person
 from .pose import Directions, about, from_directions
 from .scene import Camera, Layers, Scene
+from .sensor import tone
 from .things import Room
 
 SECONDS, RATE = 8.0, 10
@@ -92,9 +93,9 @@ class ClipScene(Scene):
     def frame(self):
         """Picture (H, W, 3) uint8 sRGB and parts (H, W)."""
         radiance, parts, _ = self.render()
-        picture = 1.18 * radiance / (1 + 0.25 * radiance)
+        picture = tone(radiance)
         grain = np.random.default_rng([self.seed, int(self.time * 1000)]).normal(0, 0.006, picture.shape)
-        picture = np.clip(picture, 0, 1) ** (1 / 2.2) + grain
+        picture = picture ** (1 / 2.2) + grain
         return (np.clip(picture, 0, 1) * 255).astype(np.uint8), parts
 
 

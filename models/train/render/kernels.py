@@ -50,7 +50,7 @@ def rasterise(v, uv, tri, uvtri, normal, parts, layer, textures, cut, cut_field,
 
     v: camera-space positions (x right, y up, looking along -z), metres. cut: texels with alpha below
     0.45 are holes. cut_field: per-vertex signed value; pixels where it interpolates below zero are
-    holes (hems and sleeves, cut per pixel). person: instance id, 0 for things.
+    holes (hems and sleeves, cut per pixel). person: instance id, 200 for things.
     """
     height, width = depth.shape
     th, tw = textures.shape[1], textures.shape[2]

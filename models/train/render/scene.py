@@ -4,14 +4,15 @@ import cv2
 import numpy as np
 
 from . import kernels, sensor
+from .classes import PADDING
+from .cloth import pattern
 from .light import lights
 from .person import Person
 from .pose import about
 from .things import Room, animal, clutter, held_thing, solid
-from .cloth import pattern
+
 
 FAR = 1e9
-PADDING = 114
 THING = 200  # instance number of everything that is not a person, while rasterising
 SHADOW_SIDE, SHADOW_METRES = 192, 4.6
 

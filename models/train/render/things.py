@@ -88,7 +88,7 @@ def plane(origin, along, up, texture, metres):
 
 
 class Room:
-    """A box around the camera with furniture along its walls. The camera is the origin, `yaw` its heading;
+    """A box around the camera with furniture along its walls. The camera is the origin;
     x is right and z backwards in the room's own axes, so people stand at negative z."""
 
     def __init__(self, assets, rng, floor, depth, width):

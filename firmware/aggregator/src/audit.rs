@@ -86,6 +86,11 @@ pub enum Event {
         to: u64,
         as_version: u64,
     },
+    /// The database came from a backup; what it had decided since is lost.
+    Restored {
+        rounds_above: u32,
+        versions_above: u32,
+    },
 }
 
 /// One link of the chain.

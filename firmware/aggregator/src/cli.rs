@@ -71,6 +71,9 @@ pub enum Command {
         #[command(subcommand)]
         action: AuditAction,
     },
+    /// Go on with a database from a backup: above the rounds and versions that mirrors may have seen since, with its newest
+    /// model on top
+    Restore(RestoreArgs),
     /// The whole fleet in this process: a broker, this server, a dozen mirrors that really train, and their rounds
     #[cfg(feature = "demo")]
     Demo(DemoArgs),
@@ -191,6 +194,17 @@ pub enum AuditAction {
         #[command(flatten)]
         output: Output,
     },
+}
+
+/// Options of `aggregator restore`.
+#[derive(Args, Debug)]
+pub struct RestoreArgs {
+    /// The last round that mirrors may have seen, or any higher number
+    #[arg(long, value_name = "ROUND")]
+    pub rounds_above: u32,
+    /// The last version that mirrors may have seen, or any higher number
+    #[arg(long, value_name = "VERSION")]
+    pub versions_above: u32,
 }
 
 /// Options of `aggregator demo`.

@@ -197,6 +197,13 @@ impl Config {
             let value = self.page.listen.to_string();
             return wrong("page.listen", value, "only a loopback address; reach it through ssh -L");
         }
+        if self.gate.pictures == Some(0) {
+            return wrong("gate.pictures", "0".into(), "at least 1, or nothing can be judged");
+        }
+        if rules.keep_rounds == 0 {
+            let next = "at least 1: the round at hand needs its names";
+            return wrong("rounds.keep", "0".into(), next);
+        }
         if rules.minimum_cohort < 2 || rules.maximum_cohort < rules.minimum_cohort {
             let value = rules.minimum_cohort.to_string();
             return wrong("rounds.minimum_cohort", value, "at least 2, and at most the maximum");
@@ -307,6 +314,8 @@ mod tests {
             ("[20, 200, 1000]", "[20, 10, 1000]", "rollout.stages"),
             ("update_cosine = 0.3", "update_cosine = nan", "rounds.update_cosine"),
             ("workers = 2", "workers = 0", "broker.workers"),
+            ("keep = 20", "keep = 0", "rounds.keep"),
+            ("pictures = 2", "pictures = 0", "gate.pictures"),
         ];
         for (from, to, key) in cases {
             let error = changed(from, to);

@@ -39,6 +39,7 @@ pub enum Request {
     DeviceEnrol { name: String, fingerprint: String, group: Option<String> },
     DeviceRevoke { name: String, reason: String },
     AuditVerify,
+    Restore { rounds_above: u32, versions_above: u32 },
 }
 
 /// The answer.
@@ -103,6 +104,9 @@ fn answer(
             Reply::Enrolled { device, secret, public_key: engine.public_key() }
         }
         Request::DeviceRevoke { name, reason } => Reply::Device(engine.revoke(&name, &reason)?),
+        Request::Restore { rounds_above, versions_above } => {
+            Reply::Model(engine.restore(rounds_above, versions_above)?)
+        }
         Request::AuditVerify => Reply::Verified(engine.verify(&engine.key().verifying_key())?),
     })
 }

@@ -22,7 +22,7 @@ use tracing::{debug, warn};
 
 use crate::engine::{Engine, EngineError, Report};
 use crate::ingest::{BATCH_BYTES, BATCH_UPDATES, Receipt, Submission, Worker};
-use crate::records::{Pseudonym, Standing};
+use crate::records::{Model, Pseudonym, Rollout, Standing};
 use crate::store::{Fate, Refusal, StoreError};
 
 /// Bytes of unfinished transfers that one desk holds.
@@ -66,7 +66,7 @@ pub trait Carrier: Send {
 }
 
 /// Numbers for signed statements. Blocks of them are taken from the database, so that no restart and no clock can
-/// make one come twice.
+/// make one come twice; they follow the time, so that no restore from a backup does either.
 pub struct Sequence(AtomicU64);
 
 impl Sequence {
@@ -299,6 +299,10 @@ impl Desk {
         let Some(rules) = expected else {
             return self.refuse(name, round, update, Wrong::UnknownRound);
         };
+        if self.is_over(round)? {
+            self.early(round, "not-collecting");
+            return self.refuse(name, round, update, Wrong::RoundClosed);
+        }
         if content.bytes != crate::ingest::update_bytes(&rules) as u64 {
             self.early(round, "shape");
             return self.refuse(name, round, update, Wrong::Mismatch);
@@ -306,6 +310,7 @@ impl Desk {
         self.forget_stale();
         let bytes = content.bytes as usize;
         if !self.transfers.contains_key(&update) {
+            self.forget_earlier(round, Pseudonym(name.0));
             if self.held + bytes > TRANSFER_BYTES {
                 let busy = Wrong::Busy { retry_seconds: BUSY_SECONDS };
                 self.early(round, "busy");
@@ -365,9 +370,18 @@ impl Desk {
     }
 
     fn forget_stale(&mut self) {
+        self.keep_transfers(|transfer| transfer.touched.elapsed() < TRANSFER_PATIENCE);
+    }
+
+    /// One transfer a device and round, or a single device could fill the desk with offers that it never completes.
+    fn forget_earlier(&mut self, round: u64, name: Pseudonym) {
+        self.keep_transfers(|transfer| (transfer.round, transfer.name) != (round, name));
+    }
+
+    fn keep_transfers(&mut self, keep: impl Fn(&Transfer) -> bool) {
         let held = &mut self.held;
         self.transfers.retain(|_, transfer| {
-            let keep = transfer.touched.elapsed() < TRANSFER_PATIENCE;
+            let keep = keep(transfer);
             if !keep {
                 *held = held.saturating_sub(transfer.parts.content().bytes as usize);
             }
@@ -447,6 +461,13 @@ impl Desk {
             self.strange(0, "request");
             return Ok(());
         };
+        let model = engine.store().model(wanted.version)?;
+        let offered =
+            |model: Model| matches!(model.rollout, Rollout::Running { .. } | Rollout::Complete);
+        if !model.is_some_and(offered) {
+            self.strange(0, "stopped");
+            return Ok(());
+        }
         for index in indexes(&wanted.chunks).take(CHUNKS_AT_ONCE) {
             let Some(part) = chunk(&bytes, index) else { continue };
             let message = ModelChunk { model: wanted.model, index, bytes: Blob(part.to_vec()) };

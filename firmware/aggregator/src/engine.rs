@@ -25,7 +25,7 @@ use crate::records::{
 use crate::rollout::{Change, RolloutRules, Stage, decide};
 use crate::round::{Step, next_step};
 use crate::signal::{NoSignal, Signal};
-use crate::store::{Store, StoreError};
+use crate::store::{Decision, Store, StoreError};
 
 /// Delta at which epsilon is stated.
 pub const DELTA: f64 = 1e-5;
@@ -96,12 +96,22 @@ pub enum EngineError {
     NoRound(u64),
     #[error("round {0} is over already")]
     Over(u64),
+    #[error(
+        "version {newer} is newer and mirrors never go down; put version {version}'s numbers on top with `model rollback \
+         {version}`"
+    )]
+    Superseded { version: u64, newer: u64 },
     #[error("there is no model version {0}; `model list` lists them")]
     NoModel(u64),
     #[error("there is no model yet; `aggregator init --model FOLDER` adds the first")]
     NoModels,
     #[error("the model has {actual} numbers where this head has {expected}; it is another head")]
     ForeignModel { expected: usize, actual: usize },
+    #[error(
+        "the folder that `model` names holds another network ({found}) than the one that this fleet began with ({known}); \
+         name the old folder, or give the new network a `channel` and a `data` folder of its own and `aggregator init`"
+    )]
+    OtherNetwork { known: Digest, found: Digest },
     #[error("there is no device {0}; `device list` lists them")]
     NoDevice(String),
     #[error("device {0} is enrolled already, with another certificate; revoke it first")]
@@ -165,6 +175,9 @@ const RESERVED: [&str; 2] = ["aggregator", "broker"];
 
 /// The highest round whose members were forgotten.
 const PRUNED: &str = "pruned";
+
+/// [`Engine::base_digest`] of the network that the database began with.
+const BASE: &str = "base";
 
 const INSTALLED: u8 = 1;
 const FAILED: u8 = 2;
@@ -252,6 +265,9 @@ pub struct Parts {
 
 impl Engine {
     /// Takes the parts. Writes the first audit entry into an empty database.
+    ///
+    /// # Errors
+    /// Rules that mean nothing, a head that is not the one that the database began with, or of the database.
     pub fn new(parts: Parts) -> Result<Engine> {
         let Parts { store, key, secrets, clock, gate, layout, shipped, channel, rules } = parts;
         if shipped.len() != layout.len() {
@@ -273,7 +289,32 @@ impl Engine {
             let public_key = engine.public_key();
             engine.decide(|decision| decision.record(&Event::Created { public_key }))?;
         }
+        engine.keep_base()?;
         Ok(engine)
+    }
+
+    /// Notes the shipped head in a database that knows none, and refuses any other: versions are announced as belonging to
+    /// this one, and mirrors of another network would install them.
+    fn keep_base(&self) -> Result<()> {
+        let found = self.base_digest();
+        let noted = self.store.meta(BASE)?.and_then(|bytes| bytes.try_into().ok());
+        let known = match noted {
+            Some(digest) => digest,
+            None => self.first_digest()?.unwrap_or(found),
+        };
+        if known != found {
+            let (known, found) = (Digest(known), Digest(found));
+            return Err(EngineError::OtherNetwork { known, found });
+        }
+        if noted.is_none() {
+            self.decide(|decision| decision.put_meta(BASE, &found))?;
+        }
+        Ok(())
+    }
+
+    /// SHA-256 of version 1's parameters: the shipped head, in databases that are older than its note.
+    fn first_digest(&self) -> Result<Option<[u8; 32]>> {
+        Ok(self.store.model(1)?.and_then(|model| hex::decode(&model.parameters)))
     }
 
     /// The database, for reading and for counting updates.
@@ -333,9 +374,22 @@ impl Engine {
 
     fn decide(
         &self,
-        change: impl FnOnce(&mut crate::store::Decision<'_>) -> Result<(), StoreError>,
+        change: impl FnOnce(&mut Decision<'_>) -> Result<(), StoreError>,
     ) -> Result<()> {
         Ok(self.store.decide(self.now(), &self.key, change)?)
+    }
+
+    /// Changes a round that is still in the phase of `seen`, and does nothing to one that has left it: an operator's command
+    /// may come between any reading and its decision.
+    fn decide_in_phase(
+        &self,
+        seen: &Round,
+        change: impl FnOnce(&mut Decision<'_>) -> Result<(), StoreError>,
+    ) -> Result<()> {
+        self.decide(|decision| match decision.round(seen.id)? {
+            Some(round) if round.phase == seen.phase => change(decision),
+            _ => Ok(()),
+        })
     }
 
     /// Enrols a device, and names it in the round at hand. Enrolling it again with the same certificate is no error.
@@ -416,28 +470,16 @@ impl Engine {
         if actual != expected {
             return Err(EngineError::ForeignModel { expected, actual });
         }
-        let version = self.newest()?.map_or(1, |model| model.version + 1);
         let bytes = parameter_bytes(parameters);
-        let model = self.new_model(version, &bytes, origin, Rollout::Held, None);
-        let event = added(&model);
-        self.decide(|decision| {
-            decision.put_model(&model)?;
-            decision.put_parameters(version, &bytes)?;
-            decision.record(&event)
-        })?;
+        let mut model = self.new_model(&bytes, origin, Rollout::Held, None);
+        self.decide(|decision| put_next(decision, &mut model, &bytes))?;
         Ok(model)
     }
 
-    fn new_model(
-        &self,
-        version: u64,
-        bytes: &[u8],
-        origin: &str,
-        rollout: Rollout,
-        score: Option<f64>,
-    ) -> Model {
+    /// A model without a number; [`put_next`] gives it one.
+    fn new_model(&self, bytes: &[u8], origin: &str, rollout: Rollout, score: Option<f64>) -> Model {
         Model {
-            version,
+            version: 0,
             parameters: Digest::of(bytes).to_string(),
             origin: origin.to_owned(),
             created_at: self.now(),
@@ -448,21 +490,25 @@ impl Engine {
         }
     }
 
-    fn newest(&self) -> Result<Option<Model>> {
-        Ok(self.store.models()?.pop())
-    }
-
     /// Starts to roll a version out, or starts again after a stop.
+    ///
+    /// # Errors
+    /// [`EngineError::NoModel`], [`EngineError::Superseded`] below a version that was published, or of the database.
     pub fn publish(&self, version: u64) -> Result<Model> {
         let known = self.store.model(version)?;
         let mut model = known.ok_or(EngineError::NoModel(version))?;
+        let announced = self.announced()?.map_or(0, |model| model.version);
+        if announced > version {
+            return Err(EngineError::Superseded { version, newer: announced });
+        }
         model.rollout = Rollout::Running { stage: 0, since: self.now() };
         (model.installed, model.failed) = (0, 0);
         let event = self.published(&model);
         self.decide(|decision| {
             decision.forget_reports(version)?;
             decision.put_model(&model)?;
-            decision.record(&event)
+            decision.record(&event)?;
+            end_outdated(decision)
         })?;
         Ok(model)
     }
@@ -493,32 +539,52 @@ impl Engine {
         }
     }
 
-    /// Puts an older version's numbers on top as a new version, everywhere at once: devices never go down.
+    /// Puts an older version's numbers on top as a new version, everywhere at once: devices never go down. The round at
+    /// hand ends, since its average belongs to what was on top before.
+    ///
+    /// # Errors
+    /// [`EngineError::NoModel`], or of the database.
     pub fn rollback(&self, to: u64) -> Result<Model> {
-        let bytes = self.store.parameters(to)?.ok_or(EngineError::NoModel(to))?;
-        let newest = self.newest()?.ok_or(EngineError::NoModels)?;
-        let version = newest.version + 1;
-        let origin = format!("version {to} again");
-        let score = self.store.model(to)?.and_then(|model| model.score);
-        let model = self.new_model(version, &bytes, &origin, Rollout::Complete, score);
-        let stopped = Model {
-            rollout: Rollout::Stopped { reason: format!("rolled back to version {to}") },
-            ..newest.clone()
-        };
-        let (added, published) = (added(&model), self.published(&model));
+        let (mut top, bytes) = self.again(to)?;
         self.decide(|decision| {
-            decision.put_model(&stopped)?;
-            decision.put_model(&model)?;
-            decision.put_parameters(version, &bytes)?;
-            decision.record(&added)?;
-            decision.record(&Event::RolledBack {
-                from: newest.version,
-                to,
-                as_version: version,
-            })?;
-            decision.record(&published)
+            let Some(newest) = decision.models()?.pop() else { return Ok(()) };
+            let from = newest.version;
+            let reason = format!("rolled back to version {to}");
+            decision.put_model(&Model { rollout: Rollout::Stopped { reason }, ..newest })?;
+            put_next(decision, &mut top, &bytes)?;
+            decision.record(&Event::RolledBack { from, to, as_version: top.version })?;
+            decision.record(&self.published(&top))?;
+            end_outdated(decision)
         })?;
-        Ok(model)
+        Ok(top)
+    }
+
+    /// Goes on above the numbers that a lost database may have given: for one that was restored from a backup.
+    ///
+    /// Mirrors ignore rounds and versions that they know already. So the next ones get numbers above these, and the version
+    /// that rounds start from comes on top again, everywhere at once, so that mirrors and database share a base. The round
+    /// at hand ends; its mirrors have gone on.
+    ///
+    /// # Errors
+    /// [`EngineError::NoModels`], or of the database.
+    pub fn restore(&self, rounds_above: u32, versions_above: u32) -> Result<Model> {
+        let (mut top, bytes) = self.again(self.base()?.version)?;
+        self.decide(|decision| {
+            decision.go_on_above(rounds_above, versions_above)?;
+            decision.record(&Event::Restored { rounds_above, versions_above })?;
+            put_next(decision, &mut top, &bytes)?;
+            decision.record(&self.published(&top))?;
+            end_outdated(decision)
+        })?;
+        Ok(top)
+    }
+
+    /// A version's numbers as a new model for every device, which [`put_next`] is to give a number; and their bytes.
+    fn again(&self, version: u64) -> Result<(Model, Vec<u8>)> {
+        let known = self.store.model(version)?.ok_or(EngineError::NoModel(version))?;
+        let bytes = self.store.parameters(version)?.ok_or(EngineError::NoModel(version))?;
+        let origin = format!("version {version} again");
+        Ok((self.new_model(&bytes, &origin, Rollout::Complete, known.score), bytes))
     }
 
     /// Notes what a device says about a version, and stops or widens its roll-out if that follows.
@@ -546,43 +612,49 @@ impl Engine {
             changed = Some(model);
             Ok(())
         })?;
-        self.step_rollout(changed.ok_or(EngineError::NoModel(version))?)
+        self.step_rollout(&changed.ok_or(EngineError::NoModel(version))?)
     }
 
-    fn step_rollout(&self, mut model: Model) -> Result<()> {
-        let now = self.now();
-        let event = match (decide(&model, &self.rules.rollout, now), &model.rollout) {
-            (Change::None, _) => return Ok(()),
-            (Change::Stop(reason), _) => {
+    /// Stops or widens a roll-out, if that is due. A stop also ends the round that started from the version.
+    fn step_rollout(&self, model: &Model) -> Result<()> {
+        let (rules, now) = (&self.rules.rollout, self.now());
+        if decide(model, rules, now) == Change::None {
+            return Ok(());
+        }
+        self.decide(|decision| {
+            // As it stands now: reports and operators change it at any time.
+            let Some(mut model) = decision.model(model.version)? else { return Ok(()) };
+            let change = decide(&model, rules, now);
+            let Some(event) = self.turn_rollout(&mut model, change, now) else { return Ok(()) };
+            decision.put_model(&model)?;
+            decision.record(&event)?;
+            end_outdated(decision)
+        })
+    }
+
+    fn turn_rollout(&self, model: &mut Model, change: Change, now: u64) -> Option<Event> {
+        let Rollout::Running { stage, .. } = model.rollout else { return None };
+        model.rollout = match change {
+            Change::None => return None,
+            Change::Advance => Rollout::Running { stage: stage + 1, since: now },
+            Change::Complete => Rollout::Complete,
+            Change::Stop(reason) => {
                 model.rollout = Rollout::Stopped { reason: reason.clone() };
-                Event::RolloutStopped { version: model.version, reason }
-            }
-            (Change::Advance, Rollout::Running { stage, .. }) => {
-                model.rollout = Rollout::Running { stage: stage + 1, since: now };
-                self.published(&model)
-            }
-            _ => {
-                model.rollout = Rollout::Complete;
-                self.published(&model)
+                return Some(Event::RolloutStopped { version: model.version, reason });
             }
         };
-        self.decide(|decision| {
-            decision.put_model(&model)?;
-            decision.record(&event)
-        })
+        Some(self.published(model))
     }
 
     /// The version that is announced: the newest that was ever published. A stopped one stays announced, for nobody,
     /// so that its manifest replaces the one that spread it.
     pub fn announced(&self) -> Result<Option<Model>> {
-        let published = |model: &Model| model.rollout != Rollout::Held;
-        Ok(self.store.models()?.into_iter().rev().find(published))
+        Ok(self.store.models()?.into_iter().rev().find(is_published))
     }
 
     /// The version that rounds start from: the newest that was not stopped.
     fn base(&self) -> Result<Model> {
-        let usable = |model: &Model| !matches!(model.rollout, Rollout::Stopped { .. });
-        self.store.models()?.into_iter().rev().find(usable).ok_or(EngineError::NoModels)
+        self.store.models()?.into_iter().rev().find(is_usable).ok_or(EngineError::NoModels)
     }
 
     /// The round that is not over, if there is one.
@@ -590,11 +662,19 @@ impl Engine {
         Ok(self.store.rounds()?.into_iter().rev().find(|round| !round.phase.is_final()))
     }
 
-    /// Announces a round, unless it would carry no signal.
+    /// Announces a round, unless it would carry no signal, or nobody could judge its candidate. Force does it all the same.
+    ///
+    /// # Errors
+    /// [`EngineError::Busy`], [`EngineError::Gate`], [`EngineError::NoSignal`], [`EngineError::NoModels`], a noise multiplier
+    /// that is none, or of the database.
     pub fn start_round(&self, request: &RoundRequest) -> Result<Round> {
         if let Some(live) = self.live_round()? {
             return Err(EngineError::Busy(live.id));
         }
+        let unjudged = match self.gate.ready() {
+            Err(reason) if !request.force => return Err(reason.into()),
+            ready => ready.is_err(),
+        };
         let noise: NoiseMultiplier = request.noise_multiplier.parse()?;
         let base = self.base()?;
         let subset = request.parameters.subset();
@@ -604,7 +684,7 @@ impl Engine {
         let devices = self.store.enrolled()?;
         let checked = signal.check(devices, self.rules.wanted_cosine);
         let (expected_cosine, forced) = match checked {
-            Ok(cosine) => (cosine, false),
+            Ok(cosine) => (cosine, unjudged),
             Err(refusal) if request.force => (refusal.expected_cosine, true),
             Err(refusal) => return Err(EngineError::NoSignal(Box::new(refusal))),
         };
@@ -624,8 +704,9 @@ impl Engine {
         };
         let now = self.now();
         let opens_at = now + self.rules.lead_seconds;
-        let round = Round {
-            id: self.store.rounds()?.last().map_or(1, |round| round.id + 1),
+        let mut round = Round {
+            // The transaction below gives it its number.
+            id: 0,
             task,
             phase: Phase::Announced,
             announced_at: now,
@@ -637,71 +718,81 @@ impl Engine {
             score_after: None,
             candidate: None,
         };
-        let event = Event::RoundAnnounced {
-            round: round.id,
-            task: round.task.digest().to_string(),
-            base_version: base.version,
-            devices,
-            expected_cosine,
-            forced,
-        };
         self.decide(|decision| {
+            round.id = decision.next_round()?;
             decision.put_round(&round)?;
             decision.each_enrolled(|decision, device| {
                 // A name that is no device name cannot have been enrolled.
                 let Ok(id) = device.name.parse() else { return Ok(()) };
                 decision.put_name(round.id, self.pseudonym(&id, round.id), &device.name)
             })?;
-            decision.record(&event)
+            decision.record(&Event::RoundAnnounced {
+                round: round.id,
+                task: round.task.digest().to_string(),
+                base_version: base.version,
+                devices,
+                expected_cosine,
+                forced,
+            })
         })?;
         Ok(round)
     }
 
     /// Ends a round without a result.
+    ///
+    /// # Errors
+    /// [`EngineError::NoRound`], [`EngineError::Over`], or of the database.
     pub fn abort_round(&self, id: u64, reason: &str) -> Result<Round> {
-        let mut round = self.store.round(id)?.ok_or(EngineError::NoRound(id))?;
-        if round.phase.is_final() {
-            return Err(EngineError::Over(id));
-        }
-        round.phase = Phase::Aborted { reason: reason.to_owned() };
-        let event = Event::RoundAborted { round: id, reason: reason.to_owned() };
+        let mut known = false;
+        let mut aborted = None;
         self.decide(|decision| {
-            decision.put_round(&round)?;
-            decision.record(&event)
+            let Some(round) = decision.round(id)? else { return Ok(()) };
+            known = true;
+            if !round.phase.is_final() {
+                aborted = Some(abort(decision, &round, reason)?);
+            }
+            Ok(())
         })?;
-        Ok(round)
+        let missing = if known { EngineError::Over(id) } else { EngineError::NoRound(id) };
+        aborted.ok_or(missing)
     }
 
-    /// Does everything that is due, and says whether anything was.
+    /// Does everything that is due, and says whether any round moved.
+    ///
+    /// # Errors
+    /// Of the gate or the database. A round that fails holds up nothing else.
     pub fn advance(&self) -> Result<bool> {
+        let moved = self.step_rounds();
+        for model in self.store.models()? {
+            self.step_rollout(&model)?;
+        }
+        self.prune()?;
+        moved
+    }
+
+    fn step_rounds(&self) -> Result<bool> {
         let mut moved = false;
         while let Some(round) = self.live_round()? {
-            if !self.step_round(round)? {
+            if !self.step_round(&round)? {
                 break;
             }
             moved = true;
         }
-        for model in self.store.models()? {
-            if matches!(model.rollout, Rollout::Running { .. }) {
-                self.step_rollout(model)?;
-            }
-        }
-        self.prune()?;
         Ok(moved)
     }
 
     /// Forgets who took part in rounds that are long over.
     fn prune(&self) -> Result<()> {
         let rounds = self.store.rounds()?;
-        let newest = rounds.last().map_or(0, |round| round.id);
         let before = self.store.meta(PRUNED)?.and_then(|bytes| bytes.try_into().ok());
         let before = before.map_or(0, u64::from_le_bytes);
-        let until = newest.saturating_sub(self.rules.keep_rounds);
-        for round in rounds.iter().filter(|round| (before + 1..=until).contains(&round.id)) {
-            let still_fits = self.fits_newest(round)?;
+        let old = rounds.len().saturating_sub(self.rules.keep_rounds as usize);
+        let due = |round: &&Round| round.id > before && round.phase.is_final();
+        for round in rounds[..old].iter().filter(due) {
+            let fits_again = self.fits_again(round)?;
             self.decide(|decision| {
                 decision.forget_members(round.id)?;
-                if !still_fits {
+                if !fits_again {
                     decision.forget_updates(round.id)?;
                 }
                 decision.put_meta(PRUNED, &round.id.to_le_bytes())?;
@@ -711,40 +802,45 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether a round's updates could be offered to a round on the newest model too; their digests are kept then.
-    fn fits_newest(&self, round: &Round) -> Result<bool> {
-        let Some(newest) = self.announced()? else { return Ok(true) };
-        let Some(model) = hex::decode::<32>(&newest.parameters) else { return Ok(true) };
-        let layout = self.layout.id(round.task.parameters.subset(), &model);
-        Ok(layout.to_string() == round.task.layout)
+    /// Whether a round's updates would also fit one that starts from the base, from what is announced, or from anything
+    /// newer, which may be published or published again; their digests are kept then, so that none counts twice.
+    fn fits_again(&self, round: &Round) -> Result<bool> {
+        let models = self.store.models()?;
+        let newest = |which: fn(&Model) -> bool| models.iter().rposition(which).unwrap_or(0);
+        let oldest = newest(is_usable).min(newest(is_published));
+        let subset = round.task.parameters.subset();
+        let fits = |model: &Model| match hex::decode::<32>(&model.parameters) {
+            Some(digest) => self.layout.id(subset, &digest).to_string() == round.task.layout,
+            None => true,
+        };
+        Ok(models[oldest..].iter().any(fits))
     }
 
-    fn step_round(&self, round: Round) -> Result<bool> {
+    fn step_round(&self, round: &Round) -> Result<bool> {
         let tally = self.store.tally(round.id)?;
-        match next_step(&round, &tally, self.now()) {
+        match next_step(round, &tally, self.now()) {
             Step::Wait(_) | Step::Nothing => return Ok(false),
-            Step::Open => {
-                let round = Round { phase: Phase::Collecting, ..round };
-                self.decide(|decision| decision.put_round(&round))?;
-            }
-            Step::Close => self.close(round)?,
+            Step::Open => self.turn(round, Phase::Collecting)?,
+            // First the phase, so that nothing enters any more; then what was in it is read and recorded.
+            Step::Close => self.turn(round, Phase::Closed)?,
             Step::Average => self.average(round)?,
             Step::Gate => self.judge(round)?,
             Step::Publish => self.publish_candidate(round)?,
-            Step::Abort(reason) => {
-                self.abort_round(round.id, &reason)?;
-            }
+            Step::Abort(reason) => self.give_up(round, &reason)?,
         }
         Ok(true)
     }
 
-    /// First the phase, so that nothing enters any more; then what was in it is read and recorded.
-    fn close(&self, round: Round) -> Result<()> {
-        let round = Round { phase: Phase::Closed, ..round };
-        self.decide(|decision| decision.put_round(&round))
+    fn turn(&self, round: &Round, phase: Phase) -> Result<()> {
+        let turned = Round { phase, ..round.clone() };
+        self.decide_in_phase(round, |decision| decision.put_round(&turned))
     }
 
-    fn average(&self, round: Round) -> Result<()> {
+    fn give_up(&self, round: &Round, reason: &str) -> Result<()> {
+        self.decide_in_phase(round, |decision| abort(decision, round, reason).map(drop))
+    }
+
+    fn average(&self, round: &Round) -> Result<()> {
         let rules = round.task.rules()?;
         let merged = self.store.merged(round.id, rules)?;
         let (updates, members) = self.store.members(round.id)?;
@@ -753,13 +849,12 @@ impl Engine {
                 "the sums hold {} updates and {updates} names were counted; the database was changed from outside",
                 merged.count()
             );
-            self.abort_round(round.id, &reason)?;
-            return Ok(());
+            return self.give_up(round, &reason);
         }
         let average = merged.average(round.task.minimum_cohort)?;
         let optimiser = (self.rules.momentum, self.rules.rate);
         let (candidate, velocity) =
-            arithmetic::moved(&self.store, &self.layout, &round, &average, optimiser)?;
+            arithmetic::moved(&self.store, &self.layout, round, &average, optimiser)?;
         let closed = Event::RoundClosed {
             round: round.id,
             updates,
@@ -775,9 +870,9 @@ impl Engine {
             momentum: self.rules.momentum,
             rate: self.rules.rate,
         };
-        let round = Round { phase: Phase::Averaged, candidate: Some(digest), ..round };
-        self.decide(|decision| {
-            decision.put_round(&round)?;
+        let turned = Round { phase: Phase::Averaged, candidate: Some(digest), ..round.clone() };
+        self.decide_in_phase(round, |decision| {
+            decision.put_round(&turned)?;
             decision.put_candidate(round.id, &candidate)?;
             decision.put_meta(&arithmetic::velocity_name(round.id), &parameter_bytes(&velocity))?;
             decision.record(&closed)?;
@@ -785,7 +880,7 @@ impl Engine {
         })
     }
 
-    fn judge(&self, round: Round) -> Result<()> {
+    fn judge(&self, round: &Round) -> Result<()> {
         let version = round.task.base_version;
         let base = self.store.parameters(version)?.ok_or(EngineError::NoModel(version))?;
         let damaged =
@@ -808,9 +903,10 @@ impl Engine {
             "the candidate scores {after:.4} on the holdout where its predecessor has {before:.4}; it does not ship"
         );
         let phase = if passed { Phase::Gated } else { Phase::Aborted { reason: reason.clone() } };
-        let round = Round { phase, score_before: Some(before), score_after: Some(after), ..round };
-        self.decide(|decision| {
-            decision.put_round(&round)?;
+        let (score_before, score_after) = (Some(before), Some(after));
+        let turned = Round { phase, score_before, score_after, ..round.clone() };
+        self.decide_in_phase(round, |decision| {
+            decision.put_round(&turned)?;
             decision.record(&event)?;
             if !passed {
                 decision.record(&Event::RoundAborted { round: round.id, reason })?;
@@ -826,23 +922,24 @@ impl Engine {
         flat
     }
 
-    fn publish_candidate(&self, round: Round) -> Result<()> {
+    fn publish_candidate(&self, round: &Round) -> Result<()> {
         let damaged =
             || Damaged { what: format!("candidate of round {}", round.id), reason: "gone".into() };
         let bytes = self.store.candidate(round.id)?.ok_or_else(damaged)?;
-        let version = self.newest()?.map_or(1, |model| model.version + 1);
         let origin = format!("round {}", round.id);
         let rollout = Rollout::Running { stage: 0, since: self.now() };
-        let model = self.new_model(version, &bytes, &origin, rollout, round.score_after);
-        let (added, published) = (added(&model), self.published(&model));
-        let round = Round { phase: Phase::Published { version }, ..round };
-        self.decide(|decision| {
-            decision.put_round(&round)?;
-            decision.put_model(&model)?;
-            decision.put_parameters(version, &bytes)?;
-            decision.record(&added)?;
+        let mut model = self.new_model(&bytes, &origin, rollout, round.score_after);
+        self.decide_in_phase(round, |decision| {
+            // This very round may end here: whatever changed models meanwhile, none goes out on a base that is not in force.
+            end_outdated(decision)?;
+            if decision.live_round()?.is_none() {
+                return Ok(());
+            }
+            put_next(decision, &mut model, &bytes)?;
+            let version = model.version;
+            decision.put_round(&Round { phase: Phase::Published { version }, ..round.clone() })?;
             decision.record(&Event::RoundPublished { round: round.id, version })?;
-            decision.record(&published)
+            decision.record(&self.published(&model))
         })
     }
 
@@ -894,6 +991,47 @@ impl Engine {
     pub fn verify(&self, key: &VerifyingKey) -> Result<crate::verify::Verified> {
         crate::verify::verify(&self.store, &self.layout, key)
     }
+}
+
+fn is_published(model: &Model) -> bool {
+    model.rollout != Rollout::Held
+}
+
+fn is_usable(model: &Model) -> bool {
+    !matches!(model.rollout, Rollout::Stopped { .. })
+}
+
+/// Adds a model under the next number.
+fn put_next(
+    decision: &mut Decision<'_>,
+    model: &mut Model,
+    bytes: &[u8],
+) -> Result<(), StoreError> {
+    model.version = decision.next_version()?;
+    decision.put_model(model)?;
+    decision.put_parameters(model.version, bytes)?;
+    decision.record(&added(model))
+}
+
+/// Ends a round without a result.
+fn abort(decision: &mut Decision<'_>, round: &Round, reason: &str) -> Result<Round, StoreError> {
+    let aborted = Round { phase: Phase::Aborted { reason: reason.to_owned() }, ..round.clone() };
+    decision.put_round(&aborted)?;
+    decision.record(&Event::RoundAborted { round: round.id, reason: reason.to_owned() })?;
+    Ok(aborted)
+}
+
+/// Ends the round at hand where rounds start from another version by now: what its devices send moves a model that is not
+/// in force, and publishing it would bring that model back.
+fn end_outdated(decision: &mut Decision<'_>) -> Result<(), StoreError> {
+    let Some(round) = decision.live_round()? else { return Ok(()) };
+    let base = decision.models()?.into_iter().rev().find(is_usable);
+    let started_from = round.task.base_version;
+    if base.is_some_and(|base| base.version == started_from) {
+        return Ok(());
+    }
+    let reason = format!("version {started_from}, from which it started, is no longer in force");
+    abort(decision, &round, &reason).map(drop)
 }
 
 fn added(model: &Model) -> Event {

@@ -9,13 +9,22 @@ pub enum GateError {
     #[error(transparent)]
     Student(#[from] Box<StudentError>),
     #[error(
-        "no public holdout is configured; set gate.holdout, so that a candidate can be judged before it ships"
+        "no public holdout is configured, and without one no candidate can be judged; set gate.holdout to a folder of rendered \
+         households that no mirror has, and start the server again"
     )]
     NoHoldout,
 }
 
 /// Judges heads.
 pub trait Gate: Send + Sync {
+    /// Whether there is anything to judge by, as far as that can be seen without judging.
+    ///
+    /// # Errors
+    /// What is missing, and what to do.
+    fn ready(&self) -> Result<(), GateError> {
+        Ok(())
+    }
+
     /// Mean intersection over union, 0 to 1, of each head on the same pictures. A head is a flat parameter vector.
     fn scores(&self, heads: &[&[f32]]) -> Result<Vec<f64>, GateError>;
 }
@@ -25,6 +34,10 @@ pub trait Gate: Send + Sync {
 pub struct NoGate;
 
 impl Gate for NoGate {
+    fn ready(&self) -> Result<(), GateError> {
+        Err(GateError::NoHoldout)
+    }
+
     fn scores(&self, _heads: &[&[f32]]) -> Result<Vec<f64>, GateError> {
         Err(GateError::NoHoldout)
     }

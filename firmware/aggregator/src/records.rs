@@ -85,7 +85,9 @@ pub struct Task {
 
 /// A stored record that does not mean anything.
 #[derive(Debug, thiserror::Error)]
-#[error("the stored {what} is damaged: {reason}; restore the database from a backup")]
+#[error(
+    "the stored {what} is damaged: {reason}; restore the database from a backup and run `aggregator restore` on it"
+)]
 pub struct Damaged {
     /// Which record.
     pub what: String,

@@ -1,5 +1,6 @@
 //! The server: workers that count, and one loop that decides and announces.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -19,7 +20,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// Pause of a worker whose database failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Why the server did not start.
+/// Why the server did not start, or cannot go on.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages say it
 pub enum ServeError {
@@ -29,6 +30,11 @@ pub enum ServeError {
     Mqtt(#[from] MqttError),
     #[error("no thread: {0}")]
     Thread(#[from] std::io::Error),
+    #[error(
+        "after an I/O error the database {0} takes nothing until it is opened again; free space or look at the disk, then \
+         start the server again"
+    )]
+    Lost(PathBuf),
 }
 
 /// A running server.
@@ -72,6 +78,21 @@ impl Server {
         Ok(Server { office, health, stop, threads })
     }
 
+    /// Waits until `stop` is set.
+    ///
+    /// # Errors
+    /// [`ServeError::Lost`] once the database takes nothing any more. Only another start opens it again.
+    pub fn wait(&self, stop: &AtomicBool) -> Result<(), ServeError> {
+        let store = self.office.engine.store();
+        while !stop.load(Ordering::SeqCst) {
+            if store.is_lost() {
+                return Err(ServeError::Lost(store.path().to_owned()));
+            }
+            std::thread::sleep(TICK);
+        }
+        Ok(())
+    }
+
     /// Stops after the batches at hand.
     pub fn stop(self) {
         self.stop.store(true, Ordering::SeqCst);
@@ -112,11 +133,10 @@ fn decide(
     let mut connections = 0;
     let mut failing = false;
     while !stop.load(Ordering::SeqCst) {
-        match step(office, &mut announcer) {
-            Ok(changes) => {
-                failing = false;
-                send(sender, changes);
-            }
+        let (changes, done) = step(office, &mut announcer);
+        send(sender, changes);
+        match done {
+            Ok(()) => failing = false,
             Err(failure) if !failing => {
                 error!("{failure}; trying again every second");
                 failing = true;
@@ -133,13 +153,26 @@ fn decide(
     }
 }
 
-fn step(office: &Office, announcer: &mut Announcer) -> Result<Vec<Outgoing>, EngineError> {
+/// Does what is due, and gives what is to be announced. Announcements do not wait for a decision that fails: mirrors must
+/// hear that a round is over, and of a rollback, whatever the gate does.
+pub fn step(
+    office: &Office,
+    announcer: &mut Announcer,
+) -> (Vec<Outgoing>, Result<(), EngineError>) {
+    let done = advance(office);
+    match announcer.changes(office) {
+        Ok(changes) => (changes, done),
+        Err(failure) => (Vec::new(), done.and(Err(failure))),
+    }
+}
+
+fn advance(office: &Office) -> Result<(), EngineError> {
     if office.engine.advance()?
         && let Some(round) = office.engine.store().rounds()?.pop()
     {
         info!("round {} is {}", round.id, round.phase.name());
     }
-    announcer.changes(office)
+    Ok(())
 }
 
 fn send(sender: &tokio::sync::mpsc::Sender<Outgoing>, messages: Vec<Outgoing>) {

@@ -49,6 +49,17 @@ const AUDIT: TableDefinition<u64, &[u8]> = TableDefinition::new("audit");
 /// Format of the whole file. A file of another format is refused, never guessed at.
 const FORMAT: u64 = 1;
 
+/// The next sequence number that nobody has.
+const SEQUENCE: &str = "sequence";
+
+/// The highest number that a round or a version may have had in a database that was lost.
+const ROUNDS_ABOVE: &str = "rounds-above";
+const VERSIONS_ABOVE: &str = "versions-above";
+
+/// Seconds since 1970 from which on a clock is taken to be wrong: the year 2100. Sequence numbers that follow the time end
+/// in 2106.
+const CLOCK_END: u64 = 4_102_444_800;
+
 /// Pages of the file that are kept in memory, in bytes. The default of a gibibyte would grow with the fleet.
 const CACHE_BYTES: usize = 32 << 20;
 
@@ -58,7 +69,7 @@ const CACHE_BYTES: usize = 32 << 20;
 pub enum StoreError {
     #[error("another process holds the database {0}; talk to that server, or stop it first")]
     Held(PathBuf),
-    #[error("there is no database at {0}; `aggregator serve` makes one")]
+    #[error("there is no database at {0}; `aggregator init` makes one")]
     Absent(PathBuf),
     #[error(
         "the database {path} has format {found}, this program knows {FORMAT}; use the program that wrote it"
@@ -221,6 +232,14 @@ impl Store {
     /// Where the file lies.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether the database refuses everything until it is opened again, as it does after the first I/O error: a full
+    /// disk, or one that fails. Does not wait for anybody's transaction.
+    pub fn is_lost(&self) -> bool {
+        use redb::{StorageError, TransactionError};
+        let tried = self.database.try_begin_write();
+        matches!(tried, Err(TransactionError::Storage(StorageError::PreviousIo)))
     }
 
     /// A named value.
@@ -523,6 +542,45 @@ impl Decision<'_> {
         table.get(id)?.map(|value| parse("round", value.value())).transpose()
     }
 
+    /// The round that is not over, if there is one.
+    pub fn live_round(&self) -> Result<Option<Round>> {
+        let table = self.write.open_table(ROUNDS)?;
+        for entry in table.iter()?.rev() {
+            let round: Round = parse("round", entry?.1.value())?;
+            if !round.phase.is_final() {
+                return Ok(Some(round));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The number of the next round.
+    pub fn next_round(&self) -> Result<u64> {
+        let last = self.write.open_table(ROUNDS)?.last()?.map_or(0, |(id, _)| id.value());
+        Ok(last.max(self.number(ROUNDS_ABOVE)?.unwrap_or(0)) + 1)
+    }
+
+    /// The number of the next model version.
+    pub fn next_version(&self) -> Result<u64> {
+        let last = self.write.open_table(MODELS)?.last()?.map_or(0, |(version, _)| version.value());
+        Ok(last.max(self.number(VERSIONS_ABOVE)?.unwrap_or(0)) + 1)
+    }
+
+    /// From now on rounds and versions get numbers above these.
+    pub fn go_on_above(&mut self, rounds: u32, versions: u32) -> Result<()> {
+        for (name, floor) in [(ROUNDS_ABOVE, rounds), (VERSIONS_ABOVE, versions)] {
+            let floor = u64::from(floor).max(self.number(name)?.unwrap_or(0));
+            self.put_meta(name, &floor.to_le_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn number(&self, name: &str) -> Result<Option<u64>> {
+        let table = self.write.open_table(META)?;
+        let bytes = table.get(name)?.and_then(|bytes| bytes.value().try_into().ok());
+        Ok(bytes.map(u64::from_le_bytes))
+    }
+
     /// Says which device is behind a name.
     pub fn put_name(&mut self, round: u64, name: Pseudonym, device: &str) -> Result<()> {
         self.write.open_table(NAMES)?.insert((round, name.0), device)?;
@@ -545,11 +603,13 @@ impl Decision<'_> {
     }
 
     /// Takes the next block of `count` sequence numbers, which nobody else will get.
+    ///
+    /// The numbers follow the time in seconds, times 2^32: after a restore from a backup, which does not know what was given
+    /// since, they are still the highest.
     pub fn take_sequence(&mut self, count: u64) -> Result<u64> {
-        let mut table = self.write.open_table(META)?;
-        let stored = table.get("sequence")?.and_then(|bytes| bytes.value().try_into().ok());
-        let next = stored.map_or(1, u64::from_le_bytes);
-        table.insert("sequence", (next + count).to_le_bytes().as_slice())?;
+        let by_time = if self.at < CLOCK_END { self.at << 32 } else { 0 };
+        let next = self.number(SEQUENCE)?.unwrap_or(1).max(by_time);
+        self.put_meta(SEQUENCE, &(next + count).to_le_bytes())?;
         Ok(next)
     }
 
@@ -570,6 +630,12 @@ impl Decision<'_> {
         let table = self.write.open_table(MODELS)?;
 
         table.get(version)?.map(|value| parse("model", value.value())).transpose()
+    }
+
+    /// Every model version as it stands now, oldest first.
+    pub fn models(&self) -> Result<Vec<Model>> {
+        let table = self.write.open_table(MODELS)?;
+        table.iter()?.map(|entry| parse("model", entry?.1.value())).collect()
     }
 
     /// Stores a version's parameters.

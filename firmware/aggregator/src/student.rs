@@ -28,7 +28,9 @@ pub enum StudentError {
     Target(#[from] TargetError),
     #[error(transparent)]
     Household(#[from] HouseholdError),
-    #[error("there is no picture to judge by")]
+    #[error(
+        "there is no picture to judge by; the households' folder has none, or gate.pictures is 0"
+    )]
     NoPicture,
 }
 
@@ -153,6 +155,18 @@ impl Holdout {
 }
 
 impl Gate for Holdout {
+    fn ready(&self) -> Result<(), GateError> {
+        let (expected, actual) = (self.trunk.size, self.households.size);
+        if expected != actual {
+            return Err(StudentError::from(HouseholdError::Size { expected, actual }).into());
+        }
+        let has_pictures = |household: &Household| household.pictures() > 0;
+        if self.each == 0 || !self.households.households.iter().any(has_pictures) {
+            return Err(StudentError::NoPicture.into());
+        }
+        Ok(())
+    }
+
     fn scores(&self, heads: &[&[f32]]) -> Result<Vec<f64>, GateError> {
         Ok(self.judge_all(heads)?)
     }

@@ -10,8 +10,10 @@ use std::sync::atomic::AtomicU64;
 use aggregator::announce::Announcer;
 use aggregator::desk::{Desk, Incoming, Office, Outgoing, Presence, Sequence, Strange};
 use aggregator::engine::RoundRequest;
+use aggregator::gate::{Gate, GateError};
 use aggregator::records::{Parameters, Round};
 use aggregator::rollout::Stage;
+use aggregator::serve::step;
 use common::{Fleet, Z};
 use learn::head::Subset;
 use proto::content::{chunk, indexes};
@@ -152,6 +154,29 @@ fn a_large_update_comes_in_the_chunks_that_are_asked_for() {
 }
 
 #[test]
+fn a_device_that_offers_again_and_again_leaves_room_for_the_others() {
+    let mut hall = Hall::with_large("desk-flood");
+    let (identity, mut bytes) = (hall.identity("mirror-1"), hall.update());
+    let desk_holds = (64 << 20) / bytes.len();
+    for number in 0..=desk_holds {
+        bytes[..8].copy_from_slice(&(number as u64).to_le_bytes());
+        let offer = hall.offer(&identity, &bytes);
+        assert_eq!(hall.say(&offer)[0].topic, Topic::Wanted(identity.pseudonym));
+    }
+    let other = hall.identity("mirror-2");
+    let offer = hall.offer(&other, &hall.update());
+    assert_eq!(hall.say(&offer)[0].topic, Topic::Wanted(other.pseudonym));
+}
+
+#[test]
+fn a_large_update_for_a_round_that_is_over_is_refused_before_its_chunks() {
+    let mut hall = Hall::with_large("desk-over");
+    let offer = hall.offer(&hall.identity("mirror-1"), &hall.update());
+    hall.office.engine.abort_round(1, "a test").unwrap();
+    assert_eq!(hall.verdict(&offer), Verdict::Refused(Refusal::RoundClosed));
+}
+
+#[test]
 fn strangers_get_no_answer_and_are_counted() {
     let mut hall = Hall::new("desk-strange", Parameters::Sparse);
     let bytes = hall.update();
@@ -267,6 +292,55 @@ fn rounds_and_models_are_announced_once_and_signed() {
     let closed = Signed::<RoundNotice>::decode(&next[0].payload).unwrap();
     assert!(closed.sequence() > notice.sequence());
     assert!(matches!(closed.verify(&hall.keys).unwrap(), RoundNotice::Closed { round: 1, .. }));
+}
+
+/// Judges nothing.
+struct Broken;
+
+impl Gate for Broken {
+    fn scores(&self, _heads: &[&[f32]]) -> Result<Vec<f64>, GateError> {
+        Err(GateError::NoHoldout)
+    }
+}
+
+#[test]
+fn a_gate_that_fails_keeps_no_announcement_back() {
+    let gate = Box::new(Broken);
+    let fleet = Fleet::with_gate("desk-gate", common::rules(), gate, common::SMALL);
+    let mut hall = Hall::of(fleet, Parameters::Sparse);
+    let mut announcer = Announcer::default();
+    assert_eq!(step(&hall.office, &mut announcer).0.len(), 2);
+    for device in ["mirror-1", "mirror-2"] {
+        let offer = hall.offer(&hall.identity(device), &hall.update());
+        assert_eq!(hall.verdict(&offer), Verdict::Accepted { round: 1 });
+    }
+    hall.fleet_clock.add(10_000);
+    let (said, done) = step(&hall.office, &mut announcer);
+    assert!(done.unwrap_err().to_string().contains("holdout"));
+    let notice = Signed::<RoundNotice>::decode(&said[0].payload).unwrap();
+    assert!(matches!(notice.verify(&hall.keys).unwrap(), RoundNotice::Closed { round: 1, .. }));
+
+    let numbers = vec![0.5; hall.office.engine.layout().subset_len(Subset::Full)];
+    hall.office.engine.add_model(&numbers, "a test").unwrap();
+    hall.office.engine.publish(2).unwrap();
+    let (said, _) = step(&hall.office, &mut announcer);
+    let manifest = Signed::<ModelManifest>::decode(&said[0].payload).unwrap();
+    assert_eq!(manifest.verify(&hall.keys).unwrap().version, 2);
+}
+
+#[test]
+fn a_stopped_model_is_sent_to_nobody() {
+    let mut hall = Hall::new("desk-stopped", Parameters::Sparse);
+    let top = hall.office.engine.rollback(1).unwrap();
+    let bytes = hall.office.engine.store().parameters(1).unwrap().unwrap();
+    let device: DeviceId = "mirror-1".parse().unwrap();
+    let mut ask = |version| {
+        let chunks = vec![proto::content::ChunkRange { first: 0, last: 0 }];
+        let wanted = ModelWanted { version, model: proto::Digest::of(&bytes), chunks };
+        hall.say(&incoming(&Topic::ModelWanted(device.clone()), &wanted)).len()
+    };
+    assert_eq!((ask(1), ask(top.version)), (0, 1));
+    assert_eq!(hall.office.strange.counts().get("stopped"), Some(&1));
 }
 
 #[test]

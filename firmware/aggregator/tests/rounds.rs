@@ -4,14 +4,43 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Barrier};
 
-use aggregator::engine::{EngineError, Report, Rules};
-use aggregator::ingest::Worker;
-use aggregator::records::{Phase, Pseudonym, Rollout};
-use aggregator::store::{Fate, Refusal};
-use common::{Fleet, Z, request};
+use aggregator::engine::{Engine, EngineError, Report, Rules};
+use aggregator::gate::{Gate, GateError, NoGate};
+use aggregator::ingest::{Submission, Worker};
+use aggregator::records::{Phase, Pseudonym, Rollout, Round};
+use aggregator::store::{Fate, Refusal, Store};
+use common::{Fleet, SMALL, Z, request};
 use learn::head::Subset;
+use proto::DeviceId;
+
+/// A round that has what it needs to become a version.
+fn full_round(fleet: &Fleet) -> Round {
+    let round = fleet.open_round();
+    let batch: Vec<_> = (0..5).map(|name| fleet.submission(&round, name, 0.0)).collect();
+    fleet.worker(0).count(&batch).unwrap();
+    round
+}
+
+/// Version 2, held.
+fn second_version(engine: &Engine) {
+    let parameters = vec![0.5; engine.layout().subset_len(Subset::Full)];
+    assert_eq!(engine.add_model(&parameters, "a test").unwrap().version, 2);
+}
+
+fn trouble_everywhere(engine: &Engine, version: u64) {
+    (0..5).for_each(|n| engine.report(&format!("mirror-{n}"), version, Report::Failed).unwrap());
+    let rollout = engine.store().model(version).unwrap().unwrap().rollout;
+    assert!(matches!(rollout, Rollout::Stopped { .. }));
+}
+
+fn why_aborted(engine: &Engine, round: u64) -> String {
+    let round = engine.store().round(round).unwrap().unwrap();
+    let Phase::Aborted { reason } = round.phase else { panic!("{round:?}") };
+    reason
+}
 
 #[test]
 fn a_round_averages_what_devices_sent_and_publishes_it() {
@@ -194,6 +223,158 @@ fn a_roll_out_reaches_more_and_more_devices_and_trouble_stops_it() {
     assert_eq!(back.version, 3, "devices only go up");
     assert_eq!(engine.store().parameters(3).unwrap(), engine.store().parameters(1).unwrap());
     assert_eq!(announced(), (3, 1000));
+    let refused = engine.publish(2).unwrap_err().to_string();
+    assert!(refused.contains("version 3 is newer") && refused.contains("model rollback 2"));
+    engine.add_model(&parameters, "a test").unwrap();
+    engine.publish(3).unwrap();
+    assert_eq!(announced(), (3, 100), "a version that is only held is in nobody's way");
+}
+
+#[test]
+fn a_rollback_ends_the_round_that_would_bring_the_model_back() {
+    let fleet = Fleet::new("rollback-round", common::rules());
+    fleet.enrol(5);
+    second_version(&fleet.engine);
+    fleet.engine.publish(2).unwrap();
+    let round = full_round(&fleet);
+    assert_eq!(round.task.base_version, 2);
+    fleet.engine.rollback(1).unwrap();
+    fleet.clock.add(10_000);
+    fleet.engine.advance().unwrap();
+    let reason = why_aborted(&fleet.engine, round.id);
+    assert!(reason.contains("version 2, from which it started"), "{reason}");
+    assert_eq!(fleet.engine.announced().unwrap().unwrap().version, 3);
+}
+
+#[test]
+fn a_roll_out_that_stops_ends_the_round_on_it_and_no_other() {
+    let fleet = Fleet::new("stop-round", common::rules());
+    fleet.enrol(5);
+    second_version(&fleet.engine);
+    fleet.engine.publish(2).unwrap();
+    let on_second = full_round(&fleet);
+    trouble_everywhere(&fleet.engine, 2);
+    let reason = why_aborted(&fleet.engine, on_second.id);
+    assert!(reason.contains("version 2, from which it started"), "{reason}");
+    let on_first = full_round(&fleet);
+    assert_eq!(on_first.task.base_version, 1);
+    fleet.engine.report("mirror-0", 2, Report::Installed).unwrap();
+    fleet.clock.add(10_000);
+    fleet.engine.advance().unwrap();
+    let round = fleet.engine.store().round(on_first.id).unwrap().unwrap();
+    assert_eq!(round.phase, Phase::Published { version: 3 });
+}
+
+#[test]
+fn a_candidate_of_a_model_that_is_not_in_force_is_not_published() {
+    let fleet = Fleet::new("outdated", common::rules());
+    fleet.enrol(3);
+    let round = full_round(&fleet);
+    let store = fleet.engine.store();
+    let rollout = Rollout::Stopped { reason: "a test".into() };
+    let stopped = aggregator::records::Model { rollout, ..store.model(1).unwrap().unwrap() };
+    store.decide(0, fleet.engine.key(), |decision| decision.put_model(&stopped)).unwrap();
+    fleet.clock.add(10_000);
+    fleet.engine.advance().unwrap();
+    let reason = why_aborted(&fleet.engine, round.id);
+    assert!(reason.contains("no longer in force"), "{reason}");
+    assert_eq!(store.models().unwrap().len(), 1);
+}
+
+/// Is met twice: when it begins to judge, and when it may go on.
+struct Slow(Arc<Barrier>);
+
+impl Gate for Slow {
+    fn scores(&self, _heads: &[&[f32]]) -> Result<Vec<f64>, GateError> {
+        self.0.wait();
+        self.0.wait();
+        Ok(vec![0.5, 0.5])
+    }
+}
+
+#[test]
+fn an_abort_while_the_candidate_is_judged_stands() {
+    let barrier = Arc::new(Barrier::new(2));
+    let gate = Box::new(Slow(Arc::clone(&barrier)));
+    let fleet = Fleet::with_gate("judging", common::rules(), gate, SMALL);
+    fleet.enrol(3);
+    let round = full_round(&fleet);
+    fleet.clock.add(10_000);
+    let engine = &fleet.engine;
+    std::thread::scope(|scope| {
+        let judging = scope.spawn(|| engine.advance());
+        barrier.wait();
+        let aborted = engine.abort_round(round.id, "by the operator");
+        let next = engine.start_round(&request(false));
+        barrier.wait();
+        judging.join().unwrap().unwrap();
+        assert!(aborted.is_ok());
+        assert_eq!(next.unwrap().id, 2);
+    });
+    assert_eq!(why_aborted(engine, round.id), "by the operator");
+    assert_eq!(engine.live_round().unwrap().unwrap().id, 2);
+    assert_eq!(engine.store().models().unwrap().len(), 1);
+    engine.verify(&engine.key().verifying_key()).unwrap();
+}
+
+#[test]
+fn a_round_without_a_holdout_is_refused_unless_forced() {
+    let fleet = Fleet::with_gate("no-holdout", common::rules(), Box::new(NoGate), SMALL);
+    fleet.enrol(3);
+    let refused = fleet.engine.start_round(&request(false)).unwrap_err().to_string();
+    assert!(refused.contains("set gate.holdout"), "{refused}");
+    assert!(fleet.engine.store().rounds().unwrap().is_empty());
+    assert!(fleet.engine.start_round(&request(true)).unwrap().forced);
+}
+
+#[test]
+fn a_database_refuses_another_network() {
+    let (engine, clock, folder) = Fleet::new("network", common::rules()).into_parts();
+    drop(engine);
+    let path = folder.0.join("fleet.redb");
+    let open = |number: f32| {
+        let mut parts = common::parts(Store::open(&path).unwrap(), &clock, SMALL);
+        parts.shipped.fill(number);
+        Engine::new(parts)
+    };
+    let refused = |number| open(number).err().unwrap().to_string();
+    assert!(refused(0.5).contains("the folder that `model` names holds another network"));
+    // A database that is older than the note goes by its first version.
+    let engine = open(0.25).unwrap();
+    let forget = |decision: &mut aggregator::store::Decision<'_>| decision.put_meta("base", &[]);
+    engine.store().decide(0, engine.key(), forget).unwrap();
+    drop(engine);
+    assert!(refused(0.5).contains("name the old folder"));
+    open(0.25).unwrap();
+}
+
+#[test]
+fn a_restored_database_goes_on_above_what_mirrors_have_seen() {
+    let fleet = Fleet::new("restore", common::rules());
+    fleet.enrol(3);
+    let live = fleet.open_round();
+    let (engine, clock, folder) = fleet.into_parts();
+    drop(engine);
+    let (path, copy) = (folder.0.join("fleet.redb"), folder.0.join("copy.redb"));
+    std::fs::copy(&path, &copy).unwrap();
+    let open = |path: &Path| {
+        Engine::new(common::parts(Store::open(path).unwrap(), &clock, SMALL)).unwrap()
+    };
+    let block = 1 << 32;
+    let lost = open(&path).take_sequence(block).unwrap();
+    clock.add(1);
+    let engine = open(&copy);
+    assert!(engine.take_sequence(block).unwrap() >= lost + block, "a number comes twice");
+
+    let top = engine.restore(7, 9).unwrap();
+    assert_eq!((top.version, top.rollout.clone()), (10, Rollout::Complete));
+    assert_eq!(engine.announced().unwrap().unwrap(), top);
+    assert_eq!(engine.store().parameters(10).unwrap(), engine.store().parameters(1).unwrap());
+    assert!(why_aborted(&engine, live.id).contains("no longer in force"));
+    let round = engine.start_round(&request(false)).unwrap();
+    assert_eq!((round.id, round.task.base_version), (8, 10));
+    assert_eq!(engine.restore(0, 0).unwrap().version, 11, "numbers never go down");
+    engine.verify(&engine.key().verifying_key()).unwrap();
 }
 
 #[test]
@@ -232,8 +413,37 @@ fn old_rounds_are_forgotten_and_the_audit_still_holds() {
     assert_eq!((counted(1), counted(2), counted(3)), (0, 0, 5));
     let verified = fleet.engine.verify(&fleet.engine.key().verifying_key()).unwrap();
     assert_eq!((verified.rounds, verified.pruned), (3, 2));
-    // Rounds on a model that is still in force: their updates must not count a second time.
     assert!(store.rounds().unwrap().iter().all(|round| round.phase.is_final()));
+}
+
+#[test]
+fn a_round_at_hand_keeps_its_names() {
+    let fleet = Fleet::new("prune-live", Rules { keep_rounds: 0, ..common::rules() });
+    fleet.enrol(3);
+    let round = full_round(&fleet);
+    fleet.engine.advance().unwrap();
+    let (engine, device) = (&fleet.engine, "mirror-1".parse::<DeviceId>().unwrap());
+    let name = engine.secret(&device).pseudonym(engine.channel(), round.id);
+    assert!(engine.store().named(round.id, Pseudonym(name.0)).unwrap().is_some());
+    assert_eq!(engine.store().members(round.id).unwrap().0, 5);
+}
+
+#[test]
+fn an_update_counts_once_though_its_round_is_forgotten_and_its_model_comes_back() {
+    let fleet = Fleet::new("prune-stopped", Rules { keep_rounds: 1, ..common::rules() });
+    fleet.enrol(5);
+    let first = fleet.open_round();
+    let batch: Vec<_> = (0..5).map(|name| fleet.submission(&first, name, 0.0)).collect();
+    fleet.worker(0).count(&batch).unwrap();
+    fleet.clock.add(10_000);
+    fleet.engine.advance().unwrap();
+    trouble_everywhere(&fleet.engine, 2);
+    let second = fleet.open_round();
+    assert_eq!((second.id, second.task.base_version), (2, 1));
+    assert_eq!(fleet.engine.store().members(first.id).unwrap().0, 0, "it is forgotten");
+    let again = Submission { round: second.id, ..batch[0].clone() };
+    let receipts = fleet.worker(0).count(&[again]).unwrap();
+    assert_eq!(receipts[0].fate, Fate::CountedBefore { round: first.id });
 }
 
 #[test]

@@ -8,7 +8,7 @@ use learn::edges::SystemClock;
 use learn::head::Subset;
 
 use super::{json, say};
-use crate::cli::{AuditAction, DeviceAction, ModelAction, Output, RoundAction};
+use crate::cli::{AuditAction, DeviceAction, ModelAction, Output, RestoreArgs, RoundAction};
 use crate::config::Config;
 use crate::control::{Reply, Request, ask, execute};
 use crate::engine::{Engine, Parts, RoundRequest, RoundStatus, Status};
@@ -19,7 +19,8 @@ use crate::records::{Device, Model, Phase, Rollout, Standing};
 use crate::store::Store;
 use crate::student::{Holdout, Trunk};
 
-/// An engine on the configured database. `gate` says whether candidates will have to be judged.
+/// An engine on the configured database. `gate` says whether candidates will have to be judged, now or by the server that
+/// comes after.
 pub fn open(config: &Config, create: bool, gate: bool) -> Result<Engine> {
     let trunk = Trunk::load(&config.model)?;
     let (layout, shipped) = (trunk.layout().clone(), trunk.parameters().to_vec());
@@ -74,7 +75,10 @@ fn request(config: &Config, request: Request) -> Result<Reply> {
     let asked = ask(&socket, &request);
     let reply = match asked.with_context(|| format!("the server at {}", socket.display()))? {
         Some(reply) => reply,
-        None => execute(&open(config, false, false)?, None, request),
+        None => {
+            let gate = matches!(request, Request::RoundStart(_));
+            execute(&open(config, false, gate)?, None, request)
+        }
     };
     match reply {
         Reply::Failed(reason) => bail!(reason),
@@ -197,6 +201,13 @@ pub fn device(config: &Config, action: DeviceAction) -> Result<()> {
             print_reply(request(config, Request::DeviceRevoke { name, reason })?, plain)
         }
     }
+}
+
+/// `aggregator restore`.
+pub fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
+    let RestoreArgs { rounds_above, versions_above } = *args;
+    let reply = request(config, Request::Restore { rounds_above, versions_above })?;
+    print_reply(reply, Output { json: false })
 }
 
 /// `aggregator audit`.

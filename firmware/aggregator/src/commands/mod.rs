@@ -26,6 +26,7 @@ pub fn dispatch(cli: Cli) -> Result<()> {
         Command::Model { action } => fleet::model(&config()?, action),
         Command::Device { action } => fleet::device(&config()?, action),
         Command::Audit { action } => fleet::audit(&config()?, action),
+        Command::Restore(args) => fleet::restore(&config()?, &args),
         #[cfg(feature = "demo")]
         Command::Demo(args) => crate::demo::run(&args),
         Command::Simulate(args) => simulate::run(&args),

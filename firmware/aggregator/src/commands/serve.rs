@@ -1,8 +1,7 @@
 //! `aggregator serve`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, ensure};
 use tracing::info;
@@ -13,6 +12,10 @@ use crate::control;
 use crate::serve::Server;
 
 /// Serves until SIGINT or SIGTERM.
+///
+/// # Errors
+/// Settings, folders or ports that cannot be used; and a database that an I/O error has closed, which only another start
+/// opens again.
 pub fn run(config: &Config) -> Result<()> {
     let engine = open(config, false, true)?;
     ensure!(
@@ -30,11 +33,9 @@ pub fn run(config: &Config) -> Result<()> {
     let page =
         crate::page::start(config.page.listen, Arc::clone(&server.office), server.health.clone())?;
     info!("page: {page}");
-    while !stop.load(Ordering::SeqCst) {
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    let waited = server.wait(&stop);
     server.stop();
     // Whoever asks from now on opens the database.
     let _ = std::fs::remove_file(&socket);
-    Ok(())
+    Ok(waited?)
 }

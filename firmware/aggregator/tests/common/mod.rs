@@ -24,6 +24,25 @@ pub const Z: &str = "1.2";
 pub const SMALL: HeadShape =
     HeadShape { queries: 5, dim: 8, hidden: 12, mask_height: 12, mask_width: 8 };
 
+/// Every number of the shipped head.
+const SHIPPED: f32 = 0.25;
+
+/// What an engine is made of, on a database that there may have been before.
+pub fn parts(store: Store, clock: &Arc<TestClock>, shape: HeadShape) -> Parts {
+    let layout = HeadLayout::of_shape(shape).unwrap();
+    Parts {
+        store: Arc::new(store),
+        key: SigningKey::from_bytes(&[5; 32]),
+        secrets: [6; 32],
+        clock: Arc::<TestClock>::clone(clock),
+        gate: Box::new(Scores(vec![0.5, 0.5])),
+        shipped: vec![SHIPPED; layout.len()],
+        layout,
+        channel: "test".parse().unwrap(),
+        rules: rules(),
+    }
+}
+
 #[derive(Default)]
 pub struct TestClock(AtomicU64);
 
@@ -99,23 +118,18 @@ impl Fleet {
     }
 
     pub fn with_shape(name: &str, rules: Rules, scores: Vec<f64>, shape: HeadShape) -> Fleet {
+        Fleet::with_gate(name, rules, Box::new(Scores(scores)), shape)
+    }
+
+    pub fn with_gate(name: &str, rules: Rules, gate: Box<dyn Gate>, shape: HeadShape) -> Fleet {
         let folder = std::env::temp_dir().join(format!("aggregator-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let clock: Arc<TestClock> = Arc::default();
-        let layout = HeadLayout::of_shape(shape).unwrap();
-        let engine = Engine::new(Parts {
-            store: Arc::new(Store::create(&folder.join("fleet.redb")).unwrap()),
-            key: SigningKey::from_bytes(&[5; 32]),
-            secrets: [6; 32],
-            clock: clock.clone(),
-            gate: Box::new(Scores(scores)),
-            shipped: vec![0.25; layout.len()],
-            layout,
-            channel: "test".parse().unwrap(),
-            rules,
-        })
-        .unwrap();
-        let parameters = vec![0.25; engine.layout().subset_len(Subset::Full)];
+        let store = Store::create(&folder.join("fleet.redb")).unwrap();
+        let mut parts = parts(store, &clock, shape);
+        (parts.gate, parts.rules) = (gate, rules);
+        let engine = Engine::new(parts).unwrap();
+        let parameters = vec![SHIPPED; engine.layout().subset_len(Subset::Full)];
         engine.add_model(&parameters, "a test").unwrap();
         engine.publish(1).unwrap();
         clock.add(100);

@@ -8,6 +8,9 @@ use crate::error::HomeError;
 use crate::explanation::Explanation;
 use crate::home::Home;
 
+const TRAINING_STOPPED: &str = "Training has stopped. Your corrections and your mirror's head stay on this device until \
+                                you delete them.";
+
 /// Where a consent stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "state", content = "record")]
@@ -75,25 +78,39 @@ impl Home {
         let recorded = self.consents.withdraw(purpose);
         let already_sent = self.count_releases(RecordKind::Published);
         let discarded = match purpose {
-            PurposeKind::ImproveMyMirror => 0,
-            PurposeKind::ContributeToFleet => self.discard_waiting()?,
+            PurposeKind::ImproveMyMirror => Ok(0),
+            PurposeKind::ContributeToFleet => self.discard_waiting(),
         };
-        self.forget_run(purpose)?;
+        let forgotten = self.forget_run(purpose);
+        // Only now: what one store refuses does not keep the others from forgetting.
         recorded?;
-        let message = match (purpose, already_sent) {
-            (PurposeKind::ImproveMyMirror, _) => {
-                "Training has stopped. Your corrections and your mirror's head stay on \
-                 this device until you delete them."
-                    .to_owned()
-            }
-            (PurposeKind::ContributeToFleet, 0) => {
-                "Contributing has stopped. Nothing had been sent from this device.".to_owned()
-            }
-            (PurposeKind::ContributeToFleet, sent) => format!(
-                "Contributing has stopped. {sent} noised updates had been sent and cannot be called back; their share of \
-                 the privacy budget stays spent."
-            ),
+        let discarded = discarded?;
+        forgotten?;
+        let message = match purpose {
+            PurposeKind::ImproveMyMirror => TRAINING_STOPPED.to_owned(),
+            PurposeKind::ContributeToFleet => contributing_stopped(discarded, already_sent),
         };
         Ok(Withdrawal { purpose, discarded, already_sent, message })
     }
+}
+
+/// What stopping did to the updates. Whether one that waited had reached the fleet, only the fleet's receipt would say.
+fn contributing_stopped(discarded: u64, sent: u64) -> String {
+    let mut message = "Contributing has stopped.".to_owned();
+    if (discarded, sent) == (0, 0) {
+        message += " Nothing had been sent from this device.";
+    }
+    if discarded > 0 {
+        message += &format!(
+            " {discarded} noised updates that waited are destroyed here; one that was on its way to the fleet already \
+             cannot be called back."
+        );
+    }
+    if sent > 0 {
+        message += &format!(" {sent} noised updates had been sent and cannot be called back.");
+    }
+    if discarded + sent > 0 {
+        message += " Their share of the privacy budget stays spent.";
+    }
+    message
 }

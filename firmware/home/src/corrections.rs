@@ -116,7 +116,8 @@ impl Corrections {
             let info = CorrectionInfo {
                 number,
                 saved_at: opened.as_ref().map(|opened| opened.saved_at),
-                bytes: vault.sealed_bytes(&file)?,
+                // What cannot even be measured must not keep the others from being shown and deleted.
+                bytes: vault.sealed_bytes(&file).unwrap_or(0),
                 held_back: is_held_back(number as usize),
                 damaged: opened.is_none(),
                 lived: opened.map_or(0, |opened| opened.lived),
@@ -158,11 +159,19 @@ impl Corrections {
         self.entries.insert(info.number, info);
     }
 
+    /// Notes that a correction could not be opened: no run is planned with it any more.
+    pub fn mark_damaged(&mut self, number: u64) {
+        if let Some(entry) = self.entries.get_mut(&number) {
+            entry.damaged = true;
+        }
+    }
+
+    pub fn contains(&self, number: u64) -> bool {
+        self.entries.contains_key(&number)
+    }
+
     /// Removes the file first, so that an entry never outlives a failure to delete.
     pub fn remove(&mut self, vault: &Vault, number: u64) -> Result<(), HomeError> {
-        if !self.entries.contains_key(&number) {
-            return Err(HomeError::NoCorrection(number));
-        }
         vault.remove(&name(number))?;
         self.entries.remove(&number);
         Ok(())

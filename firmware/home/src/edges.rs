@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use learn::edges::{Clock, Entropy, SystemClock, SystemEntropy};
+use learn::edges::{Clock, Entropy, SystemClock, SystemEntropy, Timestamp};
+
+/// The year 2026, in which the first of these mirrors was made: an earlier date is that of a clock which nobody has set.
+pub const EARLIEST_DATE: Timestamp = Timestamp(1_767_225_600);
 
 /// Time since some fixed moment of this process. Never jumps, unlike a clock that a person or a server sets.
 pub trait Steady: Send + Sync {

@@ -53,13 +53,17 @@ impl Home {
     /// ledger stays, because what was sent cannot be unsent.
     ///
     /// # Errors
-    /// Of the stores; calling again goes on.
+    /// The first one of the stores. All the rest is deleted even then; calling again goes on.
     pub fn delete_everything(&self) -> Result<ErasureProof, HomeError> {
-        let before = self.files()?;
+        let before = self.files();
         // Consent first, so that no thread writes any more; then the key, so that a power cut leaves nothing readable.
-        self.consents.withdraw(PurposeKind::ImproveMyMirror)?;
-        let withdrawal = self.withdraw(PurposeKind::ContributeToFleet)?;
-        self.forget_all()?;
+        let stopped = self.consents.withdraw(PurposeKind::ImproveMyMirror);
+        let withdrawal = self.withdraw(PurposeKind::ContributeToFleet);
+        let forgotten = self.forget_all();
+        // Only now: a full disk or one bad block keeps nothing from being deleted.
+        stopped?;
+        let (before, withdrawal) = (before?, withdrawal?);
+        forgotten?;
         let (mut left, mut remaining) = (Vec::new(), Vec::new());
         for (store, name, bytes) in self.files()? {
             match why_it_stays(store, &name) {
@@ -83,7 +87,8 @@ impl Home {
         let mut files = Vec::new();
         for (label, store) in self.labelled_stores() {
             for name in store.names()? {
-                let bytes = store.read(&name)?.map_or(0, |bytes| bytes.len() as u64);
+                // A file that cannot be measured is there all the same.
+                let bytes = store.size(&name).unwrap_or(0);
                 files.push((label, name, bytes));
             }
         }

@@ -47,6 +47,11 @@ pub enum HomeError {
         "the finished run {0} is for another model or other parameters than the fleet asks for; train again"
     )]
     OtherLayout(RunId),
+    #[error(
+        "the update would have {bytes} bytes and the round takes at most {limit}; nothing was spent, and a later \
+         round may take it"
+    )]
+    UpdateTooLarge { bytes: usize, limit: u32 },
     #[error("the fleet asks for {what} {asked}; this mirror's own setting is {own}")]
     Rules { what: &'static str, asked: String, own: String },
     #[error("releases are stopped: {0}")]

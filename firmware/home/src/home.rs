@@ -1,6 +1,7 @@
 //! [`Home`]: the stores put together, corrections and heads. Training, releases, consent and deletion have files of
 //! their own.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -15,7 +16,7 @@ use learn::release::{ReleaseError, ReleasePath};
 use zeroize::Zeroizing;
 
 use crate::corrections::{self, CorrectionInfo, Corrections, Mask, Picture, Usage};
-use crate::edges::Edges;
+use crate::edges::{EARLIEST_DATE, Edges};
 use crate::error::HomeError;
 use crate::explanation::Explanation;
 use crate::heads::{self, HeadInfo, KEPT_HEADS};
@@ -24,7 +25,7 @@ use crate::models::Models;
 use crate::options::HomeOptions;
 use crate::releases::CANDIDATE_NAME;
 use crate::state::{STATE_NAME, State};
-use crate::training::{CHECKPOINT_NAME, Night, TrainingStatus};
+use crate::training::{CHECKPOINT_NAME, Night, RunPlan, TrainingStatus};
 use crate::vault::Vault;
 
 /// The wall clock alone deletes a correction only after it has called it too old for this long, so that a clock that
@@ -118,8 +119,8 @@ impl Home {
     /// Opens the stores below `folder` with the operating system's edges.
     ///
     /// # Errors
-    /// Where a folder cannot be used or a setting is impossible. A damaged ledger, consent file or sealed file is no
-    /// error here: it stops what depends on it and is told by [`Home::problems`].
+    /// Where a folder cannot be used or a setting is impossible. A ledger, consent file, model or sealed file that is
+    /// damaged or cannot be read is no error here: it stops what depends on it and is told by [`Home::problems`].
     pub fn open(folder: &Path, base: BaseModel, options: HomeOptions) -> Result<Home, HomeError> {
         let stores = Stores::in_folder(folder)?;
         Home::with(stores, base, options, Edges::system(folder))
@@ -150,7 +151,7 @@ impl Home {
         let corrections = Corrections::load(&vault)?;
         let state = load_state(&vault, &corrections, &mut problems)?;
         let shipped = Arc::new(base);
-        let models = Models::load(&*stores.models, &shipped, &mut problems)?;
+        let models = Models::load(&*stores.models, &shipped, &mut problems);
         let base = models.newest(&shipped);
         let began = (state.lived, edges.steady.elapsed());
         let night = Night::draw(&edges)?;
@@ -191,7 +192,7 @@ impl Home {
         &self.options
     }
 
-    /// The model in force: what updates are measured from. See [`Home::try_model`].
+    /// The model in force: what updates belong to. See [`Home::try_model`].
     pub fn base(&self) -> Arc<BaseModel> {
         self.base.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -298,7 +299,8 @@ impl Home {
         Ok(info)
     }
 
-    fn check_space(&self, bytes: u64) -> Result<(), HomeError> {
+    /// Refuses to store `bytes` more where the limits want that much of the disk to stay free.
+    pub(crate) fn check_space(&self, bytes: u64) -> Result<(), HomeError> {
         let kept = self.options.limits.headroom;
         match self.edges.space.free() {
             Some(free) if free < kept.saturating_add(bytes) => {
@@ -340,17 +342,31 @@ impl Home {
         Ok(Mask { height, width, labels: opened.labels().to_vec() })
     }
 
-    /// Deletes a correction. A run that is under way with it is given up; what an earlier run learnt from it stays in
-    /// the head until that is undone.
+    /// Deletes a correction. A run that is under way with it is given up, and a finished run that waits to be released is
+    /// forgotten; what an earlier run learnt from it stays in the head until that is undone.
     ///
     /// # Errors
-    /// Where there is none, or the store fails.
+    /// Where there is none, or the store fails. On a full disk the correction is deleted even then.
     pub fn remove_correction(&self, number: u64) -> Result<(), HomeError> {
         let mut shared = self.lock();
+        if !shared.corrections.contains(number) {
+            return Err(HomeError::NoCorrection(number));
+        }
+        // The run first, so that after a power cut none waits for a picture that is gone.
+        let forgotten = self.forget_work_on(&mut shared, &[number]);
         shared.corrections.remove(&self.vault, number)?;
-        let is_used = |run: &crate::training::RunPlan| run.corrections.contains(&number);
+        forgotten
+    }
+
+    /// Forgets the finished run that waits to be released, and the run under way where it uses one of `numbers`.
+    fn forget_work_on(&self, shared: &mut Shared, numbers: &[u64]) -> Result<(), HomeError> {
+        if numbers.is_empty() {
+            return Ok(());
+        }
+        self.vault.remove(CANDIDATE_NAME)?;
+        let is_used = |run: &RunPlan| run.corrections.iter().any(|number| numbers.contains(number));
         if shared.state.run.as_ref().is_some_and(is_used) {
-            self.drop_run(&mut shared)?;
+            self.drop_run(shared)?;
         }
         Ok(())
     }
@@ -391,6 +407,8 @@ impl Home {
         let mut shared = self.lock();
         let mut next = shared.state.clone();
         let undone = next.heads.pop().ok_or(HomeError::NoHead)?;
+        // What the undone head was learnt from, or led to, does not leave either.
+        self.vault.remove(CANDIDATE_NAME)?;
         self.save(&mut shared, next)?;
         self.use_head(shared.state.heads.last());
         // A run that started from the undone head would bring it back.
@@ -423,39 +441,46 @@ impl Home {
     /// # Errors
     /// Of the store.
     pub fn tidy(&self) -> Result<u64, HomeError> {
-        let (lived, wall) = (self.lived(), self.edges.clock.now().0);
-        let age = self.options.limits.age.as_secs();
+        let lived = self.lived();
         let mut shared = self.lock();
-        let mut next = shared.state.clone();
+        let (expired, mut overdue) = self.expired(&shared, lived);
+        let forgotten = self.forget_work_on(&mut shared, &expired);
+        for number in &expired {
+            overdue.remove(number);
+            shared.corrections.remove(&self.vault, *number)?;
+        }
+        forgotten?;
+        let changed = overdue != shared.state.overdue || !expired.is_empty();
+        let late = lived.saturating_sub(shared.state.lived) >= LIVED_SAVED_EVERY;
+        if changed || (late && shared.corrections.len() > 0) {
+            let next = State { overdue, ..shared.state.clone() };
+            self.save(&mut shared, next)?;
+        }
+        Ok(expired.len() as u64)
+    }
+
+    /// Corrections past their age, and since when (`lived`) the wall clock has called which of them too old.
+    fn expired(&self, shared: &Shared, lived: u64) -> (Vec<u64>, BTreeMap<u64, u64>) {
+        let wall = self.edges.clock.now().0;
+        let age = self.options.limits.age.as_secs();
+        let mut overdue = shared.state.overdue.clone();
         let mut expired = Vec::new();
         for entry in shared.corrections.list() {
-            let by_wall = entry.saved_at.is_some_and(|at| wall.saturating_sub(at.0) > age);
-            if by_wall {
-                next.overdue.entry(entry.number).or_insert(lived);
+            // Where the date says nothing, the time lived alone counts.
+            let saved_at = entry.saved_at.filter(|at| *at >= EARLIEST_DATE);
+            if saved_at.is_some_and(|at| wall.saturating_sub(at.0) > age) {
+                overdue.entry(entry.number).or_insert(lived);
             } else {
-                next.overdue.remove(&entry.number);
+                overdue.remove(&entry.number);
             }
-            let since = next.overdue.get(&entry.number);
+            let since = overdue.get(&entry.number);
             let confirmed =
                 since.is_some_and(|since| lived.saturating_sub(*since) > GRACE.as_secs());
             if confirmed || lived.saturating_sub(entry.lived) > age {
                 expired.push(entry.number);
             }
         }
-        for number in &expired {
-            next.overdue.remove(number);
-            shared.corrections.remove(&self.vault, *number)?;
-            if next.run.as_ref().is_some_and(|run| run.corrections.contains(number)) {
-                next.run = None;
-                self.vault.remove(CHECKPOINT_NAME)?;
-            }
-        }
-        let changed = next.overdue != shared.state.overdue || !expired.is_empty();
-        let late = lived.saturating_sub(shared.state.lived) >= LIVED_SAVED_EVERY;
-        if changed || (late && shared.corrections.len() > 0) {
-            self.save(&mut shared, next)?;
-        }
-        Ok(expired.len() as u64)
+        (expired, overdue)
     }
 
     /// What a withdrawal makes illegitimate to keep: numbers on their way to the fleet, and, where training itself is
@@ -469,13 +494,11 @@ impl Home {
         Ok(())
     }
 
-    /// Key, sealed files, memory; the base's own head is in use afterwards.
+    /// Key, sealed files, memory, each whatever becomes of the others; the base's own head is in use afterwards.
     pub(crate) fn forget_all(&self) -> Result<(), HomeError> {
         let mut shared = self.lock();
-        self.vault.erase_key()?;
-        for name in self.vault.names()? {
-            self.vault.remove(&name)?;
-        }
+        let key = self.vault.erase_key();
+        let files = self.vault.clear();
         // Numbers go on, so that an old page cannot mean a new correction by an old number.
         let State { next_correction, next_head, .. } = shared.state;
         shared.state =
@@ -483,7 +506,8 @@ impl Home {
         shared.corrections = Corrections::default();
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = TrainingStatus::default();
         self.use_head(None);
-        Ok(())
+        key?;
+        Ok(files?)
     }
 }
 
@@ -496,11 +520,13 @@ fn open_consents(
     let (storage, clock) = (stores.consent.clone(), edges.clock.clone());
     match Consents::open(storage.clone(), clock.clone(), version) {
         Ok(consents) => Ok(consents),
-        Err(error @ ConsentError::Damaged(_)) => {
-            problems.push(error.to_string());
+        Err(error) => {
+            problems.push(match error {
+                ConsentError::Edge(error) => format!("{error}; every consent is asked for again"),
+                error => error.to_string(),
+            });
             Ok(Consents::reset(storage, clock, version)?)
         }
-        Err(error) => Err(error.into()),
     }
 }
 
@@ -531,9 +557,9 @@ fn load_state(
 ) -> Result<State, HomeError> {
     match State::load(vault) {
         Ok(state) => Ok(state),
-        Err(EdgeError::Seal(reason)) => {
+        Err(error) => {
             problems.push(format!(
-                "{STATE_NAME} cannot be read ({reason}); heads and counters start over"
+                "{STATE_NAME} cannot be read ({error}); heads and counters start over"
             ));
             let last = corrections.list().last().map(|entry| entry.number);
             let head = heads::stored(vault)?.last().copied();
@@ -543,6 +569,5 @@ fn load_state(
                 ..State::default()
             })
         }
-        Err(error) => Err(error.into()),
     }
 }

@@ -1,6 +1,6 @@
 //! The fleet's models in this house: tried before they are used, kept with their predecessor, given back when worse.
 //!
-//! Two things are kept apart. The *base* is what updates are measured from: the newest model that passed the public
+//! Two things are kept apart. The *base* is what updates belong to: the newest model that passed the public
 //! check, so that whether a mirror takes part in a round says nothing about the household. The *head in use* is what
 //! the vision runs: where the household's own corrections say that the new model is worse, it stays what it was.
 //!
@@ -75,20 +75,22 @@ pub(crate) struct Models(Vec<FleetModel>);
 
 impl Models {
     /// A damaged file is told and then treated as none: the shipped model is in force, and the next one replaces it.
-    pub fn load(
-        storage: &dyn Storage,
-        shipped: &BaseModel,
-        problems: &mut Vec<String>,
-    ) -> Result<Models, EdgeError> {
-        let Some(bytes) = storage.read(NAME)? else { return Ok(Models::default()) };
-        let models = Models::decode(&bytes, shipped);
+    pub fn load(storage: &dyn Storage, shipped: &BaseModel, problems: &mut Vec<String>) -> Models {
+        let models = match storage.read(NAME) {
+            Ok(None) => return Models::default(),
+            Ok(Some(bytes)) => Models::decode(&bytes, shipped),
+            Err(error) => {
+                tracing::warn!(%error, "the fleet's model");
+                None
+            }
+        };
         if models.is_none() {
             problems.push(
                 "the fleet's model is damaged or of another firmware; the one that the mirror came with is in use"
                     .to_owned(),
             );
         }
-        Ok(models.unwrap_or_default())
+        models.unwrap_or_default()
     }
 
     fn encode(&self, shipped: &BaseModel) -> Vec<u8> {
@@ -285,7 +287,7 @@ impl Home {
         let base = models.newest(&self.shipped);
         let mut next = State {
             second_look: Some(shared.state.next_correction),
-            // A run from the old base would be measured against the new one.
+            // An update of a run from the old base would be taken for one of the new.
             run: None,
             ..shared.state.clone()
         };

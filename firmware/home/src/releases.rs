@@ -3,10 +3,10 @@
 use std::sync::atomic::Ordering;
 
 use learn::consent::{ConsentToken, ContributeToFleet};
-use learn::edges::{Digest, LayoutId, ReleaseId, RunId, Timestamp};
+use learn::edges::{Digest, EdgeError, LayoutId, ReleaseId, RunId, Timestamp};
 use learn::head::Subset;
 use learn::ledger::{LedgerError, LedgerSummary, RecordKind};
-use learn::privacy::{Delta, NoiseMultiplier};
+use learn::privacy::{Clipped, Delta, MechanismError, NoiseMultiplier};
 use learn::release::{ReleaseError, ReleasePath};
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -17,7 +17,7 @@ use crate::home::Home;
 /// The finished run's numbers, until they are released or forgotten.
 pub(crate) const CANDIDATE_NAME: &str = "candidate";
 
-const MAGIC: &[u8; 4] = b"MHR1";
+const MAGIC: &[u8; 4] = b"MHR2";
 
 /// The norm that every update is clipped to.
 const CLIP: f64 = 1.0;
@@ -31,6 +31,8 @@ pub struct ReleaseRules {
     pub noise_multiplier: NoiseMultiplier,
     /// Clipping norm; this firmware clips to 1.0.
     pub clip: f64,
+    /// Bytes of an encoded update at most.
+    pub max_update_bytes: u32,
 }
 
 /// Spent and left, and what the next release would be.
@@ -47,23 +49,25 @@ pub struct PrivacyOverview {
     pub dimension: usize,
 }
 
-/// A finished run: which parameters, and where they ended.
+/// A finished run: which parameters, and how far it moved them.
 pub(crate) struct Candidate {
     pub run: RunId,
+    /// The base in force during the run.
     pub base: Digest,
     pub subset: Subset,
-    /// The subset's values after the run, in the layout's order.
-    pub values: Zeroizing<Vec<f32>>,
+    /// After the run less before it, in the layout's order. The run started from the head in use, which may be the
+    /// household's own: its distance from the base is older than the run and no part of it.
+    pub change: Zeroizing<Vec<f32>>,
 }
 
 impl Candidate {
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let mut plain = Zeroizing::new(Vec::with_capacity(53 + 4 * self.values.len()));
+        let mut plain = Zeroizing::new(Vec::with_capacity(53 + 4 * self.change.len()));
         plain.extend_from_slice(MAGIC);
         plain.extend_from_slice(&self.run.0);
         plain.extend_from_slice(&self.base.0);
         plain.push(u8::from(self.subset == Subset::Full));
-        self.values.iter().for_each(|value| plain.extend_from_slice(&value.to_le_bytes()));
+        self.change.iter().for_each(|value| plain.extend_from_slice(&value.to_le_bytes()));
         plain
     }
 
@@ -73,9 +77,9 @@ impl Candidate {
         let (full, rest) = rest.split_first()?;
         let (words, rest) = rest.as_chunks::<4>();
         let subset = if *full == 1 { Subset::Full } else { Subset::Sparse };
-        let values = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
+        let change = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
         let (run, base) = (RunId(*run), Digest(*base));
-        rest.is_empty().then_some(Candidate { run, base, subset, values: Zeroizing::new(values) })
+        rest.is_empty().then_some(Candidate { run, base, subset, change: Zeroizing::new(change) })
     }
 }
 
@@ -106,13 +110,13 @@ impl Home {
         self.vault.names().is_ok_and(|names| names.iter().any(|name| name == CANDIDATE_NAME))
     }
 
-    /// Releases the finished run into the outbox: its distance from the base model is clipped, budget is reserved, noise
-    /// added, the bytes stored. `rules` are those of a fleet's task; without one the device's own hold.
+    /// Releases the finished run into the outbox: what it changed is clipped, budget is reserved, noise added, the bytes
+    /// stored. `rules` are those of a fleet's task; without one the device's own hold.
     ///
-    /// The run's numbers are forgotten as soon as its budget is reserved.
+    /// The run's numbers are forgotten as soon as its budget is reserved, and where they can never be released.
     ///
     /// # Errors
-    /// [`HomeError::NothingToRelease`], a refusal by the rules or the budget, or a failure on the way.
+    /// [`HomeError::NothingToRelease`], a refusal by the rules, the disk or the budget, or a failure on the way.
     pub fn release(
         &self,
         consent: &ConsentToken<ContributeToFleet>,
@@ -120,23 +124,35 @@ impl Home {
     ) -> Result<ReleaseId, HomeError> {
         consent.check()?;
         let z = self.accepted_noise(rules)?;
-        let plain = self.vault.get(CANDIDATE_NAME)?.ok_or(HomeError::NothingToRelease)?;
-        let candidate = Candidate::decode(&plain)
-            .ok_or_else(|| HomeError::Unsealed(CANDIDATE_NAME.to_owned()))?;
-        let base = self.base();
-        let layout = base.layout.id(candidate.subset, &candidate.base.0);
-        let wanted = rules.map_or_else(|| self.layout_id(), |rules| rules.layout);
-        if layout != wanted || candidate.base != base.digest {
-            return Err(HomeError::OtherLayout(candidate.run));
+        let delta = self.finished_delta();
+        if delta.as_ref().is_err_and(is_useless) {
+            // A new run may take its place.
+            self.vault.remove(CANDIDATE_NAME)?;
         }
-        let before = Zeroizing::new(base.layout.gather(candidate.subset, &base.parameters));
-        let clipped = Delta::between(candidate.run, layout, &before, &candidate.values)?.clip();
+        let clipped = delta?.clip();
+        if let Some(rules) = rules {
+            check_fit(&clipped, z, rules)?;
+        }
+        self.check_space(clipped.encoded_bytes(z) as u64)?;
         let result = self.with_releases(|path| Ok(path.release(clipped, z, consent)?));
-        if result.as_ref().map_or_else(is_spent, |_| true) {
+        if result.as_ref().map_or_else(is_useless, |_| true) {
             self.vault.remove(CANDIDATE_NAME)?;
         }
         self.releases_version.fetch_add(1, Ordering::SeqCst);
         result
+    }
+
+    /// What the finished run changed, if it belongs to the model and the parameters that are in force.
+    fn finished_delta(&self) -> Result<Delta, HomeError> {
+        let plain = self.vault.get(CANDIDATE_NAME)?.ok_or(HomeError::NothingToRelease)?;
+        let candidate = Candidate::decode(&plain);
+        let Candidate { run, base, subset, change } =
+            candidate.ok_or_else(|| HomeError::Unsealed(CANDIDATE_NAME.to_owned()))?;
+        let layout = self.shipped.layout.id(subset, &base.0);
+        if layout != self.layout_id() {
+            return Err(HomeError::OtherLayout(run));
+        }
+        Ok(Delta::new(run, layout, change.to_vec())?)
     }
 
     fn accepted_noise(&self, rules: Option<&ReleaseRules>) -> Result<NoiseMultiplier, HomeError> {
@@ -243,13 +259,31 @@ impl Home {
     }
 }
 
-/// Whether the run's budget was reserved although the release failed; its numbers are of no use then.
-fn is_spent(error: &HomeError) -> bool {
+/// Whether a round takes an update like this one; asked before it costs anything.
+fn check_fit(clipped: &Clipped, z: NoiseMultiplier, rules: &ReleaseRules) -> Result<(), HomeError> {
+    if clipped.layout() != rules.layout {
+        return Err(HomeError::OtherLayout(clipped.run()));
+    }
+    let (bytes, limit) = (clipped.encoded_bytes(z), rules.max_update_bytes);
+    if bytes as u64 > u64::from(limit) {
+        return Err(HomeError::UpdateTooLarge { bytes, limit });
+    }
+    Ok(())
+}
+
+/// Whether a finished run can never be released after this error: its numbers are unreadable, of another model or no
+/// numbers, or its budget was reserved.
+fn is_useless(error: &HomeError) -> bool {
     match error {
-        HomeError::Release(ReleaseError::Ledger(error)) => {
-            matches!(error, LedgerError::AlreadyReserved(_))
+        HomeError::Edge(EdgeError::Seal(_))
+        | HomeError::Unsealed(_)
+        | HomeError::OtherLayout(_)
+        | HomeError::Mechanism(_)
+        | HomeError::Release(ReleaseError::Ledger(LedgerError::AlreadyReserved(_))) => true,
+        // Noise beyond the sampler is refused before the reservation; everything else comes after it.
+        HomeError::Release(ReleaseError::Mechanism(error)) => {
+            !matches!(error, MechanismError::Sigma(_))
         }
-        HomeError::Release(ReleaseError::Mechanism(_)) => true,
         _ => false,
     }
 }

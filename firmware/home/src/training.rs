@@ -1,7 +1,7 @@
 //! Training runs: started by triggers, held up by the gate, interrupted and resumed, judged, adopted.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use learn::consent::{ConsentToken, ContributeToFleet, ImproveMyMirror};
@@ -11,7 +11,6 @@ use learn::head::{
     TrainingSettings, TrunkOutput, semantic_labels, should_adopt,
 };
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 use crate::corrections;
 use crate::edges::Edges;
@@ -110,7 +109,7 @@ pub enum Outcome {
     Stopped,
     /// Consent was withdrawn; the run is forgotten.
     Withdrawn,
-    /// A correction of the run was deleted, or the head it grew from was undone; the run is forgotten.
+    /// A correction of the run was deleted or is damaged, or the head it grew from was undone; the run is forgotten.
     Abandoned,
     /// There is no correction to train on.
     Nothing,
@@ -318,7 +317,12 @@ impl Home {
         gate: &dyn Gate,
         stop: &AtomicBool,
     ) -> Result<Outcome, HomeError> {
-        let _running = self.running.try_lock().map_err(|_| HomeError::Training)?;
+        let _running = match self.running.try_lock() {
+            Ok(running) => running,
+            Err(TryLockError::WouldBlock) => return Err(HomeError::Training),
+            // Whoever trained before has panicked. The lock guards no data: the run is what the disk says.
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        };
         let consent = self.token::<ImproveMyMirror>()?;
         let mut work = Work { trunk, gate, stop, consent: &consent };
         let ended = self.run(&mut work);
@@ -349,7 +353,12 @@ impl Home {
             self.show(TrainingState::Running, done, total);
             let began = self.edges.steady.elapsed();
             let number = plan.corrections[index];
-            let (features, target) = self.example(work.trunk, number)?;
+            let (features, target) = match self.example(work.trunk, number) {
+                Err(HomeError::NoCorrection(_) | HomeError::Damaged(_)) => {
+                    return Err(self.abandon(number));
+                }
+                example => example?,
+            };
             let loss = trainer.train(work.consent, &features, &target)?;
             losses.add(done / plan.corrections.len() as u64, plan.epochs, loss);
             self.measure(self.edges.steady.elapsed().saturating_sub(began));
@@ -471,6 +480,14 @@ impl Home {
         }
     }
 
+    /// Gives up the run under way because this correction of it is gone or damaged: it would wait for it for ever.
+    fn abandon(&self, number: u64) -> Break {
+        let mut shared = self.lock();
+        shared.corrections.mark_damaged(number);
+        let dropped = self.drop_run(&mut shared);
+        dropped.map_or_else(Break::Failed, |()| Break::Outcome(Outcome::Abandoned))
+    }
+
     fn checkpoint(
         &self,
         plan: &RunPlan,
@@ -549,8 +566,8 @@ impl Home {
             let (done, total) = trainer.progress();
             self.show(TrainingState::Judging, done, total);
             let (features, target) = match self.example(work.trunk, number) {
-                // Deleted meanwhile.
-                Err(HomeError::NoCorrection(_)) => continue,
+                // Deleted meanwhile, or damaged: the others judge.
+                Err(HomeError::NoCorrection(_) | HomeError::Damaged(_)) => continue,
                 example => example?,
             };
             let heads = [&before[..], trainer.parameters()];
@@ -585,9 +602,8 @@ impl Home {
             return Err(Break::Outcome(Outcome::Abandoned));
         }
         let subset = plan.settings().subset;
-        let base = self.base();
-        let values = Zeroizing::new(base.layout.gather(subset, trainer.parameters()));
-        let candidate = Candidate { run: trainer.run(), base: base.digest, subset, values };
+        let (base, change) = (self.base().digest, trainer.change()?);
+        let candidate = Candidate { run: trainer.run(), base, subset, change };
         self.vault.put(CANDIDATE_NAME, &candidate.encode())?;
         let mut next = self.concluded(&shared, plan, report);
         if report.adopted {

@@ -114,12 +114,22 @@ impl Vault {
         self.files.names()
     }
 
+    /// Removes every name; one that cannot be removed keeps no other.
+    ///
+    /// # Errors
+    /// The first [`EdgeError`] of the store.
+    pub fn clear(&self) -> Result<(), EdgeError> {
+        let names = self.files.names()?;
+        let removed: Vec<_> = names.iter().map(|name| self.files.remove(name)).collect();
+        removed.into_iter().collect()
+    }
+
     /// Sealed bytes that lie under `name`, without opening them.
     ///
     /// # Errors
     /// [`EdgeError`] of the store.
     pub fn sealed_bytes(&self, name: &str) -> Result<u64, EdgeError> {
-        Ok(self.files.read(name)?.map_or(0, |sealed| sealed.len() as u64))
+        self.files.size(name)
     }
 
     /// Bytes on the disk that `plain` bytes take.

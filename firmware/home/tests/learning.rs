@@ -7,7 +7,7 @@ mod common;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use common::{ColourTrunk, Device, Open, Script, add, agree, train};
+use common::{ColourTrunk, Device, Open, Script, add, agree, begin_training, train};
 use home::{
     Conditions, ConsentState, HomeError, NightlyWindow, Outcome, Pause, TrainingState, Triggers,
 };
@@ -106,15 +106,7 @@ fn a_damaged_consent_file_means_no_consent() {
 fn a_stopped_run_goes_on_where_it_was_after_a_restart() {
     let device = Device::new();
     let home = device.start_with(10);
-    let stop = Arc::new(AtomicBool::new(false));
-    let stopper = stop.clone();
-    let mut trunk = ColourTrunk::calling(move |runs| {
-        if runs == 20 {
-            stopper.store(true, Ordering::SeqCst);
-        }
-    });
-    assert_eq!(home.train_when(&mut trunk, &Open, &stop).unwrap(), Outcome::Stopped);
-    assert_eq!(trunk.runs, 21);
+    begin_training(&home, 21);
     drop(home);
     let home = device.start();
     assert!(home.is_due(), "an unfinished run asks to be finished");
@@ -170,6 +162,60 @@ fn a_deleted_correction_takes_its_run_along() {
     let outcome = home.train_when(&mut trunk, &Open, &AtomicBool::new(false)).unwrap();
     assert_eq!(outcome, Outcome::Abandoned);
     assert_eq!(finished(train(&home)).examples, 7);
+}
+
+#[test]
+fn a_run_does_not_wait_for_a_correction_that_is_gone_or_damaged() {
+    const NAME: &str = "correction-0000000000";
+    let gone = Device::new();
+    begin_training(&gone.start_with(10), 5);
+    // As a power cut leaves it: the picture is deleted, and the run not yet forgotten.
+    gone.vault.files.lock().unwrap().remove(NAME);
+    let home = gone.start();
+    assert_eq!(train(&home), Outcome::Abandoned);
+    assert_eq!(finished(train(&home)).examples, 7);
+
+    let damaged = Device::new();
+    let home = damaged.start_with(10);
+    begin_training(&home, 5);
+    damaged.vault.damage(NAME);
+    assert_eq!(train(&home), Outcome::Abandoned);
+    assert_eq!(finished(train(&home)).examples, 7, "no run is planned with it any more");
+    assert!(home.corrections()[0].damaged);
+}
+
+#[test]
+fn a_correction_is_deleted_on_a_full_disk_and_its_run_is_given_up() {
+    let device = Device::new();
+    let home = device.start_with(10);
+    begin_training(&home, 5);
+    device.vault.set_room(Some(0));
+    assert!(home.remove_correction(0).is_err(), "that its run is over cannot be stored");
+    assert_eq!(home.corrections().len(), 9);
+    assert!(!device.vault.files.lock().unwrap().contains_key("correction-0000000000"));
+    device.vault.set_room(None);
+    assert_eq!(finished(train(&home)).examples, 7);
+}
+
+#[test]
+fn a_damaged_correction_does_not_judge() {
+    let device = Device::new();
+    let home = device.start_with(15);
+    begin_training(&home, 5);
+    let judge = home.corrections().into_iter().find(|entry| entry.held_back).unwrap();
+    device.vault.damage(&format!("correction-{:010}", judge.number));
+    assert_eq!(finished(train(&home)).judged, 2);
+}
+
+#[test]
+fn a_panic_while_training_is_not_the_end_of_training() {
+    let home = Device::new().start_with(6);
+    let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut trunk = ColourTrunk::calling(|runs| assert!(runs < 3, "killed"));
+        home.train_when(&mut trunk, &Open, &AtomicBool::new(false))
+    }));
+    assert!(died.is_err());
+    finished(train(&home));
 }
 
 #[test]

@@ -4,8 +4,12 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{ColourTrunk, Device, HEIGHT, Open, SHAPE, WIDTH, add, agree, base, scene, train};
+use home::vault::Vault;
 use home::{Home, ModelTrouble, PublicCheck, Trunk};
+use learn::edges::{Entropy, SystemEntropy};
 use learn::head::{Features, Network, Subset, TrunkOutput, semantic_labels};
 
 /// Pictures of nobody's household.
@@ -119,9 +123,39 @@ fn the_households_own_better_head_stays_in_use_while_the_base_moves() {
     passed.unwrap();
     assert!(in_use(&home) == own, "its own head is better on its own corrections");
     assert_eq!(home.base().digest, base().layout.digest(&middling));
-    assert!(!home.has_candidate(), "it was measured from the old base");
+    assert!(!home.has_candidate(), "it belonged to the old base");
     // The next run starts from its own head and belongs to the new base.
     train(&home);
+    home.release(&home.token().unwrap(), None).unwrap();
+}
+
+/// The sealed numbers of the finished run, behind its header.
+fn candidate(device: &Device) -> Vec<f32> {
+    let entropy = Arc::new(|| Box::new(SystemEntropy) as Box<dyn Entropy>);
+    let vault = Vault::new(device.vault.clone(), device.keys.clone(), entropy, None);
+    let plain = vault.get("candidate").unwrap().unwrap();
+    plain[53..].as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect()
+}
+
+#[test]
+fn what_is_released_is_what_the_run_changed_wherever_it_started() {
+    let mut device = Device::new();
+    let home = device.start_with(10);
+    train(&home);
+    let own = in_use(&home);
+    let moved: Vec<f32> = own.iter().zip(&base().parameters).map(|(to, from)| to - from).collect();
+    assert!(moved.iter().any(|&step| step != 0.0), "a head was adopted");
+    assert!(candidate(&device) == base().layout.gather(Subset::Full, &moved));
+    // Now the base moves and the household's own head stays in use.
+    let middling = towards(&own);
+    home.try_model(1, &bytes_of(&middling), &favouring(&middling), &mut ColourTrunk::default())
+        .unwrap();
+    assert!(in_use(&home) == own);
+    device.options.training.learning_rate = 1e-12;
+    let home = device.start();
+    train(&home);
+    let length = candidate(&device).iter().map(|step| step * step).sum::<f32>().sqrt();
+    assert!(length < 1e-6, "a run that moves nothing changes nothing: {length}");
     home.release(&home.token().unwrap(), None).unwrap();
 }
 

@@ -6,10 +6,13 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{ColourTrunk, Device, Open, QUICK, add, agree, base, contains, scene, train};
+use common::{
+    ColourTrunk, Device, Open, QUICK, add, agree, base, begin_training, contains, scene, train,
+};
 use home::{Home, HomeError, HomeOptions, NoisePlan, ReleaseRules};
-use learn::consent::{ContributeToFleet, PurposeKind};
+use learn::consent::{ContributeToFleet, ImproveMyMirror, PurposeKind};
 use learn::edges::{Digest, LayoutId};
 use learn::head::Subset;
 use learn::ledger::{LEDGER_NAME, LedgerError};
@@ -80,8 +83,12 @@ fn a_fleets_rules_are_followed_where_they_are_not_weaker_than_the_devices_own() 
     let home = Device::new().start_with(6);
     train(&home);
     let token = home.token().unwrap();
-    let rules =
-        |z: &str, clip, layout| ReleaseRules { layout, noise_multiplier: z.parse().unwrap(), clip };
+    let rules = |z: &str, clip, layout| ReleaseRules {
+        layout,
+        noise_multiplier: z.parse().unwrap(),
+        clip,
+        max_update_bytes: 1 << 20,
+    };
     let own = home.layout_id();
     for bad in [rules("0.8", 1.0, own), rules("1.2", 2.0, own)] {
         assert!(matches!(home.release(&token, Some(&bad)), Err(HomeError::Rules { .. })));
@@ -105,10 +112,83 @@ fn a_withdrawal_destroys_what_waits_and_counts_what_was_sent() {
     let token = home.token().unwrap();
     let withdrawal = home.withdraw(PurposeKind::ContributeToFleet).unwrap();
     assert_eq!((withdrawal.discarded, withdrawal.already_sent), (1, 1));
-    assert!(withdrawal.message.contains("cannot be called back"));
+    let one_may_be_underway =
+        "1 noised updates that waited are destroyed here; one that was on its way";
+    assert!(withdrawal.message.contains(one_may_be_underway), "{}", withdrawal.message);
+    assert!(
+        withdrawal.message.contains("1 noised updates had been sent and cannot be called back")
+    );
     assert!(home.bytes(id, &token).is_err() && home.release(&token, None).is_err());
     assert!(device.outbox.files.lock().unwrap().is_empty() && !home.has_candidate());
     assert_eq!(home.privacy().unwrap().ledger.spent.releases(), 2, "spent stays spent");
+}
+
+#[test]
+fn stopping_says_that_nothing_was_sent_only_where_nothing_can_have_been() {
+    let home = Device::new().start_with(6);
+    let stop = |home: &Home| home.withdraw(PurposeKind::ContributeToFleet).unwrap().message;
+    assert!(stop(&home).contains("Nothing had been sent"));
+    agree(&home);
+    train(&home);
+    release(&home).unwrap();
+    assert!(!stop(&home).contains("Nothing had been sent"), "it may have been offered already");
+}
+
+#[test]
+fn what_the_round_or_the_disk_would_not_take_costs_no_budget() {
+    let device = Device::new();
+    let home = device.start_with(6);
+    train(&home);
+    let token = home.token().unwrap();
+    let rules = |max_update_bytes, z: &str| ReleaseRules {
+        layout: home.layout_id(),
+        noise_multiplier: z.parse().unwrap(),
+        clip: 1.0,
+        max_update_bytes,
+    };
+    let error = home.release(&token, Some(&rules(1_000, "1.2"))).unwrap_err();
+    assert!(matches!(error, HomeError::UpdateTooLarge { limit: 1_000, .. }), "{error}");
+    // More decimals than the sampler's integers hold.
+    let error = home.release(&token, Some(&rules(1 << 20, "35.123457"))).unwrap_err();
+    assert!(matches!(error, HomeError::Release(ReleaseError::Mechanism(_))), "{error}");
+    device.space.0.store(1 << 20, Ordering::SeqCst);
+    let error = home.release(&token, None).unwrap_err();
+    assert!(matches!(error, HomeError::DiskFull { .. }), "{error}");
+    let privacy = home.privacy().unwrap().ledger;
+    assert_eq!((privacy.spent.releases(), privacy.burnt), (0, 0));
+    device.space.0.store(1 << 40, Ordering::SeqCst);
+    home.release(&token, None).unwrap();
+}
+
+#[test]
+fn a_finished_run_does_not_outlive_what_it_came_from() {
+    let device = Device::new();
+    let home = device.start_with(15);
+    train(&home);
+    assert!(home.has_candidate());
+    home.remove_correction(0).unwrap();
+    assert!(!home.has_candidate(), "a correction was deleted");
+    train(&home);
+    home.undo_head().unwrap();
+    assert!(!home.has_candidate(), "the head was undone");
+    train(&home);
+    device.clocks.pass(179 * 86_400);
+    home.tidy().unwrap();
+    assert!(home.has_candidate());
+    device.clocks.pass(2 * 86_400);
+    assert_eq!(home.tidy().unwrap(), 14);
+    assert!(!home.has_candidate(), "the corrections were too old");
+}
+
+#[test]
+fn a_finished_run_that_can_never_be_released_makes_room_for_another() {
+    let device = Device::new();
+    let home = device.start_with(6);
+    train(&home);
+    device.vault.damage("candidate");
+    assert!(release(&home).is_err() && !home.has_candidate());
+    train(&home);
+    release(&home).unwrap();
 }
 
 #[test]
@@ -166,6 +246,31 @@ fn a_full_disk_during_a_release_overspends_nothing() {
     }
 }
 
+#[test]
+fn a_full_disk_keeps_nothing_from_being_deleted() {
+    let device = Device::new();
+    let home = device.start_with(6);
+    train(&home);
+    release(&home).unwrap();
+    train(&home);
+    begin_training(&home, 3);
+    device.stores().iter().for_each(|store| store.set_room(Some(0)));
+    // The ledger cannot note that the update which waited is given up.
+    assert!(home.delete_everything().is_err());
+    for store in [&device.vault, &device.keys, &device.outbox] {
+        assert!(store.files.lock().unwrap().is_empty());
+    }
+    assert!(home.corrections().is_empty() && home.head_values().to_vec() == base().parameters);
+    let again = device.start();
+    assert!(again.token::<ImproveMyMirror>().is_err());
+    assert!(again.token::<ContributeToFleet>().is_err());
+    drop(again);
+    device.stores().iter().for_each(|store| store.set_room(None));
+    let proof = home.delete_everything().unwrap();
+    assert!(proof.is_complete(), "{proof:?}");
+    assert_eq!(home.privacy().unwrap().ledger.burnt, 1);
+}
+
 /// Every file below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -219,7 +324,7 @@ fn no_unnoised_number_and_no_picture_lies_in_the_clear_and_everything_can_be_del
             midway(&initial.layout.gather(Subset::Full, &initial.parameters));
         }
     });
-    home.train_when(&mut trunk, &Open, &std::sync::atomic::AtomicBool::new(false)).unwrap();
+    home.train_when(&mut trunk, &Open, &AtomicBool::new(false)).unwrap();
     let trained = home.head_values();
     let delta: Vec<f32> =
         trained.iter().zip(&base().parameters).map(|(after, before)| after - before).collect();
@@ -289,5 +394,6 @@ fn an_update_for_another_base_model_is_not_released() {
     };
     let home = Home::with(stores, other.clone(), device.options, edges).unwrap();
     assert!(matches!(release(&home), Err(HomeError::OtherLayout(_))));
+    assert!(!home.has_candidate(), "it will never fit");
     assert_eq!(home.head_values().to_vec(), other.parameters, "a head of another base is not used");
 }

@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering;
 
 use common::{Device, HEIGHT, MemoryStore, WIDTH, add, agree, contains, scene};
 use home::vault::Vault;
-use home::{HomeError, Limits};
+use home::{ConsentState, HomeError, Limits};
+use learn::consent::PurposeKind;
 use learn::edges::{EdgeError, SystemEntropy};
 use learn::head::TargetError;
 use zeroize::Zeroizing;
@@ -188,6 +189,26 @@ fn a_flipped_bit_costs_one_correction_and_is_told() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_stops_what_depends_on_it_and_can_be_deleted() {
+    let device = Device::new();
+    device.start_with(3);
+    device.models.set("models", b"the fleet's".to_vec());
+    device.vault.make_unreadable("correction-0000000001");
+    device.vault.make_unreadable("state");
+    device.consent.make_unreadable("consent.json");
+    device.models.make_unreadable("models");
+    let home = device.start();
+    assert_eq!(home.problems().len(), 3, "{:?}", home.problems());
+    let damaged: Vec<bool> = home.corrections().iter().map(|entry| entry.damaged).collect();
+    assert_eq!(damaged, [false, true, false]);
+    assert_eq!(home.consent(PurposeKind::ImproveMyMirror), ConsentState::Absent);
+    let proof = home.delete_everything().unwrap();
+    assert!(proof.is_complete(), "{proof:?}");
+    assert!(proof.removed.contains(&"vault/correction-0000000001".to_owned()), "{proof:?}");
+    assert!(device.vault.files.lock().unwrap().is_empty());
+}
+
+#[test]
 fn a_damaged_state_file_loses_no_correction() {
     let device = Device::new();
     device.start_with(3);
@@ -244,5 +265,20 @@ fn a_mirror_that_was_off_for_a_year_deletes_after_a_week_on() {
     home.tidy().unwrap();
     let home = device.start();
     device.clocks.pass(4 * DAY);
+    assert_eq!(home.tidy().unwrap(), 1);
+}
+
+#[test]
+fn a_correction_from_before_the_clock_was_set_lives_as_long_as_any_other() {
+    let device = Device::new();
+    // No battery: it is 1970 until a time server answers.
+    device.clocks.wall.store(90, Ordering::SeqCst);
+    let home = device.start_with(1);
+    device.clocks.wall.store(1_800_000_000, Ordering::SeqCst);
+    for _ in 0..20 {
+        assert_eq!(home.tidy().unwrap(), 0);
+        device.clocks.pass(8 * DAY);
+    }
+    device.clocks.pass(21 * DAY);
     assert_eq!(home.tidy().unwrap(), 1);
 }

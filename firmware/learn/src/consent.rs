@@ -170,14 +170,20 @@ impl Consents {
         Ok(record)
     }
 
-    /// Takes consent back. Every token of the purpose is dead when this returns, even where storing failed.
+    /// Takes consent back, also on a full disk: where the records cannot be stored, their file is removed, and after a
+    /// restart every purpose has to be asked for again.
+    ///
+    /// # Errors
+    /// [`ConsentError::Edge`] where the file can be neither replaced nor removed. Every token of the purpose is dead even
+    /// then.
     pub fn withdraw(&self, purpose: PurposeKind) -> Result<(), ConsentError> {
         self.epoch(purpose).fetch_add(1, Ordering::SeqCst);
         let mut records = self.lock();
         records.retain(|record| record.purpose != purpose);
         // Again, for a token that was made between the first step and the removal of the record.
         self.epoch(purpose).fetch_add(1, Ordering::SeqCst);
-        self.store(&records)
+        // An unlink needs no space, and no file is no consent.
+        self.store(&records).or_else(|error| self.storage.remove(CONSENT_NAME).map_err(|_| error))
     }
 
     /// The record of a purpose, current or not.

@@ -49,6 +49,11 @@ pub trait Storage: Send + Sync {
     fn remove(&self, name: &str) -> Result<(), EdgeError>;
     /// Every name, sorted.
     fn names(&self) -> Result<Vec<String>, EdgeError>;
+    /// Bytes under the name, 0 where it does not exist. Asked of content that may be unreadable: a store that knows the
+    /// size without reading says so.
+    fn size(&self, name: &str) -> Result<u64, EdgeError> {
+        Ok(self.read(name)?.map_or(0, |bytes| bytes.len() as u64))
+    }
 }
 
 /// Seconds since 1970 as the device's clock says, right or wrong. Only ever shown; nothing is decided by it.

@@ -133,6 +133,14 @@ impl Storage for Directory {
         names.retain(|name| self.locate(name).is_ok());
         Ok(names)
     }
+
+    fn size(&self, name: &str) -> Result<u64, EdgeError> {
+        match fs::metadata(self.locate(name)?) {
+            Ok(metadata) => Ok(metadata.len()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(storage_error("measure", name)(error)),
+        }
+    }
 }
 
 fn storage_error(

@@ -11,8 +11,8 @@ use crate::ledger::{
     Ledger, LedgerError, LedgerSummary, RecordKind, ReleaseState, ReservationRequest,
 };
 use crate::outbox::{Outbox, OutboxError};
-use crate::privacy::{Clipped, MechanismError, NoiseMultiplier};
-use crate::update::Header;
+use crate::privacy::sampler::DiscreteGaussian;
+use crate::privacy::{CLIP_STEPS, Clipped, MechanismError, NoiseMultiplier};
 
 /// Why a release did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +80,9 @@ impl ReleasePath {
         if self.ledger.needs_recovery() {
             self.recover()?;
         }
-        self.check_room(&clipped, z)?;
+        // All that can be known beforehand, because a reservation is never given back.
+        self.outbox.check_room(clipped.encoded_bytes(z))?;
+        DiscreteGaussian::for_clip(z, CLIP_STEPS).map_err(MechanismError::from)?;
         let request = ReservationRequest {
             run: clipped.run(),
             layout: clipped.layout(),
@@ -109,16 +111,6 @@ impl ReleasePath {
         self.ledger.mark_sampled(update.release(), update.digest())?;
         self.outbox.put(&update)?;
         Ok(self.ledger.mark_persisted(update.release())?)
-    }
-
-    fn check_room(&self, clipped: &Clipped, z: NoiseMultiplier) -> Result<(), ReleaseError> {
-        let header = Header {
-            release: ReleaseId([0; 16]),
-            layout: clipped.layout(),
-            noise_multiplier: z,
-            dimension: clipped.dimension(),
-        };
-        Ok(self.outbox.check_room(header.encoded_bytes())?)
     }
 
     /// The releases that wait to be sent, oldest first.

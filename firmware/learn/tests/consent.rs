@@ -65,12 +65,26 @@ fn a_withdrawn_token_is_dead_at_once_and_for_good() {
 }
 
 #[test]
-fn withdrawal_holds_even_where_it_cannot_be_stored() {
+fn a_withdrawal_on_a_full_disk_holds_after_a_restart() {
     let store = MemoryStore::new();
     let consents = open(&store, TEXT_VERSION);
     consents.grant(PurposeKind::ContributeToFleet, TEXT_VERSION).unwrap();
     let token: ConsentToken<ContributeToFleet> = consents.token().unwrap();
     store.set_room(Some(0));
+    consents.withdraw(PurposeKind::ContributeToFleet).unwrap();
+    assert!(token.check().is_err());
+    assert!(consents.token::<ContributeToFleet>().is_err());
+    assert!(open(&store, TEXT_VERSION).token::<ContributeToFleet>().is_err());
+}
+
+#[test]
+fn withdrawal_holds_in_memory_even_where_nothing_can_be_written_or_removed() {
+    let store = MemoryStore::new();
+    let consents = open(&store, TEXT_VERSION);
+    consents.grant(PurposeKind::ContributeToFleet, TEXT_VERSION).unwrap();
+    let token: ConsentToken<ContributeToFleet> = consents.token().unwrap();
+    store.set_room(Some(0));
+    *store.stuck.lock().unwrap() = true;
     assert!(consents.withdraw(PurposeKind::ContributeToFleet).is_err());
     assert!(token.check().is_err());
     assert!(consents.token::<ContributeToFleet>().is_err());

@@ -298,6 +298,18 @@ fn the_outbox_has_limits_that_cost_no_budget() {
 }
 
 #[test]
+fn noise_beyond_the_sampler_costs_no_budget() {
+    let device = Device::new();
+    let (consent, mut path) = (device.consent(), device.path());
+    // 35123457 * 2048 steps over 10^6, reduced, has a numerator above 2^30.
+    let beyond = "35.123457".parse().unwrap();
+    let error = path.release(clipped(1), beyond, &consent).unwrap_err();
+    assert!(matches!(error, ReleaseError::Mechanism(MechanismError::Sigma(_))), "{error}");
+    let summary = path.summary(Z).unwrap();
+    assert_eq!((summary.releases_left, summary.burnt), (3, 0));
+}
+
+#[test]
 fn the_summary_is_complete_json() {
     let device = used_device();
     let json = serde_json::to_value(device.path().summary(Z).unwrap()).unwrap();

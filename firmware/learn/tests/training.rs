@@ -127,6 +127,10 @@ fn only_the_subset_moves_and_the_delta_is_its_own() {
     for (index, (before, after)) in before.iter().zip(trainer.parameters()).enumerate() {
         assert!(before == after || moved[index], "parameter {index} moved");
     }
+    let change = trainer.change().unwrap();
+    let ends = [&before[..], trainer.parameters()];
+    let [start, end] = ends.map(|values| case.layout.gather(Subset::Sparse, values));
+    assert!(change.iter().zip(start.iter().zip(&end)).all(|(moved, (a, b))| *moved == b - a));
     let clipped = trainer.delta(&[0; 32]).unwrap().clip();
     assert_eq!(clipped.dimension(), case.layout.subset_len(Subset::Sparse));
     assert_eq!(clipped.run(), RunId([5; 16]));

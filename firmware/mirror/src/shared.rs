@@ -97,9 +97,11 @@ pub enum Topic {
     HomeAssistant,
     /// The source of pictures.
     Source,
+    /// A part of the program that fails again and again.
+    Program,
 }
 
-const TOPICS: usize = 8;
+const TOPICS: usize = 9;
 
 /// Sentences that someone should read, most important first.
 #[derive(Clone, Debug, Default, PartialEq)]

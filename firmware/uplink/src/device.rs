@@ -158,7 +158,7 @@ impl Device {
                 self.connected = false;
                 self.note = Some(reason);
             }
-            Event::Message { topic, payload } => self.message(now, &topic, &payload),
+            Event::Message { topic, payload, .. } => self.message(now, &topic, &payload),
             Event::Wake | Event::Stop => {}
         }
         self.tick(now, out);
@@ -311,13 +311,27 @@ impl Device {
         if *notice.channel() != self.settings.channel {
             return self.refuse("round notice", &"it is for another channel");
         }
-        if !self.remember(fresh, |memory| &mut memory.round) {
+        if !self.remember(fresh, |memory| &mut memory.round) || !self.catch_up(&notice) {
             return;
         }
         match notice {
             RoundNotice::Closed { .. } => self.round = None,
             RoundNotice::Open(task) => self.open(now, task),
         }
+    }
+
+    /// After a loss of memory the first notice may be of a round that an update was made for already: only later rounds
+    /// are answered. False where that could not be kept.
+    fn catch_up(&mut self, notice: &RoundNotice) -> bool {
+        if !self.memory.lost {
+            return true;
+        }
+        let round = match notice {
+            RoundNotice::Closed { round, .. } => *round,
+            RoundNotice::Open(task) => task.round,
+        };
+        let kept = self.keep(|memory| (memory.lost, memory.round_done) = (false, round));
+        kept.inspect_err(|error| self.refuse("memory", error)).is_ok()
     }
 
     fn open(&mut self, now: Duration, task: TaskManifest) {
@@ -469,17 +483,17 @@ impl Device {
     }
 
     fn accepted(&mut self, release: ReleaseId, round: u64, counted: u64) -> Result<(), EdgeError> {
-        self.household.published(release)?;
         if counted == round {
-            self.keep(|memory| {
-                memory.contributions += 1;
-                memory.round_done = round;
-            })?;
+            // First of all: a power cut after the outbox has forgotten the update must not make a second one.
+            self.keep(|memory| memory.round_done = round)?;
+        }
+        self.household.published(release)?;
+        self.keep(|memory| memory.contributions += 1)?;
+        if counted == round {
             self.round = None;
         } else if let Some(current) = &mut self.round {
             // It had counted before, and its receipt was lost; this round is still to come.
             (current.offer, current.attempts) = (None, 0);
-            self.keep(|memory| memory.contributions += 1)?;
         }
         self.note = None;
         Ok(())
@@ -503,10 +517,13 @@ impl Device {
             }
             // It may open yet; the next offer comes with the usual back-off.
             Refusal::UnknownRound => return Ok(()),
-            final_one if final_one.is_final() => self.household.refused(release, refusal)?,
             _ => {}
         }
+        // Before the outbox forgets the update, as with one that counted.
         self.keep(|memory| memory.round_done = round)?;
+        if refusal.is_final() {
+            self.household.refused(release, refusal)?;
+        }
         self.round = None;
         Ok(())
     }

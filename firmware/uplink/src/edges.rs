@@ -62,6 +62,9 @@ pub struct Memory {
     pub contributions: u64,
     /// The newest model version whose trial ended.
     pub model_tried: u64,
+    /// What was kept before is gone, and no round notice was heard since: which rounds were answered is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
     /// How the newest job ended. Said at every connection: a broker that loses its memory would leave the fleet in the dark.
     #[serde(default)]
     pub ended: Option<JobState>,

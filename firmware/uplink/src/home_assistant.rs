@@ -104,7 +104,7 @@ impl Topics {
         [self.of("set/+"), format!("{PREFIX}/status")]
     }
 
-    /// The command that a message stands for. A retained or unknown payload is none.
+    /// The command that a message stands for, if it is one.
     pub fn command(&self, topic: &str, payload: &[u8]) -> Option<Command> {
         let name = topic.strip_prefix(&self.of("set/"))?;
         match (name, payload) {
@@ -215,12 +215,14 @@ impl Talk {
         match event {
             Event::Connected => (self.connected, self.greeted, self.said) = (true, false, None),
             Event::Disconnected(_) => self.connected = false,
-            Event::Message { topic, payload } => {
+            Event::Message { topic, payload, retained } => {
                 let restarted = topic == format!("{PREFIX}/status") && payload == b"online";
                 // Home Assistant has just started and knows nothing.
                 self.greeted &= !restarted;
                 self.said = self.said.take().filter(|_| !restarted);
-                if let Some(command) = self.topics.command(&topic, &payload) {
+                let command = self.topics.command(&topic, &payload);
+                // Nobody presses a button that the broker remembers: it would be pressed again at every connection.
+                if let Some(command) = command.filter(|_| !retained) {
                     tracing::info!(?command, "from Home Assistant");
                     home.command(command);
                     // Said again even where nothing changed: a switch that stays off must jump back.
@@ -391,7 +393,23 @@ mod tests {
     }
 
     fn message(topic: &str, payload: &str) -> Event {
-        Event::Message { topic: topic.into(), payload: payload.as_bytes().to_vec() }
+        let payload = payload.as_bytes().to_vec();
+        Event::Message { topic: topic.into(), payload, retained: false }
+    }
+
+    #[test]
+    fn a_command_that_the_broker_kept_is_none() {
+        let (mut home, topics) = (Fake { state: state(), commands: vec![] }, topics());
+        let (firmware, connected, greeted) = ("0.1.0".into(), true, true);
+        let mut talk = Talk { topics, firmware, connected, greeted, said: None };
+        for (name, payload) in [("delete", "PRESS"), ("take_part", "OFF"), ("model", "INSTALL")] {
+            let topic = format!("mirror-home/mirror-17/set/{name}");
+            let payload = payload.as_bytes().to_vec();
+            talk.handle(Event::Message { topic, payload, retained: true }, &mut home);
+        }
+        assert_eq!(home.commands, []);
+        talk.handle(message("mirror-home/mirror-17/set/delete", "PRESS"), &mut home);
+        assert_eq!(home.commands, [Command::Delete]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! MQTT 5 with rumqttc.
 //!
 //! rumqttc's loop is polled by a task of its own, because a poll that is given up half-way may cut a packet in two.
-//! Its events come through a bounded channel; requests go the other way without ever waiting.
+//! Its events come through a bounded channel; requests go the other way without ever waiting. A request lives as long as
+//! its connection: none is carried over to the next.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -121,6 +122,7 @@ async fn poll(mut connection: EventLoop, events: mpsc::Sender<Event>, mut jitter
             Ok(MqttEvent::Incoming(Packet::Publish(publish))) => Event::Message {
                 topic: String::from_utf8_lossy(&publish.topic).into_owned(),
                 payload: publish.payload.to_vec(),
+                retained: publish.retain,
             },
             Ok(MqttEvent::Outgoing(Outgoing::Disconnect)) => return,
             Ok(_) => continue,
@@ -132,6 +134,7 @@ async fn poll(mut connection: EventLoop, events: mpsc::Sender<Event>, mut jitter
                 }
                 tokio::time::sleep(RECONNECT.wait(attempts, &mut jitter)).await;
                 attempts += 1;
+                forget_unsent(&mut connection);
                 continue;
             }
         };
@@ -139,6 +142,15 @@ async fn poll(mut connection: EventLoop, events: mpsc::Sender<Event>, mut jitter
             return;
         }
     }
+}
+
+/// Forgets what was queued or not acknowledged on the connection that broke: rumqttc would send it on the next one, even
+/// an update whose household has withdrawn meanwhile. Whoever publishes here says anew at every connection what still
+/// holds.
+fn forget_unsent(connection: &mut EventLoop) {
+    connection.clean();
+    connection.pending.clear();
+    connection.state.collision = None;
 }
 
 impl Requests for Mqtt {

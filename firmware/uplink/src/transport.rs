@@ -18,6 +18,8 @@ pub enum Event {
         topic: String,
         /// Its bytes, at most [`PACKET_BYTES`].
         payload: Vec<u8>,
+        /// The broker had kept it: it was said before this subscription, and is said again at every connection.
+        retained: bool,
     },
     /// Something on the mirror's side changed; look again now.
     Wake,
@@ -25,7 +27,8 @@ pub enum Event {
     Stop,
 }
 
-/// Requests to a broker. `false`: not taken now, try again later. Nothing waits.
+/// Requests to a broker. `false`: not taken now, try again later. Nothing waits, and what was taken is forgotten when
+/// the connection breaks before it is out.
 pub trait Requests: Send {
     /// Sends with QoS 1.
     fn publish(&mut self, topic: &str, payload: Vec<u8>, retain: bool) -> bool;

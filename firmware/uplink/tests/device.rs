@@ -30,6 +30,8 @@ struct Mirror {
     published: u32,
     given_up: u32,
     memory: Memory,
+    /// What the disk remembered when an update left the outbox.
+    at_settling: Option<Memory>,
     disk_fails: bool,
     tried: Vec<(u64, Vec<u8>)>,
     outcome: Option<Result<(), JobFault>>,
@@ -58,6 +60,7 @@ impl Outbox for Shared {
     fn published(&mut self, id: ReleaseId) -> Result<(), EdgeError> {
         self.with(|mirror| {
             mirror.published += 1;
+            mirror.at_settling = Some(mirror.memory.clone());
             mirror.waiting.retain(|(other, _)| *other != id);
         });
         Ok(())
@@ -66,6 +69,7 @@ impl Outbox for Shared {
     fn refused(&mut self, id: ReleaseId, _: Refusal) -> Result<(), EdgeError> {
         self.with(|mirror| {
             mirror.given_up += 1;
+            mirror.at_settling = Some(mirror.memory.clone());
             mirror.waiting.retain(|(other, _)| *other != id);
         });
         Ok(())
@@ -219,7 +223,7 @@ impl Bench {
     }
 
     fn hear(&mut self, topic: Topic, payload: Vec<u8>) {
-        self.event(Event::Message { topic: topic.to_string(), payload });
+        self.event(Event::Message { topic: topic.to_string(), payload, retained: false });
     }
 
     fn state<T: Statement>(&mut self, topic: Topic, sequence: u64, statement: &T) {
@@ -424,6 +428,44 @@ fn a_round_announced_again_with_other_terms_asks_for_no_second_update() {
 }
 
 #[test]
+fn a_power_cut_while_an_update_is_settled_asks_for_no_second_one() {
+    for verdict in [Verdict::Accepted { round: 5 }, Verdict::Refused(Refusal::Norm)] {
+        let mut bench = Bench::new(Some(b"noised".to_vec()));
+        bench.announce(1, task(5));
+        bench.wait(200);
+        bench.receipt(5, b"noised", verdict);
+        // The power goes when the outbox has forgotten the update, and nothing later reaches the disk.
+        let mirror = bench.mirror.clone();
+        mirror.with(|mirror| mirror.memory = mirror.at_settling.take().unwrap());
+        let mut bench = Bench::with(mirror);
+        bench.announce(1, task(5));
+        bench.wait(2000);
+        assert_eq!(bench.mirror.with(|mirror| mirror.prepared), 1);
+        bench.announce(2, task(6));
+        bench.wait(200);
+        assert_eq!(bench.mirror.with(|mirror| mirror.prepared), 2, "the next round is answered");
+    }
+}
+
+#[test]
+fn after_a_loss_of_memory_only_a_newer_round_is_answered() {
+    let mirror = Shared::default();
+    mirror.with(|mirror| (mirror.takes_part, mirror.memory.lost) = (true, true));
+    let mut bench = Bench::with(mirror.clone());
+    bench.announce(4, task(5));
+    bench.wait(500);
+    // Neither after another start, nor with other terms.
+    let mut bench = Bench::with(mirror);
+    bench.announce(4, task(5));
+    bench.announce(5, TaskManifest { min_cohort: 11, ..task(5) });
+    bench.wait(500);
+    assert_eq!(bench.mirror.with(|mirror| mirror.prepared), 0);
+    bench.announce(6, task(6));
+    bench.wait(500);
+    assert_eq!(bench.mirror.with(|mirror| mirror.prepared), 1);
+}
+
+#[test]
 fn a_notice_that_cannot_be_remembered_is_not_acted_on() {
     let mut bench = Bench::new(Some(b"noised".to_vec()));
     bench.mirror.with(|mirror| mirror.disk_fails = true);
@@ -618,6 +660,6 @@ fn nonsense_on_any_topic_is_counted_and_harmless() {
             bench.hear(topic.clone(), payload);
         }
     }
-    bench.event(Event::Message { topic: "x/y".into(), payload: vec![] });
+    bench.event(Event::Message { topic: "x/y".into(), payload: vec![], retained: false });
     assert!(bench.device.snapshot().refused.values().sum::<u64>() >= 16);
 }

@@ -2,7 +2,7 @@
 
 #![allow(dead_code)] // every test file uses its own part
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Error, ErrorKind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -25,6 +25,8 @@ pub const WIDTH: usize = 48;
 pub struct MemoryStore {
     pub files: Mutex<BTreeMap<String, Vec<u8>>>,
     pub room: Mutex<Option<usize>>,
+    /// Names that lie on a bad block, until they are removed or written anew.
+    pub unreadable: Mutex<BTreeSet<String>>,
 }
 
 impl MemoryStore {
@@ -38,6 +40,18 @@ impl MemoryStore {
 
     pub fn set_room(&self, room: Option<usize>) {
         *self.room.lock().unwrap() = room;
+    }
+
+    pub fn make_unreadable(&self, name: &str) {
+        self.unreadable.lock().unwrap().insert(name.to_owned());
+    }
+
+    /// Flips a bit in the middle.
+    pub fn damage(&self, name: &str) {
+        let mut bytes = self.get(name);
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 4;
+        self.set(name, bytes);
     }
 
     fn fits(&self, name: &str, wanted: usize) -> Result<(), EdgeError> {
@@ -54,6 +68,10 @@ impl MemoryStore {
 
 impl Storage for MemoryStore {
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, EdgeError> {
+        if self.unreadable.lock().unwrap().contains(name) {
+            let source = Error::from_raw_os_error(5); // EIO
+            return Err(EdgeError::Storage { operation: "read", name: name.to_owned(), source });
+        }
         Ok(self.files.lock().unwrap().get(name).cloned())
     }
 
@@ -65,6 +83,7 @@ impl Storage for MemoryStore {
 
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), EdgeError> {
         self.fits(name, bytes.len())?;
+        self.unreadable.lock().unwrap().remove(name);
         self.set(name, bytes.to_vec());
         Ok(())
     }
@@ -75,6 +94,7 @@ impl Storage for MemoryStore {
     }
 
     fn remove(&self, name: &str) -> Result<(), EdgeError> {
+        self.unreadable.lock().unwrap().remove(name);
         self.files.lock().unwrap().remove(name);
         Ok(())
     }
@@ -372,6 +392,16 @@ impl Gate for Script {
     fn conditions(&self) -> Conditions {
         self.0.lock().unwrap().pop().unwrap_or(Conditions::IDLE)
     }
+}
+
+/// Begins a run, and stops it after some pictures.
+pub fn begin_training(home: &Home, pictures: u64) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopper = stop.clone();
+    let mut trunk = ColourTrunk::calling(move |runs| {
+        stopper.fetch_or(runs + 1 == pictures, Ordering::SeqCst);
+    });
+    assert_eq!(home.train_when(&mut trunk, &Open, &stop).unwrap(), Outcome::Stopped);
 }
 
 pub fn train(home: &Home) -> Outcome {

@@ -224,15 +224,27 @@ impl Trainer {
         &self.parameters
     }
 
-    /// The finished run's delta. `model` is the SHA-256 of the base model's head file.
-    pub fn delta(&self, model: &[u8; 32]) -> Result<Delta, TrainError> {
+    /// How far the finished run moved each value of the subset from where it started. Holds unnoised numbers: only for
+    /// the encrypted store.
+    ///
+    /// # Errors
+    /// [`TrainError::Unfinished`] before the end.
+    pub fn change(&self) -> Result<Zeroizing<Vec<f32>>, TrainError> {
         let (done, total) = self.progress();
         if done < total {
             return Err(TrainError::Unfinished { done, total });
         }
-        let subset = self.settings.subset;
-        let after = Zeroizing::new(self.layout.gather(subset, &self.parameters));
-        Ok(Delta::between(self.run, self.layout_id(model), &self.start, &after)?)
+        let after = Zeroizing::new(self.layout.gather(self.settings.subset, &self.parameters));
+        let moved = after.iter().zip(self.start.iter()).map(|(after, start)| after - start);
+        Ok(Zeroizing::new(moved.collect()))
+    }
+
+    /// The finished run's delta. `model` is the SHA-256 of the base model's head file.
+    ///
+    /// # Errors
+    /// [`TrainError::Unfinished`] before the end, [`TrainError::Delta`] where a value is no number.
+    pub fn delta(&self, model: &[u8; 32]) -> Result<Delta, TrainError> {
+        Ok(Delta::new(self.run, self.layout_id(model), self.change()?.to_vec())?)
     }
 
     /// What an update of this run belongs to.

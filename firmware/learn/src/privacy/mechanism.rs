@@ -94,14 +94,6 @@ pub enum MechanismError {
         /// The value.
         value: f32,
     },
-    /// The parameters before and after have different lengths.
-    #[error("{before} parameters before training, {after} after; they must be the same ones")]
-    Lengths {
-        /// Count before.
-        before: usize,
-        /// Count after.
-        after: usize,
-    },
     /// The reservation was made for another delta.
     #[error("the reservation is for run {reserved}, the delta is of run {actual}")]
     ForeignReservation {
@@ -140,20 +132,6 @@ impl Delta {
             Some(index) => Err(MechanismError::NotFinite { index, value: values[index] }),
             None => Ok(Delta { run, layout, values }),
         }
-    }
-
-    /// `after - before`, value by value.
-    pub fn between(
-        run: RunId,
-        layout: LayoutId,
-        before: &[f32],
-        after: &[f32],
-    ) -> Result<Delta, MechanismError> {
-        if before.len() != after.len() {
-            return Err(MechanismError::Lengths { before: before.len(), after: after.len() });
-        }
-        let values = after.iter().zip(before).map(|(after, before)| after - before).collect();
-        Delta::new(run, layout, values)
     }
 
     /// Scales the delta to norm 1.0 where it is longer, and rounds it to steps of `2^-11`.
@@ -204,6 +182,17 @@ impl Clipped {
     /// Number of values.
     pub fn dimension(&self) -> usize {
         self.steps.len()
+    }
+
+    /// Bytes of the encoded update that this becomes under noise `z`.
+    pub fn encoded_bytes(&self, z: NoiseMultiplier) -> usize {
+        let header = Header {
+            release: ReleaseId([0; 16]),
+            layout: self.layout,
+            noise_multiplier: z,
+            dimension: self.steps.len(),
+        };
+        header.encoded_bytes()
     }
 
     /// Adds the reserved noise under a fresh key.
@@ -346,8 +335,6 @@ mod tests {
             assert!(matches!(error, MechanismError::NotFinite { index: 1, .. }), "{bad}: {error}");
         }
         assert!(matches!(Delta::new(RUN, LAYOUT, vec![]), Err(MechanismError::Dimension(0))));
-        let error = Delta::between(RUN, LAYOUT, &[0.0], &[0.0, 1.0]).unwrap_err();
-        assert!(matches!(error, MechanismError::Lengths { before: 1, after: 2 }));
     }
 
     #[test]

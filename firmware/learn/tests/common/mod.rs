@@ -26,6 +26,8 @@ pub const LAYOUT: LayoutId = LayoutId([9; 32]);
 pub struct MemoryStore {
     pub files: Mutex<BTreeMap<String, Vec<u8>>>,
     pub room: Mutex<Option<usize>>,
+    /// Nothing can be removed.
+    pub stuck: Mutex<bool>,
 }
 
 impl MemoryStore {
@@ -86,6 +88,10 @@ impl Storage for MemoryStore {
     }
 
     fn remove(&self, name: &str) -> Result<(), EdgeError> {
+        if *self.stuck.lock().unwrap() {
+            let source = Error::from(ErrorKind::ReadOnlyFilesystem);
+            return Err(EdgeError::Storage { operation: "remove", name: name.to_owned(), source });
+        }
         self.files.lock().unwrap().remove(name);
         Ok(())
     }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use frame::{FrameBuffer, Orientation};
 use serde::Deserialize;
 use vision::Parser;
-use vision::evaluate::{Evaluation, LabelClass, LabelPoint, Report};
+use vision::evaluate::{Evaluation, IGNORE, LabelClass, LabelPoint, Report};
 
 use crate::cli::EvalArgs;
 use crate::config;
@@ -154,7 +154,33 @@ fn read_classes(path: &Path) -> Result<Vec<LabelClass>> {
             )
         })
     };
-    raw.class.into_iter().map(class).collect()
+    let classes: Vec<LabelClass> = raw.class.into_iter().map(class).collect::<Result<_>>()?;
+    check_classes(&classes).with_context(|| path.display().to_string())?;
+    Ok(classes)
+}
+
+/// Every class has an index and a name of its own, and an index that labels can have.
+fn check_classes(classes: &[LabelClass]) -> Result<()> {
+    ensure!(!classes.is_empty(), "there is no [[class]] in it");
+    for (k, class) in classes.iter().enumerate() {
+        ensure!(
+            class.index != IGNORE,
+            "class `{}` has index 255, which means not judged",
+            class.name
+        );
+        for other in &classes[..k] {
+            let apart = class.index != other.index && class.name != other.name;
+            ensure!(
+                apart,
+                "classes `{}` ({}) and `{}` ({}) share a name or an index; give each its own",
+                other.name,
+                other.index,
+                class.name,
+                class.index
+            );
+        }
+    }
+    Ok(())
 }
 
 fn read_images(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -234,16 +260,17 @@ fn table(report: &Report) -> String {
         let _ = writeln!(text, "{name:24}{:>10}{recall:>10}", percent(*iou));
     }
     let _ = writeln!(text, "\n{:24}{:>10}", "pictures", report.images);
-    let _ = writeln!(text, "{:24}{:>10}", "mean IoU", percent(report.miou));
-    let _ = writeln!(text, "{:24}{:>10}", "pixel accuracy", percent(report.pixel_accuracy));
-    if let Some(iou) = report.person_iou {
-        let _ = writeln!(text, "{:24}{:>10}", "silhouette IoU", percent(iou));
-    }
-    if let Some(share) = report.false_alarms {
-        let _ = writeln!(text, "{:24}{:>10}", "false alarms", percent(share));
-    }
-    if let Some(points) = &report.points {
-        let _ = writeln!(text, "{:24}{:>10}", "points", percent(points.accuracy));
+    let rows = [
+        ("mean IoU", report.miou),
+        ("pixel accuracy", report.pixel_accuracy),
+        ("silhouette IoU", report.person_iou),
+        ("false alarms", report.false_alarms),
+        ("points", report.points.as_ref().map(|points| points.accuracy)),
+    ];
+    for (title, value) in rows {
+        if let Some(value) = value {
+            let _ = writeln!(text, "{title:24}{:>10}", percent(value));
+        }
     }
     text
 }
@@ -251,6 +278,22 @@ fn table(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn classes_are_told_apart_by_name_and_by_index() {
+        let class =
+            |index, name: &str| LabelClass::new(index, name, &["head".into()]).expect("known");
+        assert!(check_classes(&[class(0, "a"), class(1, "b")]).is_ok());
+        for (bad, says) in [
+            (vec![class(0, "a"), class(0, "b")], "`a` (0) and `b` (0)"),
+            (vec![class(0, "a"), class(1, "a")], "`a` (0) and `a` (1)"),
+            (vec![class(255, "a")], "255"),
+            (vec![], "no [[class]]"),
+        ] {
+            let text = check_classes(&bad).expect_err(says).to_string();
+            assert!(text.contains(says), "{text}");
+        }
+    }
 
     #[test]
     fn a_point_has_four_fields() {

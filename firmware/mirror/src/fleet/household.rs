@@ -67,6 +67,7 @@ impl AtHome {
             layout: LayoutId(task.layout.0),
             noise_multiplier: multiplier(task.noise_multiplier)?,
             clip: task.clip.as_f64(),
+            max_update_bytes: task.max_update_bytes,
         };
         // Whatever comes of it: a refusal by the budget stays one.
         *asked = None;

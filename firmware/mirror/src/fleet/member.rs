@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use learn::edges::Storage;
+use home::edges::EARLIEST_DATE;
+use learn::edges::{Clock, Storage, SystemClock, Timestamp};
 use learn::fs::Directory;
 use proto::{Channel, DeviceId};
 use settings::FleetSettings;
 use tracing::{info, warn};
-use uplink::device::{Device, Settings};
+use uplink::device::{Device, Settings, Snapshot};
 use uplink::edges::{EdgeError, Keeper, Memory};
 use uplink::mqtt::{Endpoint, Mqtt};
 
@@ -23,6 +25,12 @@ use crate::report;
 use crate::shared::{Shared, Topic};
 
 const MEMORY: &str = "memory";
+
+/// A broker may restart, and a router too; one that is away for longer is told on the screen.
+const AWAY: Duration = Duration::from_secs(600);
+
+/// How often the connection is looked at for that.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// The part that belongs to the fleet.
 pub struct Member {
@@ -58,9 +66,29 @@ impl Member {
         runtime()?.block_on(async {
             let (connection, handle) = Mqtt::start(endpoint, jitter);
             tokio::spawn(follow(Arc::clone(&self.shared), handle, move || home.releases_version()));
+            tokio::spawn(self.tell_absence());
             uplink::run::run(device, connection, self.fleet.watch.clone()).await;
         });
         Ok(())
+    }
+
+    /// Tells a person once the broker has been away for long, and takes it back when the broker is there.
+    fn tell_absence(&self) -> impl Future<Output = ()> + use<> {
+        let (shared, watch) = (Arc::clone(&self.shared), self.fleet.watch.clone());
+        let broker = format!("{}:{}", self.settings.host, self.settings.port);
+        async move {
+            let (mut absence, mut told) = (Absence { since: Instant::now() }, None);
+            loop {
+                tokio::time::sleep(LOOK).await;
+                let snapshot = watch.read();
+                let away = absence.is_long(snapshot.connected, Instant::now());
+                let notice = away.then(|| reason(&broker, &snapshot, SystemClock.now()));
+                if notice != told {
+                    shared.set_notice(Topic::Fleet, notice.clone());
+                    told = notice;
+                }
+            }
+        }
     }
 
     fn prepare(&self, home: &Arc<home::Home>) -> Result<(Device, Endpoint)> {
@@ -98,13 +126,39 @@ impl Member {
     }
 }
 
-/// What the last run kept. A damaged file starts over: the fleet's signed numbers are learnt anew, and the ledger, not
-/// this file, keeps a release from being made twice.
+/// Since when the broker is away.
+struct Absence {
+    since: Instant,
+}
+
+impl Absence {
+    /// Whether it has been away for so long that a person should know.
+    fn is_long(&mut self, connected: bool, now: Instant) -> bool {
+        if connected {
+            self.since = now;
+        }
+        now.saturating_duration_since(self.since) >= AWAY
+    }
+}
+
+/// Why the mirror hears nothing of its fleet, with the next step.
+fn reason(broker: &str, snapshot: &Snapshot, now: Timestamp) -> String {
+    if now < EARLIEST_DATE {
+        return format!(
+            "fleet: the clock is not set, so {broker} cannot be trusted; let the mirror reach a time server"
+        );
+    }
+    let note = snapshot.note.as_deref().unwrap_or("no answer");
+    format!("fleet: {broker} cannot be reached ({note}); check the home network and fleet.host")
+}
+
+/// What the last run kept. A damaged file starts over: the fleet's signed numbers are learnt anew, and the round that is
+/// announced now counts as answered.
 fn read_memory(store: &Directory) -> Result<Memory> {
     let Some(bytes) = store.read(MEMORY)? else { return Ok(Memory::default()) };
     Ok(serde_json::from_slice(&bytes).unwrap_or_else(|error| {
         warn!("fleet: what was remembered cannot be read ({error}); it starts over");
-        Memory::default()
+        Memory { lost: true, ..Memory::default() }
     }))
 }
 
@@ -116,5 +170,43 @@ impl Keeper for Kept {
         let told = |error: &dyn std::fmt::Display| EdgeError(error.to_string());
         let bytes = serde_json::to_vec(memory).map_err(|error| told(&error))?;
         self.0.replace(MEMORY, &bytes).map_err(|error| told(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_notice_names_the_broker_or_the_clock() {
+        let broken = Snapshot { note: Some("refused".into()), ..Snapshot::default() };
+        let text = reason("fleet.example:8883", &broken, EARLIEST_DATE);
+        assert!(text.contains("fleet.example:8883") && text.contains("refused"), "{text}");
+        assert!(reason("fleet.example:8883", &broken, Timestamp(90)).contains("clock"));
+    }
+
+    #[test]
+    fn only_a_long_absence_is_told_and_only_until_the_broker_is_back() {
+        let start = Instant::now();
+        let mut absence = Absence { since: start };
+        let mut at =
+            |seconds, connected| absence.is_long(connected, start + Duration::from_secs(seconds));
+        assert_eq!([at(5, true), at(600, false), at(604, false)], [false; 3]);
+        assert_eq!([at(605, false), at(700, true), at(705, false)], [true, false, false]);
+    }
+
+    #[test]
+    fn a_damaged_memory_is_known_to_be_lost_and_a_missing_one_is_a_first_start() {
+        let folder = std::env::temp_dir().join(format!("mirror-memory-{}", std::process::id()));
+        let store = Directory::open(&folder).expect("writable");
+        assert_eq!(read_memory(&store).expect("readable"), Memory::default());
+        store.replace(MEMORY, b"{\"round\":").expect("writable");
+        let lost = read_memory(&store).expect("readable");
+        assert_eq!(lost, Memory { lost: true, ..Memory::default() });
+        // Until a notice was heard that stays so, over any number of starts.
+        let mut kept = Kept(store);
+        kept.keep(&lost).expect("writable");
+        assert_eq!(read_memory(&kept.0).expect("readable"), lost);
+        std::fs::remove_dir_all(&folder).expect("ours");
     }
 }

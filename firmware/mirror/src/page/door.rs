@@ -11,8 +11,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::body::Body;
-use axum::http::header::COOKIE;
-use axum::http::{HeaderMap, Request};
+use axum::http::header::{CONNECTION, COOKIE};
+use axum::http::{HeaderMap, Request, StatusCode};
+use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -25,14 +26,15 @@ use tower::ServiceExt;
 use tracing::debug;
 
 use crate::access::sessions::Sessions;
-use crate::page::Visitor;
 use crate::page::guard::Door;
+use crate::page::{Trouble, Visitor};
 
 /// Connections at once; each costs memory.
 const MOST_CONNECTIONS: usize = 64;
 /// A client that has not greeted by then is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(8);
-/// The same for the head of a request.
+/// The same for the head of a request, and for all of a request that comes from no paired browser: whoever is not paired
+/// must not be able to keep the others out with bodies that never come.
 const HEAD: Duration = Duration::from_secs(15);
 /// After an error of the listener itself (no file handles left) the mirror waits this long.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -95,22 +97,29 @@ impl NetworkDoor {
         Ok(server.serve_connection(TokioIo::new(stream), service).await?)
     }
 
-    async fn answer(
-        &self,
-        request: Request<Incoming>,
-        door: Door,
-    ) -> Result<axum::response::Response, Infallible> {
+    async fn answer(&self, request: Request<Incoming>, door: Door) -> Result<Response, Infallible> {
         let mut request = request.map(Body::new);
         let visitor = session(request.headers(), &self.access.sessions);
         request.extensions_mut().insert(door);
-        let router = match visitor {
-            Some(id) => {
-                request.extensions_mut().insert(Visitor::Browser { id });
-                self.paired.clone()
-            }
-            None => self.unpaired.clone(),
-        };
-        router.oneshot(request).await
+        let Some(id) = visitor else { return hurried(self.unpaired.clone(), request, HEAD).await };
+        request.extensions_mut().insert(Visitor::Browser { id });
+        self.paired.clone().oneshot(request).await
+    }
+}
+
+/// The answer, or after `patience` the end of the connection.
+async fn hurried(
+    router: Router,
+    request: Request<Body>,
+    patience: Duration,
+) -> Result<Response, Infallible> {
+    match timeout(patience, router.oneshot(request)).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let text = "the request did not come to its end in time";
+            let trouble = Trouble::new(StatusCode::REQUEST_TIMEOUT, text).into_response();
+            Ok(([(CONNECTION, "close")], trouble).into_response())
+        }
     }
 }
 
@@ -122,4 +131,26 @@ fn session(headers: &HeaderMap, sessions: &Sessions) -> Option<String> {
         cookies.flat_map(|text| text.split(';')).filter_map(|pair| pair.split_once('='));
     let (_, token) = pairs.find(|(name, _)| name.trim() == COOKIE_NAME)?;
     sessions.find(token.trim(), now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Bytes;
+    use axum::routing::post;
+
+    #[test]
+    fn whoever_is_not_paired_is_not_waited_for() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let router = Router::new().route("/", post(|body: Bytes| async move { body }));
+        let never = futures_util::stream::pending::<Result<Bytes, Infallible>>();
+        let ask = |body| Request::post("/").body(body).expect("a request");
+        let patience = Duration::from_millis(20);
+        runtime.expect("a runtime").block_on(async {
+            let late = hurried(router.clone(), ask(Body::from_stream(never)), patience).await;
+            assert_eq!(late.map(|answer| answer.status()), Ok(StatusCode::REQUEST_TIMEOUT));
+            let whole = hurried(router, ask(Body::from("x")), Duration::from_secs(60)).await;
+            assert_eq!(whole.map(|answer| answer.status()), Ok(StatusCode::OK));
+        });
+    }
 }

@@ -56,7 +56,32 @@ struct Memory {
 #[derive(Default)]
 struct HeadInUse {
     version: u64,
-    next: Arc<Mutex<Option<Head>>>,
+    next: Arc<Ready<Head>>,
+}
+
+/// The newest version that was made ready. One that is no longer wanted is dropped: it may have been erased meanwhile.
+struct Ready<T>(Mutex<Option<(u64, T)>>);
+
+impl<T> Default for Ready<T> {
+    fn default() -> Ready<T> {
+        Ready(Mutex::default())
+    }
+}
+
+impl<T> Ready<T> {
+    /// Puts a version there, unless a newer one is there already.
+    fn put(&self, version: u64, made: T) {
+        let mut slot = lock(&self.0);
+        if slot.as_ref().is_none_or(|(other, _)| *other < version) {
+            *slot = Some((version, made));
+        }
+    }
+
+    /// What was made of this version; anything else is dropped.
+    fn take(&self, version: u64) -> Option<T> {
+        let (made_of, made) = lock(&self.0).take()?;
+        (made_of == version).then_some(made)
+    }
 }
 
 /// Counts a taken picture when the work on it has ended, however it ends.
@@ -119,30 +144,15 @@ impl Sight {
     /// Uses the household's newest head. It is made ready on another thread: no picture waits for it.
     fn follow_head(&self, parser: &mut Parser, head: &mut HeadInUse) {
         let Some(home) = self.learning.home() else { return };
-        if let Some(ready) = lock(&head.next).take() {
-            match parser.swap_head(ready) {
-                Ok(()) => info!("the household's head is in use"),
-                Err(error) => warn!("the household's head is not used: {error}"),
-            }
-        }
         let version = home.head_version();
-        if version == head.version {
-            return;
+        if version != head.version {
+            head.version = version;
+            make_ready(parser, &home.head_values(), head);
         }
-        head.version = version;
-        let values = home.head_values();
-        if *parser.student().head_parameters().values() == *values {
-            return;
-        }
-        let builder = parser.student().head_builder();
-        let parameters = parser.student().head_parameters().with_values(values.to_vec());
-        let next = Arc::clone(&head.next);
-        let build = move || match parameters.and_then(|parameters| builder.build(&parameters)) {
-            Ok(head) => *lock(&next) = Some(head),
+        let Some(ready) = head.next.take(version) else { return };
+        match parser.swap_head(ready) {
+            Ok(()) => info!("the household's head is in use"),
             Err(error) => warn!("the household's head is not used: {error}"),
-        };
-        if let Err(error) = std::thread::Builder::new().name("head".into()).spawn(build) {
-            warn!("the household's head is not used: no thread: {error}");
         }
     }
 
@@ -219,5 +229,39 @@ impl Sight {
     fn preview_due(&self, last: Option<Instant>) -> bool {
         self.shared.viewers.load(Ordering::Relaxed) > 0
             && last.is_none_or(|at| at.elapsed() >= self.preview_interval)
+    }
+}
+
+/// Builds the head of these values on a thread of its own, unless it is in use already.
+fn make_ready(parser: &Parser, values: &[f32], head: &HeadInUse) {
+    if *parser.student().head_parameters().values() == *values {
+        return;
+    }
+    let builder = parser.student().head_builder();
+    let parameters = parser.student().head_parameters().with_values(values.to_vec());
+    let (version, next) = (head.version, Arc::clone(&head.next));
+    let build = move || match parameters.and_then(|parameters| builder.build(&parameters)) {
+        Ok(head) => next.put(version, head),
+        Err(error) => warn!("the household's head is not used: {error}"),
+    };
+    if let Err(error) = std::thread::Builder::new().name("head".into()).spawn(build) {
+        warn!("the household's head is not used: no thread: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_that_was_made_ready_too_late_is_never_used() {
+        let next = Ready::default();
+        assert_eq!(next.take(1), None);
+        next.put(1, "erased meanwhile");
+        assert_eq!(next.take(2), None);
+        assert_eq!(next.take(1), None, "dropped, not kept");
+        next.put(3, "newest");
+        next.put(2, "slow");
+        assert_eq!(next.take(3), Some("newest"));
     }
 }

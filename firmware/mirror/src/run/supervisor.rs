@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use camera::backoff::Backoff;
 use sd_notify::NotifyState;
 use tracing::{debug, error, info, warn};
 
 use crate::report;
-use crate::shared::{CameraState, ModelState, Shared, count};
+use crate::shared::{CameraState, ModelState, Shared, Topic, count};
 
 /// Parts get this long to end by themselves; then the process ends under them.
 const STOP_PATIENCE: Duration = Duration::from_millis(800);
@@ -22,6 +22,14 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// A part that ran this long before it failed is tried again at once.
 const STEADY: Duration = Duration::from_secs(60);
+
+/// Panics in a row after which a person is told: starting the part again does not help.
+const HOPELESS: u32 = 3;
+
+/// A part's thread panicked; what it said.
+#[derive(Debug, thiserror::Error)]
+#[error("panicked: {0}")]
+struct Panicked(String);
 
 type Work = dyn Fn() -> Result<()> + Send + Sync;
 
@@ -34,6 +42,8 @@ pub struct Part {
     backoff: Backoff,
     retry_at: Option<Instant>,
     last_error: String,
+    /// In a row, none of them after a steady run.
+    panics: u32,
 }
 
 impl Part {
@@ -47,6 +57,7 @@ impl Part {
             backoff: Backoff::new(),
             retry_at: Some(Instant::now()),
             last_error: String::new(),
+            panics: 0,
         }
     }
 
@@ -56,7 +67,7 @@ impl Part {
         self.retry_at = None;
         let body = move || {
             std::panic::catch_unwind(AssertUnwindSafe(|| work()))
-                .unwrap_or_else(|panic| Err(anyhow!("panicked: {}", panic_message(&*panic))))
+                .unwrap_or_else(|panic| Err(Panicked(panic_message(&*panic).to_owned()).into()))
         };
         self.thread = Some(std::thread::Builder::new().name(self.name.into()).spawn(body)?);
         Ok(())
@@ -65,7 +76,21 @@ impl Part {
     /// The result, once the thread has ended.
     fn ended(&mut self) -> Option<Result<()>> {
         let thread = self.thread.take_if(|thread| thread.is_finished())?;
-        Some(thread.join().unwrap_or_else(|_| Err(anyhow!("panicked while ending"))))
+        let ended = thread.join();
+        Some(ended.unwrap_or_else(|_| Err(Panicked("while ending".to_owned()).into())))
+    }
+
+    /// Whether it has run long enough to count as well again.
+    fn is_steady(&self) -> bool {
+        self.thread.is_some() && self.started.elapsed() > STEADY
+    }
+
+    /// What a person should know: an error tells of itself where it happens, a panic does not.
+    fn notice(&self) -> Option<String> {
+        (self.panics >= HOPELESS).then(|| {
+            let (name, text) = (self.name, &self.last_error);
+            format!("{name} fails again and again ({text}); switch the mirror off and on")
+        })
     }
 
     /// Plans the next attempt. An error is told once, not at every attempt.
@@ -74,6 +99,7 @@ impl Part {
             self.backoff.reset();
             self.last_error.clear();
         }
+        self.panics = if error.is::<Panicked>() { self.panics + 1 } else { 0 };
         let delay = self.backoff.next_delay();
         let text = report::describe(error);
         let (name, seconds) = (self.name, delay.as_secs_f32());
@@ -107,9 +133,15 @@ pub fn supervise(
     capture_patience: Duration,
 ) {
     let mut watchdog = Watchdog::new(capture_patience);
+    let mut told = None;
     loop {
         for part in &mut parts {
             tend(shared, part);
+        }
+        let notice = parts.iter().find_map(Part::notice);
+        if notice != told {
+            shared.set_notice(Topic::Program, notice.clone());
+            told = notice;
         }
         watchdog.tick(shared);
         if signal.load(Ordering::Relaxed) {
@@ -133,8 +165,12 @@ fn tend(shared: &Shared, part: &mut Part) {
         part.retry_at = Some(Instant::now() + part.backoff.next_delay());
     }
     match part.ended() {
+        None if part.is_steady() => part.panics = 0,
         None => {}
-        Some(Ok(())) => debug!("{} is done", part.name),
+        Some(Ok(())) => {
+            debug!("{} is done", part.name);
+            part.panics = 0;
+        }
         Some(Err(_)) if shared.is_stopping() => {}
         Some(Err(error)) => {
             count(&shared.counters.restarts);
@@ -297,6 +333,38 @@ mod tests {
         supervise(&shared, vec![part], &running(), PATIENCE);
         assert_eq!(runs.load(Ordering::SeqCst), 2);
         assert_eq!(shared.counters.restarts.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn a_person_is_told_of_a_part_that_panics_again_and_again_until_it_is_well() {
+        let shared = shared();
+        let (runs, seen) = (AtomicU32::new(0), Arc::clone(&shared));
+        let told = Arc::new(std::sync::Mutex::new(None));
+        let notes = Arc::clone(&told);
+        let part = Part::new("test", move || {
+            if runs.fetch_add(1, Ordering::SeqCst) < HOPELESS {
+                panic!("no luck");
+            }
+            Ok(())
+        });
+        let watcher = Part::new("watcher", move || {
+            let notice = || seen.with_health(|health| health.notices.first().map(str::to_owned));
+            let deadline = Instant::now() + Duration::from_secs(30);
+            let wait = |told: bool| {
+                while notice().is_some() != told && Instant::now() < deadline {
+                    std::thread::sleep(TICK);
+                }
+            };
+            wait(true);
+            *crate::shared::lock(&notes) = notice();
+            wait(false);
+            seen.stop();
+            Ok(())
+        });
+        supervise(&shared, vec![part, watcher], &running(), PATIENCE);
+        let text = crate::shared::lock(&told).take().unwrap_or_default();
+        assert!(text.contains("test fails again") && text.contains("no luck"), "{text}");
+        assert_eq!(shared.with_health(|health| health.notices.first().map(str::to_owned)), None);
     }
 
     #[test]

@@ -200,6 +200,7 @@ impl Student {
     /// # Errors
     /// [`ModelError`] naming the file, what is wrong with it, and what to do.
     pub fn load(files: &ModelFiles<'_>, options: &EngineOptions) -> Result<Student, ModelError> {
+        keep_from_amx().map_err(|error| load_error("the engine's settings", &error))?;
         let manifest = Manifest::parse(&files.manifest)?;
         let (queries, mask_size) = check_interfaces(&manifest)?;
         let trunk_proto = checked_graph(&manifest.trunk, &files.trunk)?;
@@ -371,6 +372,21 @@ fn in_order(outputs: TVec<TValue>, manifest: &Manifest) -> TVec<TValue> {
     let names = &manifest.trunk.output;
     let position = |name: &str| names.iter().position(|t| t.name == name).expect("checked at load");
     manifest.head.input.iter().map(|t| outputs[position(&t.name)].clone()).collect()
+}
+
+/// Keeps tract from Intel's AMX for int8 products, unless `TRACT_CPU_ISA` in the environment says otherwise.
+///
+/// The kernel `avx512amx_mmm_i32_16x16` of tract-linalg 0.23.9 loads its right-hand operand 64 rows at a time, but only the
+/// left-hand one is padded to that: it reads past the end of the operand, and now and then past the heap, which ends the
+/// program. The products are the same with AVX-512 VNNI, which takes its place. No board has either.
+#[cfg(target_arch = "x86_64")]
+fn keep_from_amx() -> TractResult<()> {
+    tract_core::knobs::set_config_global("TRACT_CPU_ISA", "-amx-int8")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn keep_from_amx() -> TractResult<()> {
+    Ok(())
 }
 
 fn load_error(file: &str, error: &dyn std::fmt::Display) -> ModelError {

@@ -90,14 +90,14 @@ pub struct PointReport {
 pub struct Report {
     /// Pictures judged.
     pub images: u64,
-    /// Mean of `iou`.
-    pub miou: f64,
+    /// Mean of `iou`; none when no picture has a label map.
+    pub miou: Option<f64>,
     /// Intersection over union by class, pixels pooled over all pictures.
     pub iou: BTreeMap<String, f64>,
     /// Share of a class's labelled pixels that got it.
     pub recall: BTreeMap<String, f64>,
-    /// Share of judged pixels that got their class.
-    pub pixel_accuracy: f64,
+    /// Share of judged pixels that got their class; none when no picture has a label map.
+    pub pixel_accuracy: Option<f64>,
     /// Intersection over union of the silhouette, pooled; none when no picture has a silhouette.
     pub person_iou: Option<f64>,
     /// Share of the pixels of pictures with an empty silhouette that were taken for somebody; none when no picture's
@@ -195,10 +195,10 @@ impl Evaluation {
         });
         Report {
             images: self.images,
-            miou: if iou.is_empty() { 0.0 } else { iou.values().sum::<f64>() / iou.len() as f64 },
+            miou: (!iou.is_empty()).then(|| iou.values().sum::<f64>() / iou.len() as f64),
             iou,
             recall,
-            pixel_accuracy: share(self.right, self.judged),
+            pixel_accuracy: (self.judged > 0).then(|| share(self.right, self.judged)),
             person_iou: self.has_person.then(|| share(self.person.0, self.person.1)),
             false_alarms: (self.nobody.1 > 0).then(|| share(self.nobody.0, self.nobody.1)),
             points,
@@ -234,9 +234,9 @@ mod tests {
         assert_eq!(report.iou["nothing"], 0.5);
         assert_eq!(report.iou["head"], 2.0 / 3.0);
         assert_eq!(report.iou["body"], 0.5);
-        assert!((report.miou - (0.5 + 2.0 / 3.0 + 0.5) / 3.0).abs() < 1e-12);
+        assert!((report.miou.expect("labelled") - (0.5 + 2.0 / 3.0 + 0.5) / 3.0).abs() < 1e-12);
         assert_eq!(report.recall["head"], 1.0);
-        assert_eq!(report.pixel_accuracy, 4.0 / 6.0);
+        assert_eq!(report.pixel_accuracy, Some(4.0 / 6.0));
         assert_eq!(report.person_iou, Some(4.0 / 5.0));
         assert!(report.points.is_none() && report.false_alarms.is_none());
     }
@@ -246,7 +246,12 @@ mod tests {
         let mut evaluation = Evaluation::new(classes());
         evaluation.add_person(&[3, 3, 0, 0], &[0, 1, 0, 0]);
         evaluation.add_person(&[3, 0, 0, 0, 3], &[0, 0, 0, 0, 255]);
-        assert_eq!(evaluation.report().false_alarms, Some(0.25));
+        let report = evaluation.report();
+        assert_eq!(report.false_alarms, Some(0.25));
+        assert!(
+            report.miou.is_none() && report.pixel_accuracy.is_none(),
+            "nothing is labelled by class"
+        );
     }
 
     #[test]

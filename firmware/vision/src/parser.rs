@@ -7,7 +7,7 @@ use frame::{Frame, Orientation};
 use crate::convert::Converter;
 use crate::engine::{Head, RawOutput, Student};
 use crate::error::{ModelError, VisionError};
-use crate::postprocess::{Parsing, PostProcessor};
+use crate::postprocess::{Parsing, PostProcessor, score_size};
 use crate::scores::{Between, Decider, Scores};
 use crate::smooth::Smoother;
 use crate::specks::Specks;
@@ -65,9 +65,9 @@ impl Parser {
             converter: Converter::new(grid, student.padding()),
             pixels: vec![0; 3 * grid.area()],
             post: PostProcessor::new(student.queries(), mask, grid),
-            scores: Scores::new(mask),
+            scores: Scores::new(score_size(mask)),
             decider: Decider::default(),
-            smoother: Smoother::new(mask),
+            smoother: Smoother::new(score_size(mask)),
             specks: Specks::new(grid),
             tracker: Tracker::default(),
             parsing: Parsing::new(grid),
@@ -154,9 +154,11 @@ impl Parser {
         labels.clear();
         labels.resize(width as usize * height as usize, 0);
         let size = self.scores.size;
+        let share = size.width as f32 / self.parsing.grid.width as f32;
         let column =
-            |x: u32| Between::at(letterbox.to_grid(x as f32 + 0.5, 0.0).0 / 4.0, size.width);
-        let row = |y: u32| Between::at(letterbox.to_grid(0.0, y as f32 + 0.5).1 / 4.0, size.height);
+            |x: u32| Between::at(letterbox.to_grid(x as f32 + 0.5, 0.0).0 * share, size.width);
+        let row =
+            |y: u32| Between::at(letterbox.to_grid(0.0, y as f32 + 0.5).1 * share, size.height);
         let columns: Vec<Between> = (0..width).map(column).collect();
         let rows: Vec<Between> = (0..height).map(row).collect();
         self.decider.decide(&self.scores, &rows, &columns, self.options.priority_margin, labels);

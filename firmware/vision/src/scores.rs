@@ -1,4 +1,4 @@
-//! Score of every part at every pixel of the masks, and the decision which part a pixel shows.
+//! Score of every part at every pixel of the enlarged masks, and the decision which part a pixel shows.
 
 use proto::taxonomy::{PART_COUNT, Part};
 
@@ -65,10 +65,10 @@ impl Between {
 /// the mean of 16 that sum to about one.
 const NEGLIGIBLE: f32 = 0.03;
 
-/// A line of the masks widened to the output's columns, for every part.
+/// A line of the scores widened to the output's columns, for every part.
 #[derive(Debug, Default)]
 struct WideLine {
-    /// Which line of the masks; none before the first.
+    /// Which line of the scores; none before the first.
     row: Option<usize>,
     /// Parts that are not negligible in it, as bits; the others' values are zero.
     active: u16,
@@ -100,7 +100,7 @@ impl WideLine {
 /// Enlarges scores and decides, line by line. Keeps its memory.
 #[derive(Debug, Default)]
 pub struct Decider {
-    /// Two neighbouring lines of the masks: widened once, used for every output line between them.
+    /// Two neighbouring lines of the scores: widened once, used for every output line between them.
     lines: [WideLine; 2],
     wide: Vec<Vec<f32>>,
     best: Vec<f32>,

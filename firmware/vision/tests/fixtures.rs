@@ -59,3 +59,12 @@ fn trunk_and_head_agree_with_onnxruntime() {
         }
     }
 }
+
+/// tract's int8 kernel for AMX reads past its operands; see `engine.rs`.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn the_engine_keeps_from_a_kernel_that_reads_too_far() {
+    let _student = student();
+    let chosen = tract_linalg::isa::native();
+    assert!(!chosen.has(tract_linalg::isa::Isa::X86_64AmxInt8), "{chosen:?}");
+}

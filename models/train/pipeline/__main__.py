@@ -134,7 +134,7 @@ def add_grow(commands) -> None:
     """Options of `grow`."""
     sub = commands.add_parser("grow", help="a deeper network that computes the same, for `train --start`")
     sub.add_argument("--checkpoint", type=Path, required=True, help="checkpoint or weights file of the smaller network")
-    sub.add_argument("--network", choices=sorted(NETWORKS), default="student", help="the deeper network")
+    sub.add_argument("--network", choices=sorted(NETWORKS), default="student-l", help="the deeper network")
     sub.add_argument("--calibration", type=Path, required=True, help="folder of training shards, for the new batch norms")
     sub.add_argument("--pictures", type=int, default=96, help="calibration pictures")
     sub.add_argument("--out", type=Path, required=True)

@@ -18,6 +18,8 @@ from .states import load_parser
 # A record key whose values are this few is a grouping of the test set (skin tone, light, ...); seeds are not.
 MOST_GROUPS = 12
 PERSON_SCORE = 0.5
+# How many times mask logits are enlarged before they become scores, on the device as here.
+FINER = 2
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
@@ -28,7 +30,7 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
     """Logistic function."""
-    return 1 / (1 + np.exp(-x))
+    return 1 / (1 + np.exp(-np.clip(x, -60, 60)))
 
 
 def enlarge(maps: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -41,11 +43,15 @@ def enlarge(maps: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def part_labels(logits: np.ndarray, masks: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Part label of every pixel (height, width) from class logits (Q, 18) and mask logits (Q, h, w)."""
+    """Part label of every pixel (height, width) from class logits (Q, 18) and mask logits (Q, h, w).
+
+    As the device does it: logits are enlarged twice before they become scores, and the scores the rest of the way.
+    """
     share = softmax(logits)[:, :PART_CLASSES]
     queries, h, w = masks.shape
-    scores = share.T @ sigmoid(masks).reshape(queries, h * w)
-    return enlarge(scores.reshape(PART_CLASSES, h, w), height, width).argmax(0).astype(np.uint8)
+    finer = enlarge(masks, FINER * h, FINER * w)
+    scores = share.T @ sigmoid(finer).reshape(queries, -1)
+    return enlarge(scores.reshape(PART_CLASSES, FINER * h, FINER * w), height, width).argmax(0).astype(np.uint8)
 
 
 def person_labels(logits: np.ndarray, masks: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -64,8 +64,8 @@ impl Parsing {
 }
 
 /// How many times the masks' logits are enlarged before they become scores. Interpolated logits keep an edge where it is,
-/// interpolated scores move it towards whoever is surer: that cost 0.8 points of mean IoU. Three times and more
-/// gives no more.
+/// interpolated scores move it towards whoever is surer: that cost 0.7 points of mean IoU. Four times gives no
+/// more.
 const FINER: usize = 2;
 
 /// Size of the scores that masks of `mask` pixels give.
@@ -84,8 +84,7 @@ pub struct PostProcessor {
     /// From scores to grid.
     score: Enlargement,
     /// From masks to grid.
-    rows: Vec<Between>,
-    columns: Vec<Between>,
+    whole: Enlargement,
     line: Vec<f32>,
     wide: Vec<f32>,
     strongest: Vec<f32>,
@@ -100,8 +99,7 @@ impl PostProcessor {
             mask: vec![0.0; score.area()],
             finer: Enlargement::new(mask, score),
             score: Enlargement::new(score, grid),
-            rows: Between::enlargement(mask.height, grid.height),
-            columns: Between::enlargement(mask.width, grid.width),
+            whole: Enlargement::new(mask, grid),
             line: vec![0.0; mask.width],
             wide: vec![0.0; grid.width],
             strongest: vec![0.0; grid.area()],
@@ -206,18 +204,12 @@ impl PostProcessor {
         let width = parsing.grid.width;
         let lines = parsing.parts.chunks_exact(width).zip(parsing.person.chunks_exact_mut(width));
         for ((row, (parts, person)), strongest) in
-            self.rows.iter().zip(lines).zip(self.strongest.chunks_exact_mut(width))
+            self.whole.rows.iter().zip(lines).zip(self.strongest.chunks_exact_mut(width))
         {
             if parts.iter().all(|&p| p == 0) {
                 continue;
             }
-            for (x, value) in self.line.iter_mut().enumerate() {
-                *value = row.of_column(mask, w, x);
-            }
-            self.wide
-                .iter_mut()
-                .zip(&self.columns)
-                .for_each(|(value, column)| *value = column.of(&self.line));
+            self.whole.widen(*row, mask, w, &mut self.line, &mut self.wide);
             for (((owner, strongest), &part), &logit) in
                 person.iter_mut().zip(strongest).zip(parts).zip(&self.wide)
             {
@@ -248,11 +240,16 @@ impl Enlargement {
     /// Enlarges a plane of width `w` into `out`; `line` has room for one of its lines.
     fn enlarge(&self, plane: &[f32], w: usize, line: &mut [f32], out: &mut [f32]) {
         for (row, wide) in self.rows.iter().zip(out.chunks_exact_mut(self.columns.len())) {
-            for (x, value) in line.iter_mut().enumerate() {
-                *value = row.of_column(plane, w, x);
-            }
-            wide.iter_mut().zip(&self.columns).for_each(|(value, column)| *value = column.of(line));
+            self.widen(*row, plane, w, line, wide);
         }
+    }
+
+    /// One line of the enlarged plane.
+    fn widen(&self, row: Between, plane: &[f32], w: usize, line: &mut [f32], wide: &mut [f32]) {
+        for (x, value) in line.iter_mut().enumerate() {
+            *value = row.of_column(plane, w, x);
+        }
+        wide.iter_mut().zip(&self.columns).for_each(|(value, column)| *value = column.of(line));
     }
 }
 

@@ -15,7 +15,7 @@ from .data import ShardError, plain_samples
 from .grow import GrowError, save_grown
 from .onnx_export import sha256
 from .restore import RestoreError, save_restored
-from .states import StateError, load_parser, save_weights, seen_by
+from .states import StateError, load_parser, save_weights
 from .train import Run, TrainError, train
 
 

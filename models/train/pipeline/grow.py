@@ -13,7 +13,7 @@ import torch
 from .config import NETWORKS, TrainConfig, to_dict
 from .network import MergedConv, Parser
 from .restore import observe_norms
-from .states import load_parser, save_state, seen_by
+from .states import averaged_parser, pictures_seen, read_state, save_state
 
 
 class GrowError(Exception):
@@ -67,6 +67,7 @@ def grow(small: Parser, network: str, pictures: np.ndarray) -> Parser:
 
 def save_grown(checkpoint: Path, network: str, pictures: np.ndarray, out: Path) -> None:
     """Writes the grown network of a checkpoint as a weights file that `train --start` reads."""
-    weights = grow(load_parser(checkpoint), network, pictures).state_dict()
+    state = read_state(checkpoint)
+    weights = grow(averaged_parser(state, checkpoint), network, pictures).state_dict()
     config = to_dict(TrainConfig(network=network))
-    save_state(out, {"config": config, "average": weights, "seen": seen_by(checkpoint)})
+    save_state(out, {"config": config, "average": weights, "seen": pictures_seen(state)})

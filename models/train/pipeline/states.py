@@ -64,15 +64,18 @@ def network_of(state: dict, path: Path) -> str:
 
 def load_parser(path: Path, device="cpu") -> Parser:
     """The averaged network of a checkpoint or of a weights file, ready to run."""
-    state = read_state(path, device)
+    return averaged_parser(read_state(path, device), path, device)
+
+
+def averaged_parser(state: dict, path: Path, device="cpu") -> Parser:
+    """The averaged network of a state that was read from `path`, ready to run."""
     model = Parser(NETWORKS[network_of(state, path)])
     fill(model, state["average"], path)
     return model.to(device, memory_format=torch.channels_last).eval()
 
 
-def seen_by(path: Path) -> int:
-    """How many pictures the weights of a checkpoint or weights file have seen, the weights they began from included."""
-    state = read_state(path)
+def pictures_seen(state: dict) -> int:
+    """How many pictures the weights of a state have seen, the weights they began from included."""
     return state["seen"] + state.get("seen_before", 0)
 
 
@@ -80,4 +83,4 @@ def save_weights(checkpoint: Path, out: Path) -> None:
     """The averaged weights alone as float16, small enough to keep; a run can start from them."""
     state = read_state(checkpoint)
     half = {k: v.half() if v.dtype.is_floating_point else v for k, v in state["average"].items()}
-    save_state(out, {"config": state["config"], "average": half, "seen": seen_by(checkpoint)})
+    save_state(out, {"config": state["config"], "average": half, "seen": pictures_seen(state)})

@@ -17,7 +17,7 @@ from .losses import build_targets, distillation_losses, match, sample_features, 
 from .metrics import confusion, false_alarms, summary
 from .network import Parser, semantic_scores
 from .optimiser import Optimiser
-from .states import fill, load_parser, read_state, save_state, seen_by
+from .states import fill, load_parser, pictures_seen, read_state, save_state
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
@@ -99,10 +99,10 @@ class Run:
 
     def start_from(self, weights: Path) -> None:
         """Takes the averaged weights of a checkpoint or weights file as the beginning of this run."""
-        tensors = read_state(weights)["average"]
-        fill(self.model, tensors, weights)
-        fill(self.average.model, tensors, weights)
-        self.seen_before = seen_by(weights)
+        state = read_state(weights)
+        fill(self.model, state["average"], weights)
+        fill(self.average.model, state["average"], weights)
+        self.seen_before = pictures_seen(state)
 
     def resume(self) -> bool:
         """Continues from the folder's checkpoint if there is one."""

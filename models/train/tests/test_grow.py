@@ -9,7 +9,7 @@ import torch
 from pipeline.config import NETWORKS
 from pipeline.grow import GrowError, grow, new_blocks, save_grown
 from pipeline.network import Parser
-from pipeline.states import load_parser, seen_by
+from pipeline.states import load_parser, pictures_seen, read_state
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_what_is_not_deeper_is_refused(tiny, monkeypatch, pictures):
 def test_the_weights_file_keeps_the_count_of_pictures(tiny, deeper, pictures, tmp_path):
     torch.save({"config": {"network": "tiny"}, "average": tiny.state_dict(), "seen": 4321}, tmp_path / "small.pt")
     save_grown(tmp_path / "small.pt", deeper, pictures, tmp_path / "large.pt")
-    assert seen_by(tmp_path / "large.pt") == 4321
+    assert pictures_seen(read_state(tmp_path / "large.pt")) == 4321
     large = load_parser(tmp_path / "large.pt")
     assert isinstance(large, Parser) and large.config == NETWORKS[deeper]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["large.pt", "small.pt"]

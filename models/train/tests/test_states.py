@@ -7,7 +7,7 @@ import torch
 
 from pipeline.config import NETWORKS
 from pipeline.network import Parser
-from pipeline.states import StateError, fill, load_parser, read_state, save_state, save_weights, seen_by
+from pipeline.states import StateError, fill, load_parser, pictures_seen, read_state, save_state, save_weights
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def weights(tiny, tmp_path):
 
 def test_what_is_saved_is_read_and_half_precision_is_filled_up(weights, tiny, tmp_path):
     save_weights(weights, tmp_path / "half.pt")
-    assert seen_by(weights) == seen_by(tmp_path / "half.pt") == 12
+    assert pictures_seen(read_state(weights)) == pictures_seen(read_state(tmp_path / "half.pt")) == 12
     for ours, theirs in zip(load_parser(tmp_path / "half.pt").parameters(), tiny.parameters(), strict=True):
         assert ours.dtype == torch.float32 and torch.allclose(ours, theirs, atol=1e-2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["half.pt", "weights.pt"]

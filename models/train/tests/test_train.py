@@ -11,7 +11,7 @@ from pipeline.config import NETWORKS, Phase, TrainConfig, train_config
 from pipeline.metrics import confusion, false_alarms, intersection_over_union, people_scores, summary, to_ppp
 from pipeline.network import Parser
 from pipeline.optimiser import Optimiser, orthogonal
-from pipeline.states import StateError, load_parser, save_weights, seen_by
+from pipeline.states import StateError, load_parser, pictures_seen, read_state, save_weights
 from pipeline.train import LOG, Run, TrainError, phase_at, rate_at, train
 
 
@@ -120,7 +120,7 @@ def test_a_run_from_weights_counts_what_they_have_seen(shard_folder, tmp_path):
     for ours, theirs in zip(second.model.parameters(), first.average.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     train(second, [shard_folder], shard_folder, 0, 100, 1000, 1000)
-    assert (first.seen, second.seen, seen_by(tmp_path / "second" / "checkpoint.pt")) == (40, 40, 80)
+    assert (first.seen, second.seen, pictures_seen(read_state(tmp_path / "second" / "checkpoint.pt"))) == (40, 40, 80)
     again = Run(tmp_path / "second", short(), "cpu")
     assert again.resume() and again.seen_before == 40
 

@@ -1,4 +1,4 @@
-"""Command line: python -m pipeline train | export | evaluate | card | weights | grow | smoke."""
+"""Command line: python -m pipeline train | export | evaluate | together | card | weights | grow | smoke."""
 
 import argparse
 import json
@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = root.add_subparsers(dest="command", required=True)
     add_train(commands)
+    add_together(commands)
     add_export(commands)
     add_evaluate(commands)
     add_card(commands)
@@ -62,6 +63,37 @@ def add_train(commands) -> None:
     sub.add_argument("--max-seconds", type=float, default=float("inf"), help="stop with a checkpoint after this long")
     sub.add_argument("--log-every", type=float, default=120, help="seconds between records")
     sub.add_argument("--save-every", type=float, default=120, help="seconds between checkpoints")
+
+
+def add_together(commands) -> None:
+    """Options of `together`."""
+    sub = commands.add_parser("together", help="train a teacher and its students on the same pictures at once, for a GPU")
+    sub.add_argument("--recipe", type=Path, required=True, help="JSON file: {name: settings}, the teacher first")
+    sub.add_argument("--out", type=Path, required=True, help="folder of run folders, one for each name")
+    sub.add_argument("--shards", type=Path, nargs="+", required=True, help="folders of training shards; may still be growing")
+    sub.add_argument("--val", type=Path, required=True, help="folder of shards never trained on, for the curves")
+    sub.add_argument("--start", nargs="*", default=[], metavar="NAME=FILE", help="weights file that a new run starts from")
+    sub.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    sub.add_argument("--capacity", type=int, default=120_000, help="pictures kept in the device's memory, 0.25 MB each")
+    sub.add_argument("--seconds", type=float, default=float("inf"), help="length of the schedule, over all starts")
+    sub.add_argument("--max-seconds", type=float, default=float("inf"), help="stop this start with checkpoints after this long")
+    sub.add_argument("--log-every", type=float, default=60, help="seconds between records")
+    sub.add_argument("--save-every", type=float, default=60, help="seconds between checkpoints")
+
+
+def run_together(args) -> None:
+    """`together`: runs, pictures, loop."""
+    from .resident import Resident
+    from .together import make_runs, train_together
+
+    starts = dict(item.split("=", 1) for item in args.start if "=" in item)
+    if len(starts) < len(args.start):
+        raise ValueError(f"--start {' '.join(args.start)}: NAME=FILE is wanted, as in student=runs/student-l.pt")
+    recipe = read_json(args.recipe.read_text(), args.recipe)
+    runs = make_runs(recipe, args.out, args.device, {name: Path(file) for name, file in starts.items()})
+    source = Resident(args.shards, args.capacity, args.device, runs[0].config.seed + runs[0].seen)
+    source.refill()
+    train_together(runs, source, args.val, args.seconds, args.max_seconds, args.log_every, args.save_every)
 
 
 def add_export(commands) -> None:
@@ -252,6 +284,8 @@ def main() -> int:
     try:
         if args.command == "train":
             run_train(args)
+        elif args.command == "together":
+            run_together(args)
         elif args.command == "export":
             run_export(args)
         elif args.command == "evaluate":

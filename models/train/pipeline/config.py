@@ -32,16 +32,13 @@ NETWORKS = {
     "student-l": NetworkConfig(depths=(1, 3, 4, 5, 2), mask_depth=2),
     # Half the work, for boards that cannot hold the frame rate with `student`.
     "student-s": NetworkConfig(widths=(24, 32, 64, 112, 160), depths=(1, 2, 2, 4, 2), mask_width=48),
-    # Same family, wider and deeper; never shipped, only distilled.
+    # Same family, wider and deeper, grown from `student-l`; never shipped, only distilled.
     "teacher": NetworkConfig(
-        widths=(64, 96, 160, 320, 512),
-        depths=(2, 4, 6, 12, 3),
-        mask_width=128,
-        dim=192,
-        queries=28,
-        layers=7,
-        heads=8,
-        hidden=768,
+        widths=(48, 96, 144, 224, 256),
+        depths=(2, 4, 6, 8, 2),
+        mask_width=96,
+        mask_depth=3,
+        layers=6,
     ),
     # For the smoke run and the unit tests.
     "tiny": NetworkConfig(

@@ -6,6 +6,7 @@ bars, other surroundings, colours and sharpness.
 
 import json
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -107,27 +108,71 @@ class Stream:
         return transplant(self.rng, sample, other) if other.shape == sample[0].shape else sample
 
 
-def random_zoom(rng) -> float:
+@dataclass
+class Changes:
+    """What is drawn for N augmented pictures, one row each; how it is applied is written twice: for one picture with
+    OpenCV (`augment`), and for a batch in a GPU's memory (`resident.py`)."""
+
+    matrix: np.ndarray  # (N, 2, 3) source to target pixels
+    flip: np.ndarray  # (N,) bool: afterwards mirrored, left and right exchanged
+    bar_axis: np.ndarray  # (N,) 0 bars above and below, 1 at the sides, -1 none
+    bar_share: np.ndarray  # (N,) of the picture's length, each bar
+    gain: np.ndarray  # (N, 3) per channel, white balance included
+    gamma: np.ndarray
+    contrast: np.ndarray
+    grey: np.ndarray  # (N,) bool
+    colour: np.ndarray  # (N,) share of the colour that stays; 1 leaves it
+    hue: np.ndarray  # (N,) half degrees, as OpenCV counts them; 0 leaves it
+    soft: np.ndarray  # (N,) pixels: radius (sigma) of what sharpening compares with
+    sharpen: np.ndarray  # (N,) 0 leaves it, negative softens
+    noise: np.ndarray  # (N,) sigma in grey levels
+
+
+def sometimes(rng, count: int, share: float, values, otherwise):
+    """`values` in a share of the rows, `otherwise` in the rest."""
+    return np.where(rng.random(count) < share, values, otherwise)
+
+
+def random_zooms(rng, count: int) -> np.ndarray:
     """Mostly a little closer, often farther, now and then so close that only some parts of somebody are left."""
-    kind = rng.random()
-    low, high = (1.0, 1.6) if kind < 0.55 else (0.5, 1.0) if kind < 0.9 else (1.6, 2.4)
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    kind = rng.random(count)
+    low = np.select([kind < 0.55, kind < 0.9], [1.0, 0.5], 1.6)
+    high = np.select([kind < 0.55, kind < 0.9], [1.6, 1.0], 2.4)
+    return np.exp(rng.uniform(np.log(low), np.log(high)))
 
 
-def random_affine(rng, source: tuple, target: tuple) -> np.ndarray:
-    """2 x 3 matrix from source to target pixels: zoom, small turn, small stretch, shift, flip in half the cases."""
-    height, width = source
-    fit = min(target[0] / height, target[1] / width)
-    zoom = fit * random_zoom(rng)
-    turn = rng.normal(0, 6) if rng.random() < 0.7 else 0.0
-    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), turn, zoom)
-    matrix = np.diag([np.exp(rng.normal(0, 0.06)), 1.0]) @ matrix
-    centre = matrix @ np.array([width / 2, height / 2, 1.0])
-    spare = np.abs(np.array([width * zoom - target[1], height * zoom - target[0]])) + 0.05 * np.array(
-        [target[1], target[0]]
+def random_affines(rng, count: int, source: tuple, target: tuple) -> np.ndarray:
+    """(N, 2, 3) from source to target pixels: zoom, small turn, small stretch, shift."""
+    size = np.array([target[1], target[0]])
+    old = np.array([source[1], source[0]])
+    zoom = min(size / old) * random_zooms(rng, count)
+    turn = np.radians(sometimes(rng, count, 0.7, rng.normal(0, 6, count), 0.0))
+    stretch = np.exp(rng.normal(0, 0.06, count))
+    cosine, sine = zoom * np.cos(turn), zoom * np.sin(turn)
+    linear = np.stack([np.stack([cosine * stretch, sine * stretch], 1), np.stack([-sine, cosine], 1)], 1)
+    spare = np.abs(zoom[:, None] * old - size) + 0.05 * size
+    centre = size / 2 + rng.uniform(-0.5, 0.5, (count, 2)) * spare
+    return np.concatenate([linear, (centre - linear @ (old / 2))[:, :, None]], 2)
+
+
+def draw_changes(rng, count: int, source: tuple, target: tuple) -> Changes:
+    """The changes of `count` pictures of one size."""
+    brightness = sometimes(rng, count, 0.7, rng.uniform(np.log(0.5), np.log(1.35), count), 0.0)
+    return Changes(
+        matrix=random_affines(rng, count, source, target),
+        flip=rng.random(count) < 0.5,
+        bar_axis=sometimes(rng, count, 0.15, sometimes(rng, count, 0.8, 0, 1), -1),
+        bar_share=rng.uniform(0.05, 0.28, count),
+        gain=np.exp(brightness[:, None] + rng.normal(0, 0.07, (count, 3))),
+        gamma=np.exp(rng.normal(0, 0.15, count)),
+        contrast=np.exp(rng.normal(0, 0.15, count)),
+        grey=rng.random(count) < 0.08,
+        colour=sometimes(rng, count, 0.4, np.exp(rng.normal(0, 0.4, count)), 1.0),
+        hue=sometimes(rng, count, 0.15, np.trunc(rng.normal(0, 10, count)), 0.0),
+        soft=rng.uniform(0.7, 2.5, count),
+        sharpen=sometimes(rng, count, 0.45, rng.uniform(-0.4, 1.8, count), 0.0),
+        noise=sometimes(rng, count, 0.1, rng.uniform(2, 14, count), 0.0),
     )
-    matrix[:, 2] += np.array([target[1], target[0]]) / 2 - centre + rng.uniform(-0.5, 0.5, 2) * spare
-    return matrix
 
 
 def plain_affine(source: tuple, target: tuple) -> np.ndarray:
@@ -160,30 +205,26 @@ def flip(sample: tuple) -> tuple:
     return np.ascontiguousarray(image[:, ::-1]), FLIP_TABLE[parts[:, ::-1]], np.ascontiguousarray(person[:, ::-1])
 
 
-def bars(rng, sample: tuple) -> tuple:
+def bars(sample: tuple, axis: int, share: float) -> tuple:
     """Letterbox bars, as a picture of another aspect would have."""
     image, parts, person = (a.copy() for a in sample)
-    axis = 0 if rng.random() < 0.8 else 1
     length = image.shape[axis]
-    margin = int(length * rng.uniform(0.05, 0.28))
+    margin = int(length * share)
     for part in (slice(0, margin), slice(length - margin, length)):
         where = (part, slice(None)) if axis == 0 else (slice(None), part)
         image[where], parts[where], person[where] = PADDING, 0, 0
     return image, parts, person
 
 
-def recolour(rng, image: np.ndarray) -> np.ndarray:
+def recolour(changes: Changes, index: int, image: np.ndarray) -> np.ndarray:
     """Gain, white balance, contrast and gamma through one table per channel; sometimes grey."""
     x = np.arange(256, dtype=np.float64)[:, None] / 255
-    gain = np.exp(rng.uniform(np.log(0.5), np.log(1.35)) if rng.random() < 0.7 else 0.0)
-    balance = np.exp(rng.normal(0, 0.07, 3))
-    contrast, gamma = np.exp(rng.normal(0, 0.15)), np.exp(rng.normal(0, 0.15))
     mean = float(image.mean()) / 255
-    y = np.clip(x * gain * balance, 0, 1) ** gamma
-    y = (y - mean) * contrast + mean
+    y = np.clip(x * changes.gain[index], 0, 1) ** changes.gamma[index]
+    y = (y - mean) * changes.contrast[index] + mean
     table = (np.clip(y, 0, 1) * 255 + 0.5).astype(np.uint8)
     image = cv2.LUT(image, np.ascontiguousarray(table[:, None, :]))
-    if rng.random() < 0.08:
+    if changes.grey[index]:
         image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, 2)
     return image
 
@@ -199,34 +240,35 @@ def transplant(rng, sample: tuple, empty: np.ndarray) -> tuple:
     return mixed.astype(np.uint8), parts, person
 
 
-def restyle(rng, image: np.ndarray) -> np.ndarray:
+def restyle(rng, changes: Changes, index: int, image: np.ndarray) -> np.ndarray:
     """Colourfulness, hue and sharpness as different as cameras make them; renders alone are softer than photographs."""
-    if rng.random() < 0.4:
+    share, hue = float(changes.colour[index]), int(changes.hue[index])
+    amount, noise = float(changes.sharpen[index]), float(changes.noise[index])
+    if share != 1:
         grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-        share = float(np.exp(rng.normal(0, 0.4)))
         image = cv2.addWeighted(image, share, grey, 1 - share, 0)
-    if rng.random() < 0.15:
+    if hue:
         hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-        hsv[..., 0] = (hsv[..., 0].astype(np.int16) + int(rng.normal(0, 10))) % 180
+        hsv[..., 0] = (hsv[..., 0].astype(np.int16) + hue) % 180
         image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-    if rng.random() < 0.45:
-        soft = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.7, 2.5))
-        amount = float(rng.uniform(-0.4, 1.8))
+    if amount:
+        soft = cv2.GaussianBlur(image, (0, 0), float(changes.soft[index]))
         image = cv2.addWeighted(image, 1 + amount, soft, -amount, 0)
-    if rng.random() < 0.1:
-        image = cv2.add(image.astype(np.int16), cv2.randn(np.empty(image.shape, np.int16), 0, rng.uniform(2, 14)))
-        image = np.clip(image, 0, 255).astype(np.uint8)
+    if noise:
+        grain = rng.normal(0, noise, image.shape).astype(np.float32)
+        image = np.clip(image + grain + 0.5, 0, 255).astype(np.uint8)
     return image
 
 
 def augment(rng, sample: tuple, target: tuple) -> tuple:
     """A training sample at the target size."""
-    sample = warp(sample, random_affine(rng, sample[1].shape, target), target)
-    if rng.random() < 0.5:
+    changes = draw_changes(rng, 1, sample[1].shape, target)
+    sample = warp(sample, changes.matrix[0], target)
+    if changes.flip[0]:
         sample = flip(sample)
-    if rng.random() < 0.15:
-        sample = bars(rng, sample)
-    return restyle(rng, recolour(rng, sample[0])), sample[1], sample[2]
+    if changes.bar_axis[0] >= 0:
+        sample = bars(sample, int(changes.bar_axis[0]), changes.bar_share[0])
+    return restyle(rng, changes, 0, recolour(changes, 0, sample[0])), sample[1], sample[2]
 
 
 def choose_points(rng, parts: np.ndarray, person: np.ndarray, count: int) -> np.ndarray:

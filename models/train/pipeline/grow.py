@@ -1,8 +1,9 @@
-"""A trained network into a deeper one that computes the same: training goes on instead of starting again.
+"""A trained network into a deeper or wider one that computes the same: training goes on instead of starting again.
 
-The new blocks stand at the end of a stage, where everything is positive already. There a block whose kernel is the
+New blocks stand at the end of a stage, where everything is positive already. There a block whose kernel is the
 identity changes nothing (Chen et al. 2016, Net2Net, arXiv:1511.05641, section 2.3), and our merged convolution has that
-branch anyway.
+branch anyway. New channels begin with random kernels that nobody listens to: the weights that would read them are
+zero, and have a gradient at once. New decoder layers add nothing, and a norm without scale after another changes nothing.
 """
 
 from pathlib import Path
@@ -10,14 +11,29 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .config import NETWORKS, TrainConfig, to_dict
-from .network import MergedConv, Parser
+from .config import NETWORKS, NetworkConfig, TrainConfig, to_dict
+from .network import Attention, DecoderLayer, MergedConv, Parser
 from .restore import observe_norms
 from .states import averaged_parser, pictures_seen, read_state, save_state
 
+# Sizes that queries and mask embeddings have in common with the rest: no step here widens them.
+FIXED = ("dim", "queries", "heads")
+
 
 class GrowError(Exception):
-    """Two networks of which one is not the other with more blocks; names what differs."""
+    """Two networks of which one is not the other with more in it; names what differs."""
+
+
+def check_larger(small: NetworkConfig, large: NetworkConfig, name: str) -> None:
+    """Every size of `large` must be at least that of `small`, and those in FIXED the same."""
+    flat = lambda c: {"mask_width": c.mask_width, "mask_depth": c.mask_depth, "layers": c.layers, "hidden": c.hidden}
+    rows = {f"widths[{k}]": pair for k, pair in enumerate(zip(small.widths, large.widths, strict=True))}
+    rows |= {f"depths[{k}]": pair for k, pair in enumerate(zip(small.depths, large.depths, strict=True))}
+    rows |= {key: (value, flat(large)[key]) for key, value in flat(small).items()}
+    smaller = [f"{key} {a} -> {b}" for key, (a, b) in rows.items() if a > b]
+    other = [f"{k} {getattr(small, k)} -> {getattr(large, k)}" for k in FIXED if getattr(small, k) != getattr(large, k)]
+    if smaller or other:
+        raise GrowError(f"{name} is not a larger form of these weights' network: {', '.join(smaller + other)}")
 
 
 def new_blocks(small: Parser, large: Parser) -> list:
@@ -25,6 +41,25 @@ def new_blocks(small: Parser, large: Parser) -> list:
     stages = list(zip(small.backbone.stages, large.backbone.stages, strict=True))
     stages.append((small.pyramid.mask_smooth, large.pyramid.mask_smooth))
     return [block for mine, theirs in stages for block in list(theirs)[len(mine) :]]
+
+
+def inputs_axis(name: str, tensor: torch.Tensor) -> int | None:
+    """Which axis of a parameter counts what it reads: kernels are (outputs, inputs, h, w), projections (inputs, outputs)."""
+    if tensor.ndim == 4 and name.endswith(("square", "point", "weight")):
+        return 1
+    return 0 if tensor.ndim == 2 and name.endswith("weight") else None
+
+
+@torch.no_grad()
+def widen(name: str, large: torch.Tensor, small: torch.Tensor) -> None:
+    """Puts a parameter into the first channels of a larger one; what was there does not read the new channels."""
+    corner = large[tuple(slice(n) for n in small.shape)]
+    axis = inputs_axis(name, small)
+    if axis is not None and large.shape[axis] > small.shape[axis]:
+        outputs = 1 - axis
+        known = large.narrow(outputs, 0, small.shape[outputs])
+        known.narrow(axis, small.shape[axis], large.shape[axis] - small.shape[axis]).zero_()
+    corner.copy_(small)
 
 
 @torch.no_grad()
@@ -40,28 +75,42 @@ def make_identity(block: MergedConv) -> None:
     norm.bias.zero_()
 
 
+@torch.no_grad()
+def make_silent(layer: DecoderLayer) -> None:
+    """A decoder layer whose three parts add nothing; its plain norms are undone by the norm that follows them."""
+    for part in (layer.cross, layer.own, layer.contract):
+        last = part.out if isinstance(part, Attention) else part
+        last.weight.zero_()
+        last.bias.zero_()
+
+
+@torch.no_grad()
+def settle(large: Parser, block_list: list, pictures: np.ndarray) -> None:
+    """Gives new blocks the statistics of what passes through them, and scales that undo them."""
+    for block, (mean, variance) in zip(block_list, observe_norms(large, block_list, pictures), strict=True):
+        norm = block.norm
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+        norm.weight.copy_(torch.sqrt(norm.running_var + norm.eps))
+        norm.bias.copy_(mean)
+
+
 def grow(small: Parser, network: str, pictures: np.ndarray) -> Parser:
-    """`small` with the blocks that `network` has and it lacks. `pictures` (N, H, W, 3) uint8 give the new batch norms
-    their statistics, so that the function is the same in training too."""
+    """`small` with the blocks, channels and decoder layers that `network` has and it lacks. `pictures` (N, H, W, 3)
+    uint8 give the new batch norms their statistics, so that the function is the same in training too."""
+    check_larger(small.config, NETWORKS[network], network)
+    torch.manual_seed(0)
     large = Parser(NETWORKS[network]).eval()
-    try:
-        missing = large.load_state_dict(small.state_dict(), strict=False)
-    except RuntimeError as error:
-        raise GrowError(f"{network} is not a deeper form of these weights' network: {error}") from error
+    theirs = large.state_dict()
+    for name, tensor in small.state_dict().items():
+        widen(name, theirs[name], tensor)
     blocks = new_blocks(small, large)
-    fresh = {id(p) for block in blocks for p in block.state_dict(keep_vars=True).values()}
-    strange = [n for n in missing.missing_keys if id(large.state_dict(keep_vars=True)[n]) not in fresh]
-    if strange or missing.unexpected_keys:
-        raise GrowError(f"{network} is not a deeper form: {(strange + missing.unexpected_keys)[:3]} differ")
     for block in blocks:
         make_identity(block)
-    with torch.no_grad():
-        for block, (mean, variance) in zip(blocks, observe_norms(large, blocks, pictures), strict=True):
-            norm = block.norm
-            norm.running_mean.copy_(mean)
-            norm.running_var.copy_(variance)
-            norm.weight.copy_(torch.sqrt(norm.running_var + norm.eps))
-            norm.bias.copy_(mean)
+    for layer in large.layers[len(small.layers) :]:
+        make_silent(layer)
+    if blocks:
+        settle(large, blocks, pictures)
     return large
 
 

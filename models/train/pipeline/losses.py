@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 
+from .assignment import assign
 from .config import NO_OBJECT, PART_CLASSES, PERSON, QUERY_CLASSES, TrainConfig
 from .metrics import IGNORE
 
@@ -33,6 +33,15 @@ class Matches:
     image: torch.Tensor
     query: torch.Tensor
     target: torch.Tensor
+
+
+@dataclass
+class Answer:
+    """What a network says of a batch in its last layer, and which query it gives to which target."""
+
+    logits: torch.Tensor  # (B, Q, 18)
+    points: torch.Tensor  # (B, Q, K) mask logits at the sampled points
+    matches: Matches
 
 
 def build_targets(parts: torch.Tensor, person: torch.Tensor, present: torch.Tensor) -> Targets:
@@ -71,28 +80,26 @@ def pair_costs(logits, points, targets: Targets, config: TrainConfig) -> torch.T
 def prior_cost(queries: int, targets: int, device) -> torch.Tensor:
     """1 for a pair against the initial seating (query c for part class c, the rest for people), 0 otherwise."""
     cost = torch.ones(queries, targets, device=device)
-    cost[torch.arange(PART_CLASSES), torch.arange(PART_CLASSES)] = 0
+    cost[:PART_CLASSES, :PART_CLASSES].fill_diagonal_(0)
     cost[PART_CLASSES:, PART_CLASSES:] = 0
     return cost
 
 
 @torch.no_grad()
-def match(logits, points, targets: Targets, config: TrainConfig, prior: float = 0.0) -> Matches:
-    """The cheapest one-to-one pairing of each picture's targets with queries (Hungarian algorithm)."""
-    cost = pair_costs(logits, points, targets, config)
+def match_layers(layers: list, targets: Targets, config: TrainConfig, prior: float = 0.0) -> list:
+    """The cheapest one-to-one pairing of each picture's targets with queries (Hungarian algorithm), for each of L
+    layers' (class logits, point logits). All costs leave the device together: it waits once a step."""
+    costs = torch.stack([pair_costs(logits, points, targets, config) for logits, points in layers])
     if prior > 0:
-        cost = cost + prior * prior_cost(cost.shape[1], cost.shape[2], cost.device)
-    cost = torch.nan_to_num(cost, nan=1e4, posinf=1e4, neginf=-1e4).cpu().numpy()
+        costs = costs + prior * prior_cost(*costs.shape[-2:], costs.device)
+    costs = torch.nan_to_num(costs, nan=1e4, posinf=1e4, neginf=-1e4)
+    count, batch = costs.shape[:2]
     present = targets.present.cpu().numpy()
-    image, query, target = [], [], []
-    for index in range(len(cost)):
-        rows = np.flatnonzero(present[index])
-        q, t = linear_sum_assignment(cost[index][:, rows])
-        image.append(np.full(len(q), index))
-        query.append(q)
-        target.append(rows[t])
-    place = lambda parts: torch.from_numpy(np.concatenate(parts).astype(np.int64)).to(logits.device)
-    return Matches(place(image), place(query), place(target))
+    paired = assign(costs.flatten(0, 1).cpu().numpy(), np.tile(present, (count, 1))).reshape(count, *present.shape)
+    image, target = np.nonzero(present)
+    place = lambda rows: torch.from_numpy(rows).to(costs.device, non_blocking=True)
+    image, query, target = place(image), place(paired[:, image, target]), place(target)
+    return [Matches(image, query[k], target) for k in range(count)]
 
 
 def class_loss(logits, targets: Targets, matches: Matches, weight: float) -> torch.Tensor:
@@ -139,34 +146,28 @@ def prediction_loss(logits, points, targets: Targets, matches: Matches, config: 
 
 def training_losses(predictions, sampled, dense_logits, targets: Targets, config: TrainConfig, prior: float) -> tuple:
     """Every loss of a batch, summed over layers, by name; and the last layer's matches."""
+    layers = [(logits, embeddings @ sampled) for logits, embeddings in predictions]
+    matches = match_layers(layers, targets, config, prior)
     total = {}
-    for logits, embeddings in predictions:
-        points = embeddings @ sampled
-        matches = match(logits, points, targets, config, prior)
-        for name, value in prediction_loss(logits, points, targets, matches, config).items():
+    for (logits, points), pairs in zip(layers, matches, strict=True):
+        for name, value in prediction_loss(logits, points, targets, pairs, config).items():
             total[name] = total.get(name, 0.0) + value
-    total["semantic"] = config.semantic_weight * semantic_loss(logits, points, targets)
+    total["semantic"] = config.semantic_weight * semantic_loss(*layers[-1], targets)
     total["dense"] = config.dense_weight * F.cross_entropy(dense_logits, targets.parts.long(), ignore_index=IGNORE)
-    return total, matches
+    return total, matches[-1]
 
 
-def distillation_losses(
-    student: tuple, teacher: tuple, matches: Matches, theirs: Matches, targets: Targets, config: TrainConfig
-) -> dict:
-    """Soft classes and soft masks of the teacher's query for the same target, and its semantic map.
-
-    `student` and `teacher` are (class logits, point logits) of the last layers.
-    """
-    logits, points = student
-    soft_logits, soft_points = teacher
-    slot = torch.full(targets.present.shape, -1, device=logits.device)
+def distillation_losses(student: Answer, teacher: Answer, targets: Targets, config: TrainConfig) -> dict:
+    """Soft classes and soft masks of the teacher's query for the same target, and its semantic map."""
+    matches, theirs = student.matches, teacher.matches
+    slot = torch.full(targets.present.shape, -1, device=student.logits.device)
     slot[theirs.image, theirs.target] = theirs.query
     partner = slot[matches.image, matches.target]
-    soft_class = torch.softmax(soft_logits[matches.image, partner], -1)
-    own_class = torch.log_softmax(logits[matches.image, matches.query], -1)
-    own = points[matches.image, matches.query]
-    soft_mask = torch.sigmoid(soft_points[matches.image, partner])
-    own_scores, soft_scores = (point_scores(*pair) + 1e-4 for pair in (student, teacher))
+    soft_class = torch.softmax(teacher.logits[matches.image, partner], -1)
+    own_class = torch.log_softmax(student.logits[matches.image, matches.query], -1)
+    own = student.points[matches.image, matches.query]
+    soft_mask = torch.sigmoid(teacher.points[matches.image, partner])
+    own_scores, soft_scores = (point_scores(a.logits, a.points) + 1e-4 for a in (student, teacher))
     own_map = torch.log(own_scores / own_scores.sum(1, keepdim=True))
     soft_map = soft_scores / soft_scores.sum(1, keepdim=True)
     return {

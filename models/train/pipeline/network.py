@@ -6,6 +6,7 @@ before the convolution, as Hu et al. 2022 (OREPA, arXiv:2204.00826) do, so that 
 """
 
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -243,7 +244,8 @@ def tokens(x: torch.Tensor) -> torch.Tensor:
     return flat(x).transpose(1, 2)
 
 
-def sine_position(height: int, width: int, dim: int) -> torch.Tensor:
+@lru_cache(maxsize=64)
+def sine_position(height: int, width: int, dim: int, device=torch.device("cpu")) -> torch.Tensor:
     """Sine position embedding (1, H W, D) of relative coordinates, so that it survives a change of resolution."""
     bands = dim // 4
     frequency = 2 * math.pi * 10000.0 ** (-torch.arange(bands) / bands)
@@ -252,7 +254,7 @@ def sine_position(height: int, width: int, dim: int) -> torch.Tensor:
     wave_y, wave_x = y[:, None] * frequency, x[:, None] * frequency
     parts_y = torch.cat([wave_y.sin(), wave_y.cos()], 1)[:, None].expand(height, width, 2 * bands)
     parts_x = torch.cat([wave_x.sin(), wave_x.cos()], 1)[None].expand(height, width, 2 * bands)
-    return torch.cat([parts_y, parts_x], 2).reshape(1, height * width, 4 * bands)
+    return torch.cat([parts_y, parts_x], 2).reshape(1, height * width, 4 * bands).to(device)
 
 
 class Parser(nn.Module):
@@ -276,8 +278,7 @@ class Parser(nn.Module):
     def position(self, level: int, memory: torch.Tensor) -> torch.Tensor:
         """Position embedding (1, N, D) of one memory map (B, D, H, W), with the level's own offset."""
         height, width = memory.shape[-2:]
-        sine = sine_position(height, width, self.config.dim).to(memory.device)
-        return sine + self.level[level]
+        return sine_position(height, width, self.config.dim, memory.device) + self.level[level]
 
     def features(self, pixels: torch.Tensor) -> tuple:
         """Mask features (B, D, H/4, W/4) and the three memories, from stride 32 to stride 8."""

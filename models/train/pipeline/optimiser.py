@@ -18,26 +18,39 @@ STEP_SIZE = 0.2
 HEADS = ("class_head", "dense")
 
 
-def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
-    """About U V^T of each matrix = U S V^T, (N, rows, columns), by Newton-Schulz iteration; singular values end in
+def newton_schulz(grams: torch.Tensor) -> torch.Tensor:
+    """Factors P (N, n, n) so that P X is about U V^T of X = U S V^T, from Gram matrices X X^T; singular values end in
     0.7..1.2.
 
-    Every step multiplies by a polynomial of the Gram matrix, so the steps are done on the small Gram matrix alone and
-    the matrix itself is multiplied once, in the end. Kernels have far fewer rows than columns, or the reverse.
+    Every step of the iteration multiplies by a polynomial of the Gram matrix, so all steps are done on the small Gram
+    matrix alone and the matrix itself is multiplied once, in the end.
     """
-    tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if tall else matrices
-    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
-    gram = x @ x.mT
-    unit = torch.eye(x.shape[1], device=x.device, dtype=x.dtype)
+    size = grams.diagonal(dim1=1, dim2=2).sum(1).clamp_min(0).sqrt()[:, None, None] + 1e-7
+    gram = grams / size**2
+    unit = torch.eye(gram.shape[1], device=gram.device, dtype=gram.dtype)
     a, b, c = QUINTIC
-    product = unit
+    product = unit / size
     for _ in range(ITERATIONS):
         step = a * unit + b * gram + c * (gram @ gram)
         product = step @ product
         gram = step @ gram @ step
-    x = product @ x
-    return x.mT if tall else x
+    return product
+
+
+def orthogonal(matrices: list) -> list:
+    """About U V^T of each matrix (rows, columns). Those with equally many rows, or columns where these are fewer, are
+    iterated together: kernels have far fewer outputs than inputs, or the reverse, and there are few numbers of channels."""
+    flat = [m.mT if m.shape[0] > m.shape[1] else m for m in matrices]
+    groups = {}
+    for index, x in enumerate(flat):
+        groups.setdefault(len(x), []).append(index)
+    found = [None] * len(flat)
+    for indices in groups.values():
+        factors = newton_schulz(torch.stack([flat[k] @ flat[k].mT for k in indices]))
+        for k, factor in zip(indices, factors, strict=True):
+            x = factor @ flat[k]
+            found[k] = x.mT if matrices[k].shape[0] > matrices[k].shape[1] else x
+    return found
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> tuple:
@@ -64,30 +77,30 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
-        """One step on every matrix that has a gradient; matrices of one shape are orthogonalised together."""
+        """One step on every matrix that has a gradient."""
         for group in self.param_groups:
-            shapes = {}
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    shapes.setdefault(parameter.flatten(1).shape, []).append(parameter)
-            for parameters in shapes.values():
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if parameters:
                 self.move(parameters, group["lr"], group["weight_decay"])
 
     def move(self, parameters: list, rate: float, weight_decay: float) -> None:
-        """Nesterov momentum, its orthogonal factor, decoupled weight decay; for parameters of one matrix shape."""
-        directions = orthogonal(torch.stack([self.direction(p).flatten(1) for p in parameters]))
-        size = STEP_SIZE * max(directions.shape[1:]) ** 0.5
-        for parameter, direction in zip(parameters, directions, strict=True):
-            parameter.mul_(1 - rate * weight_decay)
-            parameter.add_(direction.reshape(parameter.shape), alpha=-rate * size)
+        """Nesterov momentum, its orthogonal factors, decoupled weight decay."""
+        gradients = [p.grad for p in parameters]
+        momenta = [self.momentum(p) for p in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        directions = torch._foreach_lerp(gradients, momenta, MOMENTUM)
+        factors = orthogonal([d.flatten(1) for d in directions])
+        sizes = [-rate * STEP_SIZE * max(f.shape) ** 0.5 for f in factors]
+        steps = torch._foreach_mul([f.reshape(p.shape) for f, p in zip(factors, parameters, strict=True)], sizes)
+        torch._foreach_mul_(parameters, 1 - rate * weight_decay)
+        torch._foreach_add_(parameters, steps)
 
-    def direction(self, parameter: torch.Tensor) -> torch.Tensor:
-        """The gradient with Nesterov momentum."""
+    def momentum(self, parameter: torch.Tensor) -> torch.Tensor:
+        """A parameter's momentum."""
         state = self.state[parameter]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
-        momentum = state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
-        return parameter.grad.lerp(momentum, MOMENTUM)
+        return state["momentum"]
 
 
 class Optimiser:

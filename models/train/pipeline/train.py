@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from .config import NETWORKS, TrainConfig, to_dict
 from .data import Batches, ShardError, plain_samples
-from .losses import build_targets, distillation_losses, match, sample_features, training_losses
+from .losses import Answer, build_targets, distillation_losses, match_layers, sample_features, training_losses
 from .metrics import confusion, false_alarms, summary
 from .network import Parser, semantic_scores
 from .optimiser import Optimiser
@@ -75,6 +75,7 @@ class Run:
         self.optimiser = Optimiser(self.model, config.optimiser, config.rate, config.weight_decay)
         self.seen, self.seconds = 0, 0.0
         self.seen_before = 0
+        self.last_total = None
         self.teacher = load_parser(teacher, self.device) if teacher else None
         self.forward = self.model.features
 
@@ -84,6 +85,7 @@ class Run:
 
     def save(self) -> None:
         """Writes the checkpoint, whole or not at all."""
+        self.check_finite()
         state = {
             "config": to_dict(self.config),
             "model": self.model.state_dict(),
@@ -140,13 +142,11 @@ class Run:
         """bf16 for the decoder where it pays."""
         return torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
 
-    def losses(self, batch: dict) -> dict:
-        """All losses of a batch, by name."""
-        batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
-        # The channel axis of the camera's byte order comes last, so this view is channels_last already.
-        pixels = batch["pixels"].permute(0, 3, 1, 2).float().div_(255)
+    def losses(self, batch: dict, soft: Answer | None = None) -> tuple:
+        """All losses of a batch on the device, by name, and what the network said. With the answer of a teacher to the
+        same batch, those of distillation are among them."""
         with self.autocast():
-            mask_features, memories = self.forward(pixels)
+            mask_features, memories = self.forward(batch["pixels"])
         mask_features, memories = mask_features.float(), [m.float() for m in memories]
         with self.decoder_autocast():
             predictions = self.model.decode(mask_features, memories)
@@ -156,33 +156,39 @@ class Run:
         dense = F.conv1d(sampled, self.model.dense.weight[..., 0], self.model.dense.bias)
         prior = self.config.prior * max(0.0, 1 - self.seen / max(self.config.prior_images, 1))
         total, matches = training_losses(predictions, sampled, dense, targets, self.config, prior)
-        if self.teacher is not None:
-            total |= self.distil(pixels, batch["points"], predictions[-1], sampled, targets, matches)
-        return total
+        logits, embeddings = predictions[-1]
+        answer = Answer(logits, embeddings @ sampled, matches)
+        if soft is not None:
+            total |= distillation_losses(answer, soft, targets, self.config)
+        return total, answer
 
-    def distil(self, pixels, points, prediction, sampled, targets, matches) -> dict:
-        """The distillation losses of a batch."""
-        with torch.no_grad(), self.autocast():
-            features, memories = self.teacher.features(pixels)
+    @torch.no_grad()
+    def teach(self, batch: dict) -> Answer | None:
+        """What the teacher says of a batch, if there is one."""
+        if self.teacher is None:
+            return None
+        with self.autocast():
+            features, memories = self.teacher.features(batch["pixels"])
         features, memories = features.float(), [m.float() for m in memories]
-        with torch.no_grad():
-            logits, embeddings = self.teacher.decode(features, memories)[-1]
-            soft = logits, embeddings @ sample_features(features, points)
-            theirs = match(*soft, targets, self.config)
-        return distillation_losses(
-            (prediction[0], prediction[1] @ sampled), soft, matches, theirs, targets, self.config
-        )
+        logits, embeddings = self.teacher.decode(features, memories)[-1]
+        points = embeddings @ sample_features(features, batch["points"])
+        targets = build_targets(batch["parts"], batch["person"], batch["present"])
+        return Answer(logits, points, match_layers([(logits, points)], targets, self.config)[0])
 
-    def step(self, batch: dict) -> dict:
-        """One optimiser step; gives the losses as numbers."""
-        self.optimiser.set_rate(rate_at(self.config, self.seen))
+    def to_device(self, batch: dict) -> dict:
+        """A loader's batch where the network is, its pixels as (B, 3, H, W) in 0..1."""
+        batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+        # The channel axis of the camera's byte order comes last, so this view is channels_last already.
+        return batch | {"pixels": batch["pixels"].permute(0, 3, 1, 2).float().div_(255)}
+
+    def step(self, batch: dict, soft: Answer | None = None, at: int | None = None) -> tuple:
+        """One optimiser step on a batch that is on the device, at the rate after `at` pictures (default: those seen).
+        Gives the losses as tensors, `total` among them, and what the network said."""
+        self.check_finite()
+        self.optimiser.set_rate(rate_at(self.config, self.seen if at is None else at))
         self.model.train()
-        losses = self.losses(batch)
+        losses, answer = self.losses(batch, soft)
         total = sum(losses.values())
-        if not torch.isfinite(total):
-            raise TrainError(
-                f"the loss is {float(total)} after {self.seen} pictures; run again with a lower rate (--set rate=...): it goes on from {self.out / CHECKPOINT}"
-            )
         self.optimiser.zero_grad()
         total.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
@@ -190,7 +196,16 @@ class Run:
         size = len(batch["pixels"])
         self.average.update(self.model, size)
         self.seen += size
-        return {name: float(value.detach()) for name, value in losses.items()} | {"total": float(total.detach())}
+        self.last_total = total.detach()
+        losses = {name: value.detach() for name, value in losses.items()} | {"total": self.last_total}
+        return losses, Answer(answer.logits.detach(), answer.points.detach(), answer.matches)
+
+    def check_finite(self) -> None:
+        """The loss of the last step must be a number: looked at one step later, when a GPU need not be waited for."""
+        if self.last_total is not None and not torch.isfinite(self.last_total):
+            raise TrainError(
+                f"the loss is {float(self.last_total)} after {self.seen} pictures; run again with a lower rate (--set rate=...): it goes on from {self.out / CHECKPOINT}"
+            )
 
 
 @torch.no_grad()
@@ -260,7 +275,9 @@ def run_phases(run: Run, folders, val: Path, workers: int, max_seconds: float, l
             run.seconds = base + elapsed
             if run.seen >= end or elapsed >= max_seconds:
                 break
-            for name, value in run.step(batch).items():
+            batch = run.to_device(batch)
+            losses, _ = run.step(batch, run.teach(batch))
+            for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value
             count += 1
             if elapsed - logged >= log_every:
@@ -274,7 +291,7 @@ def run_phases(run: Run, folders, val: Path, workers: int, max_seconds: float, l
                 run.log(
                     rate
                     | {
-                        "loss": {k: round(v / count, 4) for k, v in sums.items()},
+                        "loss": {k: round(float(v) / count, 4) for k, v in sums.items()},
                         "val": validate(run.average.model, held, size),
                     }
                 )

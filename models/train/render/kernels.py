@@ -29,10 +29,12 @@ def normals(vertices, triangles):
     n = np.zeros_like(vertices)
     for t in range(len(triangles)):
         a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        e, f = vertices[b] - vertices[a], vertices[c] - vertices[a]
-        x = e[1] * f[2] - e[2] * f[1]
-        y = e[2] * f[0] - e[0] * f[2]
-        z = e[0] * f[1] - e[1] * f[0]
+        # Scalars: small arrays would be allocated for every triangle.
+        e0, e1, e2 = vertices[b, 0] - vertices[a, 0], vertices[b, 1] - vertices[a, 1], vertices[b, 2] - vertices[a, 2]
+        f0, f1, f2 = vertices[c, 0] - vertices[a, 0], vertices[c, 1] - vertices[a, 1], vertices[c, 2] - vertices[a, 2]
+        x = e1 * f2 - e2 * f1
+        y = e2 * f0 - e0 * f2
+        z = e0 * f1 - e1 * f0
         for i in (a, b, c):
             n[i, 0] += x
             n[i, 1] += y

@@ -11,6 +11,7 @@ from pipeline.data import (
     augment,
     bars,
     choose_points,
+    draw_changes,
     flip,
     make_batch,
     plain_affine,
@@ -56,7 +57,7 @@ def test_image_and_labels_move_together(shard_folder):
 def test_bars_are_padding_and_background(shard_folder):
     shard = read_shard(shard_folder / "a.npz")
     sample = shard["image"][0], np.full((256, 192), 3, np.uint8), np.ones((256, 192), np.uint8)
-    image, parts, person = bars(np.random.default_rng(0), sample)
+    image, parts, person = bars(sample, 0, 0.2)
     outside = parts == 0
     assert outside.any() and (image[outside] == 114).all() and (person[outside] == 0).all()
 
@@ -65,7 +66,8 @@ def test_restyled_pictures_differ_in_colour_and_sharpness_only():
     rng = np.random.default_rng(0)
     image = np.zeros((64, 48, 3), np.uint8)
     image[16:48, 12:36] = (200, 120, 60)
-    changed = [restyle(rng, image) for _ in range(40)]
+    changes = draw_changes(rng, 40, (64, 48), (64, 48))
+    changed = [restyle(rng, changes, k, image) for k in range(40)]
     assert all(c.shape == image.shape and c.dtype == np.uint8 for c in changed)
     assert sum((c != image).any() for c in changed) > 15
     # The square stays where it is, and brighter than what surrounds it.

@@ -1,4 +1,4 @@
-"""A deeper network grown from a trained one: the same function, and blocks that training can move."""
+"""A larger network grown from a trained one: the same function, and parts that training can move."""
 
 from dataclasses import replace
 
@@ -50,12 +50,37 @@ def test_training_mode_starts_from_the_same_features(tiny, deeper, pictures):
     assert torch.allclose(ours, first, rtol=1e-2, atol=1e-2)
 
 
-def test_what_is_not_deeper_is_refused(tiny, monkeypatch, pictures):
-    monkeypatch.setitem(NETWORKS, "wider", replace(NETWORKS["tiny"], widths=(8, 16, 24, 32, 64)))
-    monkeypatch.setitem(NETWORKS, "more-layers", replace(NETWORKS["tiny"], layers=4))
+@pytest.fixture
+def wider(monkeypatch):
+    """The name of a network with more of everything that may grow."""
+    shape = replace(
+        NETWORKS["tiny"], widths=(12, 20, 24, 40, 50), depths=(2, 1, 2, 1, 1), mask_width=30, layers=5, hidden=120
+    )
+    monkeypatch.setitem(NETWORKS, "wider", shape)
+    return "wider"
+
+
+def test_new_channels_and_layers_change_nothing_and_can_be_learned(tiny, wider, pictures):
+    large = grow(tiny, wider, pictures)
+    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        for ours, first in zip(large(x), tiny(x), strict=True):
+            assert torch.allclose(ours, first, rtol=1e-3, atol=1e-3)
+    large.train()
+    sum(part.square().mean() for part in large(x)).backward()
+    # What was there before reads the new channels with weights of zero, which have a gradient.
+    reader = large.backbone.stages[1][0].square
+    old = NETWORKS["tiny"].widths
+    assert (reader[: old[1], old[0] :] == 0).all() and reader.grad[: old[1], old[0] :].abs().max() > 0
+    assert large.layers[4].cross.out.weight.grad.abs().max() > 0
+
+
+def test_what_is_not_larger_is_refused(tiny, monkeypatch, pictures):
+    monkeypatch.setitem(NETWORKS, "narrower", replace(NETWORKS["tiny"], widths=(8, 16, 24, 32, 40)))
+    monkeypatch.setitem(NETWORKS, "more-queries", replace(NETWORKS["tiny"], queries=30))
     monkeypatch.setitem(NETWORKS, "fewer-layers", replace(NETWORKS["tiny"], layers=2))
-    for name in ("wider", "more-layers", "fewer-layers"):
-        with pytest.raises(GrowError, match=f"{name} is not a deeper form"):
+    for name, what in (("narrower", r"widths\[4\] 48 -> 40"), ("more-queries", "queries 24 -> 30"), ("fewer-layers", "layers 3 -> 2")):
+        with pytest.raises(GrowError, match=f"{name} is not a larger form of these weights' network: {what}"):
             grow(tiny, name, pictures)
 
 

@@ -12,7 +12,7 @@ from pipeline.losses import (
     build_targets,
     class_loss,
     mask_losses,
-    match,
+    match_layers,
     pair_costs,
     point_scores,
     prior_cost,
@@ -46,7 +46,7 @@ def test_a_perfect_prediction_matches_itself_and_costs_nothing():
     points = (targets.masks[:, rows] * 2 - 1) * 30
     logits = torch.full((2, 5, 18), -20.0)
     logits[:, torch.arange(5), targets.classes[rows]] = 20.0
-    matches = match(logits, points, targets, CONFIG)
+    matches = match_layers([(logits, points)], targets, CONFIG)[0]
     assert torch.equal(matches.target, rows[matches.query])
     assert len(matches.image) == 10
     bce, dice = mask_losses(
@@ -63,7 +63,7 @@ def test_the_matching_is_the_cheapest_of_all():
     logits, points = torch.randn(1, 5, 18), torch.randn(1, 5, 32)
     cost = pair_costs(logits, points, targets, CONFIG)[0][:, targets.present[0]]
     best = min(sum(float(cost[q, t]) for t, q in enumerate(order)) for order in itertools.permutations(range(5), 5))
-    matches = match(logits, points, targets, CONFIG)
+    matches = match_layers([(logits, points)], targets, CONFIG)[0]
     rows = torch.nonzero(targets.present[0])[:, 0].tolist()
     found = sum(float(cost[q, rows.index(int(t))]) for q, t in zip(matches.query, matches.target, strict=True))
     assert abs(found - best) < 1e-4
@@ -94,7 +94,7 @@ def test_no_object_weighs_a_tenth():
     targets = made_targets(batch=1)
     logits = torch.zeros(1, 6, 18)
     logits[0, :, NO_OBJECT] = 3.0
-    matches = match(logits, torch.zeros(1, 6, 64), targets, CONFIG)
+    matches = match_layers([(logits, torch.zeros(1, 6, 64))], targets, CONFIG)[0]
     wrong = -torch.log_softmax(logits[0, 0], -1)[0]
     right = -torch.log_softmax(logits[0, 0], -1)[NO_OBJECT]
     expected = (5 * wrong + 0.1 * right) / 5.1
@@ -103,7 +103,7 @@ def test_no_object_weighs_a_tenth():
 
 def test_prior_seats_parts_on_their_own_query():
     targets = made_targets()
-    matches = match(torch.zeros(2, 28, 18), torch.zeros(2, 28, 64), targets, CONFIG, prior=4.0)
+    matches = match_layers([(torch.zeros(2, 28, 18), torch.zeros(2, 28, 64))], targets, CONFIG, prior=4.0)[0]
     for query, target in zip(matches.query.tolist(), matches.target.tolist(), strict=True):
         assert query == target if target < 16 else query >= 16
     assert prior_cost(28, 24, "cpu")[3, 3] == 0 and prior_cost(28, 24, "cpu")[3, 4] == 1
@@ -126,6 +126,6 @@ def test_point_scores_are_the_sum_over_queries():
 def test_a_picture_without_targets_still_has_a_loss():
     targets = made_targets(batch=1)
     targets = Targets(targets.masks, torch.zeros_like(targets.present), targets.classes, targets.valid, targets.parts)
-    matches = match(torch.zeros(1, 4, 18), torch.zeros(1, 4, 64), targets, CONFIG)
+    matches = match_layers([(torch.zeros(1, 4, 18), torch.zeros(1, 4, 64))], targets, CONFIG)[0]
     assert len(matches.query) == 0
     assert torch.isfinite(class_loss(torch.zeros(1, 4, 18), targets, matches, 0.1))

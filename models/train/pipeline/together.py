@@ -1,0 +1,122 @@
+"""Runs trained on the same pictures at once, on a GPU: a teacher and its students, or one network alone.
+
+Each student with a weight of distillation learns from the labels and from what the teacher says in the same step, so
+the teacher's work on a picture is done once and serves both. A student without one is the baseline: it differs in
+nothing else. The first run of a recipe is the teacher. Pictures stay in the device's memory (`resident.py`), and the
+schedule may be counted in seconds, as a lent machine's time is.
+"""
+
+import time
+from pathlib import Path
+
+import torch
+
+from .config import train_config
+from .data import plain_samples
+from .resident import Resident
+from .states import save_weights
+from .train import CHECKPOINT, Run, rate_at, validate
+
+WEIGHTS = "weights.pt"
+
+
+def make_runs(recipe: dict, out: Path, device: str, starts: dict) -> list:
+    """The runs of a recipe ({name: settings}, the teacher first), each resumed, or started from `starts[name]`."""
+    unknown = sorted(set(starts) - set(recipe))
+    if unknown or not recipe:
+        raise ValueError(f"the recipe's runs are {sorted(recipe)}; --start names {unknown}")
+    runs = []
+    for name, values in recipe.items():
+        run = Run(Path(out) / name, train_config(values), device)
+        if not run.resume() and name in starts:
+            run.start_from(starts[name])
+        runs.append(run)
+    phases = {run.config.phases for run in runs}
+    if len(phases) > 1 or len(runs[0].config.phases) > 1:
+        raise ValueError("runs that train together have one phase, the same for all of them")
+    return runs
+
+
+def learns(run: Run) -> bool:
+    """Whether a run listens to the teacher."""
+    return run.config.distil_class + run.config.distil_mask + run.config.distil_semantic > 0
+
+
+class Position:
+    """How far a schedule is: by pictures or by the seconds that a lent machine leaves, whichever is further."""
+
+    def __init__(self, total: int, seconds: float, seen: int, spent: float):
+        self.total, self.seconds, self.spent = total, seconds, spent
+        self.began = time.monotonic()
+        self.seen = seen
+
+    def elapsed(self) -> float:
+        """Seconds since the first start of the runs."""
+        return self.spent + time.monotonic() - self.began
+
+    def pictures(self) -> int:
+        """The schedule's position as a number of pictures."""
+        return max(self.seen, int(self.total * self.elapsed() / self.seconds))
+
+    def warming(self, warmup: int) -> bool:
+        """Whether fewer pictures were seen than the warm-up wants: seconds do not shorten it."""
+        return self.seen < warmup
+
+
+def step_all(runs: list, batch: dict, at: int, sums: list) -> None:
+    """One step of every run, the teacher's first; losses are added to `sums` on the device."""
+    soft = None
+    for run, total in zip(runs, sums, strict=True):
+        losses, answer = run.step(batch, soft if learns(run) else None, at)
+        soft = soft or answer
+        for name, value in losses.items():
+            total[name] = total.get(name, 0.0) + value
+
+
+def report(runs: list, sums: list, steps: int, at: int, held: dict, size: tuple, event: str) -> None:
+    """One record for every run's log."""
+    for run, losses in zip(runs, sums, strict=True):
+        record = {"event": event, "seen": run.seen, "seconds": round(run.seconds), "size": size, "rate": rate_at(run.config, at)}
+        record |= {"loss": {k: round(float(v) / max(steps, 1), 4) for k, v in losses.items()}}
+        run.log(record | {"val": validate(run.average.model, held, size)})
+        losses.clear()
+
+
+def save_all(runs: list) -> None:
+    """Checkpoints, and beside them the averaged weights in half precision."""
+    for run in runs:
+        run.save()
+        save_weights(run.out / CHECKPOINT, run.out / WEIGHTS)
+
+
+def train_together(
+    runs: list, source: Resident, val: Path, seconds: float, max_seconds: float, log_every: float, save_every: float
+) -> None:
+    """Trains until the pictures of the recipe or `seconds`, counted over all starts, are used up; `max_seconds` ends
+    this start earlier, with checkpoints to go on from."""
+    teacher = runs[0]
+    if teacher.device.type == "cuda":
+        # Products in float32 stay exact: the iteration of Muon on Gram matrices diverges with TF32's ten bits.
+        torch.backends.cudnn.benchmark = True
+    phase = teacher.config.phases[0]
+    size, points = (phase.height, phase.width), teacher.config.points
+    held = plain_samples(Path(val), teacher.config.val_images, (256, 192))
+    position = Position(phase.samples, seconds, teacher.seen, teacher.seconds)
+    began = logged = saved = time.monotonic()
+    sums, steps = [{} for _ in runs], 0
+    source.watch()
+    while (at := position.pictures()) < phase.samples and time.monotonic() - began < max_seconds:
+        at = position.seen if position.warming(teacher.config.warmup) else at
+        step_all(runs, source.batch(phase.batch, size, points), at, sums)
+        position.seen, steps = teacher.seen, steps + 1
+        for run in runs:
+            run.seconds = position.elapsed()
+        if time.monotonic() - logged >= log_every:
+            print(f"{source.arrived} pictures here, {steps} steps since the last record", flush=True)
+            report(runs, sums, steps, at, held, size, "step")
+            logged, steps = time.monotonic(), 0
+        if time.monotonic() - saved >= save_every:
+            save_all(runs)
+            saved = time.monotonic()
+    save_all(runs)
+    report(runs, sums, steps, at, held, size, "stop")

@@ -1,0 +1,125 @@
+"""Augmentation of whole batches against that of single pictures, and samples that stay in memory."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import data
+from pipeline.data import PEOPLE, ShardError, draw_changes
+from pipeline.resident import Resident, augment_batch, choose_points, present_rows
+
+SOURCE, TARGET = (256, 192), (128, 96)
+
+
+@pytest.fixture
+def pictures():
+    """Smooth pictures (N, H, W, 3) with labels in blocks: what interpolation does at edges must not decide a test."""
+    rng = np.random.default_rng(4)
+    smooth = [data.cv2.resize(rng.integers(20, 236, (5, 4, 3)).astype(np.uint8), SOURCE[::-1]) for _ in range(24)]
+    parts = rng.integers(0, 16, (24, 8, 6)).astype(np.uint8).repeat(32, 1).repeat(32, 2)
+    return np.stack(smooth), parts, (parts > 5).astype(np.uint8)
+
+
+def quiet(changes):
+    """The changes without noise, whose draws differ, and without a change of hue, which is another formula."""
+    zeros = np.zeros(len(changes.noise))
+    return replace(changes, noise=zeros, hue=zeros)
+
+
+def both(pictures, changes):
+    """The same changes applied to single pictures and to the batch."""
+    image, parts, person = pictures
+    single = []
+    for k in range(len(image)):
+        sample = data.warp((image[k], parts[k], person[k]), changes.matrix[k], TARGET)
+        sample = data.flip(sample) if changes.flip[k] else sample
+        if changes.bar_axis[k] >= 0:
+            sample = data.bars(sample, int(changes.bar_axis[k]), changes.bar_share[k])
+        rng = np.random.default_rng(0)
+        single.append((data.restyle(rng, changes, k, data.recolour(changes, k, sample[0])), *sample[1:]))
+    tensors = (torch.from_numpy(image).permute(0, 3, 1, 2).float(), torch.from_numpy(parts), torch.from_numpy(person))
+    batch = augment_batch(*tensors, changes, TARGET, torch.Generator())
+    return [np.stack(s) for s in zip(*single, strict=True)], [b.numpy() for b in batch]
+
+
+def test_a_batch_is_changed_as_single_pictures_are(pictures):
+    changes = quiet(draw_changes(np.random.default_rng(1), 24, SOURCE, TARGET))
+    single, batch = both(pictures, changes)
+    for ours, theirs in zip(batch[1:], single[1:], strict=True):
+        assert (ours == theirs).mean() > 0.985
+    difference = np.abs(batch[0].transpose(0, 2, 3, 1) * 255 - single[0])
+    # OpenCV rounds after every step and reads at thirty-seconds of a pixel.
+    assert np.median(difference) < 1 and np.percentile(difference, 98) < 6
+
+
+def test_a_turned_hue_keeps_brightness_and_changes_colour(pictures):
+    changes = draw_changes(np.random.default_rng(2), 24, SOURCE, TARGET)
+    still = quiet(changes)
+    turned = replace(still, hue=np.full(24, 12.0))
+    _, before = both(pictures, still)
+    _, after = both(pictures, turned)
+    grey = lambda x: x[0].transpose(0, 2, 3, 1) @ np.array([0.299, 0.587, 0.114])
+    coloured = ~changes.grey
+    assert np.abs(grey(before) - grey(after)).mean() < 0.01
+    assert np.abs(before[0] - after[0])[coloured].mean() > 0.01
+
+
+def test_points_and_rows_are_those_of_single_pictures(pictures):
+    _, parts, person = pictures
+    parts = parts.copy()
+    parts[0], parts[1] = 0, 0
+    parts[1, 5, 5] = 3
+    rows = present_rows(torch.from_numpy(parts), torch.from_numpy(person)).numpy()
+    for k in range(len(parts)):
+        assert np.array_equal(rows[k], data.present_rows(parts[k], person[k]))
+    points = choose_points(torch.from_numpy(parts), torch.from_numpy(parts), 400, torch.Generator().manual_seed(0))
+    assert points.shape == (24, 400) and points.min() >= 0 and points.max() < 256 * 192
+    y, x = np.divmod(points[2, 200:].numpy(), 192)
+    spread = [len(np.unique(parts[2, max(0, a - 2) : a + 3, max(0, b - 2) : b + 3])) for a, b in zip(y, x, strict=True)]
+    assert min(spread) > 1
+    # Fewer border pixels than that are no border: the whole picture is drawn from.
+    assert len(points[0, 200:].unique()) > 150
+
+
+def test_shards_are_taken_once_and_late_ones_catch_up(shard_folder):
+    held = Resident([shard_folder], 12, "cpu", 0)
+    held.refill()
+    held.refill()
+    assert held.count == 8 and held.empty.sum() == 2
+    for _ in range(5):
+        batch = held.batch(8, (128, 96), 64)
+    assert batch["pixels"].shape == (8, 3, 128, 96) and 0 <= batch["pixels"].min() and batch["pixels"].max() <= 1
+    assert batch["points"].shape == (8, 64, 2) and batch["points"].abs().max() <= 1
+    assert batch["present"].shape == (8, 16 + PEOPLE) and batch["parts"].dtype == torch.uint8
+    (shard_folder / "b.npz").write_bytes((shard_folder / "a.npz").read_bytes())
+    held.refill()
+    # Twelve places for sixteen samples: the first four made way.
+    assert held.count == 12 and held.uses[8:].sum() == 0 and held.uses[:4].sum() == 0
+    for _ in range(6):
+        held.batch(8, (128, 96), 64)
+    assert held.uses[[*range(4), *range(8, 12)]].min() >= 4
+
+
+def test_people_stand_in_other_surroundings_now_and_then(shard_folder):
+    held = Resident([shard_folder], 8, "cpu", 0)
+    held.refill()
+    held.image[torch.from_numpy(np.flatnonzero(held.empty))] = 255
+    images, _, person = held.gather(np.zeros(64, np.int64))
+    white = [(image[:, mask == 0] > 250).float().mean() > 0.5 for image, mask in zip(images, person, strict=True)]
+    assert 4 < sum(white) < 32
+
+
+def test_bad_shards_stop_the_run(shard_folder, tmp_path_factory):
+    with pytest.raises(ShardError, match="no shards"):
+        Resident([tmp_path_factory.mktemp("none")], 4, "cpu", 0).batch(1, (128, 96), 8)
+    with pytest.raises(ShardError, match="not a folder"):
+        Resident([shard_folder / "typo"], 4, "cpu", 0)
+    held = Resident([shard_folder], 8, "cpu", 0)
+    held.refill()
+    held.watch(0.01)
+    (shard_folder / "b.npz").write_bytes(b"no archive")
+    with pytest.raises(ShardError, match="b.npz.*render it again"):
+        for _ in range(1000):
+            held.batch(1, (128, 96), 8)

@@ -13,7 +13,6 @@ from render.files import write_whole
 from .config import HEIGHT, NETWORKS, PERSON, WIDTH, train_config
 from .data import ShardError, plain_samples
 from .grow import GrowError, save_grown
-from .onnx_export import sha256
 from .restore import RestoreError, save_restored
 from .states import StateError, load_parser, save_weights
 from .train import Run, TrainError, train
@@ -88,7 +87,7 @@ def run_together(args) -> None:
 
     starts = dict(item.split("=", 1) for item in args.start if "=" in item)
     if len(starts) < len(args.start):
-        raise ValueError(f"--start {' '.join(args.start)}: NAME=FILE is wanted, as in student=runs/student-l.pt")
+        raise ValueError(f"--start {' '.join(args.start)}: NAME=FILE is wanted, as in student=runs/student.pt")
     recipe = read_json(args.recipe.read_text(), args.recipe)
     runs = make_runs(recipe, args.out, args.device, {name: Path(file) for name, file in starts.items()})
     source = Resident(args.shards, args.capacity, args.device, runs[0].config.seed + runs[0].seen)
@@ -164,9 +163,9 @@ def add_weights(commands) -> None:
 
 def add_grow(commands) -> None:
     """Options of `grow`."""
-    sub = commands.add_parser("grow", help="a deeper network that computes the same, for `train --start`")
+    sub = commands.add_parser("grow", help="a deeper or wider network that computes the same, for `train --start`")
     sub.add_argument("--checkpoint", type=Path, required=True, help="checkpoint or weights file of the smaller network")
-    sub.add_argument("--network", choices=sorted(NETWORKS), default="student-l", help="the deeper network")
+    sub.add_argument("--network", choices=sorted(NETWORKS), default="student", help="the larger network")
     sub.add_argument("--calibration", type=Path, required=True, help="folder of training shards, for the new batch norms")
     sub.add_argument("--pictures", type=int, default=96, help="calibration pictures")
     sub.add_argument("--out", type=Path, required=True)
@@ -236,8 +235,7 @@ def run_train(args) -> None:
         torch.set_num_threads(args.threads)
     run = Run(args.out, train_config(values), args.device, args.teacher)
     if not run.resume() and args.start:
-        run.start_from(args.start)
-        run.log({"event": "origin", "weights": args.start.name, "sha256": sha256(args.start), "seen": run.seen_before})
+        run.begin(args.start)
     if args.compile:
         run.compile()
     train(run, args.shards, args.val, args.workers, args.max_seconds, args.log_every, args.save_every)

@@ -61,7 +61,8 @@ def run_sentence(records: list) -> str:
     last = steps[-1]
     origins = [r for r in records if r["event"] == "origin"]
     devices = {r["device"] for r in records if r["event"] == "start"} or {"cpu"}
-    where = "one or two processor cores that other work shared" if devices == {"cpu"} else " and ".join(sorted(devices))
+    names = {"cpu": "one or two processor cores that other work shared"}
+    where = ", the rest on an ".join(names.get(d, d) for d in sorted(devices, key=lambda d: d != "cpu"))
     return (
         (f"It began from {origins[0]['weights']}. " if origins else "")
         + f"It saw {last['seen']:,} augmented pictures in {last['seconds'] / 60:.0f} minutes on {where}. "

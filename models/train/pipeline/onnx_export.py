@@ -1,8 +1,6 @@
 """Float graphs of the trunk and the head, with the parameters' own names."""
 
-import hashlib
 import warnings
-from pathlib import Path
 
 import onnx
 import torch
@@ -32,11 +30,6 @@ ALLOWED_OPS = {
     "Sub",
     "Transpose",
 }
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal digest of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def to_onnx(module, inputs: tuple, input_names, output_names) -> onnx.ModelProto:

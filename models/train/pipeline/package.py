@@ -11,8 +11,9 @@ from render.files import write_picture, write_whole
 
 from .config import PERSON
 from .deploy import Head, parameter_group
-from .onnx_export import check_ops, op_types, sha256
+from .onnx_export import check_ops, op_types
 from .quantise import session
+from .states import sha256
 
 MAX_TRUNK_BYTES = 3_000_000
 DTYPES = {onnx.TensorProto.FLOAT: "f32", onnx.TensorProto.UINT8: "u8"}

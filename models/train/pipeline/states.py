@@ -4,6 +4,7 @@ Both are dictionaries with `config`, `average` (the network's tensors, perhaps i
 checkpoint also has what a run needs to go on.
 """
 
+import hashlib
 import io
 from pathlib import Path
 
@@ -17,6 +18,11 @@ from .network import Parser
 
 class StateError(Exception):
     """A checkpoint or weights file that cannot be used; names it and says what to do."""
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal digest of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def save_state(path: Path, state: dict) -> None:

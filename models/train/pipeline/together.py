@@ -29,7 +29,7 @@ def make_runs(recipe: dict, out: Path, device: str, starts: dict) -> list:
     for name, values in recipe.items():
         run = Run(Path(out) / name, train_config(values), device)
         if not run.resume() and name in starts:
-            run.start_from(starts[name])
+            run.begin(starts[name])
         runs.append(run)
     phases = {run.config.phases for run in runs}
     if len(phases) > 1 or len(runs[0].config.phases) > 1:
@@ -73,10 +73,10 @@ def step_all(runs: list, batch: dict, at: int, sums: list) -> None:
             total[name] = total.get(name, 0.0) + value
 
 
-def report(runs: list, sums: list, steps: int, at: int, held: dict, size: tuple, event: str) -> None:
-    """One record for every run's log."""
+def report(runs: list, sums: list, steps: int, at: int, held: dict, size: tuple, event: dict) -> None:
+    """One record of a kind, `event`, for every run's log."""
     for run, losses in zip(runs, sums, strict=True):
-        record = {"event": event, "seen": run.seen, "seconds": round(run.seconds), "size": size, "rate": rate_at(run.config, at)}
+        record = event | {"seen": run.seen, "seconds": round(run.seconds), "size": size, "rate": rate_at(run.config, at)}
         record |= {"loss": {k: round(float(v) / max(steps, 1), 4) for k, v in losses.items()}}
         run.log(record | {"val": validate(run.average.model, held, size)})
         losses.clear()
@@ -104,6 +104,8 @@ def train_together(
     position = Position(phase.samples, seconds, teacher.seen, teacher.seconds)
     began = logged = saved = time.monotonic()
     sums, steps = [{} for _ in runs], 0
+    for run in runs:
+        run.log_start()
     source.watch()
     while (at := position.pictures()) < phase.samples and time.monotonic() - began < max_seconds:
         at = position.seen if position.warming(teacher.config.warmup) else at
@@ -113,10 +115,10 @@ def train_together(
             run.seconds = position.elapsed()
         if time.monotonic() - logged >= log_every:
             print(f"{source.arrived} pictures here, {steps} steps since the last record", flush=True)
-            report(runs, sums, steps, at, held, size, "step")
+            report(runs, sums, steps, at, held, size, {"event": "step"})
             logged, steps = time.monotonic(), 0
         if time.monotonic() - saved >= save_every:
             save_all(runs)
             saved = time.monotonic()
     save_all(runs)
-    report(runs, sums, steps, at, held, size, "stop")
+    report(runs, sums, steps, at, held, size, {"event": "stop", "finished": position.pictures() >= phase.samples})

@@ -17,7 +17,7 @@ from .losses import Answer, build_targets, distillation_losses, match_layers, sa
 from .metrics import confusion, false_alarms, summary
 from .network import Parser, semantic_scores
 from .optimiser import Optimiser
-from .states import fill, load_parser, pictures_seen, read_state, save_state
+from .states import fill, load_parser, pictures_seen, read_state, save_state, sha256
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
@@ -105,6 +105,25 @@ class Run:
         fill(self.model, state["average"], weights)
         fill(self.average.model, state["average"], weights)
         self.seen_before = pictures_seen(state)
+
+    def begin(self, weights: Path) -> None:
+        """`start_from`, and a record of where the run began."""
+        self.start_from(weights)
+        self.log({"event": "origin", "weights": weights.name, "sha256": sha256(weights), "seen": self.seen_before})
+
+    def log_start(self) -> None:
+        """A record of the settings and the machine."""
+        gpu = self.device.type == "cuda"
+        self.log(
+            {
+                "event": "start",
+                "seen": self.seen,
+                "config": to_dict(self.config),
+                "device": torch.cuda.get_device_name(self.device) if gpu else str(self.device),
+                "threads": torch.get_num_threads(),
+                "distilled": self.teacher is not None,
+            }
+        )
 
     def resume(self) -> bool:
         """Continues from the folder's checkpoint if there is one."""
@@ -252,16 +271,7 @@ def run_phases(run: Run, folders, val: Path, workers: int, max_seconds: float, l
     held = None
     logged = saved = 0.0
     sums, count = {}, 0
-    run.log(
-        {
-            "event": "start",
-            "seen": run.seen,
-            "config": to_dict(config),
-            "device": str(run.device),
-            "threads": torch.get_num_threads(),
-            "distilled": run.teacher is not None,
-        }
-    )
+    run.log_start()
     while (current := phase_at(config, run.seen)) is not None:
         phase, end = current
         size = (phase.height, phase.width)

@@ -9,9 +9,10 @@ import torch
 
 from pipeline.config import HEIGHT, WIDTH
 from pipeline.export import build, ship
-from pipeline.onnx_export import check_ops, op_types, sha256
+from pipeline.onnx_export import check_ops, op_types
 from pipeline.package import run_both
 from pipeline.quantise import choose_range, session, weight_scale
+from pipeline.states import sha256
 
 
 @pytest.fixture(scope="module")

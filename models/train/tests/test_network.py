@@ -43,7 +43,7 @@ def test_equalising_evens_out_the_weights(tiny):
 
 
 def test_sizes_are_within_the_limits():
-    for name in ("student", "student-l", "student-s"):
+    for name in ("student", "student-m", "student-s"):
         config = NETWORKS[name]
         trunk, head = Trunk(Parser(config), HEIGHT, WIDTH), Head(Parser(config), HEIGHT, WIDTH)
         count = sum(p.numel() for m in (trunk, head) for p in m.parameters())

@@ -1,0 +1,78 @@
+"""A teacher and its students trained at once, and schedules counted in seconds."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from pipeline.config import TrainConfig
+from pipeline.resident import Resident
+from pipeline.states import load_parser, pictures_seen, read_state
+from pipeline.together import Position, make_runs, train_together
+from pipeline.train import CHECKPOINT, LOG
+
+SILENT = {"distil_class": 0.0, "distil_mask": 0.0, "distil_semantic": 0.0}
+
+
+def recipe(samples=16):
+    shared = {"phases": [[128, 96, 4, samples]], "points": 64, "warmup": 4, "val_images": 4}
+    return {
+        "teacher": shared | SILENT | {"network": "tiny-teacher"},
+        "student": shared | {"network": "tiny"},
+        "baseline": shared | SILENT | {"network": "tiny"},
+    }
+
+
+def trained(shard_folder, out, starts=None, seconds=float("inf"), **values):
+    runs = make_runs(recipe(**values), out, "cpu", starts or {})
+    source = Resident([shard_folder], 16, "cpu", 0)
+    source.refill()
+    train_together(runs, source, shard_folder, seconds, 100, 1000, 1000)
+    return runs
+
+
+def records(run):
+    return [json.loads(line) for line in (run.out / LOG).read_text().splitlines()]
+
+
+def test_only_students_with_a_weight_listen_and_all_see_the_same(shard_folder, tmp_path):
+    teacher, student, baseline = trained(shard_folder, tmp_path)
+    assert [run.seen for run in (teacher, student, baseline)] == [16, 16, 16]
+    first, *_, last = records(student)
+    assert first["event"] == "start" and last["event"] == "stop" and last["finished"]
+    assert last["loss"]["distil_mask"] > 0 and last["val"]["ppp_miou"] >= 0
+    assert not {"distil_mask", "distil_class"} & (set(records(baseline)[-1]["loss"]) | set(records(teacher)[-1]["loss"]))
+    # Same seed, same pictures: what differs is what the teacher said.
+    pairs = zip(student.model.parameters(), baseline.model.parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in pairs)
+    assert load_parser(tmp_path / "student" / "weights.pt").config == student.model.config
+
+
+def test_runs_go_on_together_and_start_from_weights(shard_folder, tmp_path):
+    trained(shard_folder, tmp_path / "first")
+    again = trained(shard_folder, tmp_path / "first", samples=24)
+    assert [run.seen for run in again] == [24, 24, 24]
+    weights = tmp_path / "first" / "student" / "weights.pt"
+    *_, baseline = trained(shard_folder, tmp_path / "second", {"baseline": weights})
+    assert records(baseline)[0] == {"event": "origin", "weights": "weights.pt", "seen": 24, "sha256": records(baseline)[0]["sha256"]}
+    assert pictures_seen(read_state(tmp_path / "second" / "baseline" / CHECKPOINT)) == 40
+
+
+def test_seconds_end_a_schedule_that_pictures_would_not(shard_folder, tmp_path):
+    teacher, *_ = trained(shard_folder, tmp_path, seconds=2.0, samples=1_000_000)
+    last = records(teacher)[-1]
+    assert last["finished"] and last["seen"] < 1_000_000 and last["rate"] < 0.2 * TrainConfig().rate
+
+
+def test_a_warm_up_is_counted_in_pictures():
+    position = Position(1000, 10.0, 40, 5.0)
+    assert position.pictures() >= 500 and position.warming(50) and not position.warming(40)
+
+
+def test_what_cannot_train_together_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"--start names \['pupil'\]"):
+        make_runs(recipe(), tmp_path, "cpu", {"pupil": tmp_path / "w.pt"})
+    uneven = recipe() | {"student": asdict(TrainConfig(network="tiny")) | {"phases": [[64, 64, 4, 8]]}}
+    with pytest.raises(ValueError, match="one phase, the same for all"):
+        make_runs(uneven, tmp_path, "cpu", {})

@@ -19,8 +19,9 @@ from .config import PART_CLASSES
 
 PEOPLE = 8
 SMALLEST_PART = 6
-EMPTY_KEPT = 64
-TRANSPLANTED = 0.25  # share of the pictures with people
+KEPT = 64
+TRANSPLANTED = 0.25  # share of the pictures with people that are set before a place without any
+MINGLED = 0.2  # share of the pictures with people that are set before any other picture
 FLIP_TABLE = np.concatenate([np.array(FLIPPED, np.uint8), np.arange(len(FLIPPED), 256).astype(np.uint8)])
 
 
@@ -61,7 +62,7 @@ class Stream:
         self.buffer_shards, self.rng = buffer_shards, rng
         self.part, self.parts = part, parts
         self.uses, self.open = {}, []
-        self.empty = deque(maxlen=EMPTY_KEPT)  # pictures of the latest people-free samples
+        self.empty, self.latest = deque(maxlen=KEPT), deque(maxlen=KEPT)  # people-free samples, and all
         for folder in self.folders:
             if not folder.is_dir():
                 raise ShardError(f"{folder} is not a folder of shards; render into it first (see README)")
@@ -95,17 +96,20 @@ class Stream:
         if not order:
             del self.open[slot]
             self.refill()
+        self.latest.append(sample)
         if not sample[2].any():
-            self.empty.append(sample[0])
+            self.empty.append(sample)
         return sample
 
     def draw_mixed(self) -> tuple:
-        """A sample whose people, now and then, stand in another sample's surroundings."""
-        sample = self.draw()
-        if not sample[2].any() or not self.empty or self.rng.random() >= TRANSPLANTED:
+        """A sample whose people, now and then, stand in another sample's surroundings: in a place without people, or
+        before the people of another picture."""
+        others, sample, kind = list(self.latest), self.draw(), self.rng.random()
+        others = list(self.empty) if kind < TRANSPLANTED else others
+        if not sample[2].any() or not others or kind >= TRANSPLANTED + MINGLED:
             return sample
-        other = self.empty[int(self.rng.integers(len(self.empty)))]
-        return transplant(self.rng, sample, other) if other.shape == sample[0].shape else sample
+        other = others[int(self.rng.integers(len(others)))]
+        return transplant(self.rng, sample, other) if other[0].shape == sample[0].shape else sample
 
 
 @dataclass
@@ -229,15 +233,22 @@ def recolour(changes: Changes, index: int, image: np.ndarray) -> np.ndarray:
     return image
 
 
-def transplant(rng, sample: tuple, empty: np.ndarray) -> tuple:
-    """The people of a sample before the picture of another, people-free one: what surrounds them must not tell that
-    they are there. The cut is soft, as a lens would make it."""
+def transplant(rng, sample: tuple, behind: tuple) -> tuple:
+    """The people of a sample before another one: what surrounds them must not tell that they are there. The cut is soft,
+    as a lens would make it."""
     image, parts, person = sample
-    if rng.random() < 0.5:
-        empty = empty[:, ::-1]
+    behind = flip(behind) if rng.random() < 0.5 else behind
     share = cv2.GaussianBlur((person > 0).astype(np.float32), (0, 0), rng.uniform(0.4, 1.0))[..., None]
-    mixed = image * share + empty * (1 - share)
-    return mixed.astype(np.uint8), parts, person
+    mixed = image * share + behind[0] * (1 - share)
+    return (mixed.astype(np.uint8), *merge_people(parts, person, behind[1], behind[2]))
+
+
+def merge_people(parts, person, behind_parts, behind_person) -> tuple:
+    """Labels of people before other people. Those behind are numbered on; whoever would be number PEOPLE + 1 keeps the
+    parts, and is no person of their own."""
+    numbered = behind_person.astype(np.int64) + int(person.max())
+    numbered = np.where((behind_person > 0) & (numbered <= PEOPLE), numbered, 0).astype(np.uint8)
+    return np.where(person > 0, parts, behind_parts), np.where(person > 0, person, numbered)
 
 
 def restyle(rng, changes: Changes, index: int, image: np.ndarray) -> np.ndarray:

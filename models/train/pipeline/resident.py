@@ -16,6 +16,7 @@ from render.classes import PADDING
 from .config import PART_CLASSES
 from .data import (
     FLIP_TABLE,
+    MINGLED,
     PEOPLE,
     SMALLEST_PART,
     TRANSPLANTED,
@@ -28,7 +29,6 @@ from .data import (
 
 # Candidates per wanted sample: the least-used of them are taken, so that late shards catch up.
 CANDIDATES = 4
-MINGLED = 0.2  # share of the pictures with people that are set before any other picture
 FEWEST_BORDER = 16
 GREY = (0.299, 0.587, 0.114)
 # Axes of colour beside brightness (NTSC's I and Q): turning them turns the hue.
@@ -157,8 +157,7 @@ class Resident:
 
 
 def merge_people(parts, person, behind_parts, behind_person) -> tuple:
-    """Labels (N, H, W) of people before other people. Those behind are numbered on; whoever would be number PEOPLE + 1
-    keeps the parts, and is no person of their own."""
+    """`data.merge_people` for labels (N, H, W)."""
     most = person.flatten(1).max(1).values[:, None, None]
     numbered = behind_person.int() + most
     numbered = torch.where((behind_person > 0) & (numbered <= PEOPLE), numbered, 0).to(torch.uint8)

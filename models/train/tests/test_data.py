@@ -14,6 +14,7 @@ from pipeline.data import (
     draw_changes,
     flip,
     make_batch,
+    merge_people,
     plain_affine,
     plain_samples,
     present_rows,
@@ -78,20 +79,33 @@ def test_transplanted_people_keep_their_pixels_and_labels():
     parts = np.zeros((64, 48), np.uint8)
     parts[10:50, 10:30] = 3
     image = np.full((64, 48, 3), 200, np.uint8)
-    empty = np.full((64, 48, 3), 10, np.uint8)
+    nobody = np.zeros((64, 48), np.uint8)
+    empty = (np.full((64, 48, 3), 10, np.uint8), nobody, nobody)
     mixed, mixed_parts, person = transplant(np.random.default_rng(0), (image, parts, (parts > 0).astype(np.uint8)), empty)
-    assert mixed_parts is parts and (person == (parts > 0)).all()
+    assert (mixed_parts == parts).all() and (person == (parts > 0)).all()
     assert (mixed[16:44, 16:24] == 200).all() and (mixed[:5] == 10).all() and (mixed[:, 40:] == 10).all()
+
+
+def test_people_behind_people_are_covered_and_numbered_on():
+    front, behind = np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8)
+    front[:, :2], behind[1:, 1:3], behind[:, 3] = 2, 1, 7
+    parts, person = merge_people(front * 5, front, behind * 2, behind)
+    assert (person[:, :2] == 2).all() and (parts[:, :2] == 10).all()
+    assert (person[1:, 2] == 3).all() and (parts[1:, 2] == 2).all() and person[0, 2] == 0
+    # A ninth person has parts and no number.
+    assert (person[:, 3] == 0).all() and (parts[:, 3] == 14).all()
 
 
 def test_a_stream_transplants_into_surroundings_it_has_seen(shard_folder):
     stream = Stream([shard_folder], 4, np.random.default_rng(0))
-    stream.empty.append(np.full((256, 192, 3), 255, np.uint8))
-    white = 0
-    for _ in range(60):
+    nobody = np.zeros((256, 192), np.uint8)
+    stream.empty.append((np.full((256, 192, 3), 255, np.uint8), nobody, nobody))
+    white, crowded = 0, 0
+    for _ in range(120):
         image, _, person = stream.draw_mixed()
         white += bool(person.any()) and bool((image[person == 0] >= 250).all(-1).mean() > 0.5)
-    assert white >= 1
+        crowded += person.max() > 1
+    assert white >= 1 and crowded >= 1
 
 
 def test_batches_have_the_shapes_of_the_contract(shard_folder):

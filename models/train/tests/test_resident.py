@@ -8,7 +8,7 @@ import torch
 
 from pipeline import data
 from pipeline.data import PEOPLE, ShardError, draw_changes
-from pipeline.resident import Resident, augment_batch, choose_points, present_rows
+from pipeline.resident import Resident, augment_batch, choose_points, merge_people, present_rows
 
 SOURCE, TARGET = (256, 192), (128, 96)
 
@@ -109,6 +109,16 @@ def test_people_stand_in_other_surroundings_now_and_then(shard_folder):
     images, _, person = held.gather(np.zeros(64, np.int64))
     white = [(image[:, mask == 0] > 250).float().mean() > 0.5 for image, mask in zip(images, person, strict=True)]
     assert 4 < sum(white) < 32
+
+
+def test_people_are_merged_as_in_single_pictures(pictures):
+    rng = np.random.default_rng(8)
+    person = rng.integers(0, 6, (12, 8, 6)).astype(np.uint8).repeat(32, 1).repeat(32, 2)
+    sides = [pictures[1][:12] * (person > 0), person, pictures[1][12:], pictures[2][12:] * 7]
+    merged = merge_people(*(torch.from_numpy(side) for side in sides))
+    for k in range(12):
+        for ours, theirs in zip(merged, data.merge_people(*(side[k] for side in sides)), strict=True):
+            assert np.array_equal(ours[k].numpy(), theirs)
 
 
 def test_bad_shards_stop_the_run(shard_folder, tmp_path_factory):

@@ -23,6 +23,8 @@ run in int8, the decoder in float.
 The recipe is `models/train/{recipe}`, the log `models/train/{log}`.
 """
 
+CORES = "one or two processor cores that other work shared"
+
 OUTLOOK = """## What it gets wrong
 
 The lower rows of `{sheet}` are the worst pictures of the test set (picture, truth, answer); the upper rows are drawn
@@ -60,14 +62,24 @@ def run_sentence(records: list) -> str:
         raise ValueError("the training log has no score in it; train until the first record of a step")
     last = steps[-1]
     origins = [r for r in records if r["event"] == "origin"]
-    devices = {r["device"] for r in records if r["event"] == "start"} or {"cpu"}
-    names = {"cpu": "one or two processor cores that other work shared"}
-    where = ", the rest on an ".join(names.get(d, d) for d in sorted(devices, key=lambda d: d != "cpu"))
+    spent = " and ".join(f"{seconds / 60:.0f} minutes on {place}" for place, seconds in minutes_by_place(records).items())
     return (
         (f"It began from {origins[0]['weights']}. " if origins else "")
-        + f"It saw {last['seen']:,} augmented pictures in {last['seconds'] / 60:.0f} minutes on {where}. "
+        + f"It saw {last['seen']:,} augmented pictures in {spent}. "
         + end_sentence(steps, bool(last.get("finished")))
     )
+
+
+def minutes_by_place(records: list) -> dict:
+    """Seconds of training on each kind of machine, as a reader would call it, in the order of the log."""
+    spent, before, place = {}, 0, CORES
+    for record in records:
+        if record["event"] == "start":
+            place = CORES if record["device"] == "cpu" else f"an {record['device']}"
+        elif record["event"] in ("step", "stop"):
+            spent[place] = spent.get(place, 0) + record["seconds"] - before
+            before = record["seconds"]
+    return spent
 
 
 def end_sentence(steps: list, finished: bool) -> str:

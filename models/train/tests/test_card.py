@@ -32,7 +32,10 @@ def test_a_run_that_ended_flat_names_its_schedule_and_its_origin():
     log[-1] |= {"event": "stop", "finished": True}
     text = run_sentence(log)
     assert text.startswith("It began from start.pt.") and "schedule had ended" in text and "processor cores" in text
-    assert "cuda" in run_sentence([{"event": "start", "device": "cuda"}, *log])
+    gpu = {"event": "start", "device": "NVIDIA H200"}
+    assert "in 50 minutes on one or two processor cores that other work shared and 150 minutes on an NVIDIA H200." in run_sentence(
+        [*log[:6], gpu, *log[6:]]
+    )
     assert "too short" in run_sentence(steps(30))
     with pytest.raises(ValueError, match="no score"):
         run_sentence([origin])

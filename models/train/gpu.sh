@@ -1,11 +1,11 @@
 #!/bin/bash
-# Renders on all cores but two and trains on the GPU at once, for a machine that is lent for a while.
+# Renders on all cores but two and trains on the GPU at once, for a machine that is there for a limited time.
 #
 #   gpu.sh ASSETS OUT SECONDS RECIPE NAME=WEIGHTS..     e.g. gpu.sh ASSETS /tmp/run 580 recipes/student-0.6.json student=runs/student.pt
 #
-# Everything lands under OUT: shards, runs/NAME/weights.pt, runs/NAME/log.jsonl, render.log. The schedule ends SECONDS after this start;
-# leave half a minute for loading PyTorch before it and for the last scores after it. PYTHON names another interpreter; FIRST (default 6000) is the number of the first shard: choose one whose scenes were
-# not trained on yet.
+# Everything lands under OUT: shards, runs/NAME/weights.pt, runs/NAME/log.jsonl, render.log. The schedule is SECONDS long, less the first
+# renders; loading PyTorch and the last scores come on top: leave half a minute for them. PYTHON names another interpreter; FIRST
+# (default 6000) is the number of the first shard: choose one whose scenes were not trained on yet.
 set -uo pipefail
 [ $# -ge 5 ] || { sed -n '2,9s/^# \?//p' "$0"; exit 2; }
 began=$(date +%s)

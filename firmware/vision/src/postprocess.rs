@@ -64,7 +64,7 @@ impl Parsing {
 }
 
 /// How many times the masks' logits are enlarged before they become scores. Interpolated logits keep an edge where it is,
-/// interpolated scores move it towards whoever is surer: that cost 0.7 points of mean IoU. Four times gives no
+/// interpolated scores move it towards whoever is surer: that cost student 0.5.0 0.7 points of mean IoU. Four times gives no
 /// more.
 const FINER: usize = 2;
 

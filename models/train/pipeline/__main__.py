@@ -45,7 +45,7 @@ def add_train(commands) -> None:
         "--shards", type=Path, nargs="+", required=True, help="folders of training shards; may still be growing"
     )
     sub.add_argument("--val", type=Path, required=True, help="folder of shards never trained on, for the curve")
-    sub.add_argument("--recipe", type=Path, help="JSON file of settings; see recipes/")
+    sub.add_argument("--recipe", type=Path, help="JSON file of one run's settings; in recipes/, those of several names are for `together`")
     sub.add_argument(
         "--set", nargs="*", default=[], metavar="KEY=VALUE", help="single settings over the recipe, values in JSON"
     )
@@ -124,6 +124,7 @@ def add_evaluate(commands) -> None:
     source.add_argument("--checkpoint", type=Path, help="checkpoint, run in float through PyTorch")
     sub.add_argument("--shards", type=Path, required=True)
     sub.add_argument("--images", type=int, default=1000)
+    sub.add_argument("--person-bias", type=float, default=0.0, help="with --checkpoint: subtracted as `export` does")
     sub.add_argument("--skip", type=int, default=0, help="leave out the first ones: those that the training's curve was drawn with")
     sub.add_argument("--json", type=Path, help="write all scores here")
     sub.add_argument("--sheet", type=Path, help="write a picture of predictions here")
@@ -140,7 +141,7 @@ def add_card(commands) -> None:
     sub.add_argument("--thing-scores", type=Path, required=True, help="JSON of `evaluate --model` on test scenes of things")
     sub.add_argument("--photographs", type=Path, required=True, help="JSON of tests/peers/photographs.py")
     sub.add_argument("--log", type=Path, required=True)
-    sub.add_argument("--recipe", type=Path, default=Path("recipes/student.json"))
+    sub.add_argument("--recipe", type=Path, required=True, help="recipe of the last stretch")
     sub.add_argument("--faults", type=Path, required=True, help="text: what was seen to go wrong")
     sub.add_argument("--sheet", default="predictions.jpg", help="picture of predictions beside the card")
     sub.add_argument("--name", default="student")
@@ -263,11 +264,14 @@ def run_evaluate(args) -> None:
     """`evaluate`: predictions, scores by group, sheet."""
     from .evaluate import evaluate, prediction_sheet, predictor
 
+    if args.model and args.person_bias:
+        raise ValueError("--person-bias is for --checkpoint: a model folder has its own already, see its manifest")
+
     samples = plain_samples(args.shards, args.skip + args.images, (HEIGHT, WIDTH))
     samples = {key: values[args.skip :] for key, values in samples.items()}
     if not len(samples["image"]):
         raise ShardError(f"{args.shards} has no more than the {args.skip} pictures that --skip leaves out; render more")
-    guess, person = predictor(args.model, args.checkpoint)(samples["image"])
+    guess, person = predictor(args.model, args.checkpoint, args.person_bias)(samples["image"])
     scores = evaluate(samples, guess, person)
     print(json.dumps({k: v for k, v in scores.items() if k != "groups"}, indent=1))
     if args.json:

@@ -20,7 +20,7 @@ choice of weights. It is a network of {parameters:.2f} M parameters and {macs:.2
 run in int8, the decoder in float.
 
 **The run.** {run}
-The recipe is `models/train/{recipe}`, the log `models/train/{log}`.
+The recipe of its last stretch is `models/train/{recipe}`, the log of all of it `models/train/{log}`.
 """
 
 CORES = "one or two processor cores that other work shared"
@@ -92,7 +92,7 @@ def end_sentence(steps: list, finished: bool) -> str:
     if moved > 0.5:
         meaning = "so it is undertrained: a longer run will be better."
     elif finished:
-        meaning = "with a learning rate that had fallen to almost nothing: the schedule had ended, not what the network can learn."
+        meaning = "with a learning rate that had fallen to almost nothing: the schedule had ended, which does not say that the network can learn no more."
     else:
         meaning = "and it was stopped before its schedule ended."
     return f"The last tenth of the run moved the seven-class mIoU by {moved:+.1f} points, {meaning}"

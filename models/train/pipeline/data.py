@@ -1,7 +1,7 @@
 """Shards to batches: streams .npz files that may still be arriving, and applies the cheap augmentations.
 
 The renderer owns everything expensive (light, blur, noise, occluders); here are only affine maps, flips, letterbox
-bars, other surroundings, colours and sharpness.
+bars, other surroundings and people, colours and sharpness.
 """
 
 import json

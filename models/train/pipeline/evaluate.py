@@ -64,12 +64,13 @@ def person_labels(logits: np.ndarray, masks: np.ndarray, height: int, width: int
     return out
 
 
-def predictor(model: Path | None, checkpoint: Path | None):
+def predictor(model: Path | None, checkpoint: Path | None, person_bias: float = 0.0):
     """A function from pictures (N, H, W, 3) uint8 to part labels and person numbers, both (N, H, W).
 
-    It runs a model folder through onnxruntime, or a checkpoint through PyTorch in float.
+    It runs a model folder through onnxruntime, or a checkpoint through PyTorch in float, with `person_bias` subtracted
+    from the class head's bias of `person` as `export` does.
     """
-    answer = onnx_answer(model) if checkpoint is None else float_answer(checkpoint)
+    answer = onnx_answer(model) if checkpoint is None else float_answer(checkpoint, person_bias)
 
     def run(images: np.ndarray) -> tuple:
         results = [both_labels(*answer(image), *image.shape[:2]) for image in images]
@@ -95,9 +96,11 @@ def onnx_answer(model: Path):
     return answer
 
 
-def float_answer(checkpoint: Path):
+def float_answer(checkpoint: Path, person_bias: float):
     """The same through PyTorch in float."""
     network = load_parser(checkpoint)
+    with torch.no_grad():
+        network.predictor.class_head.bias[PERSON] -= person_bias
 
     def answer(image: np.ndarray) -> tuple:
         pixels = torch.from_numpy(image.transpose(2, 0, 1)[None].copy()).float() / 255

@@ -3,7 +3,7 @@
 Each student with a weight of distillation learns from the labels and from what the teacher says in the same step, so
 the teacher's work on a picture is done once and serves both. A student without one is the baseline: it differs in
 nothing else. The first run of a recipe is the teacher. Pictures stay in the device's memory (`resident.py`), and the
-schedule may be counted in seconds, as a lent machine's time is.
+schedule may be counted in seconds, as a rented machine's time is.
 """
 
 import time
@@ -43,7 +43,7 @@ def learns(run: Run) -> bool:
 
 
 class Position:
-    """How far a schedule is: by pictures or by the seconds that a lent machine leaves, whichever is further."""
+    """How far a schedule is: by pictures or by the seconds that a rented machine leaves, whichever is further."""
 
     def __init__(self, total: int, seconds: float, seen: int, spent: float):
         self.total, self.seconds, self.spent = total, seconds, spent

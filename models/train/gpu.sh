@@ -1,48 +1,72 @@
 #!/bin/bash
-# Renders on all cores but two and trains on the GPU at once, for a machine that is there for a limited time.
+# Renders on the processor and trains on the GPU at once, for a machine that is there for a limited time.
 #
-#   gpu.sh ASSETS OUT SECONDS RECIPE NAME=WEIGHTS..     e.g. gpu.sh ASSETS /tmp/run 580 recipes/student-0.6.json student=runs/student.pt
+#   gpu.sh ASSETS OUT SECONDS RECIPE NAME=WEIGHTS..     e.g. gpu.sh ASSETS /tmp/run 560 recipes/student-0.6.json student=runs/student.pt
 #
 # Everything lands under OUT: shards, runs/NAME/weights.pt, runs/NAME/log.jsonl, render.log. The schedule is SECONDS long, less the first
-# renders; loading PyTorch and the last scores come on top: leave half a minute for them. PYTHON names another interpreter; FIRST
-# (default 6000) is the number of the first shard: choose one whose scenes were not trained on yet.
+# renders; loading PyTorch and the last scores come on top: leave half a minute for them. All cores but two render, and three at least.
+# PYTHON names another interpreter; FIRST (default 6000) is the number of the first shard: choose one whose scenes were not trained on yet.
 set -uo pipefail
-[ $# -ge 5 ] || { sed -n '2,9s/^# \?//p' "$0"; exit 2; }
-began=$(date +%s)
+[ $# -ge 5 ] || { sed -n '2,8s/^# \?//p' "$0"; exit 2; }
+began=$SECONDS
+fail() { echo "error: $*" >&2; exit 1; }
+
+# Wrong words are said before anything is rendered: the time is short.
+[ -d "$1" ] || fail "$1 is not a folder of assets"
+[[ $3 =~ ^[0-9]+$ ]] || fail "$3 is not a number of seconds"
+[ -f "$4" ] || fail "there is no recipe $4"
+ls "$2"/runs/*/checkpoint.pt >/dev/null 2>&1 && fail "$2 holds a run already; take another OUT and start from its weights.pt"
 assets=$(realpath "$1") out=$(realpath -m "$2") seconds=$3 recipe=$(realpath "$4")
 starts=()
-for start in "${@:5}"; do starts+=("${start%%=*}=$(realpath "${start#*=}")"); done
+for start in "${@:5}"; do
+    [[ $start == *=* && -f ${start#*=} ]] || fail "$start: NAME=WEIGHTS is wanted, as in student=runs/student.pt"
+    starts+=("${start%%=*}=$(realpath "${start#*=}")")
+done
+python=$(command -v "${PYTHON:-python3}") || fail "there is no ${PYTHON:-python3}"
+[[ $python == /* ]] || python=$PWD/$python # not resolved: a virtual environment is known by its link
 cd "$(dirname "$0")" || exit
-python=${PYTHON:-python3} first=${FIRST:-6000}
+first=${FIRST:-6000}
 export OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
-mkdir -p "$out"
+mkdir -p "$out" || exit
 
+renderers=() validation=() training=()
+stop() { kill "${renderers[@]}" "${validation[@]}" "${training[@]}" 2>/dev/null; }
+trap stop EXIT
+trap 'exit 130' INT TERM
+
+shards() { "$python" -m render shards --assets "$assets" --out "$out/$1" "${@:2}" >>"$out/render.log" 2>&1 & }
 render() { # SCENES PROCESSES
     local k
     for ((k = 0; k < $2; k++)); do
-        $python -m render shards --assets "$assets" --scenes "$1" --plain --size 64 --first $((first + k)) --step "$2" --out "$out/$1" >>"$out/render.log" 2>&1 &
+        shards "$1" --scenes "$1" --plain --size 64 --first $((first + k)) --step "$2"
         renderers+=($!)
     done
 }
+one_of_each() { ls "$out"/people/*.npz >/dev/null 2>&1 && ls "$out"/outfits/*.npz >/dev/null 2>&1 && ls "$out"/things/*.npz >/dev/null 2>&1; }
+rendering() { # fails if one of the renderers has ended
+    local pid
+    for pid in "${renderers[@]}"; do kill -0 "$pid" 2>/dev/null || return 1; done
+}
+broken() { tail -n 5 "$out/render.log" >&2; fail "rendering ended; see $out/render.log"; }
 
-renderers=()
-trap 'kill "${renderers[@]}" 2>/dev/null' EXIT
-validation=()
 for k in 0 1; do
-    $python -m render shards --assets "$assets" --split test --size 128 --first $k --count 1 --out "$out/val" >>"$out/render.log" 2>&1 &
+    shards val --split test --size 128 --first $k --count 1
     validation+=($!)
 done
-cores=$(($(nproc) - 2))
-things=$((cores / 7 > 0 ? cores / 7 : 1)) outfits=$((cores * 3 / 7 > 0 ? cores * 3 / 7 : 1))
-people=$((cores - things - outfits > 0 ? cores - things - outfits : 1))
-render people $people
-render outfits $outfits
+cores=$(($(nproc) > 5 ? $(nproc) - 2 : 3))
+things=$((cores > 6 ? cores / 7 : 1)) outfits=$((cores > 6 ? cores * 3 / 7 : 1))
 render things $things
-wait "${validation[0]}" && wait "${validation[1]}" || { echo "rendering failed:" && tail -n 5 "$out/render.log"; exit 1; } >&2
-until [ -n "$(find "$out/people" -name '*.npz' 2>/dev/null)" ] && [ -n "$(find "$out/outfits" -name '*.npz' 2>/dev/null)" ] &&
-    [ -n "$(find "$out/things" -name '*.npz' 2>/dev/null)" ]; do
-    kill -0 "${renderers[@]}" 2>/dev/null || { echo "rendering failed:" && tail -n 5 "$out/render.log"; exit 1; } >&2
+render outfits $outfits
+render people $((cores - things - outfits))
+for pid in "${validation[@]}"; do wait "$pid" || broken; done
+until one_of_each; do
+    rendering || broken
     sleep 0.5
 done
-$python -m pipeline together --recipe "$recipe" --shards "$out/people" "$out/outfits" "$out/things" --val "$out/val" --out "$out/runs" \
-    --start "${starts[@]}" --seconds $((began + seconds - $(date +%s))) --log-every 45
+
+left=$((began + seconds - SECONDS))
+[ $left -gt 0 ] || fail "$seconds seconds were over when the first shards were there; give it more"
+"$python" -m pipeline together --recipe "$recipe" --shards "$out/people" "$out/outfits" "$out/things" --val "$out/val" --out "$out/runs" \
+    --start "${starts[@]}" --seconds $left --log-every 45 &
+training=($!)
+wait "${training[0]}"

@@ -82,6 +82,8 @@ def add_together(commands) -> None:
 
 def run_together(args) -> None:
     """`together`: runs, pictures, loop."""
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {args.device}: no GPU that PyTorch can use is here; --device cpu trains slowly")
     from .resident import Resident
     from .together import make_runs, train_together
 

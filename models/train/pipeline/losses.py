@@ -88,12 +88,12 @@ def prior_cost(queries: int, targets: int, device) -> torch.Tensor:
 @torch.no_grad()
 def match_layers(layers: list, targets: Targets, config: TrainConfig, prior: float = 0.0) -> list:
     """The cheapest one-to-one pairing of each picture's targets with queries (Hungarian algorithm), for each of L
-    layers' (class logits, point logits). All costs leave the device together: it waits once a step."""
+    layers' (class logits, point logits). All costs leave the device together, in one wait."""
     costs = torch.stack([pair_costs(logits, points, targets, config) for logits, points in layers])
     if prior > 0:
         costs = costs + prior * prior_cost(*costs.shape[-2:], costs.device)
     costs = torch.nan_to_num(costs, nan=1e4, posinf=1e4, neginf=-1e4)
-    count, batch = costs.shape[:2]
+    count = len(costs)
     present = targets.present.cpu().numpy()
     paired = assign(costs.flatten(0, 1).cpu().numpy(), np.tile(present, (count, 1))).reshape(count, *present.shape)
     image, target = np.nonzero(present)

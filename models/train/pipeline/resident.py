@@ -5,6 +5,7 @@ A GPU trains faster than processes can augment and send. Here every shard is sen
 """
 
 import threading
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,8 @@ class Resident:
     """Up to `capacity` samples of some folders' shards, all of one size; when it is full the oldest make way."""
 
     def __init__(self, folders, capacity: int, device, seed: int):
+        if capacity < 1:
+            raise ValueError(f"a capacity of {capacity} pictures holds nothing; --capacity wants some thousands")
         self.folders = [Path(f) for f in folders]
         self.capacity, self.device = capacity, torch.device(device)
         self.rng = np.random.default_rng(seed)
@@ -56,13 +59,18 @@ class Resident:
                 raise ShardError(f"{folder} is not a folder of shards; render into it first (see README)")
 
     def waiting(self) -> list:
-        """Shards that are not here yet."""
-        return [p for folder in self.folders for p in shard_paths(folder) if p not in self.known]
+        """Shards that are not here yet, of all folders in turn: where there are too many, no kind is left out."""
+        rows = [[p for p in shard_paths(folder) if p not in self.known] for folder in self.folders]
+        return [p for row in zip_longest(*rows) for p in row if p is not None]
 
     def allocate(self, shape: tuple) -> None:
         """Memory for the samples, all at once: a run that would not fit fails at its start."""
         place = lambda *size: torch.empty((self.capacity, *size), dtype=torch.uint8, device=self.device)
-        self.image, self.parts, self.person = place(*shape, 3), place(*shape), place(*shape)
+        try:
+            self.image, self.parts, self.person = place(*shape, 3), place(*shape), place(*shape)
+        except RuntimeError as error:  # also what CUDA raises when its memory is full
+            size = self.capacity * shape[0] * shape[1] * 5 / 1e9
+            raise ShardError(f"{size:.1f} GB for {self.capacity} pictures do not fit {self.device}; lower --capacity") from error
 
     def take(self, path: Path) -> None:
         """Sends one shard to the device."""
@@ -72,6 +80,8 @@ class Resident:
             self.allocate(shard["parts"].shape[1:])
         if shard["parts"].shape[1:] != tuple(self.parts.shape[1:]):
             raise ShardError(f"{path}: pictures of {shard['parts'].shape[1:]} among those of {tuple(self.parts.shape[1:])}")
+        if len(shard["parts"]) > self.capacity:
+            raise ShardError(f"{path}: {len(shard['parts'])} pictures are more than the capacity of {self.capacity}; raise --capacity")
         slots = np.arange(self.arrived, self.arrived + len(shard["parts"])) % self.capacity
         index = torch.from_numpy(slots).to(self.device)
         sent = {name: torch.from_numpy(shard[name]).to(self.device) for name in ("image", "parts", "person")}
@@ -139,10 +149,10 @@ class Resident:
         parts, person = self.parts[index], self.person[index]
         empty = np.flatnonzero(self.empty[: self.count])
         kind = np.where(self.empty[slots], 1.0, self.rng.random(len(slots)))
-        moved = np.flatnonzero(kind < TRANSPLANTED + MINGLED)
-        if not len(empty) or not len(moved):
+        moved = np.flatnonzero((kind < TRANSPLANTED + MINGLED) & ((kind >= TRANSPLANTED) | (len(empty) > 0)))
+        if not len(moved):
             return image, parts, person
-        alone = self.rng.choice(empty, len(moved))
+        alone = self.rng.choice(empty, len(moved)) if len(empty) else np.zeros(len(moved), np.int64)
         other = np.where(kind[moved] < TRANSPLANTED, alone, self.rng.integers(self.count, size=len(moved)))
         other, rows = place(other), place(moved)
         mirrored = place(self.rng.random(len(moved)) < 0.5)[:, None, None]

@@ -15,26 +15,41 @@ from .config import train_config
 from .data import plain_samples
 from .resident import Resident
 from .states import save_weights
-from .train import CHECKPOINT, Run, rate_at, validate
+from .train import CHECKPOINT, Run, TrainError, rate_at, validate
 
 WEIGHTS = "weights.pt"
+# What decides which pictures come, how they are judged, and when the schedule moves: one for all runs.
+COMMON = ("phases", "points", "val_images", "warmup", "seed")
 
 
 def make_runs(recipe: dict, out: Path, device: str, starts: dict) -> list:
     """The runs of a recipe ({name: settings}, the teacher first), each resumed, or started from `starts[name]`."""
+    configs = check_recipe(recipe)
     unknown = sorted(set(starts) - set(recipe))
-    if unknown or not recipe:
+    if unknown:
         raise ValueError(f"the recipe's runs are {sorted(recipe)}; --start names {unknown}")
-    runs = []
-    for name, values in recipe.items():
-        run = Run(Path(out) / name, train_config(values), device)
+    runs = [Run(Path(out) / name, config, device) for name, config in configs.items()]
+    for name, run in zip(configs, runs, strict=True):
         if not run.resume() and name in starts:
             run.begin(starts[name])
-        runs.append(run)
-    phases = {run.config.phases for run in runs}
-    if len(phases) > 1 or len(runs[0].config.phases) > 1:
-        raise ValueError("runs that train together have one phase, the same for all of them")
+    if len({run.seen for run in runs}) > 1:
+        seen = ", ".join(f"{name} {run.seen}" for name, run in zip(configs, runs, strict=True))
+        raise TrainError(f"the runs in {out} have seen {seen} pictures; use another --out, and --start from their weights")
     return runs
+
+
+def check_recipe(recipe) -> dict:
+    """The settings of each run by name; those that the runs have in common must be the same."""
+    if not isinstance(recipe, dict) or not recipe or not all(isinstance(v, dict) for v in recipe.values()):
+        raise ValueError("the recipe must be {name: settings}, as in recipes/together.json; settings alone are for `train`")
+    configs = {name: train_config(values) for name, values in recipe.items()}
+    for key in COMMON:
+        values = {getattr(config, key) for config in configs.values()}
+        if len(values) > 1:
+            raise ValueError(f"runs that train together have the same {key}, not {sorted(map(str, values))}")
+    if len(next(iter(configs.values())).phases) > 1:
+        raise ValueError("runs that train together have one phase, not a first one at another size")
+    return configs
 
 
 def learns(run: Run) -> bool:
@@ -75,6 +90,7 @@ def step_all(runs: list, batch: dict, at: int, sums: list) -> None:
 
 def report(runs: list, sums: list, steps: int, at: int, held: dict, size: tuple, event: dict) -> None:
     """One record of a kind, `event`, for every run's log."""
+    check_all(runs)
     for run, losses in zip(runs, sums, strict=True):
         record = event | {"seen": run.seen, "seconds": round(run.seconds), "size": size, "rate": rate_at(run.config, at)}
         record |= {"loss": {k: round(float(v) / max(steps, 1), 4) for k, v in losses.items()}}
@@ -82,8 +98,15 @@ def report(runs: list, sums: list, steps: int, at: int, held: dict, size: tuple,
         losses.clear()
 
 
+def check_all(runs: list) -> None:
+    """No run's loss may have stopped being a number: looked at for all before anything of one is written."""
+    for run in runs:
+        run.check_finite()
+
+
 def save_all(runs: list) -> None:
     """Checkpoints, and beside them the averaged weights in half precision."""
+    check_all(runs)
     for run in runs:
         run.save()
         save_weights(run.out / CHECKPOINT, run.out / WEIGHTS)
@@ -93,7 +116,24 @@ def train_together(
     runs: list, source: Resident, val: Path, seconds: float, max_seconds: float, log_every: float, save_every: float
 ) -> None:
     """Trains until the pictures of the recipe or `seconds`, counted over all starts, are used up; `max_seconds` ends
-    this start earlier, with checkpoints to go on from."""
+    this start earlier. However it ends, checkpoints are left, unless a loss is no number any more: then the last ones stay."""
+    if not seconds > 0:
+        raise ValueError(f"a schedule of {seconds} seconds has no room for a step; give --seconds more")
+    try:
+        run_steps(runs, source, val, seconds, max_seconds, log_every, save_every)
+    except TrainError:
+        raise
+    except BaseException:
+        # Interrupted within a step, runs are one apart: the checkpoints of before are the ones to go on from.
+        if runs[0].seen and len({run.seen for run in runs}) == 1:
+            save_all(runs)
+        raise
+
+
+def run_steps(
+    runs: list, source: Resident, val: Path, seconds: float, max_seconds: float, log_every: float, save_every: float
+) -> None:
+    """The loop of `train_together`."""
     teacher = runs[0]
     if teacher.device.type == "cuda":
         # Products in float32 stay exact: the iteration of Muon on Gram matrices diverges with TF32's ten bits.
@@ -105,7 +145,7 @@ def train_together(
     began = logged = saved = time.monotonic()
     sums, steps = [{} for _ in runs], 0
     for run in runs:
-        run.log_start()
+        run.log_start(run is not teacher and learns(run))
     source.watch()
     while (at := position.pictures()) < phase.samples and time.monotonic() - began < max_seconds:
         at = position.seen if position.warming(teacher.config.warmup) else at
@@ -120,5 +160,6 @@ def train_together(
         if time.monotonic() - saved >= save_every:
             save_all(runs)
             saved = time.monotonic()
+    finished = position.pictures() >= phase.samples
     save_all(runs)
-    report(runs, sums, steps, at, held, size, {"event": "stop", "finished": position.pictures() >= phase.samples})
+    report(runs, sums, steps, at, held, size, {"event": "stop", "finished": finished})

@@ -75,7 +75,7 @@ class Run:
         self.optimiser = Optimiser(self.model, config.optimiser, config.rate, config.weight_decay)
         self.seen, self.seconds = 0, 0.0
         self.seen_before = 0
-        self.last_total = None
+        self.last = None
         self.teacher = load_parser(teacher, self.device) if teacher else None
         self.forward = self.model.features
 
@@ -111,7 +111,7 @@ class Run:
         self.start_from(weights)
         self.log({"event": "origin", "weights": weights.name, "sha256": sha256(weights), "seen": self.seen_before})
 
-    def log_start(self) -> None:
+    def log_start(self, distilled: bool) -> None:
         """A record of the settings and the machine."""
         gpu = self.device.type == "cuda"
         self.log(
@@ -121,7 +121,7 @@ class Run:
                 "config": to_dict(self.config),
                 "device": torch.cuda.get_device_name(self.device) if gpu else str(self.device),
                 "threads": torch.get_num_threads(),
-                "distilled": self.teacher is not None,
+                "distilled": distilled,
             }
         )
 
@@ -210,21 +210,23 @@ class Run:
         total = sum(losses.values())
         self.optimiser.zero_grad()
         total.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimiser.step()
         size = len(batch["pixels"])
         self.average.update(self.model, size)
         self.seen += size
-        self.last_total = total.detach()
-        losses = {name: value.detach() for name, value in losses.items()} | {"total": self.last_total}
+        self.last = torch.stack([total.detach(), norm])
+        losses = {name: value.detach() for name, value in losses.items()} | {"total": total.detach()}
         return losses, Answer(answer.logits.detach(), answer.points.detach(), answer.matches)
 
     def check_finite(self) -> None:
-        """The loss of the last step must be a number: looked at one step later, when a GPU need not be waited for."""
-        if self.last_total is not None and not torch.isfinite(self.last_total):
-            raise TrainError(
-                f"the loss is {float(self.last_total)} after {self.seen} pictures; run again with a lower rate (--set rate=...): it goes on from {self.out / CHECKPOINT}"
-            )
+        """Loss and gradient of the last step must be numbers: looked at one step later, when a GPU need not be waited for."""
+        if self.last is None or torch.isfinite(self.last).all():
+            return
+        loss, gradient = self.last.tolist()
+        raise TrainError(
+            f"the loss is {loss} and its gradient {gradient} after {self.seen} pictures; run again with a lower rate in the recipe: it goes on from {self.out / CHECKPOINT}"
+        )
 
 
 @torch.no_grad()
@@ -271,7 +273,7 @@ def run_phases(run: Run, folders, val: Path, workers: int, max_seconds: float, l
     held = None
     logged = saved = 0.0
     sums, count = {}, 0
-    run.log_start()
+    run.log_start(run.teacher is not None)
     while (current := phase_at(config, run.seen)) is not None:
         phase, end = current
         size = (phase.height, phase.width)
@@ -291,6 +293,7 @@ def run_phases(run: Run, folders, val: Path, workers: int, max_seconds: float, l
                 sums[name] = sums.get(name, 0.0) + value
             count += 1
             if elapsed - logged >= log_every:
+                run.check_finite()
                 rate = {
                     "event": "step",
                     "seen": run.seen,

@@ -111,6 +111,20 @@ def test_people_stand_in_other_surroundings_now_and_then(shard_folder):
     assert 4 < sum(white) < 32
 
 
+def test_people_mingle_without_a_place_that_has_none(shard_folder):
+    shard = dict(np.load(shard_folder / "a.npz"))
+    crowd = shard_folder / "crowd"
+    crowd.mkdir()
+    meta = shard.pop("meta")
+    np.savez(crowd / "a.npz", meta=str(meta).replace(', {"people": 0}', ""), **{k: v[:6] for k, v in shard.items()})
+    held = Resident([crowd, shard_folder], 14, "cpu", 0)
+    assert [p.parent.name == "crowd" for p in held.waiting()] == [True, False]
+    held = Resident([crowd], 6, "cpu", 0)
+    held.refill()
+    _, _, person = held.gather(np.zeros(64, np.int64))
+    assert not held.empty.any() and 3 < sum(int(p.max()) > 1 for p in person) < 30
+
+
 def test_people_are_merged_as_in_single_pictures(pictures):
     rng = np.random.default_rng(8)
     person = rng.integers(0, 6, (12, 8, 6)).astype(np.uint8).repeat(32, 1).repeat(32, 2)

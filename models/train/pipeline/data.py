@@ -19,6 +19,8 @@ from .config import PART_CLASSES
 
 PEOPLE = 8
 SMALLEST_PART = 6
+HALVED_BELOW = 0.75  # zoom at which a picture is halved by area first
+FEWEST_BORDER = 16  # fewer pixels near borders are no border to draw points from
 KEPT = 64
 TRANSPLANTED = 0.25  # share of the pictures with people that are set before a place without any
 MINGLED = 0.2  # share of the pictures with people that are set before any other picture
@@ -193,7 +195,7 @@ def warp(sample: tuple, matrix: np.ndarray, target: tuple) -> tuple:
     size = (target[1], target[0])
     zoom = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
     picture_matrix = matrix
-    if zoom < 0.75:
+    if zoom < HALVED_BELOW:
         # Halve by area first: the warp itself takes four source pixels, which would alias.
         image = cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv2.INTER_AREA)
         picture_matrix = matrix @ np.array([[2.0, 0, 0.5], [0, 2.0, 0.5], [0, 0, 1]])
@@ -288,7 +290,7 @@ def choose_points(rng, parts: np.ndarray, person: np.ndarray, count: int) -> np.
     kernel = np.ones((5, 5), np.uint8)
     mixed = cv2.morphologyEx(parts, cv2.MORPH_GRADIENT, kernel) | cv2.morphologyEx(person, cv2.MORPH_GRADIENT, kernel)
     border = np.flatnonzero(mixed)
-    if len(border) < 16:
+    if len(border) < FEWEST_BORDER:
         return np.concatenate([uniform, rng.integers(parts.size, size=count - len(uniform))])
     return np.concatenate([uniform, border[rng.integers(len(border), size=count - len(uniform))]])
 

@@ -26,10 +26,9 @@ class GrowError(Exception):
 
 def check_larger(small: NetworkConfig, large: NetworkConfig, name: str) -> None:
     """Every size of `large` must be at least that of `small`, and those in FIXED the same."""
-    flat = lambda c: {"mask_width": c.mask_width, "mask_depth": c.mask_depth, "layers": c.layers, "hidden": c.hidden}
     rows = {f"widths[{k}]": pair for k, pair in enumerate(zip(small.widths, large.widths, strict=True))}
     rows |= {f"depths[{k}]": pair for k, pair in enumerate(zip(small.depths, large.depths, strict=True))}
-    rows |= {key: (value, flat(large)[key]) for key, value in flat(small).items()}
+    rows |= {key: (getattr(small, key), getattr(large, key)) for key in ("mask_width", "mask_depth", "layers", "hidden")}
     smaller = [f"{key} {a} -> {b}" for key, (a, b) in rows.items() if a > b]
     other = [f"{k} {getattr(small, k)} -> {getattr(large, k)}" for k in FIXED if getattr(small, k) != getattr(large, k)]
     if smaller or other:

@@ -16,7 +16,9 @@ from render.classes import PADDING
 
 from .config import PART_CLASSES
 from .data import (
+    FEWEST_BORDER,
     FLIP_TABLE,
+    HALVED_BELOW,
     MINGLED,
     PEOPLE,
     SMALLEST_PART,
@@ -30,7 +32,6 @@ from .data import (
 
 # Candidates per wanted sample: the least-used of them are taken, so that late shards catch up.
 CANDIDATES = 4
-FEWEST_BORDER = 16
 GREY = (0.299, 0.587, 0.114)
 # Axes of colour beside brightness (NTSC's I and Q): turning them turns the hue.
 YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
@@ -210,7 +211,7 @@ def warp_batch(image, parts, person, changes: Changes, target: tuple) -> tuple:
     sample = lambda x, mode, where: F.grid_sample(x, where, mode=mode, padding_mode="zeros", align_corners=False)
     warped = sample(image - PADDING, "bilinear", grid)
     zoom = np.sqrt(np.abs(np.linalg.det(changes.matrix[:, :, :2])))
-    small = np.flatnonzero(zoom < 0.75)
+    small = np.flatnonzero(zoom < HALVED_BELOW)
     if len(small):
         # Halve by area first: four source pixels would alias. Relative coordinates stay what they are.
         rows = torch.from_numpy(small).to(device)

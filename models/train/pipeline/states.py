@@ -86,7 +86,11 @@ def pictures_seen(state: dict) -> int:
 
 
 def save_weights(checkpoint: Path, out: Path) -> None:
+    """The averaged weights of a checkpoint as a weights file."""
+    write_weights(read_state(checkpoint), out)
+
+
+def write_weights(state: dict, out: Path) -> None:
     """The averaged weights alone as float16, small enough to keep; a run can start from them."""
-    state = read_state(checkpoint)
     half = {k: v.half() if v.dtype.is_floating_point else v for k, v in state["average"].items()}
     save_state(out, {"config": state["config"], "average": half, "seen": pictures_seen(state)})

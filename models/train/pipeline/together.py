@@ -14,8 +14,8 @@ import torch
 from .config import train_config
 from .data import plain_samples
 from .resident import Resident
-from .states import save_weights
-from .train import CHECKPOINT, Run, TrainError, rate_at, validate
+from .states import write_weights
+from .train import Run, TrainError, rate_at, validate
 
 WEIGHTS = "weights.pt"
 # What decides which pictures come, how they are judged, and when the schedule moves: one for all runs.
@@ -108,8 +108,7 @@ def save_all(runs: list) -> None:
     """Checkpoints, and beside them the averaged weights in half precision."""
     check_all(runs)
     for run in runs:
-        run.save()
-        save_weights(run.out / CHECKPOINT, run.out / WEIGHTS)
+        write_weights(run.save(), run.out / WEIGHTS)
 
 
 def train_together(

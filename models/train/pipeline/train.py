@@ -83,8 +83,8 @@ class Run:
         """Lets torch compile the convolutional part; the decoder stays as written."""
         self.forward = torch.compile(self.model.features)
 
-    def save(self) -> None:
-        """Writes the checkpoint, whole or not at all."""
+    def save(self) -> dict:
+        """Writes the checkpoint, whole or not at all, and gives what it holds."""
         self.check_finite()
         state = {
             "config": to_dict(self.config),
@@ -98,6 +98,7 @@ class Run:
             "rng": torch.get_rng_state(),
         }
         save_state(self.out / CHECKPOINT, state)
+        return state
 
     def start_from(self, weights: Path) -> None:
         """Takes the averaged weights of a checkpoint or weights file as the beginning of this run."""

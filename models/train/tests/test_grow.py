@@ -26,14 +26,20 @@ def pictures():
     return np.ascontiguousarray(small.repeat(8, 1).repeat(8, 2))
 
 
-def test_the_function_is_the_same_and_its_gradients_are_not_zero(tiny, deeper, pictures):
-    large = grow(tiny, deeper, pictures)
+def grown_with_gradients(tiny, network, pictures):
+    """The larger network, which must compute the same, with the gradients of a loss of its outputs."""
+    large = grow(tiny, network, pictures)
     x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():
         for ours, first in zip(large(x), tiny(x), strict=True):
             assert torch.allclose(ours, first, rtol=1e-3, atol=1e-3)
     large.train()
     sum(part.square().mean() for part in large(x)).backward()
+    return large
+
+
+def test_the_function_is_the_same_and_its_gradients_are_not_zero(tiny, deeper, pictures):
+    large = grown_with_gradients(tiny, deeper, pictures)
     blocks = new_blocks(tiny, large)
     assert len(blocks) == 3
     assert all(block.square.grad.abs().max() > 0 and block.point.grad.abs().max() > 0 for block in blocks)
@@ -61,13 +67,7 @@ def wider(monkeypatch):
 
 
 def test_new_channels_and_layers_change_nothing_and_can_be_learned(tiny, wider, pictures):
-    large = grow(tiny, wider, pictures)
-    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
-    with torch.no_grad():
-        for ours, first in zip(large(x), tiny(x), strict=True):
-            assert torch.allclose(ours, first, rtol=1e-3, atol=1e-3)
-    large.train()
-    sum(part.square().mean() for part in large(x)).backward()
+    large = grown_with_gradients(tiny, wider, pictures)
     # What was there before reads the new channels with weights of zero, which have a gradient.
     reader = large.backbone.stages[1][0].square
     old = NETWORKS["tiny"].widths

@@ -74,7 +74,7 @@ fn main() -> Answer<()> {
     let outcome = home.train_when(&mut load()?, &Idle, &AtomicBool::new(false))?;
     let seconds = began.elapsed().as_secs_f64();
     let Outcome::Finished(report) = outcome else { return Err(format!("{outcome:?}").into()) };
-    let parameters = parser.student().head_parameters().with_values(home.head_values().to_vec())?;
+    let parameters = parser.student().head_parameters().with_trainable(&home.head_trainable())?;
     let head = parser.student().head_builder().build(&parameters)?;
     parser.swap_head(head)?;
     let after = (score(&mut parser, [&own])?, score(&mut parser, &elsewhere)?);

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use learn::edges::{EdgeError, Timestamp};
 use learn::head::{IGNORE, PARTS, TargetError, is_held_back};
 use serde::Serialize;
+use vision::GridSize;
 use zeroize::Zeroizing;
 
 use crate::error::HomeError;
@@ -86,6 +87,10 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
+    pub fn size(&self) -> GridSize {
+        GridSize { height: self.height, width: self.width }
+    }
+
     pub fn pixels(&self) -> &[u8] {
         &self.plain[HEADER_BYTES..HEADER_BYTES + 3 * self.height * self.width]
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use learn::consent::{ConsentError, ConsentToken, Consents, ImproveMyMirror, PurposeKind};
 use learn::edges::{EdgeError, MonotonicCounter, Storage};
 use learn::fs::{Directory, StoredCounter};
+use learn::head::Subset;
 use learn::ledger::Ledger;
 use learn::outbox::Outbox;
 use learn::release::{ReleaseError, ReleasePath};
@@ -388,8 +389,13 @@ impl Home {
         self.head_version.load(Ordering::Acquire)
     }
 
-    /// All numbers of the head in use, for [`vision::HeadParameters::with_values`]; the base's own where the household
-    /// has none.
+    /// The trainable numbers of the head in use, for [`vision::HeadParameters::with_trainable`]; the base's own where
+    /// the household has none.
+    pub fn head_trainable(&self) -> Vec<f32> {
+        self.shipped.layout.gather(Subset::Full, &self.head_values())
+    }
+
+    /// All numbers of the head in use, constants included, in the layout of the base.
     pub fn head_values(&self) -> Arc<[f32]> {
         self.head.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

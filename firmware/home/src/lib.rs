@@ -29,6 +29,7 @@ mod home;
 mod model;
 mod models;
 mod options;
+mod refit;
 mod releases;
 mod schedule;
 mod state;

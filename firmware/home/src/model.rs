@@ -19,6 +19,8 @@ pub struct BaseModel {
     pub height: usize,
     /// Columns of the network's input.
     pub width: usize,
+    /// What the network sees around a picture that does not fill its input.
+    pub padding: u8,
 }
 
 impl BaseModel {
@@ -39,7 +41,8 @@ impl BaseModel {
         let layout = HeadLayout::new(specs, mask.height, mask.width)?;
         let parameters = parameters.values().to_vec();
         let digest = layout.digest(&parameters);
-        Ok(BaseModel { layout, parameters, digest, height: grid.height, width: grid.width })
+        let (height, width, padding) = (grid.height, grid.width, student.padding());
+        Ok(BaseModel { layout, parameters, digest, height, width, padding })
     }
 }
 

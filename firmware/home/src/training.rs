@@ -11,6 +11,7 @@ use learn::head::{
     TrainingSettings, TrunkOutput, semantic_labels, should_adopt,
 };
 use serde::{Deserialize, Serialize};
+use vision::GridSize;
 
 use crate::corrections;
 use crate::edges::Edges;
@@ -18,6 +19,7 @@ use crate::error::HomeError;
 use crate::heads::HeadInfo;
 use crate::home::{Home, Shared};
 use crate::model::{BaseModel, Trunk};
+use crate::refit::refit;
 use crate::releases::{CANDIDATE_NAME, Candidate};
 use crate::schedule::{Conditions, Gate, Pause, WorkPlan};
 use crate::state::State;
@@ -524,7 +526,14 @@ impl Home {
         number: u64,
     ) -> Result<(Features<f32>, Target<f32>), HomeError> {
         let opened = corrections::open(&self.vault, number)?;
-        self.prepared(trunk, opened.pixels(), opened.labels())
+        let (pixels, labels) = (opened.pixels(), opened.labels());
+        let BaseModel { height, width, padding, .. } = *self.shipped;
+        let (from, to) = (opened.size(), GridSize { height, width });
+        if from == to {
+            return self.prepared(trunk, pixels, labels);
+        }
+        let refitted = refit(pixels, labels, from, to, padding);
+        self.prepared(trunk, &refitted.pixels, &refitted.labels)
     }
 
     /// Features and target of a picture of the network's input size: planes and one part per pixel.

@@ -7,7 +7,7 @@ mod common;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use common::{ColourTrunk, Device, Open, Script, add, agree, begin_training, train};
+use common::{ColourTrunk, Device, Open, Script, add, agree, base, begin_training, train, turned};
 use home::{
     Conditions, ConsentState, HomeError, NightlyWindow, Outcome, Pause, TrainingState, Triggers,
 };
@@ -47,6 +47,29 @@ fn a_better_head_is_adopted_survives_a_restart_and_can_be_undone() {
     assert_eq!(again.head_values(), base);
     assert!(matches!(again.undo_head(), Err(HomeError::NoHead)));
     assert!(device.vault.files.lock().unwrap().keys().all(|name| !name.starts_with("head-")));
+}
+
+#[test]
+fn a_household_that_turns_its_camera_keeps_its_head_and_its_corrections() {
+    let device = Device::new();
+    let home = device.start_with(15);
+    assert!(finished(train(&home)).adopted);
+    let trained = home.head_trainable();
+    drop(home);
+
+    let home = device.try_start_with_base(turned(base())).unwrap();
+    assert_eq!(home.head_trainable(), trained, "the head does not depend on the input's size");
+    assert_eq!(home.picture(0).unwrap().height, common::HEIGHT, "shown as it was stored");
+    let mut trunk = ColourTrunk { turned: true, ..ColourTrunk::default() };
+    let outcome = home.train_when(&mut trunk, &Open, &AtomicBool::new(false)).unwrap();
+    let report = finished(outcome);
+    assert_eq!((report.examples, report.judged), (12, 3));
+    assert!(report.loss[1] < report.loss[0], "{report:?}");
+    let (pixels, mask) = common::scene(40);
+    let consent = home.token().unwrap();
+    // Turned, the numbers of values are the same: what belongs to which place is the caller's to say.
+    home.add_correction(&consent, &pixels, &mask).unwrap();
+    assert_eq!(home.picture(15).unwrap().width, common::HEIGHT);
 }
 
 #[test]

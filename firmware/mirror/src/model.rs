@@ -16,6 +16,8 @@ const HEAD: &[u8] = include_bytes!("../../../models/student/head.onnx");
 #[derive(Clone, Debug)]
 pub struct ModelSource {
     folder: Option<PathBuf>,
+    /// Width and height of the upright pictures that it will see, where they are known.
+    picture: Option<(u32, u32)>,
     engine: EngineOptions,
     options: ParserOptions,
 }
@@ -25,6 +27,7 @@ impl ModelSource {
     pub fn new(settings: &VisionSettings) -> ModelSource {
         ModelSource {
             folder: (settings.model != "builtin").then(|| PathBuf::from(&settings.model)),
+            picture: None,
             engine: EngineOptions {
                 threads: threads(settings.threads),
                 flush_denormals: settings.flush_denormals,
@@ -43,6 +46,13 @@ impl ModelSource {
         self
     }
 
+    /// The same network at the input size for upright pictures of this width and height; at the model's own where
+    /// nothing is known about the pictures.
+    pub fn for_pictures(mut self, size: Option<(u32, u32)>) -> ModelSource {
+        self.picture = size;
+        self
+    }
+
     /// Loads and checks the network, for a camera that must be turned by `orientation`.
     ///
     /// # Errors
@@ -56,7 +66,11 @@ impl ModelSource {
     /// # Errors
     /// As [`ModelSource::parser`].
     pub fn student(&self) -> Result<Student> {
-        let student = Student::load(&self.files()?, &self.engine);
+        let files = self.files()?;
+        let student = match self.picture {
+            None => Student::load(&files, &self.engine),
+            Some(size) => Student::load_for(size, &files, &self.engine),
+        };
         match &self.folder {
             None => student.context("the built-in network"),
             Some(folder) => student.with_context(|| format!("the network in {}", folder.display())),
@@ -75,6 +89,47 @@ impl ModelSource {
     }
 }
 
+/// Whether a network runs at the input size for upright pictures of this width and height.
+pub fn fits(parser: &Parser, (width, height): (u32, u32)) -> bool {
+    let student = parser.student();
+    student.grid() == student.manifest().grid_for(width, height)
+}
+
+/// Networks for single pictures of any shape, each loaded by the first picture that wants it.
+pub struct Parsers {
+    model: ModelSource,
+    loaded: Vec<Parser>,
+}
+
+impl Parsers {
+    /// With one loaded network, so that one that cannot be used is known before any picture is read.
+    ///
+    /// # Errors
+    /// As [`ModelSource::parser`].
+    pub fn new(model: ModelSource) -> Result<Parsers> {
+        let loaded = vec![model.parser(Orientation::default())?];
+        Ok(Parsers { model, loaded })
+    }
+
+    /// The one for upright pictures of this width and height, without a memory of earlier ones.
+    ///
+    /// # Errors
+    /// As [`ModelSource::parser`].
+    pub fn fresh(&mut self, size: (u32, u32)) -> Result<&mut Parser> {
+        let at = match self.loaded.iter().position(|parser| fits(parser, size)) {
+            Some(at) => at,
+            None => {
+                let model = self.model.clone().for_pictures(Some(size));
+                self.loaded.push(model.parser(Orientation::default())?);
+                self.loaded.len() - 1
+            }
+        };
+        let parser = &mut self.loaded[at];
+        parser.forget();
+        Ok(parser)
+    }
+}
+
 fn built_in() -> ModelFiles<'static> {
     ModelFiles {
         manifest: Cow::Borrowed(MANIFEST),
@@ -88,5 +143,25 @@ fn threads(wanted: usize) -> usize {
     match wanted {
         0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
         threads => threads,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use settings::Layers;
+
+    #[test]
+    fn every_shape_of_picture_has_a_network_that_is_loaded_once() {
+        let settings = Layers::defaults().and_then(Layers::finish).expect("valid").settings;
+        let mut parsers = Parsers::new(ModelSource::new(&settings.vision)).expect("built in");
+        let mut grid = |size| {
+            let grid = parsers.fresh(size).expect("built in").student().grid();
+            (grid.width, grid.height, parsers.loaded.len())
+        };
+        assert_eq!(grid((480, 640)), (192, 256, 1));
+        assert_eq!(grid((640, 480)), (256, 192, 2));
+        assert_eq!(grid((1920, 1080)), (288, 160, 3));
+        assert_eq!(grid((320, 240)), (256, 192, 3));
     }
 }

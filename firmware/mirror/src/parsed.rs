@@ -1,8 +1,8 @@
 //! One picture with what the network saw in it, for the page: to be corrected, or to be answered with.
 
 use embedded_graphics::prelude::RgbColor;
-use frame::{Frame, Orientation};
-use vision::{GridSize, Letterbox, Parser};
+use frame::{Frame, Layout, Orientation, PixelFormat};
+use vision::{Converter, GridSize, Letterbox, Parser, VisionError};
 
 use crate::found::{self, FoundPerson};
 
@@ -48,18 +48,48 @@ impl Parsed {
     ///
     /// `labels` must have a value for every pixel.
     pub fn to_grid(&self, labels: &[u8]) -> Vec<u8> {
+        self.mask(labels, self.letterbox, self.grid)
+    }
+
+    /// Picture (R, G, B planes) and mask for a network of this input size, which need not be the one that parsed it.
+    ///
+    /// # Errors
+    /// Only for a picture beyond every limit, which would not have been parsed.
+    pub fn to_input(
+        &self,
+        labels: &[u8],
+        grid: GridSize,
+        padding: u8,
+    ) -> Result<(Vec<u8>, Vec<u8>), VisionError> {
+        if grid == self.grid {
+            return Ok((self.pixels.clone(), self.to_grid(labels)));
+        }
+        let (width, height) = self.size;
+        let layout = Layout::new(PixelFormat::Rgb3, width, height, 0).map_err(refused)?;
+        let frame = Frame::new(layout, &self.rgb).map_err(refused)?;
+        let mut pixels = vec![0; 3 * grid.area()];
+        let mut converter = Converter::new(grid, padding);
+        let letterbox = converter.convert(&frame, Orientation::default(), &mut pixels)?;
+        Ok((pixels, self.mask(labels, letterbox, grid)))
+    }
+
+    fn mask(&self, labels: &[u8], letterbox: Letterbox, grid: GridSize) -> Vec<u8> {
         let (width, height) = (self.size.0 as usize, self.size.1 as usize);
-        let content = self.letterbox.content();
-        let mut mask = vec![NOT_SAID; self.grid.area()];
+        let content = letterbox.content();
+        let mut mask = vec![NOT_SAID; grid.area()];
         for y in content.y..content.y + content.height {
             for x in content.x..content.x + content.width {
-                let (px, py) = self.letterbox.to_picture(x as f32 + 0.5, y as f32 + 0.5);
+                let (px, py) = letterbox.to_picture(x as f32 + 0.5, y as f32 + 0.5);
                 let (px, py) = ((px as usize).min(width - 1), (py as usize).min(height - 1));
-                mask[y as usize * self.grid.width + x as usize] = labels[py * width + px];
+                mask[y as usize * grid.width + x as usize] = labels[py * width + px];
             }
         }
         mask
     }
+}
+
+fn refused(error: frame::FrameError) -> VisionError {
+    VisionError::Network(error.to_string())
 }
 
 /// Red, green and blue of every part, in index order, for palette PNG files.

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use vision::{Parser, StageTimings};
 
 use crate::learning::Learning;
-use crate::model::ModelSource;
+use crate::model::{self, ModelSource};
 use crate::parsed::Parsed;
 use crate::pictures;
 use crate::report;
@@ -116,11 +116,15 @@ impl Worker {
         // The picture first: nonsense does not load a network.
         pictures::decode(file, MOST_PIXELS, &mut picture).map_err(refused)?;
         let broken = |error: anyhow::Error| Refused::Network(report::describe(&error));
-        let loaded = match slot {
-            Some(loaded) => loaded,
-            empty => {
-                let parser = self.model.parser(Orientation::default()).map_err(broken)?;
-                empty.insert(Loaded { parser, head: 0, used: Instant::now() })
+        let size = (picture.frame().layout().width(), picture.frame().layout().height());
+        // One network at a time: pictures of another shape replace it.
+        let fitting = slot.take().filter(|loaded| model::fits(&loaded.parser, size));
+        let loaded = match fitting {
+            Some(loaded) => slot.insert(loaded),
+            None => {
+                let model = self.model.clone().for_pictures(Some(size));
+                let parser = model.parser(Orientation::default()).map_err(broken)?;
+                slot.insert(Loaded { parser, head: 0, used: Instant::now() })
             }
         };
         self.follow_head(loaded).map_err(broken)?;
@@ -144,7 +148,7 @@ impl Worker {
             return Ok(());
         }
         let student = loaded.parser.student();
-        let parameters = student.head_parameters().with_values(home.head_values().to_vec())?;
+        let parameters = student.head_parameters().with_trainable(&home.head_trainable())?;
         let head = student.head_builder().build(&parameters)?;
         loaded.parser.swap_head(head)?;
         loaded.head = version;

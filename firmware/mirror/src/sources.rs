@@ -113,6 +113,17 @@ impl Sources {
         }
     }
 
+    /// Width and height of the upright pictures that can be expected: of the demo scene, or what a camera is asked for.
+    /// Nothing is known about files.
+    pub fn size(&self, orientation: Orientation) -> Option<(u32, u32)> {
+        let (width, height) = match self.choose(None).spec {
+            SourceSpec::Demo => demo_size()?,
+            SourceSpec::Camera(_) => (self.request.width, self.request.height),
+            SourceSpec::Auto | SourceSpec::Path(_) => return None,
+        };
+        Some(orientation.upright_size(width, height))
+    }
+
     /// The device of the settings if it is there, else any that can capture.
     fn find_camera(&self) -> Option<PathBuf> {
         if self.device.exists() {
@@ -134,6 +145,14 @@ impl Sources {
     pub fn open(&self, chosen: &Chosen) -> Result<Box<dyn Source>, SourceError> {
         camera::open(&chosen.spec, &self.request, DemoClip::new(DEMO))
     }
+}
+
+fn demo_size() -> Option<(u32, u32)> {
+    let mut picture = FrameBuffer::new();
+    let first = camera::mjpeg::next_picture(DEMO)?;
+    JpegDecoder::new().decode(&DEMO[first], None, &mut picture).ok()?;
+    let layout = picture.frame().layout();
+    Some((layout.width(), layout.height()))
 }
 
 fn fourcc(name: &str) -> Option<PixelFormat> {
@@ -219,6 +238,16 @@ mod tests {
         assert!(demo.notice().is_some() && chosen.notice().is_none());
         let wanted = sources("demo", "/dev/null").choose(None);
         assert_eq!((wanted.name().as_str(), wanted.notice()), ("demo", None));
+    }
+
+    #[test]
+    fn the_shape_of_the_pictures_is_known_before_the_first_one() {
+        let upright = Orientation::default();
+        let turned = Orientation { rotation: Rotation::Clockwise90, ..upright };
+        assert_eq!(sources("camera", "/dev/video7").size(upright), Some((640, 480)));
+        assert_eq!(sources("camera", "/dev/video7").size(turned), Some((480, 640)));
+        assert_eq!(sources("demo", "/dev/video7").size(upright), Some((240, 320)));
+        assert_eq!(sources("/dev", "/dev/video7").size(upright), None, "a folder of anything");
     }
 
     #[test]

@@ -96,6 +96,28 @@ fn training_needs_consent_and_a_request_is_used_once() {
 }
 
 #[test]
+fn a_wide_picture_is_learned_from_by_an_upright_mirror() {
+    let folder = Folder::new("parse-wide");
+    let running = start(&folder);
+    learning(&running);
+    agree(&running);
+    let rgb: Vec<u8> = (0..64 * 48 * 3).map(|byte| (byte % 251) as u8).collect();
+    let image = pictures::rgb_png((64, 48), &rgb).expect("sides above zero");
+    let target = mask(64, 48, 3);
+    let parts: [(&str, &[u8]); 3] =
+        [("image", &image), ("train_on_local", b"true"), ("target_mask", &target)];
+    let answer = running.post_form("/parse", &[JSON], &parts);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!((&answer.json()["width"], &answer.json()["height"]), (&64.into(), &48.into()));
+    // The demo scene is upright, and so is what learning at home trains on.
+    let stored = running.get("/api/corrections/0/mask.png");
+    let map = pictures::decode_labels(&stored.body, 100_000).expect("a grey PNG");
+    assert_eq!((map.width, map.height), (192, 256));
+    let said = map.labels.iter().filter(|&&label| label == 3).count();
+    assert_eq!(said, 192 * 144, "all of the picture, in the middle");
+}
+
+#[test]
 fn nonsense_is_refused_and_the_camera_goes_on() {
     let folder = Folder::new("parse-bad");
     let running = start(&folder);

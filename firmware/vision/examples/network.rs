@@ -1,6 +1,8 @@
 //! Times a network and prints its answer as JSON, for `tests/peers/network.py`.
 //!
 //! usage: network MODEL-FOLDER FRAMES PICTURE [THREADS flush|keep]
+//!
+//! The picture has one of the network's input sizes, and that is the size it runs at.
 
 use std::error::Error;
 use std::path::Path;
@@ -19,8 +21,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         _ => return Err("usage: network MODEL-FOLDER FRAMES PICTURE [THREADS flush|keep]".into()),
     };
-    let mut student = Student::load(&ModelFiles::read(Path::new(folder))?, &options)?;
-    let pixels = planes(Path::new(picture))?;
+    let (size, pixels) = planes(Path::new(picture))?;
+    let mut student = Student::load_for(size, &ModelFiles::read(Path::new(folder))?, &options)?;
     let mut times = Vec::new();
     for _ in 0..frames.parse::<usize>()?.max(1) {
         let began = Instant::now();
@@ -37,12 +39,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A PNG as R, G, B planes.
-fn planes(path: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
+/// Width and height of a PNG, and its R, G, B planes.
+fn planes(path: &Path) -> Result<((u32, u32), Vec<u8>), Box<dyn Error>> {
     let file = std::io::BufReader::new(std::fs::File::open(path)?);
     let mut reader = png::Decoder::new(file).read_info()?;
     let mut rgb = vec![0; reader.output_buffer_size().ok_or("too large")?];
-    reader.next_frame(&mut rgb)?;
+    let info = reader.next_frame(&mut rgb)?;
     let area = rgb.len() / 3;
-    Ok((0..3).flat_map(|c| (0..area).map(move |i| (c, i))).map(|(c, i)| rgb[3 * i + c]).collect())
+    let places = (0..3).flat_map(|c| (0..area).map(move |i| 3 * i + c));
+    Ok(((info.width, info.height), places.map(|at| rgb[at]).collect()))
 }

@@ -1,8 +1,9 @@
 //! The network: a quantised trunk that stays, and a float head that can be replaced while running.
 //!
-//! The only module that names `tract`, whose surface changes between versions.
+//! With [`crate::sizes`] the only module that names `tract`, whose surface changes between versions.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use crate::denormals::FlushDenormals;
 use crate::error::{ModelError, VisionError};
 use crate::geometry::GridSize;
 use crate::manifest::{Graph, Manifest, ParameterInfo, TensorInfo};
+use crate::sizes;
 use proto::taxonomy::CLASS_COUNT;
 
 /// Operators that were checked against onnxruntime in tract 0.23.9. A graph with any other is refused: some
@@ -125,6 +127,8 @@ impl Head {
 /// The head's numbers as one flat vector, with the layout that names them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeadParameters {
+    /// Input size that the constants belong to.
+    grid: GridSize,
     layout: Arc<[ParameterInfo]>,
     values: Vec<f32>,
 }
@@ -138,6 +142,41 @@ impl HeadParameters {
     /// All values, tensors one after the other, each row-major.
     pub fn values(&self) -> &[f32] {
         &self.values
+    }
+
+    /// The numbers that training may change, in order: the same for every input size, which only the constants follow.
+    pub fn trainable(&self) -> Vec<f32> {
+        self.trainable_ranges().flat_map(|range| self.values[range].iter().copied()).collect()
+    }
+
+    /// The same constants with other trainable numbers ([`HeadParameters::trainable`]).
+    ///
+    /// # Errors
+    /// [`ModelError::Parameters`] for another length or a value that is not finite.
+    pub fn with_trainable(&self, trainable: &[f32]) -> Result<HeadParameters, ModelError> {
+        let wanted: usize = self.trainable_ranges().map(|range| range.len()).sum();
+        if trainable.len() != wanted {
+            let given = trainable.len();
+            return Err(ModelError::Parameters(format!(
+                "{given} trainable values were given, the head has {wanted}"
+            )));
+        }
+        let (mut values, mut rest) = (self.values.clone(), trainable);
+        for range in self.trainable_ranges() {
+            let (now, later) = rest.split_at(range.len());
+            values[range].copy_from_slice(now);
+            rest = later;
+        }
+        self.with_values(values)
+    }
+
+    fn trainable_ranges(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+        let places = self.layout.iter().scan(0, |at, info| {
+            let range = *at..*at + info.len();
+            *at = range.end;
+            Some((info.trainable, range))
+        });
+        places.filter_map(|(trainable, range)| trainable.then_some(range))
     }
 
     /// The same tensors with other values.
@@ -165,7 +204,7 @@ impl HeadParameters {
             }
             at += info.len();
         }
-        Ok(HeadParameters { layout: self.layout.clone(), values })
+        Ok(HeadParameters { layout: self.layout.clone(), values, ..*self })
     }
 }
 
@@ -185,6 +224,7 @@ pub struct RawOutput {
 /// A loaded and checked network.
 pub struct Student {
     manifest: Manifest,
+    grid: GridSize,
     trunk: Running,
     head: Running,
     head_proto: pb::ModelProto,
@@ -195,17 +235,50 @@ pub struct Student {
 }
 
 impl Student {
-    /// Checks the files against their manifest and this build, and makes them ready to run.
+    /// Checks the files against their manifest and this build, and makes them ready to run at the size that they were
+    /// exported at.
     ///
     /// # Errors
     /// [`ModelError`] naming the file, what is wrong with it, and what to do.
     pub fn load(files: &ModelFiles<'_>, options: &EngineOptions) -> Result<Student, ModelError> {
-        keep_from_amx().map_err(|error| load_error("the engine's settings", &error))?;
         let manifest = Manifest::parse(&files.manifest)?;
-        let (queries, mask_size) = check_interfaces(&manifest)?;
-        let trunk_proto = checked_graph(&manifest.trunk, &files.trunk)?;
-        let head_proto = checked_graph(&manifest.head, &files.head)?;
-        let parameters = read_parameters(&manifest.head, &head_proto)?;
+        Student::at(manifest.grid(), manifest, files, options)
+    }
+
+    /// The same, at the input size for upright pictures of `width` x `height` pixels ([`Manifest::grid_for`]).
+    ///
+    /// # Errors
+    /// As [`Student::load`].
+    pub fn load_for(
+        (width, height): (u32, u32),
+        files: &ModelFiles<'_>,
+        options: &EngineOptions,
+    ) -> Result<Student, ModelError> {
+        let manifest = Manifest::parse(&files.manifest)?;
+        Student::at(manifest.grid_for(width, height), manifest, files, options)
+    }
+
+    fn at(
+        grid: GridSize,
+        manifest: Manifest,
+        files: &ModelFiles<'_>,
+        options: &EngineOptions,
+    ) -> Result<Student, ModelError> {
+        keep_from_amx().map_err(|error| load_error("the engine's settings", &error))?;
+        let queries = check_interfaces(&manifest)?;
+        let exported = manifest.grid();
+        let mut trunk_proto = checked_graph(&manifest.trunk, &files.trunk)?;
+        let mut head_proto = checked_graph(&manifest.head, &files.head)?;
+        let mut parameters =
+            read_parameters(&manifest.head.file, exported, &manifest.head.parameter, &head_proto)?;
+        if grid != exported {
+            sizes::resize(&manifest.trunk.file, &mut trunk_proto, exported, grid)?;
+            sizes::resize(&manifest.head.file, &mut head_proto, exported, grid)?;
+            let mut layout = manifest.head.parameter.clone();
+            sizes::resize_parameters(&mut layout, grid);
+            parameters = read_parameters(&manifest.head.file, grid, &layout, &head_proto)?;
+        }
+        let mask_size = GridSize { height: grid.height / 4, width: grid.width / 4 };
         let trunk = runnable(&manifest.trunk.file, &trunk_proto)?;
         let head = runnable(&manifest.head.file, &head_proto)?;
         let executor = match options.threads {
@@ -222,6 +295,7 @@ impl Student {
             trunk: spawn(&manifest.trunk.file, &trunk)?,
             head: spawn(&manifest.head.file, &head)?,
             manifest,
+            grid,
             head_proto,
             parameters,
             executor,
@@ -246,9 +320,9 @@ impl Student {
         &self.manifest
     }
 
-    /// Input size.
+    /// Input size that it runs at.
     pub fn grid(&self) -> GridSize {
-        self.manifest.grid()
+        self.grid
     }
 
     /// Value that fills the letterbox's border.
@@ -273,14 +347,19 @@ impl Student {
 
     /// What [`build_head`](HeadBuilder::build) needs, to be sent to another thread.
     pub fn head_builder(&self) -> HeadBuilder {
-        HeadBuilder { file: self.manifest.head.file.clone(), proto: self.head_proto.clone() }
+        let file = self.manifest.head.file.clone();
+        HeadBuilder { file, grid: self.grid, proto: self.head_proto.clone() }
     }
 
     /// Uses another head from the next picture on.
     ///
     /// # Errors
-    /// [`ModelError::Load`] when its memory cannot be set up; the old head stays.
+    /// [`ModelError::Parameters`] for a head of another input size, [`ModelError::Load`] when its memory cannot be set
+    /// up; the old head stays.
     pub fn swap_head(&mut self, head: Head) -> Result<(), ModelError> {
+        if head.parameters.grid != self.grid {
+            return Err(ModelError::Parameters("they are for another input size".into()));
+        }
         self.head = spawn(&self.manifest.head.file, &head.plan)?;
         self.parameters = head.parameters;
         Ok(())
@@ -340,6 +419,7 @@ impl Student {
 #[derive(Clone, Debug)]
 pub struct HeadBuilder {
     file: String,
+    grid: GridSize,
     proto: pb::ModelProto,
 }
 
@@ -349,6 +429,9 @@ impl HeadBuilder {
     /// # Errors
     /// [`ModelError`] when the parameters are not this head's or the graph cannot be made ready.
     pub fn build(&self, parameters: &HeadParameters) -> Result<Head, ModelError> {
+        if parameters.grid != self.grid {
+            return Err(ModelError::Parameters("they are for another input size".into()));
+        }
         let mut proto = self.proto.clone();
         let graph = proto.graph.as_mut().ok_or_else(|| shape(&self.file, "it has no graph"))?;
         let mut at = 0;
@@ -397,8 +480,8 @@ fn shape(file: &str, what: impl Into<String>) -> ModelError {
     ModelError::Shape { file: file.into(), what: what.into() }
 }
 
-/// Inputs and outputs as the rest of this crate expects them; gives the number of queries and the mask size.
-fn check_interfaces(manifest: &Manifest) -> Result<(usize, GridSize), ModelError> {
+/// Inputs and outputs as the rest of this crate expects them; gives the number of queries.
+fn check_interfaces(manifest: &Manifest) -> Result<usize, ModelError> {
     let grid = manifest.grid();
     let (h, w) = (grid.height / 4, grid.width / 4);
     let (trunk, head) = (&manifest.trunk, &manifest.head);
@@ -445,7 +528,7 @@ fn check_interfaces(manifest: &Manifest) -> Result<(usize, GridSize), ModelError
             ));
         }
     };
-    Ok((queries, GridSize { height: h, width: w }))
+    Ok(queries)
 }
 
 /// Parses a graph after checking its digest, its operators and its interface against the manifest.
@@ -504,38 +587,34 @@ fn static_shape(value: &pb::ValueInfoProto) -> Option<Vec<usize>> {
     tensor.shape.as_ref()?.dim.iter().map(dimension).collect()
 }
 
-/// The head's initializers in the manifest's order.
-fn read_parameters(graph: &Graph, proto: &pb::ModelProto) -> Result<HeadParameters, ModelError> {
+/// The head's initializers in the layout's order.
+fn read_parameters(
+    file: &str,
+    grid: GridSize,
+    layout: &[ParameterInfo],
+    proto: &pb::ModelProto,
+) -> Result<HeadParameters, ModelError> {
     let initializers = proto.graph.as_ref().map_or(&[][..], |g| &g.initializer[..]);
     let mut values = Vec::new();
-    for info in &graph.parameter {
+    for info in layout {
         let tensor = initializers
             .iter()
             .find(|t| t.name == info.name)
-            .ok_or_else(|| shape(&graph.file, format!("it has no tensor {}", info.name)))?;
+            .ok_or_else(|| shape(file, format!("it has no tensor {}", info.name)))?;
         let before = values.len();
-        if tensor.raw_data.is_empty() {
-            values.extend_from_slice(&tensor.float_data);
-        } else {
-            values.extend(
-                tensor
-                    .raw_data
-                    .chunks_exact(4)
-                    .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
-            );
-        }
+        values.extend(sizes::floats(tensor));
         let same_shape = tensor.dims.iter().map(|&d| d as usize).eq(info.shape.iter().copied());
         if !same_shape || values.len() - before != info.len() {
             return Err(shape(
-                &graph.file,
+                file,
                 format!("{} is {:?}, the manifest says {:?}", info.name, tensor.dims, info.shape),
             ));
         }
     }
     if values.iter().any(|v| !v.is_finite()) {
-        return Err(shape(&graph.file, "a parameter is not a finite number"));
+        return Err(shape(file, "a parameter is not a finite number"));
     }
-    Ok(HeadParameters { layout: graph.parameter.clone().into(), values })
+    Ok(HeadParameters { grid, layout: layout.into(), values })
 }
 
 fn runnable(file: &str, proto: &pb::ModelProto) -> Result<Plan, ModelError> {

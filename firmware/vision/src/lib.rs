@@ -5,7 +5,8 @@
 //!       --postprocess--> score of every part at every pixel --smooth--> Parsing
 //! ```
 //!
-//! Only [`engine`] knows `tract`. Nothing here does I/O except [`ModelFiles::read`].
+//! The pixels are 256 x 192, or as many in another shape where the picture's asks for it ([`Manifest::grid_for`]).
+//! Only [`engine`] and [`sizes`] know `tract`. Nothing here does I/O except [`ModelFiles::read`].
 
 mod convert;
 mod denormals;
@@ -17,6 +18,7 @@ mod manifest;
 mod parser;
 mod postprocess;
 mod scores;
+mod sizes;
 mod smooth;
 mod specks;
 mod track;

@@ -10,6 +10,8 @@ use crate::geometry::GridSize;
 const FORMAT_VERSION: u32 = 1;
 /// Sides beyond this are not a mirror's network, and would only eat memory.
 const MAX_SIDE: usize = 1024;
+/// Sides of an input that the graphs are changed to are multiples of this; the exported one was checked at export.
+const COARSEST_STRIDE: usize = 32;
 
 /// The manifest of a model folder.
 #[derive(Clone, Debug, Deserialize)]
@@ -36,6 +38,9 @@ pub(crate) struct Input {
     pub height: usize,
     pub width: usize,
     pub padding: u8,
+    /// Height and width of other inputs that the graphs serve.
+    #[serde(default)]
+    other_sizes: Vec<[usize; 2]>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -100,9 +105,26 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The network's input size.
+    /// The input size that the graphs were exported at.
     pub fn grid(&self) -> GridSize {
         GridSize { height: self.input.height, width: self.input.width }
+    }
+
+    /// The input size that shows most of an upright picture of `width` x `height` pixels: the one where it is scaled
+    /// to the largest. A camera that lies on its side need not waste half of the network's work on borders.
+    pub fn grid_for(&self, width: u32, height: u32) -> GridSize {
+        let other = self.input.other_sizes.iter();
+        let other = other.map(|&[height, width]| GridSize { height, width });
+        let scale = |grid: GridSize| {
+            f64::min(grid.width as f64 / f64::from(width), grid.height as f64 / f64::from(height))
+        };
+        // The graphs' own size, unless another is better by more than a rounding.
+        other.fold(
+            self.grid(),
+            |best, grid| {
+                if scale(grid) > 1.001 * scale(best) { grid } else { best }
+            },
+        )
     }
 
     fn check(&self) -> Result<(), ModelError> {
@@ -112,11 +134,10 @@ impl Manifest {
                 "format_version is {found}, this mirror reads {FORMAT_VERSION}"
             )));
         }
-        let sides = [self.input.height, self.input.width];
-        if sides.iter().any(|&s| s == 0 || s > MAX_SIDE || s % 4 != 0) {
-            return Err(wrong(format!(
-                "input of {sides:?} pixels; sides are multiples of 4 up to {MAX_SIDE}"
-            )));
+        let own = [self.input.height, self.input.width];
+        check_sides(own, 4)?;
+        for &sides in &self.input.other_sizes {
+            check_sides(sides, COARSEST_STRIDE)?;
         }
         for part in Part::ALL {
             let index = usize::from(part.index());
@@ -139,6 +160,15 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+fn check_sides(sides: [usize; 2], multiple: usize) -> Result<(), ModelError> {
+    if sides.iter().all(|&side| side > 0 && side <= MAX_SIDE && side.is_multiple_of(multiple)) {
+        return Ok(());
+    }
+    Err(wrong(format!(
+        "input of {sides:?} pixels; sides are multiples of {multiple} up to {MAX_SIDE}"
+    )))
 }
 
 fn wrong(what: impl Into<String>) -> ModelError {

@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{fixtures, picture, planes, student};
+use std::collections::HashSet;
+
+use common::{fixtures, picture, planes, student_for};
 
 /// Largest difference, relative to the expected tensor's largest value.
 fn difference(got: &[f32], want: &[f32]) -> f32 {
@@ -21,11 +23,14 @@ fn off_by_more_than_one_step(got: &[f32], want: &[f32], step: f32) -> (usize, us
 
 #[test]
 fn trunk_and_head_agree_with_onnxruntime() {
-    let mut student = student();
     let fixtures = fixtures();
     assert!(!fixtures.fixture.is_empty() && !fixtures.onnxruntime.is_empty());
+    let sizes: HashSet<[usize; 2]> = fixtures.fixture.iter().map(|fixture| fixture.size).collect();
+    assert!(sizes.len() > 1, "upright and on its side");
     for fixture in &fixtures.fixture {
         let (width, height, rgb) = picture(&fixture.picture);
+        let mut student = student_for(width, height);
+        assert_eq!([student.grid().height, student.grid().width], fixture.size);
         let pixels = planes(width, height, &rgb);
         let trunk = student.run_trunk(&pixels).expect("runs");
         let wanted =
@@ -64,7 +69,7 @@ fn trunk_and_head_agree_with_onnxruntime() {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn the_engine_keeps_from_a_kernel_that_reads_too_far() {
-    let _student = student();
+    let _student = common::student();
     let chosen = tract_linalg::isa::native();
     assert!(!chosen.has(tract_linalg::isa::Isa::X86_64AmxInt8), "{chosen:?}");
 }

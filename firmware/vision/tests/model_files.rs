@@ -152,3 +152,65 @@ fn head_parameters_that_do_not_fit_are_refused() {
         );
     }
 }
+
+#[test]
+fn the_input_takes_the_shape_of_the_picture() {
+    let manifest = common::student().manifest().clone();
+    let grid = |width, height| {
+        let grid = manifest.grid_for(width, height);
+        (grid.height, grid.width)
+    };
+    for (picture, wanted) in [
+        ((480, 640), (256, 192)),
+        ((640, 480), (192, 256)),
+        ((1920, 1080), (160, 288)),
+        ((1080, 1920), (288, 160)),
+        ((500, 500), (256, 192)),
+        ((1, 8192), (288, 160)),
+    ] {
+        assert_eq!(grid(picture.0, picture.1), wanted, "{picture:?}");
+    }
+    let text = std::fs::read_to_string(common::folder().join("manifest.toml")).expect("readable");
+    let line = text.lines().find(|line| line.starts_with("other_sizes")).expect("it is there");
+    let alone = vision::Manifest::parse(&text.replace(line, "")).expect("an older model");
+    assert_eq!(alone.grid_for(640, 480), alone.grid(), "a model that serves one size");
+    let odd = text.replace(line, "other_sizes = [[200, 256]]");
+    let error = vision::Manifest::parse(&odd).expect_err("200 is no multiple of 32");
+    assert!(error.to_string().contains("200"), "{error}");
+}
+
+#[test]
+fn every_size_runs_and_shares_what_is_trained() {
+    let own = common::student();
+    let trained: Vec<f32> =
+        own.head_parameters().trainable().iter().map(|value| value * 0.9).collect();
+    for (width, height) in [(256, 192), (160, 288), (288, 160)] {
+        let mut student = common::student_for(width, height);
+        let grid = student.grid();
+        assert_eq!((grid.width as u32, grid.height as u32), (width, height));
+        let parameters = student.head_parameters();
+        assert_eq!(parameters.trainable(), own.head_parameters().trainable());
+        assert_ne!(
+            parameters.values(),
+            own.head_parameters().values(),
+            "positions follow the size"
+        );
+        let changed = parameters.with_trainable(&trained).expect("the same numbers");
+        let head = student.head_builder().build(&changed).expect("builds");
+        let grey = vec![114; 3 * grid.area()];
+        let before = student.run(&grey).expect("runs").class_logits.clone();
+        student.swap_head(head).expect("of this size");
+        let raw = student.run(&grey).expect("runs");
+        assert_ne!(raw.class_logits, before);
+        assert_eq!(raw.mask_size.area() * 16, grid.area());
+        assert_eq!(raw.mask_logits.len(), raw.queries * raw.mask_size.area());
+        let other = own.head_builder().build(own.head_parameters()).expect("builds");
+        let refused = [
+            student.swap_head(other).expect_err("of another size"),
+            student.head_builder().build(own.head_parameters()).expect_err("of another size"),
+        ];
+        assert!(refused.iter().all(|error| error.to_string().contains("input size")));
+    }
+    let error = own.head_parameters().with_trainable(&trained[1..]).expect_err("one is missing");
+    assert!(error.to_string().contains("trainable"), "{error}");
+}

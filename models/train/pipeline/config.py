@@ -7,6 +7,8 @@ PERSON = 16
 NO_OBJECT = 17
 QUERY_CLASSES = 18
 HEIGHT, WIDTH = 256, 192
+# Other input sizes (height, width) that the shipped graphs serve at no more work: for pictures of other shapes.
+OTHER_SIZES = ((192, 256), (288, 160), (160, 288))
 
 
 @dataclass(frozen=True)

@@ -156,10 +156,9 @@ class Attention(nn.Module):
 
     def forward(self, query, key, value, bias=None):
         batch, count, dim = query.shape
-        length = key.shape[1]
         q = self.query(query).reshape(batch, count, self.heads, self.depth).transpose(1, 2) * self.scale
-        k = self.key(key).reshape(batch, length, self.heads, self.depth).permute(0, 2, 3, 1)
-        v = self.value(value).reshape(batch, length, self.heads, self.depth).transpose(1, 2)
+        k = self.key(key).reshape(batch, -1, self.heads, self.depth).permute(0, 2, 3, 1)
+        v = self.value(value).reshape(batch, -1, self.heads, self.depth).transpose(1, 2)
         scores = torch.matmul(q, k)
         if bias is not None:
             scores = scores + bias
@@ -224,8 +223,8 @@ def attention_bias(embeddings: torch.Tensor, pooled: torch.Tensor) -> torch.Tens
     logits = torch.matmul(embeddings, pooled)
     hidden = (logits < 0).to(pooled.dtype)
     everything = hidden.amin(-1, keepdim=True)
-    batch, queries, length = logits.shape
-    return (hidden * (1 - everything) * MASKED).reshape(batch, 1, queries, length)
+    batch, queries, _ = logits.shape
+    return (hidden * (1 - everything) * MASKED).reshape(batch, 1, queries, -1)
 
 
 def pool_to(mask_features: torch.Tensor, factor: int) -> torch.Tensor:
@@ -234,9 +233,9 @@ def pool_to(mask_features: torch.Tensor, factor: int) -> torch.Tensor:
 
 
 def flat(x: torch.Tensor) -> torch.Tensor:
-    """(B, D, H, W) to (B, D, H W), with sizes that a traced graph keeps as constants."""
-    batch, channels, height, width = x.shape
-    return x.reshape(batch, channels, height * width)
+    """(B, D, H, W) to (B, D, H W). The number of cells is left open, so that a traced graph serves every input size."""
+    batch, channels = x.shape[:2]
+    return x.reshape(batch, channels, -1)
 
 
 def tokens(x: torch.Tensor) -> torch.Tensor:

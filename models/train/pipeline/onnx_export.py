@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import onnx
 import torch
 
@@ -69,6 +70,35 @@ def float_head(head: Head, trunk: Trunk, height: int, width: int) -> onnx.ModelP
         inputs = trunk(torch.rand(1, 3, height, width))
     model = to_onnx(head, inputs, TRUNK_OUTPUTS, HEAD_OUTPUTS)
     check_names(model, head)
+    return model
+
+
+def shapes_at(height: int, width: int, dim: int) -> dict:
+    """Sizes of the tensors that depend on the input's, by name, without batch and channels."""
+    tokens = {name: ((height // stride) * (width // stride), dim) for name, stride in (("memory_a", 16), ("memory_b", 8))}
+    masks = (height // 4, width // 4)
+    return tokens | {"pixels": (height, width), "mask_features": masks, "mask_logits": masks}
+
+
+def at_size(model: onnx.ModelProto, height: int, width: int, positions: dict) -> onnx.ModelProto:
+    """A shipped graph for another input size. Only the position embeddings (`positions`, arrays by name), the declared
+    shapes and the last reshape say a size; everything else is left open by the export."""
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    dim = next(iter(positions.values())).shape[-1]
+    shapes = shapes_at(height, width, dim)
+    for tensor in model.graph.initializer:
+        if tensor.name in positions:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(positions[tensor.name], tensor.name))
+    for value in [*model.graph.input, *model.graph.output]:
+        for place, size in zip(value.type.tensor_type.shape.dim[-2:], shapes.get(value.name, ()), strict=False):
+            place.dim_value = size
+    constants = {node.output[0]: node.attribute[0].t for node in model.graph.node if node.op_type == "Constant"}
+    for node in model.graph.node:
+        if "mask_logits" in node.output:
+            shape = constants[node.input[1]]
+            sizes = onnx.numpy_helper.to_array(shape)
+            changed = np.array([*sizes[:-2], *shapes["mask_logits"]], sizes.dtype)
+            shape.CopyFrom(onnx.numpy_helper.from_array(changed, shape.name))
     return model
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -11,7 +12,7 @@ from render.files import write_picture, write_whole
 
 from .config import PERSON
 from .deploy import Head, parameter_group
-from .onnx_export import check_ops, op_types
+from .onnx_export import at_size, check_ops, op_types
 from .quantise import session
 from .states import sha256
 
@@ -24,7 +25,8 @@ PROVENANCE = (
 
 
 def write_model(out: Path, trunk: onnx.ModelProto, head: onnx.ModelProto, module: Head, info: dict, pictures) -> None:
-    """Writes all files of a model folder. `info`: name, version, run, person_bias (0 without), height, width. `pictures`: (N, H, W, 3) uint8."""
+    """Writes all files of a model folder. `info`: name, version, run, person_bias (0 without), height, width, and other_sizes,
+    the position embeddings by (height, width). `pictures`: (N, H, W, 3) uint8, at least two."""
     out.mkdir(parents=True, exist_ok=True)
     check_ops(trunk, "trunk")
     check_ops(head, "head")
@@ -35,7 +37,7 @@ def write_model(out: Path, trunk: onnx.ModelProto, head: onnx.ModelProto, module
         )
     write_whole(out / "trunk.onnx", data)
     write_whole(out / "head.onnx", head.SerializeToString())
-    write_fixtures(out, pictures)
+    write_fixtures(out, pictures, info["other_sizes"])
     text = manifest(out, trunk, head, module, info)
     write_whole(out / "manifest.toml", text.encode())
 
@@ -55,6 +57,8 @@ def manifest(out: Path, trunk: onnx.ModelProto, head: onnx.ModelProto, module: H
         f"height = {info['height']}",
         f"width = {info['width']}",
         f"padding = {PADDING}",
+        "# The graphs serve these sizes (height, width) too, with the position embeddings of the size.",
+        f"other_sizes = {[list(size) for size in info['other_sizes']]}",
     ]
     for index, name in enumerate(PARTS):
         lines += ["", "[[class]]", f"index = {index}", f'name = "{name}"', f'ppp = "{PPP[TO_PPP[index]]}"']
@@ -97,22 +101,26 @@ def parameter_sections(head: onnx.ModelProto, module: Head) -> list:
     return lines
 
 
-def write_fixtures(out: Path, pictures) -> None:
-    """Pictures as PNG and onnxruntime's outputs of both graphs, every node run as written.
+def write_fixtures(out: Path, pictures, other_sizes: dict) -> None:
+    """Pictures as PNG and onnxruntime's outputs of both graphs, every node run as written: each picture, and the first
+    two side by side at the first of the other sizes.
 
     Outputs are raw little-endian f32; those that a DequantizeLinear makes are kept as their u8 codes instead,
     exactly (code - zero) * scale in f32, at a quarter of the size.
     """
     folder = out / "fixtures"
     folder.mkdir(exist_ok=True)
-    trunk = session((out / "trunk.onnx").read_bytes(), optimise=False)
-    head = session((out / "head.onnx").read_bytes(), optimise=False)
-    codes = output_codes(onnx.load(out / "trunk.onnx"))
+    graphs = [onnx.load(out / name) for name in ("trunk.onnx", "head.onnx")]
+    codes = output_codes(graphs[0])
     lines = [f'onnxruntime = "{onnxruntime.__version__}"', 'optimisation = "none"']
-    for index, picture in enumerate(pictures):
-        name = f"scene{index}"
+    (size, positions), *_ = other_sizes.items()
+    other = [at_size(graph, *size, positions) for graph in graphs]
+    cases = [(f"scene{index}", graphs, picture) for index, picture in enumerate(pictures)]
+    cases.append(("pair", other, side_by_side(pictures[:2], *size)))
+    for name, form, picture in cases:
         write_picture(folder / f"{name}.png", picture)
-        lines += ["", "[[fixture]]", f'picture = "{name}.png"']
+        lines += ["", "[[fixture]]", f'picture = "{name}.png"', f"size = {list(picture.shape[:2])}"]
+        trunk, head = (session(graph.SerializeToString(), optimise=False) for graph in form)
         for key, value in run_both(trunk, head, picture).items():
             lines += [
                 "",
@@ -121,6 +129,14 @@ def write_fixtures(out: Path, pictures) -> None:
                 *write_tensor(folder, f"{name}.{key}", value, codes.get(key)),
             ]
     write_whole(folder / "fixtures.toml", ("\n".join(lines) + "\n").encode())
+
+
+def side_by_side(pictures, height: int, width: int) -> np.ndarray:
+    """Upright pictures next to each other as one of `height` x `width`, their outer edges cut."""
+    shrunk = [cv2.resize(p, (p.shape[1] * height // p.shape[0], height), interpolation=cv2.INTER_AREA) for p in pictures]
+    wide = np.concatenate(shrunk, 1)
+    left = (wide.shape[1] - width) // 2
+    return np.ascontiguousarray(wide[:, left : left + width])
 
 
 def output_codes(model: onnx.ModelProto) -> dict:

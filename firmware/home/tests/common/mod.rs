@@ -204,6 +204,10 @@ impl Device {
     }
 
     pub fn try_start(&self) -> Result<Home, HomeError> {
+        self.try_start_with_base(base())
+    }
+
+    pub fn try_start_with_base(&self, base: BaseModel) -> Result<Home, HomeError> {
         let stores = Stores {
             vault: self.vault.clone(),
             keys: self.keys.clone(),
@@ -221,7 +225,7 @@ impl Device {
             entropy: Arc::new(move || Box::new(draws.clone())),
             space: self.space.clone(),
         };
-        Home::with(stores, base(), self.options, edges)
+        Home::with(stores, base, self.options, edges)
     }
 
     pub fn start(&self) -> Home {
@@ -318,12 +322,21 @@ pub fn base() -> BaseModel {
         parameters.extend((0..count).map(|_| centre + 1.7 * scale * random.signed()));
     }
     let digest = layout.digest(&parameters);
-    BaseModel { layout, parameters, digest, height: HEIGHT, width: WIDTH }
+    BaseModel { layout, parameters, digest, height: HEIGHT, width: WIDTH, padding: 114 }
+}
+
+/// The same network at the input size of a camera that lies on its side.
+pub fn turned(base: BaseModel) -> BaseModel {
+    let shape = HeadShape { mask_height: SHAPE.mask_width, mask_width: SHAPE.mask_height, ..SHAPE };
+    let layout = HeadLayout::of_shape(shape).unwrap();
+    BaseModel { layout, height: WIDTH, width: HEIGHT, ..base }
 }
 
 /// Features that are fixed random functions of the colours.
 #[derive(Default)]
 pub struct ColourTrunk {
+    /// Its pictures are [`turned`].
+    pub turned: bool,
     /// Called before each picture.
     pub before: Option<Box<dyn FnMut(u64)>>,
     pub runs: u64,
@@ -331,7 +344,7 @@ pub struct ColourTrunk {
 
 impl ColourTrunk {
     pub fn calling(before: impl FnMut(u64) + 'static) -> ColourTrunk {
-        ColourTrunk { before: Some(Box::new(before)), runs: 0 }
+        ColourTrunk { before: Some(Box::new(before)), ..ColourTrunk::default() }
     }
 }
 
@@ -341,12 +354,13 @@ impl Trunk for ColourTrunk {
             before(self.runs);
         }
         self.runs += 1;
+        let width = if self.turned { HEIGHT } else { WIDTH };
         let queries = values(1, SHAPE.queries * SHAPE.dim);
         let memory = |pooling: usize| {
-            let grid = cells(pixels, 4 * pooling);
+            let grid = cells(pixels, width, 4 * pooling);
             grid.iter().flat_map(|cell| (0..SHAPE.dim).map(|c| channel(cell, c))).collect()
         };
-        let grid = cells(pixels, 4);
+        let grid = cells(pixels, width, 4);
         let mask_features =
             (0..SHAPE.dim).flat_map(|c| grid.iter().map(move |cell| channel(cell, c))).collect();
         Ok([queries, memory(4), memory(2), mask_features])
@@ -359,12 +373,13 @@ fn values(seed: u64, count: usize) -> Vec<f32> {
 }
 
 /// Mean colour of squares of `side` pixels, 0 to 1.
-fn cells(pixels: &[u8], side: usize) -> Vec<[f32; 3]> {
-    let (rows, columns) = (HEIGHT / side, WIDTH / side);
+fn cells(pixels: &[u8], width: usize, side: usize) -> Vec<[f32; 3]> {
+    let area = pixels.len() / 3;
+    let (rows, columns) = (area / width / side, width / side);
     let mut cells = vec![[0.0; 3]; rows * columns];
     for (at, value) in pixels.iter().enumerate() {
-        let (plane, at) = (at / (HEIGHT * WIDTH), at % (HEIGHT * WIDTH));
-        let cell = at / WIDTH / side * columns + at % WIDTH / side;
+        let (plane, at) = (at / area, at % area);
+        let cell = at / width / side * columns + at % width / side;
         cells[cell][plane] += f32::from(*value) / 255.0 / (side * side) as f32;
     }
     cells

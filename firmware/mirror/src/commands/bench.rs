@@ -85,13 +85,14 @@ impl Bench {
         let display = display::open(&spec, &request)?;
         let (width, height) = display.size();
         let look = Look::new(settings);
+        let orientation = sources::orientation(&settings.camera);
+        let model = ModelSource::new(&settings.vision).for_pictures(sources.size(orientation));
         Ok(Bench {
             source: sources.open(&sources.choose(None))?,
             sources,
             decoder: Decoder::new(),
             picture: FrameBuffer::new(),
-            parser: ModelSource::new(&settings.vision)
-                .parser(sources::orientation(&settings.camera))?,
+            parser: model.parser(orientation)?,
             view: View::new(),
             painter: Painter::new(width, height, look.style(), look.alignment()),
             canvas: Canvas::new(width, height),

@@ -8,14 +8,13 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use frame::{FrameBuffer, Orientation};
+use frame::FrameBuffer;
 use serde::Deserialize;
-use vision::Parser;
 use vision::evaluate::{Evaluation, IGNORE, LabelClass, LabelPoint, Report};
 
 use crate::cli::EvalArgs;
 use crate::config;
-use crate::model::ModelSource;
+use crate::model::{ModelSource, Parsers};
 use crate::pictures::{self, LabelMap};
 use crate::progress::Progress;
 use crate::report;
@@ -28,12 +27,12 @@ pub fn eval(args: &EvalArgs) -> Result<()> {
     let effective = config::load(&args.settings, &[])?;
     let set = LabelledSet::read(&args.folder)?;
     let source = ModelSource::new(&effective.settings.vision).without_smoothing();
-    let mut parser = source.parser(Orientation::default())?;
+    let mut parsers = Parsers::new(source)?;
     let mut evaluation = Evaluation::new(set.classes.clone());
     let mut progress = Progress::new("pictures", set.images.len() as u64);
     let (mut picture, mut parts) = (FrameBuffer::new(), Vec::new());
     for image in &set.images {
-        set.judge(image, &mut parser, &mut picture, &mut parts, &mut evaluation)?;
+        set.judge(image, &mut parsers, &mut picture, &mut parts, &mut evaluation)?;
         progress.advance();
     }
     drop(progress);
@@ -81,7 +80,7 @@ impl LabelledSet {
     fn judge(
         &self,
         image: &Path,
-        parser: &mut Parser,
+        parsers: &mut Parsers,
         picture: &mut FrameBuffer,
         parts: &mut Vec<u8>,
         evaluation: &mut Evaluation,
@@ -100,7 +99,7 @@ impl LabelledSet {
                 file("labels").display()
             );
         }
-        parser.forget();
+        let parser = parsers.fresh(size)?;
         parser.parse(&picture.frame()).with_context(|| image.display().to_string())?;
         parser.part_map(parts);
         if let Some(map) = labels {

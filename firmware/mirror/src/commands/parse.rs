@@ -7,15 +7,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use embedded_graphics::prelude::RgbColor;
-use frame::{FrameBuffer, Orientation};
+use frame::FrameBuffer;
 use proto::taxonomy::{Part, PppClass};
 use serde::Serialize;
-use vision::Parser;
 
 use crate::cli::{Classes, ParseArgs};
 use crate::config;
 use crate::found::{self, FoundPerson};
-use crate::model::ModelSource;
+use crate::model::{ModelSource, Parsers};
 use crate::parsed::palette;
 use crate::pictures::{self, LabelMap};
 use crate::progress::Progress;
@@ -44,7 +43,7 @@ pub fn parse(args: &ParseArgs) -> Result<()> {
     make_folder(&args.out)?;
     let source = ModelSource::new(&effective.settings.vision).without_smoothing();
     let mut work = Work {
-        parser: source.parser(Orientation::default())?,
+        parsers: Parsers::new(source)?,
         picture: FrameBuffer::new(),
         out: args.out.clone(),
         classes: args.classes,
@@ -106,7 +105,7 @@ fn names(images: &[PathBuf]) -> Result<Vec<OsString>> {
 }
 
 struct Work {
-    parser: Parser,
+    parsers: Parsers,
     picture: FrameBuffer,
     out: PathBuf,
     classes: Classes,
@@ -117,11 +116,11 @@ impl Work {
         pictures::read_picture(image, &mut self.picture)?;
         let frame = self.picture.frame();
         let (width, height) = (frame.layout().width(), frame.layout().height());
-        self.parser.forget();
-        self.parser.parse(&frame).with_context(|| image.display().to_string())?;
+        let parser = self.parsers.fresh((width, height))?;
+        parser.parse(&frame).with_context(|| image.display().to_string())?;
         let mut labels = Vec::new();
-        self.parser.part_map(&mut labels);
-        let persons = found::persons(&self.parser, &labels);
+        parser.part_map(&mut labels);
+        let persons = found::persons(parser, &labels);
         let mut map = LabelMap { width, height, labels };
         let palette = match self.classes {
             Classes::Full => palette(),

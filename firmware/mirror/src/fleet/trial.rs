@@ -13,6 +13,7 @@ use uplink::edges::ModelTrial;
 use vision::Parser;
 
 use super::check;
+use crate::learning::at_size_of;
 use crate::model::ModelSource;
 
 /// Over the stores of [`Home`] and the network's files.
@@ -25,7 +26,8 @@ pub struct Trial {
 impl Trial {
     /// No trial yet.
     pub fn new(home: Arc<Home>, model: ModelSource) -> Trial {
-        Trial { home, model: model.without_smoothing(), running: None }
+        let model = at_size_of(&home, &model).without_smoothing();
+        Trial { home, model, running: None }
     }
 }
 
@@ -101,9 +103,7 @@ fn runs(parser: &mut Parser, home: &Home, parameters: &[u8]) -> Result<()> {
     if values.len() != shipped.layout.subset_len(Subset::Full) {
         return Ok(());
     }
-    let mut flat = shipped.parameters.clone();
-    shipped.layout.scatter(Subset::Full, &values, &mut flat);
-    let parameters = parser.student().head_parameters().with_values(flat)?;
+    let parameters = parser.student().head_parameters().with_trainable(&values)?;
     let head = parser.student().head_builder().build(&parameters)?;
     parser.swap_head(head)?;
     check::pictures(parser).map(drop).context("running it")

@@ -100,7 +100,7 @@ impl Trainer {
     /// Stores that cannot be opened; the supervisor tries again, and the mirror goes on without.
     pub fn run(&self) -> Result<()> {
         let Some(home) = self.open()? else { return Ok(()) };
-        let mut trunk = LazyTrunk { model: self.model.clone(), student: None };
+        let mut trunk = LazyTrunk { model: at_size_of(&home, &self.model), student: None };
         home.serve(&mut trunk, &self.gate, self.stop_flag());
         Ok(())
     }
@@ -135,6 +135,12 @@ impl Trainer {
         info!("learning at home: {} corrections stored", home.usage().corrections);
         Ok(Some(Arc::clone(self.learning.home.get_or_init(|| home))))
     }
+}
+
+/// The network at the input size that learning has for as long as the program runs, whatever the camera does meanwhile.
+pub fn at_size_of(home: &Home, model: &ModelSource) -> ModelSource {
+    let BaseModel { height, width, .. } = *home.shipped();
+    model.clone().for_pictures(Some((width as u32, height as u32)))
 }
 
 /// Loads the network when training needs it: most of the time it does not.

@@ -17,6 +17,7 @@ use proto::taxonomy::PART_COUNT;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::{info, warn};
+use vision::GridSize;
 
 use crate::fleet::Fleet;
 use crate::page::{Served, Trouble};
@@ -319,7 +320,12 @@ pub async fn save(
 pub(super) fn store(home: &Home, parsed: &Parsed, labels: &[u8]) -> Result<Json<Value>, Trouble> {
     let token = home.token::<ImproveMyMirror>().map_err(HomeError::from)?;
     check_mask(parsed, labels)?;
-    let info = home.add_correction(&token, &parsed.pixels, &parsed.to_grid(labels))?;
+    let base = home.shipped();
+    let grid = GridSize { height: base.height, width: base.width };
+    let (pixels, mask) = parsed
+        .to_input(labels, grid, base.padding)
+        .map_err(|error| Trouble::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))?;
+    let info = home.add_correction(&token, &pixels, &mask)?;
     info!("correction {} stored, {} bytes", info.number, info.bytes);
     Ok(Json(json!({ "correction": info })))
 }

@@ -176,13 +176,14 @@ fn parts(
     let settings = &effective.settings;
     let mailbox = Arc::new(Mailbox::new(MAILBOX));
     let learning = Arc::new(Learning::new());
-    let model = ModelSource::new(&settings.vision);
+    let orientation = sources::orientation(&settings.camera);
+    let model = ModelSource::new(&settings.vision).for_pictures(sources.size(orientation));
     let capture = Capture { shared: Arc::clone(shared), mailbox: Arc::clone(&mailbox), sources };
     let sight = Sight {
         shared: Arc::clone(shared),
         mailbox,
         model: model.clone(),
-        orientation: sources::orientation(&settings.camera),
+        orientation,
         preview_interval: Duration::from_secs(1) / settings.page.preview_rate,
         thermometer: Thermometer::new(
             settings.thermal.sensor.clone(),

@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 use vision::{Head, Parser};
 
 use crate::learning::Learning;
-use crate::model::ModelSource;
+use crate::model::{self, ModelSource};
 use crate::parsed::Parsed;
 use crate::report;
 use crate::run::taken::Taken;
@@ -42,6 +42,9 @@ pub struct Sight {
 /// Longest wait for a picture before looking whether to stop.
 const PATIENCE: Duration = Duration::from_millis(100);
 
+/// Pictures in a row of another shape before the network's input follows: a folder of mixed pictures is no new camera.
+const MISFITS: u64 = 15;
+
 /// Memory that is used again for every picture.
 struct Memory {
     view: View,
@@ -49,6 +52,8 @@ struct Memory {
     previewed: Option<Instant>,
     /// Pictures in a row that could not be parsed.
     broken: u64,
+    /// Pictures in a row for which another input size of the network would be better.
+    misfits: u64,
     head: HeadInUse,
 }
 
@@ -99,14 +104,7 @@ impl Sight {
     /// # Errors
     /// A network that cannot be loaded; the mirror says so, and the supervisor tries again.
     pub fn run(&self) -> Result<()> {
-        let mut parser = match self.model.parser(self.orientation) {
-            Ok(parser) => parser,
-            Err(error) => {
-                let reason = report::describe(&error);
-                self.shared.update_health(|health| health.model = ModelState::Failed { reason });
-                return Err(error);
-            }
-        };
+        let mut parser = self.load(&self.model)?;
         let name = parser.student().name().to_owned();
         info!("network: {name}");
         self.shared.update_health(|health| health.model = ModelState::Ready { name });
@@ -116,6 +114,7 @@ impl Sight {
             preview: PreviewInput::new(),
             previewed: None,
             broken: 0,
+            misfits: 0,
             head: HeadInUse::default(),
         };
         let mut thermometer = self.thermometer.clone();
@@ -123,10 +122,45 @@ impl Sight {
             let Some(picture) = Taken::newest(&self.mailbox, PATIENCE) else { continue };
             let _done = Done(&self.shared);
             if !self.is_too_hot(&mut thermometer) {
+                self.follow_shape(&mut parser, &picture, &mut memory)?;
                 self.follow_head(&mut parser, &mut memory.head);
                 self.see(&mut parser, &picture, &mut memory);
             }
         }
+        Ok(())
+    }
+
+    fn load(&self, model: &ModelSource) -> Result<Parser> {
+        model.parser(self.orientation).inspect_err(|error| {
+            let reason = report::describe(error);
+            self.shared.update_health(|health| health.model = ModelState::Failed { reason });
+        })
+    }
+
+    /// Loads the network at another input size when the camera's pictures turn out to have another shape than expected,
+    /// or have changed it for good. Pictures wait for that, a second or so.
+    fn follow_shape(
+        &self,
+        parser: &mut Parser,
+        picture: &FrameBuffer,
+        memory: &mut Memory,
+    ) -> Result<()> {
+        let layout = picture.frame().layout();
+        let size = self.orientation.upright_size(layout.width(), layout.height());
+        if model::fits(parser, size) {
+            memory.misfits = 0;
+            return Ok(());
+        }
+        memory.misfits += 1;
+        let first = self.shared.counters.parsed.load(Ordering::Relaxed) == 0;
+        if !first && memory.misfits < MISFITS {
+            return Ok(());
+        }
+        *parser = self.load(&self.model.clone().for_pictures(Some(size)))?;
+        let grid = parser.student().grid();
+        info!("the network's input is {} x {} now, as the pictures are", grid.width, grid.height);
+        memory.misfits = 0;
+        memory.head = HeadInUse::default();
         Ok(())
     }
 
@@ -147,7 +181,7 @@ impl Sight {
         let version = home.head_version();
         if version != head.version {
             head.version = version;
-            make_ready(parser, &home.head_values(), head);
+            make_ready(parser, &home.head_trainable(), head);
         }
         let Some(ready) = head.next.take(version) else { return };
         match parser.swap_head(ready) {
@@ -233,12 +267,12 @@ impl Sight {
 }
 
 /// Builds the head of these values on a thread of its own, unless it is in use already.
-fn make_ready(parser: &Parser, values: &[f32], head: &HeadInUse) {
-    if *parser.student().head_parameters().values() == *values {
+fn make_ready(parser: &Parser, trainable: &[f32], head: &HeadInUse) {
+    if parser.student().head_parameters().trainable() == *trainable {
         return;
     }
     let builder = parser.student().head_builder();
-    let parameters = parser.student().head_parameters().with_values(values.to_vec());
+    let parameters = parser.student().head_parameters().with_trainable(trainable);
     let (version, next) = (head.version, Arc::clone(&head.next));
     let build = move || match parameters.and_then(|parameters| builder.build(&parameters)) {
         Ok(head) => next.put(version, head),

@@ -19,6 +19,11 @@ pub fn student() -> Student {
     Student::load(&files(), &EngineOptions::default()).expect("the shipped model loads")
 }
 
+pub fn student_for(width: u32, height: u32) -> Student {
+    let student = Student::load_for((width, height), &files(), &EngineOptions::default());
+    student.expect("the shipped model loads at this size")
+}
+
 pub fn parser(smoothing: bool) -> Parser {
     let options = ParserOptions { smoothing, ..ParserOptions::default() };
     Parser::new(student(), frame::Orientation::default(), &options)
@@ -33,6 +38,8 @@ pub struct Fixtures {
 #[derive(Deserialize)]
 pub struct Fixture {
     pub picture: String,
+    /// Height and width of the input.
+    pub size: [usize; 2],
     pub queries: Tensor,
     pub memory_a: Tensor,
     pub memory_b: Tensor,

@@ -35,14 +35,20 @@ trap stop EXIT
 trap 'exit 130' INT TERM
 
 shards() { "$python" -m render shards --assets "$assets" --out "$out/$1" "${@:2}" >>"$out/render.log" 2>&1 & }
-render() { # SCENES PROCESSES
+folders=() wide=()
+render() { # FOLDER SCENES PROCESSES [--wide]
     local k
-    for ((k = 0; k < $2; k++)); do
-        shards "$1" --scenes "$1" --plain --size 64 --first $((first + k)) --step "$2"
+    mkdir -p "$out/$1" || exit
+    folders+=("$out/$1")
+    for ((k = 0; k < $3; k++)); do
+        shards "$1" --scenes "$2" --plain --size 64 --first $((first + k)) --step "$3" "${@:4}"
         renderers+=($!)
     done
 }
-one_of_each() { ls "$out"/people/*.npz >/dev/null 2>&1 && ls "$out"/outfits/*.npz >/dev/null 2>&1 && ls "$out"/things/*.npz >/dev/null 2>&1; }
+one_of_each() {
+    local folder
+    for folder in "${folders[@]}"; do ls "$folder"/*.npz >/dev/null 2>&1 || return 1; done
+}
 rendering() { # fails if one of the renderers has ended
     local pid
     for pid in "${renderers[@]}"; do kill -0 "$pid" 2>/dev/null || return 1; done
@@ -55,9 +61,17 @@ for k in 0 1; do
 done
 cores=$(($(nproc) > 5 ? $(nproc) - 2 : 3))
 things=$((cores > 6 ? cores / 7 : 1)) outfits=$((cores > 6 ? cores * 3 / 7 : 1))
-render things $things
-render outfits $outfits
-render people $((cores - things - outfits))
+people=$((cores - things - outfits))
+# A recipe that wants wide batches has a third of the people rendered for a camera on its side, and one process at least.
+if grep -q '"wide"' "$recipe"; then
+    wide=("$out/wide-outfits" "$out/wide-people")
+    render wide-outfits outfits $(((outfits + 2) / 3)) --wide
+    render wide-people people $(((people + 2) / 3)) --wide
+    outfits=$((outfits > 1 ? outfits - (outfits + 2) / 3 : 1)) people=$((people > 1 ? people - (people + 2) / 3 : 1))
+fi
+render things things $things
+render outfits outfits $outfits
+render people people $people
 for pid in "${validation[@]}"; do wait "$pid" || broken; done
 until one_of_each; do
     rendering || broken
@@ -67,6 +81,6 @@ done
 left=$((began + seconds - SECONDS))
 [ $left -gt 0 ] || fail "$seconds seconds were over when the first shards were there; give it more"
 "$python" -m pipeline together --recipe "$recipe" --shards "$out/people" "$out/outfits" "$out/things" --val "$out/val" --out "$out/runs" \
-    --start "${starts[@]}" --seconds $left --log-every 45 &
+    --wide-shards "${wide[@]}" --start "${starts[@]}" --seconds $left --log-every 45 &
 training=($!)
 wait "${training[0]}"

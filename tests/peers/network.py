@@ -28,7 +28,6 @@ ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models/student"
 FLOAT = ROOT / "target/float-student"
 sys.path.insert(0, str(ROOT / "models/train"))
-from pipeline.network import sine_position  # noqa: E402
 from pipeline.onnx_export import at_size  # noqa: E402
 
 HANDED_ON = ["queries", "memory_a", "memory_b", "mask_features"]
@@ -152,30 +151,17 @@ def compare(args: argparse.Namespace) -> bool:
     return all(wrong[name] < TOLERANCE[name] for name in forms)
 
 
-def positions(graphs: list, own: tuple, size: tuple) -> dict:
-    """Position embeddings at another size: the sines of the place change, the offset of the memory stays."""
-    found = {}
-    for graph in graphs:
-        for tensor in graph.graph.initializer:
-            stride = {"position": 32, "position_a": 16, "position_b": 8}.get(tensor.name)
-            if stride:
-                stored = numpy_helper.to_array(tensor)
-                sines = [sine_position(h // stride, w // stride, stored.shape[-1]).numpy() for h, w in (own, size)]
-                found[tensor.name] = sines[1] + (stored - sines[0])[:, :1]
-    return found
-
-
 def other_sizes(folder: Path) -> float:
     """Largest difference of a class logit over the other input sizes, of a picture that fills each."""
     graphs = [onnx.load(folder / name) for name in ("trunk.onnx", "head.onnx")]
     given = tomllib.loads((folder / "manifest.toml").read_text())["input"]
+    own = (given["height"], given["width"])
     scene = cv2.imread(str(MODEL / "fixtures/pair.png"))
     worst = 0.0
     for size in map(tuple, given["other_sizes"]):
         picture = ROOT / f"target/network-{size[0]}x{size[1]}.png"
         cv2.imwrite(str(picture), cv2.resize(scene, size[::-1], interpolation=cv2.INTER_AREA))
-        place = positions(graphs, (given["height"], given["width"]), size)
-        form = [session_of(at_size(graph, *size, place).SerializeToString()) for graph in graphs]
+        form = [session_of(at_size(graph, own, size).SerializeToString()) for graph in graphs]
         mine = ours(folder, 1, str(picture))
         _, logits = peer(form, np.array(mine["pixels"], np.uint8).reshape(1, 3, *size), 1)
         worst = max(worst, float(np.abs(np.array(mine["class_logits"]).reshape(logits.shape) - logits).max()))

@@ -11,7 +11,7 @@ import torch
 from render.files import write_whole
 
 from .config import HEIGHT, NETWORKS, PERSON, WIDTH, train_config
-from .data import ShardError, plain_samples
+from .data import ShardError, check_wide, input_size, plain_samples
 from .grow import GrowError, save_grown
 from .restore import RestoreError, save_restored
 from .states import StateError, load_parser, save_weights
@@ -44,6 +44,7 @@ def add_train(commands) -> None:
     sub.add_argument(
         "--shards", type=Path, nargs="+", required=True, help="folders of training shards; may still be growing"
     )
+    sub.add_argument("--wide-shards", type=Path, nargs="*", default=[], help="folders of wide shards, for the recipe's share of wide batches")
     sub.add_argument("--val", type=Path, required=True, help="folder of shards never trained on, for the curve")
     sub.add_argument("--recipe", type=Path, help="JSON file of one run's settings; in recipes/, those of several names are for `together`")
     sub.add_argument(
@@ -70,6 +71,7 @@ def add_together(commands) -> None:
     sub.add_argument("--recipe", type=Path, required=True, help="JSON file: {name: settings}, the teacher first")
     sub.add_argument("--out", type=Path, required=True, help="folder of run folders, one for each name")
     sub.add_argument("--shards", type=Path, nargs="+", required=True, help="folders of training shards; may still be growing")
+    sub.add_argument("--wide-shards", type=Path, nargs="*", default=[], help="folders of wide shards, for the recipe's share of wide batches")
     sub.add_argument("--val", type=Path, required=True, help="folder of shards never trained on, for the curves")
     sub.add_argument("--start", nargs="*", default=[], metavar="NAME=FILE", help="weights file that a new run starts from")
     sub.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -84,7 +86,7 @@ def run_together(args) -> None:
     """`together`: runs, pictures, loop."""
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device {args.device}: no GPU that PyTorch can use is here; --device cpu trains slowly")
-    from .resident import Resident
+    from .resident import Mixed, Resident
     from .together import make_runs, train_together
 
     starts = dict(item.split("=", 1) for item in args.start if "=" in item)
@@ -92,7 +94,13 @@ def run_together(args) -> None:
         raise ValueError(f"--start {' '.join(args.start)}: NAME=FILE is wanted, as in student=runs/student.pt")
     recipe = read_json(args.recipe.read_text(), args.recipe)
     runs = make_runs(recipe, args.out, args.device, {name: Path(file) for name, file in starts.items()})
-    source = Resident(args.shards, args.capacity, args.device, runs[0].config.seed + runs[0].seen)
+    config, seed = runs[0].config, runs[0].config.seed + runs[0].seen
+    check_wide(args.wide_shards, config.wide)
+    # Of the pictures that fit, the wide ones have their share.
+    wide = int(config.wide * args.capacity)
+    source = Resident(args.shards, args.capacity - wide, args.device, seed)
+    if args.wide_shards:
+        source = Mixed(source, Resident(args.wide_shards, wide, args.device, seed + 1), config.wide)
     source.refill()
     train_together(runs, source, args.val, args.seconds, args.max_seconds, args.log_every, args.save_every)
 
@@ -128,6 +136,7 @@ def add_evaluate(commands) -> None:
     sub.add_argument("--images", type=int, default=1000)
     sub.add_argument("--person-bias", type=float, default=0.0, help="with --checkpoint: subtracted as `export` does")
     sub.add_argument("--skip", type=int, default=0, help="leave out the first ones: those that the training's curve was drawn with")
+    sub.add_argument("--upright", action="store_true", help="make wide pictures fit the upright input, for comparison")
     sub.add_argument("--json", type=Path, help="write all scores here")
     sub.add_argument("--sheet", type=Path, help="write a picture of predictions here")
 
@@ -138,6 +147,8 @@ def add_card(commands) -> None:
     sub.add_argument("--network", choices=sorted(NETWORKS), default="student")
     sub.add_argument("--scores", type=Path, required=True, help="JSON of `evaluate --model`")
     sub.add_argument("--float-scores", type=Path, required=True, help="JSON of `evaluate --checkpoint`")
+    sub.add_argument("--wide-scores", type=Path, required=True, help="JSON of `evaluate --model` on wide test scenes")
+    sub.add_argument("--wide-upright-scores", type=Path, required=True, help="the same with --upright")
     sub.add_argument("--tone-scores", type=Path, required=True, help="JSON of `evaluate --model` on `render tones`")
     sub.add_argument("--outfit-scores", type=Path, required=True, help="JSON of `evaluate --model` on test scenes of outfits")
     sub.add_argument("--thing-scores", type=Path, required=True, help="JSON of `evaluate --model` on test scenes of things")
@@ -210,6 +221,8 @@ def run_card(args) -> None:
     files = {
         "int8": args.scores,
         "float": args.float_scores,
+        "wide": args.wide_scores,
+        "wide_upright": args.wide_upright_scores,
         "tones": args.tone_scores,
         "outfits": args.outfit_scores,
         "things": args.thing_scores,
@@ -241,7 +254,7 @@ def run_train(args) -> None:
         run.begin(args.start)
     if args.compile:
         run.compile()
-    train(run, args.shards, args.val, args.workers, args.max_seconds, args.log_every, args.save_every)
+    train(run, args.shards, args.val, args.workers, args.max_seconds, args.log_every, args.save_every, args.wide_shards)
 
 
 def run_export(args) -> None:
@@ -269,11 +282,12 @@ def run_evaluate(args) -> None:
     if args.model and args.person_bias:
         raise ValueError("--person-bias is for --checkpoint: a model folder has its own already, see its manifest")
 
-    samples = plain_samples(args.shards, args.skip + args.images, (HEIGHT, WIDTH))
+    size = (HEIGHT, WIDTH) if args.upright else input_size(args.shards)
+    samples = plain_samples(args.shards, args.skip + args.images, size)
     samples = {key: values[args.skip :] for key, values in samples.items()}
     if not len(samples["image"]):
         raise ShardError(f"{args.shards} has no more than the {args.skip} pictures that --skip leaves out; render more")
-    guess, person = predictor(args.model, args.checkpoint, args.person_bias)(samples["image"])
+    guess, person = predictor(args.model, args.checkpoint, size, args.person_bias)(samples["image"])
     scores = evaluate(samples, guess, person)
     print(json.dumps({k: v for k, v in scores.items() if k != "groups"}, indent=1))
     if args.json:

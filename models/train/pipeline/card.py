@@ -166,6 +166,21 @@ def thing_section(things: dict) -> str:
     )
 
 
+def wide_section(wide: dict, upright: dict) -> str:
+    """The same wide pictures at the network's wide input, and made to fit its upright one."""
+    keys = ("miou", "ppp_miou", "person_iou", "left_right")
+    row = lambda title, scores: f"| {title} | " + " | ".join(f"{scores[key]:.1f}" for key in keys) + " |\n"
+    return (
+        "### Pictures of a camera on its side\n\n"
+        f"On {wide['images']} rendered wide test scenes. The network was trained on upright inputs alone; wide pictures lay small in\n"
+        "them. It runs at a wide input with the same weights and the same work, and that is what the mirror does.\n\n"
+        "| input | mIoU | seven-class | person IoU | left/right |\n|---|---|---|---|---|\n"
+        + row("192 x 256", wide)
+        + row("256 x 192, the picture small in the middle", upright)
+        + "\n"
+    )
+
+
 def outfit_section(outfits: dict) -> str:
     """The headline figures on people in the richer wardrobe."""
     keys = ("miou", "ppp_miou", "person_iou", "left_right")
@@ -195,7 +210,8 @@ def photograph_section(photographs: dict) -> str:
 def write_card(out: Path, info: dict, scores: dict, log: Path, sheet: str, faults: str) -> None:
     """Writes CARD.md. `info`: name, version, parameters in millions, macs in giga, log as named in the card.
 
-    `scores`: `int8` and `float` of `evaluate` on the test scenes, `tones` on those of `render tones`, `outfits` and
+    `scores`: `int8` and `float` of `evaluate` on the test scenes, `wide` and `wide_upright` on wide ones without and with
+    `--upright`, `tones` on those of `render tones`, `outfits` and
     `things` on those of `render shards --scenes`, `photographs` of `tests/peers/photographs.py`.
     """
     int8, exact = scores["int8"], scores["float"]
@@ -206,6 +222,7 @@ def write_card(out: Path, info: dict, scores: dict, log: Path, sheet: str, fault
         "A picture counts for the tone, age, build, sex and distance of its first person; all people in it are judged.\n\n"
         + group_tables(int8) + "\n\n"
     )
+    text += wide_section(scores["wide"], scores["wide_upright"])
     text += tone_section(scores["tones"]) + outfit_section(scores["outfits"])
     text += thing_section(scores["things"]) + photograph_section(scores["photographs"])
     text += OUTLOOK.format(sheet=sheet, faults=faults)

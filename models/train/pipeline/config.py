@@ -78,6 +78,8 @@ class TrainConfig:
     ema_images: int = 30_000
     seed: int = 1
     points: int = 1024
+    # Share of the batches at the wide input (height and width exchanged), from shards of wide pictures.
+    wide: float = 0.0
     class_weight: float = 2.0
     bce_weight: float = 5.0
     dice_weight: float = 5.0
@@ -136,6 +138,8 @@ def train_config(values: dict) -> TrainConfig:
         for one in values["phases"]:
             if one.height % 32 or one.width % 32:
                 raise ValueError(f"a phase of {one.height} x {one.width}: both must be multiples of 32, the last stride")
+    if not 0 <= values.get("wide", 0) < 1:
+        raise ValueError(f"wide is {values['wide']!r}; a share of the batches is wanted, from 0 to below 1")
     if values.get("network", "student") not in NETWORKS:
         raise ValueError(f"network {values['network']!r} is not one of {sorted(NETWORKS)}")
     return replace(TrainConfig(), **values)

@@ -15,7 +15,7 @@ import torch
 
 from render.classes import FLIPPED, PADDING
 
-from .config import PART_CLASSES
+from .config import HEIGHT, OTHER_SIZES, PART_CLASSES, WIDTH
 
 PEOPLE = 8
 SMALLEST_PART = 6
@@ -320,25 +320,44 @@ def make_batch(stream: Stream, rng, size: int, target: tuple, points: int) -> di
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-class Batches(torch.utils.data.IterableDataset):
-    """Endless batches for a DataLoader; each worker streams its own share of the shards."""
+def check_wide(folders, share: float) -> None:
+    """Shards of wide pictures and a share of the batches that is made from them come together or not at all."""
+    if folders and not share:
+        raise ValueError("shards of wide pictures are given and the recipe wants none; set wide=0.3, say")
+    if share and not folders:
+        raise ValueError(f"the recipe wants {share:.0%} of its batches wide; give --wide-shards (render shards --wide)")
 
-    def __init__(self, folders, buffer_shards: int, seed: int, size: int, target: tuple, points: int):
+
+class Batches(torch.utils.data.IterableDataset):
+    """Endless batches for a DataLoader; each worker streams its own share of the shards. A share `wide` of the batches
+    comes from `wide_folders`, at the target with height and width exchanged."""
+
+    def __init__(
+        self, folders, buffer_shards: int, seed: int, size: int, target: tuple, points: int, wide_folders=(), wide: float = 0.0
+    ):
+        check_wide(wide_folders, wide)
         self.folders, self.buffer_shards = folders, buffer_shards
         self.seed, self.size, self.target, self.points = seed, size, target, points
+        self.wide_folders, self.wide = wide_folders, wide
 
     def __iter__(self):
         info = torch.utils.data.get_worker_info()
         part, parts = (info.id, info.num_workers) if info else (0, 1)
         rng = np.random.default_rng([self.seed, part])
         cv2.setNumThreads(1)
-        stream = Stream(self.folders, max(2, self.buffer_shards // parts), rng, part, parts)
+        shards = max(2, self.buffer_shards // parts)
+        stream = Stream(self.folders, shards, rng, part, parts)
+        wide = Stream(self.wide_folders, shards, rng, part, parts) if self.wide else None
         while True:
-            yield make_batch(stream, rng, self.size, self.target, self.points)
+            if wide and rng.random() < self.wide:
+                yield make_batch(wide, rng, self.size, self.target[::-1], self.points)
+            else:
+                yield make_batch(stream, rng, self.size, self.target, self.points)
 
 
-def plain_samples(folder: Path, count: int, target: tuple) -> dict:
-    """The first `count` samples of a folder letterboxed to a size, without augmentation, with their meta records."""
+def plain_samples(folder: Path, count: int, target: tuple | None) -> dict:
+    """The first `count` samples of a folder letterboxed to a size (none: as they are), without augmentation, with their
+    meta records."""
     images, parts, people, meta = [], [], [], []
     for path in shard_paths(folder):
         if len(images) >= count:
@@ -346,7 +365,7 @@ def plain_samples(folder: Path, count: int, target: tuple) -> dict:
         shard = read_shard(path)
         for index in range(min(len(shard["image"]), count - len(images))):
             sample = (shard["image"][index], shard["parts"][index], shard["person"][index])
-            if sample[1].shape != target:
+            if target and sample[1].shape != target:
                 sample = warp(sample, plain_affine(sample[1].shape, target), target)
             images.append(sample[0])
             parts.append(sample[1])
@@ -355,3 +374,9 @@ def plain_samples(folder: Path, count: int, target: tuple) -> dict:
     if not images:
         raise ShardError(f"no shards in {folder}; render some first (see README)")
     return {"image": np.stack(images), "parts": np.stack(parts), "person": np.stack(people), "meta": meta}
+
+
+def input_size(folder: Path) -> tuple:
+    """The input size for the pictures of a folder: their own where the network serves it, else the one it is exported at."""
+    own = plain_samples(folder, 1, None)["parts"].shape[1:]
+    return own if own in OTHER_SIZES else (HEIGHT, WIDTH)

@@ -4,13 +4,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import torch
 
 from render.classes import COLOURS
 from render.files import write_picture
 
-from .config import PART_CLASSES, PERSON
+from .config import HEIGHT, PART_CLASSES, PERSON, WIDTH
 from .metrics import confusion, false_alarms, people_scores, summary
+from .onnx_export import at_size
 from .package import run_both
 from .quantise import session
 from .states import load_parser
@@ -64,13 +66,13 @@ def person_labels(logits: np.ndarray, masks: np.ndarray, height: int, width: int
     return out
 
 
-def predictor(model: Path | None, checkpoint: Path | None, person_bias: float = 0.0):
-    """A function from pictures (N, H, W, 3) uint8 to part labels and person numbers, both (N, H, W).
+def predictor(model: Path | None, checkpoint: Path | None, size: tuple, person_bias: float = 0.0):
+    """A function from pictures (N, H, W, 3) uint8 of an input size to part labels and person numbers, both (N, H, W).
 
     It runs a model folder through onnxruntime, or a checkpoint through PyTorch in float, with `person_bias` subtracted
     from the class head's bias of `person` as `export` does.
     """
-    answer = onnx_answer(model) if checkpoint is None else float_answer(checkpoint, person_bias)
+    answer = onnx_answer(model, size) if checkpoint is None else float_answer(checkpoint, person_bias)
 
     def run(images: np.ndarray) -> tuple:
         results = [both_labels(*answer(image), *image.shape[:2]) for image in images]
@@ -84,10 +86,11 @@ def both_labels(logits: np.ndarray, masks: np.ndarray, height: int, width: int) 
     return part_labels(logits, masks, height, width), person_labels(logits, masks, height, width)
 
 
-def onnx_answer(model: Path):
-    """A function from one picture to (class logits, mask logits), through onnxruntime."""
-    trunk = session((model / "trunk.onnx").read_bytes())
-    head = session((model / "head.onnx").read_bytes())
+def onnx_answer(model: Path, size: tuple):
+    """A function from one picture of an input size to (class logits, mask logits), through onnxruntime."""
+    graphs = [onnx.load(model / name) for name in ("trunk.onnx", "head.onnx")]
+    graphs = graphs if size == (HEIGHT, WIDTH) else [at_size(graph, (HEIGHT, WIDTH), size) for graph in graphs]
+    trunk, head = (session(graph.SerializeToString()) for graph in graphs)
 
     def answer(image: np.ndarray) -> tuple:
         values = run_both(trunk, head, image)

@@ -38,18 +38,8 @@ def build(model: Parser, calibration: np.ndarray, method: str = "mse", equalisin
     return float_graph, int8_graph, float_head(head, trunk, HEIGHT, WIDTH), trunk, head
 
 
-def positions(model: Parser, height: int, width: int) -> dict:
-    """Position embeddings of the three memories at an input size, by the names that they have in the graphs."""
-    dim = model.config.dim
-    strides = {"position": 32, "position_a": 16, "position_b": 8}
-    maps = {name: torch.zeros(1, dim, height // stride, width // stride) for name, stride in strides.items()}
-    with torch.no_grad():
-        return {name: model.position(level, maps[name]).numpy() for level, name in enumerate(maps)}
-
-
 def ship(model: Parser, calibration: np.ndarray, fixtures: np.ndarray, out: Path, info: dict, **options) -> None:
     """Builds and writes a model folder."""
     _, int8_graph, head_graph, _, head = build(model, calibration, **options)
-    other = {size: positions(model, *size) for size in OTHER_SIZES}
-    info = {"height": HEIGHT, "width": WIDTH, "other_sizes": other, **info}
+    info = {"height": HEIGHT, "width": WIDTH, "other_sizes": OTHER_SIZES, **info}
     write_model(out, int8_graph, head_graph, head, info, fixtures)

@@ -7,8 +7,12 @@ import onnx
 import torch
 
 from .deploy import HEAD_OUTPUTS, TRUNK_OUTPUTS, Head, Trunk
+from .network import sine_position
 
 OPSET = 17
+
+# Input pixels that one token of a memory spans, by the name of the memory's position embedding.
+POSITION_STRIDES = {"position": 32, "position_a": 16, "position_b": 8}
 
 # What the device's engine runs. Anything else in a graph is a build error, not a surprise on the mirror.
 ALLOWED_OPS = {
@@ -80,15 +84,23 @@ def shapes_at(height: int, width: int, dim: int) -> dict:
     return tokens | {"pixels": (height, width), "mask_features": masks, "mask_logits": masks}
 
 
-def at_size(model: onnx.ModelProto, height: int, width: int, positions: dict) -> onnx.ModelProto:
-    """A shipped graph for another input size. Only the position embeddings (`positions`, arrays by name), the declared
-    shapes and the last reshape say a size; everything else is left open by the export."""
+def moved_position(stored: np.ndarray, stride: int, own: tuple, size: tuple) -> np.ndarray:
+    """A position embedding (1, N, D) at another input size: the sines of the place change, the memory's offset stays."""
+    before, after = (sine_position(h // stride, w // stride, stored.shape[-1]).numpy() for h, w in (own, size))
+    return after + (stored - before)[:, :1]
+
+
+def at_size(model: onnx.ModelProto, own: tuple, size: tuple) -> onnx.ModelProto:
+    """A graph that was exported for the input size `own` (height, width), for another size. Only position embeddings,
+    declared shapes and the last reshape say a size; everything else is left open by the export."""
     model = onnx.ModelProto.FromString(model.SerializeToString())
-    dim = next(iter(positions.values())).shape[-1]
-    shapes = shapes_at(height, width, dim)
+    dim = 0
     for tensor in model.graph.initializer:
-        if tensor.name in positions:
-            tensor.CopyFrom(onnx.numpy_helper.from_array(positions[tensor.name], tensor.name))
+        if stride := POSITION_STRIDES.get(tensor.name):
+            moved = moved_position(onnx.numpy_helper.to_array(tensor), stride, own, size)
+            dim = moved.shape[-1]
+            tensor.CopyFrom(onnx.numpy_helper.from_array(moved, tensor.name))
+    shapes = shapes_at(*size, dim)
     for value in [*model.graph.input, *model.graph.output]:
         for place, size in zip(value.type.tensor_type.shape.dim[-2:], shapes.get(value.name, ()), strict=False):
             place.dim_value = size

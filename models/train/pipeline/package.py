@@ -25,8 +25,8 @@ PROVENANCE = (
 
 
 def write_model(out: Path, trunk: onnx.ModelProto, head: onnx.ModelProto, module: Head, info: dict, pictures) -> None:
-    """Writes all files of a model folder. `info`: name, version, run, person_bias (0 without), height, width, and other_sizes,
-    the position embeddings by (height, width). `pictures`: (N, H, W, 3) uint8, at least two."""
+    """Writes all files of a model folder. `info`: name, version, run, person_bias (0 without), height, width, and other_sizes
+    as (height, width). `pictures`: (N, H, W, 3) uint8, at least two."""
     out.mkdir(parents=True, exist_ok=True)
     check_ops(trunk, "trunk")
     check_ops(head, "head")
@@ -37,7 +37,7 @@ def write_model(out: Path, trunk: onnx.ModelProto, head: onnx.ModelProto, module
         )
     write_whole(out / "trunk.onnx", data)
     write_whole(out / "head.onnx", head.SerializeToString())
-    write_fixtures(out, pictures, info["other_sizes"])
+    write_fixtures(out, pictures, info["other_sizes"][0])
     text = manifest(out, trunk, head, module, info)
     write_whole(out / "manifest.toml", text.encode())
 
@@ -101,9 +101,9 @@ def parameter_sections(head: onnx.ModelProto, module: Head) -> list:
     return lines
 
 
-def write_fixtures(out: Path, pictures, other_sizes: dict) -> None:
+def write_fixtures(out: Path, pictures, other_size: tuple) -> None:
     """Pictures as PNG and onnxruntime's outputs of both graphs, every node run as written: each picture, and the first
-    two side by side at the first of the other sizes.
+    two side by side at another size.
 
     Outputs are raw little-endian f32; those that a DequantizeLinear makes are kept as their u8 codes instead,
     exactly (code - zero) * scale in f32, at a quarter of the size.
@@ -113,10 +113,9 @@ def write_fixtures(out: Path, pictures, other_sizes: dict) -> None:
     graphs = [onnx.load(out / name) for name in ("trunk.onnx", "head.onnx")]
     codes = output_codes(graphs[0])
     lines = [f'onnxruntime = "{onnxruntime.__version__}"', 'optimisation = "none"']
-    (size, positions), *_ = other_sizes.items()
-    other = [at_size(graph, *size, positions) for graph in graphs]
+    other = [at_size(graph, pictures[0].shape[:2], other_size) for graph in graphs]
     cases = [(f"scene{index}", graphs, picture) for index, picture in enumerate(pictures)]
-    cases.append(("pair", other, side_by_side(pictures[:2], *size)))
+    cases.append(("pair", other, side_by_side(pictures[:2], *other_size)))
     for name, form, picture in cases:
         write_picture(folder / f"{name}.png", picture)
         lines += ["", "[[fixture]]", f'picture = "{name}.png"', f"size = {list(picture.shape[:2])}"]

@@ -25,6 +25,7 @@ from .data import (
     TRANSPLANTED,
     Changes,
     ShardError,
+    check_wide,
     draw_changes,
     read_shard,
     shard_paths,
@@ -165,6 +166,36 @@ class Resident:
         merged = merge_people(parts[rows], person[rows], behind_parts, turned(self.person[other], mirrored))
         parts[rows], person[rows] = merged
         return image, parts, person
+
+
+class Mixed:
+    """Upright pictures and wide ones: a share of the batches is wide, at the target with height and width exchanged.
+    It is used as a `Resident` is."""
+
+    def __init__(self, upright: Resident, wide: Resident, share: float):
+        check_wide(wide.folders, share)
+        self.upright, self.wide, self.share = upright, wide, share
+
+    @property
+    def arrived(self) -> int:
+        """Pictures that came so far."""
+        return self.upright.arrived + self.wide.arrived
+
+    def refill(self) -> None:
+        """Takes all shards that are waiting."""
+        self.upright.refill()
+        self.wide.refill()
+
+    def watch(self) -> None:
+        """Takes new shards from now on."""
+        self.upright.watch()
+        self.wide.watch()
+
+    def batch(self, size: int, target: tuple, points: int) -> dict:
+        """As `Resident.batch`."""
+        if self.upright.rng.random() < self.share:
+            return self.wide.batch(size, target[::-1], points)
+        return self.upright.batch(size, target, points)
 
 
 def merge_people(parts, person, behind_parts, behind_person) -> tuple:

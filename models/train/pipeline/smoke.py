@@ -137,7 +137,7 @@ def chain(assets: Path, out: Path) -> None:
     info = {"name": "smoke", "version": "0.0.0", "run": "smoke"}
     ship(load_parser(out / "weights.pt"), samples["image"][:16], samples["image"][:2], out / "model", info)
     done("quantised and exported")
-    guess, person = predictor(out / "model", None)(samples["image"])
+    guess, person = predictor(out / "model", None, samples["parts"].shape[1:])(samples["image"])
     scores = evaluate(samples, guess, person)
     prediction_sheet(samples, guess, out / "sheet.png")
     assert scores["images"] == SCENES and np.isfinite(scores["miou"]), scores

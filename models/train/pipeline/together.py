@@ -13,13 +13,13 @@ import torch
 
 from .config import train_config
 from .data import plain_samples
-from .resident import Resident
+from .resident import Mixed, Resident
 from .states import write_weights
 from .train import Run, TrainError, rate_at, validate
 
 WEIGHTS = "weights.pt"
 # What decides which pictures come, how they are judged, and when the schedule moves: one for all runs.
-COMMON = ("phases", "points", "val_images", "warmup", "seed")
+COMMON = ("phases", "points", "wide", "val_images", "warmup", "seed")
 
 
 def make_runs(recipe: dict, out: Path, device: str, starts: dict) -> list:
@@ -112,7 +112,7 @@ def save_all(runs: list) -> None:
 
 
 def train_together(
-    runs: list, source: Resident, val: Path, seconds: float, max_seconds: float, log_every: float, save_every: float
+    runs: list, source: Resident | Mixed, val: Path, seconds: float, max_seconds: float, log_every: float, save_every: float
 ) -> None:
     """Trains until the pictures of the recipe or `seconds`, counted over all starts, are used up; `max_seconds` ends
     this start earlier. However it ends, checkpoints are left, unless a loss is no number any more: then the last ones stay."""
@@ -130,7 +130,7 @@ def train_together(
 
 
 def run_steps(
-    runs: list, source: Resident, val: Path, seconds: float, max_seconds: float, log_every: float, save_every: float
+    runs: list, source: Resident | Mixed, val: Path, seconds: float, max_seconds: float, log_every: float, save_every: float
 ) -> None:
     """The loop of `train_together`."""
     teacher = runs[0]

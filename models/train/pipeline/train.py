@@ -254,11 +254,11 @@ def validate(model: Parser, held: dict, size: tuple) -> dict:
     return {k: scores[k] for k in keys} | {"false_alarms": round(100 * wrong / max(pixels, 1), 3)}
 
 
-def train(run: Run, folders, val: Path, workers: int, max_seconds: float, log_every: float, save_every: float) -> None:
+def train(run: Run, folders, val: Path, workers: int, max_seconds: float, log_every: float, save_every: float, wide_folders=()) -> None:
     """Runs phases until the samples or the seconds are used up. However it ends, a checkpoint is left, unless the loss
     is no number any more: then the last one stays."""
     try:
-        run_phases(run, folders, val, workers, max_seconds, log_every, save_every)
+        run_phases(run, folders, val, workers, max_seconds, log_every, save_every, wide_folders)
     except TrainError:
         raise
     except BaseException:
@@ -267,7 +267,9 @@ def train(run: Run, folders, val: Path, workers: int, max_seconds: float, log_ev
         raise
 
 
-def run_phases(run: Run, folders, val: Path, workers: int, max_seconds: float, log_every: float, save_every: float) -> None:
+def run_phases(
+    run: Run, folders, val: Path, workers: int, max_seconds: float, log_every: float, save_every: float, wide_folders
+) -> None:
     """The loop of `train`."""
     config, started = run.config, time.monotonic()
     base = run.seconds
@@ -279,7 +281,8 @@ def run_phases(run: Run, folders, val: Path, workers: int, max_seconds: float, l
         phase, end = current
         size = (phase.height, phase.width)
         held = held or plain_samples(Path(val), config.val_images, (256, 192))
-        dataset = Batches(folders, config.buffer_shards, config.seed + run.seen, phase.batch, size, config.points)
+        seed = config.seed + run.seen
+        dataset = Batches(folders, config.buffer_shards, seed, phase.batch, size, config.points, wide_folders, config.wide)
         loader = torch.utils.data.DataLoader(
             dataset, batch_size=None, num_workers=workers, pin_memory=run.device.type == "cuda"
         )

@@ -42,7 +42,7 @@ def shards(args):
         if path.exists():
             continue
         split = 0 if args.split == "train" else 1
-        samples = [sample(assets, [args.seed, split, number, k], supersample=args.supersample, make=SCENES[args.scenes])
+        samples = [sample(assets, [args.seed, split, number, k], supersample=args.supersample, make=SCENES[args.scenes], wide=args.wide)
                    for k in range(args.size)]
         write_shard(path, samples, np.savez if args.plain else np.savez_compressed)
         made += len(samples)
@@ -143,6 +143,7 @@ def parser():
     one.add_argument("--first", type=int, default=0, help="number of the first shard; with --step, processes share the work")
     one.add_argument("--step", type=int, default=1)
     one.add_argument("--max-seconds", type=float, default=0)
+    one.add_argument("--wide", action="store_true", help="pictures of a camera on its side, 192 x 256; folders hold one kind")
     one.add_argument("--plain", action="store_true", help="uncompressed: three times the space, written and read faster")
     one.set_defaults(run=shards)
     tone = commands.add_parser("tones", parents=[common], help="test scenes that differ in the people's skin tone alone")

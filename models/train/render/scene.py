@@ -308,19 +308,22 @@ def panorama_of(assets, index):
     return assets.panoramas[index]
 
 
-# (height, width) of the picture inside the 256 x 192 frame, and how often: portrait most, then as cameras and photographs come.
+# (height, width) of the picture inside the frame, and how often: upright most, then as cameras and photographs come.
 ASPECTS = (((256, 192), 0.55), ((256, 170), 0.10), ((192, 192), 0.10), ((144, 192), 0.17), ((108, 192), 0.08))
+# The same for the frame of a camera that lies on its side.
+WIDE_ASPECTS = (((192, 256), 0.55), ((170, 256), 0.15), ((144, 256), 0.20), ((192, 192), 0.10))
 
 
-def sample(assets, seed, height=256, width=192, supersample=1.0, tone=None, make=Scene):
-    """One training picture by seed: image (H, W, 3), parts and person (H, W), all uint8, and its record.
+def sample(assets, seed, supersample=1.0, tone=None, make=Scene, wide=False):
+    """One picture by seed: image (H, W, 3), parts and person (H, W), all uint8, and its record; 256 x 192, or 192 x 256
+    with `wide`.
 
     With `tone` everybody in it has that skin tone (see `Shape`), and the scene is the same for every tone. `make` is the
     kind of scene: this module's, `outfits.OutfitScene` or `objects.ThingScene`.
     """
     rng = np.random.default_rng(seed)
-    (h, w), _ = ASPECTS[rng.choice(len(ASPECTS), p=[share for _, share in ASPECTS])]
-    h, w = round(h * height / 256), round(w * width / 192)
+    height, width, aspects = (192, 256, WIDE_ASPECTS) if wide else (256, 192, ASPECTS)
+    (h, w), _ = aspects[rng.choice(len(aspects), p=[share for _, share in aspects])]
     scene = make(assets, rng, round(h * supersample), round(w * supersample), tone=tone)
     radiance, parts, who = scene.render()
     if supersample != 1.0:

@@ -34,3 +34,14 @@ def shard_folder(tmp_path):
     meta = [{"people": int(index < 6)} for index in range(8)]
     np.savez(tmp_path / "a.npz", image=image, parts=parts, person=person, meta=json.dumps(meta))
     return tmp_path
+
+
+@pytest.fixture
+def wide_folder(shard_folder, tmp_path_factory):
+    """The same pictures lying on their side, 192 x 256."""
+    from pipeline.data import read_shard
+
+    folder, shard = tmp_path_factory.mktemp("wide"), read_shard(shard_folder / "a.npz")
+    turned = {key: np.swapaxes(shard[key], 1, 2) for key in ("image", "parts", "person")}
+    np.savez(folder / "a.npz", meta=json.dumps(shard["meta"]), **turned)
+    return folder

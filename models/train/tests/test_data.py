@@ -6,6 +6,7 @@ import torch
 
 from pipeline.data import (
     PEOPLE,
+    Batches,
     ShardError,
     Stream,
     augment,
@@ -115,6 +116,16 @@ def test_batches_have_the_shapes_of_the_contract(shard_folder):
     assert batch["pixels"].shape == (3, 128, 96, 3) and batch["pixels"].dtype == torch.uint8
     assert batch["points"].shape == (3, 64, 2) and batch["points"].abs().max() <= 1
     assert batch["present"].shape == (3, 16 + PEOPLE)
+
+
+def test_a_share_of_the_batches_is_wide(shard_folder, wide_folder):
+    batches = iter(Batches([shard_folder], 4, 1, 2, (128, 96), 64, [wide_folder], 0.5))
+    shapes = [tuple(next(batches)["pixels"].shape) for _ in range(12)]
+    assert set(shapes) == {(2, 128, 96, 3), (2, 96, 128, 3)}
+    with pytest.raises(ValueError, match="--wide-shards"):
+        Batches([shard_folder], 4, 1, 2, (128, 96), 64, [], 0.5)
+    with pytest.raises(ValueError, match="wide=0.3"):
+        Batches([shard_folder], 4, 1, 2, (128, 96), 64, [wide_folder], 0.0)
 
 
 def test_points_gather_at_borders():

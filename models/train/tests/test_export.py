@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from pipeline.config import HEIGHT, OTHER_SIZES, WIDTH
-from pipeline.export import build, positions, ship
+from pipeline.data import input_size
+from pipeline.evaluate import predictor
+from pipeline.export import build, ship
 from pipeline.onnx_export import at_size, check_ops, op_types
 from pipeline.package import run_both
 from pipeline.quantise import choose_range, session, weight_scale
@@ -71,8 +73,8 @@ def test_softmax_is_never_between_quantised_nodes(built):
 @pytest.mark.parametrize("size", OTHER_SIZES)
 def test_a_graph_at_another_size_equals_pytorch_there(tiny, built, size):
     assert size[0] * size[1] <= HEIGHT * WIDTH
-    place = positions(tiny, *size)
-    trunk, head = (session(at_size(graph, *size, place).SerializeToString(), False) for graph in (built[0], built[2]))
+    graphs = [at_size(graph, (HEIGHT, WIDTH), size) for graph in (built[0], built[2])]
+    trunk, head = (session(graph.SerializeToString(), False) for graph in graphs)
     pixels = np.random.default_rng(2).random((1, 3, *size)).astype(np.float32)
     handed_on = dict(zip([o.name for o in trunk.get_outputs()], trunk.run(None, {"pixels": pixels}), strict=True))
     logits, masks = head.run(["class_logits", "mask_logits"], handed_on)
@@ -147,3 +149,14 @@ def test_labels_follow_scores_and_person_masks_paste_in_order():
     assert (part_labels(logits, masks, 8, 8)[:, :3] == 0).all()
     person = person_labels(logits, masks, 8, 8)
     assert (person[:, 6] == 2).all() and (person[:, 0] == 1).all()
+
+
+def test_wide_pictures_are_judged_at_a_wide_input(shard_folder, wide_folder):
+    assert input_size(shard_folder) == (HEIGHT, WIDTH) and input_size(wide_folder) == (WIDTH, HEIGHT)
+
+
+def test_onnxruntime_answers_at_the_size_of_the_picture(tiny, pictures, tmp_path):
+    ship(tiny, pictures, pictures[:2], tmp_path, {"name": "t", "version": "0", "run": "none"})
+    wide = np.ascontiguousarray(pictures[:1].swapaxes(1, 2))
+    parts, person = predictor(tmp_path, None, (WIDTH, HEIGHT))(wide)
+    assert parts.shape == person.shape == (1, WIDTH, HEIGHT)

@@ -101,11 +101,12 @@ def test_a_scene_in_another_tone_differs_in_the_skin_alone(assets):
 
 
 @needs_assets
-def test_every_person_pixel_has_a_part_and_only_those(assets):
+@pytest.mark.parametrize("wide, size", [(False, (256, 192)), (True, (192, 256))])
+def test_every_person_pixel_has_a_part_and_only_those(assets, wide, size):
     people = 0
     for k in range(12):
-        image, parts, person, record = sample(assets, [2, 0, 0, k])
-        assert image.shape == (256, 192, 3) and parts.shape == person.shape == (256, 192)
+        image, parts, person, record = sample(assets, [2, 0, 0, k], wide=wide)
+        assert image.shape == (*size, 3) and parts.shape == person.shape == size
         assert ((parts > 0) == (person > 0)).all() and parts.max() < 16
         assert set(np.unique(person)) == set(range(person.max() + 1))
         people += person.max()

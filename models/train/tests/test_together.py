@@ -7,7 +7,7 @@ import torch
 
 from pipeline.config import TrainConfig
 from pipeline.data import ShardError
-from pipeline.resident import Resident
+from pipeline.resident import Mixed, Resident
 from pipeline.states import load_parser, pictures_seen, read_state
 from pipeline.together import Position, make_runs, train_together
 from pipeline.train import CHECKPOINT, LOG, TrainError
@@ -66,6 +66,17 @@ def test_seconds_end_a_schedule_that_pictures_would_not(shard_folder, tmp_path):
     assert last["finished"] and last["seen"] < 1_000_000
     # What the optimiser really had in its last step, with all pictures still to come.
     assert teacher.optimiser.parts[0].param_groups[0]["lr"] < 0.5 * TrainConfig().rate
+
+
+def test_wide_pictures_take_their_share(shard_folder, wide_folder, tmp_path):
+    wide = {name: values | {"wide": 0.5} for name, values in recipe().items()}
+    runs = make_runs(wide, tmp_path, "cpu", {})
+    source = Mixed(Resident([shard_folder], 8, "cpu", 0), Resident([wide_folder], 8, "cpu", 1), 0.5)
+    source.refill()
+    shapes = {tuple(source.batch(2, (128, 96), 64)["pixels"].shape[2:]) for _ in range(12)}
+    assert shapes == {(128, 96), (96, 128)} and source.arrived == 16
+    train_together(runs, source, shard_folder, float("inf"), 100, 1000, 1000)
+    assert records(runs[1])[0]["config"]["wide"] == 0.5 and records(runs[1])[-1]["finished"]
 
 
 def test_a_warm_up_is_counted_in_pictures():

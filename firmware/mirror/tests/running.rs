@@ -31,17 +31,44 @@ fn a_file_is_played_to_its_end() {
     let pictures = folder.path().join("clip");
     std::fs::create_dir(&pictures).expect("ours");
     for number in 0..3 {
-        let file = std::fs::File::create(pictures.join(format!("{number}.png"))).expect("ours");
-        let mut encoder = png::Encoder::new(file, 48, 64);
-        encoder.set_color(png::ColorType::Rgb);
-        let mut writer = encoder.write_header().expect("valid");
-        writer.write_image_data(&vec![90; 48 * 64 * 3]).expect("as large as promised");
+        picture(&pictures.join(format!("{number}.png")), 48, 64);
     }
     let mut command = mirror(&folder);
     command.args(["run", "--display", "headless", "--source"]).arg(&pictures);
     let result = output(&mut command);
     assert!(result.status.success(), "{}", stderr(&result));
     assert!(stderr(&result).contains("after 3 overlays"), "{}", stderr(&result));
+}
+
+#[test]
+fn the_network_takes_the_shape_of_the_pictures() {
+    let folder = Folder::new("shape");
+    let pictures = folder.path().join("clip");
+    std::fs::create_dir(&pictures).expect("ours");
+    picture(&pictures.join("0.png"), 64, 48);
+    let mut command = mirror(&folder);
+    command.args(["run", "--display", "headless", "--source"]).arg(&pictures);
+    let result = output(&mut command);
+    assert!(result.status.success(), "{}", stderr(&result));
+    let networks: Vec<&str> = std::str::from_utf8(&result.stderr)
+        .expect("text")
+        .lines()
+        .filter(|l| l.contains("network:"))
+        .collect();
+    // Nothing is known about a folder before its first picture.
+    assert!(networks[0].ends_with("192 x 256 pixels"), "{networks:?}");
+    assert!(networks[1].ends_with("256 x 192 pixels"), "{networks:?}");
+    assert_eq!(networks.len(), 2);
+}
+
+/// A grey picture.
+fn picture(path: &std::path::Path, width: u32, height: u32) {
+    let file = std::fs::File::create(path).expect("ours");
+    let mut encoder = png::Encoder::new(file, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header().expect("valid");
+    let bytes = vec![90; (width * height * 3) as usize];
+    writer.write_image_data(&bytes).expect("as large as promised");
 }
 
 #[test]

@@ -54,6 +54,8 @@ struct Memory {
     broken: u64,
     /// Pictures in a row for which another input size of the network would be better.
     misfits: u64,
+    /// Size of pictures for which the network could not be loaded.
+    refused: Option<(u32, u32)>,
     head: HeadInUse,
 }
 
@@ -104,10 +106,11 @@ impl Sight {
     /// # Errors
     /// A network that cannot be loaded; the mirror says so, and the supervisor tries again.
     pub fn run(&self) -> Result<()> {
-        let mut parser = self.load(&self.model)?;
-        let name = parser.student().name().to_owned();
-        info!("network: {name}");
-        self.shared.update_health(|health| health.model = ModelState::Ready { name });
+        let mut parser = self.model.parser(self.orientation).inspect_err(|error| {
+            let reason = report::describe(error);
+            self.shared.update_health(|health| health.model = ModelState::Failed { reason });
+        })?;
+        self.announce(&parser);
         self.offer_to_learning(&parser);
         let mut memory = Memory {
             view: View::new(),
@@ -115,6 +118,7 @@ impl Sight {
             previewed: None,
             broken: 0,
             misfits: 0,
+            refused: None,
             head: HeadInUse::default(),
         };
         let mut thermometer = self.thermometer.clone();
@@ -122,7 +126,7 @@ impl Sight {
             let Some(picture) = Taken::newest(&self.mailbox, PATIENCE) else { continue };
             let _done = Done(&self.shared);
             if !self.is_too_hot(&mut thermometer) {
-                self.follow_shape(&mut parser, &picture, &mut memory)?;
+                self.follow_shape(&mut parser, &picture, &mut memory);
                 self.follow_head(&mut parser, &mut memory.head);
                 self.see(&mut parser, &picture, &mut memory);
             }
@@ -130,38 +134,42 @@ impl Sight {
         Ok(())
     }
 
-    fn load(&self, model: &ModelSource) -> Result<Parser> {
-        model.parser(self.orientation).inspect_err(|error| {
-            let reason = report::describe(error);
-            self.shared.update_health(|health| health.model = ModelState::Failed { reason });
-        })
+    /// Says which network runs, and at which input size.
+    fn announce(&self, parser: &Parser) {
+        let student = parser.student();
+        let grid = student.grid();
+        let name = format!("{}, {} x {} pixels", student.name(), grid.width, grid.height);
+        info!("network: {name}");
+        self.shared.update_health(|health| health.model = ModelState::Ready { name });
     }
 
     /// Loads the network at another input size when the camera's pictures turn out to have another shape than expected,
-    /// or have changed it for good. Pictures wait for that, a second or so.
-    fn follow_shape(
-        &self,
-        parser: &mut Parser,
-        picture: &FrameBuffer,
-        memory: &mut Memory,
-    ) -> Result<()> {
+    /// or have changed it for good. Pictures wait for that, a second or so. Where it cannot be loaded once more, the
+    /// network that is there goes on, with the pictures small in its input.
+    fn follow_shape(&self, parser: &mut Parser, picture: &FrameBuffer, memory: &mut Memory) {
         let layout = picture.frame().layout();
         let size = self.orientation.upright_size(layout.width(), layout.height());
-        if model::fits(parser, size) {
+        if model::fits(parser, size) || memory.refused == Some(size) {
             memory.misfits = 0;
-            return Ok(());
+            return;
         }
         memory.misfits += 1;
         let first = self.shared.counters.parsed.load(Ordering::Relaxed) == 0;
         if !first && memory.misfits < MISFITS {
-            return Ok(());
+            return;
         }
-        *parser = self.load(&self.model.clone().for_pictures(Some(size)))?;
-        let grid = parser.student().grid();
-        info!("the network's input is {} x {} now, as the pictures are", grid.width, grid.height);
         memory.misfits = 0;
-        memory.head = HeadInUse::default();
-        Ok(())
+        match self.model.clone().for_pictures(Some(size)).parser(self.orientation) {
+            Ok(other) => {
+                *parser = other;
+                memory.head = HeadInUse::default();
+                self.announce(parser);
+            }
+            Err(error) => {
+                warn!("the network's input stays as it is: {}", report::describe(&error));
+                memory.refused = Some(size);
+            }
+        }
     }
 
     /// Learning trains the head of the network that is in use here.

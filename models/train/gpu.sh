@@ -63,7 +63,7 @@ cores=$(($(nproc) > 5 ? $(nproc) - 2 : 3))
 things=$((cores > 6 ? cores / 7 : 1)) outfits=$((cores > 6 ? cores * 3 / 7 : 1))
 people=$((cores - things - outfits))
 # A recipe that wants wide batches has a third of the people rendered for a camera on its side, and one process at least.
-if grep -q '"wide"' "$recipe"; then
+if grep -Eq '"wide": *0?\.[0-9]*[1-9]' "$recipe"; then
     wide=("$out/wide-outfits" "$out/wide-people")
     render wide-outfits outfits $(((outfits + 2) / 3)) --wide
     render wide-people people $(((people + 2) / 3)) --wide

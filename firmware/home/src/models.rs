@@ -1,7 +1,8 @@
 //! The fleet's models in this house: tried before they are used, kept with their predecessor, given back when worse.
 //!
 //! Two things are kept apart. The *base* is what updates belong to: the newest model that passed the public
-//! check, so that whether a mirror takes part in a round says nothing about the household. The *head in use* is what
+//! check, so that whether a mirror takes part in a round says nothing about the household but the shape of its camera's
+//! pictures, which is the network's input's. The *head in use* is what
 //! the vision runs: where the household's own corrections say that the new model is worse, it stays what it was.
 //!
 //! File: `MFM1`, digest of the shipped model (32), count (1), then for each model, newest first, its version (8) and

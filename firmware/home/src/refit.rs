@@ -11,10 +11,10 @@ pub(crate) struct Refitted {
     pub labels: Zeroizing<Vec<u8>>,
 }
 
-/// Brings a correction of size `from` to the size `to`: what the household said something about is scaled to fill the
-/// input as a picture of the camera would, and around it is padding of which nothing is said.
+/// Brings a correction of size `from` to the size `to`: the picture in it is scaled to fill the input as the camera's own
+/// pictures do, and around it is padding of which nothing is said.
 ///
-/// `pixels` are R, G, B planes and `labels` one part per pixel, both of size `from`; the mask says something somewhere.
+/// `pixels` are R, G, B planes and `labels` one part per pixel, both of size `from`.
 pub(crate) fn refit(
     pixels: &[u8],
     labels: &[u8],
@@ -22,8 +22,8 @@ pub(crate) fn refit(
     to: GridSize,
     padding: u8,
 ) -> Refitted {
-    let said = said(labels, from.width);
-    let letterbox = Letterbox::new(said.width, said.height, to);
+    let picture = picture(pixels, labels, from, padding);
+    let letterbox = Letterbox::new(picture.width, picture.height, to);
     let mut refitted = Refitted {
         pixels: Zeroizing::new(vec![padding; 3 * to.area()]),
         labels: Zeroizing::new(vec![IGNORE; to.area()]),
@@ -33,28 +33,31 @@ pub(crate) fn refit(
         for x in content.x..content.x + content.width {
             let at = y as usize * to.width + x as usize;
             let (px, py) = letterbox.to_picture(x as f32 + 0.5, y as f32 + 0.5);
-            let (px, py) = (px + said.x as f32, py + said.y as f32);
+            let (px, py) = (px + picture.x as f32, py + picture.y as f32);
             let row = (py as usize).min(from.height - 1);
             let column = (px as usize).min(from.width - 1);
             refitted.labels[at] = labels[row * from.width + column];
             for (channel, plane) in pixels.chunks_exact(from.area()).enumerate() {
-                refitted.pixels[channel * to.area() + at] = between(plane, from, px, py);
+                refitted.pixels[channel * to.area() + at] =
+                    between(plane, from.width, picture, px, py);
             }
         }
     }
     refitted
 }
 
-/// The smallest rectangle around all that is said; the whole mask where nothing is.
-fn said(labels: &[u8], width: usize) -> Rect {
-    let rows = || labels.chunks_exact(width);
-    let height = rows().len();
-    let speaks = |row: &[u8]| row.iter().any(|&label| label != IGNORE);
-    let spoken = |x: usize| rows().any(|row| row[x] != IGNORE);
-    let top = rows().position(speaks).unwrap_or(0);
-    let bottom = rows().rposition(speaks).unwrap_or(height - 1);
-    let left = (0..width).find(|&x| spoken(x)).unwrap_or(0);
-    let right = (0..width).rfind(|&x| spoken(x)).unwrap_or(width - 1);
+/// The smallest rectangle around all that is not padding of which nothing is said; the whole where everything is.
+fn picture(pixels: &[u8], labels: &[u8], size: GridSize, padding: u8) -> Rect {
+    let shown = |y: usize, x: usize| {
+        let at = y * size.width + x;
+        labels[at] != IGNORE || (0..3).any(|plane| pixels[plane * size.area() + at] != padding)
+    };
+    let row = |&y: &usize| (0..size.width).any(|x| shown(y, x));
+    let column = |&x: &usize| (0..size.height).any(|y| shown(y, x));
+    let top = (0..size.height).find(row).unwrap_or(0);
+    let bottom = (0..size.height).rfind(row).unwrap_or(size.height - 1);
+    let left = (0..size.width).find(column).unwrap_or(0);
+    let right = (0..size.width).rfind(column).unwrap_or(size.width - 1);
     Rect {
         x: left as u32,
         y: top as u32,
@@ -63,16 +66,17 @@ fn said(labels: &[u8], width: usize) -> Rect {
     }
 }
 
-/// A plane's value at a place, between the four nearest pixels; pixel centres are at halves.
-fn between(plane: &[u8], size: GridSize, x: f32, y: f32) -> u8 {
-    let place = |at: f32, length: usize| {
-        let at = (at - 0.5).clamp(0.0, (length - 1) as f32);
+/// A plane's value at a place, between the four nearest pixels of the picture in it; pixel centres are at halves.
+fn between(plane: &[u8], stride: usize, picture: Rect, x: f32, y: f32) -> u8 {
+    let place = |at: f32, start: u32, length: u32| {
+        let last = (start + length - 1) as usize;
+        let at = (at - 0.5).clamp(start as f32, last as f32);
         let low = at as usize;
-        (low, (low + 1).min(length - 1), at - low as f32)
+        (low, (low + 1).min(last), at - low as f32)
     };
-    let (left, right, across) = place(x, size.width);
-    let (top, bottom, down) = place(y, size.height);
-    let value = |row: usize, column: usize| f32::from(plane[row * size.width + column]);
+    let (left, right, across) = place(x, picture.x, picture.width);
+    let (top, bottom, down) = place(y, picture.y, picture.height);
+    let value = |row: usize, column: usize| f32::from(plane[row * stride + column]);
     let mix = |a: f32, b: f32, share: f32| a + (b - a) * share;
     let upper = mix(value(top, left), value(top, right), across);
     let lower = mix(value(bottom, left), value(bottom, right), across);
@@ -110,7 +114,23 @@ mod tests {
     }
 
     #[test]
-    fn the_same_size_changes_nothing_but_the_margins() {
+    fn what_nothing_is_said_of_stays_part_of_the_picture() {
+        // A wide picture in the middle rows, of which one pixel is said something.
+        let mut pixels = vec![114; 3 * UPRIGHT.area()];
+        let mut labels = vec![IGNORE; UPRIGHT.area()];
+        for at in 2 * UPRIGHT.width..6 * UPRIGHT.width {
+            pixels[at] = 30;
+        }
+        labels[3 * UPRIGHT.width + 2] = 7;
+        let refitted = refit(&pixels, &labels, UPRIGHT, WIDE, 114);
+        let shown = refitted.pixels[..WIDE.area()].iter().filter(|&&value| value == 30).count();
+        assert_eq!(shown, 40, "8 x 5 pixels of it");
+        let said = refitted.labels.iter().filter(|&&label| label == 7).count();
+        assert!((1..=4).contains(&said), "a small part of it, not all: {said}");
+    }
+
+    #[test]
+    fn the_same_size_changes_nothing() {
         let labels = vec![3; UPRIGHT.area()];
         let pixels: Vec<u8> = (0..3 * UPRIGHT.area()).map(|value| value as u8).collect();
         let refitted = refit(&pixels, &labels, UPRIGHT, UPRIGHT, 114);

@@ -73,6 +73,21 @@ fn a_household_that_turns_its_camera_keeps_its_head_and_its_corrections() {
 }
 
 #[test]
+fn a_run_that_was_interrupted_goes_on_with_a_turned_camera() {
+    let device = Device::new();
+    let home = device.start_with(15);
+    begin_training(&home, 50);
+    drop(home);
+    let home = device.try_start_with_base(turned(base())).unwrap();
+    let mut trunk = ColourTrunk { turned: true, ..ColourTrunk::default() };
+    let outcome = home.train_when(&mut trunk, &Open, &AtomicBool::new(false)).unwrap();
+    let whole = finished(outcome);
+    // 12 passes over 12 pictures are 144 and more; a run that began anew would have looked at all of them.
+    assert!(trunk.runs < 144, "{} pictures after the 50 before", trunk.runs);
+    assert_eq!((whole.examples, whole.judged), (12, 3));
+}
+
+#[test]
 fn without_judges_or_improvement_the_head_stays() {
     let home = Device::new().start_with(4);
     let report = finished(train(&home));

@@ -56,8 +56,8 @@ fn the_network_takes_the_shape_of_the_pictures() {
         .filter(|l| l.contains("network:"))
         .collect();
     // Nothing is known about a folder before its first picture.
-    assert!(networks[0].ends_with("192 x 256 pixels"), "{networks:?}");
-    assert!(networks[1].ends_with("256 x 192 pixels"), "{networks:?}");
+    assert!(networks[0].ends_with("input 256 x 192"), "{networks:?}");
+    assert!(networks[1].ends_with("input 192 x 256"), "{networks:?}");
     assert_eq!(networks.len(), 2);
 }
 

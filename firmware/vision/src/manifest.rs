@@ -138,6 +138,9 @@ impl Manifest {
         check_sides(own, 4)?;
         for &sides in &self.input.other_sizes {
             check_sides(sides, COARSEST_STRIDE)?;
+            if sides[0] * sides[1] > own[0] * own[1] {
+                return Err(wrong(format!("other_sizes has {sides:?}, more pixels than {own:?}")));
+            }
         }
         for part in Part::ALL {
             let index = usize::from(part.index());

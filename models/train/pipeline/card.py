@@ -166,14 +166,16 @@ def thing_section(things: dict) -> str:
     )
 
 
-def wide_section(wide: dict, upright: dict) -> str:
-    """The same wide pictures at the network's wide input, and made to fit its upright one."""
+def wide_section(wide: dict, upright: dict, records: list) -> str:
+    """The same wide pictures at the network's wide input, and made to fit its upright one. `records`: the training log."""
+    share = max((r["config"].get("wide", 0) for r in records if r["event"] == "start"), default=0)
+    learned = f"in its last stretches up to {share:.0%} of the batches were wide" if share else "it was trained on upright inputs alone"
     keys = ("miou", "ppp_miou", "person_iou", "left_right")
     row = lambda title, scores: f"| {title} | " + " | ".join(f"{scores[key]:.1f}" for key in keys) + " |\n"
     return (
         "### Pictures of a camera on its side\n\n"
-        f"On {wide['images']} rendered wide test scenes. The network was trained on upright inputs alone; wide pictures lay small in\n"
-        "them. It runs at a wide input with the same weights and the same work, and that is what the mirror does.\n\n"
+        f"On {wide['images']} rendered wide test scenes. The network runs at a wide input with the same weights and the\n"
+        f"same work, and that is what the mirror does; {learned}.\n\n"
         "| input | mIoU | seven-class | person IoU | left/right |\n|---|---|---|---|---|\n"
         + row("192 x 256", wide)
         + row("256 x 192, the picture small in the middle", upright)
@@ -222,7 +224,7 @@ def write_card(out: Path, info: dict, scores: dict, log: Path, sheet: str, fault
         "A picture counts for the tone, age, build, sex and distance of its first person; all people in it are judged.\n\n"
         + group_tables(int8) + "\n\n"
     )
-    text += wide_section(scores["wide"], scores["wide_upright"])
+    text += wide_section(scores["wide"], scores["wide_upright"], read_log(log))
     text += tone_section(scores["tones"]) + outfit_section(scores["outfits"])
     text += thing_section(scores["things"]) + photograph_section(scores["photographs"])
     text += OUTLOOK.format(sheet=sheet, faults=faults)

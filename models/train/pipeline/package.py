@@ -26,7 +26,7 @@ PROVENANCE = (
 
 def write_model(out: Path, trunk: onnx.ModelProto, head: onnx.ModelProto, module: Head, info: dict, pictures) -> None:
     """Writes all files of a model folder. `info`: name, version, run, person_bias (0 without), height, width, and other_sizes
-    as (height, width). `pictures`: (N, H, W, 3) uint8, at least two."""
+    as (height, width). `pictures`: (N, H, W, 3) uint8."""
     out.mkdir(parents=True, exist_ok=True)
     check_ops(trunk, "trunk")
     check_ops(head, "head")
@@ -131,9 +131,11 @@ def write_fixtures(out: Path, pictures, other_size: tuple) -> None:
 
 
 def side_by_side(pictures, height: int, width: int) -> np.ndarray:
-    """Upright pictures next to each other as one of `height` x `width`, their outer edges cut."""
+    """Upright pictures next to each other, again and again where they are too few, as one picture of `height` x `width`; its
+    outer edges are cut."""
     shrunk = [cv2.resize(p, (p.shape[1] * height // p.shape[0], height), interpolation=cv2.INTER_AREA) for p in pictures]
-    wide = np.concatenate(shrunk, 1)
+    row = np.concatenate(shrunk, 1)
+    wide = np.tile(row, (1, -(-width // row.shape[1]), 1))
     left = (wide.shape[1] - width) // 2
     return np.ascontiguousarray(wide[:, left : left + width])
 

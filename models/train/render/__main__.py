@@ -42,7 +42,9 @@ def shards(args):
         if path.exists():
             continue
         split = 0 if args.split == "train" else 1
-        samples = [sample(assets, [args.seed, split, number, k], supersample=args.supersample, make=SCENES[args.scenes], wide=args.wide)
+        # Wide test scenes are the upright ones in another frame, to be compared with; what is learned from is new.
+        more = [1] if args.wide and split == 0 else []
+        samples = [sample(assets, [args.seed, split, number, k, *more], supersample=args.supersample, make=SCENES[args.scenes], wide=args.wide)
                    for k in range(args.size)]
         write_shard(path, samples, np.savez if args.plain else np.savez_compressed)
         made += len(samples)

@@ -143,7 +143,7 @@ impl Trainer {
             run,
             examples,
             steps: 0,
-            base: digest(&parameters),
+            base: layout.digest(&parameters),
             first: Zeroizing::new(vec![0.0; start.len()]),
             second: Zeroizing::new(vec![0.0; start.len()]),
             gradients: Gradients::new(&layout, settings.subset),
@@ -327,9 +327,4 @@ impl Drop for Trainer {
     fn drop(&mut self) {
         zeroize::Zeroize::zeroize(&mut self.gradients.values);
     }
-}
-
-fn digest(parameters: &[f32]) -> Digest {
-    let bytes: Vec<u8> = parameters.iter().flat_map(|value| value.to_le_bytes()).collect();
-    Digest::of(&bytes)
 }

@@ -16,7 +16,7 @@ use crate::cli::BenchArgs;
 use crate::config;
 use crate::look::Look;
 use crate::memory;
-use crate::model::ModelSource;
+use crate::model::{self, ModelSource};
 use crate::progress::Progress;
 use crate::report;
 use crate::run;
@@ -86,18 +86,26 @@ impl Bench {
         let (width, height) = display.size();
         let look = Look::new(settings);
         let orientation = sources::orientation(&settings.camera);
-        let model = ModelSource::new(&settings.vision).for_pictures(sources.size(orientation));
-        Ok(Bench {
+        let source = ModelSource::new(&settings.vision).for_pictures(sources.size(orientation));
+        let mut bench = Bench {
             source: sources.open(&sources.choose(None))?,
             sources,
             decoder: Decoder::new(),
             picture: FrameBuffer::new(),
-            parser: model.parser(orientation)?,
+            parser: source.parser(orientation)?,
             view: View::new(),
             painter: Painter::new(width, height, look.style(), look.alignment()),
             canvas: Canvas::new(width, height),
             display,
-        })
+        };
+        // A folder's pictures have a shape that only they tell.
+        bench.capture()?;
+        let layout = bench.picture.frame().layout();
+        let size = orientation.upright_size(layout.width(), layout.height());
+        if !model::fits(&bench.parser, size) {
+            bench.parser = source.for_pictures(Some(size)).parser(orientation)?;
+        }
+        Ok(bench)
     }
 
     fn measure(&mut self, frames: u64, started: Instant) -> Result<Report> {

@@ -56,7 +56,18 @@ struct Memory {
     misfits: u64,
     /// Size of pictures for which the network could not be loaded.
     refused: Option<(u32, u32)>,
+}
+
+/// The network, and which of the household's heads it has: another network begins with its own.
+struct Network {
+    parser: Parser,
     head: HeadInUse,
+}
+
+impl Network {
+    fn new(parser: Parser) -> Network {
+        Network { parser, head: HeadInUse::default() }
+    }
 }
 
 /// Which of the household's heads is in use, and the next one while it is being made ready.
@@ -106,12 +117,9 @@ impl Sight {
     /// # Errors
     /// A network that cannot be loaded; the mirror says so, and the supervisor tries again.
     pub fn run(&self) -> Result<()> {
-        let mut parser = self.model.parser(self.orientation).inspect_err(|error| {
-            let reason = report::describe(error);
-            self.shared.update_health(|health| health.model = ModelState::Failed { reason });
-        })?;
-        self.announce(&parser);
-        self.offer_to_learning(&parser);
+        let mut network = Network::new(self.load()?);
+        self.announce(&network.parser);
+        self.offer_to_learning(&network.parser);
         let mut memory = Memory {
             view: View::new(),
             preview: PreviewInput::new(),
@@ -119,26 +127,38 @@ impl Sight {
             broken: 0,
             misfits: 0,
             refused: None,
-            head: HeadInUse::default(),
         };
         let mut thermometer = self.thermometer.clone();
         while !self.shared.is_stopping() {
             let Some(picture) = Taken::newest(&self.mailbox, PATIENCE) else { continue };
             let _done = Done(&self.shared);
             if !self.is_too_hot(&mut thermometer) {
-                self.follow_shape(&mut parser, &picture, &mut memory);
-                self.follow_head(&mut parser, &mut memory.head);
-                self.see(&mut parser, &picture, &mut memory);
+                self.follow_shape(&mut network, &picture, &mut memory);
+                self.follow_head(&mut network);
+                self.see(&mut network.parser, &picture, &mut memory);
             }
         }
         Ok(())
     }
 
-    /// Says which network runs, and at which input size.
+    /// At the input size for the pictures that are expected; where that cannot be had, at the model's own.
+    fn load(&self) -> Result<Parser> {
+        let expected = self.model.parser(self.orientation);
+        let loaded = expected.or_else(|error| {
+            warn!("the network at its own input size instead: {}", report::describe(&error));
+            self.model.clone().for_pictures(None).parser(self.orientation)
+        });
+        loaded.inspect_err(|error| {
+            let reason = report::describe(error);
+            self.shared.update_health(|health| health.model = ModelState::Failed { reason });
+        })
+    }
+
+    /// Says which network runs, and at which input size, rows first.
     fn announce(&self, parser: &Parser) {
         let student = parser.student();
         let grid = student.grid();
-        let name = format!("{}, {} x {} pixels", student.name(), grid.width, grid.height);
+        let name = format!("{}, input {} x {}", student.name(), grid.height, grid.width);
         info!("network: {name}");
         self.shared.update_health(|health| health.model = ModelState::Ready { name });
     }
@@ -146,10 +166,10 @@ impl Sight {
     /// Loads the network at another input size when the camera's pictures turn out to have another shape than expected,
     /// or have changed it for good. Pictures wait for that, a second or so. Where it cannot be loaded once more, the
     /// network that is there goes on, with the pictures small in its input.
-    fn follow_shape(&self, parser: &mut Parser, picture: &FrameBuffer, memory: &mut Memory) {
+    fn follow_shape(&self, network: &mut Network, picture: &FrameBuffer, memory: &mut Memory) {
         let layout = picture.frame().layout();
         let size = self.orientation.upright_size(layout.width(), layout.height());
-        if model::fits(parser, size) || memory.refused == Some(size) {
+        if model::fits(&network.parser, size) || memory.refused == Some(size) {
             memory.misfits = 0;
             return;
         }
@@ -159,17 +179,16 @@ impl Sight {
             return;
         }
         memory.misfits = 0;
+        // While it loads, nobody is to think that the vision part is stuck.
+        self.shared.update_health(|health| health.model = ModelState::Loading);
         match self.model.clone().for_pictures(Some(size)).parser(self.orientation) {
-            Ok(other) => {
-                *parser = other;
-                memory.head = HeadInUse::default();
-                self.announce(parser);
-            }
+            Ok(parser) => *network = Network::new(parser),
             Err(error) => {
                 warn!("the network's input stays as it is: {}", report::describe(&error));
                 memory.refused = Some(size);
             }
         }
+        self.announce(&network.parser);
     }
 
     /// Learning trains the head of the network that is in use here.
@@ -184,7 +203,8 @@ impl Sight {
     }
 
     /// Uses the household's newest head. It is made ready on another thread: no picture waits for it.
-    fn follow_head(&self, parser: &mut Parser, head: &mut HeadInUse) {
+    fn follow_head(&self, network: &mut Network) {
+        let Network { parser, head } = network;
         let Some(home) = self.learning.home() else { return };
         let version = home.head_version();
         if version != head.version {

@@ -166,32 +166,30 @@ def thing_section(things: dict) -> str:
     )
 
 
+def headline(scores: dict) -> str:
+    """The end of a table's row: 16-class and seven-class mIoU, person IoU, left/right confusion."""
+    return "| " + " | ".join(f"{scores[key]:.1f}" for key in ("miou", "ppp_miou", "person_iou", "left_right")) + " |\n"
+
+
 def wide_section(wide: dict, upright: dict, records: list) -> str:
     """The same wide pictures at the network's wide input, and made to fit its upright one. `records`: the training log."""
     share = max((r["config"].get("wide", 0) for r in records if r["event"] == "start"), default=0)
     learned = f"in its last stretches up to {share:.0%} of the batches were wide" if share else "it was trained on upright inputs alone"
-    keys = ("miou", "ppp_miou", "person_iou", "left_right")
-    row = lambda title, scores: f"| {title} | " + " | ".join(f"{scores[key]:.1f}" for key in keys) + " |\n"
     return (
         "### Pictures of a camera on its side\n\n"
         f"On {wide['images']} rendered wide test scenes. The network runs at a wide input with the same weights and the\n"
         f"same work, and that is what the mirror does; {learned}.\n\n"
         "| input | mIoU | seven-class | person IoU | left/right |\n|---|---|---|---|---|\n"
-        + row("192 x 256", wide)
-        + row("256 x 192, the picture small in the middle", upright)
-        + "\n"
+        f"| 192 x 256 {headline(wide)}| 256 x 192, the picture small in the middle {headline(upright)}\n"
     )
 
 
 def outfit_section(outfits: dict) -> str:
     """The headline figures on people in the richer wardrobe."""
-    keys = ("miou", "ppp_miou", "person_iou", "left_right")
     return (
         "### A richer wardrobe\n\n"
         f"On {outfits['images']} rendered test scenes of people in suits, hats, glasses, beards, scarves, with bags and behind tables:\n\n"
-        "| mIoU | seven-class | person IoU | left/right |\n|---|---|---|---|\n| "
-        + " | ".join(f"{outfits[key]:.1f}" for key in keys)
-        + " |\n\n"
+        f"| mIoU | seven-class | person IoU | left/right |\n|---|---|---|---|\n{headline(outfits)}\n"
     )
 
 

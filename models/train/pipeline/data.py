@@ -355,9 +355,8 @@ class Batches(torch.utils.data.IterableDataset):
                 yield make_batch(stream, rng, self.size, self.target, self.points)
 
 
-def plain_samples(folder: Path, count: int, target: tuple | None) -> dict:
-    """The first `count` samples of a folder letterboxed to a size (none: as they are), without augmentation, with their
-    meta records."""
+def plain_samples(folder: Path, count: int, target: tuple) -> dict:
+    """The first `count` samples of a folder letterboxed to a size, without augmentation, with their meta records."""
     images, parts, people, meta = [], [], [], []
     for path in shard_paths(folder):
         if len(images) >= count:
@@ -365,7 +364,7 @@ def plain_samples(folder: Path, count: int, target: tuple | None) -> dict:
         shard = read_shard(path)
         for index in range(min(len(shard["image"]), count - len(images))):
             sample = (shard["image"][index], shard["parts"][index], shard["person"][index])
-            if target and sample[1].shape != target:
+            if sample[1].shape != target:
                 sample = warp(sample, plain_affine(sample[1].shape, target), target)
             images.append(sample[0])
             parts.append(sample[1])
@@ -378,5 +377,5 @@ def plain_samples(folder: Path, count: int, target: tuple | None) -> dict:
 
 def input_size(folder: Path) -> tuple:
     """The input size for the pictures of a folder: their own where the network serves it, else the one it is exported at."""
-    own = plain_samples(folder, 1, None)["parts"].shape[1:]
-    return own if own in OTHER_SIZES else (HEIGHT, WIDTH)
+    sizes = (read_shard(path)["parts"].shape[1:] for path in shard_paths(folder)[:1])
+    return next((size for size in sizes if size in OTHER_SIZES), (HEIGHT, WIDTH))

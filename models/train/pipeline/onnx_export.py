@@ -102,8 +102,8 @@ def at_size(model: onnx.ModelProto, own: tuple, size: tuple) -> onnx.ModelProto:
             tensor.CopyFrom(onnx.numpy_helper.from_array(moved, tensor.name))
     shapes = shapes_at(*size, dim)
     for value in [*model.graph.input, *model.graph.output]:
-        for place, size in zip(value.type.tensor_type.shape.dim[-2:], shapes.get(value.name, ()), strict=False):
-            place.dim_value = size
+        for place, length in zip(value.type.tensor_type.shape.dim[-2:], shapes.get(value.name, ()), strict=False):
+            place.dim_value = length
     constants = {node.output[0]: node.attribute[0].t for node in model.graph.node if node.op_type == "Constant"}
     for node in model.graph.node:
         if "mask_logits" in node.output:

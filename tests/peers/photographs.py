@@ -1,12 +1,14 @@
 """How the shipped student does on photographs that it has never seen anything like: evaluation only.
 
-    photographs.py [--mirror BINARY] [--coco128 DIR] [--silhouettes DIR] [--poses DIR]
+    photographs.py [--mirror BINARY] [--coco128 DIR] [--silhouettes DIR] [--street DIR] [--poses DIR]
 
 Every set is a public repository that somebody has to fetch; none is part of the project, and no picture of theirs is
 used for training, for calibration or for choosing a setting. A set that is not given is not measured.
 
   --coco128      github.com/lightly-ai/coco128_yolo: 256 pictures of COCO; silhouettes, and pictures without people
   --silhouettes  github.com/VikramShenoy97/Human-Segmentation-Dataset: 290 pictures of people with masks
+  --street       github.com/bearpaw/clothing-co-parsing: 1,003 photographs of whole people in the street, with their clothes;
+                 only the one in front is labelled, so that what lies outside that person's box is not judged, nor are bags
   --poses        github.com/open-mmlab/mmpose: tests/data has photographs with joints; the middles of bones are judged
 
 The scores are `mirror eval`'s, so they are the shipped engine's. People in COCO are small, cut off and often part of
@@ -20,6 +22,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,12 +43,21 @@ class EvalFolder:
 
     def add(self, name: str, picture: Image.Image, mask: Image.Image) -> None:
         """A picture and its silhouette (L, 0 or 255)."""
-        picture, mask = picture.convert("RGB"), mask.convert("L")
+        size = self.add_picture(name, picture)
+        binary = mask.convert("L").resize(size, Image.BILINEAR).point(lambda v: int(v > 127))
+        binary.save(self.path / "person" / f"{name}.png")
+
+    def add_judged(self, name: str, picture: Image.Image, mask: Image.Image) -> None:
+        """A picture and its silhouette (L: 0, 1, or 255 where nothing is judged)."""
+        size = self.add_picture(name, picture)
+        mask.resize(size, Image.NEAREST).save(self.path / "person" / f"{name}.png")
+
+    def add_picture(self, name: str, picture: Image.Image) -> tuple:
+        """Writes a picture, smaller where it is large, and gives its size."""
         scale = min(1.0, LONGEST / max(picture.size))
         size = tuple(max(1, round(side * scale)) for side in picture.size)
-        picture.resize(size, Image.LANCZOS).save(self.path / "images" / f"{name}.png")
-        binary = mask.resize(size, Image.BILINEAR).point(lambda v: int(v > 127))
-        binary.save(self.path / "person" / f"{name}.png")
+        picture.convert("RGB").resize(size, Image.LANCZOS).save(self.path / "images" / f"{name}.png")
+        return size
 
     def add_joints(self, name: str, path: Path, joints: dict) -> None:
         """A picture without silhouette and the visible joints of one person in it, by name."""
@@ -115,6 +127,34 @@ def silhouettes(root: Path, folder: EvalFolder) -> None:
             folder.add(path.stem, Image.open(path), Image.open(mask))
 
 
+CARRIED = ("bag", "purse", "wallet")
+AROUND = 0.05  # of the person's height: what is judged around the box
+
+
+def street(root: Path, folder: EvalFolder) -> None:
+    """The pictures whose clothes are labelled by the pixel."""
+    from scipy.io import loadmat  # only this set has files of this kind
+
+    names = [str(row[0]) for row in loadmat(root / "label_list.mat")["label_list"][0]]
+    carried = [names.index(name) for name in CARRIED]
+    for path in sorted((root / "annotations/pixel-level").glob("*.mat")):
+        labels = loadmat(path)["groundtruth"]
+        if labels.any():
+            picture = Image.open(root / "photos" / f"{path.stem}.jpg")
+            folder.add_judged(path.stem, picture, Image.fromarray(in_front(labels, carried)))
+
+
+def in_front(labels: np.ndarray, carried: list) -> np.ndarray:
+    """Silhouette of the labelled person: 1, 0 around, 255 for what is carried and outside of the person's box."""
+    rows, columns = np.nonzero(labels)
+    margin = round(AROUND * (rows.max() - rows.min() + 1))
+    box = (slice(max(0, rows.min() - margin), rows.max() + margin + 1), slice(max(0, columns.min() - margin), columns.max() + margin + 1))
+    mask = np.full(labels.shape, 255, np.uint8)
+    mask[box] = labels[box] > 0
+    mask[np.isin(labels, carried)] = 255
+    return mask
+
+
 # Annotations of mmpose's test data: file, and which visibility values mean that a joint was seen.
 ANNOTATIONS = (("coco/test_coco.json", "coco", (2,)), ("aic/test_aic.json", "aic", (1, 2)), ("crowdpose/test_crowdpose.json", "crowdpose", (2,)),
                ("ochuman/test_ochuman.json", "ochuman", (2,)), ("mhp/test_mhp.json", "mhp", (1, 2)),
@@ -141,7 +181,7 @@ def poses(root: Path, folder: EvalFolder) -> None:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mirror", type=Path, default=ROOT / "target/release/mirror")
-    for name in ("coco128", "silhouettes", "poses"):
+    for name in ("coco128", "silhouettes", "street", "poses"):
         parser.add_argument(f"--{name}", type=Path)
     args = parser.parse_args()
     found = {}
@@ -159,6 +199,11 @@ def main():
             silhouettes(args.silhouettes, masks)
             score = masks.score(args.mirror)
             found["Human-Segmentation-Dataset"] = {"pictures": score["images"], "silhouette IoU": score["person_iou"]}
+        if args.street:
+            people = folder("street")
+            street(args.street, people)
+            score = people.score(args.mirror)
+            found["Clothing Co-Parsing"] = {"pictures": score["images"], "silhouette IoU": score["person_iou"]}
         if args.poses:
             joints = folder("poses")
             poses(args.poses, joints)
@@ -166,7 +211,7 @@ def main():
             found["middles of bones"] = {"pictures": score["images"], "points": len(joints.points), "right": score["points"]["accuracy"],
                                          **{f"right, {k}": v for k, v in score["points"]["per_class"].items()}}
     if not found:
-        parser.error("name at least one set: --coco128, --silhouettes or --poses")
+        parser.error("name at least one set: --coco128, --silhouettes, --street or --poses")
     print(json.dumps({name: {k: v if isinstance(v, int) else round(v, 4) for k, v in row.items()} for name, row in found.items()}, indent=1))
 
 

@@ -4,7 +4,7 @@
 #   gpu.sh ASSETS OUT SECONDS RECIPE NAME=WEIGHTS..     e.g. gpu.sh ASSETS /tmp/run 560 recipes/student-0.6.json student=runs/student.pt
 #
 # Everything lands under OUT: shards, runs/NAME/weights.pt, runs/NAME/log.jsonl, render.log. The schedule is SECONDS long, less the first
-# renders; loading PyTorch and the last scores come on top: leave half a minute for them. All cores but two render, and three at least.
+# renders; loading PyTorch and the last scores come on top: leave half a minute for them. All cores but two render, and four at least.
 # PYTHON names another interpreter; FIRST (default 6000) is the number of the first shard: choose one whose scenes were not trained on yet.
 set -uo pipefail
 [ $# -ge 5 ] || { sed -n '2,8s/^# \?//p' "$0"; exit 2; }
@@ -30,7 +30,11 @@ export OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 mkdir -p "$out" || exit
 
 renderers=() validation=() training=()
-stop() { kill "${renderers[@]}" "${validation[@]}" "${training[@]}" 2>/dev/null; }
+# The training leaves a checkpoint when it is ended, which takes it a moment.
+stop() {
+    kill "${renderers[@]}" "${validation[@]}" "${training[@]}" 2>/dev/null
+    wait "${training[@]}" 2>/dev/null
+}
 trap stop EXIT
 trap 'exit 130' INT TERM
 
@@ -59,18 +63,22 @@ for k in 0 1; do
     shards val --split test --size 128 --first $k --count 1
     validation+=($!)
 done
-cores=$(($(nproc) > 5 ? $(nproc) - 2 : 3))
-things=$((cores > 6 ? cores / 7 : 1)) outfits=$((cores > 6 ? cores * 3 / 7 : 1))
-people=$((cores - things - outfits))
-# A recipe that wants wide batches has a third of the people rendered for a camera on its side, and one process at least.
+cores=$(($(nproc) > 6 ? $(nproc) - 2 : 4))
+things=$((cores > 6 ? cores / 7 : 1)) gowns=$((cores > 6 ? cores / 7 : 1)) outfits=$((cores > 6 ? cores * 2 / 7 : 1))
+people=$((cores - things - gowns - outfits))
+# A recipe that wants wide batches has a third of its pictures rendered for a camera on its side, and one process at least.
 if grep -Eq '"wide": *0?\.[0-9]*[1-9]' "$recipe"; then
-    wide=("$out/wide-outfits" "$out/wide-people")
+    wide=("$out/wide-gowns" "$out/wide-outfits" "$out/wide-people" "$out/wide-things")
+    render wide-gowns gowns $(((gowns + 2) / 3)) --wide
+    render wide-things things $(((things + 2) / 3)) --wide
     render wide-outfits outfits $(((outfits + 2) / 3)) --wide
     render wide-people people $(((people + 2) / 3)) --wide
+    things=$((things > 1 ? things - (things + 2) / 3 : 1)) gowns=$((gowns > 1 ? gowns - (gowns + 2) / 3 : 1))
     outfits=$((outfits > 1 ? outfits - (outfits + 2) / 3 : 1)) people=$((people > 1 ? people - (people + 2) / 3 : 1))
 fi
 render things things $things
 render outfits outfits $outfits
+render gowns gowns $gowns
 render people people $people
 for pid in "${validation[@]}"; do wait "$pid" || broken; done
 until one_of_each; do
@@ -80,7 +88,7 @@ done
 
 left=$((began + seconds - SECONDS))
 [ $left -gt 0 ] || fail "$seconds seconds were over when the first shards were there; give it more"
-"$python" -m pipeline together --recipe "$recipe" --shards "$out/people" "$out/outfits" "$out/things" --val "$out/val" --out "$out/runs" \
+"$python" -m pipeline together --recipe "$recipe" --shards "$out/people" "$out/outfits" "$out/gowns" "$out/things" --val "$out/val" --out "$out/runs" \
     --wide-shards "${wide[@]}" --start "${starts[@]}" --seconds $left --log-every 45 &
 training=($!)
 wait "${training[0]}"

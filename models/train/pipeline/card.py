@@ -184,12 +184,14 @@ def wide_section(wide: dict, upright: dict, records: list) -> str:
     )
 
 
-def outfit_section(outfits: dict) -> str:
-    """The headline figures on people in the richer wardrobe."""
+def wardrobe_section(outfits: dict, gowns: dict) -> str:
+    """The headline figures on people in the richer wardrobe and in long clothes."""
     return (
         "### A richer wardrobe\n\n"
-        f"On {outfits['images']} rendered test scenes of people in suits, hats, glasses, beards, scarves, with bags and behind tables:\n\n"
-        f"| mIoU | seven-class | person IoU | left/right |\n|---|---|---|---|\n{headline(outfits)}\n"
+        "On rendered test scenes of people in suits, hats, glasses, beards, scarves, with bags and behind tables, and of people in\n"
+        "clothes that hang from the hips or the shoulders (long skirts, gowns, robes, coats, wide trousers):\n\n"
+        "| scenes | pictures | mIoU | seven-class | person IoU | left/right |\n|---|---|---|---|---|---|\n"
+        f"| outfits | {outfits['images']} {headline(outfits)}| long clothes | {gowns['images']} {headline(gowns)}\n"
     )
 
 
@@ -211,7 +213,7 @@ def write_card(out: Path, info: dict, scores: dict, log: Path, sheet: str, fault
     """Writes CARD.md. `info`: name, version, parameters in millions, macs in giga, log as named in the card.
 
     `scores`: `int8` and `float` of `evaluate` on the test scenes, `wide` and `wide_upright` on wide ones without and with
-    `--upright`, `tones` on those of `render tones`, `outfits` and
+    `--upright`, `tones` on those of `render tones`, `outfits`, `gowns` and
     `things` on those of `render shards --scenes`, `photographs` of `tests/peers/photographs.py`.
     """
     int8, exact = scores["int8"], scores["float"]
@@ -223,7 +225,7 @@ def write_card(out: Path, info: dict, scores: dict, log: Path, sheet: str, fault
         + group_tables(int8) + "\n\n"
     )
     text += wide_section(scores["wide"], scores["wide_upright"], read_log(log))
-    text += tone_section(scores["tones"]) + outfit_section(scores["outfits"])
+    text += tone_section(scores["tones"]) + wardrobe_section(scores["outfits"], scores["gowns"])
     text += thing_section(scores["things"]) + photograph_section(scores["photographs"])
     text += OUTLOOK.format(sheet=sheet, faults=faults)
     write_whole(out, text.encode())

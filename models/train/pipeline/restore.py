@@ -4,6 +4,7 @@ The int8 kernels become the 3x3 branches; the other branches start at zero and g
 the statistics of rendered pictures and scales that undo them, so the function is the same and its gradients are sane.
 """
 
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import onnx
 import torch
 from google.protobuf.message import DecodeError
 
-from .config import HEIGHT, NETWORKS, WIDTH, TrainConfig, to_dict
+from .config import HEIGHT, NETWORKS, PERSON, WIDTH, TrainConfig, to_dict
 from .network import MergedConv, Parser, sine_position
 from .states import save_state
 
@@ -147,8 +148,18 @@ def load_graph(path: Path) -> onnx.ModelProto:
         raise RestoreError(f"{path}: not a whole ONNX file ({error}); export the model again") from error
 
 
+def person_bias(folder: Path) -> float:
+    """What was subtracted from the class head's bias of `person` before the export, from the manifest."""
+    path = folder / "manifest.toml"
+    try:
+        return float(tomllib.loads(path.read_text())["person_bias"])
+    except (tomllib.TOMLDecodeError, KeyError, UnicodeDecodeError) as error:
+        raise RestoreError(f"{path}: no person_bias can be read ({error}); export the model again") from error
+
+
 def restore(folder: Path, network: str, pictures: np.ndarray) -> Parser:
-    """The float network of a shipped folder; `pictures` settle its batch norms."""
+    """The float network of a shipped folder; `pictures` settle its batch norms. The bias of `person` is the trained one:
+    what `export` subtracted from it is added again."""
     trunk, head = (load_graph(folder / name) for name in ("trunk.onnx", "head.onnx"))
     model = Parser(NETWORKS[network]).eval()
     found, places = kernels(trunk), blocks(model)
@@ -159,6 +170,8 @@ def restore(folder: Path, network: str, pictures: np.ndarray) -> Parser:
         model.pyramid.mask_out.weight.copy_(found["mask_out"][0])
         model.pyramid.mask_out.bias.copy_(found["mask_out"][1])
     put_decoder(model, constants(trunk), constants(head))
+    with torch.no_grad():
+        model.predictor.class_head.bias[PERSON] += person_bias(folder)
     settle(model, pictures)
     return model
 

@@ -185,6 +185,7 @@ class OutfitScene(Scene):
     """A scene of dressed people: more of them carry things, and some stand or sit behind a table."""
 
     person_kind = DressedPerson
+    tables = 0.2  # share of the scenes with a table before the first person
 
     def __init__(self, assets, rng, height, width, tone=None):
         people = int(rng.choice([1, 2, 3, 4], p=[0.52, 0.26, 0.15, 0.07]))
@@ -204,7 +205,7 @@ class OutfitScene(Scene):
 
     def place_things(self):
         super().place_things()
-        if self.people and self.rng.random() < 0.2:
+        if self.people and self.rng.random() < self.tables:
             self.set_table()
 
     def set_table(self):

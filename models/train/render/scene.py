@@ -42,6 +42,8 @@ class Scene:
     """Builds one scene from a generator; `render` gives (picture, parts, person, record)."""
 
     person_kind = Person
+    # Of the generic views, the shares up to which they show the whole person, the upper body, the head; else any place.
+    framing = (0.40, 0.70, 0.84)
 
     def __init__(self, assets, rng, height, width, people=None, view=None, tone=None):
         self.assets, self.rng, self.tone = assets, rng, tone
@@ -92,12 +94,13 @@ class Scene:
             return self.mirror_offset(body, low, high)
         rng, camera = self.rng, self.camera
         head, root, kind = turned @ person.head, turned @ person.root, rng.random()
-        if kind < 0.40:
+        whole, upper, close = self.framing
+        if kind < whole:
             target = np.array([body[:, 0].mean(), (low[1] + high[1]) / 2, body[:, 2].mean()])
             span = max(high[1] - low[1], 0.6 * (high[0] - low[0]), 0.8) * np.exp(rng.normal(0.25, 0.32))
-        elif kind < 0.70:
+        elif kind < upper:
             target, span = head + (root - head) * rng.uniform(0.2, 0.8), rng.uniform(0.7, 1.4)
-        elif kind < 0.84:
+        elif kind < close:
             target, span = head, rng.uniform(0.35, 0.9)
         else:
             target, span = body[rng.integers(len(body))], rng.uniform(0.6, 1.8)

@@ -11,6 +11,7 @@ from render.__main__ import write_shard
 from render.assets import AssetError, Assets, check_files, held_out
 from render.classes import INDEX
 from render.clip import FIRST, pose_at
+from render.gowns import ABOVE_FLOOR, Drape, GownPerson, GownScene
 from render.objects import KINDS, ThingScene, bottle, dish, loft, turned_on_lathe
 from render.outfits import OutfitScene
 from render.scene import THING, sample
@@ -125,6 +126,25 @@ def test_dressed_people_are_labelled_whole_and_what_they_carry_is_not(assets):
         carried += sum(who == THING for _, _, who in scene.placed)
         heads += np.isin(parts, (INDEX["hair"], INDEX["face"])).any()
     assert people > 12 and carried > 12 and heads > 6
+
+
+@needs_assets
+def test_long_clothes_reach_the_floor_widen_and_count_as_the_legs_below(assets):
+    hidden = 0
+    for k in range(12):
+        scene = GownScene(assets, np.random.default_rng([4, k]), 160, 120)
+        _, parts, who = scene.render()
+        assert ((parts > 0) == (who > 0)).all() and len(scene.people) >= 1
+        hidden += np.isin(parts, [INDEX[f"lower_leg_{side}"] for side in ("left", "right")]).any()
+    assert hidden > 4
+    person = GownPerson(assets, np.random.default_rng(5))
+    rows = np.unique(assets.skirt[0])
+    floor = person.shape.vertices[:13380, 1].min()
+    plain, wide = (Drape(person, flare).vertices[rows] for flare in (0.0, 0.8))
+    for drape in (plain, wide):
+        assert abs(drape[:, 1].min() - floor - ABOVE_FLOOR) < 1e-6
+    lowest = plain[:, 1] < plain[:, 1].min() + 0.5
+    assert np.ptp(wide[lowest, 0]) > 1.3 * np.ptp(plain[lowest, 0])
 
 
 @needs_assets

@@ -1,15 +1,19 @@
 """A shipped model folder read back to float: the same function, and weights that training can go on from."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
-from pipeline.config import NETWORKS
+from pipeline.config import NETWORKS, PERSON
 from pipeline.export import ship
 from pipeline.quantise import session
 from pipeline.restore import KERNEL_NORM, RestoreError, blocks, main_kernel, restore, save_restored
 from pipeline.states import load_parser
 from render.files import write_whole
+
+BIAS = 3.0
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +26,10 @@ def pictures():
 @pytest.fixture(scope="module")
 def shipped(tiny, pictures, tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
-    ship(tiny, pictures, pictures[:1], folder, {"name": "tiny", "version": "0.0.1", "run": "none"})
+    biased = copy.deepcopy(tiny)
+    with torch.no_grad():
+        biased.predictor.class_head.bias[PERSON] -= BIAS
+    ship(biased, pictures, pictures[:1], folder, {"name": "tiny", "version": "0.0.1", "run": "none", "person_bias": BIAS})
     return folder
 
 
@@ -38,6 +45,7 @@ def test_the_function_is_the_shipped_one(tiny, shipped, pictures):
     assert apart(ours, int8) < 0.3 and apart(ours, first) < 0.3
     assert torch.equal(again.predictor.class_head.weight, tiny.predictor.class_head.weight)
     assert torch.allclose(again.level, tiny.level, atol=1e-5)
+    assert torch.allclose(again.predictor.class_head.bias, tiny.predictor.class_head.bias, atol=1e-5)
 
 
 def test_every_convolution_is_normalised_and_of_usual_size(shipped, pictures):

@@ -88,9 +88,17 @@ def pattern(assets, rng):
 
 def folds(rng):
     """Brightness of cloth folds around 1, (H, W, 1)."""
-    strength = rng.gamma(1.5, 0.05)
+    strength = rng.gamma(1.5, 0.07)
     noise = smooth_noise(rng, rng.integers(6, 22), stretch=int(rng.integers(1, 4)))
     return np.exp(strength * noise)[..., None]
+
+
+def pleated(texture, rng):
+    """The same cloth in upright pleats: bands of light and shade, no two alike."""
+    period = TEXTURE / rng.integers(6, 30)
+    bands = np.sin(2 * np.pi * X / period + 1.5 * smooth_noise(rng, 6)) + 0.5 * smooth_noise(rng, 12, stretch=4)
+    shade = np.exp(rng.gamma(2.0, 0.12) * bands)[..., None]
+    return np.concatenate([np.clip(texture[..., :3] * shade, 0, 1), texture[..., 3:]], -1).astype(np.float32)
 
 
 def garment_texture(assets, rng, painted=None):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .cloth import garment_texture
+from .cloth import garment_texture, pleated
 from .outfits import DressedPerson, OutfitScene
 from .pose import from_directions, random_pose, standing
 
@@ -86,9 +86,13 @@ class GownPerson(DressedPerson):
         return f.hips - 2.0 - share * (f.hips - 2.0 - drape.hem)
 
     def hang_skirt(self, waist, texture):
-        rng = self.rng
-        drape = Drape(self, rng.choice([rng.uniform(-0.18, 0.1), rng.gamma(2.0, 0.25)], p=[0.35, 0.65]), rng.uniform(0.3, 1.0))
-        cut = drape.between(self.hem_of(drape), min(waist + 0.3, drape.top), rng)
+        rng, f = self.rng, self.fields
+        drape = Drape(self, rng.choice([rng.uniform(-0.1, 0.1), rng.gamma(2.0, 0.25)], p=[0.35, 0.65]), rng.uniform(0.3, 1.0))
+        hem = self.hem_of(drape)
+        cut = drape.between(hem, min(waist + 0.3, drape.top), rng)
+        # Legs well inside would poke through where a knee is lifted.
+        self.hidden |= f.under_shells & (f.arm < 0.3) & (f.v[:, 1] < f.hips - 0.5) & (f.v[:, 1] > hem + 1.0)
+        texture = pleated(texture, rng) if rng.random() < 0.55 else texture
         self.add_shell(drape.vertices, self.assets.skirt, cut, texture, repeats=rng.uniform(1, 3))
 
     def upper(self, waist, texture=None):

@@ -5,6 +5,8 @@ import numpy as np
 from . import kernels
 from .assets import TEXTURE, linear
 from .body import Shape
+from .charts import TRUNK as TRUNK_CHART
+from .charts import Charts
 from .classes import INDEX
 from .cloth import garment_texture, hair_colour, stubble
 from .pose import random_pose, skinning
@@ -68,7 +70,11 @@ class Person:
 
     def add_shell(self, rest, faces, cut, texture, parts=None, repeats=1.0):
         triangles, uv_triangles = faces
-        self.items.append(Item(self.posed(rest), triangles, self.assets.base.uvs * repeats, uv_triangles,
+        if faces is self.assets.body:
+            uvs = self.assets.base.uvs * repeats
+        else:
+            uvs, uv_triangles = self.fields.charts.lay(triangles, repeats, TRUNK_CHART if faces is self.assets.skirt else None)
+        self.items.append(Item(self.posed(rest), triangles, uvs, uv_triangles,
                                self.assets.rig.parts if parts is None else parts, texture[None], cut=cut))
 
     # ------------------------------------------------------------ clothes
@@ -217,6 +223,7 @@ class Fields:
         self.hips, self.neck = joint("upperleg01.L")[1], joint("neck01")[1]
         self.eyes, self.skull_base = joint("eye.L"), joint("head")
         self.normal = kernels.normals(v, assets.tights[0])
+        self.charts = Charts(v, joint, self.arm, self.leg)
 
     def inflated(self, thickness, wave, rng):
         """The mesh pushed outwards, with soft waves."""

@@ -9,11 +9,13 @@ import pytest
 from pipeline.data import read_shard
 from render.__main__ import write_shard
 from render.assets import AssetError, Assets, check_files, held_out
+from render.charts import CLOTH_SIDE, TRUNK
 from render.classes import INDEX
 from render.clip import FIRST, pose_at
 from render.gowns import ABOVE_FLOOR, Drape, GownPerson, GownScene
 from render.objects import KINDS, ThingScene, bottle, dish, loft, turned_on_lathe
 from render.outfits import OutfitScene
+from render.person import Person
 from render.scene import THING, sample
 from render.things import Room
 
@@ -145,6 +147,21 @@ def test_long_clothes_reach_the_floor_widen_and_count_as_the_legs_below(assets):
         assert abs(drape[:, 1].min() - floor - ABOVE_FLOOR) < 1e-6
     lowest = plain[:, 1] < plain[:, 1].min() + 0.5
     assert np.ptp(wide[lowest, 0]) > 1.3 * np.ptp(plain[lowest, 0])
+
+
+@needs_assets
+@pytest.mark.parametrize("shell, around", [("tights", None), ("skirt", TRUNK)])
+def test_cloth_has_one_scale_all_over_a_shell(assets, shell, around):
+    fields = Person(assets, np.random.default_rng(6)).fields
+    triangles = getattr(assets, shell)[0]
+    uvs, corners = fields.charts.lay(triangles, 1.0, around)
+    flat, cloth = fields.v[triangles], uvs[corners] * CLOTH_SIDE
+    area = np.linalg.norm(np.cross(flat[:, 1] - flat[:, 0], flat[:, 2] - flat[:, 0]), axis=1)
+    (a, b), (c, d) = (cloth[:, 1] - cloth[:, 0]).T, (cloth[:, 2] - cloth[:, 0]).T
+    ratio = np.abs(a * d - b * c) / area
+    # Shoulders, crotch and soles face along the cylinders' axes: cloth is stretched there.
+    assert 0.6 < np.median(ratio) < 1.6 and np.quantile(ratio, 0.9) < 3
+    assert np.quantile(np.ptp(cloth[..., 0], axis=1), 0.99) < 1, "no triangle at the seam goes round the other way"
 
 
 @needs_assets

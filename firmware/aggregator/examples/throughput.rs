@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use aggregator::contributor::Contributor;
 use aggregator::ingest::{Submission, Worker};
-use aggregator::records::{Parameters, Phase, Pseudonym, Round, Task};
+use aggregator::records::{Device, Parameters, Phase, Pseudonym, Round, Standing, Task};
 use aggregator::store::{Fate, Store};
 use ed25519_dalek::SigningKey;
 use learn::edges::{Digest, LayoutId};
@@ -40,7 +40,7 @@ fn main() -> Result<()> {
         let clear = deliver(&folder, kib * 1024, count, false)?;
         let chunks = (kib as u64).div_ceil(64);
         let sealed = deliver(&folder, kib * 1024 / chunks as usize, count * chunks, true)?;
-        let fleet = Fleet::new(&folder.join(format!("{kib}.redb")), kib * 1024)?;
+        let fleet = Fleet::new(&folder.join(format!("{kib}.redb")), kib * 1024, count)?;
         let (cpu, wall) = fleet.count(count)?;
         let each = |seconds: f64| 1e3 * seconds / count as f64;
         println!(
@@ -54,7 +54,7 @@ fn main() -> Result<()> {
         );
     }
     for devices in [1_000, 100_000] {
-        let fleet = Fleet::new(&folder.join(format!("memory-{devices}.redb")), 16 * 1024)?;
+        let fleet = Fleet::new(&folder.join(format!("memory-{devices}.redb")), 16 * 1024, devices)?;
         fleet.count(devices)?;
         println!("resident after {devices} devices of one round: {:.1} MiB", resident()?);
     }
@@ -62,14 +62,14 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// A round that takes updates of some size.
+/// A round that takes updates of some size, under names that all belong to one device.
 struct Fleet {
     store: Arc<Store>,
     samples: Vec<Vec<u8>>,
 }
 
 impl Fleet {
-    fn new(path: &Path, bytes: usize) -> Result<Fleet> {
+    fn new(path: &Path, bytes: usize, devices: u64) -> Result<Fleet> {
         let dimension = (bytes - HEADER_AND_DIGEST) / 2;
         let layout = LayoutId([4; 32]);
         let store = Arc::new(Store::create(path)?);
@@ -96,8 +96,18 @@ impl Fleet {
             score_after: None,
             candidate: None,
         };
-        store
-            .decide(0, &SigningKey::from_bytes(&[1; 32]), |decision| decision.put_round(&round))?;
+        let device = Device {
+            name: "mirror-0".into(),
+            fingerprint: "00".repeat(32),
+            standing: Standing::Enrolled,
+            enrolled_at: 0,
+            group: None,
+        };
+        store.decide(0, &SigningKey::from_bytes(&[1; 32]), |decision| {
+            decision.put_round(&round)?;
+            decision.put_device(&device)?;
+            (0..devices).try_for_each(|number| decision.put_name(1, name(number), &device.name))
+        })?;
         let contributor = Contributor::new(Budget::DEFAULT)?;
         let sample = || -> Result<Vec<u8>> {
             let mut device = contributor.device()?;
@@ -132,10 +142,14 @@ impl Fleet {
         bytes[16..24].copy_from_slice(&number.to_le_bytes());
         let digest = Digest::of(&bytes);
         bytes.extend_from_slice(&digest.0);
-        let mut name = [0; 16];
-        name[..8].copy_from_slice(&number.to_le_bytes());
-        Submission { round: 1, pseudonym: Pseudonym(name), bytes }
+        Submission { round: 1, pseudonym: name(number), bytes }
     }
+}
+
+fn name(number: u64) -> Pseudonym {
+    let mut name = [0; 16];
+    name[..8].copy_from_slice(&number.to_le_bytes());
+    Pseudonym(name)
 }
 
 /// CPU seconds of this thread so far; the first number of `schedstat` is nanoseconds.

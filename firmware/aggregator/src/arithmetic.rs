@@ -32,10 +32,12 @@ pub fn moved(
     Ok((parameter_bytes(&layout.gather(Subset::Full, &flat)), optimiser.velocity().to_vec()))
 }
 
-/// The velocity after the last published round of the same parameters; zeros before the first.
+/// The velocity of the published round whose candidate this round starts from; zeros where it starts from anything else. A
+/// version that was rolled back would come back with its own.
 fn velocity_before(store: &Store, round: &Round) -> Result<Vec<f32>, StoreError> {
     let same = |earlier: &Round| {
         earlier.id < round.id
+            && earlier.candidate.as_ref() == Some(&round.task.base)
             && earlier.task.dimension == round.task.dimension
             && matches!(earlier.phase, Phase::Published { .. })
     };

@@ -41,7 +41,7 @@ impl Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make the database and the key, and add the model that the mirrors ship with as version 1
+    /// Make the database and the keys, and add the model that the mirrors ship with as version 1
     Init,
     /// Take part in the fleet: announce rounds, count updates, publish models, until stopped
     Serve,

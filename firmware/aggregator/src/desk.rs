@@ -4,7 +4,7 @@
 //! desk remembers only transfers under way, within a fixed number of bytes; whatever it forgets, the device offers
 //! again. So a desk may be dropped at any time, and memory does not grow with the fleet.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -36,6 +36,9 @@ const BUSY_SECONDS: u32 = 30;
 
 /// Chunks that one request for a model is answered with; a device asks for the rest when it has them.
 const CHUNKS_AT_ONCE: usize = 32;
+
+/// Bytes of answers at which a batch ends. Requests are a few bytes each and their answers megabytes.
+const ANSWER_BYTES: usize = 8 << 20;
 
 /// A message that arrived.
 #[derive(Clone, Debug)]
@@ -157,7 +160,11 @@ pub struct Desk {
     transfers: BTreeMap<Digest, Transfer>,
     held: usize,
     waiting: Vec<Submission>,
-    out: VecDeque<Outgoing>,
+    out: Vec<Outgoing>,
+    /// Parts of models, after everything else: a part that finds no room is asked for again at once, a receipt after a while.
+    parts: Vec<Outgoing>,
+    /// Bytes of both.
+    answer_bytes: usize,
     /// Kinds of trouble that were logged already, by round.
     told: BTreeSet<(u64, &'static str)>,
 }
@@ -173,12 +180,15 @@ impl Desk {
             transfers: BTreeMap::new(),
             held: 0,
             waiting: Vec::new(),
-            out: VecDeque::new(),
+            out: Vec::new(),
+            parts: Vec::new(),
+            answer_bytes: 0,
             told: BTreeSet::new(),
         }
     }
 
-    /// Takes what the carrier has, up to a batch; counts it; answers. Says whether there was anything.
+    /// Takes what the carrier has, up to a batch of messages or of answers; counts it; answers. Says whether there was
+    /// anything.
     ///
     /// # Errors
     /// When the database fails. Nothing of the batch was acknowledged then; devices offer it again.
@@ -193,16 +203,14 @@ impl Desk {
         };
         self.take(&first)?;
         let (mut bytes, mut count) = (first.payload.len(), 1);
-        while bytes < BATCH_BYTES && count < BATCH_UPDATES {
+        while bytes < BATCH_BYTES && count < BATCH_UPDATES && self.answer_bytes < ANSWER_BYTES {
             let Some(next) = carrier.receive(Duration::ZERO) else { break };
             self.take(&next)?;
             bytes += next.payload.len();
             count += 1;
         }
         self.finish()?;
-        while let Some(message) = self.out.pop_front() {
-            carrier.send(message);
-        }
+        self.outgoing().into_iter().for_each(|message| carrier.send(message));
         Ok(true)
     }
 
@@ -242,9 +250,12 @@ impl Desk {
         Ok(())
     }
 
-    /// What is to be sent.
+    /// What is to be sent, parts of models last.
     pub fn outgoing(&mut self) -> Vec<Outgoing> {
-        self.out.drain(..).collect()
+        self.answer_bytes = 0;
+        let mut all = std::mem::take(&mut self.out);
+        all.append(&mut self.parts);
+        all
     }
 
     fn offered(&mut self, name: Name, round: u64, payload: &[u8]) -> Result<(), EngineError> {
@@ -443,7 +454,10 @@ impl Desk {
 
     fn queue<M: Message>(&mut self, topic: Topic, message: &M) -> Result<(), EngineError> {
         let payload = message.encode()?;
-        self.out.push_back(Outgoing { topic, payload, retain: false });
+        self.answer_bytes += payload.len();
+        let is_part = matches!(topic, Topic::ModelChunk(..));
+        let queue = if is_part { &mut self.parts } else { &mut self.out };
+        queue.push(Outgoing { topic, payload, retain: false });
         Ok(())
     }
 

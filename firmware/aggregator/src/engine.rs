@@ -108,13 +108,27 @@ pub enum EngineError {
     #[error("the model has {actual} numbers where this head has {expected}; it is another head")]
     ForeignModel { expected: usize, actual: usize },
     #[error(
+        "the data folder's {file} is not the one that this fleet began with; restore it from a backup (a new fleet needs a `data` \
+         folder of its own)"
+    )]
+    OtherKey { file: &'static str },
+    #[error(
+        "{devices} devices are enrolled and a round needs {minimum} updates, so it would end without a result and its mirrors would \
+         have spent budget for nothing. Enrol more of them, or lower `rounds.minimum_cohort`, but not below what the mirrors ask \
+         for. --force starts it all the same"
+    )]
+    SmallFleet { devices: u64, minimum: u64 },
+    #[error(
         "the folder that `model` names holds another network ({found}) than the one that this fleet began with ({known}); \
          name the old folder, or give the new network a `channel` and a `data` folder of its own and `aggregator init`"
     )]
     OtherNetwork { known: Digest, found: Digest },
     #[error("there is no device {0}; `device list` lists them")]
     NoDevice(String),
-    #[error("device {0} is enrolled already, with another certificate; revoke it first")]
+    #[error(
+        "the name {0} is for one certificate, and another certificate has it; enrol this one under another name (a revoked name \
+         never comes back)"
+    )]
     OtherCertificate(String),
     #[error("the name {0} belongs to the fleet's own programs; enrol the mirror under another one")]
     Reserved(String),
@@ -172,6 +186,10 @@ pub enum Report {
 
 /// Names that the sample broker's access list gives to others.
 const RESERVED: [&str; 2] = ["aggregator", "broker"];
+
+/// Digest of the secret that the devices' are made of.
+const SECRETS: &str = "secrets";
+const SECRETS_CONTEXT: &[u8] = b"mirror devices key 1\n";
 
 /// The highest round whose members were forgotten.
 const PRUNED: &str = "pruned";
@@ -267,7 +285,7 @@ impl Engine {
     /// Takes the parts. Writes the first audit entry into an empty database.
     ///
     /// # Errors
-    /// Rules that mean nothing, a head that is not the one that the database began with, or of the database.
+    /// Rules that mean nothing, a key or a head that is not the one that the database began with, or of the database.
     pub fn new(parts: Parts) -> Result<Engine> {
         let Parts { store, key, secrets, clock, gate, layout, shipped, channel, rules } = parts;
         if shipped.len() != layout.len() {
@@ -280,17 +298,34 @@ impl Engine {
         ServerOptimiser::with_momentum(rules.momentum, rules.rate, vec![])
             .ok_or(EngineError::Optimiser)?;
         let engine = Engine { store, key, clock, gate, shipped, layout, channel, secrets, rules };
-        let mut entries = 0_u64;
-        engine.store.each_entry(|_| {
-            entries += 1;
-            Ok(())
-        })?;
-        if entries == 0 {
-            let public_key = engine.public_key();
-            engine.decide(|decision| decision.record(&Event::Created { public_key }))?;
-        }
+        engine.keep_key()?;
+        engine.keep_secrets()?;
         engine.keep_base()?;
         Ok(engine)
+    }
+
+    /// Records whose fleet it is in a database without a past, and refuses any other key: no mirror would believe it.
+    fn keep_key(&self) -> Result<()> {
+        let created = Event::Created { public_key: self.public_key() };
+        let Some(first) = self.store.first_entry()? else {
+            return self.decide(|decision| decision.record(&created));
+        };
+        let known: Event = serde_json::from_str(&first.event)
+            .map_err(|error| Damaged { what: "audit entry 0".into(), reason: error.to_string() })?;
+        if known == created { Ok(()) } else { Err(EngineError::OtherKey { file: "signing.key" }) }
+    }
+
+    /// The same for the secret that the devices' are made of: with another one no mirror is known by its names any more.
+    fn keep_secrets(&self) -> Result<()> {
+        let found = Digest::of(&[SECRETS_CONTEXT, self.secrets.as_slice()].concat()).0;
+        let noted: Option<[u8; 32]> =
+            self.store.meta(SECRETS)?.and_then(|bytes| bytes.try_into().ok());
+        match noted {
+            Some(known) if known == found => Ok(()),
+            Some(_) => Err(EngineError::OtherKey { file: "devices.key" }),
+            // A database that is older than the note.
+            None => self.decide(|decision| decision.put_meta(SECRETS, &found)),
+        }
     }
 
     /// Notes the shipped head in a database that knows none, and refuses any other: versions are announced as belonging to
@@ -662,11 +697,12 @@ impl Engine {
         Ok(self.store.rounds()?.into_iter().rev().find(|round| !round.phase.is_final()))
     }
 
-    /// Announces a round, unless it would carry no signal, or nobody could judge its candidate. Force does it all the same.
+    /// Announces a round, unless it would carry no signal, could not have the updates that it needs, or nobody could judge its
+    /// candidate. Force does it all the same.
     ///
     /// # Errors
-    /// [`EngineError::Busy`], [`EngineError::Gate`], [`EngineError::NoSignal`], [`EngineError::NoModels`], a noise multiplier
-    /// that is none, or of the database.
+    /// [`EngineError::Busy`], [`EngineError::Gate`], [`EngineError::NoSignal`], [`EngineError::SmallFleet`],
+    /// [`EngineError::NoModels`], a noise multiplier that is none, or of the database.
     pub fn start_round(&self, request: &RoundRequest) -> Result<Round> {
         if let Some(live) = self.live_round()? {
             return Err(EngineError::Busy(live.id));
@@ -683,11 +719,17 @@ impl Engine {
             Signal { dimension, noise_multiplier: noise, update_cosine: self.rules.update_cosine };
         let devices = self.store.enrolled()?;
         let checked = signal.check(devices, self.rules.wanted_cosine);
-        let (expected_cosine, forced) = match checked {
-            Ok(cosine) => (cosine, unjudged),
+        let (expected_cosine, silent) = match checked {
+            Ok(cosine) => (cosine, false),
             Err(refusal) if request.force => (refusal.expected_cosine, true),
             Err(refusal) => return Err(EngineError::NoSignal(Box::new(refusal))),
         };
+        let minimum = self.rules.minimum_cohort;
+        let small = devices < minimum;
+        if small && !request.force {
+            return Err(EngineError::SmallFleet { devices, minimum });
+        }
+        let forced = unjudged || silent || small;
         let model = hex::decode::<32>(&base.parameters).ok_or_else(|| Damaged {
             what: format!("model {}", base.version),
             reason: "its digest".into(),
@@ -757,28 +799,21 @@ impl Engine {
         aborted.ok_or(missing)
     }
 
-    /// Does everything that is due, and says whether any round moved.
+    /// Takes the next step of everything that is due, and says whether a round moved: then more may be due. One step at a time,
+    /// so that it can be announced that a round takes no more before the gate has judged for minutes.
     ///
     /// # Errors
     /// Of the gate or the database. A round that fails holds up nothing else.
     pub fn advance(&self) -> Result<bool> {
-        let moved = self.step_rounds();
+        let moved = self.live_round().and_then(|live| match live {
+            Some(round) => self.step_round(&round),
+            None => Ok(false),
+        });
         for model in self.store.models()? {
             self.step_rollout(&model)?;
         }
         self.prune()?;
         moved
-    }
-
-    fn step_rounds(&self) -> Result<bool> {
-        let mut moved = false;
-        while let Some(round) = self.live_round()? {
-            if !self.step_round(&round)? {
-                break;
-            }
-            moved = true;
-        }
-        Ok(moved)
     }
 
     /// Forgets who took part in rounds that are long over.

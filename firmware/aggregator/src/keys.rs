@@ -9,6 +9,7 @@ use ed25519_dalek::SigningKey;
 use learn::edges::{EdgeError, Entropy, SystemEntropy};
 
 use crate::hex;
+use crate::store::{Store, StoreError};
 
 /// Why the secrets cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +17,10 @@ use crate::hex;
 pub enum KeyError {
     #[error("cannot {operation} {path}: {source}")]
     File { operation: &'static str, path: PathBuf, source: std::io::Error },
-    #[error("there is no {0}; `aggregator init` makes it, once for the life of a fleet")]
+    #[error(
+        "there is no {0}; restore it from a backup: mirrors believe no other key, and `aggregator init` makes none for a fleet that \
+         has a past"
+    )]
     Absent(PathBuf),
     #[error("{0} can be read by others; `chmod 600` it, and consider the fleet's keys known")]
     Open(PathBuf),
@@ -24,6 +28,8 @@ pub enum KeyError {
     Content(PathBuf),
     #[error(transparent)]
     Entropy(#[from] EdgeError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// Both secrets.
@@ -35,7 +41,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Makes both, in a folder that has neither; keeps those that are there.
+    /// Makes those that are not there. Only for a fleet without a past: see [`Keys::of`].
     pub fn create(folder: &Path) -> Result<Keys, KeyError> {
         for name in ["signing.key", "devices.key"] {
             let mut secret = [0; 32];
@@ -47,6 +53,17 @@ impl Keys {
         let text = format!("{}\n", hex::encode(keys.signing.verifying_key().as_bytes()));
         fs::write(&public, text).map_err(failed("write", &public))?;
         Ok(keys)
+    }
+
+    /// The keys of the fleet whose database is `store`; where `make` and nothing was ever decided in it, new ones.
+    ///
+    /// # Errors
+    /// A key that is missing beside a database with a past, or cannot be used.
+    pub fn of(store: &Store, folder: &Path, make: bool) -> Result<Keys, KeyError> {
+        match make && store.first_entry()?.is_none() {
+            true => Keys::create(folder),
+            false => Keys::read(folder),
+        }
     }
 
     /// Reads both.
@@ -92,6 +109,7 @@ fn read(path: &Path) -> Result<[u8; 32], KeyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::Event;
 
     #[test]
     fn keys_stay_the_same_and_are_nobody_elses() {
@@ -104,6 +122,28 @@ mod tests {
         assert_eq!(first.devices, again.devices);
         fs::set_permissions(folder.join("signing.key"), fs::Permissions::from_mode(0o644)).unwrap();
         assert!(matches!(Keys::read(&folder), Err(KeyError::Open(_))));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_fleet_with_a_past_gets_no_new_keys() {
+        let folder = std::env::temp_dir().join(format!("aggregator-past-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let store = Store::create(&folder.join("fleet.redb")).unwrap();
+        let keys = Keys::of(&store, &folder, true).unwrap();
+        let public_key = hex::encode(keys.signing.verifying_key().as_bytes());
+        let created = Event::Created { public_key };
+        store.decide(0, &keys.signing, |decision| decision.record(&created)).unwrap();
+        assert_eq!(Keys::of(&store, &folder, true).unwrap().devices, keys.devices);
+        for name in ["signing.key", "devices.key"] {
+            let text = fs::read(folder.join(name)).unwrap();
+            fs::remove_file(folder.join(name)).unwrap();
+            let refused = Keys::of(&store, &folder, true).err().unwrap().to_string();
+            assert!(refused.contains(name) && refused.contains("backup"), "{refused}");
+            assert!(!folder.join(name).exists());
+            write_new(&folder.join(name), std::str::from_utf8(&text).unwrap()).unwrap();
+        }
+        Keys::of(&store, &folder, true).unwrap();
         fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use learn::edges::{Entropy, SystemEntropy};
+use proto::Topic;
 use proto::topic::filter;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Packet;
@@ -26,6 +27,10 @@ const QUEUE: usize = 256;
 
 /// Messages that wait to be sent. What does not fit is dropped, like on a connection that breaks: devices ask again.
 const OUTGOING: usize = 1024;
+
+/// Of these, parts of models take no more than leaves room for so many others: they are large, and receipts must not be
+/// dropped for them.
+const RESERVED: usize = 512;
 
 /// Messages that wait for the broker's acknowledgement. rumqttc makes a table of this size at once; its default of
 /// 65,535 takes 14 MB a connection.
@@ -83,7 +88,9 @@ impl Carrier for Mqtt {
     }
 
     fn send(&mut self, message: Outgoing) {
-        if self.outgoing.try_send(message).is_err() {
+        let is_part = matches!(message.topic, Topic::ModelChunk(..));
+        let has_room = !is_part || self.outgoing.capacity() > RESERVED;
+        if !has_room || self.outgoing.try_send(message).is_err() {
             self.health.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -153,7 +153,7 @@ fn decide(
     }
 }
 
-/// Does what is due, and gives what is to be announced. Announcements do not wait for a decision that fails: mirrors must
+/// Takes one step of what is due, and gives what is to be announced. Announcements do not wait for a decision that fails: mirrors must
 /// hear that a round is over, and of a rollback, whatever the gate does.
 pub fn step(
     office: &Office,

@@ -428,6 +428,13 @@ impl Store {
         Ok(write.commit()?)
     }
 
+    /// The first audit entry, which says whose fleet it is; `None` where nothing was ever decided.
+    pub fn first_entry(&self) -> Result<Option<Entry>> {
+        let table = self.database.begin_read()?.open_table(AUDIT)?;
+        let first = table.first()?;
+        first.map(|(_, value)| parse("audit entry", value.value())).transpose()
+    }
+
     /// Calls `each` for every audit entry, oldest first.
     pub fn each_entry(&self, mut each: impl FnMut(Entry) -> Result<()>) -> Result<()> {
         let table = self.database.begin_read()?.open_table(AUDIT)?;
@@ -466,6 +473,25 @@ fn change_tally(
     Ok(())
 }
 
+/// Why an update under this name is not taken, whatever is in it. Looked up in the transaction that would count it: a device
+/// may be revoked while its update is on the way.
+fn admission(
+    name: (u64, [u8; 16]),
+    names: &impl ReadableTable<(u64, [u8; 16]), &'static str>,
+    devices: &impl ReadableTable<&'static str, &'static [u8]>,
+    counted: &impl ReadableTable<(u64, [u8; 16]), [u8; 32]>,
+) -> Result<Option<Refusal>> {
+    let Some(device) = names.get(name)? else { return Ok(Some(Refusal::UnknownDevice)) };
+    let Some(record) = devices.get(device.value())? else {
+        return Ok(Some(Refusal::UnknownDevice));
+    };
+    let device: Device = parse("device", record.value())?;
+    if device.standing != Standing::Enrolled {
+        return Ok(Some(Refusal::Revoked));
+    }
+    Ok(counted.get(name)?.map(|_| Refusal::SecondUpdate))
+}
+
 fn count_within(
     write: &WriteTransaction,
     round: u64,
@@ -477,6 +503,7 @@ fn count_within(
     let Some(record) = rounds.get(round)? else { return Ok(refuse_all(Refusal::UnknownRound)) };
     let record: Round = parse("round", record.value())?;
     let open = record.phase == Phase::Collecting;
+    let (names, devices) = (write.open_table(NAMES)?, write.open_table(DEVICES)?);
     let mut counted = write.open_table(COUNTED)?;
     let mut updates = write.open_table(UPDATES)?;
     let mut fates = Vec::with_capacity(batch.len());
@@ -487,10 +514,12 @@ fn count_within(
             // A retry is answered even after the round has closed: its update is in the sum.
             Some(round) => Fate::CountedBefore { round },
             None if !open => Fate::Refused(Refusal::NotCollecting),
-            None if counted.get(name)?.is_some() => Fate::Refused(Refusal::SecondUpdate),
-            None => match sum.add(&arrival.update) {
-                Ok(()) => Fate::Counted,
-                Err(error) => Fate::Refused(Refusal::Content(error)),
+            None => match admission(name, &names, &devices, &counted)? {
+                Some(refusal) => Fate::Refused(refusal),
+                None => match sum.add(&arrival.update) {
+                    Ok(()) => Fate::Counted,
+                    Err(error) => Fate::Refused(Refusal::Content(error)),
+                },
             },
         };
         if fate == Fate::Counted {

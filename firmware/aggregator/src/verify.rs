@@ -2,8 +2,9 @@
 //!
 //! For each averaged round it merges the stored sums, compares their digest, the number of updates and the list of
 //! names with what was signed when the round closed, averages again, moves the base again, and compares the
-//! candidate. For each model version it compares the stored numbers with the signed digest. A version that came from
-//! a round must have passed the gate by the scores that were signed.
+//! candidate. For each model version it compares the stored numbers with the signed digest. A round's task must be the
+//! one that was announced, its base the version that the log knows, and a version that came from a round that round's
+//! candidate, which must have passed the gate by the scores that were signed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::arithmetic::moved;
 use crate::audit::{AuditError, Event};
 use crate::engine::EngineError;
-use crate::records::parameter_bytes;
+use crate::records::{Round, parameter_bytes};
 use crate::store::Store;
 
 /// What was checked.
@@ -43,8 +44,6 @@ pub fn verify(
 ) -> Result<Verified, EngineError> {
     let mut events = Vec::new();
     let head = store.verify_chain(key, |number, event| events.push((number, event)))?;
-    let mut verified =
-        Verified { entries: head.next, head: head.hash.to_string(), ..Verified::default() };
     let pruned: BTreeSet<u64> = events
         .iter()
         .filter_map(|(_, event)| match event {
@@ -52,45 +51,152 @@ pub fn verify(
             _ => None,
         })
         .collect();
-    verified.pruned = pruned.len() as u64;
-    let mut closed = BTreeMap::new();
-    let mut passed = BTreeMap::new();
-    for (number, event) in events {
+    let verified = Verified {
+        entries: head.next,
+        head: head.hash.to_string(),
+        pruned: pruned.len() as u64,
+        ..Verified::default()
+    };
+    let mut auditor = Auditor { store, layout, pruned, verified, seen: Seen::default() };
+    events.into_iter().try_for_each(|(number, event)| auditor.follow(number, event))?;
+    Ok(auditor.verified)
+}
+
+/// What the log has said so far.
+#[derive(Default)]
+struct Seen {
+    /// Updates by closed round.
+    closed: BTreeMap<u64, u64>,
+    /// Digests of candidates by averaged round.
+    candidates: BTreeMap<u64, String>,
+    /// Rounds that passed the gate.
+    passed: BTreeSet<u64>,
+    /// Digests of parameters by version.
+    parameters: BTreeMap<u64, String>,
+}
+
+struct Auditor<'a> {
+    store: &'a Store,
+    layout: &'a HeadLayout,
+    pruned: BTreeSet<u64>,
+    verified: Verified,
+    seen: Seen,
+}
+
+impl Auditor<'_> {
+    fn follow(&mut self, number: u64, event: Event) -> Result<(), EngineError> {
         let holds = |truth: bool, problem: &str| check(number, truth, problem);
         match event {
-            Event::RoundClosed { round, updates, members, sum } => {
-                check_sums(store, number, round, updates, &sum)?;
-                if !pruned.contains(&round) {
-                    check_names(store, number, round, updates, &members)?;
-                }
-                closed.insert(round, updates);
+            Event::RoundAnnounced { round, task, base_version, .. } => {
+                self.announced(number, round, &task, base_version)?;
             }
-            Event::RoundAveraged { round, average, candidate, momentum, rate, .. } => {
-                holds(closed.contains_key(&round), "a round was averaged that was never closed")?;
-                let digests = (average.as_str(), candidate.as_str());
-                check_average(store, layout, number, round, digests, (momentum, rate))?;
-                verified.rounds += 1;
-                verified.updates += closed[&round];
+            Event::RoundClosed { round, updates, members, sum } => {
+                self.closed(number, round, updates, (&members, &sum))?;
+            }
+            Event::RoundAveraged { round, average, base, candidate, momentum, rate } => {
+                let digests = (average.as_str(), base.as_str(), candidate.as_str());
+                self.averaged(number, round, digests, (momentum, rate))?;
             }
             Event::RoundGated { round, score_before, score_after, tolerance, passed: claimed } => {
                 let truth = score_after >= score_before - tolerance;
                 holds(truth == claimed, "the verdict does not follow from the scores")?;
-                passed.insert(round, truth);
+                if truth {
+                    self.seen.passed.insert(round);
+                }
             }
-            Event::RoundPublished { round, .. } => {
-                let good = passed.get(&round) == Some(&true);
+            Event::RoundPublished { round, version } => {
+                let good = self.seen.passed.contains(&round);
                 holds(good, "a round was published that did not pass the gate")?;
+                let (published, candidate) =
+                    (self.seen.parameters.get(&version), self.seen.candidates.get(&round));
+                let same = candidate.is_some() && published == candidate;
+                holds(same, "the version that was published is not the round's candidate")?;
             }
             Event::ModelAdded { version, parameters, .. } => {
-                let stored = store.parameters(version)?.map(|bytes| Digest::of(&bytes).to_string());
+                let stored = self.store.parameters(version)?;
+                let stored = stored.map(|bytes| Digest::of(&bytes).to_string());
                 let same = stored.as_deref() == Some(parameters.as_str());
                 holds(same, "the stored numbers of the model are not the ones that were added")?;
-                verified.models += 1;
+                self.seen.parameters.insert(version, parameters);
+                self.verified.models += 1;
             }
             _ => {}
         }
+        Ok(())
     }
-    Ok(verified)
+
+    fn round(&self, round: u64) -> Result<Round, EngineError> {
+        self.store.round(round)?.ok_or(EngineError::NoRound(round))
+    }
+
+    fn announced(
+        &self,
+        number: u64,
+        round: u64,
+        task: &str,
+        base_version: u64,
+    ) -> Result<(), EngineError> {
+        let record = self.round(round)?;
+        let same = record.task.digest().to_string() == task;
+        check(number, same, "the round's task is not the one that was announced")?;
+        let base = self.seen.parameters.get(&base_version);
+        let same = record.task.base_version == base_version && base == Some(&record.task.base);
+        check(number, same, "the round's base is not the version that was added")
+    }
+
+    fn closed(
+        &mut self,
+        number: u64,
+        round: u64,
+        updates: u64,
+        (members, sum): (&str, &str),
+    ) -> Result<(), EngineError> {
+        let merged = self.store.merged(round, self.round(round)?.task.rules()?)?;
+        check(number, merged.count() == updates, "the sums hold another number of updates")?;
+        let same = Digest::of(&merged.encode()).to_string() == sum;
+        check(number, same, "the sums were changed")?;
+        if !self.pruned.contains(&round) {
+            self.named(number, round, updates, members)?;
+        }
+        self.seen.closed.insert(round, updates);
+        Ok(())
+    }
+
+    fn named(
+        &self,
+        number: u64,
+        round: u64,
+        updates: u64,
+        members: &str,
+    ) -> Result<(), EngineError> {
+        let (names, list) = self.store.members(round)?;
+        check(number, names == updates, "another number of names was counted")?;
+        check(number, list.to_string() == members, "the list of names was changed")
+    }
+
+    fn averaged(
+        &mut self,
+        number: u64,
+        round: u64,
+        (average, base, candidate): (&str, &str, &str),
+        optimiser: (f32, f32),
+    ) -> Result<(), EngineError> {
+        let closed = self.seen.closed.get(&round).copied();
+        check(number, closed.is_some(), "a round was averaged that was never closed")?;
+        let record = self.round(round)?;
+        check(number, record.task.base == base, "the average was put on another base")?;
+        let merged = self.store.merged(round, record.task.rules()?)?;
+        let again = merged.average(record.task.minimum_cohort)?;
+        let same = Digest::of(&parameter_bytes(&again)).to_string() == average;
+        check(number, same, "the average is another one")?;
+        let (moved, _) = moved(self.store, self.layout, &record, &again, optimiser)?;
+        let same = Digest::of(&moved).to_string() == candidate;
+        check(number, same, "the candidate does not follow from base and average")?;
+        self.seen.candidates.insert(round, candidate.to_owned());
+        self.verified.rounds += 1;
+        self.verified.updates += closed.unwrap_or_default();
+        Ok(())
+    }
 }
 
 fn check(number: u64, truth: bool, problem: &str) -> Result<(), EngineError> {
@@ -99,47 +205,4 @@ fn check(number: u64, truth: bool, problem: &str) -> Result<(), EngineError> {
     }
     let problem = problem.to_owned();
     Err(EngineError::Store(AuditError::Arithmetic { number, problem }.into()))
-}
-
-fn check_sums(
-    store: &Store,
-    number: u64,
-    round: u64,
-    updates: u64,
-    sum: &str,
-) -> Result<(), EngineError> {
-    let record = store.round(round)?.ok_or(EngineError::NoRound(round))?;
-    let merged = store.merged(round, record.task.rules()?)?;
-    check(number, merged.count() == updates, "the sums hold another number of updates")?;
-    check(number, Digest::of(&merged.encode()).to_string() == sum, "the sums were changed")
-}
-
-fn check_names(
-    store: &Store,
-    number: u64,
-    round: u64,
-    updates: u64,
-    members: &str,
-) -> Result<(), EngineError> {
-    let (names, list) = store.members(round)?;
-    check(number, names == updates, "another number of names was counted")?;
-    check(number, list.to_string() == members, "the list of names was changed")
-}
-
-fn check_average(
-    store: &Store,
-    layout: &HeadLayout,
-    number: u64,
-    round: u64,
-    digests: (&str, &str),
-    optimiser: (f32, f32),
-) -> Result<(), EngineError> {
-    let record = store.round(round)?.ok_or(EngineError::NoRound(round))?;
-    let merged = store.merged(round, record.task.rules()?)?;
-    let average = merged.average(record.task.minimum_cohort)?;
-    let same = Digest::of(&parameter_bytes(&average)).to_string() == digests.0;
-    check(number, same, "the average is another one")?;
-    let (candidate, _) = moved(store, layout, &record, &average, optimiser)?;
-    let same = Digest::of(&candidate).to_string() == digests.1;
-    check(number, same, "the candidate does not follow from base and average")
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use aggregator::ingest::{Submission, Worker};
 use aggregator::records::{Pseudonym, Round};
-use aggregator::store::{Fate, Store};
+use aggregator::store::{Decision, Fate, Store};
 use common::Fleet;
 use learn::averaging::PartialSum;
 use learn::update::Update;
@@ -103,6 +103,10 @@ fn killed_while_counting() {
     let fleet = Fleet::new("crash", common::rules());
     fleet.enrol(2);
     let round = fleet.open_round();
+    let name_all = |decision: &mut Decision<'_>| {
+        (0..UPDATES).try_for_each(|index| decision.put_name(round.id, name(index), "mirror-0"))
+    };
+    fleet.engine.store().decide(0, fleet.engine.key(), name_all).unwrap();
     let (engine, _clock, folder) = fleet.into_parts();
     drop(engine);
     let root = &folder.0;

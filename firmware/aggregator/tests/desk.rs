@@ -4,14 +4,16 @@
 
 mod common;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use aggregator::announce::Announcer;
-use aggregator::desk::{Desk, Incoming, Office, Outgoing, Presence, Sequence, Strange};
+use aggregator::desk::{Carrier, Desk, Incoming, Office, Outgoing, Presence, Sequence, Strange};
 use aggregator::engine::RoundRequest;
 use aggregator::gate::{Gate, GateError};
-use aggregator::records::{Parameters, Round};
+use aggregator::records::{Parameters, Phase, Round};
 use aggregator::rollout::Stage;
 use aggregator::serve::step;
 use common::{Fleet, Z};
@@ -117,7 +119,7 @@ fn a_small_update_is_offered_counted_and_answered_with_a_signed_receipt() {
     let late = hall.offer(&hall.identity("mirror-2"), &other);
     assert_eq!(hall.verdict(&late), Verdict::Refused(Refusal::Revoked));
     hall.fleet_clock.add(10_000);
-    hall.office.engine.advance().unwrap();
+    common::settle(&hall.office.engine).unwrap();
     let late = hall.offer(&hall.identity("mirror-3"), &other);
     assert_eq!(hall.verdict(&late), Verdict::Refused(Refusal::RoundClosed));
 }
@@ -213,6 +215,67 @@ fn a_revoked_device_is_refused_and_in_the_tally() {
 }
 
 #[test]
+fn a_device_that_is_revoked_during_its_transfer_is_refused_when_it_is_complete() {
+    let mut hall = Hall::with_large("desk-revoked-late");
+    let (identity, bytes) = (hall.identity("mirror-1"), hall.update());
+    let offer = hall.offer(&identity, &bytes);
+    let wanted = ChunksWanted::decode(&hall.say(&offer)[0].payload).unwrap();
+    hall.office.engine.revoke("mirror-1", "stolen").unwrap();
+    let mut answers = Vec::new();
+    for index in indexes(&wanted.chunks) {
+        let part = Blob(chunk(&bytes, index).unwrap().to_vec());
+        let message = UpdateChunk { update: wanted.update, index, bytes: part };
+        let topic = Topic::Lane(identity.pseudonym, 3, 1, index);
+        answers = hall.say(&incoming(&topic, &message));
+    }
+    let signed = Signed::<Receipt>::decode(&answers[0].payload).unwrap();
+    let verdict = signed.verify(&hall.keys).unwrap().verdict;
+    assert_eq!(verdict, Verdict::Refused(Refusal::Revoked));
+    let tally = hall.office.engine.store().tally(1).unwrap();
+    assert_eq!((tally.counted, tally.refused.get("revoked")), (0, Some(&1)));
+}
+
+/// Messages that wait, and those that were sent.
+#[derive(Default)]
+struct Memory {
+    waiting: VecDeque<Incoming>,
+    sent: Vec<Outgoing>,
+}
+
+impl Carrier for Memory {
+    fn receive(&mut self, _patience: Duration) -> Option<Incoming> {
+        self.waiting.pop_front()
+    }
+
+    fn send(&mut self, message: Outgoing) {
+        self.sent.push(message);
+    }
+}
+
+#[test]
+fn a_batch_ends_at_its_answers_bytes_and_receipts_go_before_models() {
+    let mut hall = Hall::with_large("desk-models");
+    let bytes = hall.office.engine.store().parameters(1).unwrap().unwrap();
+    let last = u16::try_from(bytes.len().div_ceil(proto::content::CHUNK_BYTES) - 1).unwrap();
+    let chunks = vec![proto::content::ChunkRange { first: 0, last }];
+    let wanted = ModelWanted { version: 1, model: proto::Digest::of(&bytes), chunks };
+    let ask = incoming(&Topic::ModelWanted("mirror-1".parse().unwrap()), &wanted);
+    hall.office.engine.revoke("mirror-2", "a test").unwrap();
+    let offer = hall.offer(&hall.identity("mirror-2"), &hall.update());
+    let mut carrier = Memory::default();
+    carrier.waiting.extend([ask.clone(), offer]);
+    carrier.waiting.extend(vec![ask; 60]);
+    assert!(hall.desk.serve(&mut carrier, Duration::ZERO).unwrap());
+    assert!(matches!(carrier.sent[0].topic, Topic::Receipt(_)), "{:?}", carrier.sent[0].topic);
+    let sent: usize = carrier.sent.iter().map(|message| message.payload.len()).sum();
+    let bound = 8 << 20;
+    assert!((bound..bound + 2 * bytes.len()).contains(&sent), "{sent}");
+    while hall.desk.serve(&mut carrier, Duration::ZERO).unwrap() {}
+    let parts = carrier.sent.iter().filter(|sent| matches!(sent.topic, Topic::ModelChunk(..)));
+    assert_eq!(parts.count(), 61 * (usize::from(last) + 1), "later batches answer the others");
+}
+
+#[test]
 fn a_device_reports_a_model_once_and_strangers_report_nothing() {
     let mut hall = Hall::new("desk-reports", Parameters::Sparse);
     let job = proto::JobId([1; 16]);
@@ -304,7 +367,7 @@ impl Gate for Broken {
 }
 
 #[test]
-fn a_gate_that_fails_keeps_no_announcement_back() {
+fn the_end_of_a_round_is_announced_before_the_gate_and_one_that_fails_keeps_nothing_back() {
     let gate = Box::new(Broken);
     let fleet = Fleet::with_gate("desk-gate", common::rules(), gate, common::SMALL);
     let mut hall = Hall::of(fleet, Parameters::Sparse);
@@ -316,10 +379,14 @@ fn a_gate_that_fails_keeps_no_announcement_back() {
     }
     hall.fleet_clock.add(10_000);
     let (said, done) = step(&hall.office, &mut announcer);
-    assert!(done.unwrap_err().to_string().contains("holdout"));
+    done.unwrap();
+    assert_eq!(hall.office.engine.live_round().unwrap().unwrap().phase, Phase::Closed);
     let notice = Signed::<RoundNotice>::decode(&said[0].payload).unwrap();
     assert!(matches!(notice.verify(&hall.keys).unwrap(), RoundNotice::Closed { round: 1, .. }));
 
+    step(&hall.office, &mut announcer).1.unwrap();
+    let judged = step(&hall.office, &mut announcer).1;
+    assert!(judged.unwrap_err().to_string().contains("holdout"));
     let numbers = vec![0.5; hall.office.engine.layout().subset_len(Subset::Full)];
     hall.office.engine.add_model(&numbers, "a test").unwrap();
     hall.office.engine.publish(2).unwrap();

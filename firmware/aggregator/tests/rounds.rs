@@ -7,6 +7,8 @@ mod common;
 use std::path::Path;
 use std::sync::{Arc, Barrier};
 
+use aggregator::arithmetic::moved;
+use aggregator::audit::Event;
 use aggregator::engine::{Engine, EngineError, Report, Rules};
 use aggregator::gate::{Gate, GateError, NoGate};
 use aggregator::ingest::{Submission, Worker};
@@ -55,7 +57,7 @@ fn a_round_averages_what_devices_sent_and_publishes_it() {
     let receipts = worker.count(&batch).unwrap();
     assert!(receipts.iter().all(|receipt| receipt.fate == Fate::Counted), "{receipts:?}");
     fleet.clock.add(1_000);
-    fleet.engine.advance().unwrap();
+    fleet.settle();
 
     let round = fleet.engine.store().round(round.id).unwrap().unwrap();
     assert_eq!(round.phase, Phase::Published { version: 2 });
@@ -76,7 +78,7 @@ fn a_round_averages_what_devices_sent_and_publishes_it() {
 #[test]
 fn what_does_not_belong_is_refused_and_counted_and_everyone_else_unharmed() {
     let fleet = Fleet::new("refusals", common::rules());
-    fleet.enrol(3);
+    fleet.enrol(9);
     let round = fleet.engine.start_round(&request(false)).unwrap();
     let mut worker = fleet.worker(0);
     let early = worker.count(&[fleet.submission(&round, 1, 0.0)]).unwrap();
@@ -86,7 +88,8 @@ fn what_does_not_belong_is_refused_and_counted_and_everyone_else_unharmed() {
 
     let good = fleet.submission(&round, 1, 0.0);
     let second = fleet.submission(&round, 1, 0.0);
-    let copy = aggregator::ingest::Submission { pseudonym: Pseudonym([9; 16]), ..good.clone() };
+    let copy =
+        aggregator::ingest::Submission { pseudonym: fleet.pseudonym(&round, 0), ..good.clone() };
     let mut unknown = fleet.submission(&round, 2, 0.0);
     unknown.round = 77;
     let mut cut = fleet.submission(&round, 3, 0.0);
@@ -126,7 +129,7 @@ fn what_does_not_belong_is_refused_and_counted_and_everyone_else_unharmed() {
 
     // Late, after the close: a retry is still answered, a new one is not taken.
     fleet.clock.add(10_000);
-    fleet.engine.advance().unwrap();
+    fleet.settle();
     let late = worker.count(&[good, fleet.submission(&round, 8, 0.0)]).unwrap();
     assert_eq!(late[0].fate, Fate::CountedBefore { round: 1 });
     assert_eq!(late[1].fate, Fate::Refused(Refusal::NotCollecting));
@@ -135,7 +138,7 @@ fn what_does_not_belong_is_refused_and_counted_and_everyone_else_unharmed() {
 #[test]
 fn workers_merge_and_one_of_them_may_die() {
     let fleet = Fleet::new("workers", common::rules());
-    fleet.enrol(3);
+    fleet.enrol(12);
     let round = fleet.open_round();
     let mut workers: Vec<Worker> = (0..3).map(|number| fleet.worker(number)).collect();
     for name in 0..12_u8 {
@@ -156,12 +159,12 @@ fn workers_merge_and_one_of_them_may_die() {
 #[test]
 fn a_worse_candidate_does_not_ship() {
     let fleet = Fleet::with_scores("gate", common::rules(), vec![0.5, 0.499]);
-    fleet.enrol(3);
+    fleet.enrol(5);
     let round = fleet.open_round();
     let batch: Vec<_> = (0..5).map(|name| fleet.submission(&round, name, 0.0)).collect();
     fleet.worker(0).count(&batch).unwrap();
     fleet.clock.add(10_000);
-    fleet.engine.advance().unwrap();
+    fleet.settle();
     let round = fleet.engine.store().round(round.id).unwrap().unwrap();
     let Phase::Aborted { reason } = round.phase else { panic!("{round:?}") };
     assert!(reason.contains("0.4990") && reason.contains("does not ship"), "{reason}");
@@ -170,14 +173,20 @@ fn a_worse_candidate_does_not_ship() {
 }
 
 #[test]
-fn too_small_a_cohort_averages_nothing() {
+fn too_small_a_cohort_is_refused_unless_forced_and_averages_nothing() {
     let fleet = Fleet::new("cohort", Rules { minimum_cohort: 4, ..common::rules() });
     fleet.enrol(3);
-    let round = fleet.open_round();
+    let refused = fleet.engine.start_round(&request(false)).unwrap_err();
+    let EngineError::SmallFleet { devices: 3, minimum: 4 } = refused else { panic!("{refused}") };
+    assert!(refused.to_string().contains("Enrol more of them"), "{refused}");
+    let round = fleet.engine.start_round(&request(true)).unwrap();
+    assert!(round.forced);
+    fleet.clock.add(10);
+    fleet.engine.advance().unwrap();
     let batch: Vec<_> = (0..3).map(|name| fleet.submission(&round, name, 0.0)).collect();
     fleet.worker(0).count(&batch).unwrap();
     fleet.clock.add(10_000);
-    fleet.engine.advance().unwrap();
+    fleet.settle();
     let round = fleet.engine.store().round(round.id).unwrap().unwrap();
     assert!(matches!(&round.phase, Phase::Aborted { reason } if reason.contains("needs 4")));
 }
@@ -240,7 +249,7 @@ fn a_rollback_ends_the_round_that_would_bring_the_model_back() {
     assert_eq!(round.task.base_version, 2);
     fleet.engine.rollback(1).unwrap();
     fleet.clock.add(10_000);
-    fleet.engine.advance().unwrap();
+    fleet.settle();
     let reason = why_aborted(&fleet.engine, round.id);
     assert!(reason.contains("version 2, from which it started"), "{reason}");
     assert_eq!(fleet.engine.announced().unwrap().unwrap().version, 3);
@@ -260,7 +269,7 @@ fn a_roll_out_that_stops_ends_the_round_on_it_and_no_other() {
     assert_eq!(on_first.task.base_version, 1);
     fleet.engine.report("mirror-0", 2, Report::Installed).unwrap();
     fleet.clock.add(10_000);
-    fleet.engine.advance().unwrap();
+    fleet.settle();
     let round = fleet.engine.store().round(on_first.id).unwrap().unwrap();
     assert_eq!(round.phase, Phase::Published { version: 3 });
 }
@@ -268,17 +277,66 @@ fn a_roll_out_that_stops_ends_the_round_on_it_and_no_other() {
 #[test]
 fn a_candidate_of_a_model_that_is_not_in_force_is_not_published() {
     let fleet = Fleet::new("outdated", common::rules());
-    fleet.enrol(3);
+    fleet.enrol(5);
     let round = full_round(&fleet);
     let store = fleet.engine.store();
     let rollout = Rollout::Stopped { reason: "a test".into() };
     let stopped = aggregator::records::Model { rollout, ..store.model(1).unwrap().unwrap() };
     store.decide(0, fleet.engine.key(), |decision| decision.put_model(&stopped)).unwrap();
     fleet.clock.add(10_000);
-    fleet.engine.advance().unwrap();
+    fleet.settle();
     let reason = why_aborted(&fleet.engine, round.id);
     assert!(reason.contains("no longer in force"), "{reason}");
     assert_eq!(store.models().unwrap().len(), 1);
+}
+
+#[test]
+fn a_device_that_is_revoked_before_its_update_is_counted_is_refused() {
+    let fleet = Fleet::new("revoked", common::rules());
+    fleet.enrol(3);
+    let round = fleet.open_round();
+    let mut worker = fleet.worker(0);
+    let batch: Vec<_> = (0..3).map(|name| fleet.submission(&round, name, 0.0)).collect();
+    assert_eq!(worker.count(&batch[..1]).unwrap()[0].fate, Fate::Counted);
+    fleet.engine.revoke("mirror-0", "stolen").unwrap();
+    fleet.engine.revoke("mirror-1", "stolen").unwrap();
+    let stranger = Submission { pseudonym: Pseudonym([7; 16]), ..batch[2].clone() };
+    let all = [batch[0].clone(), batch[1].clone(), stranger, batch[2].clone()];
+    let fates: Vec<Fate> = worker.count(&all).unwrap().into_iter().map(|r| r.fate).collect();
+    let expected = [
+        Fate::CountedBefore { round: round.id },
+        Fate::Refused(Refusal::Revoked),
+        Fate::Refused(Refusal::UnknownDevice),
+        Fate::Counted,
+    ];
+    assert_eq!(fates, expected);
+    let tally = fleet.engine.store().tally(round.id).unwrap();
+    assert_eq!((tally.counted, tally.refused.get("revoked")), (2, Some(&1)));
+}
+
+/// Publishes a round after another and says whether the last one's candidate is more than its base and its average.
+fn momentum_reaches(name: &str, between: impl FnOnce(&Engine)) -> bool {
+    let fleet = Fleet::new(name, Rules { momentum: 0.9, ..common::rules() });
+    fleet.enrol(5);
+    full_round(&fleet);
+    fleet.clock.add(10_000);
+    fleet.settle();
+    between(&fleet.engine);
+    let round = full_round(&fleet);
+    fleet.clock.add(10_000);
+    fleet.settle();
+    let store = fleet.engine.store();
+    let average = fleet.merged(&round).average(round.task.minimum_cohort).unwrap();
+    let layout = fleet.engine.layout();
+    let (plain, _) = moved(store, layout, &round, &average, (0.0, 1.0)).unwrap();
+    fleet.engine.verify(&fleet.engine.key().verifying_key()).unwrap();
+    store.candidate(round.id).unwrap().unwrap() != plain
+}
+
+#[test]
+fn momentum_goes_on_from_round_to_round_and_not_from_a_version_that_was_rolled_back() {
+    assert!(momentum_reaches("momentum", |_| {}));
+    assert!(!momentum_reaches("momentum-back", |engine| drop(engine.rollback(1).unwrap())));
 }
 
 /// Is met twice: when it begins to judge, and when it may go on.
@@ -297,12 +355,12 @@ fn an_abort_while_the_candidate_is_judged_stands() {
     let barrier = Arc::new(Barrier::new(2));
     let gate = Box::new(Slow(Arc::clone(&barrier)));
     let fleet = Fleet::with_gate("judging", common::rules(), gate, SMALL);
-    fleet.enrol(3);
+    fleet.enrol(5);
     let round = full_round(&fleet);
     fleet.clock.add(10_000);
     let engine = &fleet.engine;
     std::thread::scope(|scope| {
-        let judging = scope.spawn(|| engine.advance());
+        let judging = scope.spawn(|| common::settle(engine));
         barrier.wait();
         let aborted = engine.abort_round(round.id, "by the operator");
         let next = engine.start_round(&request(false));
@@ -349,6 +407,29 @@ fn a_database_refuses_another_network() {
 }
 
 #[test]
+fn a_database_refuses_other_keys() {
+    let (engine, clock, folder) = Fleet::new("keys", common::rules()).into_parts();
+    drop(engine);
+    let path = folder.0.join("fleet.redb");
+    let open = |signing: u8, secrets: u8| {
+        let mut parts = common::parts(Store::open(&path).unwrap(), &clock, SMALL);
+        parts.key = ed25519_dalek::SigningKey::from_bytes(&[signing; 32]);
+        parts.secrets = [secrets; 32];
+        Engine::new(parts)
+    };
+    let refused = |signing, secrets| open(signing, secrets).err().unwrap().to_string();
+    assert!(refused(9, 6).contains("signing.key") && refused(5, 9).contains("devices.key"));
+    assert!(refused(9, 6).contains("restore it from a backup"));
+    // A database that is older than the note takes the secret that it is opened with, from then on.
+    let engine = open(5, 6).unwrap();
+    let forget = |decision: &mut aggregator::store::Decision<'_>| decision.put_meta("secrets", &[]);
+    engine.store().decide(0, engine.key(), forget).unwrap();
+    drop(engine);
+    open(5, 6).unwrap();
+    assert!(refused(5, 9).contains("devices.key"));
+}
+
+#[test]
 fn a_restored_database_goes_on_above_what_mirrors_have_seen() {
     let fleet = Fleet::new("restore", common::rules());
     fleet.enrol(3);
@@ -385,7 +466,8 @@ fn a_device_is_known_by_its_certificate_and_revoked_for_good() {
     engine.enrol("mirror-1", &one).unwrap();
     engine.enrol("mirror-1", &one).unwrap();
     let refused = |result: Result<_, EngineError>| result.unwrap_err().to_string();
-    assert!(refused(engine.enrol("mirror-1", &other)).contains("another certificate"));
+    let told = refused(engine.enrol("mirror-1", &other));
+    assert!(told.contains("under another name") && !told.contains("revoke it"), "{told}");
     assert!(refused(engine.enrol("mirror 1", &one)).contains("no device name"));
     assert!(refused(engine.enrol("mirror-2", "12")).contains("fingerprint"));
     assert!(refused(engine.enrol("aggregator", &one)).contains("own programs"));
@@ -400,13 +482,13 @@ fn old_rounds_are_forgotten_and_the_audit_still_holds() {
     let mut rules = common::rules();
     rules.keep_rounds = 1;
     let fleet = Fleet::new("prune", rules);
-    fleet.enrol(3);
+    fleet.enrol(5);
     for _ in 0..3 {
         let round = fleet.open_round();
         let batch: Vec<_> = (0..5).map(|name| fleet.submission(&round, name, 0.0)).collect();
         fleet.worker(0).count(&batch).unwrap();
         fleet.clock.add(10_000);
-        fleet.engine.advance().unwrap();
+        fleet.settle();
     }
     let store = fleet.engine.store();
     let counted = |round| store.members(round).unwrap().0;
@@ -419,7 +501,7 @@ fn old_rounds_are_forgotten_and_the_audit_still_holds() {
 #[test]
 fn a_round_at_hand_keeps_its_names() {
     let fleet = Fleet::new("prune-live", Rules { keep_rounds: 0, ..common::rules() });
-    fleet.enrol(3);
+    fleet.enrol(5);
     let round = full_round(&fleet);
     fleet.engine.advance().unwrap();
     let (engine, device) = (&fleet.engine, "mirror-1".parse::<DeviceId>().unwrap());
@@ -436,7 +518,7 @@ fn an_update_counts_once_though_its_round_is_forgotten_and_its_model_comes_back(
     let batch: Vec<_> = (0..5).map(|name| fleet.submission(&first, name, 0.0)).collect();
     fleet.worker(0).count(&batch).unwrap();
     fleet.clock.add(10_000);
-    fleet.engine.advance().unwrap();
+    fleet.settle();
     trouble_everywhere(&fleet.engine, 2);
     let second = fleet.open_round();
     assert_eq!((second.id, second.task.base_version), (2, 1));
@@ -449,12 +531,12 @@ fn an_update_counts_once_though_its_round_is_forgotten_and_its_model_comes_back(
 #[test]
 fn the_audit_finds_changed_sums_and_a_foreign_key() {
     let fleet = Fleet::new("audit", common::rules());
-    fleet.enrol(3);
+    fleet.enrol(5);
     let round = fleet.open_round();
     let batch: Vec<_> = (0..5).map(|name| fleet.submission(&round, name, 0.0)).collect();
     fleet.worker(0).count(&batch).unwrap();
     fleet.clock.add(10_000);
-    fleet.engine.advance().unwrap();
+    fleet.settle();
     let key = fleet.engine.key().verifying_key();
     fleet.engine.verify(&key).unwrap();
     let stranger = ed25519_dalek::SigningKey::from_bytes(&[3; 32]).verifying_key();
@@ -469,4 +551,52 @@ fn the_audit_finds_changed_sums_and_a_foreign_key() {
         .unwrap();
     let error = fleet.engine.verify(&key).unwrap_err().to_string();
     assert!(error.contains("names"), "{error}");
+}
+
+#[test]
+fn the_audit_binds_what_was_announced_and_published_to_what_was_computed() {
+    let fleet = Fleet::new("audit-binds", common::rules());
+    fleet.enrol(5);
+    let first = full_round(&fleet);
+    fleet.clock.add(10_000);
+    fleet.settle();
+    let (engine, store) = (&fleet.engine, fleet.engine.store());
+    let problem = || engine.verify(&engine.key().verifying_key()).unwrap_err().to_string();
+    let good = store.round(first.id).unwrap().unwrap();
+    let put = |round: &Round| store.decide(0, engine.key(), |decision| decision.put_round(round));
+    let mut other = good.clone();
+    other.task.minimum_cohort += 1;
+    put(&other).unwrap();
+    assert!(problem().contains("not the one that was announced"), "{}", problem());
+    put(&good).unwrap();
+
+    // Signed with the fleet's own key, and still no candidate of that round.
+    let published = Event::RoundPublished { round: first.id, version: 1 };
+    store.decide(0, engine.key(), |decision| decision.record(&published)).unwrap();
+    assert!(problem().contains("not the round's candidate"), "{}", problem());
+}
+
+#[test]
+fn the_audit_finds_a_round_on_another_base() {
+    let fleet = Fleet::new("audit-base", common::rules());
+    fleet.enrol(5);
+    let round = full_round(&fleet);
+    let (engine, store) = (&fleet.engine, fleet.engine.store());
+    let mut other = round.clone();
+    (other.id, other.task.base) = (9, "00".repeat(32));
+    let announced = Event::RoundAnnounced {
+        round: other.id,
+        task: other.task.digest().to_string(),
+        base_version: 1,
+        devices: 5,
+        expected_cosine: 1.0,
+        forced: false,
+    };
+    let forge = |decision: &mut aggregator::store::Decision<'_>| {
+        decision.put_round(&other)?;
+        decision.record(&announced)
+    };
+    store.decide(0, engine.key(), forge).unwrap();
+    let problem = engine.verify(&engine.key().verifying_key()).unwrap_err().to_string();
+    assert!(problem.contains("base is not the version that was added"), "{problem}");
 }

@@ -30,8 +30,8 @@ pub struct Withdrawal {
     pub purpose: PurposeKind,
     /// Updates that were waiting for the network and are destroyed.
     pub discarded: u64,
-    /// Updates that had been sent before and cannot be called back.
-    pub already_sent: u64,
+    /// Updates that had been sent before and cannot be called back; `None` where the ledger is damaged and cannot tell.
+    pub already_sent: Option<u64>,
     /// The same for people.
     pub message: String,
 }
@@ -95,9 +95,9 @@ impl Home {
 }
 
 /// What stopping did to the updates. Whether one that waited had reached the fleet, only the fleet's receipt would say.
-fn contributing_stopped(discarded: u64, sent: u64) -> String {
+fn contributing_stopped(discarded: u64, sent: Option<u64>) -> String {
     let mut message = "Contributing has stopped.".to_owned();
-    if (discarded, sent) == (0, 0) {
+    if (discarded, sent) == (0, Some(0)) {
         message += " Nothing had been sent from this device.";
     }
     if discarded > 0 {
@@ -106,10 +106,14 @@ fn contributing_stopped(discarded: u64, sent: u64) -> String {
              cannot be called back."
         );
     }
-    if sent > 0 {
-        message += &format!(" {sent} noised updates had been sent and cannot be called back.");
+    match sent {
+        None => message += " What was sent before cannot be told: the ledger is damaged.",
+        Some(0) => {}
+        Some(sent) => {
+            message += &format!(" {sent} noised updates had been sent and cannot be called back.");
+        }
     }
-    if discarded + sent > 0 {
+    if discarded > 0 || sent != Some(0) {
         message += " Their share of the privacy budget stays spent.";
     }
     message

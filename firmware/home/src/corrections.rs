@@ -80,23 +80,18 @@ pub struct Usage {
 /// A correction opened for training or showing. Wiped when dropped.
 pub(crate) struct Opened {
     plain: Zeroizing<Vec<u8>>,
-    pub height: usize,
-    pub width: usize,
+    pub size: GridSize,
     pub saved_at: Timestamp,
     lived: u64,
 }
 
 impl Opened {
-    pub fn size(&self) -> GridSize {
-        GridSize { height: self.height, width: self.width }
-    }
-
     pub fn pixels(&self) -> &[u8] {
-        &self.plain[HEADER_BYTES..HEADER_BYTES + 3 * self.height * self.width]
+        &self.plain[HEADER_BYTES..HEADER_BYTES + 3 * self.size.area()]
     }
 
     pub fn labels(&self) -> &[u8] {
-        &self.plain[HEADER_BYTES + 3 * self.height * self.width..]
+        &self.plain[HEADER_BYTES + 3 * self.size.area()..]
     }
 }
 
@@ -196,15 +191,16 @@ pub(crate) fn pack(
     number: u64,
     saved_at: Timestamp,
     lived: u64,
-    (height, width): (usize, usize),
+    size: GridSize,
     pixels: &[u8],
     labels: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, HomeError> {
-    check_mask((height, width), labels)?;
-    if pixels.len() != 3 * height * width {
+    check_mask(size, labels)?;
+    let GridSize { height, width } = size;
+    if pixels.len() != 3 * size.area() {
         return Err(HomeError::PictureSize { actual: pixels.len(), height, width });
     }
-    let mut plain = Zeroizing::new(Vec::with_capacity(HEADER_BYTES + 4 * height * width));
+    let mut plain = Zeroizing::new(Vec::with_capacity(HEADER_BYTES + 4 * size.area()));
     plain.extend_from_slice(MAGIC);
     for word in [number, saved_at.0, lived] {
         plain.extend_from_slice(&word.to_le_bytes());
@@ -218,8 +214,9 @@ pub(crate) fn pack(
 }
 
 /// Refuses a mask that is not of this size, has unknown classes, or says nothing.
-pub(crate) fn check_mask((height, width): (usize, usize), labels: &[u8]) -> Result<(), HomeError> {
-    if labels.len() != height * width {
+pub(crate) fn check_mask(size: GridSize, labels: &[u8]) -> Result<(), HomeError> {
+    if labels.len() != size.area() {
+        let GridSize { height, width } = size;
         return Err(HomeError::MaskSize { actual: labels.len(), height, width });
     }
     let known = |value: u8| usize::from(value) < PARTS || value == IGNORE;
@@ -254,5 +251,5 @@ pub(crate) fn open(vault: &Vault, number: u64) -> Result<Opened, HomeError> {
     if own != number || expected != Some(plain.len()) {
         return Err(damaged);
     }
-    Ok(Opened { plain, height, width, saved_at, lived })
+    Ok(Opened { plain, size: GridSize { height, width }, saved_at, lived })
 }

@@ -1,9 +1,11 @@
 //! "Delete everything", and the proof that it did.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use learn::consent::{CONSENT_NAME, PurposeKind};
 use learn::edges::{EdgeError, Storage};
+use learn::fs;
 use learn::ledger::LEDGER_NAME;
 use serde::Serialize;
 
@@ -21,6 +23,29 @@ pub struct LeftFile {
     pub why: &'static str,
 }
 
+/// A folder of the mirror's with nothing learnt in it, which is no store: left as it is, and listed, so that every file that
+/// stays is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beside {
+    /// What stands before its files' names.
+    pub name: &'static str,
+    /// Where it lies; it may not exist.
+    pub folder: PathBuf,
+    /// Why its files stay.
+    pub why: &'static str,
+}
+
+impl Beside {
+    fn files(&self) -> Result<Vec<LeftFile>, EdgeError> {
+        let left = |(file, bytes)| LeftFile {
+            name: format!("{}/{file}", self.name),
+            bytes,
+            why: self.why,
+        };
+        Ok(fs::list(&self.folder)?.into_iter().map(left).collect())
+    }
+}
+
 /// What was there and what is left, read anew from the stores after deleting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ErasureProof {
@@ -32,8 +57,8 @@ pub struct ErasureProof {
     pub remaining: Vec<String>,
     /// The vault's key is gone, so that copies of sealed files are unreadable too.
     pub key_erased: bool,
-    /// Updates that had been sent before and cannot be called back.
-    pub already_sent: u64,
+    /// Updates that had been sent before and cannot be called back; `None` where the ledger is damaged and cannot tell.
+    pub already_sent: Option<u64>,
 }
 
 impl ErasureProof {
@@ -45,12 +70,14 @@ impl ErasureProof {
 
 const LEDGER_STAYS: &str =
     "the record of privacy already spent: without it the budget could be spent again";
+pub(crate) const COUNTER_STAYS: &str =
+    "the number of the ledger's records: without it an older ledger could be put back unnoticed";
 const CONSENT_STAYS: &str = "the record that no consent is in force";
 const MODELS_STAY: &str = "the fleet's models, the same in every house";
 
 impl Home {
     /// Withdraws every consent and removes corrections, heads, checkpoints, waiting updates and the key. The privacy
-    /// ledger stays, because what was sent cannot be unsent.
+    /// ledger stays, because what was sent cannot be unsent; the proof names every other file that stays, too.
     ///
     /// # Errors
     /// The first one of the stores. All the rest is deleted even then; calling again goes on.
@@ -70,6 +97,9 @@ impl Home {
                 Some(why) => left.push(LeftFile { name: format!("{store}/{name}"), bytes, why }),
                 None => remaining.push(format!("{store}/{name}")),
             }
+        }
+        for beside in &self.stores.beside {
+            left.extend(beside.files()?);
         }
         let still = |path: &String| left.iter().any(|file| file.name == *path);
         let removed = before.iter().map(|(store, name, _)| format!("{store}/{name}"));

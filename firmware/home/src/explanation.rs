@@ -4,7 +4,7 @@
 
 use learn::consent::PurposeKind;
 use learn::edges::Digest;
-use learn::privacy::{ADJACENCY, Composition, TRUST, UNIT};
+use learn::privacy::{ADJACENCY, TRUST, UNIT};
 use serde::Serialize;
 
 use crate::error::HomeError;
@@ -102,13 +102,7 @@ fn improve(options: &HomeOptions) -> PurposeText {
 fn contribute(options: &HomeOptions) -> Result<PurposeText, HomeError> {
     let z = options.noise_multiplier()?;
     let (epsilon, delta) = (options.budget.epsilon(), options.budget.delta());
-    let fits = |count: u64| {
-        let mut composition = Composition::new();
-        composition.add(z, count);
-        composition.fits(&options.budget)
-    };
-    // A person needs the number only while it is small.
-    let releases = (1..=1000_u64).take_while(|&count| fits(count)).count();
+    let releases = options.most_releases()?;
     Ok(PurposeText {
         purpose: PurposeKind::ContributeToFleet,
         title: "Contribute to the fleet",

@@ -14,10 +14,12 @@ use learn::head::Subset;
 use learn::ledger::Ledger;
 use learn::outbox::Outbox;
 use learn::release::{ReleaseError, ReleasePath};
+use vision::GridSize;
 use zeroize::Zeroizing;
 
 use crate::corrections::{self, CorrectionInfo, Corrections, Mask, Picture, Usage};
 use crate::edges::{EARLIEST_DATE, Edges};
+use crate::erase::{Beside, COUNTER_STAYS};
 use crate::error::HomeError;
 use crate::explanation::Explanation;
 use crate::heads::{self, HeadInfo, KEPT_HEADS};
@@ -54,6 +56,8 @@ pub struct Stores {
     pub counter: Arc<dyn MonotonicCounter>,
     /// A secret of this machine that is mixed into the vault's key; see [`crate::vault::read_credential`].
     pub credential: Option<Zeroizing<Vec<u8>>>,
+    /// Folders that "delete everything" leaves and lists.
+    pub beside: Vec<Beside>,
 }
 
 impl Stores {
@@ -64,6 +68,7 @@ impl Stores {
     /// [`EdgeError`] naming the folder that cannot be used.
     pub fn in_folder(folder: &Path) -> Result<Stores, EdgeError> {
         let open = |name: &str| Directory::open(&folder.join(name)).map(Arc::new);
+        let counter = folder.join("counter");
         Ok(Stores {
             vault: open("vault")?,
             keys: open("keys")?,
@@ -71,8 +76,9 @@ impl Stores {
             outbox: open("outbox")?,
             consent: open("consent")?,
             models: open("models")?,
-            counter: Arc::new(StoredCounter::new(Directory::open(&folder.join("counter"))?)),
+            counter: Arc::new(StoredCounter::new(Directory::open(&counter)?)),
             credential: None,
+            beside: vec![Beside { name: "counter", folder: counter, why: COUNTER_STAYS }],
         })
     }
 }
@@ -273,7 +279,7 @@ impl Home {
         mask: &[u8],
     ) -> Result<CorrectionInfo, HomeError> {
         consent.check()?;
-        let size = (self.shipped.height, self.shipped.width);
+        let size = self.shipped.grid;
         let (saved_at, lived) = (self.edges.clock.now(), self.lived());
         let mut shared = self.lock();
         // Again, now that "delete everything" cannot come between.
@@ -329,7 +335,7 @@ impl Home {
     /// Where there is none, or it is damaged.
     pub fn picture(&self, number: u64) -> Result<Picture, HomeError> {
         let opened = corrections::open(&self.vault, number)?;
-        let (height, width) = (opened.height, opened.width);
+        let GridSize { height, width } = opened.size;
         Ok(Picture { height, width, planes: opened.pixels().to_vec() })
     }
 
@@ -339,7 +345,7 @@ impl Home {
     /// Where there is none, or it is damaged.
     pub fn mask(&self, number: u64) -> Result<Mask, HomeError> {
         let opened = corrections::open(&self.vault, number)?;
-        let (height, width) = (opened.height, opened.width);
+        let GridSize { height, width } = opened.size;
         Ok(Mask { height, width, labels: opened.labels().to_vec() })
     }
 
@@ -545,7 +551,8 @@ fn open_releases(
     let (storage, counter) = (stores.ledger.clone(), stores.counter.clone());
     let open = || {
         let ledger = Ledger::open(storage, counter, edges.clock.clone(), options.budget)
-            .map_err(ReleaseError::from)?;
+            .map_err(ReleaseError::from)?
+            .with_most_releases(options.most_releases()?);
         let outbox = Outbox::new(stores.outbox.clone(), options.outbox);
         Ok(ReleasePath::open(ledger, outbox, (edges.entropy)())?)
     };

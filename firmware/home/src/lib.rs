@@ -38,7 +38,7 @@ pub mod vault;
 
 pub use consents::{ConsentState, Withdrawal};
 pub use corrections::{CorrectionInfo, Mask, Picture, Usage};
-pub use erase::{ErasureProof, LeftFile};
+pub use erase::{Beside, ErasureProof, LeftFile};
 pub use error::HomeError;
 pub use heads::HeadInfo;
 pub use home::{Home, Stores};

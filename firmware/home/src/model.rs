@@ -2,7 +2,7 @@
 
 use learn::edges::Digest;
 use learn::head::{Group, HeadLayout, ParameterSpec};
-use vision::{Student, VisionError};
+use vision::{GridSize, Student, VisionError};
 
 use crate::error::HomeError;
 
@@ -15,10 +15,8 @@ pub struct BaseModel {
     pub parameters: Vec<f32>,
     /// Digest of its trainable numbers ([`HeadLayout::digest`]); an update belongs to exactly these.
     pub digest: Digest,
-    /// Rows of the network's input.
-    pub height: usize,
-    /// Columns of the network's input.
-    pub width: usize,
+    /// The network's input size.
+    pub grid: GridSize,
     /// What the network sees around a picture that does not fill its input.
     pub padding: u8,
 }
@@ -37,12 +35,11 @@ impl BaseModel {
         };
         let specs = parameters.layout().iter().map(spec).collect();
         let mask = student.output().mask_size;
-        let grid = student.grid();
         let layout = HeadLayout::new(specs, mask.height, mask.width)?;
         let parameters = parameters.values().to_vec();
         let digest = layout.digest(&parameters);
-        let (height, width, padding) = (grid.height, grid.width, student.padding());
-        Ok(BaseModel { layout, parameters, digest, height, width, padding })
+        let (grid, padding) = (student.grid(), student.padding());
+        Ok(BaseModel { layout, parameters, digest, grid, padding })
     }
 }
 

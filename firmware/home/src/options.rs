@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use learn::head::{Subset, TrainingSettings};
 use learn::outbox::OutboxLimits;
-use learn::privacy::{Budget, NoiseMultiplier, plan};
+use learn::privacy::{Budget, Composition, NoiseMultiplier, plan};
 use serde::{Deserialize, Serialize};
 
 use crate::error::HomeError;
+
+/// More releases than this no device makes: a person needs the number only while it is small.
+const MOST_RELEASES: u64 = 1000;
 
 /// How much may be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -145,6 +148,21 @@ impl HomeOptions {
             NoisePlan::Multiplier(multiplier) => Ok(multiplier),
             NoisePlan::Lifetime(releases) => Ok(plan(&self.budget, releases)?),
         }
+    }
+
+    /// How many releases the device makes in its life at most: what people are told, and what the ledger holds to whatever
+    /// noise a fleet asks for.
+    ///
+    /// # Errors
+    /// As [`HomeOptions::noise_multiplier`].
+    pub fn most_releases(&self) -> Result<u64, HomeError> {
+        let z = self.noise_multiplier()?;
+        let fits = |count: u64| {
+            let mut composition = Composition::new();
+            composition.add(z, count);
+            composition.fits(&self.budget)
+        };
+        Ok((1..=MOST_RELEASES).take_while(|&count| fits(count)).count() as u64)
     }
 
     /// Which parameters move, in a word.

@@ -118,9 +118,7 @@ mod tests {
         // A wide picture in the middle rows, of which one pixel is said something.
         let mut pixels = vec![114; 3 * UPRIGHT.area()];
         let mut labels = vec![IGNORE; UPRIGHT.area()];
-        for at in 2 * UPRIGHT.width..6 * UPRIGHT.width {
-            pixels[at] = 30;
-        }
+        pixels[2 * UPRIGHT.width..6 * UPRIGHT.width].fill(30);
         labels[3 * UPRIGHT.width + 2] = 7;
         let refitted = refit(&pixels, &labels, UPRIGHT, WIDE, 114);
         let shown = refitted.pixels[..WIDE.area()].iter().filter(|&&value| value == 30).count();

@@ -214,18 +214,22 @@ impl Home {
         result
     }
 
-    /// Burns everything that waits; gives how many.
+    /// Burns everything that waits; gives how many, by the outbox where the ledger is damaged.
     pub(crate) fn discard_waiting(&self) -> Result<u64, HomeError> {
-        let waiting = self.waiting().map_or(0, |waiting| waiting.len() as u64);
-        let burnt = self.with_releases(|path| Ok(path.discard_waiting()?));
+        let burnt = self.with_releases(|path| {
+            let waiting = path.waiting().len() as u64;
+            path.discard_waiting()?;
+            Ok(waiting)
+        });
         // Also where the ledger is damaged: nothing stays that could be sent.
-        for name in self.stores.outbox.names()? {
-            self.stores.outbox.remove(&name)?;
+        let files = self.stores.outbox.names()?;
+        for name in &files {
+            self.stores.outbox.remove(name)?;
         }
         self.releases_version.fetch_add(1, Ordering::SeqCst);
         match burnt {
-            Ok(()) | Err(HomeError::NoReleases(_)) => Ok(waiting),
-            Err(error) => Err(error),
+            Err(HomeError::NoReleases(_)) => Ok(files.len() as u64),
+            burnt => burnt,
         }
     }
 
@@ -239,12 +243,13 @@ impl Home {
         self.with_releases(newest).unwrap_or_default()
     }
 
-    pub(crate) fn count_releases(&self, kind: RecordKind) -> u64 {
+    /// `None` where the ledger is damaged: nobody knows then.
+    pub(crate) fn count_releases(&self, kind: RecordKind) -> Option<u64> {
         let count = |path: &mut ReleasePath| {
             let releases = path.ledger().verified().releases().values();
             Ok(releases.filter(|state| state.kind == kind).count() as u64)
         };
-        self.with_releases(count).unwrap_or(0)
+        self.with_releases(count).ok()
     }
 
     fn with_releases<T>(

@@ -11,7 +11,6 @@ use learn::head::{
     TrainingSettings, TrunkOutput, semantic_labels, should_adopt,
 };
 use serde::{Deserialize, Serialize};
-use vision::GridSize;
 
 use crate::corrections;
 use crate::edges::Edges;
@@ -34,6 +33,9 @@ const GATE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How often the triggers are looked at.
 const TRIGGER_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often corrections are looked at for their age while a run works or waits.
+const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long the trainer's thread waits after a failure.
 const FAILURE_INTERVAL: Duration = Duration::from_secs(60);
@@ -117,6 +119,19 @@ pub enum Outcome {
     Nothing,
 }
 
+impl Outcome {
+    /// For the journal, which nothing seals and nobody deletes: no number of a run gets there.
+    fn name(&self) -> &'static str {
+        match self {
+            Outcome::Finished(_) => "finished",
+            Outcome::Stopped => "stopped",
+            Outcome::Withdrawn => "withdrawn",
+            Outcome::Abandoned => "abandoned",
+            Outcome::Nothing => "nothing to train on",
+        }
+    }
+}
+
 /// A run, fixed when it begins, so that a later start goes on with the same work.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -176,6 +191,8 @@ struct Work<'a> {
     gate: &'a dyn Gate,
     stop: &'a AtomicBool,
     consent: &'a ConsentToken<ImproveMyMirror>,
+    /// When corrections were last looked at for their age, in steady time.
+    tidied: Duration,
 }
 
 /// The losses of the first and of the last pass.
@@ -284,7 +301,7 @@ impl Home {
             return Ok(());
         }
         let outcome = self.train_when(trunk, gate, stop)?;
-        tracing::info!(?outcome, "training");
+        tracing::info!("training: {}", outcome.name());
         if self.options.release_after_training && matches!(outcome, Outcome::Finished(_)) {
             self.release_if_agreed();
         }
@@ -326,7 +343,8 @@ impl Home {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
         };
         let consent = self.token::<ImproveMyMirror>()?;
-        let mut work = Work { trunk, gate, stop, consent: &consent };
+        let tidied = self.edges.steady.elapsed();
+        let mut work = Work { trunk, gate, stop, consent: &consent, tidied };
         let ended = self.run(&mut work);
         *self.status() = TrainingStatus::default();
         match ended {
@@ -380,6 +398,7 @@ impl Home {
         let mut is_saved = false;
         loop {
             work.consent.check()?;
+            self.tidy_again(work)?;
             let stopped = work.stop.load(Ordering::SeqCst);
             let conditions = work.gate.conditions();
             let pause = self.options.capability.pause(&conditions);
@@ -395,6 +414,16 @@ impl Home {
             self.show(TrainingState::Waiting(pause), done, total);
             self.edges.steady.sleep(GATE_INTERVAL);
         }
+    }
+
+    /// A gate may stay closed for months; corrections grow too old meanwhile.
+    fn tidy_again(&self, work: &mut Work<'_>) -> Result<(), HomeError> {
+        let now = self.edges.steady.elapsed();
+        if now.saturating_sub(work.tidied) >= TIDY_INTERVAL {
+            work.tidied = now;
+            self.tidy()?;
+        }
+        Ok(())
     }
 
     /// The run under way, or a new one with as much work as fits.
@@ -505,13 +534,14 @@ impl Home {
         trainer: &Trainer,
         consent: &ConsentToken<ImproveMyMirror>,
     ) -> Result<(), HomeError> {
-        let sealed = trainer.seal(&self.vault.sealer(CHECKPOINT_NAME))?;
         let mut shared = self.lock();
-        // Under the lock: a withdrawal removes the file after it has killed the token.
+        // Under the lock, and before anything is sealed: a withdrawal removes the file after it has killed the token, and
+        // sealing after "delete everything" would make a new key.
         consent.check()?;
         if shared.state.run.is_none() {
             return Ok(());
         }
+        let sealed = trainer.seal(&self.vault.sealer(CHECKPOINT_NAME))?;
         self.stores.vault.replace(CHECKPOINT_NAME, &sealed)?;
         let mut next = shared.state.clone();
         next.example_milliseconds =
@@ -527,12 +557,11 @@ impl Home {
     ) -> Result<(Features<f32>, Target<f32>), HomeError> {
         let opened = corrections::open(&self.vault, number)?;
         let (pixels, labels) = (opened.pixels(), opened.labels());
-        let BaseModel { height, width, padding, .. } = *self.shipped;
-        let (from, to) = (opened.size(), GridSize { height, width });
-        if from == to {
+        let BaseModel { grid, padding, .. } = *self.shipped;
+        if opened.size == grid {
             return self.prepared(trunk, pixels, labels);
         }
-        let refitted = refit(pixels, labels, from, to, padding);
+        let refitted = refit(pixels, labels, opened.size, grid, padding);
         self.prepared(trunk, &refitted.pixels, &refitted.labels)
     }
 
@@ -544,7 +573,7 @@ impl Home {
         labels: &[u8],
     ) -> Result<(Features<f32>, Target<f32>), HomeError> {
         // What lies before the trainable numbers is the same in every model of this layout.
-        let BaseModel { layout, parameters, height, width, .. } = &*self.shipped;
+        let BaseModel { layout, parameters, grid, .. } = &*self.shipped;
         let [queries, memory_a, memory_b, mask_features] = trunk.run(pixels)?;
         let outputs = TrunkOutput {
             queries: &queries,
@@ -553,7 +582,7 @@ impl Home {
             mask_features: &mask_features,
         };
         let features = Features::new(layout, parameters, outputs)?;
-        let target = Target::new(layout.shape(), labels, *height, *width)?;
+        let target = Target::new(layout.shape(), labels, grid.height, grid.width)?;
         Ok((features, target))
     }
 

@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::{ColourTrunk, Device, Open, Script, add, agree, base, begin_training, train, turned};
@@ -286,6 +286,108 @@ fn training_waits_for_whoever_is_in_front_of_the_mirror() {
     for pause in [Pause::PersonPresent, Pause::Hot, Pause::OnBattery, Pause::Busy] {
         assert!(seen.contains(&TrainingState::Waiting(pause)), "{pause:?}");
     }
+}
+
+/// Does something before each answer, and never lets anybody train.
+struct Closed<F: Fn(u32) + Send + Sync>(AtomicU32, F);
+
+impl<F: Fn(u32) + Send + Sync> home::Gate for Closed<F> {
+    fn conditions(&self) -> Conditions {
+        (self.1)(self.0.fetch_add(1, Ordering::SeqCst));
+        Conditions { person_present: true, ..Conditions::IDLE }
+    }
+}
+
+#[test]
+fn corrections_grow_too_old_while_training_waits() {
+    let device = Device::new();
+    let home = Arc::new(device.start_with(6));
+    let stop = Arc::new(AtomicBool::new(false));
+    let (clocks, watched, stopper) = (device.clocks.clone(), home.clone(), stop.clone());
+    let gate = Closed(AtomicU32::new(0), move |day| {
+        clocks.pass(86_400);
+        if day < 179 {
+            assert_eq!(watched.corrections().len(), 6, "day {day}");
+        }
+        stopper.fetch_or(day == 185, Ordering::SeqCst);
+    });
+    let outcome = home.train_when(&mut ColourTrunk::default(), &gate, &stop).unwrap();
+    assert_eq!((outcome, home.corrections().len()), (Outcome::Stopped, 0));
+}
+
+#[test]
+fn no_key_is_made_for_a_run_that_everything_was_deleted_under() {
+    struct Deleting(Arc<home::Home>, AtomicU32);
+    impl home::Gate for Deleting {
+        fn conditions(&self) -> Conditions {
+            let deletes = self.1.fetch_add(1, Ordering::SeqCst) == 5;
+            if deletes {
+                assert!(self.0.delete_everything().unwrap().is_complete());
+            }
+            Conditions { person_present: deletes, ..Conditions::IDLE }
+        }
+    }
+    let device = Device::new();
+    let home = Arc::new(device.start_with(6));
+    let gate = Deleting(home.clone(), AtomicU32::new(0));
+    let stop = AtomicBool::new(false);
+    let outcome = home.train_when(&mut ColourTrunk::default(), &gate, &stop).unwrap();
+    assert_eq!(outcome, Outcome::Withdrawn);
+    assert!(device.keys.files.lock().unwrap().is_empty(), "a key was made after the erasure");
+    assert!(device.vault.files.lock().unwrap().is_empty());
+}
+
+/// Keeps what is logged on this thread, and stops whoever logs the end of a training.
+struct Journal(Arc<Mutex<Vec<String>>>, Arc<AtomicBool>);
+
+struct Line(String);
+
+impl tracing::field::Visit for Line {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        self.0 += &format!("{field}={value:?} ");
+    }
+}
+
+impl tracing::Subscriber for Journal {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = Line(String::new());
+        event.record(&mut line);
+        self.1.fetch_or(line.0.contains("training:"), Ordering::SeqCst);
+        self.0.lock().unwrap().push(line.0);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn the_journal_says_that_a_run_ended_and_no_number_of_it() {
+    let device = Device::new();
+    let home = device.start_with(15);
+    home.request_training();
+    let (lines, stop) = (Arc::<Mutex<Vec<String>>>::default(), Arc::new(AtomicBool::new(false)));
+    let journal = Journal(lines.clone(), stop.clone());
+    tracing::subscriber::with_default(journal, || {
+        home.serve(&mut ColourTrunk::default(), &Open, &stop);
+    });
+    assert!(home.training().last.is_some(), "it trained");
+    let lines = lines.lock().unwrap();
+    let told: Vec<&String> = lines.iter().filter(|line| line.contains("training:")).collect();
+    assert_eq!(told, ["message=training: finished "]);
+    assert!(lines.iter().all(|line| !line.contains(|c: char| c.is_ascii_digit())), "{lines:?}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::{
     ColourTrunk, Device, Open, QUICK, add, agree, base, begin_training, contains, scene, train,
 };
-use home::{Home, HomeError, HomeOptions, NoisePlan, ReleaseRules};
+use home::{Beside, Home, HomeError, HomeOptions, NoisePlan, ReleaseRules};
 use learn::consent::{ContributeToFleet, ImproveMyMirror, PurposeKind};
 use learn::edges::{Digest, LayoutId};
 use learn::head::Subset;
@@ -64,6 +64,40 @@ fn the_fourth_release_does_not_fit_the_default_budget() {
 }
 
 #[test]
+fn more_noise_does_not_buy_more_releases_than_people_were_told_of() {
+    let device = Device::new();
+    let home = device.start_with(6);
+    let told = &home.explanation().purpose(PurposeKind::ContributeToFleet).budget;
+    assert!(told.contains("at most 3 updates leave"), "{told}");
+    let quiet = ReleaseRules {
+        layout: home.layout_id(),
+        noise_multiplier: "4".parse().unwrap(),
+        clip: 1.0,
+        max_update_bytes: 1 << 20,
+    };
+    let release = |home: &Home| {
+        train(home);
+        home.release(&home.token().unwrap(), Some(&quiet))
+    };
+    for left in [2, 1, 0] {
+        release(&home).unwrap();
+        assert_eq!(home.privacy().unwrap().ledger.releases_left, left);
+    }
+    // Also after a restart: the ledger holds to it, not the process.
+    drop(home);
+    let home = device.start();
+    let error = release(&home).unwrap_err();
+    let HomeError::Release(ReleaseError::Ledger(LedgerError::TooMany { reserved: 3, most: 3 })) =
+        error
+    else {
+        panic!("{error}");
+    };
+    let ledger = home.privacy().unwrap().ledger;
+    assert_eq!((ledger.spent.releases(), ledger.releases_left), (3, 0));
+    assert!(ledger.spent.epsilon() < 3.0, "epsilon alone would allow more");
+}
+
+#[test]
 fn a_lifetime_plan_sets_the_noise() {
     let mut device = Device::new();
     device.options.noise = NoisePlan::Lifetime(12);
@@ -111,7 +145,7 @@ fn a_withdrawal_destroys_what_waits_and_counts_what_was_sent() {
     train(&home);
     let token = home.token().unwrap();
     let withdrawal = home.withdraw(PurposeKind::ContributeToFleet).unwrap();
-    assert_eq!((withdrawal.discarded, withdrawal.already_sent), (1, 1));
+    assert_eq!((withdrawal.discarded, withdrawal.already_sent), (1, Some(1)));
     let one_may_be_underway =
         "1 noised updates that waited are destroyed here; one that was on its way";
     assert!(withdrawal.message.contains(one_may_be_underway), "{}", withdrawal.message);
@@ -209,8 +243,14 @@ fn a_damaged_ledger_stops_releases_and_nothing_else() {
     train(&home);
     assert!(matches!(release(&home), Err(HomeError::NoReleases(_))));
     // Consent can still be taken back, and then nothing is left that could be sent.
-    home.withdraw(PurposeKind::ContributeToFleet).unwrap();
+    let withdrawal = home.withdraw(PurposeKind::ContributeToFleet).unwrap();
     assert!(device.outbox.files.lock().unwrap().is_empty());
+    // What was sent is not known, and nobody is told that it was nothing.
+    assert_eq!((withdrawal.discarded, withdrawal.already_sent), (1, None));
+    let told = &withdrawal.message;
+    assert!(told.contains("cannot be told: the ledger is damaged"), "{told}");
+    assert!(told.contains("stays spent") && !told.contains("Nothing had been sent"), "{told}");
+    assert_eq!(home.delete_everything().unwrap().already_sent, None);
 }
 
 #[test]
@@ -226,6 +266,8 @@ fn an_older_copy_of_the_ledger_is_noticed() {
     let home = device.start();
     let reason = home.privacy().unwrap_err().to_string();
     assert!(reason.contains("an older copy was put back"), "{reason}");
+    let withdrawal = home.withdraw(PurposeKind::ContributeToFleet).unwrap();
+    assert_eq!((withdrawal.discarded, withdrawal.already_sent), (2, None));
 }
 
 #[test]
@@ -345,10 +387,12 @@ fn no_unnoised_number_and_no_picture_lies_in_the_clear_and_everything_can_be_del
     let key = fs::read(folder.join("keys/vault-key")).unwrap();
     let proof = home.delete_everything().unwrap();
     assert!(proof.is_complete(), "{proof:?}");
-    assert_eq!(proof.already_sent, 1);
+    assert_eq!(proof.already_sent, Some(1));
     assert!(proof.removed.len() >= 12, "{proof:?}");
     let left: Vec<&str> = proof.left.iter().map(|file| file.name.as_str()).collect();
-    assert_eq!(left, [format!("privacy/{LEDGER_NAME}").as_str(), "consent/consent.json"]);
+    let ledger = format!("privacy/{LEDGER_NAME}");
+    assert_eq!(left, [ledger.as_str(), "consent/consent.json", "counter/ledger-counter"]);
+    assert!(proof.left.iter().all(|file| file.bytes > 0 && !file.why.is_empty()));
     // The proof against the disk itself.
     let on_disk = files(&folder);
     let names: Vec<String> = on_disk
@@ -356,7 +400,10 @@ fn no_unnoised_number_and_no_picture_lies_in_the_clear_and_everything_can_be_del
         .filter(|path| !path.ends_with("lock"))
         .map(|path| path.strip_prefix(&folder).unwrap().display().to_string())
         .collect();
-    assert_eq!(names.len(), 3, "ledger, its counter, consent: {names:?}");
+    assert!(
+        names.len() == 3 && names.iter().all(|name| left.contains(&name.as_str())),
+        "{names:?}"
+    );
     assert!(on_disk.iter().all(|path| !contains(&fs::read(path).unwrap(), &key)));
     assert_eq!(home.head_values().to_vec(), base().parameters);
     assert!(home.corrections().is_empty() && !home.is_due());
@@ -367,6 +414,32 @@ fn no_unnoised_number_and_no_picture_lies_in_the_clear_and_everything_can_be_del
     assert_eq!(home.corrections()[0].number, 10);
     assert_eq!(home.privacy().unwrap().ledger.spent.releases(), 1);
     drop(home);
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn what_lies_beside_the_stores_is_listed_with_its_reason() {
+    let folder =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("beside-{}", std::process::id()));
+    let fleet = folder.join("fleet");
+    fs::create_dir_all(&fleet).unwrap();
+    fs::write(fleet.join("memory"), b"{}").unwrap();
+    fs::write(fleet.join("lock"), b"").unwrap();
+    let stores = folder.join("learning");
+    let beside = [("fleet", fleet), ("gone", folder.join("gone"))].map(|(name, folder)| Beside {
+        name,
+        folder,
+        why: "a test",
+    });
+    let stores =
+        home::Stores { beside: beside.into(), ..home::Stores::in_folder(&stores).unwrap() };
+    let edges = home::edges::Edges::system(&folder);
+    let home = Home::with(stores, base(), HomeOptions::default(), edges).unwrap();
+    let proof = home.delete_everything().unwrap();
+    assert!(proof.is_complete(), "{proof:?}");
+    let listed: Vec<_> = proof.left.iter().filter(|file| file.why == "a test").collect();
+    assert_eq!(listed.len(), 1);
+    assert_eq!((listed[0].name.as_str(), listed[0].bytes), ("fleet/memory", 2));
     fs::remove_dir_all(&folder).unwrap();
 }
 
@@ -386,6 +459,7 @@ fn an_update_for_another_base_model_is_not_released() {
         models: device.models.clone(),
         counter: device.counter.clone(),
         credential: None,
+        beside: vec![],
     };
     let edges = home::edges::Edges {
         clock: device.clocks.clone(),

@@ -84,6 +84,30 @@ impl Directory {
     }
 }
 
+/// Names and bytes of the files in a directory that others may hold: the lock left out, none where there is no directory.
+///
+/// # Errors
+/// [`EdgeError::Storage`] where the directory cannot be listed.
+pub fn list(path: &Path) -> Result<Vec<(String, u64)>, EdgeError> {
+    let failed = storage_error("list", &path.display().to_string());
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(&failed)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name != LOCK_NAME {
+            // A file that cannot be measured is there all the same.
+            files.push((name, entry.metadata().map_or(0, |metadata| metadata.len())));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 impl Storage for Directory {
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, EdgeError> {
         match fs::read(self.locate(name)?) {

@@ -51,6 +51,25 @@ fn the_default_budget_allows_exactly_three_releases() {
 }
 
 #[test]
+fn a_number_of_releases_holds_whatever_noise_they_have() {
+    let device = used_device();
+    let consent = device.consent();
+    let ledger = device.ledger().unwrap().with_most_releases(3);
+    let outbox = Outbox::new(device.store.clone(), OutboxLimits::default());
+    let mut path = ReleasePath::open(ledger, outbox, Box::new(SystemEntropy)).unwrap();
+    let quieter = "9.0".parse().unwrap();
+    assert_eq!(path.summary(quieter).unwrap().releases_left, 1);
+    path.release(clipped(3), quieter, &consent).unwrap();
+    assert_eq!(path.summary(quieter).unwrap().releases_left, 0);
+    let before = device.store.read(LEDGER_NAME).unwrap();
+    let error = path.release(clipped(4), quieter, &consent).unwrap_err();
+    let ReleaseError::Ledger(LedgerError::TooMany { reserved: 3, most: 3 }) = error else {
+        panic!("{error}");
+    };
+    assert_eq!(device.store.read(LEDGER_NAME).unwrap(), before, "nothing was reserved");
+}
+
+#[test]
 fn bytes_are_the_same_on_every_retry_and_after_a_restart() {
     let device = Device::new();
     let consent = device.consent();

@@ -27,10 +27,10 @@ pub struct State {
     pub asks: bool,
     /// Whether a sensor is open.
     pub camera_active: bool,
-    /// Epsilon spent so far. Unit, adjacency, delta and trust stand in `privacy`.
-    pub epsilon_spent: f64,
-    /// Epsilon left.
-    pub epsilon_left: f64,
+    /// Epsilon spent so far; `None` where the ledger cannot tell. Unit, adjacency, delta and trust stand in `privacy`.
+    pub epsilon_spent: Option<f64>,
+    /// Epsilon left; `None` where the ledger cannot tell.
+    pub epsilon_left: Option<f64>,
     /// The whole statement, in a sentence.
     pub privacy: String,
     /// Updates that counted.
@@ -343,8 +343,8 @@ mod tests {
             takes_part: false,
             asks: false,
             camera_active: true,
-            epsilon_spent: 3.55,
-            epsilon_left: 4.45,
+            epsilon_spent: Some(3.55),
+            epsilon_left: Some(4.45),
             privacy: "one household's device over its life; zero-out; delta 1e-5".into(),
             rounds: 1,
             last_update: None,

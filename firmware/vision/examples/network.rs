@@ -39,8 +39,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Width and height of a PNG, and its R, G, B planes.
-fn planes(path: &Path) -> Result<((u32, u32), Vec<u8>), Box<dyn Error>> {
+/// Width and height of a picture, and its R, G, B planes.
+type Planes = ((u32, u32), Vec<u8>);
+
+/// Of a PNG.
+fn planes(path: &Path) -> Result<Planes, Box<dyn Error>> {
     let file = std::io::BufReader::new(std::fs::File::open(path)?);
     let mut reader = png::Decoder::new(file).read_info()?;
     let mut rgb = vec![0; reader.output_buffer_size().ok_or("too large")?];

@@ -31,11 +31,8 @@ pub fn open(config: &Config, create: bool, gate: bool) -> Result<Engine> {
         _ => Box::new(NoGate),
     };
     let path = config.database();
-    let (store, keys) = if create {
-        (Store::create(&path)?, Keys::create(&config.data)?)
-    } else {
-        (Store::open(&path)?, Keys::read(&config.data)?)
-    };
+    let store = if create { Store::create(&path)? } else { Store::open(&path)? };
+    let keys = Keys::of(&store, &config.data, create)?;
     Ok(Engine::new(Parts {
         store: Arc::new(store),
         key: keys.signing,

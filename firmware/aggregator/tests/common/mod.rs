@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aggregator::contributor::Contributor;
-use aggregator::engine::{Engine, Parts, RoundRequest, Rules};
+use aggregator::engine::{Engine, EngineError, Parts, RoundRequest, Rules};
 use aggregator::gate::{Gate, GateError};
 use aggregator::ingest::{Submission, Worker};
 use aggregator::records::{Parameters, Pseudonym, Round};
@@ -18,6 +18,7 @@ use learn::averaging::PartialSum;
 use learn::edges::{Clock, Digest, Timestamp};
 use learn::head::{HeadLayout, HeadShape, Subset};
 use learn::privacy::Budget;
+use proto::DeviceId;
 
 pub const Z: &str = "1.2";
 
@@ -168,12 +169,29 @@ impl Fleet {
 
     pub fn submission_with(&self, round: &Round, name: u8, value: f32, z: &str) -> Submission {
         let bytes = release(round, value, z);
-        Submission { round: round.id, pseudonym: Pseudonym([name; 16]), bytes }
+        Submission { round: round.id, pseudonym: self.pseudonym(round, name), bytes }
+    }
+
+    /// The name of device `mirror-NAME` in a round.
+    pub fn pseudonym(&self, round: &Round, name: u8) -> Pseudonym {
+        let device: DeviceId = format!("mirror-{name}").parse().unwrap();
+        Pseudonym(self.engine.secret(&device).pseudonym(self.engine.channel(), round.id).0)
+    }
+
+    /// Everything that is due now, step by step.
+    pub fn settle(&self) {
+        settle(&self.engine).unwrap();
     }
 
     pub fn merged(&self, round: &Round) -> PartialSum {
         self.engine.store().merged(round.id, round.task.rules().unwrap()).unwrap()
     }
+}
+
+/// Steps until nothing is due any more.
+pub fn settle(engine: &Engine) -> Result<(), EngineError> {
+    while engine.advance()? {}
+    Ok(())
 }
 
 /// A real update for a round, out of a real ledger.

@@ -13,7 +13,7 @@ use home::{BaseModel, Conditions, Gate, Home, HomeError, HomeOptions, Outcome, S
 use learn::consent::PurposeKind;
 use learn::edges::{Clock, EdgeError, Entropy, MonotonicCounter, Storage, Timestamp};
 use learn::head::{HeadLayout, HeadShape, Subset, TrainingSettings};
-use vision::VisionError;
+use vision::{GridSize, VisionError};
 
 pub const SHAPE: HeadShape =
     HeadShape { queries: 6, dim: 16, hidden: 24, mask_height: 16, mask_width: 12 };
@@ -217,6 +217,7 @@ impl Device {
             models: self.models.clone(),
             counter: self.counter.clone(),
             credential: None,
+            beside: vec![],
         };
         let draws = self.draws.clone();
         let edges = Edges {
@@ -322,14 +323,20 @@ pub fn base() -> BaseModel {
         parameters.extend((0..count).map(|_| centre + 1.7 * scale * random.signed()));
     }
     let digest = layout.digest(&parameters);
-    BaseModel { layout, parameters, digest, height: HEIGHT, width: WIDTH, padding: 114 }
+    BaseModel {
+        layout,
+        parameters,
+        digest,
+        grid: GridSize { height: HEIGHT, width: WIDTH },
+        padding: 114,
+    }
 }
 
 /// The same network at the input size of a camera that lies on its side.
 pub fn turned(base: BaseModel) -> BaseModel {
     let shape = HeadShape { mask_height: SHAPE.mask_width, mask_width: SHAPE.mask_height, ..SHAPE };
     let layout = HeadLayout::of_shape(shape).unwrap();
-    BaseModel { layout, height: WIDTH, width: HEIGHT, ..base }
+    BaseModel { layout, grid: GridSize { height: WIDTH, width: HEIGHT }, ..base }
 }
 
 /// Features that are fixed random functions of the colours.

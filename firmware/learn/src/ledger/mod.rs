@@ -63,6 +63,17 @@ pub enum LedgerError {
         /// The target epsilon, at the statement's delta.
         target: f64,
     },
+    /// As many releases as the device may ever make were reserved.
+    #[error(
+        "no release: {reserved} of at most {most} were reserved over this device's life, and more noise does not allow more of \
+         them"
+    )]
+    TooMany {
+        /// Releases reserved so far, burnt ones included.
+        reserved: u64,
+        /// The most over the device's life.
+        most: u64,
+    },
     /// The delta was reserved for before.
     #[error("{0} was reserved for before; a delta is noised at most once, train a new one")]
     AlreadyReserved(RunId),
@@ -229,6 +240,8 @@ pub struct Ledger {
     counter: Arc<dyn MonotonicCounter>,
     clock: Arc<dyn Clock>,
     budget: Budget,
+    /// Releases over the device's life, whatever epsilon they cost.
+    most_releases: u64,
     verified: Verified,
     /// Set by a failed write: what is on the medium has to be read again before anything is decided.
     uncertain: bool,
@@ -244,10 +257,24 @@ impl Ledger {
         clock: Arc<dyn Clock>,
         budget: Budget,
     ) -> Result<Ledger, LedgerError> {
-        let verified = Verified::default();
-        let mut ledger = Ledger { storage, counter, clock, budget, verified, uncertain: true };
+        let mut ledger = Ledger {
+            storage,
+            counter,
+            clock,
+            budget,
+            most_releases: u64::MAX,
+            verified: Verified::default(),
+            uncertain: true,
+        };
         ledger.settle()?;
         Ok(ledger)
+    }
+
+    /// Refuses more than `most` releases in all as well: epsilon alone would allow more of them under more noise, and people
+    /// were promised a number.
+    pub fn with_most_releases(mut self, most: u64) -> Ledger {
+        self.most_releases = most;
+        self
     }
 
     /// The verified contents.
@@ -274,7 +301,7 @@ impl Ledger {
         })
     }
 
-    /// How many more releases at `z` fit the budget.
+    /// How many more releases at `z` fit the budget and the number of releases.
     pub fn releases_left(&self, z: NoiseMultiplier) -> u64 {
         let fits = |count: u64| {
             let mut composition = self.verified.composition.clone();
@@ -290,7 +317,7 @@ impl Ledger {
             let middle = low + (high - low) / 2;
             if fits(middle) { low = middle } else { high = middle }
         }
-        low
+        low.min(self.most_releases.saturating_sub(self.verified.composition.release_count()))
     }
 
     /// Sets budget aside for one release, durably, or refuses.
@@ -310,6 +337,10 @@ impl Ledger {
         if !next.fits(&self.budget) {
             let would_be = next.statement(self.budget.delta())?;
             return Err(LedgerError::OverBudget { would_be, target: self.budget.epsilon() });
+        }
+        let (reserved, most) = (self.verified.composition.release_count(), self.most_releases);
+        if reserved >= most {
+            return Err(LedgerError::TooMany { reserved, most });
         }
         // Before the write: without entropy nothing is reserved, and so nothing is lost.
         let release = ReleaseId::random(entropy)?;

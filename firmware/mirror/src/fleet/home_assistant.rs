@@ -47,7 +47,7 @@ impl HomePart {
         info!("Home Assistant: broker {}:{}", endpoint.host, endpoint.port);
         let (shared, fleet) = (Arc::clone(&self.shared), Arc::clone(&self.fleet));
         let changes = Arc::clone(&self.shared);
-        let shown = Shown { shared, fleet, home };
+        let shown = Shown { shared, learning: Arc::clone(&self.learning), fleet, home };
         let jitter = jitter()?;
         runtime()?.block_on(async {
             let (connection, handle) = Mqtt::start(endpoint, jitter);
@@ -96,6 +96,7 @@ impl HomePart {
 /// What Home Assistant sees and may press.
 struct Shown {
     shared: Arc<Shared>,
+    learning: Arc<Learning>,
     fleet: Arc<Fleet>,
     home: Arc<Home>,
 }
@@ -110,9 +111,9 @@ impl home_assistant::Home for Shown {
             Ok(overview) => {
                 let spent = &overview.ledger.spent;
                 let left = (overview.ledger.target_epsilon - spent.shown_epsilon()).max(0.0);
-                (spent.shown_epsilon(), left, spent.to_string())
+                (Some(spent.shown_epsilon()), Some(left), spent.to_string())
             }
-            Err(error) => (0.0, 0.0, error.to_string()),
+            Err(error) => (None, None, error.to_string()),
         };
         State {
             takes_part,
@@ -130,13 +131,16 @@ impl home_assistant::Home for Shown {
 
     fn command(&mut self, command: Command) {
         let done = match command {
-            Command::OptOut => self.home.withdraw(PurposeKind::ContributeToFleet).map(drop),
+            Command::OptOut => {
+                self.fleet.answered(&self.shared);
+                self.home.withdraw(PurposeKind::ContributeToFleet).map(drop)
+            }
             Command::AskOptIn if self.home.token::<ContributeToFleet>().is_ok() => Ok(()),
             Command::AskOptIn => {
                 self.fleet.ask(&self.shared);
                 Ok(())
             }
-            Command::Delete => self.home.delete_everything().map(drop),
+            Command::Delete => self.learning.delete_everything(&self.home, &self.shared).map(drop),
             Command::InstallModel => {
                 self.fleet.watch.wish_newest_model();
                 Ok(())
@@ -153,4 +157,74 @@ fn rfc3339(seconds: u64) -> Option<String> {
     let seconds = i64::try_from(seconds).ok()?;
     let moment = time::OffsetDateTime::from_unix_timestamp(seconds).ok()?;
     moment.format(&time::format_description::well_known::Rfc3339).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+    use std::time::Instant;
+
+    use home::{BaseModel, HomeOptions};
+    use learn::head::{HeadLayout, HeadShape};
+    use learn::ledger::{LEDGER_NAME, RECORD_BYTES};
+    use uplink::home_assistant::Home as _;
+    use vision::GridSize;
+
+    use super::*;
+    use crate::parsed::Parsed;
+
+    fn folder(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("mirror-assistant-{name}-{}", std::process::id()))
+    }
+
+    fn shown(folder: &Path) -> Shown {
+        let shape = HeadShape { queries: 5, dim: 8, hidden: 12, mask_height: 12, mask_width: 8 };
+        let layout = HeadLayout::of_shape(shape).expect("a head");
+        let parameters = vec![0.25; layout.len()];
+        let digest = layout.digest(&parameters);
+        let grid = GridSize { height: 48, width: 32 };
+        let base = BaseModel { layout, parameters, digest, grid, padding: 114 };
+        let home = Home::open(folder, base, HomeOptions::default()).expect("writable");
+        Shown {
+            shared: Arc::new(Shared::new(Instant::now(), None)),
+            learning: Arc::new(Learning::new()),
+            fleet: Arc::new(Fleet::new(true)),
+            home: Arc::new(home),
+        }
+    }
+
+    #[test]
+    fn switching_off_takes_the_question_back() {
+        let folder = folder("question");
+        let mut shown = shown(&folder);
+        shown.command(Command::AskOptIn);
+        assert!(shown.state().asks);
+        shown.command(Command::OptOut);
+        assert!(!shown.state().asks, "nobody is asked what was answered");
+        fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn a_damaged_ledger_shows_no_epsilon() {
+        let folder = folder("ledger");
+        fs::create_dir_all(folder.join("privacy")).expect("writable");
+        fs::write(folder.join("privacy").join(LEDGER_NAME), [7; RECORD_BYTES]).expect("writable");
+        let state = shown(&folder).state();
+        assert!(state.privacy.contains("damaged"), "{}", state.privacy);
+        let said = Topics::new("mirror-17".parse().expect("a name")).state_payload(&state);
+        assert!(said["epsilon_spent"].is_null() && said["epsilon_left"].is_null(), "{said}");
+        fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn deleting_forgets_what_is_only_in_memory_too() {
+        let folder = folder("delete");
+        let mut shown = shown(&folder);
+        let frozen = shown.shared.frozen.put(Parsed::blank((6, 8)));
+        shown.learning.seen.note(vec![[1; 32]]).expect("new").stored_as(0);
+        shown.command(Command::Delete);
+        assert!(shown.shared.frozen.get(frozen).is_none());
+        assert!(shown.learning.seen.note(vec![[1; 32]]).is_some());
+        fs::remove_dir_all(&folder).expect("ours");
+    }
 }

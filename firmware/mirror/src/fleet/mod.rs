@@ -10,17 +10,19 @@ mod household;
 mod member;
 mod trial;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use home::Home;
+use home::{Beside, Home};
 use uplink::device::Snapshot;
 use uplink::mqtt::Handle;
 use uplink::pace::Jitter;
 use uplink::run::Watch;
 
+use crate::config;
 use crate::learning::Learning;
 use crate::shared::{Shared, Topic};
 
@@ -61,7 +63,7 @@ impl Fleet {
     }
 
     /// Home Assistant asks; only an answer on the mirror's own page counts.
-    fn ask(&self, shared: &Shared) {
+    pub(crate) fn ask(&self, shared: &Shared) {
         self.asks.store(true, Ordering::SeqCst);
         let text = "Home Assistant asks to take part in the fleet: answer on the mirror's page";
         shared.set_notice(Topic::Question, Some(text.to_owned()));
@@ -72,6 +74,12 @@ impl Fleet {
         self.asks.store(false, Ordering::SeqCst);
         shared.set_notice(Topic::Question, None);
     }
+}
+
+/// What stays of the fleet in the data folder when everything else is deleted.
+pub fn beside(data: &Path) -> Beside {
+    let why = "how far the mirror is with its fleet: without it an old message could be believed, or a round answered twice";
+    Beside { name: "fleet", folder: config::fleet_dir(data), why }
 }
 
 /// The open stores, or `None` when the mirror stops first.

@@ -23,6 +23,8 @@ pub enum SourceError {
     Format { name: String, wanted: String, given: String },
     #[error("{path}: {reason}")]
     File { path: PathBuf, reason: String },
+    #[error("{path}: {reason}")]
+    Picture { path: PathBuf, reason: String },
     #[error(transparent)]
     Frame(#[from] FrameError),
 }
@@ -30,7 +32,7 @@ pub enum SourceError {
 impl SourceError {
     /// Whether only one picture is lost and the source can be kept. Everything else means: drop it, wait, open again.
     pub fn is_frame_only(&self) -> bool {
-        matches!(self, SourceError::Frame(_))
+        matches!(self, SourceError::Frame(_) | SourceError::Picture { .. })
     }
 
     pub(crate) fn open(name: impl Into<String>, error: &io::Error) -> SourceError {
@@ -46,6 +48,10 @@ impl SourceError {
             _ => error.to_string(),
         };
         SourceError::Open { name, reason: advice }
+    }
+
+    pub(crate) fn picture(path: impl Into<PathBuf>, reason: impl Into<String>) -> SourceError {
+        SourceError::Picture { path: path.into(), reason: reason.into() }
     }
 
     pub(crate) fn file(path: impl Into<PathBuf>, reason: impl Into<String>) -> SourceError {

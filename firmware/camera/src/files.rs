@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use frame::{Frame, FrameBuffer};
+use tracing::warn;
 
 use crate::demo::{CLIP_RATE, jpeg_layout};
 use crate::error::SourceError;
@@ -40,6 +41,20 @@ impl Y4mFile {
         let planar = vec![0; header.picture_bytes()];
         Ok(Y4mFile { path: path.into(), reader, header, planar, pace, sequence: 0 })
     }
+
+    /// The next picture's planes; false at the end of the file. The error says what is wrong with it.
+    fn read_picture(&mut self) -> Result<bool, String> {
+        if self.reader.fill_buf().map_err(|e| e.to_string())?.is_empty() {
+            return Ok(false);
+        }
+        let line = read_line(&mut self.reader)?;
+        if line.split(' ').next() != Some("FRAME") {
+            return Err(format!("picture {} does not begin with FRAME", self.sequence));
+        }
+        let cut_off = |_| format!("picture {} is cut off; the file is incomplete", self.sequence);
+        self.reader.read_exact(&mut self.planar).map_err(cut_off)?;
+        Ok(true)
+    }
 }
 
 /// One line without its newline.
@@ -59,23 +74,15 @@ impl Source for Y4mFile {
         into: &mut FrameBuffer,
         _timeout: Duration,
     ) -> Result<Delivery, SourceError> {
-        let damaged = |path: &Path, reason: String| SourceError::file(path, reason);
-        if self.reader.fill_buf().map_err(|e| damaged(&self.path, e.to_string()))?.is_empty() {
-            return Ok(Delivery::End);
+        match self.read_picture() {
+            Ok(true) => {}
+            Ok(false) => return Ok(Delivery::End),
+            Err(reason) if self.sequence == 0 => return Err(SourceError::file(&self.path, reason)),
+            Err(reason) => {
+                warn!("{}: {reason}; it ends here", self.path.display());
+                return Ok(Delivery::End);
+            }
         }
-        let line = read_line(&mut self.reader).map_err(|e| damaged(&self.path, e))?;
-        if line.split(' ').next() != Some("FRAME") {
-            return Err(damaged(
-                &self.path,
-                format!("picture {} does not begin with FRAME", self.sequence),
-            ));
-        }
-        self.reader.read_exact(&mut self.planar).map_err(|_| {
-            damaged(
-                &self.path,
-                format!("picture {} is cut off; the file is incomplete", self.sequence),
-            )
-        })?;
         self.pace.wait();
         let header = self.header;
         into.fill_with(header.layout()?, |out| {

@@ -65,7 +65,7 @@ impl Source for Folder {
         self.pace.wait();
         (into.sequence, into.captured_at) = (self.sequence as u64, Instant::now());
         self.sequence += 1;
-        let bytes = std::fs::read(name).map_err(|e| SourceError::file(name, e.to_string()))?;
+        let bytes = std::fs::read(name).map_err(|e| SourceError::picture(name, e.to_string()))?;
         if kind(name) == Some(Kind::Png) {
             read_png(&bytes, into)?;
         } else {

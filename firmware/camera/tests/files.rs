@@ -134,6 +134,9 @@ fn what_is_wrong_with_a_file_is_said_with_its_name() {
     let cut = scratch.file("cut.y4m", &y4m(2)[..200]);
     let error = run(open(&cut).expect("opens").as_mut()).expect_err("incomplete");
     assert!(error.contains("cut.y4m") && error.contains("incomplete"), "{error}");
+    let last = scratch.file("last.y4m", &y4m(3)[..y4m(3).len() - 20]);
+    let seen = run(open(&last).expect("opens").as_mut()).expect("whole pictures come first");
+    assert_eq!((seen.pictures, seen.ended), (2, true), "what is cut off is the end");
     let noise = scratch.file("noise.mjpeg", &[0xFF; 1000]);
     let error = run(open(&noise).expect("opens").as_mut()).expect_err("no picture");
     assert!(error.contains("noise.mjpeg"), "{error}");
@@ -144,10 +147,12 @@ fn a_broken_picture_costs_only_itself() {
     let folder = Scratch::new("broken");
     folder.file("1.png", &png(20)[..60]);
     folder.file("2.jpg", b"not a picture");
-    folder.file("3.png", &png(20));
+    let gone = folder.file("3.jpg", &jpeg(1));
+    folder.file("4.png", &png(20));
     let mut source = open(&folder.0).expect("opens");
+    std::fs::remove_file(&gone).expect("ours");
     let mut buffer = FrameBuffer::new();
-    for _ in 0..2 {
+    for _ in 0..3 {
         let error = source.next(&mut buffer, Duration::ZERO).expect_err("broken");
         assert!(error.is_frame_only(), "{error}");
     }

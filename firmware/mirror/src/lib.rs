@@ -10,6 +10,7 @@ pub mod commands;
 pub mod config;
 pub mod fleet;
 pub mod found;
+pub mod frozen;
 pub mod learning;
 pub mod look;
 pub mod memory;

@@ -44,6 +44,22 @@ impl Parsed {
         Ok(Parsed { size, rgb, labels, persons, pixels, grid, letterbox })
     }
 
+    /// A black picture of nobody.
+    #[cfg(test)]
+    pub fn blank(size: (u32, u32)) -> Parsed {
+        let (width, height) = size;
+        let grid = GridSize { height: height as usize, width: width as usize };
+        Parsed {
+            size,
+            rgb: vec![0; 3 * grid.area()],
+            labels: vec![0; grid.area()],
+            persons: Vec::new(),
+            pixels: vec![0; 3 * grid.area()],
+            grid,
+            letterbox: Letterbox::new(width, height, grid),
+        }
+    }
+
     /// A mask of this picture's size as the network's grid wants it; outside the picture nothing is said.
     ///
     /// `labels` must have a value for every pixel.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot, watch};
 
+use crate::frozen::Frozen;
 use crate::parsed::Parsed;
 use crate::timings::Timings;
 use crate::view::{PreviewInput, View};
@@ -83,6 +84,8 @@ pub enum DisplayState {
 pub enum Topic {
     /// The mirror's data folder.
     Storage,
+    /// The temperature sensor.
+    Temperature,
     /// The local page.
     Page,
     /// The page's door to the home network.
@@ -101,7 +104,7 @@ pub enum Topic {
     Program,
 }
 
-const TOPICS: usize = 9;
+const TOPICS: usize = 10;
 
 /// Sentences that someone should read, most important first.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -111,6 +114,11 @@ impl Notices {
     /// Replaces the notice on a topic.
     pub fn set(&mut self, topic: Topic, notice: Option<String>) {
         self.0[topic as usize] = notice;
+    }
+
+    /// The notice on a topic.
+    pub fn get(&self, topic: Topic) -> Option<&str> {
+        self.0[topic as usize].as_deref()
     }
 
     /// The most important one.
@@ -229,6 +237,8 @@ pub struct Shared {
     person_seen_us: AtomicU64,
     /// Somebody on the page waits for the next picture and its parsing.
     freeze: Mutex<Option<oneshot::Sender<Parsed>>>,
+    /// The picture that somebody corrects now.
+    pub frozen: Frozen,
 }
 
 struct ViewSlot {
@@ -281,6 +291,7 @@ impl Shared {
             first_overlay_us: AtomicU64::new(0),
             person_seen_us: AtomicU64::new(0),
             freeze: Mutex::default(),
+            frozen: Frozen::default(),
         }
     }
 
@@ -364,7 +375,7 @@ impl Shared {
     }
 
     /// Switches the camera on or off. From "off" on no picture is shown any more, not even while
-    /// the capture part is still closing the device.
+    /// the capture part is still closing the device, and the one that somebody corrects is forgotten.
     pub fn switch_camera(&self, on: bool, by: &'static str) {
         *lock(&self.camera_by) = by;
         if self.camera_wanted.swap(on, Ordering::SeqCst) == on {
@@ -374,6 +385,7 @@ impl Shared {
         self.update_health(|health| health.camera = camera);
         if !on {
             self.forget_pictures();
+            self.frozen.forget_any();
         }
     }
 
@@ -540,10 +552,12 @@ mod tests {
         let shared = Shared::new(Instant::now(), None);
         shared.update_health(|health| health.camera = CameraState::On);
         shared.preview_jpeg.send_replace(Some(Arc::from([1, 2, 3])));
+        let frozen = shared.frozen.put(Parsed::blank((6, 8)));
         assert!(shared.may_show());
         shared.switch_camera(false, "by a test");
         assert!(!shared.may_show());
         assert!(shared.preview_jpeg.borrow().is_none());
+        assert!(shared.frozen.get(frozen).is_none(), "nor is one kept to be corrected");
         assert_eq!(shared.health().camera, CameraState::Off { by: "by a test" });
         let mut view = View::new();
         assert!(shared.receive_view(&mut view, Duration::ZERO), "the display must redraw");

@@ -1,10 +1,11 @@
 //! Rests the network when the board is too hot.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
 
 /// Degrees below the limit at which work goes on; without them it would flutter.
 const HYSTERESIS: f64 = 5.0;
@@ -12,39 +13,103 @@ const HYSTERESIS: f64 = 5.0;
 /// The sensor is read no more often than this.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// A temperature sensor with a limit.
-#[derive(Clone, Debug)]
+/// A temperature sensor (a file with thousandths of a degree Celsius) and the limit above which the network rests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limit {
+    /// The sensor's file; `None`: nothing is ever too hot.
+    pub sensor: Option<PathBuf>,
+    /// Degrees Celsius.
+    pub celsius: f64,
+    /// Whether somebody set one of them: then a person is told of a sensor that cannot be read. Without, it is one that
+    /// many machines have and not all.
+    pub wanted: bool,
+}
+
+/// Watches a limit.
+#[derive(Debug)]
 pub struct Thermometer {
-    sensor: Option<Arc<File>>,
-    limit: f64,
+    limit: Limit,
+    file: Option<File>,
     hot: Option<f64>,
     read_at: Option<Instant>,
+    trouble: Option<ErrorKind>,
+    told: bool,
 }
 
 impl Thermometer {
-    /// Opens the sensor file (thousandths of a degree Celsius); without one nothing is ever too hot.
-    pub fn new(sensor: Option<PathBuf>, limit: f64) -> Thermometer {
-        let sensor = sensor.and_then(|path| File::open(path).ok()).map(Arc::new);
-        Thermometer { sensor, limit, hot: None, read_at: None }
+    /// Nothing is opened before it is asked.
+    pub fn new(limit: Limit) -> Thermometer {
+        Thermometer { limit, file: None, hot: None, read_at: None, trouble: None, told: false }
     }
 
     /// The temperature in degrees Celsius while the board is too hot to work.
     pub fn too_hot(&mut self) -> Option<f64> {
         if self.read_at.is_none_or(|at| at.elapsed() >= INTERVAL) {
             self.read_at = Some(Instant::now());
-            self.hot = self.read().and_then(|celsius| judge(celsius, self.limit, self.hot));
+            self.look();
         }
         self.hot
     }
 
-    fn read(&self) -> Option<f64> {
-        let mut file = self.sensor.as_deref()?;
-        let mut text = [0; 16];
-        file.seek(SeekFrom::Start(0)).ok()?;
-        let length = file.read(&mut text).ok()?;
-        let millidegrees: f64 = std::str::from_utf8(&text[..length]).ok()?.trim().parse().ok()?;
-        Some(millidegrees / 1000.0)
+    /// What a person should know of the sensor.
+    pub fn notice(&self) -> Option<String> {
+        self.trouble.filter(|_| self.limit.wanted).and_then(|kind| self.text(kind))
     }
+
+    fn look(&mut self) {
+        let read = self.read();
+        let trouble = read.as_ref().err().map(io::Error::kind);
+        if trouble != self.trouble {
+            self.trouble = trouble;
+            self.tell();
+        }
+        let celsius = read.ok().flatten();
+        self.hot = celsius.and_then(|celsius| judge(celsius, self.limit.celsius, self.hot));
+    }
+
+    /// Once: a sensor that comes and goes must not fill the log.
+    fn tell(&mut self) {
+        let text = self.trouble.filter(|_| !self.told).and_then(|kind| self.text(kind));
+        if let Some(text) = text {
+            // Many machines have no such sensor, and nobody asked for it there.
+            if self.limit.wanted {
+                warn!("{text}")
+            } else {
+                info!("{text}")
+            }
+            self.told = true;
+        }
+    }
+
+    fn text(&self, kind: ErrorKind) -> Option<String> {
+        let sensor = self.limit.sensor.as_ref()?.display();
+        Some(format!(
+            "cannot read the temperature from {sensor} ({kind}): heat stops neither the network \
+             nor training; set thermal.sensor to a file under /sys/class/thermal, or to \"\" for none"
+        ))
+    }
+
+    /// Degrees Celsius; `None` without a sensor. After an error it is opened anew.
+    fn read(&mut self) -> io::Result<Option<f64>> {
+        let Some(path) = &self.limit.sensor else { return Ok(None) };
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => File::open(path)?,
+        };
+        let celsius = read_celsius(&mut file)?;
+        self.file = Some(file);
+        Ok(Some(celsius))
+    }
+}
+
+fn read_celsius(file: &mut File) -> io::Result<f64> {
+    let mut text = [0; 16];
+    file.seek(SeekFrom::Start(0))?;
+    let length = file.read(&mut text)?;
+    let number =
+        std::str::from_utf8(&text[..length]).ok().and_then(|text| text.trim().parse().ok());
+    let millidegrees: f64 = number.ok_or(ErrorKind::InvalidData)?;
+    Ok(millidegrees / 1000.0)
 }
 
 fn judge(celsius: f64, limit: f64, was_hot: Option<f64>) -> Option<f64> {
@@ -56,6 +121,10 @@ fn judge(celsius: f64, limit: f64, was_hot: Option<f64>) -> Option<f64> {
 mod tests {
     use super::*;
 
+    fn thermometer(sensor: Option<PathBuf>, wanted: bool) -> Thermometer {
+        Thermometer::new(Limit { sensor, celsius: 85.0, wanted })
+    }
+
     #[test]
     fn it_rests_above_the_limit_until_clearly_cooler() {
         assert_eq!(judge(84.0, 85.0, None), None);
@@ -65,8 +134,35 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_sensor_is_no_obstacle() {
-        assert_eq!(Thermometer::new(None, 85.0).too_hot(), None);
-        assert_eq!(Thermometer::new(Some("/nowhere".into()), 85.0).too_hot(), None);
+    fn a_sensor_that_cannot_be_read_is_told_where_somebody_counts_on_it() {
+        let check = |sensor: Option<&str>, wanted: bool| {
+            let mut thermometer = thermometer(sensor.map(PathBuf::from), wanted);
+            assert_eq!(thermometer.too_hot(), None);
+            thermometer.notice()
+        };
+        assert_eq!(check(None, true), None, "none is wanted");
+        assert_eq!(check(Some("/nowhere"), false), None, "many machines have none");
+        let notice = check(Some("/nowhere"), true).expect("a notice");
+        assert!(notice.contains("/nowhere") && notice.contains("thermal.sensor"), "{notice}");
+        assert!(check(Some("/proc/version"), true).is_some(), "no number in it");
+    }
+
+    #[test]
+    fn a_sensor_that_comes_later_is_used() {
+        let path = std::env::temp_dir().join(format!("mirror-sensor-{}", std::process::id()));
+        let mut thermometer = thermometer(Some(path.clone()), true);
+        let mut look = |content: Option<&str>| {
+            match content {
+                Some(text) => std::fs::write(&path, text).expect("writable"),
+                None => drop(std::fs::remove_file(&path)),
+            }
+            thermometer.look();
+            (thermometer.hot, thermometer.notice().is_some())
+        };
+        assert_eq!(look(None), (None, true));
+        assert_eq!(look(Some("91000\n")), (Some(91.0), false));
+        assert_eq!(look(Some("?")), (None, true));
+        assert_eq!(look(Some("60000\n")), (None, false));
+        std::fs::remove_file(&path).expect("ours");
     }
 }

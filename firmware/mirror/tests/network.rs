@@ -3,7 +3,7 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -162,11 +162,12 @@ const PATHS: [&str; 16] = [
     "/nowhere",
 ];
 
-const CHANGES: [&str; 9] = [
+const CHANGES: [&str; 10] = [
     "/parse",
     "/api/camera",
     "/api/freeze",
     "/api/frozen/1/save",
+    "/api/frozen/1/discard",
     "/api/learning/consent",
     "/api/learning/train",
     "/api/learning/delete",
@@ -251,6 +252,26 @@ fn a_paired_browser_sees_the_page_until_its_pairing_ends() {
     }
     assert_eq!(home.ask("GET", "/api/state", &[("cookie", &cookie)], "").status, 401);
     assert_eq!(home.ask("GET", "/api/state", &[("cookie", &other)], "").status, 200);
+}
+
+#[test]
+fn a_port_that_becomes_free_is_taken() {
+    let folder = Folder::new("busy-network");
+    let other = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = other.local_addr().expect("bound").to_string();
+    let mut command = mirror(&folder);
+    command.args(["run", "--source", "demo", "--display", "headless"]);
+    command.env("MIRROR_PAGE_ACCESS", "paired").env("MIRROR_PAGE_NETWORK_LISTEN", &address);
+    let running = Running::start(&mut command);
+    let notices = |state: &serde_json::Value| state["notices"].to_string();
+    running.wait_for("notice", |state| notices(state).contains("page.network_listen"));
+    let notice = notices(&running.state());
+    assert_eq!(notice.matches("no page").count(), 1, "{notice}");
+    let network = || running.get("/api/access").json()["network"].clone();
+    assert!(network().is_null(), "{}", network());
+    drop(other);
+    running.wait_for("network door", |_| network() == format!("https://{address}/"));
+    running.wait_for("end of the notice", |state| !notices(state).contains("network_listen"));
 }
 
 #[test]

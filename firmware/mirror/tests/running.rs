@@ -95,6 +95,8 @@ fn without_a_network_the_screen_and_the_page_say_why() {
             .env("MIRROR_VISION_MODEL", "/nowhere/model"),
     );
     mirror.wait_for("failure", |state| state["model"]["state"] == "failed");
+    let line = mirror.wait_for_error("/nowhere/model");
+    assert!(!line.contains("input size"), "another size would not help: {line}");
     let reason = mirror.state()["model"]["text"].as_str().expect("a text").to_owned();
     assert!(reason.contains("/nowhere/model"), "{reason}");
     let health = mirror.get("/healthz");
@@ -224,8 +226,9 @@ fn a_camera_that_the_settings_switch_off_stays_off_until_asked() {
     );
     let state = mirror.state();
     assert_eq!(state["camera"]["text"], "Switched off in the settings");
-    mirror.switch_camera(true);
+    assert_eq!(mirror.switch_camera(true).json()["remembered"], false, "the next start is off");
     mirror.wait_for("overlay", overlay_is_shown);
+    assert_eq!(mirror.switch_camera(false).json()["remembered"], true);
 }
 
 #[test]
@@ -240,8 +243,46 @@ fn heat_lets_the_network_rest_until_the_board_is_cooler() {
     mirror.wait_for("rest", |state| state["too_hot_celsius"] == 95.5);
     assert_eq!(mirror.state()["counters"]["parsed"], 0);
     assert!(mirror.get("/healthz").text().contains("96 °C"), "{}", mirror.get("/healthz").text());
+    // Without a picture, too.
+    mirror.switch_camera(false);
     folder.file("temp", "60000\n");
+    mirror.wait_for("end of the rest", |state| state["too_hot_celsius"].is_null());
+    mirror.switch_camera(true);
     mirror.wait_for("overlay", overlay_is_shown);
+}
+
+#[test]
+fn a_temperature_sensor_that_somebody_counts_on_and_that_is_not_there_is_told() {
+    let folder = Folder::new("sensor");
+    let sensor = folder.path().join("temp");
+    let mirror = Running::start(
+        mirror(&folder)
+            .args(["run", "--source", "demo", "--display", "headless"])
+            .env("MIRROR_THERMAL_SENSOR", &sensor),
+    );
+    let told = |state: &serde_json::Value| state["notices"].to_string().contains("thermal.sensor");
+    mirror.wait_for("notice", told);
+    assert!(mirror.wait_for_error("thermal.sensor").contains("WARN"));
+    folder.file("temp", "95500\n");
+    mirror.wait_for("rest", |state| state["too_hot_celsius"] == 95.5);
+    assert!(!told(&mirror.state()), "{}", mirror.state()["notices"]);
+}
+
+#[test]
+fn a_file_that_is_cut_off_is_played_once() {
+    let folder = Folder::new("cut");
+    let mut film = b"YUV4MPEG2 W64 H48 F25:1\n".to_vec();
+    for _ in 0..3 {
+        film.extend_from_slice(b"FRAME\n");
+        film.resize(film.len() + 64 * 48 * 3 / 2, 90);
+    }
+    let path = folder.file("film.y4m", &film[..film.len() - 100]);
+    let mut command = mirror(&folder);
+    command.args(["run", "--display", "headless", "--source"]).arg(&path);
+    let result = output(&mut command);
+    let text = stderr(&result);
+    assert!(result.status.success(), "{text}");
+    assert!(text.contains("picture 2 is cut off") && text.contains("after 2 overlays"), "{text}");
 }
 
 #[test]

@@ -38,6 +38,7 @@ fn values_out_of_range_are_refused_wherever_they_come_from() {
         ("MIRROR_DISPLAY_KIND", "hologram", ["display.kind", "headless:FOLDER"]),
         ("MIRROR_PAGE_LISTEN", "0.0.0.0:8080", ["page.listen", "loopback"]),
         ("MIRROR_PAGE_LISTEN", "[::]:8080", ["page.listen", "loopback"]),
+        ("MIRROR_PAGE_LISTEN", "127.0.0.2:8080", ["page.listen", "127.0.0.1 or [::1]"]),
         ("MIRROR_BOARD", "toaster", ["toaster", "rpi5"]),
     ] {
         let result = output(mirror(&folder).env(name, value));

@@ -9,6 +9,7 @@ use crate::board::Board;
 use crate::types::Settings;
 
 const DEFAULTS: &str = include_str!("defaults.toml");
+const DEFAULTS_ORIGIN: &str = "built-in defaults";
 
 /// Why settings cannot be used. Every message names the origin, the key, and the next step.
 #[derive(Debug, Error)]
@@ -46,6 +47,11 @@ impl Effective {
         entries
     }
 
+    /// Whether anything stronger than the built-in defaults gave the key its value.
+    pub fn is_set(&self, key: &str) -> bool {
+        self.origins.get(key).is_some_and(|origin| origin != DEFAULTS_ORIGIN)
+    }
+
     /// The merged settings as one TOML document.
     pub fn to_toml(&self) -> String {
         self.table.to_string()
@@ -66,11 +72,10 @@ impl Layers {
     /// # Errors
     /// Only for a broken `defaults.toml` in the source tree, which a test rules out.
     pub fn defaults() -> Result<Layers, SettingsError> {
-        let origin = "built-in defaults";
-        let table = parse(origin, DEFAULTS)?;
+        let table = parse(DEFAULTS_ORIGIN, DEFAULTS)?;
         let mut origins = BTreeMap::new();
         for_each_leaf(&table, "", &mut |key, _| {
-            origins.insert(key.to_owned(), origin.to_owned());
+            origins.insert(key.to_owned(), DEFAULTS_ORIGIN.to_owned());
         });
         Ok(Layers { known: table.clone(), table, origins })
     }
@@ -199,18 +204,36 @@ fn check_shape(
         match (expected, value) {
             (Value::Table(known), Value::Table(layer)) => check_shape(origin, &key, known, layer)?,
             (Value::Float(_), Value::Integer(_)) => {}
-            (expected, value) if expected.same_type(value) => {}
-            (expected, value) => {
-                return Err(SettingsError::Type {
-                    origin: origin.into(),
-                    key,
-                    wanted: kind_of(expected),
-                    given: kind_of(value),
-                });
-            }
+            (Value::Array(known), Value::Array(given)) => check_list(origin, &key, known, given)?,
+            (expected, value) => check_kind(origin, key, expected, value)?,
         }
     }
     Ok(())
+}
+
+/// Every value of a list must be of the same kind as those of the default.
+fn check_list(
+    origin: &str,
+    key: &str,
+    known: &[Value],
+    given: &[Value],
+) -> Result<(), SettingsError> {
+    let Some(expected) = known.first() else { return Ok(()) };
+    let mut values = given.iter().enumerate();
+    values.try_for_each(|(at, value)| check_kind(origin, format!("{key}[{at}]"), expected, value))
+}
+
+fn check_kind(
+    origin: &str,
+    key: String,
+    expected: &Value,
+    value: &Value,
+) -> Result<(), SettingsError> {
+    if expected.same_type(value) {
+        return Ok(());
+    }
+    let (wanted, given) = (kind_of(expected), kind_of(value));
+    Err(SettingsError::Type { origin: origin.into(), key, wanted, given })
 }
 
 fn kind_of(value: &Value) -> &'static str {

@@ -1,6 +1,6 @@
 //! The validated settings: every value here is in its range.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -164,7 +164,7 @@ pub struct DisplayGeometry {
 pub struct PageSettings {
     /// Whether the page is served.
     pub enabled: bool,
-    /// Address for this machine's own browser; a loopback one.
+    /// Address for this machine's own browser: 127.0.0.1 or ::1.
     pub listen: SocketAddr,
     /// Address for paired browsers; `None`: the page is for this machine alone.
     pub network: Option<SocketAddr>,
@@ -436,9 +436,12 @@ fn check_words(raw: &RawSettings) -> Result<(), BadValue> {
     Ok(())
 }
 
+/// All of 127.0.0.0/8 is this machine, but the page answers to these two names of it alone.
+const OWN: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
 fn page(raw: RawPage) -> Result<PageSettings, BadValue> {
     let listen = address("page.listen", &raw.listen)?;
-    if !listen.ip().is_loopback() {
+    if !OWN.contains(&listen.ip()) {
         return Err(bad(
             "page.listen",
             "only a loopback address (127.0.0.1 or [::1]) is allowed here: this door asks for no \

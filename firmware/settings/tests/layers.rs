@@ -81,6 +81,8 @@ fn stronger_layers_win_key_by_key_and_are_named() {
     assert_eq!(origin("camera.rate"), "environment variable MIRROR_CAMERA_RATE");
     assert_eq!(origin("camera.source"), "--source");
     assert_eq!(origin("camera.timeout_ms"), "built-in defaults");
+    assert!(effective.is_set("camera.rate") && effective.is_set("thermal.limit_celsius"));
+    assert!(!effective.is_set("camera.timeout_ms") && !effective.is_set("thermal.sensor"));
 }
 
 #[test]
@@ -129,6 +131,10 @@ fn messages_name_the_file_the_key_and_the_next_step() {
         "mirror.toml: `camera.formats` = [\"H264\"] cannot be used: choose from YUYV, MJPG, NV12, RGB3",
     );
     check(
+        "[camera]\nformats = [\"YUYV\", 1]",
+        "mirror.toml: `camera.formats[1]` must be a text in quotes, not a whole number",
+    );
+    check(
         "[page]\nlisten = \"localhost\"",
         "mirror.toml: `page.listen` = \"localhost\" cannot be used: it must be an address and a \
          port, such as 127.0.0.1:8080",
@@ -145,7 +151,7 @@ fn messages_name_the_file_the_key_and_the_next_step() {
 
 #[test]
 fn the_page_is_not_opened_to_the_network() {
-    for address in ["0.0.0.0:8080", "192.168.1.20:8080", "[::]:80"] {
+    for address in ["0.0.0.0:8080", "192.168.1.20:8080", "[::]:80", "127.0.0.2:8080"] {
         let text = format!("[page]\nlisten = \"{address}\"");
         assert!(message(&text).contains("only a loopback address"), "{address}");
     }

@@ -1,8 +1,8 @@
 //! `mirror parse`: pictures to label maps, colour pictures, and lists of people.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -35,23 +35,19 @@ struct Found {
 /// Parses every picture. One that cannot be read does not keep the others from being parsed.
 ///
 /// # Errors
-/// Two pictures that would share their files, a folder that cannot be made or written to, a network
-/// that cannot be loaded; and at the end, if a picture failed.
+/// Two pictures that would share their files, a picture that would be overwritten, a folder that cannot be made or
+/// written to, a network that cannot be loaded; and at the end, if a picture failed.
 pub fn parse(args: &ParseArgs) -> Result<()> {
-    let names = names(&args.images)?;
+    let results = results(&args.images, &args.out)?;
     let effective = config::load(&args.settings, &[])?;
     make_folder(&args.out)?;
     let source = ModelSource::new(&effective.settings.vision).without_smoothing();
-    let mut work = Work {
-        parsers: Parsers::new(source)?,
-        picture: FrameBuffer::new(),
-        out: args.out.clone(),
-        classes: args.classes,
-    };
+    let mut work =
+        Work { parsers: Parsers::new(source)?, picture: FrameBuffer::new(), classes: args.classes };
     let mut progress = Progress::new("pictures", args.images.len() as u64);
     let (mut all, mut failed) = (Vec::new(), 0);
-    for (image, name) in args.images.iter().zip(&names) {
-        match work.parse(image, name) {
+    for (image, results) in args.images.iter().zip(&results) {
+        match work.parse(image, results) {
             Ok(found) => all.push(found),
             Err(error) => {
                 failed += 1;
@@ -64,7 +60,7 @@ pub fn parse(args: &ParseArgs) -> Result<()> {
     let text = if args.json { serde_json::to_string_pretty(&all)? + "\n" } else { summary(&all) };
     report::print(&text)?;
     if failed > 0 {
-        bail!("{failed} of {} pictures could not be parsed", names.len());
+        bail!("{failed} of {} pictures could not be parsed", results.len());
     }
     Ok(())
 }
@@ -81,38 +77,87 @@ fn make_folder(out: &Path) -> Result<()> {
     })
 }
 
-/// The files' names without their endings; they must differ, since the results are named after
-/// them.
-fn names(images: &[PathBuf]) -> Result<Vec<OsString>> {
-    let mut seen: HashMap<OsString, &Path> = HashMap::new();
-    let mut names = Vec::with_capacity(images.len());
-    for image in images {
-        let Some(name) = image.file_stem() else {
-            return Err(Usage(format!("{} names no picture", image.display())).into());
+/// The files that one picture becomes.
+struct Results {
+    labels: PathBuf,
+    coloured: PathBuf,
+    json: PathBuf,
+}
+
+impl Results {
+    /// `None` for a path that names no file.
+    fn of(image: &Path, out: &Path) -> Option<Results> {
+        let name = image.file_stem()?;
+        let file = |ending: &str| {
+            let mut file = name.to_owned();
+            file.push(ending);
+            out.join(file)
         };
-        if let Some(other) = seen.insert(name.to_owned(), image) {
-            return Err(Usage(format!(
-                "{} and {} would both be written as {}.png; parse them into different folders",
-                other.display(),
-                image.display(),
-                name.display()
-            ))
-            .into());
-        }
-        names.push(name.to_owned());
+        Some(Results { labels: file(".png"), coloured: file(".colour.png"), json: file(".json") })
     }
-    Ok(names)
+
+    fn files(&self) -> [&Path; 3] {
+        [&self.labels, &self.coloured, &self.json]
+    }
+}
+
+/// What every picture becomes: no file twice, and none of the pictures themselves.
+fn results(images: &[PathBuf], out: &Path) -> Result<Vec<Results>> {
+    let of = |image: &PathBuf| {
+        Results::of(image, out)
+            .ok_or_else(|| Usage(format!("{} names no picture", image.display())))
+    };
+    let results = images.iter().map(of).collect::<Result<Vec<_>, _>>()?;
+    check_written_once(images, &results)?;
+    check_kept(images, &results)?;
+    Ok(results)
+}
+
+fn check_written_once(images: &[PathBuf], results: &[Results]) -> Result<(), Usage> {
+    let mut seen = HashMap::new();
+    for (image, results) in images.iter().zip(results) {
+        for file in results.files() {
+            if let Some(other) = seen.insert(file, image) {
+                return Err(Usage(format!(
+                    "{} and {} would both be written as {}; parse them into different folders",
+                    other.display(),
+                    image.display(),
+                    file.display()
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_kept(images: &[PathBuf], results: &[Results]) -> Result<(), Usage> {
+    let sources: HashMap<_, _> =
+        images.iter().filter_map(|image| Some((identity(image)?, image))).collect();
+    for file in results.iter().flat_map(Results::files) {
+        if let Some(image) = identity(file).and_then(|id| sources.get(&id)) {
+            return Err(Usage(format!(
+                "{} would be overwritten by a result; choose another folder with --out",
+                image.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Device and inode: the same for every path and link to a file; `None` where there is no file.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let file = fs::metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
 }
 
 struct Work {
     parsers: Parsers,
     picture: FrameBuffer,
-    out: PathBuf,
     classes: Classes,
 }
 
 impl Work {
-    fn parse(&mut self, image: &Path, name: &OsString) -> Result<Found> {
+    fn parse(&mut self, image: &Path, results: &Results) -> Result<Found> {
         pictures::read_picture(image, &mut self.picture)?;
         let frame = self.picture.frame();
         let (width, height) = (frame.layout().width(), frame.layout().height());
@@ -129,27 +174,19 @@ impl Work {
                 ppp_palette()
             }
         };
-        let path = self.path(name, ".png");
-        pictures::write_labels(&path, &map)?;
-        pictures::write_coloured(&self.path(name, ".colour.png"), &map, palette)?;
+        pictures::write_labels(&results.labels, &map)?;
+        pictures::write_coloured(&results.coloured, &map, palette)?;
         let found = Found {
             image: image.display().to_string(),
             width,
             height,
-            labels: path.display().to_string(),
+            labels: results.labels.display().to_string(),
             pixels: self.count(&map.labels),
             persons,
         };
-        let json = self.path(name, ".json");
-        fs::write(&json, serde_json::to_string_pretty(&found)? + "\n")
-            .with_context(|| format!("cannot write {}", json.display()))?;
+        fs::write(&results.json, serde_json::to_string_pretty(&found)? + "\n")
+            .with_context(|| format!("cannot write {}", results.json.display()))?;
         Ok(found)
-    }
-
-    fn path(&self, name: &OsString, ending: &str) -> PathBuf {
-        let mut file = name.clone();
-        file.push(ending);
-        self.out.join(file)
     }
 
     /// Pixels by class name, in the classes that were asked for.
@@ -192,15 +229,44 @@ mod tests {
     use super::*;
     use proto::taxonomy::PART_COUNT;
 
+    fn refusal(images: &[&Path], out: &Path) -> Option<String> {
+        let images: Vec<PathBuf> = images.iter().map(PathBuf::from).collect();
+        let error = results(&images, out).err()?;
+        assert_eq!(report::exit_code(&error), 2, "{error}");
+        Some(error.to_string())
+    }
+
     #[test]
-    fn pictures_that_would_overwrite_each_other_are_refused() {
-        let images = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
-        assert!(names(&images(&["a/x.jpg", "a/y.jpg"])).is_ok());
-        let error = names(&images(&["a/x.jpg", "b/x.png"])).expect_err("one x.png for two");
-        let text = error.to_string();
-        assert!(text.contains("a/x.jpg") && text.contains("b/x.png"), "{text}");
-        assert_eq!(report::exit_code(&error), 2);
-        assert!(names(&images(&[".."])).is_err());
+    fn results_that_would_overwrite_each_other_are_refused() {
+        let refused = |images: &[&str]| {
+            refusal(&images.iter().map(Path::new).collect::<Vec<_>>(), Path::new("/nowhere"))
+        };
+        assert_eq!(refused(&["a/x.jpg", "a/y.jpg"]), None);
+        for (one, other) in [("a/x.jpg", "b/x.png"), ("a.png", "a.colour.png")] {
+            let text = refused(&[one, other]).expect("one file for two pictures");
+            assert!(text.contains(one) && text.contains(other), "{text}");
+        }
+        assert!(refused(&[".."]).is_some_and(|text| text.contains("names no picture")));
+    }
+
+    #[test]
+    fn no_picture_is_overwritten_by_a_result() {
+        let folder = std::env::temp_dir().join(format!("mirror-kept-{}", std::process::id()));
+        let out = folder.join("out");
+        fs::create_dir_all(&out).expect("writable");
+        let (photo, other) = (folder.join("photo.png"), folder.join("other.jpg"));
+        fs::write(&photo, "a photograph").expect("writable");
+        fs::write(&other, "another one").expect("writable");
+        fs::hard_link(&other, out.join("photo.json")).expect("the same disk");
+        let overwritten = |images: &[&Path], out: &Path| {
+            refusal(images, out).is_some_and(|text| text.contains("--out"))
+        };
+        assert!(overwritten(&[&photo], &folder), "in its own folder");
+        assert!(overwritten(&[&photo], &folder.join("out/..")), "by another path");
+        assert!(overwritten(&[&photo, &other], &out), "by a link to it");
+        assert!(!overwritten(&[&photo], &out), "what lies there is no input");
+        assert!(!overwritten(&[&other], &folder), "other.png is another file");
+        fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]

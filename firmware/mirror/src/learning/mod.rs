@@ -3,14 +3,17 @@
 //! The mirror works without it: a data folder that cannot be used is told, and tried again.
 
 mod gate;
+mod seen;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use home::edges::Edges;
 use home::{
-    BaseModel, Capability, Home, HomeOptions, Limits, NightlyWindow, NoisePlan, Triggers, Trunk,
+    BaseModel, Capability, ErasureProof, Home, HomeError, HomeOptions, Limits, NightlyWindow,
+    NoisePlan, Stores, Triggers, Trunk,
 };
 use learn::head::TrainingSettings;
 use learn::privacy::{Budget, NoiseMultiplier};
@@ -18,10 +21,12 @@ use settings::LearningSettings;
 use tracing::{info, warn};
 use vision::{Student, VisionError};
 
+use crate::fleet;
 use crate::model::ModelSource;
 use crate::shared::{Shared, Topic, lock};
 
 pub use gate::DeviceGate;
+pub use seen::{Key, Noted, Seen};
 
 /// Longest wait for the network before looking whether to stop.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -36,6 +41,8 @@ pub struct Learning {
     /// The network's numbers, from whoever loaded it.
     base: (Mutex<Option<BaseModel>>, Condvar),
     trouble: Mutex<Option<String>>,
+    /// Training requests that were answered.
+    pub seen: Seen,
 }
 
 impl Learning {
@@ -52,6 +59,24 @@ impl Learning {
     /// Why there are none, where that is known.
     pub fn trouble(&self) -> Option<String> {
         lock(&self.trouble).clone()
+    }
+
+    /// Deletes everything that was learnt, on the disk and in memory.
+    ///
+    /// # Errors
+    /// As [`Home::delete_everything`]; what is in memory is forgotten even then.
+    pub fn delete_everything(
+        &self,
+        home: &Home,
+        shared: &Shared,
+    ) -> Result<ErasureProof, HomeError> {
+        let proof = home.delete_everything();
+        // After the consents: from here on nothing is frozen or noted any more.
+        shared.frozen.forget_any();
+        self.seen.forget();
+        let proof = proof?;
+        info!("everything that was learnt was deleted; complete: {}", proof.is_complete());
+        Ok(proof)
     }
 
     /// Hands over the numbers of the network that the mirror runs.
@@ -74,6 +99,20 @@ impl Learning {
             };
         }
         base.clone()
+    }
+}
+
+#[cfg(test)]
+impl Learning {
+    /// With open stores in this folder, for the built-in network.
+    pub fn in_folder(folder: &std::path::Path) -> Learning {
+        let settings = settings::Layers::defaults().and_then(settings::Layers::finish);
+        let model = ModelSource::new(&settings.expect("the defaults").settings.vision);
+        let base = BaseModel::new(&model.student().expect("built in")).expect("of its own shape");
+        let home = Home::open(folder, base, HomeOptions::default()).expect("a folder of a test");
+        let learning = Learning::new();
+        assert!(learning.home.set(Arc::new(home)).is_ok(), "nothing is open yet");
+        learning
     }
 }
 
@@ -117,7 +156,7 @@ impl Trainer {
         if self.shared.is_stopping() {
             return Ok(None);
         }
-        let opened = Home::open(&self.folder, base, self.options);
+        let opened = self.open_stores(base);
         let home = opened.map(Arc::new).with_context(|| {
             format!("learning at home cannot use {}; the mirror goes on", self.folder.display())
         });
@@ -132,15 +171,21 @@ impl Trainer {
         let problem = home.problems().first().cloned();
         self.shared.set_notice(Topic::Learning, problem);
         *self.learning.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        info!("learning at home: {} corrections stored", home.usage().corrections);
+        info!("learning at home is ready");
         Ok(Some(Arc::clone(self.learning.home.get_or_init(|| home))))
+    }
+
+    fn open_stores(&self, base: BaseModel) -> Result<Home, HomeError> {
+        let mut stores = Stores::in_folder(&self.folder)?;
+        stores.beside.extend(self.folder.parent().map(fleet::beside));
+        Home::with(stores, base, self.options, Edges::system(&self.folder))
     }
 }
 
 /// The network at the input size that learning has for as long as the program runs, whatever the camera does meanwhile.
 pub fn at_size_of(home: &Home, model: &ModelSource) -> ModelSource {
-    let BaseModel { height, width, .. } = *home.shipped();
-    model.clone().for_pictures(Some((width as u32, height as u32)))
+    let grid = home.shipped().grid;
+    model.clone().for_pictures(Some((grid.width as u32, grid.height as u32)))
 }
 
 /// Loads the network when training needs it: most of the time it does not.

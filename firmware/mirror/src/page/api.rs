@@ -210,7 +210,8 @@ pub async fn camera(
     if let Err(error) = &stored {
         warn!("{error}");
     }
-    let remembered = stored.is_ok();
+    let kept_on = served.settings.settings.camera.enabled;
+    let remembered = stored.is_ok() && (!change.on || kept_on);
     served.shared.set_notice(Topic::Storage, stored.err().map(|error| error.to_string()));
     Json(CameraAnswer { on: change.on, remembered })
 }

@@ -295,10 +295,13 @@ async function openEditor() {
   canvas.focus({ preventScroll: true });
 }
 
-function closeEditor() {
+// The mirror forgets the picture, too.
+async function closeEditor() {
+  const { id } = editor;
   Object.assign(editor, { id: null, labels: null, picture: null, shown: null, undo: [], redo: [], before: null });
   context.clearRect(0, 0, canvas.width, canvas.height);
   element("editor").hidden = true;
+  await change(`/api/frozen/${id}/discard`, {});
 }
 
 async function saveCorrection() {
@@ -310,12 +313,18 @@ async function saveCorrection() {
   const content = await answer.json();
   if (!answer.ok) throw new Error(content.error);
   say(`Correction ${content.correction.number + 1} was saved on this device, encrypted.`);
-  closeEditor();
+  await closeEditor();
+}
+
+async function discardPicture() {
+  const closed = closeEditor();
+  element("freeze").focus();
+  await closed;
 }
 
 element("freeze").addEventListener("click", () => act(openEditor));
 element("save").addEventListener("click", () => act(saveCorrection));
-element("discard").addEventListener("click", () => { closeEditor(); element("freeze").focus(); });
+element("discard").addEventListener("click", () => act(discardPicture));
 element("undo-stroke").addEventListener("click", () => step(editor.undo, editor.redo));
 element("redo-stroke").addEventListener("click", () => step(editor.redo, editor.undo));
 element("size").addEventListener("input", () => setSize(Number(element("size").value)));

@@ -27,7 +27,7 @@ use tracing::debug;
 
 use crate::access::sessions::Sessions;
 use crate::page::guard::Door;
-use crate::page::{Trouble, Visitor};
+use crate::page::{Trouble, Visitor, silence};
 
 /// Connections at once; each costs memory.
 const MOST_CONNECTIONS: usize = 64;
@@ -87,6 +87,7 @@ impl NetworkDoor {
     }
 
     async fn visit(&self, stream: TcpStream, peer: SocketAddr) -> Result<()> {
+        silence::ends(&stream).context("a browser that vanishes would not be noticed")?;
         let local = stream.local_addr().context("own address")?.ip();
         let stream = timeout(HANDSHAKE, self.tls.accept(stream)).await.context("no greeting")??;
         let door = Door::Network { local, names: Arc::clone(&self.names) };

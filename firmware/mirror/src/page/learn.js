@@ -298,12 +298,14 @@ element("delete-sure").addEventListener("close", () => {
   act(async () => {
     const { complete, proof } = await change("/api/learning/delete", {});
     say(complete ? "Everything was deleted." : "Not everything could be deleted.", !complete);
+    // A damaged ledger cannot tell.
+    const sent = proof.already_sent === null ? "cannot be told: the ledger is damaged" : `${proof.already_sent} updates`;
     const rows = [
       ["Removed", proof.removed.join(", ") || "there was nothing"],
       ["Key erased", proof.key_erased ? "yes: copies of the sealed files are unreadable too" : "no"],
       ["Should be gone and is not", proof.remaining.join(", ") || "nothing"],
       ...proof.left.map((file) => [`Stays: ${file.name}`, file.why]),
-      ["Sent before, cannot be called back", `${proof.already_sent} updates`],
+      ["Sent before, cannot be called back", sent],
     ];
     element("proof").hidden = false;
     fillList(element("proof-facts"), rows);

@@ -3,70 +3,30 @@
 //! Whatever touches the disk runs beside the page's own thread. Pictures are answered to this machine's browser and to
 //! paired ones; the unpaired router does not know these addresses.
 
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use home::{ConsentState, Home, HomeError};
+use home::{ConsentState, CorrectionInfo, Home, HomeError, Withdrawal};
 use learn::consent::{ImproveMyMirror, PurposeKind};
 use proto::taxonomy::PART_COUNT;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::{info, warn};
-use vision::GridSize;
 
 use crate::fleet::Fleet;
 use crate::page::{Served, Trouble};
 use crate::parsed::{NOT_SAID, Parsed};
 use crate::parsing::MOST_PIXELS;
 use crate::pictures;
-use crate::shared::lock;
+use crate::shared::Shared;
 
 /// A picture comes at least this often while the camera delivers.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(5);
-/// A picture that nobody saved is forgotten after this long.
-const FROZEN_FOR: Duration = Duration::from_secs(20 * 60);
-
-/// The one picture that is being corrected, in memory.
-#[derive(Default)]
-pub struct Frozen(Mutex<Slot>);
-
-/// Number of the newest frozen picture, and the picture with its moment while it is kept.
-#[derive(Default)]
-struct Slot {
-    number: u64,
-    picture: Option<(Instant, Arc<Parsed>)>,
-}
-
-impl Frozen {
-    fn put(&self, parsed: Parsed) -> u64 {
-        let mut slot = lock(&self.0);
-        slot.number += 1;
-        slot.picture = Some((Instant::now(), Arc::new(parsed)));
-        slot.number
-    }
-
-    fn get(&self, id: u64) -> Result<Arc<Parsed>, Trouble> {
-        let mut slot = lock(&self.0);
-        if slot.picture.as_ref().is_some_and(|(at, _)| at.elapsed() > FROZEN_FOR) {
-            slot.picture = None;
-        }
-        match &slot.picture {
-            Some((_, parsed)) if slot.number == id => Ok(Arc::clone(parsed)),
-            _ => Err(Trouble::new(StatusCode::GONE, "this picture is gone; freeze another one")),
-        }
-    }
-
-    /// Forgets the picture.
-    pub fn forget(&self) {
-        lock(&self.0).picture = None;
-    }
-}
-
 impl From<HomeError> for Trouble {
     fn from(error: HomeError) -> Trouble {
         let status = match &error {
@@ -177,18 +137,28 @@ pub async fn consent(
     Json(change): Json<ConsentChange>,
 ) -> Result<Json<Value>, Trouble> {
     let home = home(&served)?;
-    if change.purpose == PurposeKind::ContributeToFleet {
-        served.fleet.answered(&served.shared);
-    }
     beside(move || {
         let ConsentChange { purpose, version, agree } = change;
+        let answer = match agree {
+            true => json!({ "record": home.grant(purpose, version)? }),
+            false => json!(withdraw(&home, &served.shared, purpose)?),
+        };
         info!("consent to {purpose:?}: {}", if agree { "given" } else { "withdrawn" });
-        match agree {
-            true => Ok(Json(json!({ "record": home.grant(purpose, version)? }))),
-            false => Ok(Json(json!(home.withdraw(purpose)?))),
+        if purpose == PurposeKind::ContributeToFleet {
+            served.fleet.answered(&served.shared);
         }
+        Ok(Json(answer))
     })
     .await
+}
+
+/// A picture that waits to be corrected goes with the consent to learn from it.
+fn withdraw(home: &Home, shared: &Shared, purpose: PurposeKind) -> Result<Withdrawal, HomeError> {
+    let withdrawn = home.withdraw(purpose);
+    if purpose == PurposeKind::ImproveMyMirror {
+        shared.frozen.forget_any();
+    }
+    withdrawn
 }
 
 /// Asks for a run; it begins when the mirror can spare its processor.
@@ -211,12 +181,9 @@ pub async fn undo(State(served): State<Arc<Served>>) -> Result<Json<Value>, Trou
 
 /// Deletes everything, and answers with the proof.
 pub async fn delete(State(served): State<Arc<Served>>) -> Result<Json<Value>, Trouble> {
-    served.frozen.forget();
-    served.seen.forget();
     let home = home(&served)?;
     beside(move || {
-        let proof = home.delete_everything()?;
-        info!("everything that was learnt was deleted; complete: {}", proof.is_complete());
+        let proof = served.learning.delete_everything(&home, &served.shared)?;
         Ok(Json(json!({ "complete": proof.is_complete(), "proof": proof })))
     })
     .await
@@ -237,6 +204,7 @@ pub async fn remove(
     let home = home(&served)?;
     beside(move || {
         home.remove_correction(removal.number)?;
+        served.learning.seen.forget_correction(removal.number);
         Ok(StatusCode::NO_CONTENT)
     })
     .await
@@ -269,29 +237,39 @@ pub async fn correction_mask(
 
 /// Keeps the next picture and its parsing in memory, to be corrected.
 pub async fn freeze(State(served): State<Arc<Served>>) -> Result<Json<Value>, Trouble> {
+    may_freeze(&served)?;
+    let waiting = served.shared.ask_to_freeze();
+    let Ok(Ok(parsed)) = tokio::time::timeout(FREEZE_PATIENCE, waiting).await else {
+        let text = "no picture came in time; try again";
+        return Err(Trouble::new(StatusCode::SERVICE_UNAVAILABLE, text));
+    };
+    let (width, height) = parsed.size;
+    let id = served.shared.frozen.put(parsed);
+    // Asked again now: what forbids it meanwhile (camera off, a withdrawal) has forgotten only what was there.
+    may_freeze(&served).inspect_err(|_| served.shared.frozen.forget(id))?;
+    Ok(Json(json!({ "id": id, "width": width, "height": height })))
+}
+
+/// Whether somebody agreed to corrections, and the camera is on.
+fn may_freeze(served: &Served) -> Result<(), Trouble> {
+    home(served)?.token::<ImproveMyMirror>().map_err(HomeError::from)?;
     if !served.shared.may_show() {
         let text = "the camera delivers nothing; switch it on first";
         return Err(Trouble::new(StatusCode::CONFLICT, text));
     }
-    let waiting = served.shared.ask_to_freeze();
-    match tokio::time::timeout(FREEZE_PATIENCE, waiting).await {
-        Ok(Ok(parsed)) => {
-            let (width, height) = parsed.size;
-            let id = served.frozen.put(parsed);
-            Ok(Json(json!({ "id": id, "width": width, "height": height })))
-        }
-        _ => {
-            let text = "no picture came in time; try again";
-            Err(Trouble::new(StatusCode::SERVICE_UNAVAILABLE, text))
-        }
-    }
+    Ok(())
+}
+
+fn frozen(served: &Served, id: u64) -> Result<Arc<Parsed>, Trouble> {
+    let gone = || Trouble::new(StatusCode::GONE, "this picture is gone; freeze another one");
+    served.shared.frozen.get(id).ok_or_else(gone)
 }
 
 pub async fn frozen_picture(
     State(served): State<Arc<Served>>,
     Path(id): Path<u64>,
 ) -> Result<Response, Trouble> {
-    let parsed = served.frozen.get(id)?;
+    let parsed = frozen(&served, id)?;
     beside(move || png(pictures::rgb_png(parsed.size, &parsed.rgb))).await
 }
 
@@ -299,8 +277,14 @@ pub async fn frozen_parts(
     State(served): State<Arc<Served>>,
     Path(id): Path<u64>,
 ) -> Result<Response, Trouble> {
-    let parsed = served.frozen.get(id)?;
+    let parsed = frozen(&served, id)?;
     beside(move || png(pictures::grey_png(parsed.size, &parsed.labels))).await
+}
+
+/// Forgets the frozen picture without storing it.
+pub async fn discard(State(served): State<Arc<Served>>, Path(id): Path<u64>) -> StatusCode {
+    served.shared.frozen.forget(id);
+    StatusCode::NO_CONTENT
 }
 
 /// Stores the frozen picture with the parts that were painted: one byte a pixel, rows from the top.
@@ -309,25 +293,32 @@ pub async fn save(
     Path(id): Path<u64>,
     labels: Bytes,
 ) -> Result<Json<Value>, Trouble> {
-    let parsed = served.frozen.get(id)?;
+    let parsed = frozen(&served, id)?;
     let home = home(&served)?;
-    let info = beside(move || store(&home, &parsed, &labels)).await?;
-    served.frozen.forget();
-    Ok(info)
+    beside(move || {
+        let info = store(&home, &parsed, &labels)?;
+        served.shared.frozen.forget(id);
+        Ok(Json(json!({ "correction": info })))
+    })
+    .await
 }
 
 /// Checks a mask against its picture, and stores both if somebody agreed to that.
-pub(super) fn store(home: &Home, parsed: &Parsed, labels: &[u8]) -> Result<Json<Value>, Trouble> {
+pub(super) fn store(
+    home: &Home,
+    parsed: &Parsed,
+    labels: &[u8],
+) -> Result<CorrectionInfo, Trouble> {
     let token = home.token::<ImproveMyMirror>().map_err(HomeError::from)?;
     check_mask(parsed, labels)?;
     let base = home.shipped();
-    let grid = GridSize { height: base.height, width: base.width };
     let (pixels, mask) = parsed
-        .to_input(labels, grid, base.padding)
+        .to_input(labels, base.grid, base.padding)
         .map_err(|error| Trouble::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))?;
     let info = home.add_correction(&token, &pixels, &mask)?;
-    info!("correction {} stored, {} bytes", info.number, info.bytes);
-    Ok(Json(json!({ "correction": info })))
+    // Without its number: how often a household corrects does not belong into the journal.
+    info!("a correction was stored");
+    Ok(info)
 }
 
 fn check_mask(parsed: &Parsed, labels: &[u8]) -> Result<(), Trouble> {
@@ -367,5 +358,169 @@ fn png(file: anyhow::Result<Vec<u8>>) -> Result<Response, Trouble> {
             warn!("a picture for the page: {error:#}");
             Err(Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::Access;
+    use crate::learning::Learning;
+    use crate::model::ModelSource;
+    use crate::page::guard::CHANGE_HEADER;
+    use crate::page::{Page, device_router};
+    use crate::parsing;
+    use crate::run::switch::SwitchFile;
+    use crate::shared::CameraState;
+    use axum::Router;
+    use axum::body::{Body, to_bytes};
+    use axum::http::Request;
+    use axum::http::header::{CONTENT_TYPE, HOST};
+    use settings::Layers;
+    use std::path::PathBuf;
+    use std::time::Instant;
+    use tokio::runtime::Runtime;
+    use tower::ServiceExt;
+
+    /// The page of a mirror whose camera delivers, with stores in a folder of its own.
+    struct Rig {
+        served: Arc<Served>,
+        router: Router,
+        runtime: Runtime,
+        folder: PathBuf,
+    }
+
+    impl Drop for Rig {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
+    }
+
+    impl Rig {
+        fn new(name: &str) -> Rig {
+            let folder = format!("mirror-page-{name}-{}", std::process::id());
+            let folder = std::env::temp_dir().join(folder);
+            let settings = Layers::defaults().and_then(Layers::finish).expect("the defaults");
+            let shared = Arc::new(Shared::new(Instant::now(), None));
+            let learning = Arc::new(Learning::in_folder(&folder));
+            let model = ModelSource::new(&settings.settings.vision);
+            let (desk, _) = parsing::open(Arc::clone(&shared), Arc::clone(&learning), model);
+            let (switch, access) = (SwitchFile::new(&folder), Access::device_only(&folder));
+            let fleet = Arc::new(Fleet::new(true));
+            let served = Page::new(shared, switch, settings, access, learning, fleet, desk).context;
+            let router = device_router(Arc::clone(&served));
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let rig = Rig { served, router, runtime: runtime.expect("a runtime"), folder };
+            rig.switch_on();
+            rig
+        }
+
+        fn switch_on(&self) {
+            self.served.shared.switch_camera(true, "by a test");
+            self.served.shared.update_health(|health| health.camera = CameraState::On);
+        }
+
+        async fn answer(&self, method: &str, path: &str, body: String) -> (StatusCode, Bytes) {
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header(HOST, "localhost")
+                .header(CHANGE_HEADER, "1")
+                .header(CONTENT_TYPE, "application/json")
+                .body(Body::from(body))
+                .expect("a request");
+            let answer = self.router.clone().oneshot(request).await.expect("infallible");
+            let status = answer.status();
+            (status, to_bytes(answer.into_body(), 1 << 20).await.expect("a short answer"))
+        }
+
+        fn status(&self, method: &str, path: &str, body: &str) -> StatusCode {
+            self.runtime.block_on(self.answer(method, path, body.to_owned())).0
+        }
+
+        fn consent(&self, purpose: &str, version: u32, agree: bool) -> StatusCode {
+            let body = json!({ "purpose": purpose, "version": version, "agree": agree });
+            self.status("POST", "/api/learning/consent", &body.to_string())
+        }
+
+        fn version(&self) -> u32 {
+            self.served.learning.home().expect("open").explanation().version
+        }
+
+        fn agree(&self) {
+            assert_eq!(self.consent("improve_my_mirror", self.version(), true), StatusCode::OK);
+        }
+
+        /// Freezes the next picture; `meanwhile` happens just before it comes.
+        fn freeze(&self, meanwhile: impl FnOnce()) -> (StatusCode, u64) {
+            let camera = async {
+                let waiting = loop {
+                    match self.served.shared.take_freeze() {
+                        Some(waiting) => break waiting,
+                        None => tokio::task::yield_now().await,
+                    }
+                };
+                meanwhile();
+                assert!(waiting.send(Parsed::blank((6, 8))).is_ok(), "nobody waits");
+            };
+            let freeze = self.answer("POST", "/api/freeze", String::new());
+            let ((status, body), ()) =
+                self.runtime.block_on(async { tokio::join!(freeze, camera) });
+            let answer: Value = serde_json::from_slice(&body).expect("JSON");
+            (status, answer["id"].as_u64().unwrap_or(0))
+        }
+
+        fn is_kept(&self, id: u64) -> bool {
+            let kept = self.served.shared.frozen.get(id).is_some();
+            let told = if kept { StatusCode::OK } else { StatusCode::GONE };
+            assert_eq!(self.status("GET", &format!("/api/frozen/{id}/picture.png"), ""), told);
+            kept
+        }
+    }
+
+    #[test]
+    fn a_frozen_picture_goes_with_whatever_forbids_it() {
+        let rig = Rig::new("frozen");
+        assert_eq!(rig.status("POST", "/api/freeze", ""), StatusCode::FORBIDDEN, "nobody agreed");
+        let discard = |id| rig.status("POST", &format!("/api/frozen/{id}/discard"), "");
+        let off = |_| rig.status("POST", "/api/camera", "{\"on\":false}");
+        let withdraw = |_| rig.consent("improve_my_mirror", rig.version(), false);
+        let delete = |_| rig.status("POST", "/api/learning/delete", "");
+        let ways: [(&str, &dyn Fn(u64) -> StatusCode); 4] =
+            [("discard", &discard), ("off", &off), ("withdraw", &withdraw), ("delete", &delete)];
+        for (name, way) in ways {
+            rig.agree();
+            rig.switch_on();
+            let (status, id) = rig.freeze(|| {});
+            assert_eq!(status, StatusCode::OK, "{name}");
+            assert!(rig.is_kept(id), "{name}");
+            assert!(way(id).is_success(), "{name}");
+            assert!(!rig.is_kept(id), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_picture_that_comes_after_a_refusal_is_not_kept() {
+        let rig = Rig::new("late");
+        let home = Arc::clone(rig.served.learning.home().expect("open"));
+        rig.agree();
+        let withdraw = || drop(home.withdraw(PurposeKind::ImproveMyMirror).expect("writable"));
+        assert_eq!(rig.freeze(withdraw).0, StatusCode::FORBIDDEN);
+        assert!(rig.served.shared.frozen.get(1).is_none());
+        rig.agree();
+        let off = || rig.served.shared.switch_camera(false, "by a test");
+        assert_eq!(rig.freeze(off).0, StatusCode::CONFLICT);
+        assert!(rig.served.shared.frozen.get(2).is_none());
+    }
+
+    #[test]
+    fn only_a_consent_that_counts_answers_the_home_s_question() {
+        let rig = Rig::new("question");
+        let fleet = Arc::clone(&rig.served.fleet);
+        fleet.ask(&rig.served.shared);
+        let outdated = rig.consent("contribute_to_fleet", rig.version() + 1, true);
+        assert_eq!((outdated, fleet.asks()), (StatusCode::FORBIDDEN, true));
+        let agreed = rig.consent("contribute_to_fleet", rig.version(), true);
+        assert_eq!((agreed, fleet.asks()), (StatusCode::OK, false));
     }
 }

@@ -14,24 +14,30 @@ mod learning;
 mod metrics;
 mod parse;
 pub mod preview;
+mod silence;
 mod stream;
 
-use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::serve::ListenerExt;
 use axum::{Extension, Json, Router, middleware};
+use camera::backoff::Backoff;
 use prometheus_client::registry::Registry;
 use settings::Effective;
 use tokio_rustls::TlsAcceptor;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use crate::access::{Access, certificate};
+use crate::access::Access;
+use crate::access::certificate::{self, Certificate};
 use crate::fleet::Fleet;
 use crate::learning::Learning;
 use crate::page::door::NetworkDoor;
@@ -40,6 +46,41 @@ use crate::parsing::Desk;
 use crate::report;
 use crate::run::switch::SwitchFile;
 use crate::shared::{Shared, Topic, lock};
+
+/// Whose port it is, and so which setting names it.
+#[derive(Clone, Copy, Debug)]
+pub enum Whose {
+    /// This machine's own browser.
+    Device,
+    /// Paired browsers of the home network.
+    Network,
+}
+
+impl Whose {
+    fn key(self) -> &'static str {
+        match self {
+            Whose::Device => "page.listen",
+            Whose::Network => "page.network_listen",
+        }
+    }
+
+    fn variable(self) -> &'static str {
+        match self {
+            Whose::Device => "MIRROR_PAGE_LISTEN",
+            Whose::Network => "MIRROR_PAGE_NETWORK_LISTEN",
+        }
+    }
+}
+
+/// What is missing without the port.
+impl fmt::Display for Whose {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Whose::Device => "page",
+            Whose::Network => "page for the home network",
+        })
+    }
+}
 
 /// Why the page cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -51,18 +92,23 @@ pub enum PageError {
     )]
     NotLoopback { address: SocketAddr },
     #[error(
-        "no page: port {} of {} is in use, perhaps by another mirror; stop that program, or choose \
-         another port with page.listen or MIRROR_PAGE_LISTEN={}:{}",
-        address.port(), address.ip(), address.ip(), address.port().wrapping_add(1)
+        "no {whose}: port {} of {} is in use, perhaps by another mirror; stop that program, or choose \
+         another port with {} or {}={}",
+        address.port(), address.ip(), whose.key(), whose.variable(), next_port(*address)
     )]
-    Busy { address: SocketAddr },
+    Busy { whose: Whose, address: SocketAddr },
     #[error(
-        "no page: port {} of {} needs administrator rights; choose one above 1023 for page.listen",
-        address.port(), address.ip()
+        "no {whose}: port {} of {} needs administrator rights; choose one above 1023 for {}",
+        address.port(), address.ip(), whose.key()
     )]
-    Forbidden { address: SocketAddr },
-    #[error("no page: cannot listen at {address}: {source}; change page.listen")]
-    Listen { address: SocketAddr, source: std::io::Error },
+    Forbidden { whose: Whose, address: SocketAddr },
+    #[error("no {whose}: cannot listen at {address}: {source}; change {}", whose.key())]
+    Listen { whose: Whose, address: SocketAddr, source: io::Error },
+}
+
+/// The same address with the next port.
+fn next_port(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip(), address.port().wrapping_add(1))
 }
 
 /// Opens the page's port; port 0 takes any free one.
@@ -73,20 +119,23 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, PageError> {
     if !address.ip().is_loopback() {
         return Err(PageError::NotLoopback { address });
     }
-    bind(address)
+    bind(Whose::Device, address)
 }
 
-fn bind(address: SocketAddr) -> Result<TcpListener, PageError> {
+fn bind(whose: Whose, address: SocketAddr) -> Result<TcpListener, PageError> {
     let opened = TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
         Ok(listener)
     });
     opened.map_err(|source| match source.kind() {
-        ErrorKind::AddrInUse => PageError::Busy { address },
-        ErrorKind::PermissionDenied => PageError::Forbidden { address },
-        _ => PageError::Listen { address, source },
+        ErrorKind::AddrInUse => PageError::Busy { whose, address },
+        ErrorKind::PermissionDenied => PageError::Forbidden { whose, address },
+        _ => PageError::Listen { whose, address, source },
     })
 }
+
+/// How often to look whether a frozen picture is too old.
+const TIDY: Duration = Duration::from_secs(10);
 
 /// The page's part of the mirror.
 pub struct Page {
@@ -107,28 +156,37 @@ pub(crate) struct Served {
     pub learning: Arc<Learning>,
     pub fleet: Arc<Fleet>,
     pub desk: Desk,
-    /// The picture that somebody corrects now.
-    pub frozen: learning::Frozen,
-    pub seen: parse::Seen,
 }
 
 impl Served {
     /// Where the home network finds the page, while it does.
     pub fn network_address(&self) -> Option<String> {
-        let address = *lock(&self.network);
-        address.map(|address| format!("https://{}/", reachable(address)))
+        let address = (*lock(&self.network))?;
+        let shown = reachable(address, leads_out(), &certificate::names())?;
+        Some(format!("https://{shown}/"))
     }
 }
 
-/// An address that others can use: a listener on all addresses is reached by the one that leads out.
-fn reachable(address: SocketAddr) -> SocketAddr {
+/// An address that others can use: a listener on all addresses is reached by the one that leads out or, while none does,
+/// by this machine's name in its home.
+fn reachable(address: SocketAddr, own: Option<IpAddr>, names: &[String]) -> Option<String> {
     if !address.ip().is_unspecified() {
-        return address;
+        return Some(address.to_string());
     }
-    // Connecting a UDP socket sends nothing; it asks the kernel which address it would use (192.0.2.1: RFC 5737).
-    let own = UdpSocket::bind("0.0.0.0:0")
-        .and_then(|socket| socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr()));
-    own.map_or(address, |own| SocketAddr::new(own.ip(), address.port()))
+    let port = address.port();
+    let name = || names.iter().find(|name| name.ends_with(".local"));
+    match own {
+        Some(own) => Some(SocketAddr::new(own, port).to_string()),
+        None => name().map(|name| format!("{name}:{port}")),
+    }
+}
+
+/// This machine's address on the network. Connecting a UDP socket sends nothing; it asks the kernel which address it would
+/// use (192.0.2.1: RFC 5737).
+fn leads_out() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
 /// Who asks.
@@ -198,8 +256,6 @@ impl Page {
             learning,
             fleet,
             desk,
-            frozen: learning::Frozen::default(),
-            seen: parse::Seen::default(),
         });
         Page { address, first: Mutex::new(None), context }
     }
@@ -238,20 +294,18 @@ impl Page {
             .enable_time()
             .build()
             .context("the page's runtime")?;
-        let network = self.open_network();
         let router = device_router(Arc::clone(&self.context));
         // When the mirror stops, the runtime is dropped and with it every open preview.
         let result = runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            let network = async {
-                match network {
-                    Some((door, listener)) => door.serve(listener).await,
-                    None => std::future::pending().await,
+            let listener = tokio::net::TcpListener::from_std(listener)?.tap_io(|connection| {
+                if let Err(error) = silence::ends(&*connection) {
+                    warn!("page: a browser that vanishes will not be noticed: {error}");
                 }
-            };
+            });
             tokio::select! {
                 served = axum::serve(listener, router) => served.context("the page"),
-                served = network => served,
+                served = self.serve_network() => served,
+                () = self.tidy() => Ok(()),
                 () = self.context.shared.page_stop.notified() => Ok(()),
             }
         });
@@ -259,39 +313,64 @@ impl Page {
         result
     }
 
-    /// The network's door, if it is wanted and can be had; the device's own works without it.
-    fn open_network(&self) -> Option<(NetworkDoor, TcpListener)> {
-        let context = &self.context;
-        let wanted = context.settings.settings.page.network?;
-        let certificate = context.access.certificate.as_ref()?;
-        let open = || -> Result<(NetworkDoor, TcpListener, SocketAddr)> {
-            let tls = TlsAcceptor::from(certificate.tls()?);
-            let listener = bind(wanted)?;
-            let address = listener.local_addr()?;
-            let door = NetworkDoor {
-                tls,
-                names: certificate::names().into(),
-                paired: paired_router(Arc::clone(context)),
-                unpaired: unpaired_router(Arc::clone(context)),
-                access: Arc::clone(&context.access),
-            };
-            Ok((door, listener, address))
-        };
-        match open() {
-            Ok((door, listener, address)) => {
-                *lock(&context.network) = Some(address);
-                context.shared.set_notice(Topic::Network, None);
-                let shown = context.network_address().unwrap_or_default();
-                info!("page for paired browsers: {shown}");
-                Some((door, listener))
-            }
-            Err(error) => {
-                let text = format!("no page for the home network: {}", report::describe(&error));
-                warn!("{text}");
-                context.shared.set_notice(Topic::Network, Some(text));
-                None
-            }
+    /// Lets no frozen picture grow old, whether somebody asks for it or not.
+    async fn tidy(&self) {
+        loop {
+            tokio::time::sleep(TIDY).await;
+            self.context.shared.frozen.forget_old(Instant::now());
         }
+    }
+
+    /// Serves the network's door if it is wanted. The device's own works without it, so it is tried again for as long as it
+    /// cannot be opened.
+    async fn serve_network(&self) -> Result<()> {
+        let context = &self.context;
+        let wanted = context.settings.settings.page.network;
+        let (Some(wanted), Some(certificate)) = (wanted, &context.access.certificate) else {
+            return std::future::pending().await;
+        };
+        let mut backoff = Backoff::new();
+        loop {
+            match self.open_network(wanted, certificate) {
+                Ok((door, listener)) => return door.serve(listener).await,
+                Err(error) => self.no_network(&report::describe(&error)),
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+
+    fn open_network(
+        &self,
+        wanted: SocketAddr,
+        certificate: &Certificate,
+    ) -> Result<(NetworkDoor, TcpListener)> {
+        let context = &self.context;
+        let tls = certificate.tls().with_context(|| format!("no {}", Whose::Network))?;
+        let listener = bind(Whose::Network, wanted)?;
+        let address = listener.local_addr().with_context(|| format!("no {}", Whose::Network))?;
+        let door = NetworkDoor {
+            tls: TlsAcceptor::from(tls),
+            names: certificate::names().into(),
+            paired: paired_router(Arc::clone(context)),
+            unpaired: unpaired_router(Arc::clone(context)),
+            access: Arc::clone(&context.access),
+        };
+        *lock(&context.network) = Some(address);
+        context.shared.set_notice(Topic::Network, None);
+        let shown = context.network_address();
+        info!("page for paired browsers: {}", shown.unwrap_or_else(|| address.to_string()));
+        Ok((door, listener))
+    }
+
+    /// Notes why the network's door is not open; told once, not at every attempt.
+    fn no_network(&self, text: &str) {
+        let shared = &self.context.shared;
+        if shared.with_health(|health| health.notices.get(Topic::Network) == Some(text)) {
+            debug!("{text}");
+            return;
+        }
+        warn!("{text}; tried again, and so on");
+        shared.set_notice(Topic::Network, Some(text.to_owned()));
     }
 }
 
@@ -345,6 +424,7 @@ fn routes() -> Router<Arc<Served>> {
         .route("/api/freeze", post(learning::freeze))
         .route("/api/frozen/{id}/picture.png", get(learning::frozen_picture))
         .route("/api/frozen/{id}/parts.png", get(learning::frozen_parts))
+        .route("/api/frozen/{id}/discard", post(learning::discard))
         .route(
             "/api/frozen/{id}/save",
             post(learning::save).layer(DefaultBodyLimit::max(parse::MOST_BYTES)),
@@ -388,4 +468,46 @@ fn unpaired_router(context: Arc<Served>) -> Router {
 
 async fn asset(kind: &'static str, text: &'static str) -> Response {
     ([("content-type", kind)], text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_on_all_addresses_is_named_as_others_reach_it() {
+        let names = ["localhost".to_owned(), "kitchen.local".to_owned(), "kitchen".to_owned()];
+        let own = Some(IpAddr::from([192, 168, 1, 7]));
+        let shown = |listener: &str, own, names: &[String]| {
+            reachable(listener.parse().expect("an address"), own, names)
+        };
+        for (listener, own, expected) in [
+            ("192.168.1.20:8443", None, "192.168.1.20:8443"),
+            ("0.0.0.0:8443", own, "192.168.1.7:8443"),
+            ("[::]:8443", own, "192.168.1.7:8443"),
+            ("0.0.0.0:8443", None, "kitchen.local:8443"),
+        ] {
+            assert_eq!(shown(listener, own, &names).as_deref(), Some(expected), "{listener}");
+        }
+        assert_eq!(shown("0.0.0.0:8443", None, &names[..1]), None, "no name either");
+    }
+
+    #[test]
+    fn a_port_that_cannot_be_had_names_its_own_setting() {
+        let other = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = other.local_addr().expect("bound");
+        for (whose, key, what) in [
+            (Whose::Device, "page.listen or MIRROR_PAGE_LISTEN=127", "no page: port"),
+            (
+                Whose::Network,
+                "page.network_listen or MIRROR_PAGE_NETWORK_LISTEN=127",
+                "network: port",
+            ),
+        ] {
+            let text = bind(whose, address).expect_err("in use").to_string();
+            assert!(text.contains(key) && text.contains(what), "{text}");
+            assert_eq!(text.matches("no page").count(), 1, "{text}");
+        }
+        assert!(listen("192.0.2.1:80".parse().expect("an address")).is_err());
+    }
 }

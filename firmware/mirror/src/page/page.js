@@ -3,6 +3,8 @@
 // How often the mirror is asked how it is, and how long an answer may take.
 const INTERVAL_MS = 1000;
 const PATIENCE_MS = 4000;
+// A longer time without a turn means that this machine slept.
+const SLEPT_MS = 15000;
 
 const element = (id) => document.getElementById(id);
 const preview = element("preview");
@@ -11,6 +13,7 @@ let paused = false;
 let delivering = false;
 let cameraWanted = false;
 let changing = false;
+let refusal = "";
 
 // Texts are set only when they change: a screen reader would read them again and again.
 function setText(target, text) {
@@ -51,14 +54,30 @@ function showPreview() {
 // A stream never ends, so there is no event that tells of its first picture.
 function waitForPicture() {
   showPreview();
-  const waiting = preview.hasAttribute("src") && preview.naturalWidth === 0;
-  if (waiting) setTimeout(waitForPicture, 100);
+  if (!preview.hasAttribute("src")) return;
+  if (preview.naturalWidth === 0) setTimeout(waitForPicture, 100);
+  else refusal = "";
 }
 
-preview.addEventListener("error", () => {
+preview.addEventListener("error", async () => {
   preview.removeAttribute("src");
   showPreview();
+  refusal = await whyNoPreview();
 });
+
+// An image does not tell why it cannot be had.
+async function whyNoPreview() {
+  const look = new AbortController();
+  try {
+    const answer = await fetch("/preview.mjpg", { signal: look.signal });
+    return answer.ok ? "" : await answer.text();
+  } catch (error) {
+    console.warn(error);
+    return "";
+  } finally {
+    look.abort();
+  }
+}
 
 function showMessage(state) {
   const [title, text] = message(state);
@@ -73,6 +92,7 @@ function message(state) {
   if (state.model.state === "failed") return ["No network", state.model.text];
   if (state.too_hot_celsius !== null) return ["Cooling down", "The mirror goes on by itself."];
   if (paused) return ["Preview is paused", "The mirror itself goes on."];
+  if (refusal) return ["No preview here", refusal];
   return ["One moment", "Waiting for the first picture."];
 }
 
@@ -81,8 +101,8 @@ function message(state) {
 function mood(state) {
   if (state.model.state === "failed") return ["bad", "No network"];
   if (state.camera.state === "lost") return ["bad", "Camera lost"];
-  if (state.too_hot_celsius !== null) return ["warn", "Too hot"];
   if (state.camera.state === "off") return ["calm", "Camera is off"];
+  if (state.too_hot_celsius !== null) return ["warn", "Too hot"];
   if (state.camera.state === "ended") return ["calm", "Ended"];
   if (state.camera.state === "on" && state.model.state === "ready") return ["good", "Running"];
   return ["calm", "Starting"];
@@ -217,7 +237,12 @@ async function refresh() {
   }
 }
 
+let turn = Date.now();
+
 async function keepFresh() {
+  // The mirror has ended the stream of a sleeper, and an image does not tell so.
+  if (Date.now() - turn > SLEPT_MS) preview.removeAttribute("src");
+  turn = Date.now();
   if (!document.hidden) await refresh();
   setTimeout(keepFresh, INTERVAL_MS);
 }

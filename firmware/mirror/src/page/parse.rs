@@ -4,8 +4,7 @@
 //! The picture is in memory until it is answered, and stored nowhere unless `train_on_local` is true, a `target_mask` is
 //! there, and consent is current.
 
-use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::multipart::MultipartError;
@@ -14,6 +13,7 @@ use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, body};
+use home::CorrectionInfo;
 use learn::consent::ImproveMyMirror;
 use proto::taxonomy::Part;
 use serde_json::{Value, json};
@@ -21,12 +21,12 @@ use sha2::{Digest, Sha256};
 use vision::StageTimings;
 
 use crate::found;
+use crate::learning::{Key, Noted};
 use crate::page::learning::{beside, home, read_mask, store};
 use crate::page::{Served, Trouble};
 use crate::parsed::{Parsed, palette};
 use crate::parsing::Refused;
 use crate::pictures;
-use crate::shared::lock;
 
 /// Bytes of a whole request.
 pub const MOST_BYTES: usize = 24 << 20;
@@ -34,56 +34,9 @@ pub const MOST_BYTES: usize = 24 << 20;
 const MOST_MASK_BYTES: usize = 8 << 20;
 /// A request that is not here by then is dropped.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Training requests that are remembered, so that a repeated one is noticed.
-const REMEMBERED: usize = 512;
 /// A request with this header is the same as an earlier one with the same value.
 const KEY: &str = "idempotency-key";
 const LONGEST_KEY: usize = 128;
-
-/// Training requests that were answered. In memory: what is stored is limited and listed anyway.
-#[derive(Default)]
-pub struct Seen(Mutex<Keys>);
-
-/// Hashes of the requests' keys: in their order, and to look them up.
-#[derive(Default)]
-struct Keys {
-    order: VecDeque<[u8; 32]>,
-    known: HashSet<[u8; 32]>,
-}
-
-impl Seen {
-    /// Notes requests; false, and nothing noted, if one of them was noted before.
-    fn note(&self, keys: &[[u8; 32]]) -> bool {
-        let mut seen = lock(&self.0);
-        if keys.iter().any(|key| seen.known.contains(key)) {
-            return false;
-        }
-        for key in keys {
-            seen.order.push_back(*key);
-            seen.known.insert(*key);
-        }
-        while seen.order.len() > REMEMBERED {
-            if let Some(oldest) = seen.order.pop_front() {
-                seen.known.remove(&oldest);
-            }
-        }
-        true
-    }
-
-    /// Takes a note back, for a request that failed and may be made again.
-    fn unnote(&self, keys: &[[u8; 32]]) {
-        let mut seen = lock(&self.0);
-        seen.order.retain(|key| !keys.contains(key));
-        for key in keys {
-            seen.known.remove(key);
-        }
-    }
-
-    /// Forgets everything.
-    pub fn forget(&self) {
-        *lock(&self.0) = Default::default();
-    }
-}
 
 /// What was sent.
 #[derive(Default)]
@@ -130,15 +83,11 @@ pub async fn parse(
         }
         None => Vec::new(),
     };
-    if !served.seen.note(&keys) {
+    let Some(noted) = served.learning.seen.note(keys) else {
         let text = "this request was made before; nothing is stored twice";
         return Err(Trouble::new(StatusCode::CONFLICT, text));
-    }
-    let answer = answer(&served, &headers, image, training).await;
-    if answer.is_err() {
-        served.seen.unnote(&keys);
-    }
-    answer
+    };
+    answer(&served, &headers, image, training, noted).await
 }
 
 async fn answer(
@@ -146,24 +95,19 @@ async fn answer(
     headers: &HeaderMap,
     image: Vec<u8>,
     training: Option<Vec<u8>>,
+    noted: Noted,
 ) -> Result<Response, Trouble> {
-    let (parsed, timings) = served.desk.parse(image).await.map_err(|refused| match refused {
-        Refused::Picture(text) => {
-            Trouble::new(StatusCode::UNPROCESSABLE_ENTITY, format!("image: {text}"))
-        }
-        Refused::Busy => {
-            let text = "other pictures are being parsed; try again in a moment";
-            Trouble::new(StatusCode::SERVICE_UNAVAILABLE, text)
-        }
-        Refused::Network(text) => Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, text),
-    })?;
+    let (parsed, timings) = served.desk.parse(image).await.map_err(refused)?;
     let home = training.is_some().then(|| home(served)).transpose()?;
     let wants_json = wants_json(headers);
+    // This goes on even if whoever asked has gone away, and so does the note.
     beside(move || {
         let stored = match (&home, &training) {
             (Some(home), Some(file)) => {
                 let labels = read_mask(&parsed, file)?;
-                Some(store(home, &parsed, &labels)?.0)
+                let info = store(home, &parsed, &labels)?;
+                noted.stored_as(info.number);
+                Some(info)
             }
             _ => None,
         };
@@ -177,6 +121,19 @@ async fn answer(
         Ok(([("content-type", "image/png")], file.map_err(failed)?).into_response())
     })
     .await
+}
+
+fn refused(refused: Refused) -> Trouble {
+    match refused {
+        Refused::Picture(text) => {
+            Trouble::new(StatusCode::UNPROCESSABLE_ENTITY, format!("image: {text}"))
+        }
+        Refused::Busy => {
+            let text = "other pictures are being parsed; try again in a moment";
+            Trouble::new(StatusCode::SERVICE_UNAVAILABLE, text)
+        }
+        Refused::Network(text) => Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, text),
+    }
 }
 
 async fn read(mut multipart: Multipart) -> Result<Form, Trouble> {
@@ -208,7 +165,7 @@ async fn read(mut multipart: Multipart) -> Result<Form, Trouble> {
 }
 
 /// By what a training request is known: its content, and the key that its sender gave it.
-fn keys(headers: &HeaderMap, image: &[u8], mask: &[u8]) -> Result<Vec<[u8; 32]>, Trouble> {
+fn keys(headers: &HeaderMap, image: &[u8], mask: &[u8]) -> Result<Vec<Key>, Trouble> {
     let mut content = Sha256::new_with_prefix(b"content");
     content.update((image.len() as u64).to_le_bytes());
     content.update(image);
@@ -229,7 +186,7 @@ fn wants_json(headers: &HeaderMap) -> bool {
     accept.split(',').any(|kind| kind.trim().starts_with("application/json"))
 }
 
-fn describe(parsed: &Parsed, timings: &StageTimings, stored: Option<Value>) -> Value {
+fn describe(parsed: &Parsed, timings: &StageTimings, stored: Option<CorrectionInfo>) -> Value {
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     let names = |label| Part::from_index(label).map(Part::name);
     json!({
@@ -242,7 +199,7 @@ fn describe(parsed: &Parsed, timings: &StageTimings, stored: Option<Value>) -> V
             "infer_ms": ms(timings.infer),
             "parse_ms": ms(timings.parse),
         },
-        "stored": stored.map(|stored| stored["correction"].clone()),
+        "stored": stored,
     })
 }
 
@@ -252,29 +209,15 @@ mod tests {
 
     #[test]
     fn a_training_request_is_known_by_content_and_by_key() {
-        let seen = Seen::default();
         let mut headers = HeaderMap::new();
-        let plain = keys(&headers, b"image", b"mask").unwrap_or_default();
-        assert!(seen.note(&plain) && !seen.note(&plain));
-        assert_ne!(plain, keys(&headers, b"imagem", b"ask").unwrap_or_default());
+        let plain = keys(&headers, b"image", b"mask").expect("no key");
+        assert_eq!(plain, keys(&headers, b"image", b"mask").expect("no key"));
+        assert_ne!(plain, keys(&headers, b"imagem", b"ask").expect("no key"));
         headers.insert(KEY, "a".parse().expect("plain"));
-        let first = keys(&headers, b"x", b"mask").unwrap_or_default();
-        let other = keys(&headers, b"y", b"mask").unwrap_or_default();
-        assert!(seen.note(&first) && !seen.note(&other), "the same key");
-        seen.unnote(&first);
-        assert!(seen.note(&other));
+        let first = keys(&headers, b"x", b"mask").expect("a short key");
+        let other = keys(&headers, b"y", b"mask").expect("a short key");
+        assert!(first[0] != other[0] && first[1] == other[1], "the same key");
         headers.insert(KEY, "k".repeat(LONGEST_KEY + 1).parse().expect("plain"));
         assert!(keys(&headers, b"", b"").is_err());
-    }
-
-    #[test]
-    fn only_the_newest_requests_are_remembered() {
-        let seen = Seen::default();
-        for number in 0..=REMEMBERED as u64 {
-            let mut key = [0; 32];
-            key[..8].copy_from_slice(&number.to_le_bytes());
-            assert!(seen.note(&[key]));
-        }
-        assert!(seen.note(&[[0; 32]]), "the first one was forgotten");
     }
 }

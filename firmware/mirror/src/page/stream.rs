@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::body::{Body, Bytes};
@@ -10,9 +11,11 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
-use crate::page::{Served, Visitor};
+use crate::access::Access;
+use crate::page::{Served, Visitor, silence};
 use crate::shared::{Jpeg, Shared};
 
 /// More watchers at once are refused: each costs the mirror's processor time.
@@ -47,23 +50,39 @@ pub async fn preview(
         let text = format!("{MOST_VIEWERS} browsers are watching already; close one of them\n");
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     };
-    let mut pictures = served.shared.preview_jpeg.subscribe();
+    let access = Arc::clone(&served.access);
+    // One part at a time: a slow browser is to see the newest picture, not all of them.
+    let (parts, sent) = mpsc::channel(1);
+    tokio::spawn(feed(viewer, visitor, access, parts, silence::PATIENCE));
+    let sent = stream::unfold(sent, |mut sent| async move {
+        let part = sent.recv().await?;
+        Some((Ok::<Bytes, Infallible>(part), sent))
+    });
+    ([("content-type", CONTENT_TYPE)], Body::from_stream(sent)).into_response()
+}
+
+/// Hands pictures to one browser until it leaves, is no longer welcome, or takes none for `patience`.
+async fn feed(
+    viewer: Viewer,
+    visitor: Visitor,
+    access: Arc<Access>,
+    parts: mpsc::Sender<Bytes>,
+    patience: Duration,
+) {
+    let mut pictures = viewer.0.preview_jpeg.subscribe();
     // What is there now may be old: nobody was watching, so nothing was encoded.
     pictures.mark_unchanged();
-    let access = Arc::clone(&served.access);
-    let parts = stream::unfold((pictures, viewer, true), move |(mut pictures, viewer, first)| {
-        let (access, visitor) = (Arc::clone(&access), visitor.clone());
-        async move {
-            let jpeg = newest(&mut pictures).await?;
-            // A pairing that was ended ends its open streams, too.
-            if !visitor.is_welcome(&access) {
-                return None;
-            }
-            let part = Ok::<Bytes, Infallible>(part(&jpeg, first));
-            Some((part, (pictures, viewer, false)))
-        }
-    });
-    ([("content-type", CONTENT_TYPE)], Body::from_stream(parts)).into_response()
+    let mut first = true;
+    while let Ok(Ok(room)) = timeout(patience, parts.reserve()).await {
+        let jpeg = tokio::select! {
+            jpeg = newest(&mut pictures) => jpeg,
+            () = parts.closed() => None,
+        };
+        // A pairing that was ended ends its open streams, too.
+        let Some(jpeg) = jpeg.filter(|_| visitor.is_welcome(&access)) else { return };
+        room.send(part(&jpeg, first));
+        first = false;
+    }
 }
 
 /// The next picture; waits while there is none that may be shown. `None` when the mirror has gone.
@@ -95,14 +114,62 @@ mod tests {
     use super::*;
     use std::time::Instant;
 
+    fn shared() -> Arc<Shared> {
+        Arc::new(Shared::new(Instant::now(), None))
+    }
+
     #[test]
     fn watchers_are_counted_and_limited() {
-        let shared = Arc::new(Shared::new(Instant::now(), None));
+        let shared = shared();
         let viewers: Vec<_> = (0..MOST_VIEWERS).map(|_| Viewer::new(&shared)).collect();
         assert!(viewers.iter().all(Option::is_some));
         assert!(Viewer::new(&shared).is_none());
         drop(viewers);
         assert_eq!(shared.viewers.load(Ordering::Relaxed), 0);
+    }
+
+    /// A watching browser on a runtime of its own: what it is sent, and when its place is free.
+    fn watching<T>(
+        patience: Duration,
+        visit: impl AsyncFnOnce(&Shared, mpsc::Receiver<Bytes>) -> T,
+    ) -> T {
+        let shared = shared();
+        let viewer = Viewer::new(&shared).expect("the first one");
+        let access = Arc::new(Access::device_only(std::path::Path::new("/nowhere")));
+        let (parts, sent) = mpsc::channel(1);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let watching = tokio::spawn(feed(viewer, Visitor::Device, access, parts, patience));
+            tokio::task::yield_now().await;
+            let seen = visit(&shared, sent).await;
+            timeout(Duration::from_secs(30), watching).await.expect("it ends").expect("no panic");
+            assert_eq!(shared.viewers.load(Ordering::Relaxed), 0, "the place is free");
+            seen
+        })
+    }
+
+    fn picture(shared: &Shared, byte: u8) {
+        shared.preview_jpeg.send_replace(Some(Arc::from([byte])));
+    }
+
+    #[test]
+    fn a_browser_that_takes_no_picture_loses_its_place() {
+        let seen = watching(Duration::from_millis(50), async |shared, mut sent| {
+            picture(shared, 1);
+            let first = sent.recv().await;
+            picture(shared, 2);
+            // Not taken within the time.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            picture(shared, 3);
+            let second = sent.recv().await;
+            (first, second, sent.recv().await)
+        });
+        assert_eq!(seen, (Some(part(&[1], true)), Some(part(&[2], false)), None));
+    }
+
+    #[test]
+    fn a_browser_that_leaves_while_there_is_no_picture_frees_its_place() {
+        watching(Duration::from_secs(600), async |_, sent| drop(sent));
     }
 
     #[test]

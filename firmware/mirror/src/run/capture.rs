@@ -135,7 +135,10 @@ impl Capture {
                     self.ended();
                     return End::Done;
                 }
-                Err(error) if error.is_frame_only() && broken < BROKEN_IN_A_ROW => {
+                // Opened anew, a file would begin once more; it has an end, whatever is in it.
+                Err(error)
+                    if error.is_frame_only() && (broken < BROKEN_IN_A_ROW || !source.is_live()) =>
+                {
                     broken += 1;
                     self.drop_broken(&description, &error, broken);
                 }

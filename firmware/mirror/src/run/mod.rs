@@ -34,7 +34,7 @@ use crate::parsing;
 use crate::report;
 use crate::shared::{Shared, Topic};
 use crate::sources::{self, Sources};
-use crate::thermal::Thermometer;
+use crate::thermal::Limit;
 
 use capture::Capture;
 use screen::{Opened, Screen};
@@ -185,10 +185,13 @@ fn parts(
         model: model.clone(),
         orientation,
         preview_interval: Duration::from_secs(1) / settings.page.preview_rate,
-        thermometer: Thermometer::new(
-            settings.thermal.sensor.clone(),
-            settings.thermal.limit_celsius,
-        ),
+        limit: Limit {
+            sensor: settings.thermal.sensor.clone(),
+            celsius: settings.thermal.limit_celsius,
+            wanted: ["thermal.sensor", "thermal.limit_celsius"]
+                .iter()
+                .any(|key| effective.is_set(key)),
+        },
         learning: Arc::clone(&learning),
     };
     let style = screen.look.style();

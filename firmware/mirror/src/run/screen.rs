@@ -44,7 +44,7 @@ struct Panel {
     display: Box<dyn Display>,
     canvas: Canvas,
     painter: Painter,
-    /// The last passing trouble, so that it is told once.
+    /// The passing trouble that it has now, so that it is told once.
     trouble: Option<String>,
 }
 
@@ -114,13 +114,16 @@ impl Screen {
     }
 
     fn panel(&self, display: Box<dyn Display>) -> Panel {
-        let name = display.name();
-        info!("display: {name}");
-        self.shared.update_health(|health| health.display = DisplayState::Open { name });
+        self.opened(display.name());
         let (width, height) = display.size();
         let canvas = Canvas::new(width, height);
         let painter = Painter::new(width, height, self.look.style(), self.look.alignment());
         Panel { display, canvas, painter, trouble: None }
+    }
+
+    fn opened(&self, name: String) {
+        info!("display: {name}");
+        self.shared.update_health(|health| health.display = DisplayState::Open { name });
     }
 
     /// Notes why there is no display; told once, not at every attempt.
@@ -139,9 +142,12 @@ impl Screen {
         let overlay = self.draw(panel, copy);
         let drawn = Instant::now();
         if let Err(error) = panel.display.present(&panel.canvas) {
+            self.account(fresh && overlay);
             return self.trouble(panel, &error);
         }
-        panel.trouble = None;
+        if panel.trouble.take().is_some() {
+            self.opened(panel.display.name());
+        }
         count(&self.shared.counters.shown);
         if fresh && overlay {
             self.shared.timings.record(Stage::Draw, drawn - started);
@@ -172,18 +178,17 @@ impl Screen {
         running
     }
 
-    /// Whether the display can be kept after this error. A passing trouble (a monitor that is
-    /// unplugged) is told once.
+    /// Whether the display can be kept after this error. Even then nothing is seen on it for now; a passing trouble (a
+    /// monitor that is unplugged) is told once.
     fn trouble(&self, panel: &mut Panel, error: &DisplayError) -> bool {
-        let keep = error.is_transient();
         let text = error.to_string();
         if panel.trouble.as_ref() == Some(&text) {
             debug!("{text}");
         } else {
-            warn!("{text}");
+            self.missing(error);
             panel.trouble = Some(text);
         }
-        keep
+        error.is_transient()
     }
 
     fn account(&self, overlay: bool) {
@@ -261,6 +266,7 @@ fn status(copy: &Copy) -> Status<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::AtomicBool;
 
     fn copy(change: impl FnOnce(&mut Health)) -> Copy {
         let shared = Shared::new(Instant::now(), None);
@@ -316,5 +322,82 @@ mod tests {
         assert_eq!(status(&opening), Status::Starting { step: "opening the camera" });
         let off = copy(|health| health.camera = CameraState::Off { by: "in the settings" });
         assert_eq!(status(&off), Status::CameraOff { by: "in the settings" });
+    }
+
+    /// A display whose monitor may be unplugged.
+    struct Monitor {
+        unplugged: Arc<AtomicBool>,
+    }
+
+    impl Display for Monitor {
+        fn name(&self) -> String {
+            "a monitor".into()
+        }
+
+        fn size(&self) -> (u32, u32) {
+            (48, 64)
+        }
+
+        fn present(&mut self, _: &Canvas) -> Result<(), DisplayError> {
+            if !self.unplugged.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            let connector = "HDMI-A-1".into();
+            Err(DisplayError::Unplugged { device: "/dev/dri/card0".into(), connector })
+        }
+    }
+
+    /// Shows one overlay, with `--frames 1`, on a monitor that is unplugged at first; `meanwhile` it may be plugged in.
+    fn show_one(meanwhile: impl FnOnce(&Shared, &AtomicBool)) -> DisplayState {
+        let unplugged = Arc::new(AtomicBool::new(true));
+        let monitor = Monitor { unplugged: Arc::clone(&unplugged) };
+        let shared = Arc::new(Shared::new(Instant::now(), None));
+        shared.update_health(|health| health.camera = CameraState::On);
+        let settings = settings::Layers::defaults().and_then(settings::Layers::finish);
+        let screen = Screen {
+            shared: Arc::clone(&shared),
+            spec: DisplaySpec::Headless(None),
+            request: DisplayRequest::default(),
+            look: Look::new(&settings.expect("the defaults").settings),
+            frames: Some(1),
+            first: Mutex::new(Some(Ok(Box::new(monitor)))),
+        };
+        let showing = std::thread::spawn(move || screen.run());
+        meanwhile(&shared, &unplugged);
+        let mut view = View::new();
+        view.fill(&vision::Parsing::new(vision::GridSize { height: 64, width: 48 }));
+        assert!(shared.publish_view(&mut view));
+        assert!(shared.sleep(Duration::from_secs(30)), "it does not end");
+        showing.join().expect("no panic").expect("no error");
+        shared.health().display
+    }
+
+    fn wait_for(shared: &Shared, wanted: impl Fn(&DisplayState) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !shared.with_health(|health| wanted(&health.display)) {
+            assert!(Instant::now() < deadline, "the display is {:?}", shared.health().display);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn is_missing(state: &DisplayState) -> bool {
+        matches!(state, DisplayState::Missing { reason } if reason.contains("HDMI-A-1"))
+    }
+
+    #[test]
+    fn a_display_that_shows_nothing_for_now_is_missing_and_overlays_count_all_the_same() {
+        let state = show_one(|shared, _| wait_for(shared, is_missing));
+        assert!(is_missing(&state), "{state:?}");
+    }
+
+    #[test]
+    fn a_display_that_shows_again_is_open_again() {
+        let open = DisplayState::Open { name: "a monitor".into() };
+        let state = show_one(|shared, unplugged| {
+            wait_for(shared, is_missing);
+            unplugged.store(false, Ordering::SeqCst);
+            wait_for(shared, |state| *state == open);
+        });
+        assert_eq!(state, open);
     }
 }

@@ -16,8 +16,8 @@ use crate::model::{self, ModelSource};
 use crate::parsed::Parsed;
 use crate::report;
 use crate::run::taken::Taken;
-use crate::shared::{ModelState, Shared, count, lock};
-use crate::thermal::Thermometer;
+use crate::shared::{Health, ModelState, Shared, Topic, count, lock};
+use crate::thermal::{Limit, Thermometer};
 use crate::timings::Stage;
 use crate::view::{PreviewInput, View};
 
@@ -33,8 +33,8 @@ pub struct Sight {
     pub orientation: Orientation,
     /// Least time between two preview pictures.
     pub preview_interval: Duration,
-    /// Temperature sensor and limit.
-    pub thermometer: Thermometer,
+    /// How hot the board may become.
+    pub limit: Limit,
     /// Learning at home, which may give the network another head.
     pub learning: Arc<Learning>,
 }
@@ -128,11 +128,13 @@ impl Sight {
             misfits: 0,
             refused: None,
         };
-        let mut thermometer = self.thermometer.clone();
+        let mut thermometer = Thermometer::new(self.limit.clone());
         while !self.shared.is_stopping() {
-            let Some(picture) = Taken::newest(&self.mailbox, PATIENCE) else { continue };
-            let _done = Done(&self.shared);
-            if !self.is_too_hot(&mut thermometer) {
+            let picture = Taken::newest(&self.mailbox, PATIENCE);
+            let _done = picture.as_ref().map(|_| Done(&self.shared));
+            // Without a picture, too: a board that cools while the camera is off is not to be called hot.
+            let too_hot = self.is_too_hot(&mut thermometer);
+            if let Some(picture) = picture.filter(|_| !too_hot) {
                 self.follow_shape(&mut network, &picture, &mut memory);
                 self.follow_head(&mut network);
                 self.see(&mut network.parser, &picture, &mut memory);
@@ -145,8 +147,9 @@ impl Sight {
     fn load(&self) -> Result<Parser> {
         let expected = self.model.parser(self.orientation);
         let loaded = expected.or_else(|error| {
+            let own = self.model.clone().for_pictures(None).parser(self.orientation)?;
             warn!("the network at its own input size instead: {}", report::describe(&error));
-            self.model.clone().for_pictures(None).parser(self.orientation)
+            Ok(own)
         });
         loaded.inspect_err(|error| {
             let reason = report::describe(error);
@@ -230,6 +233,7 @@ impl Sight {
 
     fn is_too_hot(&self, thermometer: &mut Thermometer) -> bool {
         let now = thermometer.too_hot();
+        self.tell_of_sensor(thermometer.notice());
         let before = self.shared.with_health(|health| health.too_hot);
         if now != before {
             self.shared.update_health(|health| health.too_hot = now);
@@ -243,6 +247,13 @@ impl Sight {
             _ => {}
         }
         now.is_some()
+    }
+
+    fn tell_of_sensor(&self, notice: Option<String>) {
+        let told = |health: &Health| health.notices.get(Topic::Temperature) == notice.as_deref();
+        if !self.shared.with_health(told) {
+            self.shared.set_notice(Topic::Temperature, notice);
+        }
     }
 
     /// Parses one picture and hands the result on.

@@ -204,6 +204,13 @@ impl Running {
         self.post_bytes(path, &all, body.len(), &body)
     }
 
+    /// One POST of a form by somebody who leaves without the answer.
+    pub fn post_form_and_leave(&self, path: &str, parts: &[(&str, &[u8])]) {
+        let (body, kind) = form(parts);
+        let headers = [("host", &*self.host()), ("content-type", &*kind)];
+        drop(self.send_bytes(path, &headers, body.len(), &body));
+    }
+
     /// One POST whose head promises `length` bytes.
     pub fn post_bytes(
         &self,
@@ -212,6 +219,22 @@ impl Running {
         length: usize,
         body: &[u8],
     ) -> Answer {
+        let mut stream = self.send_bytes(path, headers, length, body);
+        if body.len() < length {
+            stream.shutdown(std::net::Shutdown::Write).expect("a socket");
+        }
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes);
+        answer(&bytes)
+    }
+
+    fn send_bytes(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        length: usize,
+        body: &[u8],
+    ) -> TcpStream {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("the page listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a valid time");
         let mut text =
@@ -222,12 +245,7 @@ impl Running {
         stream.write_all((text + "\r\n").as_bytes()).expect("the page reads");
         // A refusal may come before everything was read.
         let _ = stream.write_all(body);
-        if body.len() < length {
-            stream.shutdown(std::net::Shutdown::Write).expect("a socket");
-        }
-        let mut bytes = Vec::new();
-        let _ = stream.read_to_end(&mut bytes);
-        answer(&bytes)
+        stream
     }
 
     /// Sends a request and leaves the answer to the caller.

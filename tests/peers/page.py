@@ -3,7 +3,7 @@
 usage: page.py [--mirror BINARY] [--out FOLDER]
 
 Checks that the preview moves, that states, timings, settings and colours fill, that the camera switch works both ways, that
-nothing is wider than a phone, and that the console stays free of errors. Leaves desktop.png, off.png and phone.png for a
+a browser too many is told so, that nothing is wider than a phone, and that the console stays free of errors. Leaves desktop.png, off.png and phone.png for a
 person to look at. Needs the packages chromium and chromium-driver.
 """
 
@@ -22,6 +22,8 @@ from running import RELEASE, ROOT, Mirror, wait_until
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 PHONE = (390, 844)
+# Browsers that may watch at once.
+VIEWERS = 4
 
 
 class Browser:
@@ -121,6 +123,30 @@ def check_camera(browser: Browser, mirror: Mirror, out: Path) -> None:
     wait_until(lambda: not browser.run("document.querySelector('#preview').hasAttribute('data-empty')"), "preview")
 
 
+def watch(mirror: Mirror, streams: list) -> int:
+    """Opens one more stream if there is room; how many there are."""
+    try:
+        streams.append(urllib.request.urlopen(f"{mirror.url}/preview.mjpg", timeout=10))
+    except urllib.error.HTTPError as error:
+        assert error.code == 503, error
+    return len(streams)
+
+
+def check_one_too_many(browser: Browser, mirror: Mirror) -> None:
+    """Where others watch already the page says so, and goes on when there is room again."""
+    browser.click("#pause")
+    wait_until(lambda: browser.run("!preview.hasAttribute('src')"), "pause")
+    others = []
+    wait_until(lambda: watch(mirror, others) == VIEWERS, "room for others after the pause")
+    browser.click("#pause")
+    wait_until(lambda: "watching already" in browser.text("#message-text"), "words on the other browsers")
+    for other in others:
+        other.close()
+    wait_until(lambda: browser.run("preview.naturalWidth > 0"), "preview after the others have left")
+    errors = browser.errors()
+    assert errors and all("503" in error for error in errors), errors
+
+
 def check_phone(browser: Browser, out: Path) -> None:
     width, height = PHONE
     browser.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=2, mobile=True)
@@ -141,8 +167,10 @@ def main() -> int:
         check_filled(browser)
         browser.save(args.out / "desktop.png")
         check_camera(browser, mirror, args.out)
-        check_phone(browser, args.out)
         errors = browser.errors()
+        check_one_too_many(browser, mirror)
+        check_phone(browser, args.out)
+        errors += browser.errors()
         assert not errors, errors
     print("the page shows a moving preview, fills, switches the camera, and reports no error")
     return 0

@@ -2,9 +2,9 @@
 
 usage: page_learning.py [--mirror BINARY] [--out FOLDER]
 
-Pairs with the code that `mirror pair` prints, agrees, corrects pictures with mouse, touch and keyboard, trains, reads the
-epsilon and compares it with `mirror privacy ledger`, withdraws, deletes, and signs out. Checks names, contrast and width.
-Leaves pictures for a person to look at. Needs the packages chromium and chromium-driver.
+Pairs with the code that `mirror pair` prints, agrees, discards a picture, corrects others with mouse, touch and keyboard,
+trains, reads the epsilon and compares it with `mirror privacy ledger`, withdraws, deletes, and signs out. Checks names,
+contrast and width. Leaves pictures for a person to look at. Needs the packages chromium and chromium-driver.
 """
 
 import argparse
@@ -168,6 +168,16 @@ def check_tools(browser: Window, out: Path) -> None:
     browser.save(out / "editor.png")
 
 
+def check_discard(browser: Window, mirror: Mirror) -> None:
+    """A discarded picture is forgotten by the mirror as well."""
+    open_editor(browser)
+    picture = f"{mirror.url}/api/frozen/{browser.run('editor.id')}/picture.png"
+    assert get(picture)[0] == 200, "no frozen picture"
+    browser.click("#discard")
+    wait_until(lambda: get(picture)[0] == 410, "the end of a discarded picture")
+    assert browser.run("document.querySelector('#editor').hidden")
+
+
 def check_access(browser: Window) -> None:
     """Every control has a name, and every text enough contrast, in light and in dark."""
     nameless = browser.run(
@@ -278,6 +288,7 @@ def main() -> int:
         agree(browser, "improve_my_mirror", True)
         agree(browser, "contribute_to_fleet", True)
         browser.save(args.out / "consent.png")
+        check_discard(browser, mirror)
         check_tools(browser, args.out)
         check_access(browser)
         save(browser, 1)

@@ -175,6 +175,8 @@ def add_weights(commands) -> None:
     source = sub.add_mutually_exclusive_group(required=True)
     source.add_argument("--checkpoint", type=Path, help="keep its averaged weights in half precision")
     source.add_argument("--model", type=Path, help="read a shipped int8 model back to float")
+    sub.add_argument("--toward", type=Path, help="with --checkpoint: weights file that the run began from")
+    sub.add_argument("--share", type=float, default=0.5, help="with --toward: how much of it, 0 to 1")
     sub.add_argument("--network", choices=sorted(NETWORKS), default="student", help="with --model: its size")
     sub.add_argument("--calibration", type=Path, help="with --model: folder of training shards, for the batch norms")
     sub.add_argument("--pictures", type=int, default=96, help="with --model: calibration pictures")
@@ -200,7 +202,7 @@ def run_grow(args) -> None:
 def run_weights(args) -> None:
     """`weights`: from a checkpoint, or back from the shipped form."""
     if args.checkpoint:
-        save_weights(args.checkpoint, args.out)
+        save_weights(args.checkpoint, args.out, args.toward, args.share)
         return
     if not args.calibration:
         raise ValueError("--model needs --calibration, a folder of training shards")

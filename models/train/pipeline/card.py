@@ -66,8 +66,17 @@ def run_sentence(records: list) -> str:
     return (
         (f"It began from {origins[0]['weights']}. " if origins else "")
         + f"It saw {last['seen']:,} augmented pictures in {spent}. "
-        + end_sentence(steps, bool(last.get("finished")))
+        + end_sentence(*comparable(records), bool(last.get("finished")))
     )
+
+
+def comparable(records: list) -> tuple:
+    """The scored records since the validation pictures last changed (an event of that name), how many pictures had been
+    seen by then, and the run's name."""
+    changed = max((k for k, r in enumerate(records) if r["event"] == "validation"), default=-1)
+    scored = lambda rows: [r for r in rows if r["event"] in ("step", "stop") and r.get("val")]
+    before = scored(records[: changed + 1])
+    return scored(records[changed + 1 :]), before[-1]["seen"] if before else 0, "run" if changed < 0 else "last stretch, whose validation pictures are new,"
 
 
 def minutes_by_place(records: list) -> dict:
@@ -82,10 +91,10 @@ def minutes_by_place(records: list) -> dict:
     return spent
 
 
-def end_sentence(steps: list, finished: bool) -> str:
-    """How much the last tenth of a run moved the score, and what that says."""
+def end_sentence(steps: list, since: int, name: str, finished: bool) -> str:
+    """How much the last tenth of the pictures after `since` moved the score, and what that says."""
     last = steps[-1]
-    before = [r for r in steps if r["seen"] <= 0.9 * last["seen"]]
+    before = [r for r in steps if r["seen"] <= since + 0.9 * (last["seen"] - since)]
     if not before:
         return "It was too short to say how much its last tenth moved the score."
     moved = last["val"]["ppp_miou"] - before[-1]["val"]["ppp_miou"]
@@ -95,7 +104,7 @@ def end_sentence(steps: list, finished: bool) -> str:
         meaning = "with a learning rate that had fallen to almost nothing: the schedule had ended, which does not say that the network can learn no more."
     else:
         meaning = "and it was stopped before its schedule ended."
-    return f"The last tenth of the run moved the seven-class mIoU by {moved:+.1f} points, {meaning}"
+    return f"The last tenth of the {name} moved the seven-class mIoU by {moved:+.1f} points, {meaning}"
 
 
 def class_table(scores: dict) -> str:

@@ -85,9 +85,27 @@ def pictures_seen(state: dict) -> int:
     return state["seen"] + state.get("seen_before", 0)
 
 
-def save_weights(checkpoint: Path, out: Path) -> None:
-    """The averaged weights of a checkpoint as a weights file."""
-    write_weights(read_state(checkpoint), out)
+def save_weights(checkpoint: Path, out: Path, toward: Path | None = None, share: float = 0.0) -> None:
+    """The averaged weights of a checkpoint as a weights file; with `toward`, `share` of the way to that file's weights.
+
+    Between the weights that a run began from and those it ended with there are often better ones than either (Wortsman
+    et al. 2022, arXiv:2109.01903). The two must be of one run: others have their channels in another order.
+    """
+    state = read_state(checkpoint)
+    if toward is not None:
+        state = state | {"average": between(state, read_state(toward), share, toward)}
+    write_weights(state, out)
+
+
+def between(state: dict, other: dict, share: float, path: Path) -> dict:
+    """Tensors `share` of the way, 0 to 1, from a state's averaged weights to another's, which was read from `path`."""
+    if not 0 <= share <= 1:
+        raise ValueError(f"a share of {share}: from 0, the checkpoint's own weights, to 1, those of the other file")
+    own, others = state["average"], other["average"]
+    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in others.items()}:
+        raise StateError(f"{path} holds another network than the checkpoint; both must be of one run")
+    mixed = lambda a, b: torch.lerp(a.float(), b.float(), share) if a.is_floating_point() else a
+    return {name: mixed(value, others[name]) for name, value in own.items()}
 
 
 def write_weights(state: dict, out: Path) -> None:

@@ -41,6 +41,15 @@ def test_a_run_that_ended_flat_names_its_schedule_and_its_origin():
         run_sentence([origin])
 
 
+def test_scores_on_other_validation_pictures_are_not_compared():
+    changed = {"event": "validation", "why": "other scenes"}
+    log = [*steps(*range(30, 50)), changed, *steps(*[20 + k / 100 for k in range(20)])]
+    for record in log[21:]:
+        record["seen"] += 200_000
+    text = run_sentence(log)
+    assert "last tenth of the last stretch, whose validation pictures are new, moved the seven-class mIoU by +0.0 points" in text
+
+
 def test_a_run_from_another_runs_weights_counts_on(tmp_path):
     log = tmp_path / "runs.jsonl"
     origin = {"event": "origin", "weights": "grown.pt", "seen": 30_000}

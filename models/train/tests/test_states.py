@@ -25,6 +25,21 @@ def test_what_is_saved_is_read_and_half_precision_is_filled_up(weights, tiny, tm
     assert sorted(p.name for p in tmp_path.iterdir()) == ["half.pt", "weights.pt"]
 
 
+def test_weights_between_two_states_are_theirs_in_the_shares_asked_for(weights, tiny, tmp_path):
+    other = tmp_path / "start.pt"
+    save_state(other, {"config": {"network": "tiny"}, "average": Parser(NETWORKS["tiny"]).state_dict(), "seen": 1})
+    save_weights(weights, tmp_path / "mixed.pt", other, 0.25)
+    mixed, ours, theirs = (load_parser(p).state_dict() for p in (tmp_path / "mixed.pt", weights, other))
+    for name, value in mixed.items():
+        if value.is_floating_point():
+            assert torch.allclose(value, 0.75 * ours[name] + 0.25 * theirs[name], atol=1e-2), name
+    with pytest.raises(ValueError, match="1.5"):
+        save_weights(weights, tmp_path / "mixed.pt", other, 1.5)
+    save_state(other, {"config": {"network": "tiny"}, "average": {"query": torch.zeros(3)}, "seen": 1})
+    with pytest.raises(StateError, match="start.pt holds another network"):
+        save_weights(weights, tmp_path / "mixed.pt", other, 0.5)
+
+
 def test_broken_files_are_named(weights):
     whole = weights.read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"network = student\n"):

@@ -13,7 +13,7 @@ from pipeline.evaluate import predictor
 from pipeline.export import build, ship
 from pipeline.onnx_export import at_size, check_ops, op_types
 from pipeline.package import run_both
-from pipeline.quantise import choose_range, session, weight_scale
+from pipeline.quantise import Range, choose_range, clear_of_ties, session, weight_scale, without_ties
 from pipeline.states import sha256
 
 
@@ -133,6 +133,15 @@ def test_ranges_hold_zero_and_clip_outliers():
 def test_weight_scale_covers_a_uniform_kernel():
     kernel = np.linspace(-1, 1, 999).astype(np.float32)
     assert abs(weight_scale(kernel) * 127 - 1) < 0.05
+
+def test_no_sum_of_a_convolution_is_left_to_the_rounding_of_an_engine():
+    scale, product = np.float32(0.0371), 0.0371 * 41.5 / 16776
+    assert not clear_of_ties(product / np.float64(scale)), "16,776 is forty-one and a half codes"
+    moved = without_ties(Range(scale, 3), product)
+    assert moved.zero == 3 and 0 < abs(float(moved.scale) / float(scale) - 1) < 1e-3
+    sums = np.arange(1, int(255 * float(moved.scale) / product))
+    in_float = np.rint(sums.astype(np.float32) * (np.float32(product) / moved.scale))
+    assert (in_float == np.rint(sums * (product / np.float64(moved.scale)))).all()
 
 
 def test_input_size_of_the_contract():

@@ -57,7 +57,7 @@ def read_log(path: Path) -> list:
 
 def run_sentence(records: list) -> str:
     """Where the run began, how long it was, and how much its last tenth still moved the score."""
-    steps = [r for r in records if r["event"] in ("step", "stop") and r.get("val")]
+    steps = scored(records)
     if not steps:
         raise ValueError("the training log has no score in it; train until the first record of a step")
     last = steps[-1]
@@ -70,11 +70,15 @@ def run_sentence(records: list) -> str:
     )
 
 
+def scored(records: list) -> list:
+    """The records that have scores on the validation pictures."""
+    return [r for r in records if r["event"] in ("step", "stop") and r.get("val")]
+
+
 def comparable(records: list) -> tuple:
     """The scored records since the validation pictures last changed (an event of that name), how many pictures had been
     seen by then, and the run's name."""
     changed = max((k for k, r in enumerate(records) if r["event"] == "validation"), default=-1)
-    scored = lambda rows: [r for r in rows if r["event"] in ("step", "stop") and r.get("val")]
     before = scored(records[: changed + 1])
     return scored(records[changed + 1 :]), before[-1]["seen"] if before else 0, "run" if changed < 0 else "last stretch, whose validation pictures are new,"
 

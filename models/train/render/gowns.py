@@ -22,7 +22,7 @@ class Drape:
 
     def __init__(self, person, flare, length=1.0):
         rng, f = person.rng, person.fields
-        self.fields, self.vertices = f, person.shape.vertices.copy()
+        self.vertices = person.shape.vertices.copy()
         faces = person.assets.skirt[0]
         rows = np.unique(faces)
         v = self.vertices[rows]
@@ -63,10 +63,7 @@ class GownPerson(DressedPerson):
 
     def dress(self):
         self.wear_shells()
-        if self.rng.random() < 0.85:
-            shoes = self.assets.shoes[self.rng.integers(len(self.assets.shoes))]
-            self.add_garment(shoes, self.cloth(shoes.texture)[None])
-            self.hidden[shoes.hidden] = True
+        self.wear_shoes(0.85)
 
     def wear_shells(self):
         kind = self.rng.random()

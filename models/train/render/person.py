@@ -87,7 +87,11 @@ class Person:
             self.wear_shells()
         else:
             self.wear_swimwear()
-        if self.rng.random() < 0.8:
+        self.wear_shoes(0.8)
+
+    def wear_shoes(self, share):
+        """Shoes for a share of the people."""
+        if self.rng.random() < share:
             shoes = self.assets.shoes[self.rng.integers(len(self.assets.shoes))]
             self.add_garment(shoes, self.cloth(shoes.texture)[None])
             self.hidden[shoes.hidden] = True

@@ -85,6 +85,7 @@ class TrainConfig:
     dice_weight: float = 5.0
     no_object_weight: float = 0.1
     semantic_weight: float = 2.0
+    jaccard_weight: float = 0.0
     dense_weight: float = 1.0
     prior: float = 4.0
     prior_images: int = 60_000

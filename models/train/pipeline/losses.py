@@ -126,11 +126,42 @@ def point_scores(logits, points) -> torch.Tensor:
     return share.transpose(1, 2) @ torch.sigmoid(points)
 
 
-def semantic_loss(logits, points, targets: Targets) -> torch.Tensor:
+def point_chances(logits, points) -> torch.Tensor:
+    """Semantic scores (B, 16, K) as shares of their sum at each point."""
+    scores = point_scores(logits, points) + 1e-4
+    return scores / scores.sum(1, keepdim=True)
+
+
+def semantic_loss(chances, targets: Targets) -> torch.Tensor:
     """Cross-entropy of the normalised semantic scores, which is what is judged in the end."""
-    scores = point_scores(logits, points)
-    chance = torch.log(scores + 1e-4) - torch.log(scores.sum(1, keepdim=True) + PART_CLASSES * 1e-4)
-    return F.nll_loss(chance, targets.parts.long(), ignore_index=IGNORE)
+    return F.nll_loss(torch.log(chances), targets.parts.long(), ignore_index=IGNORE)
+
+
+def jaccard_steps(truth: torch.Tensor) -> torch.Tensor:
+    """By how much the Jaccard loss rises with each further error, for truths (C, N) in the order of falling errors:
+    the gradient of its Lovász extension (Berman et al. 2018, arXiv:1705.08790, algorithm 1)."""
+    total = truth.sum(1, keepdim=True)
+    intersection = total - truth.cumsum(1)
+    union = total + (1 - truth).cumsum(1)
+    loss = 1 - intersection / union
+    return torch.diff(loss, dim=1, prepend=torch.zeros_like(total))
+
+
+def jaccard_loss(chances, targets: Targets) -> torch.Tensor:
+    """Lovász-Softmax over the whole batch: 1 - IoU, made continuous, averaged over the classes that the batch shows and
+    the person as a whole. Only the uniform half of the points counts (`choose_points`): IoU is judged on all pixels."""
+    half = chances.shape[-1] // 2
+    parts = targets.parts[:, :half].flatten().long()
+    seen = parts != IGNORE
+    chance = chances[..., :half].transpose(0, 1).flatten(1)[:, seen]
+    chance = torch.cat([chance, 1 - chance[:1]])
+    parts = parts[seen]
+    truth = F.one_hot(parts, PART_CLASSES).T
+    truth = torch.cat([truth, (parts > 0)[None]]).to(chance.dtype)
+    shown = truth.any(1)
+    chance, truth = chance[shown], truth[shown]
+    errors, order = (truth - chance).abs().sort(1, descending=True)
+    return (errors * jaccard_steps(truth.gather(1, order))).sum(1).mean()
 
 
 def prediction_loss(logits, points, targets: Targets, matches: Matches, config: TrainConfig) -> dict:
@@ -152,7 +183,10 @@ def training_losses(predictions, sampled, dense_logits, targets: Targets, config
     for (logits, points), pairs in zip(layers, matches, strict=True):
         for name, value in prediction_loss(logits, points, targets, pairs, config).items():
             total[name] = total.get(name, 0.0) + value
-    total["semantic"] = config.semantic_weight * semantic_loss(*layers[-1], targets)
+    chances = point_chances(*layers[-1])
+    total["semantic"] = config.semantic_weight * semantic_loss(chances, targets)
+    if config.jaccard_weight > 0:
+        total["jaccard"] = config.jaccard_weight * jaccard_loss(chances, targets)
     total["dense"] = config.dense_weight * F.cross_entropy(dense_logits, targets.parts.long(), ignore_index=IGNORE)
     return total, matches[-1]
 
@@ -167,9 +201,8 @@ def distillation_losses(student: Answer, teacher: Answer, targets: Targets, conf
     own_class = torch.log_softmax(student.logits[matches.image, matches.query], -1)
     own = student.points[matches.image, matches.query]
     soft_mask = torch.sigmoid(teacher.points[matches.image, partner])
-    own_scores, soft_scores = (point_scores(a.logits, a.points) + 1e-4 for a in (student, teacher))
-    own_map = torch.log(own_scores / own_scores.sum(1, keepdim=True))
-    soft_map = soft_scores / soft_scores.sum(1, keepdim=True)
+    own_map = torch.log(point_chances(student.logits, student.points))
+    soft_map = point_chances(teacher.logits, teacher.points)
     return {
         "distil_class": config.distil_class * F.kl_div(own_class, soft_class, reduction="batchmean"),
         "distil_mask": config.distil_mask * F.binary_cross_entropy_with_logits(own, soft_mask),

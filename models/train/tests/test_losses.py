@@ -11,9 +11,11 @@ from pipeline.losses import (
     Targets,
     build_targets,
     class_loss,
+    jaccard_loss,
     mask_losses,
     match_layers,
     pair_costs,
+    point_chances,
     point_scores,
     prior_cost,
     sample_features,
@@ -54,7 +56,7 @@ def test_a_perfect_prediction_matches_itself_and_costs_nothing():
     )
     assert bce < 1e-6 and dice < 1e-3
     assert class_loss(logits, targets, matches, 0.1) < 1e-6
-    assert semantic_loss(logits, points, targets) < 0.02
+    assert semantic_loss(point_chances(logits, points), targets) < 0.02
 
 
 def test_the_matching_is_the_cheapest_of_all():
@@ -129,3 +131,33 @@ def test_a_picture_without_targets_still_has_a_loss():
     matches = match_layers([(torch.zeros(1, 4, 18), torch.zeros(1, 4, 64))], targets, CONFIG)[0]
     assert len(matches.query) == 0
     assert torch.isfinite(class_loss(torch.zeros(1, 4, 18), targets, matches, 0.1))
+
+
+def one_hot_chances(parts):
+    return torch.nn.functional.one_hot(parts.long(), 16).permute(0, 2, 1).float()
+
+
+def test_the_jaccard_loss_of_hard_guesses_is_one_minus_their_mean_iou():
+    targets = made_targets(batch=3, points=200)
+    guess = targets.parts.clone()
+    guess[:, ::3] = torch.roll(guess, 1, 0)[:, ::3]
+    truth, found = targets.parts[:, :100].flatten(), guess[:, :100].flatten()
+    iou = lambda a, b: (a & b).sum() / (a | b).sum()
+    wanted = [iou(truth == c, found == c) for c in range(4)] + [iou(truth > 0, found > 0)]
+    loss = jaccard_loss(one_hot_chances(guess), targets)
+    assert torch.isclose(loss, 1 - torch.stack(wanted).mean(), atol=1e-6)
+    assert 0.05 < loss < 0.6
+    assert jaccard_loss(one_hot_chances(targets.parts), targets) < 1e-6
+
+
+def test_the_jaccard_loss_leaves_out_what_is_to_be_ignored_and_falls_with_its_gradient():
+    targets = made_targets(batch=2, points=64)
+    targets.parts[:, :5] = 255
+    guess = targets.parts.clone()
+    guess[:, :5] = 1
+    assert jaccard_loss(one_hot_chances(guess), targets) < 1e-6
+    raw = torch.randn(2, 16, 64, generator=torch.Generator().manual_seed(3)).requires_grad_()
+    before = jaccard_loss(raw.softmax(1), targets)
+    (slope,) = torch.autograd.grad(before, raw)
+    assert torch.isfinite(slope).all() and slope[..., :5].abs().max() == 0 and slope[..., 32:].abs().max() == 0
+    assert jaccard_loss((raw - 5 * slope).softmax(1), targets) < before

@@ -9,13 +9,16 @@ import pytest
 from pipeline.data import read_shard
 from render.__main__ import write_shard
 from render.assets import AssetError, Assets, check_files, held_out
+from render.body import Shape
 from render.charts import CLOTH_SIDE, TRUNK
 from render.classes import INDEX
 from render.clip import FIRST, pose_at
 from render.gowns import ABOVE_FLOOR, Drape, GownPerson, GownScene
+from render.moves import FLOOR, MoveScene, MovingPerson, close_hands
 from render.objects import KINDS, ThingScene, bottle, dish, loft, turned_on_lathe
 from render.outfits import OutfitScene
-from render.person import Person
+from render.person import DECIMETRES, Person
+from render.pose import from_directions, skinning
 from render.scene import THING, sample
 from render.things import Room
 
@@ -147,6 +150,54 @@ def test_long_clothes_reach_the_floor_widen_and_count_as_the_legs_below(assets):
         assert abs(drape[:, 1].min() - floor - ABOVE_FLOOR) < 1e-6
     lowest = plain[:, 1] < plain[:, 1].min() + 0.5
     assert np.ptp(wide[lowest, 0]) > 1.3 * np.ptp(plain[lowest, 0])
+
+
+@needs_assets
+def test_people_who_move_are_labelled_whole_and_stay_before_the_camera(assets):
+    limbs = 0
+    for k in range(16):
+        scene = MoveScene(assets, np.random.default_rng([5, k]), 160, 120)
+        _, parts, who = scene.render()
+        assert ((parts > 0) == (who > 0)).all() and len(scene.people) >= 1
+        first = np.concatenate([world for world, _, who in scene.placed if who == 1])
+        assert scene.view == "mirror" or (-(first @ scene.camera.to_world)[:, 2]).min() > 0
+        limbs += np.isin(parts, [INDEX[f"lower_{limb}_{side}"] for limb in ("arm", "leg") for side in ("left", "right")]).any()
+    assert limbs > 12
+
+
+class Largest:
+    """Draws that are always the largest allowed, and noise that is none."""
+
+    uniform, normal = staticmethod(lambda low, high: high), staticmethod(lambda middle, spread: middle)
+    choice = staticmethod(lambda values, p: values[-1])
+
+
+@needs_assets
+def test_a_fist_closes_towards_the_palm_on_both_hands(assets):
+    joints, relative = Shape(assets, np.random.default_rng(7)).joints, {}
+    close_hands(assets, Largest, joints, relative)
+    closed = skinning(assets, joints, {}, relative)
+    place = lambda bone: joints[assets.rig.index[bone]]
+    for side in (".L", ".R"):
+        tip = 2 * place("finger3-3" + side) - place("finger3-2" + side)
+        bone = closed[assets.rig.index["finger3-3" + side]]
+        moved = bone[:, :3] @ tip + bone[:, 3]
+        wrist, knuckle, thumb = (place(name + side) for name in ("wrist", "finger3-1", "finger1-3"))
+        assert np.linalg.norm(moved - wrist) < 0.75 * np.linalg.norm(tip - wrist)
+        # The thumb lies on the palm's side of the line from wrist to knuckle.
+        along = (knuckle - wrist) / np.linalg.norm(knuckle - wrist)
+        aside = lambda p: (p - wrist) - (p - wrist) @ along * along
+        assert aside(moved) @ aside(thumb) > 0
+
+
+@needs_assets
+@pytest.mark.parametrize("exercise", dict.fromkeys(FLOOR))
+def test_in_an_exercise_on_the_floor_the_head_is_lower_than_on_the_feet(assets, exercise):
+    pose = lambda joints: (from_directions(assets, np.random.default_rng(9), joints, exercise(np.random.default_rng(9), 0.5)), {})
+    person = MovingPerson(assets, np.random.default_rng(8), pose)
+    shape, lowest = person.shape, lambda vertices: vertices[:13380, 1].min()
+    standing = (shape.joints[assets.rig.index["head"], 1] - lowest(shape.vertices)) * DECIMETRES
+    assert person.head[1] - lowest(person.skin_vertices) < 0.9 * standing
 
 
 @needs_assets

@@ -4,7 +4,7 @@
 #   gpu.sh ASSETS OUT SECONDS RECIPE NAME=WEIGHTS..     e.g. gpu.sh ASSETS /tmp/run 560 recipes/student-0.6.json student=runs/student.pt
 #
 # Everything lands under OUT: shards, runs/NAME/weights.pt, runs/NAME/log.jsonl, render.log. The schedule is SECONDS long, less the first
-# renders; loading PyTorch and the last scores come on top: leave half a minute for them. All cores but two render, and four at least.
+# renders; loading PyTorch and the last scores come on top: leave half a minute for them. All cores but two render, and five processes at least.
 # PYTHON names another interpreter; FIRST (default 6000) is the number of the first shard: choose one whose scenes were not trained on yet.
 set -uo pipefail
 [ $# -ge 5 ] || { sed -n '2,8s/^# \?//p' "$0"; exit 2; }

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .outfits import DressedPerson, OutfitScene
-from .pose import Directions, about, both, free_arm, free_leg, from_directions, lean, mirrored, random_pose, turn, unit
+from .pose import Directions, about, bend, both, free_arm, free_leg, from_directions, lean, loosen, mirrored, random_pose, turn, unit
 
 UPRIGHT = np.eye(3)
 NEAREST = 0.45  # metres between the camera and the first person
@@ -136,10 +136,6 @@ def floor_pose(assets, rng, joints):
 # ---------------------------------------------------------------- hands, shoulders, back
 
 
-def bend(relative, bone, rotation):
-    relative[bone] = relative.get(bone, np.eye(3)) @ rotation
-
-
 def close_hands(assets, rng, joints, relative):
     """Fingers from stretched to a fist, the thumb with them; axes are those of the rest pose."""
     place = lambda bone: joints[assets.rig.index[bone]]
@@ -189,8 +185,7 @@ def moving_pose(assets, rng, joints):
     else:
         world, relative = random_pose(assets, rng, joints)
     if kind < 0.72:
-        for bone, degrees in (("neck02", 12), ("head", 12), ("wrist.L", 16), ("wrist.R", 16)):
-            bend(relative, bone, turn(rng.normal(size=3), rng.normal(0, degrees)))
+        loosen(rng, relative, (("neck02", 12), ("head", 12), ("wrist.L", 16), ("wrist.R", 16)))
     close_hands(assets, rng, joints, relative)
     follow_arms(assets, joints, world, relative)
     bend_back(rng, world, relative)

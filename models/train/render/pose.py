@@ -305,12 +305,19 @@ def random_pose(assets, rng, joints):
     else:
         world, spread = from_directions(assets, rng, joints, standing(rng)), 1.0
 
-    def add(bone, degrees):
-        relative[bone] = relative.get(bone, np.eye(3)) @ turn(rng.normal(size=3), rng.normal(0, degrees * spread))
-
-    for bone, degrees in (("spine03", 6), ("neck02", 13), ("head", 12), ("wrist.L", 22), ("wrist.R", 22)):
-        add(bone, degrees)
+    loosen(rng, relative, (("spine03", 6), ("neck02", 13), ("head", 12), ("wrist.L", 22), ("wrist.R", 22)), spread)
     return world, relative
+
+
+def bend(relative, bone, rotation):
+    """Turns a bone further, after what `relative` holds for it."""
+    relative[bone] = relative.get(bone, np.eye(3)) @ rotation
+
+
+def loosen(rng, relative, bones, spread=1.0):
+    """Turns bones by chance; `bones` has each one's standard deviation in degrees, which `spread` scales."""
+    for bone, degrees in bones:
+        bend(relative, bone, turn(rng.normal(size=3), rng.normal(0, degrees * spread)))
 
 
 def skinning(assets, joints, world, relative):

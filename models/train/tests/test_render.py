@@ -120,13 +120,19 @@ def test_every_person_pixel_has_a_part_and_only_those(assets, wide, size):
     assert people > 5
 
 
+def whole_scene(kind, assets, seed):
+    """A scene with people in it and its parts; every pixel of a person has a part, and no other has."""
+    scene = kind(assets, np.random.default_rng(seed), 160, 120)
+    _, parts, who = scene.render()
+    assert ((parts > 0) == (who > 0)).all() and len(scene.people) >= 1
+    return scene, parts
+
+
 @needs_assets
 def test_dressed_people_are_labelled_whole_and_what_they_carry_is_not(assets):
     people, carried, heads = 0, 0, 0
     for k in range(12):
-        scene = OutfitScene(assets, np.random.default_rng([3, k]), 160, 120)
-        _, parts, who = scene.render()
-        assert ((parts > 0) == (who > 0)).all() and len(scene.people) >= 1
+        scene, parts = whole_scene(OutfitScene, assets, [3, k])
         people += len(scene.people)
         carried += sum(who == THING for _, _, who in scene.placed)
         heads += np.isin(parts, (INDEX["hair"], INDEX["face"])).any()
@@ -137,9 +143,7 @@ def test_dressed_people_are_labelled_whole_and_what_they_carry_is_not(assets):
 def test_long_clothes_reach_the_floor_widen_and_count_as_the_legs_below(assets):
     hidden = 0
     for k in range(12):
-        scene = GownScene(assets, np.random.default_rng([4, k]), 160, 120)
-        _, parts, who = scene.render()
-        assert ((parts > 0) == (who > 0)).all() and len(scene.people) >= 1
+        _, parts = whole_scene(GownScene, assets, [4, k])
         hidden += np.isin(parts, [INDEX[f"lower_leg_{side}"] for side in ("left", "right")]).any()
     assert hidden > 4
     person = GownPerson(assets, np.random.default_rng(5))
@@ -156,9 +160,7 @@ def test_long_clothes_reach_the_floor_widen_and_count_as_the_legs_below(assets):
 def test_people_who_move_are_labelled_whole_and_stay_before_the_camera(assets):
     limbs = 0
     for k in range(16):
-        scene = MoveScene(assets, np.random.default_rng([5, k]), 160, 120)
-        _, parts, who = scene.render()
-        assert ((parts > 0) == (who > 0)).all() and len(scene.people) >= 1
+        scene, parts = whole_scene(MoveScene, assets, [5, k])
         first = np.concatenate([world for world, _, who in scene.placed if who == 1])
         assert scene.view == "mirror" or (-(first @ scene.camera.to_world)[:, 2]).min() > 0
         limbs += np.isin(parts, [INDEX[f"lower_{limb}_{side}"] for limb in ("arm", "leg") for side in ("left", "right")]).any()

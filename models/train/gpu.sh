@@ -65,23 +65,25 @@ for k in 0 1; do
 done
 cores=$(($(nproc) > 6 ? $(nproc) - 2 : 4))
 each=$((cores > 9 ? cores / 7 : 1))
-things=$each gowns=$each moves=$((cores > 9 ? 2 * each : 1)) outfits=$each people=$((cores > 4 ? cores - 3 * each - moves : 1))
+things=$each gowns=$each moves=$each leaps=$each outfits=$each people=$((cores > 5 ? cores - 5 * each : 1))
 # A recipe that wants wide batches has a third of its pictures rendered for a camera on its side, and one process at least.
 if grep -Eq '"wide": *0?\.[0-9]*[1-9]' "$recipe"; then
-    wide=("$out/wide-gowns" "$out/wide-moves" "$out/wide-outfits" "$out/wide-people" "$out/wide-things")
+    wide=("$out/wide-gowns" "$out/wide-leaps" "$out/wide-moves" "$out/wide-outfits" "$out/wide-people" "$out/wide-things")
     render wide-gowns gowns $(((gowns + 2) / 3)) --wide
+    render wide-leaps leaps $(((leaps + 2) / 3)) --wide
     render wide-moves moves $(((moves + 2) / 3)) --wide
     render wide-things things $(((things + 2) / 3)) --wide
     render wide-outfits outfits $(((outfits + 2) / 3)) --wide
     render wide-people people $(((people + 2) / 3)) --wide
     things=$((things > 1 ? things - (things + 2) / 3 : 1)) gowns=$((gowns > 1 ? gowns - (gowns + 2) / 3 : 1))
-    moves=$((moves > 1 ? moves - (moves + 2) / 3 : 1))
+    moves=$((moves > 1 ? moves - (moves + 2) / 3 : 1)) leaps=$((leaps > 1 ? leaps - (leaps + 2) / 3 : 1))
     outfits=$((outfits > 1 ? outfits - (outfits + 2) / 3 : 1)) people=$((people > 1 ? people - (people + 2) / 3 : 1))
 fi
 render things things $things
 render outfits outfits $outfits
 render gowns gowns $gowns
 render moves moves $moves
+render leaps leaps $leaps
 render people people $people
 for pid in "${validation[@]}"; do wait "$pid" || broken; done
 until one_of_each; do
@@ -91,7 +93,7 @@ done
 
 left=$((began + seconds - SECONDS))
 [ $left -gt 0 ] || fail "$seconds seconds were over when the first shards were there; give it more"
-"$python" -m pipeline together --recipe "$recipe" --shards "$out/people" "$out/outfits" "$out/gowns" "$out/moves" "$out/things" --val "$out/val" --out "$out/runs" \
+"$python" -m pipeline together --recipe "$recipe" --shards "$out/people" "$out/outfits" "$out/gowns" "$out/moves" "$out/leaps" "$out/things" --val "$out/val" --out "$out/runs" \
     --wide-shards "${wide[@]}" --start "${starts[@]}" --seconds $left --log-every 45 &
 training=($!)
 wait "${training[0]}"

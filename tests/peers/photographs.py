@@ -1,6 +1,7 @@
 """How the shipped student does on photographs that it has never seen anything like: evaluation only.
 
     photographs.py [--mirror BINARY] [--coco128 DIR] [--silhouettes DIR] [--street DIR] [--poses DIR]
+                   [--sports DIR] [--single DIR]
 
 Every set is a public repository that somebody has to fetch; none is part of the project, and no picture of theirs is
 used for training, for calibration or for choosing a setting. A set that is not given is not measured.
@@ -9,7 +10,12 @@ used for training, for calibration or for choosing a setting. A set that is not 
   --silhouettes  github.com/VikramShenoy97/Human-Segmentation-Dataset: 290 pictures of people with masks
   --street       github.com/bearpaw/clothing-co-parsing: 1,003 photographs of whole people in the street, with their clothes;
                  only the one in front is labelled, so that what lies outside that person's box is not judged, nor are bags
-  --poses        github.com/open-mmlab/mmpose: tests/data has photographs with joints; the middles of bones are judged
+  --poses        github.com/open-mmlab/mmpose: tests/data has photographs with joints; the middles of bones are judged;
+                 people in crowds, many of them small
+  --sports       github.com/axelcarlier/lsp: 10,000 photographs of parkour, gymnastics and athletics (the Leeds Sports Pose set,
+                 extended) with the joints of one person each, marked by many hands: every fourth of those that show all joints
+  --single       github.com/vamsi1401/ddp_fmop: the 305 photographs of PARSE, each with the joints of one whole person; hidden
+                 joints were guessed there and are judged like the others
 
 The scores are `mirror eval`'s, so they are the shipped engine's. People in COCO are small, cut off and often part of
 a crowd: its silhouettes are harder than a mirror's view.
@@ -178,10 +184,45 @@ def poses(root: Path, folder: EvalFolder) -> None:
                 folder.add_joints(f"{pictures}-{path.parent.name}-{path.stem}", path, joints)
 
 
+# The fourteen joints of both sets of whole people, in their order. Their sides are not asked for.
+FOURTEEN = ("right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "right_wrist", "right_elbow",
+            "right_shoulder", "left_shoulder", "left_elbow", "left_wrist", "neck", "head")  # fmt: skip
+EVERY = 4  # of the sports pictures, one in so many is judged
+
+
+def sports(root: Path, upright: EvalFolder, upended: EvalFolder) -> None:
+    """Every fourth of the pictures that show all joints, by whether the head is above the hips."""
+    from scipy.io import loadmat
+
+    joints = loadmat(root / "joints.mat")["joints"].transpose(2, 0, 1)
+    whole = [i for i, person in enumerate(joints) if (person[:, 2] > 0).all()]
+    for index in whole[::EVERY]:
+        places = dict(zip(FOURTEEN, joints[index, :, :2].tolist(), strict=True))
+        hips = (places["left_hip"][1] + places["right_hip"][1]) / 2
+        folder = upright if places["head"][1] < hips else upended
+        folder.add_joints(f"im{index + 1:05}", root / "images" / f"im{index + 1:05}.jpg", places)
+
+
+def single(root: Path, folder: EvalFolder) -> None:
+    """PARSE: one whole person a picture. Its joints are in the same order, and counted from one."""
+    from scipy.io import loadmat
+
+    for index, person in enumerate(loadmat(root / "PARSE" / "labels.mat")["ptsAll"].transpose(2, 0, 1)):
+        name = f"im{index + 1:04}"
+        folder.add_joints(name, root / "PARSE" / f"{name}.jpg", dict(zip(FOURTEEN, (person - 1).tolist(), strict=True)))
+
+
+def bones(folder: EvalFolder, mirror: Path) -> dict:
+    """Share of the middles of bones that are right, as a row of the report."""
+    score = folder.score(mirror)
+    classes = {f"right, {k}": v for k, v in score["points"]["per_class"].items()}
+    return {"pictures": score["images"], "points": len(folder.points), "right": score["points"]["accuracy"], **classes}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mirror", type=Path, default=ROOT / "target/release/mirror")
-    for name in ("coco128", "silhouettes", "street", "poses"):
+    for name in ("coco128", "silhouettes", "street", "poses", "sports", "single"):
         parser.add_argument(f"--{name}", type=Path)
     args = parser.parse_args()
     found = {}
@@ -207,11 +248,18 @@ def main():
         if args.poses:
             joints = folder("poses")
             poses(args.poses, joints)
-            score = joints.score(args.mirror)
-            found["middles of bones"] = {"pictures": score["images"], "points": len(joints.points), "right": score["points"]["accuracy"],
-                                         **{f"right, {k}": v for k, v in score["points"]["per_class"].items()}}
+            found["middles of bones"] = bones(joints, args.mirror)
+        if args.sports:
+            upright, upended = folder("upright"), folder("upended")
+            sports(args.sports, upright, upended)
+            found["sports, middles of bones"] = bones(upright, args.mirror)
+            found["sports, head below the hips, middles of bones"] = bones(upended, args.mirror)
+        if args.single:
+            people = folder("single")
+            single(args.single, people)
+            found["one whole person, middles of bones"] = bones(people, args.mirror)
     if not found:
-        parser.error("name at least one set: --coco128, --silhouettes, --street or --poses")
+        parser.error("name at least one set, such as --street DIR")
     print(json.dumps({name: {k: v if isinstance(v, int) else round(v, 4) for k, v in row.items()} for name, row in found.items()}, indent=1))
 
 

@@ -157,6 +157,7 @@ def add_card(commands) -> None:
     sub.add_argument("--tone-scores", type=Path, required=True, help="JSON of `evaluate --model` on `render tones`")
     sub.add_argument("--outfit-scores", type=Path, required=True, help="JSON of `evaluate --model` on test scenes of outfits")
     sub.add_argument("--gown-scores", type=Path, required=True, help="JSON of `evaluate --model` on test scenes of gowns")
+    sub.add_argument("--leap-scores", type=Path, required=True, help="JSON of `evaluate --model` on test scenes of leaps")
     sub.add_argument("--move-scores", type=Path, required=True, help="JSON of `evaluate --model` on test scenes of moves")
     sub.add_argument("--thing-scores", type=Path, required=True, help="JSON of `evaluate --model` on test scenes of things")
     sub.add_argument("--photographs", type=Path, required=True, help="JSON of tests/peers/photographs.py")
@@ -236,6 +237,7 @@ def run_card(args) -> None:
         "outfits": args.outfit_scores,
         "gowns": args.gown_scores,
         "moves": args.move_scores,
+        "leaps": args.leap_scores,
         "things": args.thing_scores,
         "photographs": args.photographs,
     }

@@ -197,16 +197,17 @@ def wide_section(wide: dict, upright: dict, records: list) -> str:
     )
 
 
-def wardrobe_section(outfits: dict, gowns: dict, moves: dict) -> str:
+def wardrobe_section(outfits: dict, gowns: dict, moves: dict, leaps: dict) -> str:
     """The headline figures on people in the richer wardrobe, in long clothes and in more poses."""
     return (
         "### A richer wardrobe, more poses\n\n"
         "On rendered test scenes of people in suits, hats, glasses, beards, scarves, with bags and behind tables; of people in\n"
-        "clothes that hang from the hips or the shoulders (long skirts, gowns, robes, coats, wide trousers); and of people who\n"
-        "train on the floor, kneel, lie, fold their arms, hold a hand to the hip or the face:\n\n"
+        "clothes that hang from the hips or the shoulders (long skirts, gowns, robes, coats, wide trousers); of people who train\n"
+        "on the floor, kneel, lie, fold their arms, hold a hand to the hip or the face; and of people who kick, leap, throw, run,\n"
+        "stand on their hands or turn over:\n\n"
         "| scenes | pictures | mIoU | seven-class | person IoU | left/right |\n|---|---|---|---|---|---|\n"
         f"| outfits | {outfits['images']} {headline(outfits)}| long clothes | {gowns['images']} {headline(gowns)}"
-        f"| moves | {moves['images']} {headline(moves)}\n"
+        f"| moves | {moves['images']} {headline(moves)}| leaps | {leaps['images']} {headline(leaps)}\n"
     )
 
 
@@ -228,8 +229,8 @@ def write_card(out: Path, info: dict, scores: dict, log: Path, sheet: str, fault
     """Writes CARD.md. `info`: name, version, parameters in millions, macs in giga, log as named in the card.
 
     `scores`: `int8` and `float` of `evaluate` on the test scenes, `wide` and `wide_upright` on wide ones without and with
-    `--upright`, `tones` on those of `render tones`, `outfits`, `gowns`, `moves` and
-    `things` on those of `render shards --scenes`, `photographs` of `tests/peers/photographs.py`.
+    `--upright`, `tones` on those of `render tones`, `outfits`, `gowns`, `moves`, `leaps`
+    and `things` on those of `render shards --scenes`, `photographs` of `tests/peers/photographs.py`.
     """
     int8, exact = scores["int8"], scores["float"]
     text = INTRODUCTION.format(run=run_sentence(read_log(log)), **info)
@@ -240,7 +241,8 @@ def write_card(out: Path, info: dict, scores: dict, log: Path, sheet: str, fault
         + group_tables(int8) + "\n\n"
     )
     text += wide_section(scores["wide"], scores["wide_upright"], read_log(log))
-    text += tone_section(scores["tones"]) + wardrobe_section(scores["outfits"], scores["gowns"], scores["moves"])
+    wardrobe = wardrobe_section(*(scores[name] for name in ("outfits", "gowns", "moves", "leaps")))
+    text += tone_section(scores["tones"]) + wardrobe
     text += thing_section(scores["things"]) + photograph_section(scores["photographs"])
     text += OUTLOOK.format(sheet=sheet, faults=faults)
     write_whole(out, text.encode())

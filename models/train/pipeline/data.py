@@ -22,7 +22,8 @@ SMALLEST_PART = 6
 HALVED_BELOW = 0.75  # zoom at which a picture is halved by area first
 FEWEST_BORDER = 16  # fewer pixels near borders are no border to draw points from
 KEPT = 64
-LYING = 0.04  # share of the pictures that are turned by a quarter
+LYING = 0.06  # share of the pictures that are turned by a quarter, or by any angle
+QUARTERS = 0.6  # share of those that are turned by a quarter
 TRANSPLANTED = 0.25  # share of the pictures with people that are set before a place without any
 MINGLED = 0.2  # share of the pictures with people that are set before any other picture
 FLIP_TABLE = np.concatenate([np.array(FLIPPED, np.uint8), np.arange(len(FLIPPED), 256).astype(np.uint8)])
@@ -149,12 +150,13 @@ def random_zooms(rng, count: int) -> np.ndarray:
 
 
 def random_affines(rng, count: int, source: tuple, target: tuple) -> np.ndarray:
-    """(N, 2, 3) from source to target pixels: zoom, small turn, small stretch, shift; some lie on their side, since few
-    renders show people who lie on the floor."""
+    """(N, 2, 3) from source to target pixels: zoom, small turn, small stretch, shift; some lie on their side or stand on
+    their head, since few renders show people who do."""
     size = np.array([target[1], target[0]])
     old = np.array([source[1], source[0]])
     zoom = min(size / old) * random_zooms(rng, count)
-    lying = sometimes(rng, count, LYING, rng.choice([-90.0, 90.0], count), 0.0)
+    lying = sometimes(rng, count, QUARTERS, rng.choice([-90.0, 90.0], count), rng.uniform(-180, 180, count))
+    lying = sometimes(rng, count, LYING, lying, 0.0)
     turn = np.radians(lying + sometimes(rng, count, 0.7, rng.normal(0, 6, count), 0.0))
     stretch = np.exp(rng.normal(0, 0.06, count))
     cosine, sine = zoom * np.cos(turn), zoom * np.sin(turn)

@@ -17,6 +17,7 @@ from .clip import clip
 from .files import write_picture, write_whole
 from .gowns import GownScene
 from .household import write_households
+from .leaps import LeapScene
 from .moves import MoveScene
 from .objects import ThingScene
 from .outfits import OutfitScene
@@ -31,7 +32,7 @@ def write_shard(path, samples, save=np.savez_compressed):
     write_whole(path, file.getvalue())
 
 
-SCENES = {"people": Scene, "outfits": OutfitScene, "gowns": GownScene, "moves": MoveScene, "things": ThingScene}
+SCENES = {"people": Scene, "outfits": OutfitScene, "gowns": GownScene, "moves": MoveScene, "leaps": LeapScene, "things": ThingScene}
 
 
 def shards(args):
@@ -139,7 +140,7 @@ def parser():
     common.add_argument("--split", choices=("train", "test"), default="train", help="test: rooms, panoramas, cloth and seeds never trained on")
     common.add_argument("--seed", type=int, default=1)
     common.add_argument("--supersample", type=float, default=1.3, help="render this many times larger, then shrink")
-    common.add_argument("--scenes", choices=tuple(SCENES), default="people", help="outfits: a richer wardrobe; gowns: long clothes; moves: people who do something; things: what is no person fills the picture")
+    common.add_argument("--scenes", choices=tuple(SCENES), default="people", help="outfits: a richer wardrobe; gowns: long clothes; moves: people who do something; leaps: sports, dance and gymnastics; things: what is no person fills the picture")
     one = commands.add_parser("shards", parents=[common], help="render training or test shards until --count or --max-seconds")
     one.add_argument("--out", type=Path, required=True)
     one.add_argument("--size", type=int, default=256, help="pictures in one shard")

@@ -95,7 +95,7 @@ def test_the_card_holds_the_scores_and_the_curve_the_log(scores, tmp_path):
     info = {"name": "student", "version": "9.9", "parameters": 2.4, "macs": 0.68, "log": "runs/student.jsonl"}
     info["recipe"] = "recipes/student.json"
     photographs = {"a set": {"pictures": 7, "silhouette IoU": 0.512}}
-    kinds = ("int8", "float", "wide", "wide_upright", "tones", "outfits", "gowns", "moves", "things")
+    kinds = ("int8", "float", "wide", "wide_upright", "tones", "outfits", "gowns", "moves", "leaps", "things")
     files = {name: scores for name in kinds} | {"photographs": photographs}
     write_card(tmp_path / "CARD.md", info, files, log, "sheet.jpg", "- A fault.")
     text = (tmp_path / "CARD.md").read_text()
@@ -106,7 +106,7 @@ def test_the_card_holds_the_scores_and_the_curve_the_log(scores, tmp_path):
     assert f"| 192 x 256 | {scores['miou']:.1f} | {scores['ppp_miou']:.1f} |" in text
     assert "| kitchen | 1 | 0.00 |" in text and "### A richer wardrobe, more poses" in text
     assert f"| long clothes | {scores['images']} | {scores['miou']:.1f} |" in text
-    assert f"| moves | {scores['images']} | {scores['miou']:.1f} |" in text
+    assert all(f"| {kind} | {scores['images']} | {scores['miou']:.1f} |" in text for kind in ("moves", "leaps"))
     assert "- A fault." in text and "sheet.jpg" in text
     curve(log, tmp_path / "curve.svg")
     assert (tmp_path / "curve.svg").read_text().count("<polyline") == 3

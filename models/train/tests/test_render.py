@@ -14,11 +14,12 @@ from render.charts import CLOTH_SIDE, TRUNK
 from render.classes import INDEX
 from render.clip import FIRST, pose_at
 from render.gowns import ABOVE_FLOOR, Drape, GownPerson, GownScene
+from render.leaps import LeapingPerson, LeapScene, leaping_pose, on_hands
 from render.moves import FLOOR, MoveScene, MovingPerson, close_hands
 from render.objects import KINDS, ThingScene, bottle, dish, loft, turned_on_lathe
 from render.outfits import OutfitScene
 from render.person import DECIMETRES, Person
-from render.pose import from_directions, skinning
+from render.pose import about, from_directions, skinning
 from render.scene import THING, sample
 from render.things import Room
 
@@ -165,6 +166,32 @@ def test_people_who_move_are_labelled_whole_and_stay_before_the_camera(assets):
         assert scene.view == "mirror" or (-(first @ scene.camera.to_world)[:, 2]).min() > 0
         limbs += np.isin(parts, [INDEX[f"lower_{limb}_{side}"] for limb in ("arm", "leg") for side in ("left", "right")]).any()
     assert limbs > 12
+
+
+@needs_assets
+def test_people_who_leap_are_labelled_whole_and_some_are_upside_down_or_in_the_air(assets):
+    lifted = 0
+    for k in range(16):
+        scene, _ = whole_scene(LeapScene, assets, [6, k])
+        skin = np.concatenate([world for world, _, who in scene.placed if who == 1])
+        lifted += scene.ground < skin[:, 1].min() - 0.09
+    assert 2 < lifted < 12
+    joints, over = Shape(assets, np.random.default_rng(7)).joints, 0
+    for k in range(60):
+        world, _ = leaping_pose(assets, np.random.default_rng([6, k]), joints)
+        over += world["root"][1, 1] < -0.5
+    assert 5 < over < 30
+
+
+@needs_assets
+def test_hands_carry_who_stands_on_them(assets):
+    def pose(joints):
+        world = from_directions(assets, np.random.default_rng(9), joints, on_hands(np.random.default_rng(9)))
+        return {bone: about("X", 180) @ rotation for bone, rotation in world.items()}, {}
+
+    person = LeapingPerson(assets, np.random.default_rng(8), pose)
+    head, spine, thigh, *wrists, foot = person.bones[:, 1]
+    assert max(wrists) < head < spine < thigh < foot
 
 
 class Largest:

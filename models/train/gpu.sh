@@ -1,13 +1,14 @@
 #!/bin/bash
 # Renders on the processor and trains on the GPU at once, for a machine that is there for a limited time.
 #
-#   gpu.sh ASSETS OUT SECONDS RECIPE NAME=WEIGHTS..     e.g. gpu.sh ASSETS /tmp/run 560 recipes/student-0.6.json student=runs/student.pt
+#   gpu.sh ASSETS OUT SECONDS RECIPE NAME=WEIGHTS..     e.g. FIRST=30000 gpu.sh ASSETS /tmp/run 560 recipes/student-0.6.json student=runs/student.pt
 #
 # Everything lands under OUT: shards, runs/NAME/weights.pt, runs/NAME/log.jsonl, render.log. The schedule is SECONDS long, less the first
-# renders; loading PyTorch and the last scores come on top: leave half a minute for them. All cores but two render, and five processes at least.
-# PYTHON names another interpreter; FIRST (default 6000) is the number of the first shard: choose one whose scenes were not trained on yet.
+# renders; loading PyTorch and the last scores come on top: leave half a minute for them. All cores but two render; six processes at
+# least, twelve where the recipe wants wide pictures. FIRST is the number of the first shard: one whose scenes were not trained on yet, which
+# the table in README.md tells. PYTHON names another interpreter.
 set -uo pipefail
-[ $# -ge 5 ] || { sed -n '2,8s/^# \?//p' "$0"; exit 2; }
+[ $# -ge 5 ] || { sed -n '2,9s/^# \?//p' "$0"; exit 2; }
 began=$SECONDS
 fail() { echo "error: $*" >&2; exit 1; }
 
@@ -15,6 +16,7 @@ fail() { echo "error: $*" >&2; exit 1; }
 [ -d "$1" ] || fail "$1 is not a folder of assets"
 [[ $3 =~ ^[0-9]+$ ]] || fail "$3 is not a number of seconds"
 [ -f "$4" ] || fail "there is no recipe $4"
+[[ ${FIRST:-} =~ ^[0-9]+$ ]] || fail "FIRST, the number of the first shard, is not set; README.md tells which numbers were trained on"
 ls "$2"/runs/*/checkpoint.pt >/dev/null 2>&1 && fail "$2 holds a run already; take another OUT and start from its weights.pt"
 assets=$(realpath "$1") out=$(realpath -m "$2") seconds=$3 recipe=$(realpath "$4")
 starts=()
@@ -25,7 +27,7 @@ done
 python=$(command -v "${PYTHON:-python3}") || fail "there is no ${PYTHON:-python3}"
 [[ $python == /* ]] || python=$PWD/$python # not resolved: a virtual environment is known by its link
 cd "$(dirname "$0")" || exit
-first=${FIRST:-6000}
+first=$FIRST
 export OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 mkdir -p "$out" || exit
 
@@ -39,7 +41,7 @@ trap stop EXIT
 trap 'exit 130' INT TERM
 
 shards() { "$python" -m render shards --assets "$assets" --out "$out/$1" "${@:2}" >>"$out/render.log" 2>&1 & }
-folders=() wide=()
+folders=()
 render() { # FOLDER SCENES PROCESSES [--wide]
     local k
     mkdir -p "$out/$1" || exit
@@ -63,28 +65,22 @@ for k in 0 1; do
     shards val --split test --size 128 --first $k --count 1
     validation+=($!)
 done
+# Where the recipe wants wide batches, a third of each kind's processes, and one at least, render for a camera on its side.
+upright=() wide=()
+grep -Eq '"wide": *0?\.[0-9]*[1-9]' "$recipe" && wants_wide=1 || wants_wide=0
+render_kind() { # KIND PROCESSES
+    local aside=$((wants_wide * (($2 + 2) / 3)))
+    if ((aside)); then
+        wide+=("$out/wide-$1")
+        render "wide-$1" "$1" $aside --wide
+    fi
+    upright+=("$out/$1")
+    render "$1" "$1" $(($2 > aside ? $2 - aside : 1))
+}
 cores=$(($(nproc) > 6 ? $(nproc) - 2 : 4))
 each=$((cores > 9 ? cores / 7 : 1))
-things=$each gowns=$each moves=$each leaps=$each outfits=$each people=$((cores > 5 ? cores - 5 * each : 1))
-# A recipe that wants wide batches has a third of its pictures rendered for a camera on its side, and one process at least.
-if grep -Eq '"wide": *0?\.[0-9]*[1-9]' "$recipe"; then
-    wide=("$out/wide-gowns" "$out/wide-leaps" "$out/wide-moves" "$out/wide-outfits" "$out/wide-people" "$out/wide-things")
-    render wide-gowns gowns $(((gowns + 2) / 3)) --wide
-    render wide-leaps leaps $(((leaps + 2) / 3)) --wide
-    render wide-moves moves $(((moves + 2) / 3)) --wide
-    render wide-things things $(((things + 2) / 3)) --wide
-    render wide-outfits outfits $(((outfits + 2) / 3)) --wide
-    render wide-people people $(((people + 2) / 3)) --wide
-    things=$((things > 1 ? things - (things + 2) / 3 : 1)) gowns=$((gowns > 1 ? gowns - (gowns + 2) / 3 : 1))
-    moves=$((moves > 1 ? moves - (moves + 2) / 3 : 1)) leaps=$((leaps > 1 ? leaps - (leaps + 2) / 3 : 1))
-    outfits=$((outfits > 1 ? outfits - (outfits + 2) / 3 : 1)) people=$((people > 1 ? people - (people + 2) / 3 : 1))
-fi
-render things things $things
-render outfits outfits $outfits
-render gowns gowns $gowns
-render moves moves $moves
-render leaps leaps $leaps
-render people people $people
+for kind in things outfits gowns moves leaps; do render_kind $kind $each; done
+render_kind people $((cores > 5 * each ? cores - 5 * each : 1))
 for pid in "${validation[@]}"; do wait "$pid" || broken; done
 until one_of_each; do
     rendering || broken
@@ -93,7 +89,7 @@ done
 
 left=$((began + seconds - SECONDS))
 [ $left -gt 0 ] || fail "$seconds seconds were over when the first shards were there; give it more"
-"$python" -m pipeline together --recipe "$recipe" --shards "$out/people" "$out/outfits" "$out/gowns" "$out/moves" "$out/leaps" "$out/things" --val "$out/val" --out "$out/runs" \
+"$python" -m pipeline together --recipe "$recipe" --shards "${upright[@]}" --val "$out/val" --out "$out/runs" \
     --wide-shards "${wide[@]}" --start "${starts[@]}" --seconds $left --log-every 45 &
 training=($!)
 wait "${training[0]}"

@@ -68,20 +68,21 @@ class EvalFolder:
     def add_joints(self, name: str, path: Path, joints: dict) -> None:
         """A picture without silhouette and the visible joints of one person in it, by name."""
         target = self.path / "images" / f"{name}.png"
+        picture = Image.open(path)
         if not target.exists():
-            Image.open(path).convert("RGB").save(target)
+            picture.convert("RGB").save(target)
         for side in ("left", "right"):
             for a, b, kind in BONES:
                 ends = [joints.get(f"{side}_{joint}") for joint in (a, b)]
-                self.middle(name, ends, kind)
-        self.middle(name, [joints.get(f"{s}_{j}") for s in ("left", "right") for j in ("shoulder", "hip")], "torso")
-        self.middle(name, [joints.get("nose")] if "nose" in joints else [joints.get("head"), joints.get("neck")], "head")
+                self.middle(name, picture.size, ends, kind)
+        self.middle(name, picture.size, [joints.get(f"{s}_{j}") for s in ("left", "right") for j in ("shoulder", "hip")], "torso")
+        self.middle(name, picture.size, [joints.get("nose")] if "nose" in joints else [joints.get("head"), joints.get("neck")], "head")
 
-    def middle(self, name: str, ends: list, kind: str) -> None:
-        """Adds the mean of some joints as a labelled point, if all are visible."""
+    def middle(self, name: str, size: tuple, ends: list, kind: str) -> None:
+        """Adds the mean of some joints as a labelled point, if all are visible and it lies in the picture."""
         if all(ends):
             x, y = (sum(end[axis] for end in ends) / len(ends) for axis in (0, 1))
-            if x >= 0 and y >= 0:
+            if 0 <= round(x) < size[0] and 0 <= round(y) < size[1]:
                 self.points.append(f"{name},{round(x)},{round(y)},{kind}")
 
     def score(self, mirror: Path) -> dict:

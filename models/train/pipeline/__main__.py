@@ -18,6 +18,8 @@ from .restore import RestoreError, save_restored
 from .states import StateError, load_parser, save_weights
 from .train import Run, TrainError, train
 
+DEFAULT_SHARE = 0.5  # of the weights that a run began from, in the mean that is kept
+
 
 def parser() -> argparse.ArgumentParser:
     """All subcommands and their options."""
@@ -178,7 +180,7 @@ def add_weights(commands) -> None:
     source.add_argument("--checkpoint", type=Path, help="keep its averaged weights in half precision")
     source.add_argument("--model", type=Path, help="read a shipped int8 model back to float")
     sub.add_argument("--toward", type=Path, help="with --checkpoint: weights file that the run began from")
-    sub.add_argument("--share", type=float, default=0.5, help="with --toward: how much of it, 0 to 1")
+    sub.add_argument("--share", type=float, help=f"with --toward: how much of it, 0 to 1; default {DEFAULT_SHARE}")
     sub.add_argument("--network", choices=sorted(NETWORKS), default="student", help="with --model: its size")
     sub.add_argument("--calibration", type=Path, help="with --model: folder of training shards, for the batch norms")
     sub.add_argument("--pictures", type=int, default=96, help="with --model: calibration pictures")
@@ -203,9 +205,13 @@ def run_grow(args) -> None:
 
 def run_weights(args) -> None:
     """`weights`: from a checkpoint, or back from the shipped form."""
+    if args.toward is None and args.share is not None:
+        raise ValueError("--share says how far --toward other weights; give both")
     if args.checkpoint:
-        save_weights(args.checkpoint, args.out, args.toward, args.share)
+        save_weights(args.checkpoint, args.out, args.toward, DEFAULT_SHARE if args.share is None else args.share)
         return
+    if args.toward is not None:
+        raise ValueError("--toward needs --checkpoint: an int8 model's channels are in another order")
     if not args.calibration:
         raise ValueError("--model needs --calibration, a folder of training shards")
     pictures = plain_samples(args.calibration, args.pictures, (HEIGHT, WIDTH))["image"]

@@ -154,14 +154,16 @@ def random_affines(rng, count: int, source: tuple, target: tuple) -> np.ndarray:
     their head, since few renders show people who do."""
     size = np.array([target[1], target[0]])
     old = np.array([source[1], source[0]])
-    zoom = min(size / old) * random_zooms(rng, count)
     lying = sometimes(rng, count, QUARTERS, rng.choice([-90.0, 90.0], count), rng.uniform(-180, 180, count))
-    lying = sometimes(rng, count, LYING, lying, 0.0)
-    turn = np.radians(lying + sometimes(rng, count, 0.7, rng.normal(0, 6, count), 0.0))
+    lying = np.radians(sometimes(rng, count, LYING, lying, 0.0))[:, None]
+    # What the source covers once it is turned: its sides change places where it lies.
+    old_turned = np.abs(np.cos(lying)) * old + np.abs(np.sin(lying)) * old[::-1]
+    zoom = (size / old_turned).min(1) * random_zooms(rng, count)
+    turn = lying[:, 0] + np.radians(sometimes(rng, count, 0.7, rng.normal(0, 6, count), 0.0))
     stretch = np.exp(rng.normal(0, 0.06, count))
     cosine, sine = zoom * np.cos(turn), zoom * np.sin(turn)
     linear = np.stack([np.stack([cosine * stretch, sine * stretch], 1), np.stack([-sine, cosine], 1)], 1)
-    spare = np.abs(zoom[:, None] * old - size) + 0.05 * size
+    spare = np.abs(zoom[:, None] * old_turned - size) + 0.05 * size
     centre = size / 2 + rng.uniform(-0.5, 0.5, (count, 2)) * spare
     return np.concatenate([linear, (centre - linear @ (old / 2))[:, :, None]], 2)
 

@@ -5,7 +5,6 @@ import numpy as np
 from render.classes import FLIPPED, PARTS, PPP, TO_PPP
 
 IGNORE = 255
-PPP_TABLE = np.array([*TO_PPP, *[IGNORE] * (256 - len(TO_PPP))], np.uint8)
 LIMBS = tuple(i for i, other in enumerate(FLIPPED) if i != other)
 
 

@@ -132,6 +132,8 @@ class Run:
         if not path.exists():
             return False
         state = read_state(path, self.device)
+        if "model" not in state:
+            raise TrainError(f"{path} is a weights file, not a run's checkpoint; begin a new run with --start {path}")
         if state["config"]["network"] != self.config.network:
             raise TrainError(
                 f"{path} holds a {state['config']['network']}, not a {self.config.network}; use another --out"

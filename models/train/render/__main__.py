@@ -45,8 +45,7 @@ def shards(args):
         if path.exists():
             continue
         split = 0 if args.split == "train" else 1
-        # Wide test scenes are the upright ones in another frame, to be compared with; what is learned from is new.
-        more = [1] if args.wide and split == 0 else []
+        more = learned_seed(args.scenes, args.wide) if split == 0 else []
         samples = [sample(assets, [args.seed, split, number, k, *more], supersample=args.supersample, make=SCENES[args.scenes], wide=args.wide)
                    for k in range(args.size)]
         write_shard(path, samples, np.savez if args.plain else np.savez_compressed)
@@ -54,6 +53,13 @@ def shards(args):
         print(f"{path.name}: {made / (time.monotonic() - began):.2f} pictures a second", flush=True)
         if args.max_seconds and time.monotonic() - began > args.max_seconds:
             break
+
+
+def learned_seed(scenes, wide):
+    """What a training scene's seed has beside its number, so that no kind shows the people and rooms of another. Test scenes
+    have nothing: kinds and frames are compared on the same people."""
+    kind = list(SCENES).index(scenes)
+    return [int(wide), kind] if kind else [1] if wide else []
 
 
 def tones(args):
@@ -137,11 +143,13 @@ def parser():
     commands = top.add_subparsers(required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--assets", type=Path, required=True, help="folder of the CC0 assets (MANIFEST.tsv says where they come from)")
-    common.add_argument("--split", choices=("train", "test"), default="train", help="test: rooms, panoramas, cloth and seeds never trained on")
     common.add_argument("--seed", type=int, default=1)
-    common.add_argument("--supersample", type=float, default=1.3, help="render this many times larger, then shrink")
-    common.add_argument("--scenes", choices=tuple(SCENES), default="people", help="outfits: a richer wardrobe; gowns: long clothes; moves: people who do something; leaps: sports, dance and gymnastics; things: what is no person fills the picture")
-    one = commands.add_parser("shards", parents=[common], help="render training or test shards until --count or --max-seconds")
+    finer = argparse.ArgumentParser(add_help=False)
+    finer.add_argument("--supersample", type=float, default=1.3, help="render this many times larger, then shrink")
+    chosen = argparse.ArgumentParser(add_help=False, parents=[common])
+    chosen.add_argument("--split", choices=("train", "test"), default="train", help="test: rooms, panoramas, cloth and seeds never trained on")
+    chosen.add_argument("--scenes", choices=tuple(SCENES), default="people", help="outfits: a richer wardrobe; gowns: long clothes; moves: people who do something; leaps: sports, dance and gymnastics; things: what is no person fills the picture")
+    one = commands.add_parser("shards", parents=[chosen, finer], help="render training or test shards until --count or --max-seconds")
     one.add_argument("--out", type=Path, required=True)
     one.add_argument("--size", type=int, default=256, help="pictures in one shard")
     one.add_argument("--count", type=int, default=10**6)
@@ -151,11 +159,11 @@ def parser():
     one.add_argument("--wide", action="store_true", help="pictures of a camera on its side, 192 x 256; folders hold one kind")
     one.add_argument("--plain", action="store_true", help="uncompressed: three times the space, written and read faster")
     one.set_defaults(run=shards)
-    tone = commands.add_parser("tones", parents=[common], help="test scenes that differ in the people's skin tone alone")
+    tone = commands.add_parser("tones", parents=[common, finer], help="test scenes that differ in the people's skin tone alone")
     tone.add_argument("--out", type=Path, required=True)
     tone.add_argument("--count", type=int, default=128, help="scenes, each rendered once for every tone")
     tone.set_defaults(run=tones)
-    two = commands.add_parser("sheet", parents=[common], help="one picture of many samples")
+    two = commands.add_parser("sheet", parents=[chosen, finer], help="one picture of many samples")
     two.add_argument("--out", type=Path, required=True)
     two.add_argument("--rows", type=int, default=4)
     two.add_argument("--columns", type=int, default=8)

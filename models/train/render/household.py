@@ -20,7 +20,6 @@ from .things import Room
 
 HEIGHT, WIDTH = 256, 192
 OUTFITS = 3
-MOST_PEOPLE = 3
 EMPTY = 0.06  # share of pictures in which nobody is at home
 QUALITY = 75
 # Exposure in powers of e, by how bright the room is.

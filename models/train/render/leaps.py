@@ -6,7 +6,8 @@ from .moves import MoveScene, MovingPerson, bend_back, close_hands, follow_arms
 from .pose import Directions, about, bend, both, from_directions, lean, loosen, mirrored, unit
 
 LIFTED = 0.4  # share of the scenes whose first person is in the air
-HIGHEST = 0.8  # metres above the floor
+# Metres above the floor: at least, at most, at most in a mirror's view; and where rooms may end.
+LOWEST, HIGHEST, HIGHEST_MIRRORED, CEILING = 0.1, 0.8, 0.4, 2.3
 
 
 def reach(rng):
@@ -48,7 +49,7 @@ def kick(rng):
     """One leg up, on the other one."""
     height, side = rng.uniform(-0.2, 1), rng.uniform(0, 1)
     raised = ((side, height, 1 - side), (side, height + rng.uniform(-0.5, 0.3), 1 - side))
-    return Directions(lean(-25 * rng.random()) @ about("Z", -20 * side * rng.random()), reach(rng) + arrays(raised),
+    return Directions(lean(-25 * rng.random()) @ about("Z", 20 * side * rng.random()), reach(rng) + arrays(raised),
                       mirrored(*(reach(rng) + arrays(((0.06, -1, 0.0), (0.02, -1, -0.1))))), False)  # fmt: skip
 
 
@@ -119,8 +120,7 @@ def leaping_pose(assets, rng, joints):
     kind, _, over = KINDS[rng.choice(len(KINDS), p=[share for _, share, _ in KINDS])]
     pose = kind(rng)
     if rng.random() < 0.5:
-        flip = np.diag([-1.0, 1.0, 1.0])
-        pose = Directions(flip @ pose.trunk @ flip, mirrored(*pose.right), mirrored(*pose.left), False)
+        pose.exchange()
     world, relative = from_directions(assets, rng, joints, pose), {}
     around = turned_over(rng) if rng.random() < over else lean(rng.normal(4, 10)) @ about("Z", rng.normal(0, 10))
     world = {bone: around @ rotation for bone, rotation in world.items()}
@@ -153,6 +153,10 @@ class LeapScene(MoveScene):
 
     def note(self, person, body, number):
         super().note(person, body, number)
-        if number == 1 and self.rng.random() < LIFTED:
-            self.ground -= self.rng.uniform(0.1, HIGHEST)
+        if number > 1 or self.rng.random() >= LIFTED:
+            return
+        most = HIGHEST_MIRRORED if self.view == "mirror" else HIGHEST
+        most = min(most, CEILING - np.ptp(body[:, 1])) if self.inside else most
+        if most > LOWEST:
+            self.ground -= self.rng.uniform(LOWEST, most)
             self.feet = []

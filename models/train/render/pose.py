@@ -135,6 +135,12 @@ class Directions:
     def __init__(self, trunk, left, right, flat_feet=True):
         self.trunk, self.left, self.right, self.flat_feet = trunk, left, right, flat_feet
 
+    def exchange(self):
+        """Mirrors the pose: left does what right did."""
+        flip = np.diag([-1.0, 1.0, 1.0])
+        self.left, self.right = mirrored(*self.right), mirrored(*self.left)
+        self.trunk = flip @ self.trunk @ flip
+
 
 def mirrored(*vectors):
     return tuple(np.array([-v[0], v[1], v[2]], float) for v in vectors)
@@ -237,8 +243,7 @@ EXERCISES = (squat, squat, lunge, lunge, press, press, curl, curl, jumping_jack,
 def exercise(rng):
     pose = EXERCISES[rng.integers(len(EXERCISES))](rng, rng.uniform())
     if rng.random() < 0.5:
-        pose.left, pose.right = mirrored(*pose.right), mirrored(*pose.left)
-        pose.trunk = np.diag([-1, 1, 1]) @ pose.trunk @ np.diag([-1, 1, 1])
+        pose.exchange()
     return pose
 
 

@@ -13,6 +13,7 @@ from .things import Room, animal, clutter, held_thing, solid
 
 
 FAR = 1e9
+HIGHEST_FLOOR = -0.3  # metres: a room's floor is further below the camera
 THING = 200  # instance number of everything that is not a person, while rasterising
 SHADOW_SIDE, SHADOW_METRES = 192, 4.6
 
@@ -147,11 +148,10 @@ class Scene:
     def place_room(self):
         camera, rng = self.camera, self.rng
         far = max([2.2] + [d for _, _, d in self.people]) + rng.uniform(0.4, 2.5)
-        floor = self.ground if self.people and self.ground < -0.3 else -rng.uniform(1.0, 1.9)
-        self.ground = floor
-        if self.people and floor > -0.3:
-            return
-        room = Room(self.assets, rng, floor, far, far * rng.uniform(0.9, 1.8) + 1)
+        if self.people and self.ground >= HIGHEST_FLOOR:
+            return  # whoever lies as high as the camera has no floor that a room could stand on
+        self.ground = self.ground if self.people else -rng.uniform(1.0, 1.9)
+        room = Room(self.assets, rng, self.ground, far, far * rng.uniform(0.9, 1.8) + 1)
         heading = camera.heading() @ about("Y", rng.normal(0, 12))
         for entry in room.items:
             self.add(entry, entry.vertices @ heading.T, THING)
@@ -322,7 +322,7 @@ def sample(assets, seed, supersample=1.0, tone=None, make=Scene, wide=False):
     with `wide`.
 
     With `tone` everybody in it has that skin tone (see `Shape`), and the scene is the same for every tone. `make` is the
-    kind of scene: this module's, `outfits.OutfitScene` or `objects.ThingScene`.
+    kind of scene: this module's or one made from it, such as `moves.MoveScene`.
     """
     rng = np.random.default_rng(seed)
     height, width, aspects = (192, 256, WIDE_ASPECTS) if wide else (256, 192, ASPECTS)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .assets import TEXTURE, linear
+from .assets import linear
 from .cloth import cloth_colour, pattern, smooth_noise, swatch, tiled
 from .person import Item
 from .pose import about, turn

@@ -45,7 +45,7 @@ class Broker:
     def __init__(self, folder):
         self.folder, self.port = folder, free_port()
         text = (SAMPLE / "mosquitto.conf").read_text()
-        text = text.replace("/etc/mosquitto/fleet", str(folder)).replace("/var/lib/mosquitto/", f"{folder}/store/")
+        text = text.replace("/etc/mosquitto/fleet", str(folder)) + f"persistence_location {folder}/store/\n"
         text = text.replace("listener 8883", f"listener {self.port} 127.0.0.1")
         (folder / "acl").write_text((SAMPLE / "acl").read_text())
         (folder / "store").mkdir()

@@ -24,6 +24,11 @@ from fleet_home import Aggregator
 from running import RELEASE, ROOT, Mirror, wait_until
 
 GUIDE = ROOT / "firmware/aggregator/OPERATORS.md"
+# What Debian's package sets before it reads the guide's file; its log and its process file are left out.
+DEBIANS = """persistence true
+persistence_location /var/lib/mosquitto/
+include_dir /etc/mosquitto/conf.d
+"""
 
 
 class Machine:
@@ -42,6 +47,7 @@ class Machine:
             file.write("user root\n" if os.geteuid() == 0 else "")
         for made in ("bin", "store", "etc-mosquitto/conf.d"):
             (folder / made).mkdir(parents=True)
+        (folder / "etc-mosquitto/mosquitto.conf").write_text(self.placed(DEBIANS))
         self.aggregator = Aggregator(folder / "bin/aggregator", folder / "fleet/aggregator.toml", self.page)
         self.shell = subprocess.Popen(["bash", "-e"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                       start_new_session=True)
@@ -90,7 +96,7 @@ class Machine:
     def restart_mosquitto(self) -> None:
         self.stop_mosquitto()
         log = open(self.folder / "mosquitto.log", "a")
-        configuration = self.folder / "etc-mosquitto/conf.d/fleet.conf"
+        configuration = self.folder / "etc-mosquitto/mosquitto.conf"
         self.mosquitto = subprocess.Popen(["mosquitto", "-c", configuration], stdout=log, stderr=log)
         time.sleep(0.5)
         assert self.mosquitto.poll() is None, (self.folder / "mosquitto.log").read_text()

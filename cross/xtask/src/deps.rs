@@ -19,7 +19,7 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ("overlay", &["proto"]),
     ("display", &["overlay"]),
     ("learn", &["proto"]),
-    ("home", &["proto", "learn", "frame", "vision"]),
+    ("home", &["learn", "vision"]),
     (
         "mirror",
         &[

@@ -17,10 +17,7 @@ use ed25519_dalek::{SigningKey, VerifyingKey};
 use learn::averaging::{AveragingError, PartialSum, RoundRules};
 use learn::edges::Digest;
 use learn::update::Update;
-use redb::{
-    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
-    WriteTransaction,
-};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -736,9 +733,4 @@ fn parse<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T> {
     let damaged =
         |error: serde_json::Error| Damaged { what: what.into(), reason: error.to_string() };
     Ok(serde_json::from_slice(bytes).map_err(damaged)?)
-}
-
-/// How many rows the counted-table has, for tests and metrics.
-pub fn counted_rows(store: &Store) -> Result<u64> {
-    Ok(store.database.begin_read()?.open_table(COUNTED)?.len()?)
 }

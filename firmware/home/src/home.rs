@@ -54,7 +54,7 @@ pub struct Stores {
     pub models: Arc<dyn Storage>,
     /// Detects an older ledger put back; see [`learn::edges::NoCounter`] where there is nothing to count with.
     pub counter: Arc<dyn MonotonicCounter>,
-    /// A secret of this machine that is mixed into the vault's key; see [`crate::vault::read_credential`].
+    /// A secret of this machine that is mixed into the vault's key; see [`crate::vault::machine_credential`].
     pub credential: Option<Zeroizing<Vec<u8>>>,
     /// Folders that "delete everything" leaves and lists.
     pub beside: Vec<Beside>,

@@ -16,6 +16,7 @@
 //! - Flash memory may keep an old copy of a removed key file in blocks that it no longer shows.
 //! - An older sealed file, put back under its own name, opens: the store keeps secrets, the ledger keeps order.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -34,26 +35,31 @@ const KEY_CONTEXT: &[u8] = b"mirror vault key 1";
 
 /// A credential of fewer bytes protects nothing.
 const SHORTEST_CREDENTIAL: usize = 16;
+/// Its name where systemd hands it over: `LoadCredentialEncrypted=mirror-vault:FILE`.
+const CREDENTIAL_NAME: &str = "mirror-vault";
 
-/// Reads the secret that systemd hands to the service (`LoadCredentialEncrypted=`), to be mixed into the key.
+/// The secret of this machine that is mixed into the key, from the folder that systemd names in `CREDENTIALS_DIRECTORY`;
+/// `None` without a folder, or without a secret of ours in it.
 ///
 /// # Errors
 /// [`EdgeError`] naming the file that cannot be read or is too short.
-pub fn read_credential(path: &Path) -> Result<Zeroizing<Vec<u8>>, EdgeError> {
+pub fn machine_credential(folder: Option<&Path>) -> Result<Option<Zeroizing<Vec<u8>>>, EdgeError> {
+    let Some(path) = folder.map(|folder| folder.join(CREDENTIAL_NAME)) else { return Ok(None) };
     let name = path.display().to_string();
-    let secret = std::fs::read(path).map_err(|source| EdgeError::Storage {
-        operation: "read the credential",
-        name: name.clone(),
-        source,
-    })?;
-    let secret = Zeroizing::new(secret);
+    let secret = match std::fs::read(path) {
+        Ok(secret) => Zeroizing::new(secret),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(source) => {
+            return Err(EdgeError::Storage { operation: "read the credential", name, source });
+        }
+    };
     if secret.len() < SHORTEST_CREDENTIAL {
         let length = secret.len();
         return Err(EdgeError::Seal(format!(
             "the credential {name} has {length} bytes; make one of at least {SHORTEST_CREDENTIAL}"
         )));
     }
-    Ok(secret)
+    Ok(Some(secret))
 }
 
 /// Sealed files in one store, their key in another.
@@ -164,7 +170,11 @@ impl Vault {
     }
 
     fn open_as(&self, name: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, EdgeError> {
-        let foreign = || EdgeError::Seal(format!("{name} was changed, or was sealed elsewhere"));
+        let foreign = || {
+            EdgeError::Seal(format!(
+                "{name} was changed, or was sealed elsewhere or with another credential"
+            ))
+        };
         let body = sealed.strip_prefix(MAGIC).ok_or_else(foreign)?;
         let (nonce, body) = body.split_first_chunk::<NONCE_BYTES>().ok_or_else(foreign)?;
         let payload = Payload { msg: body, aad: name.as_bytes() };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use common::{Device, HEIGHT, MemoryStore, WIDTH, add, agree, contains, scene};
-use home::vault::Vault;
+use home::vault::{Vault, machine_credential};
 use home::{ConsentState, HomeError, Limits};
 use learn::consent::PurposeKind;
 use learn::edges::{EdgeError, SystemEntropy};
@@ -61,6 +61,22 @@ fn the_credential_is_part_of_the_key() {
     vault(&files, &keys, Some(secret)).put("a", b"x").unwrap();
     assert!(vault(&files, &keys, Some(secret)).get("a").unwrap().is_some());
     assert!(vault(&files, &keys, None).get("a").is_err());
+}
+
+#[test]
+fn a_credential_is_taken_where_the_service_has_one_and_a_short_one_is_refused() {
+    assert!(machine_credential(None).unwrap().is_none());
+    let folder = std::env::temp_dir().join(format!("mirror-credential-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    assert!(machine_credential(Some(&folder)).unwrap().is_none(), "another service's folder");
+    let file = folder.join("mirror-vault");
+    std::fs::write(&file, "0123456789abcdef").unwrap();
+    let secret = machine_credential(Some(&folder)).unwrap().unwrap();
+    assert_eq!(secret.as_slice(), b"0123456789abcdef");
+    std::fs::write(&file, "short").unwrap();
+    let refusal = machine_credential(Some(&folder)).unwrap_err().to_string();
+    assert!(refusal.contains("mirror-vault has 5 bytes"), "{refusal}");
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

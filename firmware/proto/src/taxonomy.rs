@@ -6,9 +6,6 @@ pub const PART_COUNT: usize = 16;
 /// The network's column for "this query is one whole human".
 pub const PERSON_CLASS: usize = PART_COUNT;
 
-/// The network's column for "this query is nothing".
-pub const NO_OBJECT_CLASS: usize = PART_COUNT + 1;
-
 /// Columns of the network's class logits: parts, whole human, no object.
 pub const CLASS_COUNT: usize = PART_COUNT + 2;
 

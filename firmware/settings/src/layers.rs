@@ -51,11 +51,6 @@ impl Effective {
     pub fn is_set(&self, key: &str) -> bool {
         self.origins.get(key).is_some_and(|origin| origin != DEFAULTS_ORIGIN)
     }
-
-    /// The merged settings as one TOML document.
-    pub fn to_toml(&self) -> String {
-        self.table.to_string()
-    }
 }
 
 /// Collects layers from weakest to strongest.

@@ -5,6 +5,7 @@
 mod gate;
 mod seen;
 
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use anyhow::{Context, Result};
 use home::edges::Edges;
 use home::{
     BaseModel, Capability, ErasureProof, Home, HomeError, HomeOptions, Limits, NightlyWindow,
-    NoisePlan, Stores, Triggers, Trunk,
+    NoisePlan, Stores, Triggers, Trunk, vault,
 };
 use learn::head::TrainingSettings;
 use learn::privacy::{Budget, NoiseMultiplier};
@@ -178,6 +179,8 @@ impl Trainer {
     fn open_stores(&self, base: BaseModel) -> Result<Home, HomeError> {
         let mut stores = Stores::in_folder(&self.folder)?;
         stores.beside.extend(self.folder.parent().map(fleet::beside));
+        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        stores.credential = vault::machine_credential(credentials.as_deref())?;
         Home::with(stores, base, self.options, Edges::system(&self.folder))
     }
 }

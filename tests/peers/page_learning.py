@@ -245,6 +245,15 @@ def withdraw_and_delete(browser: Window, out: Path) -> None:
     assert "correction-" in browser.text("#proof-facts") and "yes" in browser.text("#proof-facts")
     wait_until(lambda: browser.run("document.querySelectorAll('#corrections li').length") == 0, "empty list")
     browser.save(out / "deleted.png")
+    # Escape closes the question without an answer; the one of the last time does not count again.
+    agree(browser, "improve_my_mirror")
+    browser.click("#delete-all")
+    wait_until(lambda: browser.run("document.querySelector('#delete-sure').open"), "question once more")
+    browser.run("document.querySelector('#delete-sure').close()")
+    time.sleep(1)
+    agreed = {consent["purpose"]: consent["agreed"] for consent in browser.learning()["consents"]}
+    assert agreed["improve_my_mirror"], "a closed question deleted everything"
+    agree(browser, "improve_my_mirror", False)
 
 
 def check_phone(browser: Window, out: Path) -> None:

@@ -46,7 +46,7 @@ pub struct BrokerConfig {
     pub host: String,
     /// Port.
     pub port: u16,
-    /// First part of the workers' client ids.
+    /// First part of the workers' client ids; the channel and the worker's number follow.
     #[serde(default = "default_client")]
     pub client: String,
     /// Connections that share the work.

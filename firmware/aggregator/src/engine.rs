@@ -824,31 +824,14 @@ impl Engine {
         let old = rounds.len().saturating_sub(self.rules.keep_rounds as usize);
         let due = |round: &&Round| round.id > before && round.phase.is_final();
         for round in rounds[..old].iter().filter(due) {
-            let fits_again = self.fits_again(round)?;
             self.decide(|decision| {
+                // The digests of its updates stay: a rollback may bring back any model, and with it an update that waits.
                 decision.forget_members(round.id)?;
-                if !fits_again {
-                    decision.forget_updates(round.id)?;
-                }
                 decision.put_meta(PRUNED, &round.id.to_le_bytes())?;
                 decision.record(&Event::RoundPruned { round: round.id })
             })?;
         }
         Ok(())
-    }
-
-    /// Whether a round's updates would also fit one that starts from the base, from what is announced, or from anything
-    /// newer, which may be published or published again; their digests are kept then, so that none counts twice.
-    fn fits_again(&self, round: &Round) -> Result<bool> {
-        let models = self.store.models()?;
-        let newest = |which: fn(&Model) -> bool| models.iter().rposition(which).unwrap_or(0);
-        let oldest = newest(is_usable).min(newest(is_published));
-        let subset = round.task.parameters.subset();
-        let fits = |model: &Model| match hex::decode::<32>(&model.parameters) {
-            Some(digest) => self.layout.id(subset, &digest).to_string() == round.task.layout,
-            None => true,
-        };
-        Ok(models[oldest..].iter().any(fits))
     }
 
     fn step_round(&self, round: &Round) -> Result<bool> {

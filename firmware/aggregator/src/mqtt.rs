@@ -107,8 +107,12 @@ impl Mqtt {
     /// # Errors
     /// Certificates that cannot be used.
     pub fn start(broker: &BrokerConfig, channel: &str, number: u16) -> Result<Mqtt, MqttError> {
-        let mut options =
-            MqttOptions::new(format!("{}-{number}", broker.client), &broker.host, broker.port);
+        // With the channel: two aggregators on one broker must not take over each other's sessions.
+        let mut options = MqttOptions::new(
+            format!("{}-{channel}-{number}", broker.client),
+            &broker.host,
+            broker.port,
+        );
         options.set_clean_start(false);
         options.set_session_expiry_interval(Some(SESSION_SECONDS));
         options.set_max_packet_size(Some(PACKET_BYTES));

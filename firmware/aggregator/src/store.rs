@@ -704,12 +704,6 @@ impl Decision<'_> {
         table.get(name)?.map(|value| parse("device", value.value())).transpose()
     }
 
-    /// Forgets which updates a round counted: for one whose updates fit no round to come.
-    pub fn forget_updates(&mut self, round: u64) -> Result<()> {
-        self.write.open_table(UPDATES)?.retain(|_, counted_in| counted_in != round)?;
-        Ok(())
-    }
-
     /// Forgets who took part in a round that is over. Its sums stay, so that its arithmetic can be done again.
     pub fn forget_members(&mut self, round: u64) -> Result<u64> {
         let mut gone = 0;

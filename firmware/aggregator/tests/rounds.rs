@@ -529,6 +529,29 @@ fn an_update_counts_once_though_its_round_is_forgotten_and_its_model_comes_back(
 }
 
 #[test]
+fn an_update_counts_once_though_a_rollback_far_back_brings_its_model_again() {
+    let fleet = Fleet::new("prune-rollback", Rules { keep_rounds: 1, ..common::rules() });
+    fleet.enrol(5);
+    let mut first = None;
+    for _ in 0..3 {
+        let round = fleet.open_round();
+        let batch: Vec<_> = (0..5).map(|name| fleet.submission(&round, name, 0.0)).collect();
+        fleet.worker(0).count(&batch).unwrap();
+        fleet.clock.add(10_000);
+        fleet.settle();
+        first.get_or_insert((round, batch));
+    }
+    let (round, batch) = first.unwrap();
+    assert_eq!(fleet.engine.store().members(round.id).unwrap().0, 0, "it is forgotten");
+    fleet.engine.rollback(1).unwrap();
+    let again = fleet.open_round();
+    assert_eq!(again.task.layout, round.task.layout, "what waits since then would fit");
+    let receipts =
+        fleet.worker(0).count(&[Submission { round: again.id, ..batch[0].clone() }]).unwrap();
+    assert_eq!(receipts[0].fate, Fate::CountedBefore { round: round.id });
+}
+
+#[test]
 fn the_audit_finds_changed_sums_and_a_foreign_key() {
     let fleet = Fleet::new("audit", common::rules());
     fleet.enrol(5);

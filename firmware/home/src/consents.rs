@@ -32,6 +32,8 @@ pub struct Withdrawal {
     pub discarded: u64,
     /// Updates that had been sent before and cannot be called back; `None` where the ledger is damaged and cannot tell.
     pub already_sent: Option<u64>,
+    /// Updates that had been given up before; whether one of them had reached the fleet nobody here knows.
+    pub given_up: Option<u64>,
     /// The same for people.
     pub message: String,
 }
@@ -77,6 +79,7 @@ impl Home {
     pub fn withdraw(&self, purpose: PurposeKind) -> Result<Withdrawal, HomeError> {
         let recorded = self.consents.withdraw(purpose);
         let already_sent = self.count_releases(RecordKind::Published);
+        let given_up = self.count_releases(RecordKind::Burnt);
         let discarded = match purpose {
             PurposeKind::ImproveMyMirror => Ok(0),
             PurposeKind::ContributeToFleet => self.discard_waiting(),
@@ -88,16 +91,18 @@ impl Home {
         forgotten?;
         let message = match purpose {
             PurposeKind::ImproveMyMirror => TRAINING_STOPPED.to_owned(),
-            PurposeKind::ContributeToFleet => contributing_stopped(discarded, already_sent),
+            PurposeKind::ContributeToFleet => {
+                contributing_stopped(discarded, already_sent, given_up)
+            }
         };
-        Ok(Withdrawal { purpose, discarded, already_sent, message })
+        Ok(Withdrawal { purpose, discarded, already_sent, given_up, message })
     }
 }
 
 /// What stopping did to the updates. Whether one that waited had reached the fleet, only the fleet's receipt would say.
-fn contributing_stopped(discarded: u64, sent: Option<u64>) -> String {
+fn contributing_stopped(discarded: u64, sent: Option<u64>, given_up: Option<u64>) -> String {
     let mut message = "Contributing has stopped.".to_owned();
-    if (discarded, sent) == (0, Some(0)) {
+    if (discarded, sent, given_up) == (0, Some(0), Some(0)) {
         message += " Nothing had been sent from this device.";
     }
     if discarded > 0 {
@@ -113,7 +118,12 @@ fn contributing_stopped(discarded: u64, sent: Option<u64>) -> String {
             message += &format!(" {sent} noised updates had been sent and cannot be called back.");
         }
     }
-    if discarded > 0 || sent != Some(0) {
+    if let Some(given_up @ 1..) = given_up {
+        message += &format!(
+            " {given_up} noised updates were given up earlier; whether one had reached the fleet by then cannot be told."
+        );
+    }
+    if discarded > 0 || sent != Some(0) || given_up != Some(0) {
         message += " Their share of the privacy budget stays spent.";
     }
     message

@@ -120,7 +120,8 @@ impl Corrections {
                 bytes: vault.sealed_bytes(&file).unwrap_or(0),
                 held_back: is_held_back(number as usize),
                 damaged: opened.is_none(),
-                lived: opened.map_or(0, |opened| opened.lived),
+                // Of what cannot be read now nobody knows the age; it is shown as damaged and can be deleted.
+                lived: opened.map_or(u64::MAX, |opened| opened.lived),
             };
             entries.insert(number, info);
         }

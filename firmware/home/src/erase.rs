@@ -59,6 +59,8 @@ pub struct ErasureProof {
     pub key_erased: bool,
     /// Updates that had been sent before and cannot be called back; `None` where the ledger is damaged and cannot tell.
     pub already_sent: Option<u64>,
+    /// Updates that were given up, now or before; whether one of them had reached the fleet nobody here knows.
+    pub given_up: Option<u64>,
 }
 
 impl ErasureProof {
@@ -109,6 +111,7 @@ impl Home {
             left,
             remaining,
             already_sent: withdrawal.already_sent,
+            given_up: withdrawal.given_up.map(|before| before + withdrawal.discarded),
         })
     }
 

@@ -35,8 +35,36 @@ use crate::vault::Vault;
 /// jumps and is put right deletes nothing.
 const GRACE: Duration = Duration::from_secs(7 * 86_400);
 
+/// And after it was on for so long meanwhile: a clock that jumps on cannot have called it too old for a week at once.
+const SEEN_ON: u64 = 3_600;
+
 /// How much of the time that the mirror was on may be lost by a power cut.
-const LIVED_SAVED_EVERY: u64 = 3_600;
+const LIVED_SAVED_EVERY: u64 = 900;
+
+/// Since when the wall clock has called corrections too old without a break, by their numbers: in seconds that the mirror
+/// was on, and by that clock.
+#[derive(Clone, PartialEq)]
+struct Overdue {
+    lived: BTreeMap<u64, u64>,
+    wall: BTreeMap<u64, u64>,
+}
+
+impl Overdue {
+    fn forget(&mut self, number: u64) {
+        self.lived.remove(&number);
+        self.wall.remove(&number);
+    }
+
+    /// Whether it has been so for longer than [`GRACE`], on the mirror's own time or, on a mirror that is seldom on, by the date.
+    fn is_confirmed(&self, number: u64, lived: u64, wall: u64) -> bool {
+        let passed = |since: &BTreeMap<u64, u64>, now: u64| {
+            since.get(&number).map_or(0, |since| now.saturating_sub(*since))
+        };
+        let on = passed(&self.lived, lived);
+        let by_date = passed(&self.wall, wall) >= GRACE.as_secs() && on >= SEEN_ON;
+        on > GRACE.as_secs() || by_date
+    }
+}
 
 /// Where things lie. No two of them are the same store.
 pub struct Stores {
@@ -236,8 +264,9 @@ impl Home {
     /// Uses the stored head, and removes heads that no list knows.
     fn restore(&self) -> Result<(), HomeError> {
         let shared = self.lock();
-        // Where the list itself was lost, nothing is removed.
-        let orphans = if self.problems.is_empty() { heads::stored(&self.vault)? } else { vec![] };
+        // Where the list itself was lost, now or before, nothing is removed.
+        let lost = shared.state.list_lost || !self.problems.is_empty();
+        let orphans = if lost { vec![] } else { heads::stored(&self.vault)? };
         for number in orphans {
             if shared.state.heads.iter().all(|head| head.number != number) {
                 heads::remove(&self.vault, number)?;
@@ -458,36 +487,49 @@ impl Home {
         let (expired, mut overdue) = self.expired(&shared, lived);
         let forgotten = self.forget_work_on(&mut shared, &expired);
         for number in &expired {
-            overdue.remove(number);
+            overdue.forget(*number);
             shared.corrections.remove(&self.vault, *number)?;
         }
         forgotten?;
-        let changed = overdue != shared.state.overdue || !expired.is_empty();
+        let changed = overdue != overdue_of(&shared.state) || !expired.is_empty();
         let late = lived.saturating_sub(shared.state.lived) >= LIVED_SAVED_EVERY;
         if changed || (late && shared.corrections.len() > 0) {
-            let next = State { overdue, ..shared.state.clone() };
+            let Overdue { lived: overdue, wall: overdue_wall } = overdue;
+            let next = State { overdue, overdue_wall, ..shared.state.clone() };
             self.save(&mut shared, next)?;
         }
         Ok(expired.len() as u64)
     }
 
-    /// Corrections past their age, and since when (`lived`) the wall clock has called which of them too old.
-    fn expired(&self, shared: &Shared, lived: u64) -> (Vec<u64>, BTreeMap<u64, u64>) {
-        let wall = self.edges.clock.now().0;
+    /// Remembers the time lived, however short it was: a mirror may be on for minutes a day.
+    pub(crate) fn remember_lived(&self) -> Result<(), HomeError> {
+        let mut shared = self.lock();
+        if shared.corrections.len() == 0 {
+            return Ok(());
+        }
+        let next = shared.state.clone();
+        self.save(&mut shared, next)
+    }
+
+    /// Corrections past their age, and since when the wall clock has called which of them too old. The week that it takes to
+    /// believe the clock lies within the age.
+    fn expired(&self, shared: &Shared, lived: u64) -> (Vec<u64>, Overdue) {
+        let wall = self.edges.clock.now();
         let age = self.options.limits.age.as_secs();
-        let mut overdue = shared.state.overdue.clone();
+        let date_age = age.saturating_sub(GRACE.as_secs());
+        let mut overdue = overdue_of(&shared.state);
         let mut expired = Vec::new();
         for entry in shared.corrections.list() {
-            // Where the date says nothing, the time lived alone counts.
+            // Where the date says nothing, the time lived alone counts. A clock that is not set yet says nothing either way.
             let saved_at = entry.saved_at.filter(|at| *at >= EARLIEST_DATE);
-            if saved_at.is_some_and(|at| wall.saturating_sub(at.0) > age) {
-                overdue.entry(entry.number).or_insert(lived);
-            } else {
-                overdue.remove(&entry.number);
+            let is_set = wall >= EARLIEST_DATE;
+            if is_set && saved_at.is_some_and(|at| wall.0.saturating_sub(at.0) >= date_age) {
+                overdue.lived.entry(entry.number).or_insert(lived);
+                overdue.wall.entry(entry.number).or_insert(wall.0);
+            } else if is_set {
+                overdue.forget(entry.number);
             }
-            let since = overdue.get(&entry.number);
-            let confirmed =
-                since.is_some_and(|since| lived.saturating_sub(*since) > GRACE.as_secs());
+            let confirmed = overdue.is_confirmed(entry.number, lived, wall.0);
             if confirmed || lived.saturating_sub(entry.lived) > age {
                 expired.push(entry.number);
             }
@@ -521,6 +563,10 @@ impl Home {
         key?;
         Ok(files?)
     }
+}
+
+fn overdue_of(state: &State) -> Overdue {
+    Overdue { lived: state.overdue.clone(), wall: state.overdue_wall.clone() }
 }
 
 fn open_consents(
@@ -579,6 +625,7 @@ fn load_state(
             Ok(State {
                 next_correction: last.map_or(0, |number| number + 1),
                 next_head: head.map_or(0, |number| number + 1),
+                list_lost: true,
                 ..State::default()
             })
         }

@@ -124,6 +124,8 @@ impl Home {
     ) -> Result<ReleaseId, HomeError> {
         consent.check()?;
         let z = self.accepted_noise(rules)?;
+        // Nothing is deleted, undone or finished between reading the run and reserving its budget.
+        let _shared = self.lock();
         let delta = self.finished_delta();
         if delta.as_ref().is_err_and(is_useless) {
             // A new run may take its place.

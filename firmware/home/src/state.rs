@@ -40,6 +40,12 @@ pub(crate) struct State {
     pub second_look: Option<u64>,
     /// `lived` from which on the wall clock has said, without a break, that a correction is too old.
     pub overdue: BTreeMap<u64, u64>,
+    /// The wall clock's time from which on it has said so.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub overdue_wall: BTreeMap<u64, u64>,
+    /// What was kept before could not be read: heads that this list does not name may be the household's.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub list_lost: bool,
 }
 
 impl State {

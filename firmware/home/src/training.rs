@@ -287,6 +287,9 @@ impl Home {
             };
             self.wait(pause, stop);
         }
+        if let Err(error) = self.remember_lived() {
+            tracing::warn!(%error, "learning at home");
+        }
     }
 
     fn serve_once(

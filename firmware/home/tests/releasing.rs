@@ -166,6 +166,12 @@ fn stopping_says_that_nothing_was_sent_only_where_nothing_can_have_been() {
     train(&home);
     release(&home).unwrap();
     assert!(!stop(&home).contains("Nothing had been sent"), "it may have been offered already");
+    // Offered, given up for another model, then withdrawn: nobody here knows.
+    agree(&home);
+    let told = stop(&home);
+    assert!(told.contains("1 noised updates were given up earlier"), "{told}");
+    let proof = home.delete_everything().unwrap();
+    assert_eq!((proof.already_sent, proof.given_up), (Some(0), Some(1)));
 }
 
 #[test]

@@ -238,6 +238,35 @@ fn a_damaged_state_file_loses_no_correction() {
 }
 
 #[test]
+fn heads_outlive_starts_at_which_their_list_could_not_be_read() {
+    let device = Device::new();
+    device.start_with(2);
+    device.vault.set("head-0000000007", b"sealed with a credential that is missing today".to_vec());
+    device.vault.set("state", b"unreadable today".to_vec());
+    let home = device.start();
+    agree(&home);
+    add(&home, 7..8);
+    for _ in 0..2 {
+        assert!(device.start().problems().is_empty());
+        assert!(device.vault.files.lock().unwrap().contains_key("head-0000000007"));
+    }
+    assert!(device.start().delete_everything().unwrap().is_complete());
+}
+
+#[test]
+fn a_correction_that_cannot_be_read_is_not_taken_for_an_old_one() {
+    let device = Device::new();
+    let home = device.start_with(2);
+    device.clocks.pass(100 * DAY);
+    add(&home, 2..3);
+    device.vault.make_unreadable("correction-0000000002");
+    let home = device.start();
+    device.clocks.pass(81 * DAY);
+    assert_eq!(home.tidy().unwrap(), 2, "those that are old");
+    assert_eq!(home.corrections().len(), 1);
+}
+
+#[test]
 fn a_clock_that_jumps_a_year_deletes_nothing() {
     let device = Device::new();
     let home = device.start_with(2);
@@ -282,6 +311,40 @@ fn a_mirror_that_was_off_for_a_year_deletes_after_a_week_on() {
     let home = device.start();
     device.clocks.pass(4 * DAY);
     assert_eq!(home.tidy().unwrap(), 1);
+}
+
+#[test]
+fn a_mirror_that_is_on_for_half_an_hour_a_day_keeps_no_picture_beyond_its_age() {
+    let device = Device::new();
+    device.start_with(1);
+    for day in 0.. {
+        let home = device.start();
+        device.clocks.pass(1_800);
+        if home.tidy().unwrap() == 1 {
+            assert!((174..=180).contains(&day), "deleted on day {day}");
+            break;
+        }
+        assert!(day < 180, "it is there still");
+        device.clocks.wall.fetch_add(DAY - 1_800, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_clock_that_is_not_set_at_every_start_delays_no_deletion() {
+    let device = Device::new();
+    device.start_with(1);
+    device.clocks.wall.fetch_add(200 * DAY, Ordering::SeqCst);
+    let mut deleted = 0;
+    for _ in 0..9 {
+        let today = device.clocks.wall.swap(90, Ordering::SeqCst);
+        let home = device.start();
+        assert_eq!(home.tidy().unwrap(), 0, "no clock, no date");
+        device.clocks.wall.store(today, Ordering::SeqCst);
+        device.clocks.pass(1_800);
+        deleted += home.tidy().unwrap();
+        device.clocks.wall.fetch_add(DAY, Ordering::SeqCst);
+    }
+    assert_eq!(deleted, 1);
 }
 
 #[test]

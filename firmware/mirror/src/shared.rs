@@ -457,6 +457,12 @@ impl Shared {
         true
     }
 
+    /// Lets the display look at the states now.
+    pub fn wake_display(&self) {
+        let _slot = lock(&self.view);
+        self.view_ready.notify_one();
+    }
+
     /// Swaps a newer view into `front`, waiting for one at most `timeout`; false when there is none.
     pub fn receive_view(&self, front: &mut View, timeout: Duration) -> bool {
         let mut slot = lock(&self.view);

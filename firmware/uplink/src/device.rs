@@ -405,8 +405,8 @@ impl Device {
     fn make_offer(&mut self, now: Duration, round: &mut Round) -> Result<Option<Offer>, EdgeError> {
         let Some(&release) = self.household.waiting(&round.task)?.first() else {
             round.next_at = now + LOOK;
-            if !round.prepared {
-                // Asked once, whatever comes of it: asking twice could spend twice.
+            // Asked once, whatever comes of it: asking twice could spend twice, also across a restart.
+            if !round.prepared && self.memory.round_offered < round.task.round {
                 round.prepared = true;
                 self.household.prepare(&round.task)?;
             }
@@ -424,6 +424,9 @@ impl Device {
         let message = UpdateOffer::new(&identity, channel, number, &bytes)
             .map_err(|error| EdgeError(error.to_string()))
             .and_then(|offer| offer.encode().map_err(|error| EdgeError(error.to_string())))?;
+        if self.memory.round_offered < number {
+            self.keep(|memory| memory.round_offered = number)?;
+        }
         Ok(Some(Offer {
             release,
             pseudonym: identity.pseudonym,

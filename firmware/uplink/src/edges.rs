@@ -58,6 +58,9 @@ pub struct Memory {
     pub job: Option<Watermark>,
     /// The last round that an update of this device counted in, or that was given up.
     pub round_done: u64,
+    /// The last round in which an update of this device was offered.
+    #[serde(default)]
+    pub round_offered: u64,
     /// Updates that counted.
     pub contributions: u64,
     /// The newest model version whose trial ended.

@@ -317,6 +317,31 @@ fn a_small_update_goes_in_its_window_under_a_pseudonym_until_its_receipt() {
 }
 
 #[test]
+fn an_update_that_was_offered_and_withdrawn_is_not_made_again_after_a_restart() {
+    let mut bench = Bench::new(Some(b"noised".to_vec()));
+    bench.announce(1, task(5));
+    bench.wait(200);
+    assert!(!bench.take("/fl/update/").is_empty());
+    // Taking part is switched off and on again, and the power goes: nothing waits any more, and no receipt came.
+    bench.mirror.with(|mirror| {
+        mirror.waiting.clear();
+        mirror.makes = Some(b"second".to_vec());
+    });
+    let mut bench = Bench::with(bench.mirror.clone());
+    bench.announce(1, task(5));
+    bench.wait(2000);
+    assert!(bench.take("/fl/update/").is_empty());
+    assert_eq!(
+        bench.mirror.with(|mirror| mirror.prepared),
+        1,
+        "a second one would be spent for nothing"
+    );
+    bench.announce(2, task(6));
+    bench.wait(200);
+    assert_eq!(bench.mirror.with(|mirror| mirror.prepared), 2, "the next round is answered");
+}
+
+#[test]
 fn a_large_update_sends_exactly_the_chunks_that_are_asked_for() {
     let bytes: Vec<u8> = (0..5 * CHUNK_BYTES).map(|index| (index / 100) as u8).collect();
     let mut bench = Bench::new(Some(bytes.clone()));

@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use home::Home;
+use home::{ErasureProof, Home, HomeError};
 use learn::consent::{ContributeToFleet, PurposeKind};
 use proto::DeviceId;
 use settings::HomeAssistantSettings;
@@ -140,7 +140,7 @@ impl home_assistant::Home for Shown {
                 self.fleet.ask(&self.shared);
                 Ok(())
             }
-            Command::Delete => self.learning.delete_everything(&self.home, &self.shared).map(drop),
+            Command::Delete => self.delete_everything(),
             Command::InstallModel => {
                 self.fleet.watch.wish_newest_model();
                 Ok(())
@@ -149,6 +149,18 @@ impl home_assistant::Home for Shown {
         if let Err(error) = done {
             warn!("Home Assistant asked for {command:?}: {error}");
         }
+    }
+}
+
+impl Shown {
+    /// A button there shows no outcome, so the mirror says it where not everything is gone.
+    fn delete_everything(&self) -> Result<(), HomeError> {
+        let proof = self.learning.delete_everything(&self.home, &self.shared);
+        if !proof.as_ref().is_ok_and(ErasureProof::is_complete) {
+            let notice = "Not everything that was learnt could be deleted: delete it on the page";
+            self.shared.set_notice(Topic::Learning, Some(notice.to_owned()));
+        }
+        proof.map(drop)
     }
 }
 

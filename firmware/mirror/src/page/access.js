@@ -2,9 +2,13 @@
 
 // Paired browsers: who may open this page from the home network. Uses what page.js defines.
 
+// Longer than anything that the mirror does while somebody waits.
+const CHANGE_MS = 60000;
+
 async function change(path, body) {
   const answer = await fetch(path, {
     method: "POST",
+    signal: AbortSignal.timeout(CHANGE_MS),
     headers: { "content-type": "application/json", "x-mirror-change": "1" },
     body: JSON.stringify(body),
   });

@@ -304,9 +304,19 @@ async function closeEditor() {
   await change(`/api/frozen/${id}/discard`, {});
 }
 
+// With the camera off the mirror has forgotten the picture: it is not to stay on show here.
+document.addEventListener("camera-off", () => {
+  if (editor.id === null) return;
+  act(async () => {
+    await closeEditor();
+    say("The camera was switched off: the frozen picture was forgotten.", true);
+  });
+});
+
 async function saveCorrection() {
   const answer = await fetch(`/api/frozen/${editor.id}/save`, {
     method: "POST",
+    signal: AbortSignal.timeout(CHANGE_MS),
     headers: { "content-type": "application/octet-stream", "x-mirror-change": "1" },
     body: editor.labels,
   });

@@ -16,7 +16,10 @@ function say(text, trouble = false) {
 }
 
 async function act(work) {
-  if (busy) return;
+  if (busy) {
+    say("Not done: the step before is still under way. Try again in a moment.", true);
+    return;
+  }
   busy = true;
   try {
     await work();
@@ -290,6 +293,8 @@ element("undo").addEventListener("click", () => act(async () => {
 }));
 
 element("delete-all").addEventListener("click", () => {
+  // Escape leaves the answer of the last time.
+  element("delete-sure").returnValue = "";
   element("delete-sure").showModal();
 });
 
@@ -306,6 +311,7 @@ element("delete-sure").addEventListener("close", () => {
       ["Should be gone and is not", proof.remaining.join(", ") || "nothing"],
       ...proof.left.map((file) => [`Stays: ${file.name}`, file.why]),
       ["Sent before, cannot be called back", sent],
+      ...(proof.given_up ? [["Given up; one may have reached the fleet", `${proof.given_up} updates`]] : []),
     ];
     element("proof").hidden = false;
     fillList(element("proof-facts"), rows);

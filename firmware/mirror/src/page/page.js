@@ -114,6 +114,7 @@ function showState(state) {
   setText(element("pill"), text);
   const shows = state.camera.state === "on" && state.model.state === "ready";
   delivering = shows && state.too_hot_celsius === null;
+  if (cameraWanted && !state.camera_wanted) document.dispatchEvent(new Event("camera-off"));
   cameraWanted = state.camera_wanted;
   showMessage(state);
   updatePreview();
@@ -224,6 +225,8 @@ function showSilence() {
 
 async function ask(path, options = {}) {
   const answer = await fetch(path, { ...options, signal: AbortSignal.timeout(PATIENCE_MS) });
+  // Not paired any more: the mirror then shows the page that pairs.
+  if (answer.status === 401) location.reload();
   if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
   return answer.json();
 }

@@ -47,6 +47,8 @@ struct SensorOpen<'a>(&'a Shared);
 impl<'a> SensorOpen<'a> {
     fn new(shared: &'a Shared, is_live: bool) -> SensorOpen<'a> {
         shared.update_health(|health| health.sensor_open = is_live);
+        // The badge is lit at once, not with the first picture.
+        shared.wake_display();
         SensorOpen(shared)
     }
 }

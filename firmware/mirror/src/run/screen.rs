@@ -20,6 +20,9 @@ use crate::view::View;
 /// Status screens are drawn anew this often, so that a count-down counts.
 const IDLE_REFRESH: Duration = Duration::from_millis(250);
 
+/// Longest wait for the sensor to close when the mirror stops; the parts have 800 ms.
+const CLOSING: Duration = Duration::from_millis(500);
+
 /// A display that opened already, or why it did not.
 pub type Opened = Result<Box<dyn Display>, DisplayError>;
 
@@ -91,6 +94,7 @@ impl Screen {
             self.end_with_the_file(fresh, &copy.health);
             count(&self.shared.counters.rounds);
         }
+        self.wait_for_the_sensor();
         // Leave nothing of the last person standing there. PNG files are for looking at later.
         if let Some(mut panel) = panel
             && !matches!(self.spec, DisplaySpec::Headless(_))
@@ -99,6 +103,14 @@ impl Screen {
             let _ = panel.display.present(&panel.canvas);
         }
         Ok(())
+    }
+
+    /// The badge stays until the sensor is closed, unless that hangs.
+    fn wait_for_the_sensor(&self) {
+        let began = Instant::now();
+        while self.shared.with_health(|health| health.sensor_open) && began.elapsed() < CLOSING {
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     fn open(&self) -> Option<Panel> {

@@ -45,6 +45,9 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// Pictures in a row of another shape before the network's input follows: a folder of mixed pictures is no new camera.
 const MISFITS: u64 = 15;
 
+/// Pictures in a row that the network fails on before the mirror says so, a second or two: one can be a matter of that picture.
+const FAILURES: u64 = 30;
+
 /// Memory that is used again for every picture.
 struct Memory {
     view: View,
@@ -111,12 +114,30 @@ impl Drop for Done<'_> {
     }
 }
 
+/// Takes what is shown away when the part ends, also by a panic: nobody would renew it.
+struct Leaves<'a>(&'a Shared);
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        if self.0.is_stopping() {
+            return;
+        }
+        self.0.update_health(|health| {
+            if matches!(health.model, ModelState::Ready { .. }) {
+                health.model = ModelState::Loading;
+            }
+        });
+        self.0.forget_pictures();
+    }
+}
+
 impl Sight {
     /// Runs until the mirror stops.
     ///
     /// # Errors
     /// A network that cannot be loaded; the mirror says so, and the supervisor tries again.
     pub fn run(&self) -> Result<()> {
+        let _leaves = Leaves(&self.shared);
         let mut network = Network::new(self.load()?);
         self.announce(&network.parser);
         self.offer_to_learning(&network.parser);
@@ -268,15 +289,23 @@ impl Sight {
                 } else {
                     debug!("picture {} dropped: {error}", picture.sequence);
                 }
+                if memory.broken == FAILURES {
+                    let reason = format!("it fails on every picture: {error}");
+                    self.shared
+                        .update_health(|health| health.model = ModelState::Failed { reason });
+                    self.shared.forget_pictures();
+                }
                 return;
             }
         };
-        memory.broken = 0;
         let timings = &self.shared.timings;
         timings.record(Stage::Convert, parsing.timings.convert);
         timings.record(Stage::Infer, parsing.timings.infer);
         timings.record(Stage::Parse, parsing.timings.parse);
         memory.view.fill(parsing);
+        if std::mem::take(&mut memory.broken) >= FAILURES {
+            self.announce(parser);
+        }
         let people = memory.view.people();
         count(&self.shared.counters.parsed);
         if let Some(home) = self.learning.home() {

@@ -283,15 +283,17 @@ impl Progress {
     fn check(&mut self, shared: &Shared, now: Instant) -> bool {
         let value = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &shared.counters;
-        let (camera_idle, network_idle) = shared.with_health(|health| {
+        let (camera_idle, capture_idle, network_idle) = shared.with_health(|health| {
             let camera_idle = health.camera != CameraState::On;
             let network_idle =
                 !matches!(health.model, ModelState::Ready { .. }) || health.too_hot.is_some();
-            (camera_idle, network_idle)
+            // What is no sensor waits for the network.
+            let capture_idle = camera_idle || (network_idle && !health.sensor_open);
+            (camera_idle, capture_idle, network_idle)
         });
         self.shown.note(value(&counters.rounds), false, now);
         let captured = value(&counters.captured);
-        self.captured.note(captured + value(&counters.broken), camera_idle, now);
+        self.captured.note(captured + value(&counters.broken), capture_idle, now);
         let nothing_to_parse = captured == self.captured_when_parsed;
         let idle = nothing_to_parse || camera_idle || network_idle;
         if self.parsed.note(value(&counters.parsed), idle, now) || idle {

@@ -246,7 +246,8 @@ def withdraw_and_delete(browser: Window, out: Path) -> None:
     wait_until(lambda: browser.run("document.querySelectorAll('#corrections li').length") == 0, "empty list")
     browser.save(out / "deleted.png")
     # Escape closes the question without an answer; the one of the last time does not count again.
-    agree(browser, "improve_my_mirror")
+    agree(browser, "improve_my_mirror", True)
+    browser.run("document.querySelector('#delete-all').scrollIntoView({block: 'center'})")
     browser.click("#delete-all")
     wait_until(lambda: browser.run("document.querySelector('#delete-sure').open"), "question once more")
     browser.run("document.querySelector('#delete-sure').close()")

@@ -140,7 +140,7 @@ def add_evaluate(commands) -> None:
     source.add_argument("--model", type=Path, help="model folder, run through onnxruntime")
     source.add_argument("--checkpoint", type=Path, help="checkpoint, run in float through PyTorch")
     sub.add_argument("--shards", type=Path, required=True)
-    sub.add_argument("--images", type=int, default=1000)
+    sub.add_argument("--images", type=int, default=2000)
     sub.add_argument("--person-bias", type=float, default=0.0, help="with --checkpoint: subtracted as `export` does")
     sub.add_argument("--skip", type=int, default=0, help="leave out the first ones: those that the training's curve was drawn with")
     sub.add_argument("--upright", action="store_true", help="make wide pictures fit the upright input, for comparison")
@@ -181,6 +181,7 @@ def add_weights(commands) -> None:
     source.add_argument("--model", type=Path, help="read a shipped int8 model back to float")
     sub.add_argument("--toward", type=Path, help="with --checkpoint: weights file that the run began from")
     sub.add_argument("--share", type=float, help=f"with --toward: how much of it, 0 to 1; default {DEFAULT_SHARE}")
+    sub.add_argument("--background-bias", type=float, default=0.0, help="with --checkpoint: added to the class head's bias of the background")
     sub.add_argument("--network", choices=sorted(NETWORKS), default="student", help="with --model: its size")
     sub.add_argument("--calibration", type=Path, help="with --model: folder of training shards, for the batch norms")
     sub.add_argument("--pictures", type=int, default=96, help="with --model: calibration pictures")
@@ -208,10 +209,13 @@ def run_weights(args) -> None:
     if args.toward is None and args.share is not None:
         raise ValueError("--share says how far --toward other weights; give both")
     if args.checkpoint:
-        save_weights(args.checkpoint, args.out, args.toward, DEFAULT_SHARE if args.share is None else args.share)
+        share = DEFAULT_SHARE if args.share is None else args.share
+        save_weights(args.checkpoint, args.out, args.toward, share, args.background_bias)
         return
     if args.toward is not None:
         raise ValueError("--toward needs --checkpoint: an int8 model's channels are in another order")
+    if args.background_bias:
+        raise ValueError("--background-bias needs --checkpoint")
     if not args.calibration:
         raise ValueError("--model needs --calibration, a folder of training shards")
     pictures = plain_samples(args.calibration, args.pictures, (HEIGHT, WIDTH))["image"]

@@ -16,6 +16,9 @@ from .config import NETWORKS
 from .network import Parser
 
 
+CLASS_BIAS, BACKGROUND = "predictor.class_head.bias", 0
+
+
 class StateError(Exception):
     """A checkpoint or weights file that cannot be used; names it and says what to do."""
 
@@ -85,8 +88,9 @@ def pictures_seen(state: dict) -> int:
     return state["seen"] + state.get("seen_before", 0)
 
 
-def save_weights(checkpoint: Path, out: Path, toward: Path | None = None, share: float = 0.0) -> None:
+def save_weights(checkpoint: Path, out: Path, toward: Path | None = None, share: float = 0.0, background: float = 0.0) -> None:
     """The averaged weights of a checkpoint as a weights file; with `toward`, `share` of the way to that file's weights.
+    `background` is added to the class head's bias of the background: fewer false alarms, and fewer people.
 
     Between the weights that a run began from and those it ended with there are often better ones than either (Wortsman
     et al. 2022, arXiv:2109.01903). The two must be of one run: others have their channels in another order.
@@ -94,6 +98,10 @@ def save_weights(checkpoint: Path, out: Path, toward: Path | None = None, share:
     state = read_state(checkpoint)
     if toward is not None:
         state = state | {"average": between(state, read_state(toward), share, toward)}
+    if background:
+        bias = state["average"][CLASS_BIAS].clone()
+        bias[BACKGROUND] += background
+        state = state | {"average": state["average"] | {CLASS_BIAS: bias}}
     write_weights(state, out)
 
 

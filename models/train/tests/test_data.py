@@ -17,6 +17,7 @@ from pipeline.data import (
     make_batch,
     merge_people,
     plain_affine,
+    random_affines,
     plain_samples,
     present_rows,
     read_shard,
@@ -173,3 +174,15 @@ def test_plain_samples_carry_their_records(shard_folder):
     # A folder of many shards is not read to its end for a few pictures.
     (shard_folder / "b.npz").write_bytes(b"never opened")
     assert len(plain_samples(shard_folder, 8, (256, 192))["image"]) == 8
+
+
+def test_whoever_is_turned_by_a_quarter_stays_in_the_picture_as_often_as_the_upright():
+    """Head and feet, at a tenth and nine tenths of the height."""
+    maps = random_affines(np.random.default_rng(0), 60_000, (256, 192), (256, 192))
+    turn = np.abs(np.degrees(np.arctan2(-maps[:, 1, 0], maps[:, 1, 1])))
+    places = maps @ np.array([[96, 25.6, 1], [96, 230.4, 1]]).T
+    seen = ((places >= 0) & (places < np.array([192, 256])[:, None])).all(1)
+    upright, quarter = seen[turn < 30], seen[np.abs(turn - 90) < 15]
+    assert len(quarter) > 1_500 and (turn > 120).sum() > 200, "some are upside down"
+    assert abs(upright.all(1).mean() - quarter.all(1).mean()) < 0.05
+    assert abs(upright.any(1).mean() - quarter.any(1).mean()) < 0.05

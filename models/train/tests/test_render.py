@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.data import read_shard
-from render.__main__ import write_shard
+from render.__main__ import SCENES, learned_seed, write_shard
 from render.assets import AssetError, Assets, check_files, held_out
 from render.body import Shape
 from render.charts import CLOTH_SIDE, TRUNK
@@ -181,6 +181,11 @@ def test_people_who_leap_are_labelled_whole_and_some_are_upside_down_or_in_the_a
         world, _ = leaping_pose(assets, np.random.default_rng([6, k]), joints)
         over += world["root"][1, 1] < -0.5
     assert 5 < over < 30
+
+
+def test_no_two_kinds_of_training_scenes_begin_with_the_same_seed():
+    seeds = {tuple(learned_seed(kind, wide)) for kind in SCENES for wide in (False, True)}
+    assert len(seeds) == 2 * len(SCENES)
 
 
 @needs_assets

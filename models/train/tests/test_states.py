@@ -40,6 +40,13 @@ def test_weights_between_two_states_are_theirs_in_the_shares_asked_for(weights, 
         save_weights(weights, tmp_path / "mixed.pt", other, 0.5)
 
 
+def test_the_background_alone_is_raised(weights, tiny, tmp_path):
+    save_weights(weights, tmp_path / "raised.pt", background=0.5)
+    raised = load_parser(tmp_path / "raised.pt").predictor.class_head.bias - tiny.predictor.class_head.bias
+    assert torch.allclose(raised, torch.tensor([0.5] + [0.0] * 17), atol=1e-2)
+    assert torch.equal(load_parser(weights).predictor.class_head.bias, tiny.predictor.class_head.bias), "the file it came from"
+
+
 def test_broken_files_are_named(weights):
     whole = weights.read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"network = student\n"):

@@ -308,7 +308,8 @@ async function closeEditor() {
 document.addEventListener("camera-off", () => {
   if (editor.id === null) return;
   act(async () => {
-    await closeEditor();
+    // The mirror has nothing to discard any more, and may say so.
+    await closeEditor().catch(() => {});
     say("The camera was switched off: the frozen picture was forgotten.", true);
   });
 });

@@ -477,6 +477,16 @@ fn a_device_is_known_by_its_certificate_and_revoked_for_good() {
     assert_eq!((status.enrolled, status.revoked), (0, 1));
 }
 
+/// A round in which five devices counted, to its end; and what they sent.
+fn settled_round(fleet: &Fleet) -> (Round, Vec<Submission>) {
+    let round = fleet.open_round();
+    let batch: Vec<_> = (0..5).map(|name| fleet.submission(&round, name, 0.0)).collect();
+    fleet.worker(0).count(&batch).unwrap();
+    fleet.clock.add(10_000);
+    fleet.settle();
+    (round, batch)
+}
+
 #[test]
 fn old_rounds_are_forgotten_and_the_audit_still_holds() {
     let mut rules = common::rules();
@@ -484,11 +494,7 @@ fn old_rounds_are_forgotten_and_the_audit_still_holds() {
     let fleet = Fleet::new("prune", rules);
     fleet.enrol(5);
     for _ in 0..3 {
-        let round = fleet.open_round();
-        let batch: Vec<_> = (0..5).map(|name| fleet.submission(&round, name, 0.0)).collect();
-        fleet.worker(0).count(&batch).unwrap();
-        fleet.clock.add(10_000);
-        fleet.settle();
+        settled_round(&fleet);
     }
     let store = fleet.engine.store();
     let counted = |round| store.members(round).unwrap().0;
@@ -534,12 +540,8 @@ fn an_update_counts_once_though_a_rollback_far_back_brings_its_model_again() {
     fleet.enrol(5);
     let mut first = None;
     for _ in 0..3 {
-        let round = fleet.open_round();
-        let batch: Vec<_> = (0..5).map(|name| fleet.submission(&round, name, 0.0)).collect();
-        fleet.worker(0).count(&batch).unwrap();
-        fleet.clock.add(10_000);
-        fleet.settle();
-        first.get_or_insert((round, batch));
+        let round = settled_round(&fleet);
+        first.get_or_insert(round);
     }
     let (round, batch) = first.unwrap();
     assert_eq!(fleet.engine.store().members(round.id).unwrap().0, 0, "it is forgotten");

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .moves import MoveScene, MovingPerson, bend_back, close_hands, follow_arms
+from .moves import MoveScene, MovingPerson, with_hands_and_back
 from .pose import Directions, about, bend, both, from_directions, lean, loosen, mirrored, unit
 
 LIFTED = 0.4  # share of the scenes whose first person is in the air
@@ -128,17 +128,13 @@ def leaping_pose(assets, rng, joints):
     loosen(rng, relative, (("spine03", 12), ("spine02", 10), ("neck02", 14), ("head", 14), ("wrist.L", 20), ("wrist.R", 20)))
     for side in (".L", ".R"):
         bend(relative, "foot" + side, about("X", rng.uniform(-10, 55)))
-    close_hands(assets, rng, joints, relative)
-    follow_arms(assets, joints, world, relative)
-    bend_back(rng, world, relative)
-    return world, relative
+    return with_hands_and_back(assets, rng, joints, world, relative)
 
 
 class LeapingPerson(MovingPerson):
     """A dressed person in a pose of `leaping_pose`."""
 
-    def __init__(self, assets, rng, pose=None, tone=None):
-        super().__init__(assets, rng, pose or (lambda joints: leaping_pose(assets, rng, joints)), tone)
+    draw_pose = staticmethod(leaping_pose)
 
 
 class LeapScene(MoveScene):

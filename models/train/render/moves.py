@@ -175,6 +175,14 @@ def bend_back(rng, world, relative):
         bend(relative, bone, about("X", degrees / 4))
 
 
+def with_hands_and_back(assets, rng, joints, world, relative):
+    """The same pose with closed hands, shoulders that follow the arms, and a bent back."""
+    close_hands(assets, rng, joints, relative)
+    follow_arms(assets, joints, world, relative)
+    bend_back(rng, world, relative)
+    return world, relative
+
+
 def moving_pose(assets, rng, joints):
     """(world rotations, relative rotations) of somebody who does something."""
     kind = rng.random()
@@ -186,17 +194,16 @@ def moving_pose(assets, rng, joints):
         world, relative = random_pose(assets, rng, joints)
     if kind < 0.72:
         loosen(rng, relative, (("neck02", 12), ("head", 12), ("wrist.L", 16), ("wrist.R", 16)))
-    close_hands(assets, rng, joints, relative)
-    follow_arms(assets, joints, world, relative)
-    bend_back(rng, world, relative)
-    return world, relative
+    return with_hands_and_back(assets, rng, joints, world, relative)
 
 
 class MovingPerson(DressedPerson):
-    """A dressed person in a pose of `moving_pose`."""
+    """A dressed person in a pose of `draw_pose`."""
+
+    draw_pose = staticmethod(moving_pose)
 
     def __init__(self, assets, rng, pose=None, tone=None):
-        super().__init__(assets, rng, pose or (lambda joints: moving_pose(assets, rng, joints)), tone)
+        super().__init__(assets, rng, pose or (lambda joints: self.draw_pose(assets, rng, joints)), tone)
 
 
 class MoveScene(OutfitScene):

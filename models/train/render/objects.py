@@ -7,8 +7,10 @@ These are the things that teach it otherwise: all are labelled background, and a
 import cv2
 import numpy as np
 
+from .animals import animal, draw_species
 from .assets import linear
 from .cloth import cloth_colour, hue_colour, pattern, smooth_noise
+from .lofts import bumpy, grain
 from .pose import about, turn
 from .scene import Scene
 from .things import BALL, BOX, RING, TUBE, circle, clutter, grid, item, join, solid, surface
@@ -29,39 +31,6 @@ def turned_on_lathe(profile, columns=24):
     return grid(outline, columns, 2 * len(profile) + 2)
 
 
-def loft(path, radii, columns=12, rows=14):
-    """A tube of changing thickness along a smooth path (K, 3); radii (K,) or (K, 2) for across and up."""
-    path, radii = np.asarray(path, float), np.asarray(radii, float)
-    radii = radii[:, None] * [1, 1] if radii.ndim == 1 else radii
-    knots = np.linspace(0, 1, len(path))
-    at = np.linspace(0, 1, rows)
-    # A quadratic blur of the interpolated polyline: smooth bends without a spline's overshoot.
-    blurred = lambda values: np.stack([np.convolve(np.pad(np.interp(at, knots, column), 1, "edge"), [.25, .5, .25], "valid")
-                                       for column in values.T], 1)
-    centre, thick = blurred(path), blurred(radii)
-    thick *= np.clip(np.minimum(at, 1 - at) * rows, 0.02, 1)[:, None] ** 0.5
-    ahead = np.gradient(centre, axis=0)
-    ahead /= np.linalg.norm(ahead, axis=1, keepdims=True) + 1e-9
-    aside = np.cross(ahead, [0.03, 1, 0.05])
-    aside /= np.linalg.norm(aside, axis=1, keepdims=True) + 1e-9
-    up = np.cross(aside, ahead)
-
-    def outline(u, v):
-        row = np.rint(v * (rows - 1)).astype(int)
-        x, y = circle(u)
-        return centre[row] + aside[row] * (x * thick[row, 0])[:, None] + up[row] * (y * thick[row, 1])[:, None]
-
-    return grid(outline, columns, rows)
-
-
-def bumpy(rng, mesh, strength, waves):
-    """The mesh with a few sine waves pushed through it, relative to its own size."""
-    vertices, triangles, uvs = mesh
-    size = np.abs(vertices - vertices.mean(0)).max() + 1e-9
-    wave = np.sin(vertices / size @ rng.normal(0, waves, (3, 3)) + rng.uniform(0, 6.3, 3))
-    return vertices + wave * size * strength, triangles, uvs
-
-
 # ------------------------------------------------------------ colours
 
 WARM = (0.02, 0.16)  # hues of bread, meat, fruit, fur, wood: the neighbours of skin
@@ -74,13 +43,6 @@ def warm_colour(rng):
 
 def any_colour(rng):
     return warm_colour(rng) if rng.random() < 0.5 else cloth_colour(rng)
-
-
-def grain(rng):
-    """Noise of several octaves around 0, (T, T, 1): the roughness of crust, fur, rust, crumbs."""
-    fall, first = rng.uniform(0.5, 1.1), int(rng.integers(3, 12))
-    octaves = [smooth_noise(rng, first * 2**k, stretch=1) * fall**k for k in range(4)]
-    return (sum(octaves) / np.sqrt(sum(fall ** (2 * k) for k in range(4))))[..., None]
 
 
 def mottled(rng, colour):
@@ -179,46 +141,6 @@ def vessel(assets, rng, place, size):
 
 
 TABLE_THINGS = (served, served, served, cake, fruit, fruit, vessel, vessel)
-
-
-# ------------------------------------------------------------ animals
-
-def creature(assets, rng, place, size):
-    """A four-legged animal or a bird of any proportions; `size` is the length of the body in metres."""
-    bird = rng.random() < 0.3
-    fat, leg = rng.uniform(0.14, 0.36), rng.uniform(0.05, 0.3) if bird else rng.uniform(0.15, 0.8)
-    neck, lift = rng.uniform(0.1, 0.8), rng.uniform(-0.4, 1.2)
-    y, head = leg + fat, rng.uniform(0.09, 0.22)
-    to_head = np.array([0.5, y + 0.05, 0]) + neck * np.array([np.cos(lift), np.sin(lift), rng.normal(0, 0.3)])
-    sag = rng.normal(0, 0.06)
-    parts = [loft([[-0.55, y, 0], [-0.3, y + 0.02, 0], [0, y + sag, 0], [0.35, y + 0.03, 0], [0.55, y + 0.1, 0]],
-                  fat * np.array([0.5, 1, rng.uniform(0.8, 1.2), 1, 0.6]), 16, 18),
-             loft([[0.38, y, 0], [0.5, y + 0.08, 0], to_head], fat * np.array([0.9, 0.7, rng.uniform(0.3, 0.7)])),
-             loft([to_head - [0.5 * head, 0, 0], to_head, to_head + [head * rng.uniform(0.8, 2), -head * rng.uniform(0.1, 1.2), 0]],
-                  head * np.array([0.8, 1, rng.uniform(0.25, 0.7)]))]
-    tail = rng.uniform(0.1, 0.7)
-    parts.append(loft([[-0.5, y, 0], [-0.5 - 0.5 * tail, y + rng.normal(0, 0.2), 0], [-0.5 - tail, y + rng.normal(-0.1, 0.3), rng.normal(0, 0.2)]],
-                      [0.05, 0.04, rng.uniform(0.01, 0.12)]))
-    ears = rng.uniform(0.2, 1.3)
-    for side in (-1, 1):
-        ear = to_head + [-0.2 * head, 0.7 * head, side * 0.6 * head]
-        if not bird:
-            parts.append(loft([ear, ear + np.array([rng.normal(0, 0.2), 0.5, side * rng.uniform(0, 0.9)]) * head * ears,
-                               ear + np.array([0, 0.8, side * rng.uniform(0.1, 1.4)]) * head * ears], head * ears * np.array([0.2, 0.35, 0.1])))
-        else:
-            parts.append(loft([[0.3, y + 0.5 * fat, side * fat * 0.8], [0, y, side * (fat + 0.05)], [-0.6, y - 0.1, side * fat * rng.uniform(0.5, 3)]],
-                              fat * np.array([0.5, 0.8, 0.3])))
-        thick = rng.uniform(0.03, 0.1) if not bird else 0.02
-        for x in (0.0,) if bird else (-0.38, 0.36):
-            step = rng.normal(0, 0.12)
-            parts.append(loft([[x, y, side * fat * 0.6], [x + step * 0.4, leg * 0.55, side * fat * 0.6], [x + step, 0.02, side * fat * 0.6],
-                               [x + step + 0.07, 0.0, side * fat * 0.6]], thick * np.array([1.8, 1, 0.9, 1])))
-    if rng.random() < 0.15:  # a trunk or a long snout
-        parts.append(loft([to_head + [head, 0, 0], to_head + [head + 0.15, -0.3, 0], to_head + [head + 0.1, -0.6, 0]], [0.07, 0.06, 0.03]))
-    coat, yaw = mottled(rng, any_colour(rng)), about("Y", rng.uniform(0, 360))
-    if rng.random() < 0.15:
-        yaw = yaw @ about("X", 90)  # lying on its side
-    return [item(bumpy(rng, m, rng.uniform(0, 0.02), 4), size, place, coat, yaw, rng.uniform(0.5, 3)) for m in parts]
 
 
 # ------------------------------------------------------------ made things
@@ -371,12 +293,18 @@ class ThingScene(Scene):
         return np.exp(rng.uniform(np.log(0.9), np.log(5)))
 
     def put_animals(self):
-        rng = self.rng
+        """One animal, or a few; those of a herd are of one kind. Some look at the camera, some from close by."""
+        rng, toward = self.rng, self.camera.heading()
+        species, herd = draw_species(rng), rng.random() < 0.7
         for _ in range(rng.choice([1, 1, 1, 2, 3, 5])):
+            one = species if herd else draw_species(rng)
             place, span = self.reach(self.distances())
-            size = span * np.exp(rng.uniform(np.log(0.25), np.log(1.2))) * (0.6 if self.people else 1)
+            portrait = not self.people and rng.random() < 0.2
+            size = span * np.exp(rng.uniform(np.log(0.25), np.log(1.2))) * (0.6 if self.people else 1) * (1.7 if portrait else 1)
             self.centre = place if self.centre is None else self.centre
-            self.add_things(creature(self.assets, rng, self.standing(place, size), size))
+            if not portrait:
+                place = self.standing(place - [0, size * (one.leg + 0.6 * one.fat), 0], 0)
+            self.add_things(animal(rng, one, place, size, toward if rng.random() < 0.5 else None, portrait))
 
     def put_made(self):
         rng = self.rng

@@ -4,12 +4,13 @@ import cv2
 import numpy as np
 
 from . import kernels, sensor
+from .animals import animal, draw_species
 from .classes import PADDING
 from .cloth import pattern
 from .light import lights
 from .person import Person
 from .pose import about
-from .things import Room, animal, clutter, held_thing, solid
+from .things import Room, clutter, held_thing, solid
 
 
 FAR = 1e9
@@ -168,7 +169,7 @@ class Scene:
                 continue
             if rng.random() < 0.25:
                 place[1] = self.ground if self.ground < 0 else place[1]
-                found = animal(self.assets, rng, place)
+                found = animal(rng, draw_species(rng, pet=True), place, np.exp(rng.normal(-0.9, 0.4)))
             else:
                 found = clutter(self.assets, rng, place, rng.uniform(0.02, 0.13) * camera.height / camera.focal * ahead)
             self.add_things(found)

@@ -1,4 +1,4 @@
-"""Rooms, furniture, clutter, animals: everything that is not a person, all labelled background."""
+"""Rooms, furniture, clutter: everything that is not a person, all labelled background."""
 
 import numpy as np
 
@@ -266,23 +266,6 @@ class Room:
                 for s in (-1, 1):
                     self.items.append(item(TUBE, (0.06, 0.04, 0.06), at + [0.09 * s, 0, 0], tone, about("Z", 90)))
                 self.items.append(item(TUBE, (0.015, 0.1, 0.015), at, tone, about("Z", 90)))
-
-
-def animal(assets, rng, place):
-    """A cat- or dog-like shape: fur must not mean person."""
-    size = np.exp(rng.normal(-1.25, 0.4))
-    fur = np.clip(cloth_colour(rng) * np.exp(0.35 * smooth_noise(rng, 30))[..., None], 0, 1)
-    if rng.random() < 0.4:
-        patches = (smooth_noise(rng, 5) > 0.4)[..., None]
-        fur = np.where(patches, cloth_colour(rng), fur)
-    skin, yaw = solid(fur), about("Y", rng.uniform(0, 360))
-    parts = [(BALL, (0.55, 0.27, 0.25), (0, 0.55, 0)), (BALL, (0.22, 0.2, 0.19), (0.65, 0.85 * rng.uniform(0.7, 1.1), 0)),
-             (BALL, (0.13, 0.08, 0.09), (0.85, 0.75, 0)), (TUBE, (0.04, 0.3, 0.04), (-0.65, 0.75, 0))]
-    parts += [(TUBE, (0.07, 0.28, 0.07), (x, 0.25, z)) for x in (-0.4, 0.4) for z in (-0.14, 0.14)]
-    parts += [(BALL, (0.03, 0.12, 0.06), (0.6, 1.05, z)) for z in (-0.12, 0.12)]
-    bend = rng.normal(0, 0.08, (len(parts), 3))
-    return [item(m, np.array(s) * size, place + (yaw @ (np.array(c) + b)) * size, skin, yaw)
-            for (m, s, c), b in zip(parts, bend)]
 
 
 def clutter(assets, rng, place, size):

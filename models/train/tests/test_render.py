@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.data import read_shard
 from render.__main__ import SCENES, learned_seed, write_shard
+from render.animals import POSTURES, SPECIES, Animal, animal, draw_species
 from render.assets import AssetError, Assets, check_files, held_out
 from render.body import Shape
 from render.charts import CLOTH_SIDE, TRUNK
@@ -15,8 +16,9 @@ from render.classes import INDEX
 from render.clip import FIRST, pose_at
 from render.gowns import ABOVE_FLOOR, Drape, GownPerson, GownScene
 from render.leaps import LeapingPerson, LeapScene, leaping_pose, on_hands
+from render.lofts import loft
 from render.moves import FLOOR, MoveScene, MovingPerson, close_hands
-from render.objects import KINDS, ThingScene, bottle, dish, loft, turned_on_lathe
+from render.objects import KINDS, ThingScene, bottle, dish, turned_on_lathe
 from render.outfits import OutfitScene
 from render.person import DECIMETRES, Person
 from render.pose import about, from_directions, skinning
@@ -263,6 +265,32 @@ def test_scenes_of_things_are_background_but_for_the_person_in_a_few(assets):
     assert (again[0] == seen[7]).all()
     # Something is in most of them: a picture of nothing has hardly any contrast.
     assert np.median([image.std() for image in seen]) > 20
+
+
+@pytest.mark.parametrize("posture", POSTURES)
+def test_animals_of_every_kind_have_a_face_and_stand_or_lie_on_the_floor(posture):
+    rng = np.random.default_rng(3)
+    for species in SPECIES:
+        body = Animal(rng, species, posture)
+        points = np.concatenate([mesh[0] for mesh, _ in body.parts])
+        assert np.isfinite(points).all() and np.ptp(points, axis=0).max() < 5
+        # Whoever grazes may reach below the floor by a snout.
+        assert -0.6 < points[:, 1].min() < 0.15 and points[:, 1].max() > 0.2, species
+        assert sum(texture == "dark" for _, texture in body.parts) >= 2, "eyes"
+
+
+def test_a_portrait_shows_the_head_where_it_is_wanted():
+    place, size = np.array([0.5, -0.2, -3.0]), 0.8
+    for seed in range(6):
+        items = animal(np.random.default_rng(seed), SPECIES[0], place, size, about("Y", 90), portrait=True)
+        eyes = [entry.vertices.mean(0) for entry in items if entry.textures.shape[1] == 4]
+        assert np.linalg.norm(np.mean(eyes, axis=0) - place) < 0.25 * size
+
+
+def test_pets_are_cats_and_dogs():
+    rng = np.random.default_rng(5)
+    assert {draw_species(rng, pet=True).coats for _ in range(20)} == {SPECIES[0].coats}
+    assert len({draw_species(rng).coats for _ in range(60)}) > 4
 
 
 def test_turned_and_lofted_shapes_are_closed_and_of_the_given_size():

@@ -1,22 +1,22 @@
 //! The text console that shares the frame buffer: told to stay quiet while the mirror draws.
 
-use std::ffi::{c_int, c_uint};
+use std::ffi::c_uint;
 use std::fs::File;
 use std::io;
 
-use rustix::ioctl::{Getter, IntegerSetter, Opcode, ioctl};
+use rustix::ioctl::{IntegerSetter, Opcode, ioctl};
 use tracing::{debug, warn};
 
 // linux/kd.h
 const KDSETMODE: Opcode = 0x4B3A;
-const KDGETMODE: Opcode = 0x4B3B;
+const KD_TEXT: c_uint = 0;
 const KD_GRAPHICS: c_uint = 1;
 
-/// The console in front, in graphics mode: no cursor, no messages, no blanking. Put back on drop.
+/// The console in front, in graphics mode: no cursor, no messages, no blanking. In text mode again on drop, also where a mirror that was
+/// killed left it in graphics mode.
 #[derive(Debug)]
 pub(crate) struct Console {
     terminal: File,
-    before: c_uint,
 }
 
 impl Console {
@@ -34,17 +34,14 @@ impl Console {
 
     fn try_silence() -> io::Result<Console> {
         let terminal = File::options().read(true).write(true).open("/dev/tty0")?;
-        // SAFETY: KDGETMODE fills in one int.
-        let before = unsafe { ioctl(&terminal, Getter::<KDGETMODE, c_int>::new())? };
         set_mode(&terminal, KD_GRAPHICS)?;
-        // Modes are small positive numbers.
-        Ok(Console { terminal, before: before.unsigned_abs() })
+        Ok(Console { terminal })
     }
 }
 
 impl Drop for Console {
     fn drop(&mut self) {
-        if let Err(error) = set_mode(&self.terminal, self.before) {
+        if let Err(error) = set_mode(&self.terminal, KD_TEXT) {
             warn!("the text console does not come back: /dev/tty0: {error}");
         }
     }

@@ -103,13 +103,24 @@ pub fn open(
 ) -> Result<Box<dyn Display>, DisplayError> {
     match spec {
         DisplaySpec::Auto => open_auto(request),
-        DisplaySpec::Drm => open_drm(&request.drm_device, request),
+        DisplaySpec::Drm => open_some_drm(request),
         DisplaySpec::Fbdev => open_fbdev(request),
         DisplaySpec::Window => open_window(request),
         DisplaySpec::Headless(folder) => {
             Ok(Box::new(HeadlessDisplay::open(folder.as_deref(), request)?))
         }
     }
+}
+
+/// The first card that has a screen; if none has, what is wrong with the wanted one.
+fn open_some_drm(request: &DisplayRequest) -> Result<Box<dyn Display>, DisplayError> {
+    let mut cards = cards_to_try(&request.drm_device).into_iter();
+    let wanted = cards.next().unwrap_or_default();
+    let error = match open_drm(&wanted, request) {
+        Err(error @ (DisplayError::Missing { .. } | DisplayError::Unsuitable { .. })) => error,
+        result => return result,
+    };
+    cards.find_map(|card| open_drm(&card, request).ok()).ok_or(error)
 }
 
 fn open_drm(device: &Path, request: &DisplayRequest) -> Result<Box<dyn Display>, DisplayError> {

@@ -3,6 +3,9 @@
 use overlay::{Alignment, MirrorGeometry, Style};
 use settings::Settings;
 
+/// Pixels may be this much wider than high, or higher than wide; beyond it the screen is another one, or lies on its side.
+const MOST_STRETCHED: f64 = 1.2;
+
 /// How the overlay looks and lies.
 #[derive(Clone, Debug)]
 pub struct Look {
@@ -34,6 +37,18 @@ impl Look {
         Look { opacity, alignment, show_fps }
     }
 
+    /// What is wrong with a screen of this size in pixels: to lie on reflections, the overlay needs a screen of the settings' shape.
+    pub fn misfit(&self, (width, height): (u32, u32)) -> Option<String> {
+        let Alignment::Reflection(geometry) = self.alignment else { return None };
+        let (across, up) = (geometry.screen_width_m, geometry.screen_height_m);
+        let shape = f64::from(width) / f64::from(height) * up / across;
+        (shape.max(1.0 / shape) > MOST_STRETCHED).then(|| {
+            format!(
+                "The screen has {width} x {height} pixels, its settings say {across} x {up} m: turn it with display.rotation or correct display.geometry."
+            )
+        })
+    }
+
     /// The painter's style.
     pub fn style(&self) -> Style {
         Style { opacity: self.opacity }
@@ -42,5 +57,22 @@ impl Look {
     /// The painter's alignment.
     pub fn alignment(&self) -> Alignment {
         self.alignment
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_screen_on_its_side_is_told() {
+        let board = settings::Board::named("rpi5").expect("built in");
+        let layers = settings::Layers::defaults().and_then(|layers| layers.board(&board));
+        let look = Look::new(&layers.and_then(settings::Layers::finish).expect("valid").settings);
+        assert_eq!(look.misfit((1080, 1920)), None);
+        let told = look.misfit((1920, 1080)).expect("too wide");
+        assert!(told.contains("1920 x 1080") && told.contains("display.rotation"), "{told}");
+        let picture = Look { alignment: Alignment::Picture { mirrored: true }, ..look };
+        assert_eq!(picture.misfit((1920, 1080)), None);
     }
 }

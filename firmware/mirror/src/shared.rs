@@ -38,6 +38,8 @@ pub enum CameraState {
         device: String,
         /// What went wrong, with the next step.
         reason: String,
+        /// Whether its cable is worth a look.
+        absent: bool,
         /// When it is tried again.
         retry_at: Instant,
     },
@@ -84,6 +86,8 @@ pub enum DisplayState {
 pub enum Topic {
     /// The mirror's data folder.
     Storage,
+    /// The screen's shape.
+    Screen,
     /// The temperature sensor.
     Temperature,
     /// The local page.
@@ -104,7 +108,7 @@ pub enum Topic {
     Program,
 }
 
-const TOPICS: usize = 10;
+const TOPICS: usize = 11;
 
 /// Sentences that someone should read, most important first.
 #[derive(Clone, Debug, Default, PartialEq)]

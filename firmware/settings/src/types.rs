@@ -182,7 +182,7 @@ pub struct LearningSettings {
     pub epsilon: f64,
     /// Probability with which the guarantee may fail, 1e-12 to 0.1.
     pub delta: f64,
-    /// Noise divided by clipping norm, 0.1 to 10000.
+    /// Noise divided by clipping norm, 0.5 to 10000.
     pub noise_multiplier: f64,
     /// Releases that the noise is planned for; 0: `noise_multiplier` holds.
     pub lifetime_releases: u64,
@@ -370,7 +370,7 @@ const RANGES: &[(&str, f64, f64)] = &[
     ("thermal.limit_celsius", 40.0, 120.0),
     ("learning.epsilon", 0.001, 1000.0),
     ("learning.delta", 1e-12, 0.1),
-    ("learning.noise_multiplier", 0.1, 10_000.0),
+    ("learning.noise_multiplier", 0.5, 10_000.0),
     ("learning.lifetime_releases", 0.0, 1_000_000.0),
     ("learning.epochs", 1.0, 100.0),
     ("learning.corrections", 1.0, 100_000.0),
@@ -416,12 +416,22 @@ fn check_words(raw: &RawSettings) -> Result<(), BadValue> {
     if raw.camera.source.is_empty() {
         return Err(bad("camera.source", "it must be auto, camera, demo or a path"));
     }
+    for (key, path) in [
+        ("camera.device", &raw.camera.device),
+        ("display.drm_device", &raw.display.drm_device),
+        ("display.fbdev_device", &raw.display.fbdev_device),
+    ] {
+        if path.as_os_str().is_empty() {
+            return Err(bad(key, "it must name a device file"));
+        }
+    }
     let formats = &raw.camera.formats;
     if formats.is_empty() || !formats.iter().all(|name| FORMATS.contains(&name.as_str())) {
         return Err(bad("camera.formats", format!("choose from {}", FORMATS.join(", "))));
     }
     let kind = raw.display.kind.as_str();
-    if !DISPLAYS.contains(&kind) && !kind.starts_with("headless:") {
+    let folder = kind.strip_prefix("headless:").unwrap_or_default();
+    if !DISPLAYS.contains(&kind) && folder.is_empty() {
         return Err(bad(
             "display.kind",
             format!("choose {} or headless:FOLDER", DISPLAYS.join(", ")),
@@ -451,6 +461,9 @@ fn page(raw: RawPage) -> Result<PageSettings, BadValue> {
     let network = address("page.network_listen", &raw.network_listen)?;
     let network = match raw.access.as_str() {
         "device" => None,
+        "paired" if network.port() == listen.port() && listen.port() != 0 => {
+            return Err(bad("page.network_listen", "it must have another port than page.listen"));
+        }
         "paired" => Some(network),
         _ => return Err(bad("page.access", "choose device or paired")),
     };

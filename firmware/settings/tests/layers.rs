@@ -43,6 +43,7 @@ fn the_device_tree_tells_the_board() {
     let name = |model| Board::detect(model).expect("found").name;
     assert_eq!(name(Some("Raspberry Pi 5 Model B Rev 1.0")), "rpi5");
     assert_eq!(name(Some("Raspberry Pi 4 Model B Rev 1.4")), "rpi4");
+    assert_eq!(name(Some("Raspberry Pi Compute Module 4 Rev 1.0")), "rpi4");
     assert_eq!(name(Some("Radxa ROCK 5B")), "rk3588");
     assert_eq!(name(Some("linux,dummy-virt")), "virt");
     assert_eq!(name(None), "pc");
@@ -145,6 +146,8 @@ fn messages_name_the_file_the_key_and_the_next_step() {
             .contains("`overlay.alignment` = \"sideways\"")
     );
     assert!(message("[display]\nkind = \"hologram\"").contains("headless:FOLDER"));
+    assert!(message("[display]\nkind = \"headless:\"").contains("headless:FOLDER"));
+    assert!(message("[camera]\ndevice = \"\"").contains("camera.device"));
     assert!(message("camera = 3").contains("`camera` must be a table"));
     assert!(message("[camera").starts_with("mirror.toml: not valid TOML"));
     assert!(message("[vision]\nperson_score = nan").contains("it must be 0 to 1"));
@@ -168,6 +171,8 @@ fn the_home_network_gets_a_door_of_its_own_only_when_asked_for() {
     assert!(page.listen.ip().is_loopback(), "the device's own door stays where it was");
     assert!(message("[page]\naccess = \"everybody\"").contains("choose device or paired"));
     assert!(message("[page]\nnetwork_listen = \"8443\"").contains("page.network_listen"));
+    let same = "[page]\naccess = \"paired\"\nnetwork_listen = \"0.0.0.0:8080\"";
+    assert!(message(same).contains("another port"));
 }
 
 #[test]

@@ -201,7 +201,8 @@ impl Capture {
         let until = Instant::now() + delay;
         self.shared.update_health(|health| {
             if self.shared.camera_wanted() {
-                health.camera = CameraState::Lost { device, reason, retry_at: until };
+                let absent = error.is_absence();
+                health.camera = CameraState::Lost { device, reason, absent, retry_at: until };
             }
         });
         self.shared.forget_pictures();

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use camera::mailbox::Mailbox;
 use display::{DisplayRequest, DisplaySpec, Rotation};
-use settings::{DisplaySettings, Effective, Settings};
+use settings::{Board, DisplaySettings, Effective, Settings};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing::warn;
 
@@ -65,7 +65,8 @@ pub fn run(args: &RunArgs, started: Instant) -> Result<()> {
     let access = open_access(&shared, settings);
     let page = open_page(settings);
     let display = display::open(&spec, &request);
-    report::print(&start_text(&shared, &sources, &display, &page, settings))?;
+    let board = config::board(&args.settings)?;
+    report::print(&start_text(&board, &shared, &sources, &display, &page, settings))?;
     let listener = usable(&shared, page, &display)?;
     let capture_patience = 2 * sources.timeout + Duration::from_secs(15);
     let screen = Screen {
@@ -271,6 +272,7 @@ fn connections(
 
 /// What the mirror is about to do, for whoever started it.
 fn start_text(
+    board: &Board,
     shared: &Shared,
     sources: &Sources,
     display: &Opened,
@@ -295,7 +297,15 @@ fn start_text(
         Some(Err(error)) => error.to_string(),
         None => "switched off (page.enabled)".to_owned(),
     };
+    let Board { name, description, architecture, .. } = board;
+    let unknown = match architecture == std::env::consts::ARCH {
+        true => String::new(),
+        false => format!(
+            "; this machine is none, choose another profile with --board ({architecture} is expected)"
+        ),
+    };
     // Writing to a String cannot fail.
+    let _ = writeln!(text, "  board       {name}: {description}{unknown}");
     let _ = writeln!(text, "  looking at  {camera}\n  showing on  {shown}\n  page        {page}");
     text.push_str("Stop it with Ctrl+C.\n");
     text

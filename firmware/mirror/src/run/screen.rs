@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 
 use crate::look::Look;
 use crate::shared::{
-    CameraState, DisplayState, Health, ModelState, PairingCode, Shared, count, lock,
+    CameraState, DisplayState, Health, ModelState, PairingCode, Shared, Topic, count, lock,
 };
 use crate::timings::Stage;
 use crate::view::View;
@@ -128,6 +128,7 @@ impl Screen {
     fn panel(&self, display: Box<dyn Display>) -> Panel {
         self.opened(display.name());
         let (width, height) = display.size();
+        self.shared.set_notice(Topic::Screen, self.look.misfit((width, height)));
         let canvas = Canvas::new(width, height);
         let painter = Painter::new(width, height, self.look.style(), self.look.alignment());
         Panel { display, canvas, painter, trouble: None }
@@ -256,9 +257,9 @@ fn status(copy: &Copy) -> Status<'_> {
     }
     match &health.camera {
         CameraState::Off { by } => return Status::CameraOff { by },
-        CameraState::Lost { device, reason, retry_at } => {
+        CameraState::Lost { device, reason, absent, retry_at } => {
             let retry_in = retry_at.saturating_duration_since(Instant::now());
-            return Status::CameraLost { device, reason, retry_in };
+            return Status::CameraLost { device, reason, absent: *absent, retry_in };
         }
         CameraState::Starting | CameraState::On | CameraState::Ended => {}
     }
@@ -292,6 +293,7 @@ mod tests {
         let lost = CameraState::Lost {
             device: "/dev/video0".into(),
             reason: "gone".into(),
+            absent: true,
             retry_at: Instant::now(),
         };
         let mut all = copy(|health| {

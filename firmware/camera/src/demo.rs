@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use frame::{Frame, FrameBuffer, Layout, PixelFormat};
+use frame::{Frame, FrameBuffer, FrameError, Layout, PixelFormat};
 
 use crate::error::SourceError;
 use crate::mjpeg;
@@ -38,8 +38,7 @@ impl DemoClip {
         let unreadable =
             |reason: &str| SourceError::Open { name: "demo".into(), reason: reason.into() };
         let first = pictures.first().ok_or_else(|| unreadable("the clip has no picture"))?;
-        let layout =
-            jpeg_layout(first).ok_or_else(|| unreadable("the clip's first picture has no size"))?;
+        let layout = jpeg_layout(first).map_err(|e| unreadable(&format!("the clip: {e}")))?;
         let pace = Pace::new(if rate == 0 { 0.0 } else { CLIP_RATE });
         Ok(Demo { pictures, layout, pace, sequence: 0 })
     }
@@ -80,18 +79,7 @@ impl Source for Demo {
 }
 
 /// Size of a JPEG file from its frame header, as the layout of a compressed picture.
-pub(crate) fn jpeg_layout(bytes: &[u8]) -> Option<Layout> {
-    let mut at = 2;
-    loop {
-        let [0xFF, code] = *bytes.get(at..at + 2)? else { return None };
-        let length = usize::from(u16::from_be_bytes(bytes.get(at + 2..at + 4)?.try_into().ok()?));
-        // Start-of-frame markers, without the tables and the arithmetic-coding conditions among them.
-        if matches!(code, 0xC0..=0xCF) && !matches!(code, 0xC4 | 0xC8 | 0xCC) {
-            let side = |at: usize| {
-                Some(u32::from(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?)))
-            };
-            return Layout::new(PixelFormat::Mjpg, side(at + 7)?, side(at + 5)?, 0).ok();
-        }
-        at += 2 + length.max(2);
-    }
+pub(crate) fn jpeg_layout(bytes: &[u8]) -> Result<Layout, FrameError> {
+    let (width, height) = frame::jpeg::size(bytes)?;
+    Layout::new(PixelFormat::Mjpg, width, height, 0)
 }

@@ -11,11 +11,15 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[allow(missing_docs)] // the messages say it
 pub enum SourceError {
+    #[error("cannot open {name}: no such device; is the camera plugged in?")]
+    Absent { name: String },
     #[error("cannot open {name}: {reason}")]
     Open { name: String, reason: String },
-    #[error("{name} is gone: {reason}")]
-    Lost { name: String, reason: String },
-    #[error("{name} gave no picture for {:.1} s", waited.as_secs_f32())]
+    #[error("{name} was unplugged; plug it in again")]
+    Unplugged { name: String },
+    #[error("{name} failed: {reason}")]
+    Failed { name: String, reason: String },
+    #[error("{name} gave no picture for {:.1} s; check its cable, or try another port", waited.as_secs_f32())]
     TimedOut { name: String, waited: Duration },
     #[error(
         "{name} was asked for {wanted} and gives {given}; set camera.formats to what it offers"
@@ -35,16 +39,27 @@ impl SourceError {
         matches!(self, SourceError::Frame(_) | SourceError::Picture { .. })
     }
 
+    /// Whether it may be the cable: the device is not there, or gives nothing.
+    pub fn is_absence(&self) -> bool {
+        matches!(
+            self,
+            SourceError::Absent { .. }
+                | SourceError::Unplugged { .. }
+                | SourceError::TimedOut { .. }
+        )
+    }
+
     pub(crate) fn open(name: impl Into<String>, error: &io::Error) -> SourceError {
         let name = name.into();
         let advice = match error.kind() {
-            io::ErrorKind::NotFound => "no such device; is the camera plugged in?".into(),
+            io::ErrorKind::NotFound => return SourceError::Absent { name },
             io::ErrorKind::PermissionDenied => {
                 "permission denied; add this user to the group video".into()
             }
             io::ErrorKind::ResourceBusy => {
-                "it is in use by another program; close that first".into()
+                "it is in use by another program, or nothing feeds its bridge; close or start that first".into()
             }
+            _ if matches!(error.raw_os_error(), Some(libc::ENOTTY | libc::EINVAL)) => "it is no camera; name another with camera.device".into(),
             _ => error.to_string(),
         };
         SourceError::Open { name, reason: advice }

@@ -161,17 +161,16 @@ impl Source for MjpegFile {
         };
         self.pace.wait();
         let picture = &self.waiting[range.clone()];
-        let layout = jpeg_layout(picture);
-        if let Some(layout) = layout {
-            into.copy_from(Frame::new(layout, picture)?);
-        }
+        let read = jpeg_layout(picture)
+            .and_then(|layout| Frame::new(layout, picture))
+            .map(|frame| into.copy_from(frame));
         self.waiting.drain(..range.end);
         (into.sequence, into.captured_at) = (self.sequence, Instant::now());
         self.sequence += 1;
-        match layout {
-            Some(_) => Ok(Delivery::Frame),
-            None => Err(frame::FrameError::Jpeg("it has no size".into()).into()),
-        }
+        read.map_err(|e| {
+            SourceError::picture(&self.path, format!("picture {}: {e}", self.sequence))
+        })?;
+        Ok(Delivery::Frame)
     }
 
     fn describe(&self) -> String {

@@ -66,13 +66,12 @@ impl Source for Folder {
         (into.sequence, into.captured_at) = (self.sequence as u64, Instant::now());
         self.sequence += 1;
         let bytes = std::fs::read(name).map_err(|e| SourceError::picture(name, e.to_string()))?;
-        if kind(name) == Some(Kind::Png) {
-            read_png(&bytes, into)?;
+        let read = if kind(name) == Some(Kind::Png) {
+            read_png(&bytes, into)
         } else {
-            let layout = jpeg_layout(&bytes)
-                .ok_or_else(|| FrameError::Jpeg(format!("{} has no size", name.display())))?;
-            into.copy_from(Frame::new(layout, &bytes)?);
-        }
+            read_jpeg(&bytes, into)
+        };
+        read.map_err(|e| SourceError::picture(name, e.to_string()))?;
         Ok(Delivery::Frame)
     }
 
@@ -83,6 +82,12 @@ impl Source for Folder {
     fn is_live(&self) -> bool {
         false
     }
+}
+
+/// A JPEG file as it is; it is decoded later.
+fn read_jpeg(bytes: &[u8], into: &mut FrameBuffer) -> Result<(), FrameError> {
+    into.copy_from(Frame::new(jpeg_layout(bytes)?, bytes)?);
+    Ok(())
 }
 
 /// A PNG file as packed RGB. Its errors cost one picture, as those of a JPEG do.

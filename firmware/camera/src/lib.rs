@@ -18,4 +18,4 @@ pub use demo::DemoClip;
 pub use error::SourceError;
 pub use source::{CaptureRequest, Delivery, Source, open};
 pub use spec::{SourceSpec, UnknownSource};
-pub use v4l2::first_camera;
+pub use v4l2::{first_camera, may_be_camera};

@@ -8,12 +8,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use frame::{Frame, FrameBuffer, FrameError, Layout, PixelFormat};
+use frame::{Frame, FrameBuffer, Layout, PixelFormat};
 use v4l::buffer::{Flags, Type};
 use v4l::capability::Flags as Capability;
 use v4l::device::Handle;
 use v4l::io::traits::CaptureStream;
 use v4l::prelude::MmapStream;
+use v4l::v4l_sys::v4l2_capability;
+use v4l::v4l2::vidioc::VIDIOC_QUERYCAP;
 use v4l::video::Capture;
 use v4l::video::capture::Parameters;
 use v4l::{Device, Format, FourCC};
@@ -42,9 +44,11 @@ impl Camera {
         let name = path.display().to_string();
         let failed = |e: io::Error| SourceError::open(&name, &e);
         let device = Device::with_path(path).map_err(failed)?;
-        let capabilities = device.query_caps().map_err(failed)?;
-        if !capabilities.capabilities.contains(Capability::VIDEO_CAPTURE | Capability::STREAMING) {
-            let reason = "it is not a single-planar streaming camera; board/README.md tells how to bridge others".into();
+        let capabilities = Capabilities::of(&device).map_err(failed)?;
+        if !capabilities.captures() {
+            let reason = "it is not a single-planar streaming camera; name another with camera.device, or bridge this one to one that is \
+                          (libcamera or rkisp through gstreamer and v4l2loopback)"
+                .into();
             return Err(SourceError::Open { name, reason });
         }
         let layout = agree(&device, &name, request)?;
@@ -57,7 +61,7 @@ impl Camera {
         let rate = rate.map_or(String::new(), |r| format!(", {r:.0} a second"));
         let (format, width, height) = (layout.format(), layout.width(), layout.height());
         let description =
-            format!("{name} ({}), {format} {width} x {height}{rate}", capabilities.card.trim());
+            format!("{name} ({}), {format} {width} x {height}{rate}", capabilities.card);
         Ok(Camera { name, description, layout, stream, device, sequence: 0, last_sequence: None })
     }
 
@@ -76,10 +80,11 @@ impl Camera {
             };
         }
         let reason = match error.raw_os_error() {
-            Some(libc::ENODEV | libc::ENOENT | libc::ENXIO) => "it was unplugged".into(),
+            Some(libc::ENODEV | libc::ENOENT | libc::ENXIO) => return SourceError::Unplugged { name },
+            Some(libc::ENOSPC) => "its USB port has no bandwidth left; put MJPG first in camera.formats, lower camera.width, or use another port".into(),
             _ => error.to_string(),
         };
-        SourceError::Lost { name, reason }
+        SourceError::Failed { name, reason }
     }
 
     fn is_agreed(&self, format: &Format) -> bool {
@@ -92,14 +97,19 @@ impl Camera {
     }
 }
 
-/// Tries the wanted formats in turn. A driver that answers with another wanted format or another size is believed.
+/// Asks for the wanted formats in turn. A driver that refuses one, as bridges do, or answers with another is asked for the next; another
+/// size is believed.
 fn agree(device: &Device, name: &str, request: &CaptureRequest) -> Result<Layout, SourceError> {
     let mut given = Vec::new();
     for &wanted in &request.formats {
         let asked = Format::new(request.width, request.height, FourCC::new(&wanted.fourcc()));
-        let answer = device.set_format(&asked).map_err(|e| SourceError::open(name, &e))?;
+        let answer = match device.set_format(&asked) {
+            Ok(answer) => answer,
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => continue,
+            Err(error) => return Err(SourceError::open(name, &error)),
+        };
         match layout_of(&answer) {
-            Some(layout) if request.formats.contains(&layout.format()) => return Ok(layout),
+            Some(layout) if layout.format() == wanted => return Ok(layout),
             _ => given.push(raw_words(&answer)),
         }
     }
@@ -153,7 +163,10 @@ impl Source for Camera {
             self.last_sequence = Some(meta.sequence);
             (into.sequence, into.captured_at) = (self.sequence, Instant::now());
             if meta.flags.contains(Flags::ERROR) {
-                return Err(FrameError::Jpeg("the driver marks it as damaged".into()).into());
+                return Err(SourceError::picture(
+                    &self.name,
+                    "the driver marks a picture as damaged",
+                ));
             }
             into.copy_from(Frame::new(self.layout, &bytes[..used])?);
             return Ok(Delivery::Frame);
@@ -169,16 +182,64 @@ impl Source for Camera {
     }
 }
 
-/// The first `/dev/videoN` that can capture.
+/// The first `/dev/videoN` that is a camera, one on the USB bus before others.
 pub fn first_camera() -> Option<PathBuf> {
-    let can_capture = |path: &PathBuf| {
-        let wanted = Capability::VIDEO_CAPTURE | Capability::STREAMING;
-        Device::with_path(path)
-            .and_then(|d| d.query_caps())
-            .is_ok_and(|c| c.capabilities.contains(wanted))
-    };
-    (0..64)
+    let found: Vec<(PathBuf, Capabilities)> = (0..64)
         .map(|n| PathBuf::from(format!("/dev/video{n}")))
-        .filter(|p| p.exists())
-        .find(can_capture)
+        .filter(|path| path.exists())
+        .filter_map(|path| ask(&path).ok().map(|capabilities| (path, capabilities)))
+        .filter(|(_, capabilities)| capabilities.is_camera())
+        .collect();
+    let usb = found.iter().find(|(_, capabilities)| capabilities.bus.starts_with("usb-"));
+    usb.or(found.first()).map(|(path, _)| path.clone())
+}
+
+/// Whether a device file is there and may be a camera: one that cannot be asked, because it is busy or forbidden, may be.
+/// On some boards the first ones are codecs and scalers.
+pub fn may_be_camera(path: &Path) -> bool {
+    path.exists() && ask(path).map_or(true, |capabilities| capabilities.is_camera())
+}
+
+/// Drivers whose nodes say that they capture, and give no picture without a program that feeds or wires them.
+const NOT_CAMERAS: [&str; 2] = ["bcm2835-isp", "rp1-cfe"];
+
+/// What a device says of itself.
+struct Capabilities {
+    driver: String,
+    card: String,
+    bus: String,
+    flags: Capability,
+}
+
+impl Capabilities {
+    /// With letters that are no UTF-8 replaced: the kernel cuts a long name anywhere, and `v4l` would panic.
+    fn of(device: &Device) -> io::Result<Capabilities> {
+        // SAFETY: the structure is plain numbers, for which zero is a value.
+        let mut raw: v4l2_capability = unsafe { std::mem::zeroed() };
+        let place: *mut v4l2_capability = &mut raw;
+        // SAFETY: the device is open, and VIDIOC_QUERYCAP fills in one such structure.
+        unsafe { v4l::v4l2::ioctl(device.handle().fd(), VIDIOC_QUERYCAP, place.cast()) }?;
+        let text = |bytes: &[u8]| {
+            let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+            String::from_utf8_lossy(&bytes[..end]).trim().to_owned()
+        };
+        Ok(Capabilities {
+            driver: text(&raw.driver),
+            card: text(&raw.card),
+            bus: text(&raw.bus_info),
+            flags: Capability::from(raw.device_caps),
+        })
+    }
+
+    fn captures(&self) -> bool {
+        self.flags.contains(Capability::VIDEO_CAPTURE | Capability::STREAMING)
+    }
+
+    fn is_camera(&self) -> bool {
+        self.captures() && !NOT_CAMERAS.contains(&self.driver.as_str())
+    }
+}
+
+fn ask(path: &Path) -> io::Result<Capabilities> {
+    Capabilities::of(&Device::with_path(path)?)
 }

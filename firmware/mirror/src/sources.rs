@@ -124,9 +124,9 @@ impl Sources {
         Some(orientation.upright_size(width, height))
     }
 
-    /// The device of the settings if it is there, else any that can capture.
+    /// The device of the settings if it may be a camera, else any that can capture.
     fn find_camera(&self) -> Option<PathBuf> {
-        if self.device.exists() {
+        if camera::may_be_camera(&self.device) {
             return Some(self.device.clone());
         }
         camera::first_camera()

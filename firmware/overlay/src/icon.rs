@@ -4,7 +4,7 @@ use embedded_graphics::pixelcolor::Rgb888;
 
 use crate::canvas::Canvas;
 use crate::palette::{ALARM, CALM, TEXT, TEXT_SOFT, WARNING};
-use crate::scene::{Fault, Status};
+use crate::scene::Status;
 use crate::shape::{self, Point, circle, line, round_box, stroke, triangle};
 
 /// Half the width of lines.
@@ -21,9 +21,6 @@ pub(crate) fn draw(status: &Status<'_>, middle: Point, radius: f32, canvas: &mut
         Status::CameraLost { .. } => camera_lost(&mut pen),
         Status::NoModel { .. } => unknown_person(&mut pen),
         Status::Thermal { .. } => thermometer(&mut pen),
-        Status::Fault { fault: Fault::Storage, .. } => card(&mut pen),
-        Status::Fault { fault: Fault::Clock, .. } => clock(&mut pen),
-        Status::Fault { fault: Fault::Program, .. } => warning_sign(&mut pen),
     }
 }
 
@@ -131,41 +128,5 @@ fn thermometer(pen: &mut Pen<'_>) {
     pen.fill(TEXT_SOFT, |(x, y)| {
         let mark = |at: f32| line((x, y), (0.42, at), (0.6, at), LINE * 0.9);
         mark(-0.62).min(mark(-0.3)).min(mark(0.02))
-    });
-}
-
-fn card(pen: &mut Pen<'_>) {
-    pen.fill(TEXT_SOFT, |p| {
-        let sheet = round_box(p, (0.0, 0.0), (0.66, 0.88), 0.16);
-        let corner = (p.0 - p.1 - 1.1) / std::f32::consts::SQRT_2;
-        stroke(sheet.max(corner), LINE)
-    });
-    pen.fill(WARNING, |(x, y)| {
-        let contact = |at: f32| line((x, y), (at, -0.56), (at, -0.34), LINE * 1.1);
-        contact(-0.36).min(contact(-0.12)).min(contact(0.12))
-    });
-    exclamation(pen, WARNING, 0.34);
-}
-
-fn clock(pen: &mut Pen<'_>) {
-    pen.fill(TEXT_SOFT, |p| stroke(circle(p, (0.0, 0.0), 0.88), LINE));
-    pen.fill(CALM, |p| {
-        let hour = line(p, (0.0, 0.0), (0.34, 0.2), LINE * 1.2);
-        hour.min(line(p, (0.0, 0.0), (0.0, -0.56), LINE * 1.2))
-    });
-}
-
-fn warning_sign(pen: &mut Pen<'_>) {
-    pen.fill(ALARM, |p| {
-        let sign = triangle(p, [(0.0, -0.62), (0.74, 0.6), (-0.74, 0.6)]) - 0.2;
-        stroke(sign, LINE)
-    });
-    exclamation(pen, TEXT, 0.16);
-}
-
-fn exclamation(pen: &mut Pen<'_>, colour: Rgb888, middle: f32) {
-    pen.fill(colour, |p| {
-        let mark = line(p, (0.0, middle - 0.32), (0.0, middle + 0.06), LINE * 1.3);
-        mark.min(circle(p, (0.0, middle + 0.32), LINE * 1.5))
     });
 }

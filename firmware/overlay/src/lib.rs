@@ -21,4 +21,4 @@ pub use canvas::Canvas;
 pub use geometry::{Alignment, MirrorGeometry};
 pub use painter::{Painter, Style};
 pub use palette::{PALETTE, part_colour, track_colour};
-pub use scene::{Fault, MaskView, PersonView, Scene, Status};
+pub use scene::{MaskView, PersonView, Scene, Status};

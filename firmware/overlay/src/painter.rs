@@ -33,6 +33,10 @@ const MARGIN: f32 = 0.028;
 const BADGE: f32 = 0.056;
 const FPS_TEXT: f32 = 0.03;
 const NOTICE_TEXT: f32 = 0.036;
+/// A notice of more lines gets smaller letters, down to this; what is still longer than the most is cut, with a mark.
+const FEW_NOTICE_LINES: usize = 4;
+const LEAST_NOTICE_TEXT: f32 = 0.024;
+const MOST_NOTICE_LINES: usize = 6;
 const ADDRESS_TEXT: f32 = 0.031;
 
 /// What settings may change about the look. The camera badge is not among it.
@@ -204,11 +208,11 @@ impl Painter {
 
     /// Draws a notice on a dark plate above `bottom`.
     fn draw_notice(&mut self, notice: &str, bottom: f32, unit: f32, canvas: &mut Canvas) {
-        let size = font_size(unit, NOTICE_TEXT);
-        let (em, width) = (size as f32, self.size.0 as f32);
-        let most = width * 0.94 - 2.0 * em;
-        let widest = self.font.balance(notice, size, most, &mut self.lines);
-        self.lines.truncate(3);
+        let width = self.size.0 as f32;
+        let (size, widest) = self.fit_notice(notice, unit);
+        let cut = self.lines.len() > MOST_NOTICE_LINES;
+        self.lines.truncate(MOST_NOTICE_LINES);
+        let em = size as f32;
         let (line, pad) = (em * LINE_HEIGHT, em * 0.45);
         let half = (widest / 2.0 + em, self.lines.len() as f32 * line / 2.0 + pad);
         let middle = (width / 2.0, bottom - half.1 - pad);
@@ -219,11 +223,29 @@ impl Painter {
         shape::fill(canvas, middle, reach, Rgb888::BLACK, plate);
         shape::fill(canvas, middle, reach, TEXT_FAINT, |place| stroke(plate(place), border));
         let mut baseline = middle.1 - half.1 + pad + em * (LINE_HEIGHT + CAPITAL_HEIGHT) / 2.0;
-        for &(start, end) in &self.lines {
-            let text = &notice[start..end];
-            let x = middle.0 - self.font.width(text, size) / 2.0;
-            self.font.draw(text, (x, baseline), size, TEXT, canvas);
+        for (index, &(start, end)) in self.lines.iter().enumerate() {
+            self.text.clear();
+            self.text.push_str(&notice[start..end]);
+            if cut && index + 1 == MOST_NOTICE_LINES {
+                self.text.push('…');
+            }
+            let x = middle.0 - self.font.width(&self.text, size) / 2.0;
+            self.font.draw(&self.text, (x, baseline), size, TEXT, canvas);
             baseline += line;
+        }
+    }
+
+    /// Breaks a notice into lines, with smaller letters where it is long: its end says what to do. Font size and widest line.
+    fn fit_notice(&mut self, notice: &str, unit: f32) -> (u32, f32) {
+        let mut share = NOTICE_TEXT;
+        loop {
+            let size = font_size(unit, share);
+            let most = self.size.0 as f32 * 0.94 - 2.0 * size as f32;
+            let widest = self.font.balance(notice, size, most, &mut self.lines);
+            if self.lines.len() <= FEW_NOTICE_LINES || share <= LEAST_NOTICE_TEXT {
+                return (size, widest);
+            }
+            share *= 0.92;
         }
     }
 }
@@ -312,7 +334,6 @@ impl Distances {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scene::Fault;
     use embedded_graphics::pixelcolor::IntoStorage;
     use std::time::Duration;
 
@@ -328,10 +349,9 @@ mod tests {
             Status::Running,
             Status::Starting { step: reason },
             Status::CameraOff { by: reason },
-            Status::CameraLost { device: reason, reason, retry_in: Duration::ZERO },
+            Status::CameraLost { device: reason, reason, absent: true, retry_in: Duration::ZERO },
             Status::NoModel { reason },
             Status::Thermal { celsius: 90.0 },
-            Status::Fault { fault: Fault::Storage, reason },
         ];
         for (width, height) in [(320, 240), (48, 48), (1080, 1920)] {
             let style = Style { opacity: 0.0 };
@@ -348,10 +368,38 @@ mod tests {
         }
     }
 
+    /// The longest notices that there are: their ends say what to do.
+    #[test]
+    fn a_notice_is_shown_to_its_end() {
+        let storage = "The mirror cannot write to /home/somebody/.local/state/mirror (Read-only file system (os error 30)): what is switched \
+                       on the page will not be remembered. Make the folder writable, or name another one with data_dir.";
+        let sensor = "/sys/class/thermal/thermal_zone0/temp: no such file; nobody watches the heat. Set thermal.sensor to a file under \
+                      /sys/class/thermal, or to nothing where there is none.";
+        for (width, height) in [(1080, 1920), (540, 960), (1280, 720)] {
+            let alignment = Alignment::Picture { mirrored: true };
+            let mut painter = Painter::new(width, height, Style::default(), alignment);
+            for notice in [storage, sensor] {
+                painter.fit_notice(notice, unit(width, height));
+                let end = painter.lines.last().map(|&(_, end)| end);
+                assert!(
+                    painter.lines.len() <= MOST_NOTICE_LINES,
+                    "{width} x {height}: {:?}",
+                    painter.lines
+                );
+                assert_eq!(end, Some(notice.len()));
+            }
+        }
+    }
+
     #[test]
     fn every_size_is_drawn_without_a_panic() {
         let long = "a notice that goes on and on and on ".repeat(20);
-        let status = Status::CameraLost { device: &long, reason: &long, retry_in: Duration::MAX };
+        let status = Status::CameraLost {
+            device: &long,
+            reason: &long,
+            absent: false,
+            retry_in: Duration::MAX,
+        };
         let mut painter =
             Painter::new(0, 0, Style::default(), Alignment::Picture { mirrored: true });
         for (width, height) in [(0, 0), (1, 1), (7, 300), (300, 7), (32, 32), (8192, 32)] {

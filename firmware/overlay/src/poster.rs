@@ -142,13 +142,11 @@ impl Poster {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scene::Fault;
     use std::time::Duration;
 
     const LONG: &str = "/dev/v4l/by-id/usb-046d_HD_Pro_Webcam_C920_ABCDEF01-video-index0";
 
     fn statuses() -> Vec<Status<'static>> {
-        let fault = |fault| Status::Fault { fault, reason: LONG };
         vec![
             Status::Starting { step: "waiting for the first picture" },
             Status::Pairing {
@@ -157,12 +155,20 @@ mod tests {
                 left: Duration::from_secs(120),
             },
             Status::CameraOff { by: "on the mirror's page" },
-            Status::CameraLost { device: LONG, reason: LONG, retry_in: Duration::from_secs(10) },
+            Status::CameraLost {
+                device: LONG,
+                reason: LONG,
+                absent: true,
+                retry_in: Duration::from_secs(10),
+            },
+            Status::CameraLost {
+                device: LONG,
+                reason: LONG,
+                absent: false,
+                retry_in: Duration::from_secs(10),
+            },
             Status::NoModel { reason: LONG },
             Status::Thermal { celsius: 104.6 },
-            fault(Fault::Storage),
-            fault(Fault::Clock),
-            fault(Fault::Program),
         ]
     }
 

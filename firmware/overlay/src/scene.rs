@@ -108,6 +108,8 @@ pub enum Status<'a> {
         device: &'a str,
         /// The last error.
         reason: &'a str,
+        /// Whether its cable is worth a look: it is not there, or gives nothing.
+        absent: bool,
         /// Time until the next attempt.
         retry_in: Duration,
     },
@@ -121,24 +123,6 @@ pub enum Status<'a> {
         /// The temperature in degrees Celsius.
         celsius: f32,
     },
-    /// Anything else that keeps the mirror from working.
-    Fault {
-        /// What kind of thing failed.
-        fault: Fault,
-        /// The error.
-        reason: &'a str,
-    },
-}
-
-/// What failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The storage is full or cannot be written.
-    Storage,
-    /// The clock is unset or runs backwards.
-    Clock,
-    /// A part of the program fails again and again.
-    Program,
 }
 
 impl<'a> Status<'a> {
@@ -149,12 +133,10 @@ impl<'a> Status<'a> {
             Status::Pairing { code, .. } => code,
             Status::Starting { .. } => "Good to see you",
             Status::CameraOff { .. } => "Camera is off",
-            Status::CameraLost { .. } => "Camera not found",
+            Status::CameraLost { absent: true, .. } => "Camera not found",
+            Status::CameraLost { absent: false, .. } => "No picture yet",
             Status::NoModel { .. } => "Cannot see you yet",
             Status::Thermal { .. } => "Cooling down",
-            Status::Fault { fault: Fault::Storage, .. } => "Storage problem",
-            Status::Fault { fault: Fault::Clock, .. } => "Clock is not set",
-            Status::Fault { fault: Fault::Program, .. } => "Needs a restart",
         }
     }
 
@@ -165,12 +147,10 @@ impl<'a> Status<'a> {
             Status::Pairing { .. } => "Type this code into your browser.",
             Status::Starting { .. } => "The mirror is waking up.",
             Status::CameraOff { .. } => "Switch it on again on the mirror's page.",
-            Status::CameraLost { .. } => "Please check that its cable is plugged in.",
+            Status::CameraLost { absent: true, .. } => "Please check that its cable is plugged in.",
+            Status::CameraLost { absent: false, .. } => "The mirror goes on trying by itself.",
             Status::NoModel { .. } => "Install the mirror's software again.",
             Status::Thermal { .. } => "Give the mirror some air. It goes on by itself.",
-            Status::Fault { fault: Fault::Storage, .. } => "Free some space or change the card.",
-            Status::Fault { fault: Fault::Clock, .. } => "Connect the mirror to the network.",
-            Status::Fault { fault: Fault::Program, .. } => "Switch the mirror off and on again.",
         }
     }
 
@@ -185,7 +165,6 @@ impl<'a> Status<'a> {
             Status::CameraLost { device, reason, .. } => write!(out, "{device}: {reason}"),
             Status::NoModel { reason } => write!(out, "{reason}"),
             Status::Thermal { celsius } => write!(out, "{celsius:.0} °C inside"),
-            Status::Fault { reason, .. } => write!(out, "{reason}"),
         };
     }
 
@@ -235,7 +214,8 @@ mod tests {
         let text = |millis| {
             let mut text = String::new();
             let retry_in = Duration::from_millis(millis);
-            Status::CameraLost { device: "", reason: "", retry_in }.write_countdown(&mut text);
+            Status::CameraLost { device: "", reason: "", absent: true, retry_in }
+                .write_countdown(&mut text);
             text
         };
         assert_eq!(text(0), "Trying again now");

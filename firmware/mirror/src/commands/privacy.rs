@@ -88,11 +88,12 @@ struct Entry {
 fn show_ledger(verify: bool, json: bool, args: &SettingsArgs) -> Result<()> {
     let effective = config::load(args, &[])?;
     let path = ledger_path(&effective.settings);
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+    let found = match fs::read(&path) {
+        Ok(bytes) => Some(bytes),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(error).context(format!("cannot read {}", path.display())),
     };
+    let (there, bytes) = (found.is_some(), found.unwrap_or_default());
     let verified = ledger::verify(&bytes).with_context(|| path.display().to_string())?;
     let learning = &effective.settings.learning;
     let statement = verified.composition().statement(learning.delta).map_err(wrong)?;
@@ -101,15 +102,31 @@ fn show_ledger(verify: bool, json: bool, args: &SettingsArgs) -> Result<()> {
             let more = [
                 ("target_epsilon", learning.epsilon.into()),
                 ("ledger", path.display().to_string().into()),
+                ("found", there.into()),
                 ("head", verified.head().to_string().into()),
                 ("verified", true.into()),
                 ("records", serde_json::to_value(entries(&verified))?),
             ];
             as_json(&statement, &more)?
         }
-        false => in_words(&path, &verified, &statement, learning.epsilon, verify),
+        false => {
+            let place = where_it_is(&path, there);
+            place + &in_words(&path, &verified, &statement, learning.epsilon, verify)
+        }
     };
     Ok(report::print(&text)?)
+}
+
+/// Another user's mirror keeps its ledger elsewhere, and an absent one reads as nothing spent.
+fn where_it_is(path: &Path, there: bool) -> String {
+    let path = path.display();
+    if there {
+        return format!("ledger: {path}\n");
+    }
+    format!(
+        "there is no ledger at {path}: this mirror has not reserved anything, or keeps its data elsewhere; ask as its user, or \
+         name the folder with MIRROR_DATA_DIR\n"
+    )
 }
 
 fn entries(verified: &Verified) -> Vec<Entry> {

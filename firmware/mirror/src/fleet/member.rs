@@ -12,7 +12,7 @@ use proto::{Channel, DeviceId};
 use settings::FleetSettings;
 use tracing::{info, warn};
 use uplink::device::{Device, Settings, Snapshot};
-use uplink::edges::{EdgeError, Keeper, Memory};
+use uplink::edges::{EdgeError, Keeper, Memory, Origin};
 use uplink::mqtt::{Endpoint, Mqtt};
 
 use super::enrolment::Enrolment;
@@ -96,7 +96,8 @@ impl Member {
         let channel: Channel = self.settings.channel.parse().context("fleet.channel")?;
         let store = Directory::open(&self.folder)
             .with_context(|| format!("the folder {}", self.folder.display()))?;
-        let memory = read_memory(&store)?;
+        let origin = Origin { channel: channel.clone(), keys: keys.ids() };
+        let memory = read_memory(&store)?.of(origin);
         let will = Device::will(&identity.device);
         let settings = Settings {
             device: DeviceId::clone(&identity.device),

@@ -126,7 +126,7 @@ fn camera_condition(camera: &CameraState) -> Condition {
         CameraState::On => Condition::new("on", "Delivering pictures"),
         CameraState::Off { by } => Condition::new("off", format!("Switched off {by}")),
         CameraState::Ended => Condition::new("ended", "The file was played to its end"),
-        CameraState::Lost { device, reason, retry_at } => {
+        CameraState::Lost { device, reason, retry_at, .. } => {
             let wait = retry_at.saturating_duration_since(Instant::now());
             let again = match wait {
                 Duration::ZERO => "trying again now".to_owned(),

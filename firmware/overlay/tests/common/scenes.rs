@@ -3,14 +3,20 @@
 
 use std::time::Duration;
 
-use overlay::{Fault, Status};
+use overlay::Status;
 
 /// Every status screen with its file name.
 pub fn statuses() -> Vec<(&'static str, Status<'static>)> {
-    let fault = |fault, reason| Status::Fault { fault, reason };
     let lost = Status::CameraLost {
         device: "/dev/video0",
         reason: "no such device",
+        absent: true,
+        retry_in: Duration::from_millis(3400),
+    };
+    let busy = Status::CameraLost {
+        device: "/dev/video0",
+        reason: "it is in use by another program, or nothing feeds its bridge; close or start that first",
+        absent: false,
         retry_in: Duration::from_millis(3400),
     };
     let pairing = Status::Pairing {
@@ -23,10 +29,8 @@ pub fn statuses() -> Vec<(&'static str, Status<'static>)> {
         ("starting", Status::Starting { step: "opening the camera" }),
         ("camera-off", Status::CameraOff { by: "on the mirror's page" }),
         ("camera-lost", lost),
+        ("camera-busy", busy),
         ("no-model", Status::NoModel { reason: "models/student/trunk.onnx: hash differs" }),
         ("thermal", Status::Thermal { celsius: 86.4 }),
-        ("storage", fault(Fault::Storage, "/var/lib/mirror: no space left on device")),
-        ("clock", fault(Fault::Clock, "the clock says 1970")),
-        ("program", fault(Fault::Program, "the vision part failed 5 times in a minute")),
     ]
 }

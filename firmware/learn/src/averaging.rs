@@ -177,7 +177,7 @@ impl PartialSum {
         Ok(self.sums.iter().map(|&sum| (sum as f64 * unit) as f32).collect())
     }
 
-    /// Bytes for durable storage: magic, count, sums; the rules are the round's and not repeated.
+    /// Bytes for durable storage: magic, layout, count, sums. The other rules are the round's and not repeated.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = SUM_MAGIC.to_vec();
         bytes.extend_from_slice(&self.rules.layout.0);

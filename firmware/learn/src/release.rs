@@ -121,8 +121,11 @@ impl ReleasePath {
     }
 
     /// The bytes of a waiting release, the same on every call, for as long as consent stands.
+    ///
+    /// # Errors
+    /// A release whose bytes are missing or damaged is burnt here: it would keep the next one from being asked for.
     pub fn bytes(
-        &self,
+        &mut self,
         release: ReleaseId,
         consent: &ConsentToken<ContributeToFleet>,
     ) -> Result<Vec<u8>, ReleaseError> {
@@ -130,7 +133,11 @@ impl ReleasePath {
         let state = self.ledger.verified().releases().get(&release);
         let waiting = state.filter(|state| state.kind == RecordKind::Persisted);
         let digest = waiting.ok_or(ReleaseError::NotWaiting(release))?.digest;
-        Ok(self.outbox.read(release, &digest)?)
+        let found = self.outbox.read(release, &digest);
+        if let Err(OutboxError::Damaged(_)) = found {
+            self.give_up(release)?;
+        }
+        Ok(found?)
     }
 
     /// Records the aggregator's receipt and forgets the bytes. A second receipt is no error.
@@ -146,15 +153,21 @@ impl ReleasePath {
 
     /// Gives up one release that waits. The budget stays spent. One that waits no more is no error.
     pub fn give_up(&mut self, release: ReleaseId) -> Result<(), ReleaseError> {
+        // The bytes first: whatever the ledger's disk says, they are not sent any more.
+        self.outbox.remove(release)?;
         if self.is_waiting(&release) {
             self.ledger.burn(release)?;
         }
-        Ok(self.outbox.remove(release)?)
+        Ok(())
     }
 
     /// Gives up everything that has not been published, after a withdrawal. The budget stays spent.
+    ///
+    /// # Errors
+    /// The last one, after all were tried.
     pub fn discard_waiting(&mut self) -> Result<(), ReleaseError> {
-        self.waiting().into_iter().try_for_each(|release| self.give_up(release))
+        let given_up = self.waiting().into_iter().map(|release| self.give_up(release));
+        given_up.fold(Ok(()), |before, this| this.and(before))
     }
 
     fn is_waiting(&self, release: &ReleaseId) -> bool {

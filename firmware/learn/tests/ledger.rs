@@ -262,6 +262,20 @@ fn a_disk_that_fills_in_mid_write_never_costs_more_than_the_release() {
 }
 
 #[test]
+fn a_counter_that_cannot_be_raised_costs_one_release_and_no_more() {
+    let device = Device::new();
+    let consent = device.consent();
+    let mut path = device.path();
+    device.counter.1.store(true, Ordering::SeqCst);
+    assert!((1..6).all(|run| path.release(clipped(run), Z, &consent).is_err()));
+    device.counter.1.store(false, Ordering::SeqCst);
+    let release = path.release(clipped(9), Z, &consent).unwrap();
+    let summary = path.summary(Z).unwrap();
+    assert_eq!((summary.burnt, summary.waiting, summary.releases_left), (1, 1, 1), "{summary:?}");
+    assert_eq!(path.waiting(), [release]);
+}
+
+#[test]
 fn a_clock_that_jumps_a_year_changes_nothing() {
     let device = Device::new();
     let consent = device.consent();
@@ -291,6 +305,7 @@ fn a_damaged_or_missing_update_is_burnt_and_never_made_again() {
             Some(bytes) => device.store.set(&name, bytes),
         }
         assert!(path.bytes(release, &consent).is_err());
+        assert!(path.waiting().is_empty(), "it keeps no round from being answered");
         drop(path);
         let path = device.path();
         let state = &path.ledger().verified().releases()[&release];

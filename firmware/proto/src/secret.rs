@@ -72,11 +72,10 @@ impl std::fmt::Debug for DeviceSecret {
 
 fn tag(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
     // A key of 32 bytes fits one block, so it needs no hashing first; every length is allowed anyway.
-    let mut mac = Hmac::<Sha256>::new(&{
-        let mut block = hmac::digest::Key::<Hmac<Sha256>>::default();
-        block[..32].copy_from_slice(key);
-        block
-    });
+    let mut block = hmac::digest::Key::<Hmac<Sha256>>::default();
+    block[..32].copy_from_slice(key);
+    let mut mac = Hmac::<Sha256>::new(&block);
+    block[..].zeroize();
     parts.iter().for_each(|part| mac.update(part));
     mac.finalize().into_bytes().into()
 }

@@ -4,7 +4,6 @@
 //! for a range of them; and whoever reads statements keeps a [`Watermark`] and refuses what lies below.
 
 use std::marker::PhantomData;
-use std::ops::RangeInclusive;
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
@@ -47,24 +46,12 @@ pub trait Statement: Message {
 /// Why a signed statement, or a file of keys, was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SigningError {
-    /// No such key, or not for this purpose.
+    /// No such key.
     #[error("key {0:?} is not trusted to sign this; enrol it, or drop the message")]
     Untrusted(KeyId),
     /// A file of public keys that cannot be read.
     #[error("line {0} is no public key of 64 hexadecimal digits")]
     Text(usize),
-    /// The key is retired, or not yet in force.
-    #[error("key {key:?} signs statements {first} to {last}, this one is number {sequence}")]
-    Expired {
-        /// The key.
-        key: KeyId,
-        /// First sequence number it signs.
-        first: u64,
-        /// Last.
-        last: u64,
-        /// The statement's.
-        sequence: u64,
-    },
     /// The signature does not match.
     #[error("the signature of key {0:?} does not match")]
     Signature(KeyId),
@@ -125,7 +112,7 @@ impl<T: Statement> Signed<T> {
     /// # Errors
     /// See [`SigningError`].
     pub fn verify(&self, keys: &KeyRing) -> Result<T, SigningError> {
-        let key = keys.find(self.key, T::PURPOSE, self.sequence)?;
+        let key = keys.find(self.key)?;
         let bytes = signed_bytes(T::PURPOSE, self.key, self.sequence, &self.body.0);
         key.verify_strict(&bytes, &whole(&self.signature))
             .map_err(|_| SigningError::Signature(self.key))?;
@@ -155,37 +142,19 @@ pub(crate) fn whole(halves: &[[u8; 32]; 2]) -> Signature {
     Signature::from_components(halves[0], halves[1])
 }
 
-/// A public key, what it may sign, and which sequence numbers.
-#[derive(Clone, Debug)]
-pub struct TrustedKey {
-    /// The key.
-    pub key: VerifyingKey,
-    /// What it may sign.
-    pub purposes: Vec<Purpose>,
-    /// Sequence numbers that it may give. A retired key ends at the last one it gave.
-    pub sequences: RangeInclusive<u64>,
-}
-
-/// The public keys that are trusted.
+/// The public keys that are trusted, each for everything.
 #[derive(Clone, Debug, Default)]
 pub struct KeyRing {
-    keys: Vec<TrustedKey>,
+    keys: Vec<VerifyingKey>,
 }
 
 impl KeyRing {
-    /// These keys and no others.
-    pub fn new(keys: Vec<TrustedKey>) -> KeyRing {
-        KeyRing { keys }
-    }
-
-    /// One key, for everything.
+    /// One key.
     pub fn single(key: VerifyingKey) -> KeyRing {
-        let purposes = vec![Purpose::Task, Purpose::Model, Purpose::Receipt];
-        KeyRing::new(vec![TrustedKey { key, purposes, sequences: 0..=u64::MAX }])
+        KeyRing { keys: vec![key] }
     }
 
-    /// Public keys as text, one of 64 hexadecimal digits a line, each trusted for everything. Empty lines and lines that
-    /// begin with `#` do not count.
+    /// Public keys as text, one of 64 hexadecimal digits a line. Empty lines and lines that begin with `#` do not count.
     ///
     /// # Errors
     /// [`SigningError::Text`] naming the line; also where there is no key.
@@ -198,29 +167,22 @@ impl KeyRing {
             }
             let bytes: Option<Digest> = line.parse().ok();
             let key = bytes.and_then(|bytes| VerifyingKey::from_bytes(&bytes.0).ok());
-            let key = key.ok_or(SigningError::Text(number + 1))?;
-            keys.extend(KeyRing::single(key).keys);
+            keys.push(key.ok_or(SigningError::Text(number + 1))?);
         }
         if keys.is_empty() { Err(SigningError::Text(1)) } else { Ok(KeyRing { keys }) }
     }
 
-    fn find(
-        &self,
-        id: KeyId,
-        purpose: Purpose,
-        sequence: u64,
-    ) -> Result<&VerifyingKey, SigningError> {
-        let fits = |key: &&TrustedKey| KeyId::of(&key.key) == id && key.purposes.contains(&purpose);
-        let found = self.keys.iter().find(fits).ok_or(SigningError::Untrusted(id))?;
-        if !found.sequences.contains(&sequence) {
-            let (first, last) = (*found.sequences.start(), *found.sequences.end());
-            return Err(SigningError::Expired { key: id, first, last, sequence });
-        }
-        Ok(&found.key)
+    /// The keys' names.
+    pub fn ids(&self) -> Vec<KeyId> {
+        self.keys.iter().map(KeyId::of).collect()
+    }
+
+    fn find(&self, id: KeyId) -> Result<&VerifyingKey, SigningError> {
+        self.keys.iter().find(|key| KeyId::of(key) == id).ok_or(SigningError::Untrusted(id))
     }
 }
 
-/// The newest statement that was taken, to be kept on disk. One for each purpose and channel.
+/// The newest statement that was taken, to be kept on disk. One for each purpose, of one fleet and channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watermark {
     /// Its number.

@@ -104,7 +104,7 @@ pub trait Message: Serialize + DeserializeOwned {
         Ok(bytes)
     }
 
-    /// Reads a message. Nothing larger than the bytes themselves is allocated.
+    /// Reads a message. What is allocated on the word of a length that is claimed is at most 32 times the bytes that are there.
     ///
     /// # Errors
     /// See [`DecodeError`].

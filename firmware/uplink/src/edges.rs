@@ -1,6 +1,7 @@
 //! What the protocol asks of the mirror. Tests put their own in the place of each.
 
-use proto::signing::Watermark;
+use proto::Channel;
+use proto::signing::{KeyId, Watermark};
 use proto::status::{JobFault, JobState};
 use proto::task::{Floor, TaskManifest};
 use proto::update::Refusal;
@@ -46,10 +47,30 @@ pub trait ModelTrial: Send {
     fn poll(&mut self) -> Option<Result<(), JobFault>>;
 }
 
+/// The fleet and channel that numbers belong to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// The channel.
+    pub channel: Channel,
+    /// The keys that its statements may be signed with.
+    pub keys: Vec<KeyId>,
+}
+
+impl Origin {
+    /// Whether it is the same fleet's same channel; a fleet that changes its keys has an old and a new one for a while.
+    fn is(&self, other: &Origin) -> bool {
+        self.channel == other.channel && self.keys.iter().any(|key| other.keys.contains(key))
+    }
+}
+
 /// What must survive a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Memory {
+    /// Whose numbers these are; unknown in what was written before 2026-11-28.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// The newest round notice taken.
     pub round: Option<Watermark>,
     /// The newest model manifest taken.
@@ -73,8 +94,43 @@ pub struct Memory {
     pub ended: Option<JobState>,
 }
 
+impl Memory {
+    /// What is remembered of this fleet and channel: all, or nothing where it was another's, whose rounds and versions are counted anew. The
+    /// privacy ledger goes on.
+    pub fn of(self, origin: Origin) -> Memory {
+        match &self.origin {
+            Some(before) if !before.is(&origin) => {
+                Memory { origin: Some(origin), ..Memory::default() }
+            }
+            _ => Memory { origin: Some(origin), ..self },
+        }
+    }
+}
+
 /// Keeps the memory on disk.
 pub trait Keeper: Send {
     /// Durable when it returns `Ok`.
     fn keep(&mut self, memory: &Memory) -> Result<(), EdgeError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_fleet_or_channel_begins_with_an_empty_memory() {
+        let origin = |channel: &str, keys: &[u8]| Origin {
+            channel: channel.parse().expect("valid"),
+            keys: keys.iter().map(|&key| KeyId([key; 8])).collect(),
+        };
+        let known = Memory { round_done: 40, model_tried: 12, ..Memory::default() };
+        let adopted = known.clone().of(origin("stable", &[1]));
+        assert_eq!(adopted, Memory { origin: Some(origin("stable", &[1])), ..known.clone() });
+        let rotated = adopted.clone().of(origin("stable", &[1, 2])).of(origin("stable", &[2]));
+        assert_eq!((rotated.round_done, rotated.model_tried), (40, 12), "one key after the other");
+        for other in [origin("beta", &[1]), origin("stable", &[3])] {
+            let fresh = adopted.clone().of(other.clone());
+            assert_eq!(fresh, Memory { origin: Some(other), ..Memory::default() });
+        }
+    }
 }

@@ -332,7 +332,10 @@ impl HeadLayout {
 
     /// The subset's values out of a flat vector, in order.
     pub fn gather<T: Copy>(&self, subset: Subset, flat: &[T]) -> Vec<T> {
-        self.ranges(subset).into_iter().flat_map(|range| flat[range].iter().copied()).collect()
+        // At its full size from the start: what grows leaves copies of a household's numbers behind.
+        let mut values = Vec::with_capacity(self.subset_len(subset));
+        self.ranges(subset).into_iter().for_each(|range| values.extend_from_slice(&flat[range]));
+        values
     }
 
     /// Puts the subset's values back into a flat vector. `values` has [`HeadLayout::subset_len`] elements.

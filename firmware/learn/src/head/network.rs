@@ -12,7 +12,7 @@ use super::ops::{
 };
 use super::real::{Real, View, ViewMut, product};
 
-/// The trunk's four outputs for one picture.
+/// What the trunk hands to the head for one picture.
 #[derive(Clone, Copy, Debug)]
 pub struct TrunkOutput<'a, R> {
     /// Queries after the first decoder layer, (queries, dim).

@@ -342,7 +342,8 @@ impl Ledger {
         if reserved >= most {
             return Err(LedgerError::TooMany { reserved, most });
         }
-        // Before the write: without entropy nothing is reserved, and so nothing is lost.
+        // Before the write: without entropy, or a counter that can be raised, nothing is reserved, and so nothing is lost.
+        self.counter.raise(self.verified.records.len() as u64)?;
         let release = ReleaseId::random(entropy)?;
         self.write(Record {
             kind: RecordKind::Reserved,
@@ -450,12 +451,5 @@ impl Ledger {
         self.verified = verified;
         self.uncertain = false;
         Ok(())
-    }
-}
-
-impl ReleaseState {
-    /// Whether nothing more will happen to the release.
-    pub fn is_final(&self) -> bool {
-        self.kind.is_final()
     }
 }

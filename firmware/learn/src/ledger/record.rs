@@ -62,11 +62,6 @@ impl RecordKind {
                 | (Some(Persisted), Published | Burnt)
         )
     }
-
-    /// Whether nothing can follow.
-    pub(super) fn is_final(self) -> bool {
-        matches!(self, RecordKind::Published | RecordKind::Burnt)
-    }
 }
 
 /// One line of the ledger.

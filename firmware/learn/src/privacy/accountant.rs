@@ -2,19 +2,32 @@
 //!
 //! The device's own releases are whole-data Gaussian releases (sampling rate 1), for which [`Composition`] is exact:
 //! it keeps `1/z²` of every release as fractions and turns them into `epsilon` with all rounding upwards. The integer
-//! noise that the device really adds is the discrete Gaussian; at the deviations in use (thousands of steps) its
-//! curve differs from the continuous one by less than the rounding of the fourth decimal, which a test shows.
+//! noise that the device really adds is the discrete Gaussian; at the deviations in use (a thousand steps and more) its
+//! curve differs from the continuous one by less than [`DISCRETE`] of delta, which is taken off, and which a test shows.
 
 use std::collections::BTreeMap;
 
-use super::noise::greatest_common_divisor;
-use super::{Accounting, NoiseMultiplier, NoiseMultiplierError, PrivacyStatement, gaussian, renyi};
+use super::sampler::DiscreteGaussian;
+use super::{
+    Accounting, CLIP_STEPS, NoiseMultiplier, NoiseMultiplierError, PrivacyStatement, gaussian,
+    renyi,
+};
 
 /// Noise multipliers are planned on this grid, rounded up.
 const PLAN_STEPS_PER_UNIT: u64 = 10_000;
 
 /// The largest noise multiplier that a plan may ask for.
 const PLAN_LARGEST: u64 = 10_000;
+
+/// The least noise multiplier that a plan asks for, on that grid, and that a mirror may be set to: 0.5. With less, the discrete curve
+/// is no longer within [`DISCRETE`] of the continuous one.
+const PLAN_LEAST: u64 = 5_000;
+
+/// A planned noise multiplier that is a multiple of this, on that grid, makes sigma a whole number of steps.
+const WHOLE_SIGMA: u64 = 625;
+
+/// Share of delta that is left when the difference of the discrete Gaussian's curve is taken off.
+const DISCRETE: f64 = 1.0 - 1e-5;
 
 /// A question that the accountant cannot answer.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -122,21 +135,6 @@ impl Composition {
         NoiseMultiplier::from_fraction(numerator, denominator).ok()
     }
 
-    /// `mu² = sum 1/z²` as a reduced fraction, or `None` where it does not fit 128 bits.
-    ///
-    /// The composition itself stays exact in either case; this is for display and audit.
-    pub fn mu_squared(&self) -> Option<(u128, u128)> {
-        self.releases.iter().try_fold(
-            (0_u128, 1_u128),
-            |sum, (&(numerator, denominator), &count)| {
-                let square = |value: u64| u128::from(value).checked_mul(u128::from(value));
-                let term =
-                    (square(denominator)?.checked_mul(u128::from(count))?, square(numerator)?);
-                add_fractions(sum, term)
-            },
-        )
-    }
-
     /// `mu²` as an `f64` that is never too small.
     fn mu_squared_upper_bound(&self) -> f64 {
         self.releases.iter().fold(0.0, |sum, (&(numerator, denominator), &count)| {
@@ -149,7 +147,7 @@ impl Composition {
     /// The privacy spent at `delta`: exact, rounded up.
     pub fn statement(&self, delta: f64) -> Result<PrivacyStatement, AccountantError> {
         let delta = check_delta(delta)?;
-        let epsilon = gaussian::epsilon_upper_bound(self.mu_squared_upper_bound(), delta);
+        let epsilon = self.epsilon_upper_bound(delta);
         Ok(PrivacyStatement::new(
             epsilon,
             delta,
@@ -161,8 +159,11 @@ impl Composition {
 
     /// Whether the composition certainly stays within `budget`.
     pub fn fits(&self, budget: &Budget) -> bool {
-        let mu_squared = self.mu_squared_upper_bound();
-        gaussian::epsilon_upper_bound(mu_squared, budget.delta) <= budget.epsilon
+        self.epsilon_upper_bound(budget.delta) <= budget.epsilon
+    }
+
+    fn epsilon_upper_bound(&self, delta: f64) -> f64 {
+        gaussian::epsilon_upper_bound(self.mu_squared_upper_bound(), delta * DISCRETE)
     }
 }
 
@@ -201,7 +202,8 @@ pub fn sampled_epsilon(
     Ok(PrivacyStatement::new(sampled.min(whole), delta, Some(z), releases, accounting))
 }
 
-/// The smallest noise multiplier (four decimals, rounded up) for `releases` lifetime releases within `budget`.
+/// The smallest noise multiplier (four decimals, rounded up) from 0.5 on for `releases` lifetime releases within `budget`; a little larger
+/// where the sampler cannot carry that many decimals.
 pub fn plan(budget: &Budget, releases: u64) -> Result<NoiseMultiplier, AccountantError> {
     let releases = check_releases(releases)?;
     let fits = |steps: u64| -> Result<bool, AccountantError> {
@@ -209,7 +211,7 @@ pub fn plan(budget: &Budget, releases: u64) -> Result<NoiseMultiplier, Accountan
         composition.add(NoiseMultiplier::from_fraction(steps, PLAN_STEPS_PER_UNIT)?, releases);
         Ok(composition.fits(budget))
     };
-    let mut low = 0;
+    let mut low = PLAN_LEAST - 1;
     let mut high = PLAN_LARGEST * PLAN_STEPS_PER_UNIT;
     if !fits(high)? {
         let Budget { epsilon, delta } = *budget;
@@ -223,7 +225,11 @@ pub fn plan(budget: &Budget, releases: u64) -> Result<NoiseMultiplier, Accountan
             low = middle;
         }
     }
-    Ok(NoiseMultiplier::from_fraction(high, PLAN_STEPS_PER_UNIT)?)
+    let planned = NoiseMultiplier::from_fraction(high, PLAN_STEPS_PER_UNIT)?;
+    if DiscreteGaussian::for_clip(planned, CLIP_STEPS).is_ok() {
+        return Ok(planned);
+    }
+    Ok(NoiseMultiplier::from_fraction(high.next_multiple_of(WHOLE_SIGMA), PLAN_STEPS_PER_UNIT)?)
 }
 
 fn check_delta(delta: f64) -> Result<f64, AccountantError> {
@@ -238,46 +244,16 @@ fn check_releases(releases: u64) -> Result<u64, AccountantError> {
     }
 }
 
-fn add_fractions(a: (u128, u128), b: (u128, u128)) -> Option<(u128, u128)> {
-    let denominator_divisor = gcd(a.1, b.1);
-    let a_scale = b.1 / denominator_divisor;
-    let b_scale = a.1 / denominator_divisor;
-    let numerator = a.0.checked_mul(a_scale)?.checked_add(b.0.checked_mul(b_scale)?)?;
-    let denominator = a.1.checked_mul(a_scale)?;
-    let divisor = gcd(numerator, denominator);
-    Some((numerator / divisor, denominator / divisor))
-}
-
-fn gcd(mut a: u128, mut b: u128) -> u128 {
-    if let (Ok(small_a), Ok(small_b)) = (u64::try_from(a), u64::try_from(b)) {
-        return u128::from(greatest_common_divisor(small_a, small_b));
-    }
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn mu_squared_is_an_exact_fraction() {
-        let mut composition = Composition::new();
-        composition.add("1.2".parse().unwrap(), 3);
-        assert_eq!(composition.mu_squared(), Some((25, 12)));
-        composition.add("0.5".parse().unwrap(), 1);
-        assert_eq!(composition.mu_squared(), Some((73, 12)));
-    }
-
-    #[test]
-    fn a_fraction_too_large_for_128_bits_is_still_accounted() {
+    fn noise_multipliers_without_a_common_denominator_are_accounted() {
         let mut composition = Composition::new();
         for step in 0..40 {
             composition.add(NoiseMultiplier::from_fraction(1_000_003 + step, 999_983).unwrap(), 1);
         }
-        assert_eq!(composition.mu_squared(), None);
         assert!(composition.statement(1e-5).unwrap().epsilon() > 20.0);
     }
 

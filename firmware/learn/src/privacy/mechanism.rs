@@ -373,8 +373,9 @@ mod tests {
                 }
             }
         }
-        // The worst case of rounding to nearest: every value just above half a step.
-        let values = vec![0.500_1 / 2048.0; 2_000_000];
+        // The worst case of rounding to nearest: every value just above one step and a half, of norm 1 before and far more after.
+        let values = vec![1.500_1 / 2048.0; 1_860_000];
+        assert!(4 * values.len() as u128 > squared_clip());
         assert!(squared_norm(&clip(values)) <= squared_clip());
     }
 

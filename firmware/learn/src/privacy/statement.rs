@@ -13,13 +13,16 @@ pub const ADJACENCY: &str = "zero-out (add or remove one unit's contribution)";
 /// Whose data the guarantee protects, and for how long.
 pub const UNIT: &str = "one household's device, over its lifetime";
 
-/// Whom the guarantee asks to trust.
+/// Whom the guarantee asks to trust, where every unit takes part in every release.
 pub const TRUST: &str = "nothing outside the device";
+
+/// The same where sampling is counted on: it protects only from those who do not see who was drawn.
+pub const SAMPLED_TRUST: &str = "whoever sees which units take part in a release";
 
 /// How an epsilon was computed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Accounting {
-    /// Closed form of composed Gaussian releases over all data, rounded up.
+    /// Closed form of composed Gaussian releases over all data, rounded up by more than the discrete noise differs.
     ExactGaussian,
     /// Upper bound through Rényi divergences, each release over a Poisson sample of the units.
     RenyiPoisson {
@@ -34,6 +37,14 @@ impl Accounting {
         match self {
             Accounting::ExactGaussian => "exact-gaussian",
             Accounting::RenyiPoisson { .. } => "renyi-poisson",
+        }
+    }
+
+    /// Whom the guarantee asks to trust.
+    pub const fn trust(self) -> &'static str {
+        match self {
+            Accounting::ExactGaussian => TRUST,
+            Accounting::RenyiPoisson { .. } => SAMPLED_TRUST,
         }
     }
 
@@ -104,16 +115,17 @@ impl fmt::Display for PrivacyStatement {
         let plural = if self.releases == 1 { "" } else { "s" };
         write!(
             formatter,
-            "epsilon {:.4} at delta {:e} after {} release{plural}; unit: {UNIT}; adjacency: {ADJACENCY}; trust: {TRUST}; ",
+            "epsilon {:.4} at delta {:e} after {} release{plural}; unit: {UNIT}; adjacency: {ADJACENCY}; trust: {}; ",
             self.shown_epsilon(),
             self.delta,
             self.releases,
+            self.accounting.trust(),
         )?;
         match self.accounting {
             Accounting::ExactGaussian => write!(formatter, "exact, rounded up"),
             Accounting::RenyiPoisson { sampling_rate } => write!(
                 formatter,
-                "an upper bound that holds only if every release draws each unit at random with rate {sampling_rate}"
+                "an upper bound that holds only if every release draws each unit at random with rate {sampling_rate} and nobody else learns which"
             ),
         }
     }
@@ -132,7 +144,7 @@ impl Serialize for PrivacyStatement {
         fields.serialize_field("sampling_rate", &self.accounting.sampling_rate())?;
         fields.serialize_field("adjacency", ADJACENCY)?;
         fields.serialize_field("unit", UNIT)?;
-        fields.serialize_field("trust", TRUST)?;
+        fields.serialize_field("trust", self.accounting.trust())?;
         fields.serialize_field("accounting", self.accounting.name())?;
         fields.end()
     }
@@ -162,7 +174,9 @@ mod tests {
     #[test]
     fn sampling_is_called_an_assumption() {
         let statement = sampled_epsilon(NoiseMultiplier::DEFAULT, 0.01, 1000, 1e-5).unwrap();
-        assert!(statement.to_string().contains("only if every release draws each unit at random"));
+        let text = statement.to_string();
+        assert!(text.contains("only if every release draws each unit at random"), "{text}");
+        assert!(text.contains("trust: whoever sees which units take part"), "{text}");
         assert_eq!(serde_json::to_value(&statement).unwrap()["sampling_rate"], 0.01);
     }
 }

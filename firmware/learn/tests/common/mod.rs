@@ -6,7 +6,7 @@ pub mod head;
 
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use learn::consent::{ConsentToken, Consents, ContributeToFleet, PurposeKind};
@@ -110,8 +110,9 @@ impl Clock for TestClock {
     }
 }
 
+/// The value, and whether it can be raised no more.
 #[derive(Default)]
-pub struct TestCounter(pub AtomicU64);
+pub struct TestCounter(pub AtomicU64, pub AtomicBool);
 
 impl MonotonicCounter for TestCounter {
     fn value(&self) -> Result<Option<u64>, EdgeError> {
@@ -119,6 +120,9 @@ impl MonotonicCounter for TestCounter {
     }
 
     fn raise(&self, value: u64) -> Result<(), EdgeError> {
+        if self.1.load(Ordering::SeqCst) && value > self.0.load(Ordering::SeqCst) {
+            return Err(EdgeError::Counter("no space left".to_owned()));
+        }
         self.0.fetch_max(value, Ordering::SeqCst);
         Ok(())
     }

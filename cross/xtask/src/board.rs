@@ -24,6 +24,8 @@ const CLIP_FRAME: usize = 15;
 /// Least share of the labelled people that must be lit, and most of the rest that may be.
 const LEAST_COVERED: f64 = 0.6;
 const MOST_STRAY: f64 = 0.06;
+/// Most of the labelled people that a status screen's icon and letters may light.
+const MOST_LEFT: f64 = 0.35;
 /// Rows at the top of the screen that belong to the badge.
 const BADGE_ROWS: usize = 110;
 
@@ -82,8 +84,7 @@ fn seen(guest: &mut Guest, event: &str, out: &Path, name: &str) -> Result<()> {
         screen.width,
         screen.height
     );
-    let labels =
-        read_png(&root().join(format!("firmware/mirror/assets/demo-labels/{CLIP_FRAME:04}.png")))?;
+    let labels = clip_labels()?;
     let agreement = compare(&screen, &labels, where_the_clip_is(&screen, &labels), BADGE_ROWS);
     println!(
         "   {:.1} % of the people are covered, {:.1} % of the rest is lit",
@@ -96,6 +97,11 @@ fn seen(guest: &mut Guest, event: &str, out: &Path, name: &str) -> Result<()> {
         path.display()
     );
     Ok(())
+}
+
+/// Where the people of the clip's picture are.
+fn clip_labels() -> Result<Picture> {
+    read_png(&root().join(format!("firmware/mirror/assets/demo-labels/{CLIP_FRAME:04}.png")))
 }
 
 /// The camera's picture is fitted into the screen, and the clip into the camera's picture.
@@ -117,6 +123,14 @@ fn lost(guest: &mut Guest, out: &Path) -> Result<()> {
     let share = lit as f64 / (screen.width * screen.height) as f64;
     println!("   {:.1} % of the screen is lit", 100.0 * share);
     ensure!(share > 0.002, "the status screen is empty: see {}", path.display());
+    let labels = clip_labels()?;
+    let left = compare(&screen, &labels, where_the_clip_is(&screen, &labels), BADGE_ROWS).covered;
+    println!("   {:.1} % of where the people were is lit", 100.0 * left);
+    ensure!(
+        left < MOST_LEFT,
+        "the people of the last picture stay on the screen: see {}",
+        path.display()
+    );
     Ok(())
 }
 

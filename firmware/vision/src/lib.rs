@@ -22,6 +22,7 @@ mod sizes;
 mod smooth;
 mod specks;
 mod track;
+mod upsample;
 
 pub use convert::Converter;
 pub use engine::{

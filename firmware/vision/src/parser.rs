@@ -7,11 +7,12 @@ use frame::{Frame, Orientation};
 use crate::convert::Converter;
 use crate::engine::{Head, RawOutput, Student};
 use crate::error::{ModelError, VisionError};
-use crate::postprocess::{Parsing, PostProcessor, score_size};
+use crate::postprocess::{Parsing, PostProcessor};
 use crate::scores::{Between, Decider, Scores};
 use crate::smooth::Smoother;
 use crate::specks::Specks;
 use crate::track::Tracker;
+use crate::upsample::enlarged;
 
 /// What a household or a board may choose.
 #[derive(Clone, Copy, Debug)]
@@ -65,9 +66,9 @@ impl Parser {
             converter: Converter::new(grid, student.padding()),
             pixels: vec![0; 3 * grid.area()],
             post: PostProcessor::new(student.queries(), mask, grid),
-            scores: Scores::new(score_size(mask)),
+            scores: Scores::new(enlarged(mask)),
             decider: Decider::default(),
-            smoother: Smoother::new(score_size(mask)),
+            smoother: Smoother::new(enlarged(mask)),
             specks: Specks::new(grid),
             tracker: Tracker::default(),
             parsing: Parsing::new(grid),

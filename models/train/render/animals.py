@@ -105,7 +105,7 @@ def coat(rng, kind, colour):
     if kind not in ("plain", "wool", "hide"):
         share = marking(rng, kind)[..., None]
         picture = picture * (1 - share) + fur_colour(rng) * np.exp(rough * noise) * share
-    if rng.random() < 0.5:  # a lighter belly, or a darker one: the texture's middle row of columns is underneath
+    if rng.random() < 0.5:  # a lighter belly, or a darker one: three quarters round is underneath
         under = np.exp(-((X / TEXTURE - 0.75) / 0.15) ** 2)[..., None]
         picture = picture * (1 + under * rng.normal(0.2, 0.3))
     return solid(cv2.GaussianBlur(np.clip(picture, 0, 1).astype(np.float32), (0, 0), 0.7))
@@ -231,9 +231,10 @@ class Animal:
         rng, s = self.rng, self.species
         root = self.hip - self.along * 0.1 + [0, 0.3 * s.fat, 0]
         rise = rng.normal(0.0, 0.7) if s.tail > 0.3 else rng.normal(0, 0.3)
+        width = rng.uniform(0.02, 0.07)
         tip = root + s.tail * np.array([-np.cos(rise), np.sin(rise), rng.normal(0, 0.4)])
         middle = root + s.tail * np.array([-0.6, 0.5 * np.sin(rise) - 0.1, rng.normal(0, 0.2)])
-        width = rng.uniform(0.02, 0.07)
+        tip[1], middle[1] = max(tip[1], width), max(middle[1], width)  # on the floor at the lowest
         self.add([root, middle, tip], [width * 1.2, width, width * rng.uniform(0.3, 1.6)])
 
 
@@ -251,5 +252,8 @@ def animal(rng, species, place, size, toward=None, portrait=False):
     body = Animal(rng, species, posture)
     if portrait:
         place = place - turned @ body.skull * size
-    repeats = rng.uniform(0.6, 1.6)
-    return [item(mesh, size, place, textures[texture], turned, repeats) for mesh, texture in body.parts]
+    elif posture == "fallen":  # on its flank, not halfway in the floor
+        place = place - [0, size * min((vertices @ turned.T)[:, 1].min() for (vertices, _, _), _ in body.parts), 0]
+    along = [1, rng.uniform(0.6, 1.6)]  # a texture goes round once, so that it has no seam and its belly underneath
+    return [item((vertices, triangles, uvs * along), size, place, textures[texture], turned)
+            for (vertices, triangles, uvs), texture in body.parts]

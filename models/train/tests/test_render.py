@@ -270,13 +270,21 @@ def test_scenes_of_things_are_background_but_for_the_person_in_a_few(assets):
 @pytest.mark.parametrize("posture", POSTURES)
 def test_animals_of_every_kind_have_a_face_and_stand_or_lie_on_the_floor(posture):
     rng = np.random.default_rng(3)
-    for species in SPECIES:
+    for species in SPECIES * 5:
         body = Animal(rng, species, posture)
         points = np.concatenate([mesh[0] for mesh, _ in body.parts])
         assert np.isfinite(points).all() and np.ptp(points, axis=0).max() < 5
         # Whoever grazes may reach below the floor by a snout.
         assert -0.6 < points[:, 1].min() < 0.15 and points[:, 1].max() > 0.2, species
         assert sum(texture == "dark" for _, texture in body.parts) >= 2, "eyes"
+
+
+def test_the_fallen_lie_on_the_floor(monkeypatch):
+    monkeypatch.setattr("render.animals.POSTURE_SHARES", tuple(posture == "fallen" for posture in POSTURES))
+    for seed, species in enumerate(SPECIES[:-1]):
+        items = animal(np.random.default_rng(seed), species, np.array([0.0, -1.5, -3.0]), 1.0)
+        points = np.concatenate([entry.vertices for entry in items])
+        assert abs(points[:, 1].min() + 1.5) < 1e-6 and np.ptp(points[:, 1]) < 2.2
 
 
 def test_a_portrait_shows_the_head_where_it_is_wanted():

@@ -135,7 +135,15 @@ impl Broker {
         std::fs::write(folder.join("broker.pem"), certificate).unwrap();
         std::fs::write(folder.join("broker.key"), key).unwrap();
         let process = Broker::launch(&folder);
-        Broker { folder, port, process }
+        let broker = Broker { folder, port, process };
+        broker.wait_until_it_listens();
+        broker
+    }
+
+    fn wait_until_it_listens(&self) {
+        while StdStream::connect(("127.0.0.1", self.port)).is_err() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     fn launch(folder: &Path) -> Child {
@@ -155,9 +163,7 @@ impl Broker {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
         self.process = Broker::launch(&self.folder);
-        while StdStream::connect(("127.0.0.1", self.port)).is_err() {
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        self.wait_until_it_listens();
     }
 }
 
@@ -443,6 +449,7 @@ impl Witness {
                 messages += 1;
             }
         }
+        assert!(messages > 0, "the witness heard nothing");
         (messages, bytes)
     }
 }

@@ -63,6 +63,8 @@ class Broker:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
             time.sleep(0.05)
+        self.process.kill()
+        self.process.wait(10)
         raise SystemExit("mosquitto did not start:\n" + (self.folder / "log").read_text())
 
     def stop(self):
@@ -79,16 +81,24 @@ class Broker:
 
     def reaches(self, sender, topic, reader, payload=b"x", retained=False):
         """Whether what `sender` publishes to `topic` arrives at `reader`, who subscribes to that very topic."""
-        listen = ["mosquitto_sub", "-V", "mqttv5", "-h", "127.0.0.1", "-p", self.port, "-q", "1", "-t", topic,
-                  "-C", "1", "-W", "2", "-F", "%l", "--cafile", self.folder / "ca.pem",
+        # Line by line: into a pipe it would keep its words to itself.
+        listen = ["stdbuf", "-oL", "mosquitto_sub", "-V", "mqttv5", "-h", "127.0.0.1", "-p", self.port, "-q", "1", "-t", topic,
+                  "-C", "1", "-d", "-F", "heard %l", "--cafile", self.folder / "ca.pem",
                   "--cert", self.folder / f"{reader}.pem", "--key", self.folder / f"{reader}.key"]
-        with subprocess.Popen(list(map(str, listen)), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as sub:
-            time.sleep(0.3)
+        with subprocess.Popen(list(map(str, listen)), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as sub:
+            # A topic that the reader may not have is answered with a refusal, and then nothing comes.
+            for line in sub.stdout:
+                if line.startswith("Subscribed"):
+                    break
             (self.folder / "payload").write_bytes(payload)
             extra = ["-r"] if retained else []
             self.client("mosquitto_pub", sender, "-t", topic, "-f", self.folder / "payload", *extra)
-            heard, _ = sub.communicate(timeout=10)
-        return heard.strip() == str(len(payload)).encode()
+            try:
+                said, _ = sub.communicate(timeout=2)
+            except subprocess.TimeoutExpired:
+                sub.terminate()
+                said, _ = sub.communicate(timeout=10)
+        return f"heard {len(payload)}" in said.splitlines()
 
 
 def main():

@@ -74,8 +74,10 @@ class Aggregator:
             raise AssertionError(f"aggregator {' '.join(words)}: {done.stderr}")
         return done.stdout
 
-    def serve(self) -> None:
+    def serve(self, processes: list) -> None:
+        """Starts it; it is among `processes` before it answers, so that it is ended whatever happens."""
         self.process = subprocess.Popen([self.binary, "serve", "--config", self.settings])
+        processes.append(self.process)
         wait_until(lambda: self.answers(), "aggregator")
 
     def answers(self) -> bool:
@@ -202,6 +204,8 @@ def press(port: int, topic: str, payload: str) -> None:
 
 def check_topics(ear: Ear) -> None:
     """Every message on the fleet's broker is of a known form and far too small, or too few, for a picture."""
+    heard = [topic for topic, _, _ in ear.heard]
+    assert sum("/fl/update/" in topic for topic in heard) >= 2 and any(topic.endswith("/fl/receipt") for topic in heard), heard
     known = ("/status", "/round", "/model/manifest", "/jobs/notify", "/fl/receipt", "/fl/wanted", "/model/wanted")
     for topic, length, payload in ear.heard:
         parts = topic.split("/")
@@ -240,8 +244,7 @@ def run(args: argparse.Namespace, folder: pathlib.Path) -> None:
         (folder / "aggregator.toml").write_text(aggregator_settings(folder, broker.port, page))
         aggregator = Aggregator(args.aggregator, folder / "aggregator.toml", page)
         aggregator.command("init")
-        aggregator.serve()
-        processes.append(aggregator.process)
+        aggregator.serve(processes)
         places = [enrol(aggregator, folder, who) for who in NAMES]
         own = ["--cafile", folder / "ca.pem", "--cert", folder / "aggregator.pem", "--key", folder / "aggregator.key"]
         fleet = Ear("-p", broker.port, "-t", "mirror/v1/#", *own)
@@ -275,8 +278,7 @@ def whole_way(aggregator, broker, mirrors, fleet, home, home_port, processes) ->
     wait_until(lambda: aggregator.round(1)["tally"]["counted"] >= 1, "an update that counts", 240)
     # What was acknowledged is in the database.
     aggregator.kill()
-    aggregator.serve()
-    processes.append(aggregator.process)
+    aggregator.serve(processes)
     wait_until(lambda: "published" in json.dumps(aggregator.round(1)["phase"]), "publication", 240)
     finished = aggregator.round(1)
     assert finished["tally"]["counted"] == 2 and not finished["tally"]["refused"], finished

@@ -55,6 +55,7 @@ def check_state(platform: str, name: str, accepted: dict, state: dict, hass: Hom
         float(shown)
     elif accepted.get("device_class") == SensorDeviceClass.TIMESTAMP:
         assert shown == "None" or datetime.fromisoformat(shown).tzinfo, shown
+    assert shown not in ("", "failed"), f"{name} cannot be read from the state"
     assert len(shown) <= 255, f"{name}: {len(shown)} characters"
 
 

@@ -20,12 +20,12 @@ from running import RELEASE, Mirror
 MOST_GROWTH_MIB = 2.0
 
 
-def watch(url: str) -> None:
-    """Reads the preview until the mirror ends."""
+def watch(url: str, watched: list) -> None:
+    """Reads the preview until the mirror ends; `watched` is the bytes so far."""
     try:
         with urllib.request.urlopen(f"{url}/preview.mjpg", timeout=60) as stream:
-            while stream.read(1 << 16):
-                pass
+            while piece := stream.read(1 << 16):
+                watched[0] += len(piece)
     except (OSError, http.client.HTTPException):
         pass
 
@@ -38,7 +38,8 @@ def main() -> int:
     args = parser.parse_args()
     samples = []
     with Mirror(args.mirror, "--display", "headless") as mirror:
-        threading.Thread(target=watch, args=(mirror.url,), daemon=True).start()
+        watched, before = [0], 0
+        threading.Thread(target=watch, args=(mirror.url, watched), daemon=True).start()
         end = time.monotonic() + 60 * args.minutes
         while time.monotonic() < end:
             time.sleep(args.every)
@@ -47,6 +48,8 @@ def main() -> int:
             overlays, restarts = state["counters"]["overlays"], state["counters"]["restarts"]
             assert restarts == 0, f"{restarts} parts were started again"
             assert not samples or overlays > samples[-1][1], "no overlay since the last look"
+            assert watched[0] > before, "nothing came of the preview since the last look"
+            before = watched[0]
             samples.append((resident, overlays))
             print(f"{state['uptime_s']:5d} s  {resident:6.1f} MiB  {overlays:6d} overlays", flush=True)
         peak = mirror.state()["peak_rss_mib"]

@@ -18,7 +18,7 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ("vision", &["frame", "proto"]),
     ("overlay", &["proto"]),
     ("display", &["overlay"]),
-    ("learn", &["proto"]),
+    ("learn", &[]),
     ("home", &["learn", "vision"]),
     (
         "mirror",

@@ -57,9 +57,16 @@ impl SourceError {
                 "permission denied; add this user to the group video".into()
             }
             io::ErrorKind::ResourceBusy => {
-                "it is in use by another program, or nothing feeds its bridge; close or start that first".into()
+                "it is in use by another program, or nothing feeds its bridge; close or start that \
+                 first"
+                    .into()
             }
-            _ if matches!(error.raw_os_error(), Some(libc::ENOTTY | libc::EINVAL)) => "it is no camera; name another with camera.device".into(),
+            _ if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO)) => {
+                return SourceError::Absent { name };
+            }
+            _ if error.raw_os_error() == Some(libc::ENOTTY) => {
+                "it is no camera; name another with camera.device".into()
+            }
             _ => error.to_string(),
         };
         SourceError::Open { name, reason: advice }

@@ -80,8 +80,14 @@ impl Camera {
             };
         }
         let reason = match error.raw_os_error() {
-            Some(libc::ENODEV | libc::ENOENT | libc::ENXIO) => return SourceError::Unplugged { name },
-            Some(libc::ENOSPC) => "its USB port has no bandwidth left; put MJPG first in camera.formats, lower camera.width, or use another port".into(),
+            Some(libc::ENODEV | libc::ENOENT | libc::ENXIO) => {
+                return SourceError::Unplugged { name };
+            }
+            Some(libc::ENOSPC) => {
+                "its USB port has no bandwidth left; put MJPG first in camera.formats, lower \
+                 camera.width, or use another port"
+                    .into()
+            }
             _ => error.to_string(),
         };
         SourceError::Failed { name, reason }

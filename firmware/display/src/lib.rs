@@ -59,7 +59,7 @@ pub trait Display: Send {
 /// How a display is opened. Parts that do not concern the chosen kind are ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DisplayRequest {
-    /// DRM device. With `auto`, the other cards are tried after it.
+    /// DRM device. With `auto` the other cards are tried after it; with `drm` only where this one is missing or has no screen.
     pub drm_device: PathBuf,
     /// Frame buffer device.
     pub fbdev_device: PathBuf,

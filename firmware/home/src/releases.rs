@@ -187,13 +187,17 @@ impl Home {
     /// The bytes of a waiting release, the same on every call, for as long as consent stands.
     ///
     /// # Errors
-    /// Where consent was withdrawn, the release does not wait, or its bytes are damaged.
+    /// Where consent was withdrawn, the release does not wait, or its bytes are damaged; a damaged one is given up.
     pub fn bytes(
         &self,
         release: ReleaseId,
         consent: &ConsentToken<ContributeToFleet>,
     ) -> Result<Vec<u8>, HomeError> {
-        self.with_releases(|path| Ok(path.bytes(release, consent)?))
+        let found = self.with_releases(|path| Ok(path.bytes(release, consent)?));
+        if found.is_err() {
+            self.releases_version.fetch_add(1, Ordering::SeqCst);
+        }
+        found
     }
 
     /// Records the aggregator's receipt and forgets the bytes. A second receipt is no error.

@@ -46,7 +46,7 @@ pub enum OutboxError {
     Different(ReleaseId),
     /// The stored bytes are missing or not the ones that the ledger knows.
     #[error(
-        "the stored update of release {0} is missing or damaged; the release is burnt at the next start"
+        "the stored update of release {0} is missing or damaged; the release is given up, its budget stays spent"
     )]
     Damaged(ReleaseId),
     /// Storage failed.

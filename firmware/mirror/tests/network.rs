@@ -162,7 +162,7 @@ const PATHS: [&str; 16] = [
     "/nowhere",
 ];
 
-const CHANGES: [&str; 10] = [
+const CHANGES: [&str; 11] = [
     "/parse",
     "/api/camera",
     "/api/freeze",
@@ -170,6 +170,7 @@ const CHANGES: [&str; 10] = [
     "/api/frozen/1/discard",
     "/api/learning/consent",
     "/api/learning/train",
+    "/api/learning/undo",
     "/api/learning/delete",
     "/api/corrections/remove",
     "/api/browsers/remove",

@@ -1,7 +1,7 @@
 //! Statements of the fleet, signed with Ed25519; the keys that a device trusts; and the rule against older ones.
 //!
-//! No clock decides anything here. Statements carry a sequence number that the signer raises with each; a key is good
-//! for a range of them; and whoever reads statements keeps a [`Watermark`] and refuses what lies below.
+//! No clock decides anything here. Statements carry a sequence number that the signer raises with each, and whoever reads
+//! statements keeps a [`Watermark`] and refuses what lies below.
 
 use std::marker::PhantomData;
 
@@ -25,7 +25,7 @@ impl KeyId {
     }
 }
 
-/// What a key may sign. A message type has exactly one purpose.
+/// What a statement is for; part of the signed bytes. A message type has exactly one purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Purpose {
@@ -39,7 +39,7 @@ pub enum Purpose {
 
 /// A message that counts only when signed.
 pub trait Statement: Message {
-    /// Which keys may sign it.
+    /// What it is for.
     const PURPOSE: Purpose;
 }
 

@@ -31,7 +31,13 @@ fn main() -> ExitCode {
     };
     let seed = arguments.get(2).and_then(|s| s.parse().ok()).unwrap_or(1);
     let mut found = false;
-    for target in targets().into_iter().filter(|t| wanted == "all" || t.name == wanted) {
+    let targets: Vec<Target> =
+        targets().into_iter().filter(|t| wanted == "all" || t.name == wanted).collect();
+    if targets.is_empty() {
+        eprintln!("there is no target {wanted}");
+        return ExitCode::from(2);
+    }
+    for target in targets {
         found |= !fuzz(&target, Duration::from_secs(seconds), seed);
     }
     if found { ExitCode::FAILURE } else { ExitCode::SUCCESS }
@@ -114,13 +120,19 @@ fn fuzz(target: &Target, patience: Duration, seed: u64) -> bool {
         };
         slowest = slowest.max(took);
         runs += 1;
+        if took > SLOW {
+            let path = format!("fuzz-{}.bin", target.name);
+            std::fs::write(&path, &input).expect("the input is kept");
+            println!("{}: {:.1} s for one input, see {path}", target.name, took.as_secs_f64());
+            return false;
+        }
     }
     println!(
         "{}: {runs} inputs, the slowest took {:.1} ms",
         target.name,
         slowest.as_secs_f64() * 1e3
     );
-    slowest < SLOW
+    true
 }
 
 /// xorshift64*.

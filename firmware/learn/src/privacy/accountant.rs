@@ -19,8 +19,8 @@ const PLAN_STEPS_PER_UNIT: u64 = 10_000;
 /// The largest noise multiplier that a plan may ask for.
 const PLAN_LARGEST: u64 = 10_000;
 
-/// The least noise multiplier that a plan asks for, on that grid, and that a mirror may be set to: 0.5. With less, the discrete curve
-/// is no longer within [`DISCRETE`] of the continuous one.
+/// The least noise multiplier that a plan asks for, on that grid, and that a mirror may be set to: 0.5. There the discrete
+/// curve is well within [`DISCRETE`] of the continuous one; at 0.2 it no longer is.
 const PLAN_LEAST: u64 = 5_000;
 
 /// A planned noise multiplier that is a multiple of this, on that grid, makes sigma a whole number of steps.

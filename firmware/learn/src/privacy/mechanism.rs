@@ -381,9 +381,15 @@ mod tests {
 
     /// Canonne, Kamath, Steinke 2020, theorem 7: the exact curve of the discrete Gaussian, here by summation.
     #[test]
-    fn the_discrete_curve_is_the_continuous_one_to_the_shown_decimals() {
-        let (sigma, clip) = (1.2 * f64::from(CLIP_STEPS), f64::from(CLIP_STEPS));
-        let (mu_squared, delta) = (1.0 / 1.44, 1e-5);
+    fn the_discrete_curve_is_the_continuous_one_but_for_a_hundred_thousandth_of_delta() {
+        for (z, delta) in [(0.5, 1e-3), (0.5, 1e-5), (0.5, 1e-8), (1.2, 1e-5), (1.2, 1e-8)] {
+            compare_curves(z, delta);
+        }
+    }
+
+    fn compare_curves(z: f64, delta: f64) {
+        let (sigma, clip) = (z * f64::from(CLIP_STEPS), f64::from(CLIP_STEPS));
+        let mu_squared = 1.0 / (z * z);
         let epsilon = super::super::gaussian::epsilon_upper_bound(mu_squared, delta);
         let weight = |x: f64| (-x * x / (2.0 * sigma * sigma)).exp();
         let bound = (12.0 * sigma) as i64;
@@ -394,6 +400,6 @@ mod tests {
         };
         let centre = epsilon * sigma * sigma / clip;
         let discrete = above(centre - clip / 2.0) - epsilon.exp() * above(centre + clip / 2.0);
-        assert!((discrete / delta - 1.0).abs() < 1e-5, "{discrete}");
+        assert!((discrete / delta - 1.0).abs() < 1e-5, "{z} {delta}: {discrete}");
     }
 }

@@ -97,7 +97,13 @@ impl Member {
         let store = Directory::open(&self.folder)
             .with_context(|| format!("the folder {}", self.folder.display()))?;
         let origin = Origin { channel: channel.clone(), keys: keys.ids() };
-        let memory = read_memory(&store)?.of(origin);
+        let known = read_memory(&store)?;
+        let memory = known.clone().of(origin);
+        let mut kept = Kept(store);
+        // At once: after one more start with other keys it would be taken for another fleet's.
+        if memory != known {
+            kept.keep(&memory).context("fleet: what it remembers")?;
+        }
         let will = Device::will(&identity.device);
         let settings = Settings {
             device: DeviceId::clone(&identity.device),
@@ -112,7 +118,7 @@ impl Member {
             jitter()?,
             Box::new(AtHome::new(Arc::clone(home), &self.settings)),
             Box::new(Trial::new(Arc::clone(home), self.model.clone())),
-            Box::new(Kept(store)),
+            Box::new(kept),
         );
         let endpoint = Endpoint {
             host: self.settings.host.clone(),

@@ -87,7 +87,7 @@ function showMessage(state) {
 
 function message(state) {
   if (state.camera.state === "off") return ["Camera is off", `${state.camera.text}. The device is closed.`];
-  if (state.camera.state === "lost") return ["Camera not found", state.camera.text];
+  if (state.camera.state === "lost") return ["No picture from the camera", state.camera.text];
   if (state.camera.state === "ended") return ["The end", state.camera.text];
   if (state.model.state === "failed") return ["No network", state.model.text];
   if (state.too_hot_celsius !== null) return ["Cooling down", "The mirror goes on by itself."];

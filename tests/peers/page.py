@@ -31,6 +31,14 @@ class Browser:
 
     def __init__(self) -> None:
         self.driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True)
+        try:
+            self.open_window()
+        except BaseException:
+            self.driver.kill()
+            self.driver.wait(timeout=10)
+            raise
+
+    def open_window(self) -> None:
         started = next(line for line in self.driver.stdout if "successfully on port" in line)
         self.base = f"http://127.0.0.1:{started.split()[-1].rstrip('.')}"
         arguments = ["--headless=new", "--window-size=1280,1100", "--hide-scrollbars", "--disable-gpu"]

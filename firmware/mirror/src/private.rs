@@ -39,15 +39,23 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, PrivateError> {
     Ok(Some(bytes))
 }
 
+/// [`replace`], with an error that names the file.
+///
+/// # Errors
+/// As [`replace`].
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), PrivateError> {
+    let failed = |source| PrivateError { operation: "write", path: path.to_owned(), source };
+    replace(path, bytes).map_err(failed)
+}
+
 /// Puts new content in the file's place, for this user alone, also through a power cut right after.
 ///
 /// # Errors
 /// A folder that cannot be written, or a full disk; the old content is then still there.
-pub fn write(path: &Path, bytes: &[u8]) -> Result<(), PrivateError> {
-    let failed = |source| PrivateError { operation: "write", path: path.to_owned(), source };
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let beside = path.with_extension("part");
-    let replace = || -> io::Result<()> {
+    let put = || -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
@@ -57,9 +65,8 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), PrivateError> {
         fs::rename(&beside, path)?;
         File::open(folder)?.sync_all()
     };
-    replace().map_err(|error| {
-        // Frees the space where the disk was full; the original error is the one that matters.
+    // Frees the space where the disk was full; the original error is the one that matters.
+    put().inspect_err(|_| {
         let _ = fs::remove_file(&beside);
-        failed(error)
     })
 }

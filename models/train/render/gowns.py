@@ -145,9 +145,7 @@ class GownPerson(DressedPerson):
         waist = f.hips + rng.uniform(0.2, WAIST)
         cut = f.trousers(waist, rng.choice([0.6, 0.8, 0.97, 1.1], p=[0.1, 0.1, 0.3, 0.5]))
         loose = np.where(f.leg > 0.3, rng.uniform(0.15, 0.75) * np.clip(f.along_leg, 0, 1) ** rng.uniform(0.3, 1.5), 0)
-        rest = f.inflated(rng.uniform(0.05, 0.3), rng.gamma(1.5, 0.05), rng) + f.normal * loose[:, None]
-        self.add_shell(rest, self.assets.tights, cut, self.cloth(), repeats=rng.uniform(1, 3))
-        self.hidden |= (cut > 0.12) & f.under_shells
+        self.put_on(cut, rng.uniform(0.05, 0.3), loose=loose)
         self.upper(waist)
 
 

@@ -130,10 +130,11 @@ class Person:
     def wear_shell(self, field, thickness, most):
         self.put_on(field(), min(thickness, most))
 
-    def put_on(self, cut, thickness, texture=None):
-        """A garment over the body where the field is positive, `thickness` decimetres off it, of the next cloth if of none."""
+    def put_on(self, cut, thickness, texture=None, loose=0.0):
+        """A garment over the body where the field is positive, `thickness` decimetres off it and `loose` more at each vertex, of the
+        next cloth if of none."""
         rng = self.rng
-        rest = self.fields.inflated(thickness, rng.gamma(1.5, 0.05), rng)
+        rest = self.fields.inflated(thickness, rng.gamma(1.5, 0.05), rng) + self.fields.normal * np.reshape(loose, (-1, 1))
         texture = self.cloth() if texture is None else texture
         self.add_shell(rest, self.assets.tights, cut, texture, repeats=rng.uniform(1, 3))
         # Skin well inside the cloth is dropped, or it would poke through; the shells end at wrists and ankles.

@@ -1,9 +1,11 @@
 //! The camera switch and its memory: who switched the camera off once finds it off after a restart.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+
+use crate::private;
 
 /// What is remembered in the file.
 const OFF: &str = "off\n";
@@ -65,16 +67,8 @@ impl SwitchFile {
     /// # Errors
     /// A folder that cannot be written.
     pub fn store(&self, on: bool) -> Result<(), StorageError> {
-        self.write(if on { ON } else { OFF }).map_err(|source| self.error(source))
-    }
-
-    fn write(&self, text: &str) -> io::Result<()> {
-        let beside = self.path.with_extension("part");
-        let mut file = File::create(&beside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&beside, &self.path)?;
-        File::open(&self.folder)?.sync_all()
+        let text = if on { ON } else { OFF };
+        private::replace(&self.path, text.as_bytes()).map_err(|source| self.error(source))
     }
 
     fn error(&self, source: io::Error) -> StorageError {

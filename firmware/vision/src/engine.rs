@@ -20,7 +20,6 @@ use crate::error::{ModelError, VisionError};
 use crate::geometry::GridSize;
 use crate::manifest::{Graph, Manifest, ParameterInfo, TensorInfo};
 use crate::sizes;
-use crate::upsample;
 use proto::taxonomy::CLASS_COUNT;
 
 /// Operators that were checked against onnxruntime in tract 0.23.9. A graph with any other is refused: some
@@ -49,9 +48,6 @@ const ALLOWED_OPS: [&str; 19] = [
 
 /// Names of what the trunk hands to the head, in the trunk's output order.
 const HANDED_ON: [&str; 4] = ["queries", "memory_a", "memory_b", "mask_features"];
-
-/// Name of the trunk's last output, which goes past the head: how masks are enlarged.
-const UPSAMPLING: &str = "upsampling_logits";
 
 /// How the network is run.
 #[derive(Clone, Copy, Debug)]
@@ -223,8 +219,6 @@ pub struct RawOutput {
     pub class_logits: Vec<f32>,
     /// Mask logits, Q x h x w, row-major.
     pub mask_logits: Vec<f32>,
-    /// Logits of the shares that enlarge masks, 36 x h x w, row-major: [`crate::upsample`].
-    pub upsampling_logits: Vec<f32>,
 }
 
 /// A loaded and checked network.
@@ -296,7 +290,6 @@ impl Student {
             mask_size,
             class_logits: vec![0.0; queries * CLASS_COUNT],
             mask_logits: vec![0.0; queries * mask_size.area()],
-            upsampling_logits: vec![0.0; upsample::CHANNELS * mask_size.area()],
         };
         let mut student = Student {
             trunk: spawn(&manifest.trunk.file, &trunk)?,
@@ -387,21 +380,18 @@ impl Student {
     fn run_here(&mut self, pixels: &[u8]) -> TractResult<()> {
         let grid = self.grid();
         let input = Tensor::from_shape(&[1, 3, grid.height, grid.width], pixels)?;
-        let from_trunk = self.trunk.run(tvec!(input.into()))?;
-        let upsampling = from_trunk[position(&self.manifest, UPSAMPLING)].clone();
-        let answer = self.head.run(in_order(&from_trunk, &self.manifest))?;
-        let output = &mut self.output;
-        for (place, tensor) in [
-            (&mut output.class_logits, &answer[0]),
-            (&mut output.mask_logits, &answer[1]),
-            (&mut output.upsampling_logits, &upsampling),
-        ] {
-            place.copy_from_slice(tensor.to_plain_array_view::<f32>()?.as_slice().unwrap_or(&[]));
-        }
+        let handed_on = self.trunk.run(tvec!(input.into()))?;
+        let answer = self.head.run(in_order(handed_on, &self.manifest))?;
+        self.output
+            .class_logits
+            .copy_from_slice(answer[0].to_plain_array_view::<f32>()?.as_slice().unwrap_or(&[]));
+        self.output
+            .mask_logits
+            .copy_from_slice(answer[1].to_plain_array_view::<f32>()?.as_slice().unwrap_or(&[]));
         Ok(())
     }
 
-    /// What the trunk hands to the head for `pixels`, in the order queries, memory a, memory b, mask features; for tests
+    /// The trunk's four outputs for `pixels`, in the order queries, memory a, memory b, mask features; for tests
     /// and for learning, which trains the head on them.
     ///
     /// # Errors
@@ -411,9 +401,11 @@ impl Student {
         let outputs = Tensor::from_shape(&[1, 3, grid.height, grid.width], pixels)
             .and_then(|input| self.trunk.run(tvec!(input.into())))
             .map_err(|e| VisionError::Network(format!("{e:#}")))?;
+        let names: Vec<&str> = self.manifest.trunk.output.iter().map(|t| t.name.as_str()).collect();
+        let find = |wanted: &str| names.iter().position(|n| *n == wanted).unwrap_or(0);
         let mut found: [Vec<f32>; 4] = Default::default();
         for (slot, name) in found.iter_mut().zip(HANDED_ON) {
-            let tensor = &outputs[position(&self.manifest, name)];
+            let tensor = &outputs[find(name)];
             let view = tensor
                 .to_plain_array_view::<f32>()
                 .map_err(|e| VisionError::Network(format!("{e:#}")))?;
@@ -458,14 +450,11 @@ impl HeadBuilder {
     }
 }
 
-/// Which of the trunk's outputs has a name.
-fn position(manifest: &Manifest, name: &str) -> usize {
-    manifest.trunk.output.iter().position(|t| t.name == name).expect("checked at load")
-}
-
 /// The trunk's outputs in the order of the head's inputs.
-fn in_order(outputs: &[TValue], manifest: &Manifest) -> TVec<TValue> {
-    manifest.head.input.iter().map(|t| outputs[position(manifest, &t.name)].clone()).collect()
+fn in_order(outputs: TVec<TValue>, manifest: &Manifest) -> TVec<TValue> {
+    let names = &manifest.trunk.output;
+    let position = |name: &str| names.iter().position(|t| t.name == name).expect("checked at load");
+    manifest.head.input.iter().map(|t| outputs[position(&t.name)].clone()).collect()
 }
 
 /// Keeps tract from Intel's AMX for int8 products, unless `TRACT_CPU_ISA` in the environment says otherwise.
@@ -514,17 +503,7 @@ fn check_interfaces(manifest: &Manifest) -> Result<usize, ModelError> {
             return Err(shape(&head.file, format!("{name} differs between trunk and head")));
         }
     }
-    let upsampling = find(&trunk.output, UPSAMPLING).map(|tensor| tensor.shape);
-    if upsampling.is_none_or(|shape| shape != [1, upsample::CHANNELS, h, w]) {
-        return Err(shape(
-            &trunk.file,
-            format!(
-                "it gives no {UPSAMPLING} [1, {}, {h}, {w}]; models have it since student 0.10.0: install the one that came with this program",
-                upsample::CHANNELS
-            ),
-        ));
-    }
-    if trunk.output.len() != HANDED_ON.len() + 1 || head.input.len() != HANDED_ON.len() {
+    if trunk.output.len() != HANDED_ON.len() || head.input.len() != HANDED_ON.len() {
         return Err(shape(
             &head.file,
             "trunk and head exchange other tensors than queries, memories and features",

@@ -22,7 +22,6 @@ mod sizes;
 mod smooth;
 mod specks;
 mod track;
-mod upsample;
 
 pub use convert::Converter;
 pub use engine::{

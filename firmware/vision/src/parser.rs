@@ -7,12 +7,11 @@ use frame::{Frame, Orientation};
 use crate::convert::Converter;
 use crate::engine::{Head, RawOutput, Student};
 use crate::error::{ModelError, VisionError};
-use crate::postprocess::{Parsing, PostProcessor};
+use crate::postprocess::{Parsing, PostProcessor, score_size};
 use crate::scores::{Between, Decider, Scores};
 use crate::smooth::Smoother;
 use crate::specks::Specks;
 use crate::track::Tracker;
-use crate::upsample::enlarged;
 
 /// What a household or a board may choose.
 #[derive(Clone, Copy, Debug)]
@@ -66,9 +65,9 @@ impl Parser {
             converter: Converter::new(grid, student.padding()),
             pixels: vec![0; 3 * grid.area()],
             post: PostProcessor::new(student.queries(), mask, grid),
-            scores: Scores::new(enlarged(mask)),
+            scores: Scores::new(score_size(mask)),
             decider: Decider::default(),
-            smoother: Smoother::new(enlarged(mask)),
+            smoother: Smoother::new(score_size(mask)),
             specks: Specks::new(grid),
             tracker: Tracker::default(),
             parsing: Parsing::new(grid),

@@ -108,7 +108,7 @@ fn resize_value(value: &mut pb::ValueInfoProto, to: GridSize) {
     let masks = cells(to, 4);
     let sizes: &[usize] = match value.name.as_str() {
         "pixels" => &[to.height, to.width],
-        "mask_features" | "mask_logits" | "upsampling_logits" => &[masks.height, masks.width],
+        "mask_features" | "mask_logits" => &[masks.height, masks.width],
         "memory_a" => &[cells(to, 16).area()],
         "memory_b" => &[cells(to, 8).area()],
         _ => return,

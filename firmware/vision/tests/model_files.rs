@@ -91,23 +91,6 @@ fn a_manifest_of_another_shape_is_refused() {
 }
 
 #[test]
-fn a_model_that_does_not_say_how_its_masks_are_enlarged_is_refused() {
-    let files = common::files();
-    for (from, to) in [
-        ("name = \"upsampling_logits\"", "name = \"others\""),
-        ("shape = [1, 36, ", "shape = [1, 9, "),
-    ] {
-        let manifest = files.manifest.replacen(from, to, 1);
-        assert_ne!(manifest, files.manifest);
-        let message = refusal(&ModelFiles { manifest: manifest.into(), ..files.clone() });
-        assert!(
-            message.contains("trunk.onnx") && message.contains("came with this program"),
-            "{message}"
-        );
-    }
-}
-
-#[test]
 fn a_missing_file_is_named() {
     let error = ModelFiles::read(&common::folder().join("nowhere")).expect_err("nothing is there");
     assert!(

@@ -28,7 +28,7 @@ class NetworkConfig:
 
 
 NETWORKS = {
-    # 0.94 GMAC and 2.47 M parameters at 256 x 192: what is shipped since 0.6.0 (0.93 up to 0.9.0).
+    # 0.93 GMAC and 2.47 M parameters at 256 x 192: what is shipped since 0.6.0.
     "student": NetworkConfig(),
     # 0.71 GMAC and 2.35 M parameters: what was shipped before, and what `student` was grown from.
     "student-m": NetworkConfig(depths=(1, 2, 3, 5, 2), mask_depth=1),

@@ -7,9 +7,7 @@ from torch import nn
 
 from .network import MergedConv, Parser, PointConv, attention_bias, mask_logits, pool_to, tokens, upsample
 
-HANDED_ON = ("queries", "memory_a", "memory_b", "mask_features")
-UPSAMPLING = "upsampling_logits"
-TRUNK_OUTPUTS = (*HANDED_ON, UPSAMPLING)
+TRUNK_OUTPUTS = ("queries", "memory_a", "memory_b", "mask_features")
 HEAD_OUTPUTS = ("class_logits", "mask_logits")
 TRUNK_LAYERS = 1
 # Cross-layer equalisation never moves a channel by more than this factor.
@@ -31,7 +29,7 @@ class Trunk(nn.Module):
         self.narrow = pyramid.narrow.fold()
         self.mask_lateral = pyramid.mask_lateral.fold()
         self.mask_smooth = fold_all(pyramid.mask_smooth)
-        self.mask_out, self.upsampling = pyramid.mask_out, pyramid.upsampling
+        self.mask_out = pyramid.mask_out
         self.layer = model.layers[0]
         with torch.no_grad():
             top = torch.zeros(1, model.config.dim, height // 32, width // 32)
@@ -45,7 +43,7 @@ class Trunk(nn.Module):
             self.register_buffer(name, value.detach().clone())
 
     def convolutions(self, pixels: torch.Tensor) -> tuple:
-        """Mask features, the memories at strides 32, 16, 8, and the logits that enlarge masks."""
+        """Mask features and the memories at strides 32, 16, 8."""
         x, maps = pixels, []
         for stage in self.stages:
             x = stage(x)
@@ -54,14 +52,14 @@ class Trunk(nn.Module):
         middle = self.smooth[1](self.lateral[1](maps[3]) + upsample(top))
         bottom = self.smooth[0](self.lateral[0](maps[2]) + upsample(middle))
         mask = self.mask_smooth(self.mask_lateral(maps[1]) + upsample(self.narrow(bottom)))
-        return self.mask_out(mask), top, middle, bottom, self.upsampling(mask)
+        return self.mask_out(mask), top, middle, bottom
 
     def forward(self, pixels: torch.Tensor) -> tuple:
-        mask_features, top, middle, bottom, upsampling = self.convolutions(pixels)
+        mask_features, top, middle, bottom = self.convolutions(pixels)
         pooled = pool_to(mask_features, mask_features.shape[-1] // top.shape[-1])
         bias = attention_bias(self.embedding, pooled)
         queries = self.layer(self.query, self.query_position, tokens(top), self.position, bias)
-        return queries, tokens(middle), tokens(bottom), mask_features, upsampling
+        return queries, tokens(middle), tokens(bottom), mask_features
 
 
 class Head(nn.Module):
@@ -126,12 +124,11 @@ def equalise(trunk: Trunk, rounds: int = 8) -> None:
     ):
         last = [m for m in trunk.stages[stage] if isinstance(m, nn.Conv2d)][-1]
         readers[id(last)].append(lateral)
-    masks = [m for m in trunk.mask_smooth if isinstance(m, nn.Conv2d)]
+    masks = [m for m in trunk.mask_smooth if isinstance(m, nn.Conv2d)] + [trunk.mask_out]
     readers |= {id(conv): [after] for conv, after in zip(masks, masks[1:], strict=False)}
-    readers[id(masks[-1])] = [trunk.mask_out, trunk.upsampling]
     with torch.no_grad():
         for _ in range(rounds):
-            for conv in convs + masks:
+            for conv in convs + masks[:-1]:
                 balance(conv, readers[id(conv)])
 
 

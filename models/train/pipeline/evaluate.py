@@ -11,9 +11,7 @@ from render.classes import COLOURS
 from render.files import write_picture
 
 from .config import HEIGHT, PART_CLASSES, PERSON, WIDTH
-from .deploy import HEAD_OUTPUTS, UPSAMPLING
 from .metrics import confusion, false_alarms, people_scores, summary
-from .network import convex_upsample
 from .onnx_export import at_size
 from .package import run_both
 from .quantise import session
@@ -22,6 +20,8 @@ from .states import load_parser
 # A record key whose values are this few is a grouping of the test set (skin tone, light, ...); seeds are not.
 MOST_GROUPS = 12
 PERSON_SCORE = 0.5
+# How many times mask logits are enlarged before they become scores, on the device as here.
+FINER = 2
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
@@ -44,31 +44,25 @@ def enlarge(maps: np.ndarray, height: int, width: int) -> np.ndarray:
     return channels.reshape(height, width, len(maps)).transpose(2, 0, 1)
 
 
-def part_labels(logits: np.ndarray, masks: np.ndarray, upsampling: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Part label of every pixel (height, width) from class logits (Q, 18), mask logits (Q, h, w) and the logits (36, h, w) that
-    enlarge them.
+def part_labels(logits: np.ndarray, masks: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Part label of every pixel (height, width) from class logits (Q, 18) and mask logits (Q, h, w).
 
-    As the device does it: masks are enlarged twice before they become scores, and the scores the rest of the way.
+    As the device does it: logits are enlarged twice before they become scores, and the scores the rest of the way.
     """
     share = softmax(logits)[:, :PART_CLASSES]
-    scores = np.tensordot(share.T, sigmoid(finer(masks, upsampling)), 1)
-    return enlarge(scores, height, width).argmax(0).astype(np.uint8)
+    queries, h, w = masks.shape
+    finer = enlarge(masks, FINER * h, FINER * w)
+    scores = share.T @ sigmoid(finer).reshape(queries, -1)
+    return enlarge(scores.reshape(PART_CLASSES, FINER * h, FINER * w), height, width).argmax(0).astype(np.uint8)
 
 
-def finer(masks: np.ndarray, upsampling: np.ndarray) -> np.ndarray:
-    """Mask logits (Q, 2h, 2w)."""
-    return convex_upsample(torch.from_numpy(masks)[None], torch.from_numpy(upsampling)[None])[0].numpy()
-
-
-def person_labels(logits: np.ndarray, masks: np.ndarray, upsampling: np.ndarray, height: int, width: int) -> np.ndarray:
+def person_labels(logits: np.ndarray, masks: np.ndarray, height: int, width: int) -> np.ndarray:
     """Person number of every pixel: whole-human masks above the score, pasted in ascending order of score."""
     scores = softmax(logits)[:, PERSON]
     chosen = [q for q in np.argsort(scores) if scores[q] > PERSON_SCORE]
     out = np.zeros((height, width), np.uint8)
-    if not chosen:
-        return out
-    for number, mask in enumerate(finer(masks[chosen], upsampling), 1):
-        out[enlarge(mask[None], height, width)[0] > 0] = number
+    for number, query in enumerate(chosen, 1):
+        out[enlarge(masks[query : query + 1], height, width)[0] > 0] = number
     return out
 
 
@@ -87,20 +81,20 @@ def predictor(model: Path | None, checkpoint: Path | None, size: tuple, person_b
     return run
 
 
-def both_labels(logits: np.ndarray, masks: np.ndarray, upsampling: np.ndarray, height: int, width: int) -> tuple:
+def both_labels(logits: np.ndarray, masks: np.ndarray, height: int, width: int) -> tuple:
     """Part labels and person numbers of one picture."""
-    return part_labels(logits, masks, upsampling, height, width), person_labels(logits, masks, upsampling, height, width)
+    return part_labels(logits, masks, height, width), person_labels(logits, masks, height, width)
 
 
 def onnx_answer(model: Path, size: tuple):
-    """A function from one picture of an input size to (class logits, mask logits, upsampling logits), through onnxruntime."""
+    """A function from one picture of an input size to (class logits, mask logits), through onnxruntime."""
     graphs = [onnx.load(model / name) for name in ("trunk.onnx", "head.onnx")]
     graphs = graphs if size == (HEIGHT, WIDTH) else [at_size(graph, (HEIGHT, WIDTH), size) for graph in graphs]
     trunk, head = (session(graph.SerializeToString()) for graph in graphs)
 
     def answer(image: np.ndarray) -> tuple:
         values = run_both(trunk, head, image)
-        return tuple(values[name][0] for name in (*HEAD_OUTPUTS, UPSAMPLING))
+        return values["class_logits"][0], values["mask_logits"][0]
 
     return answer
 
@@ -114,7 +108,8 @@ def float_answer(checkpoint: Path, person_bias: float):
     def answer(image: np.ndarray) -> tuple:
         pixels = torch.from_numpy(image.transpose(2, 0, 1)[None].copy()).float() / 255
         with torch.no_grad():
-            return tuple(output[0].numpy() for output in network(pixels))
+            logits, masks = network(pixels)
+        return logits[0].numpy(), masks[0].numpy()
 
     return answer
 

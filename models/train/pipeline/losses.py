@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from .assignment import assign
 from .config import NO_OBJECT, PART_CLASSES, PERSON, QUERY_CLASSES, TrainConfig
 from .metrics import IGNORE
-from .network import CELL, NEIGHBOURS
 
 
 @dataclass
@@ -55,36 +54,14 @@ def build_targets(parts: torch.Tensor, person: torch.Tensor, present: torch.Tens
     return Targets(masks, present, classes, (parts != IGNORE).float(), parts)
 
 
-def sample_features(mask_features: torch.Tensor, upsampling: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """Bilinear samples (B, D, K) at points (B, K, 2) in -1..1 of the mask features (B, D, H, W) as `convex_upsample` enlarges
-    them with the logits (B, 36, H, W), worked out at these points alone.
+def sample_features(mask_features: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Bilinear samples (B, D, K) of (B, D, H, W) at points (B, K, 2) in -1..1.
 
     The mask logit is linear in the features, so this equals sampling the logits, once for all queries and layers.
     """
-    batch, dim, height, width = mask_features.shape
-    (y, y_share), (x, x_share) = (around(points[..., axis], CELL * size) for axis, size in ((1, height), (0, width)))
-    # The four pixels around each point as (B, K, 2, 2): which of their cell's four each is, and the cell's nine neighbours.
-    inner = (y % CELL)[..., :, None] * CELL + (x % CELL)[..., None, :]
-    step = torch.arange(3, device=points.device) - 1
-    rows = ((y // CELL)[..., None] + step).clamp(0, height - 1)[..., :, None, :, None]
-    columns = ((x // CELL)[..., None] + step).clamp(0, width - 1)[..., None, :, None, :]
-    first = (torch.arange(batch, device=points.device) * height * width)[:, None, None, None]
-    cell = first + (y // CELL)[..., :, None] * width + (x // CELL)[..., None, :]
-    neighbours = (first[..., None, None] + rows * width + columns).flatten(2)
-    logits = upsampling.permute(0, 2, 3, 1).reshape(-1, CELL * CELL, NEIGHBOURS)[cell, inner]
-    shares = torch.softmax(logits, -1) * (y_share[..., :, None] * x_share[..., None, :])[..., None]
-    table = mask_features.permute(0, 2, 3, 1).reshape(-1, dim)
-    mixed = F.embedding_bag(neighbours.flatten(0, 1), table, mode="sum", per_sample_weights=shares.flatten(2).flatten(0, 1))
-    return mixed.reshape(batch, -1, dim).transpose(1, 2)
-
-
-def around(places: torch.Tensor, count: int) -> tuple:
-    """The two of `count` samples on either side of each place (B, K) in -1..1, and their shares: both (B, K, 2)."""
-    at = ((places + 1) * (count / 2) - 0.5).clamp(0, count - 1)
-    low = at.floor()
-    share = at - low
-    index = torch.stack([low, low + 1], -1).long().clamp(max=count - 1)
-    return index, torch.stack([1 - share, share], -1)
+    return F.grid_sample(
+        mask_features, points[:, :, None], mode="bilinear", padding_mode="border", align_corners=False
+    )[..., 0]
 
 
 def pair_costs(logits, points, targets: Targets, config: TrainConfig) -> torch.Tensor:

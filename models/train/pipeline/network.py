@@ -3,7 +3,6 @@
 Cheng et al. 2022 (Mask2Former, arXiv:2112.01527) describe the decoder; Yang et al. (M2FP) its use for people.
 The re-parameterised convolutions follow Ding et al. 2021 (RepVGG, arXiv:2101.03697) with the branches merged
 before the convolution, as Hu et al. 2022 (OREPA, arXiv:2204.00826) do, so that training costs one convolution.
-Masks are enlarged twice by a learned convex combination of their neighbours (Teed and Deng 2020, RAFT, arXiv:2003.12039).
 """
 
 import math
@@ -16,10 +15,6 @@ from torch import nn
 from .config import PART_CLASSES, QUERY_CLASSES, NetworkConfig
 
 MASKED = -1e4
-# A mask pixel becomes CELL x CELL, each a mixture of the nine around it.
-CELL, NEIGHBOURS = 2, 9
-# Share that a neighbour has at least when an enlargement begins as the bilinear one: a logarithm needs one.
-LEAST_SHARE = 1e-3
 
 
 class MergedConv(nn.Module):
@@ -117,10 +112,6 @@ class Pyramid(nn.Module):
         self.mask_lateral = PointConv(widths[1], mask_width)
         self.mask_smooth = nn.Sequential(*[MergedConv(mask_width, mask_width) for _ in range(mask_depth)])
         self.mask_out = nn.Conv2d(mask_width, dim, 1)
-        self.upsampling = nn.Conv2d(mask_width, CELL * CELL * NEIGHBOURS, 1)
-        with torch.no_grad():
-            self.upsampling.weight.zero_()
-            self.upsampling.bias.copy_(bilinear_logits())
 
     def forward(self, maps: list) -> tuple:
         stride4, stride8, stride16, stride32 = maps
@@ -128,35 +119,12 @@ class Pyramid(nn.Module):
         middle = self.smooth[1](self.lateral[1](stride16) + upsample(top))
         bottom = self.smooth[0](self.lateral[0](stride8) + upsample(middle))
         mask = self.mask_smooth(self.mask_lateral(stride4) + upsample(self.narrow(bottom)))
-        return self.mask_out(mask), (top, middle, bottom), self.upsampling(mask)
+        return self.mask_out(mask), (top, middle, bottom)
 
 
 def upsample(x: torch.Tensor) -> torch.Tensor:
     """Twice the size by repetition: the cheapest form, and the only one that int8 keeps exactly."""
     return F.interpolate(x, scale_factor=2, mode="nearest")
-
-
-def bilinear_logits() -> torch.Tensor:
-    """Logits (36,) of the shares by which each of the four pixels of a cell mixes its nine neighbours, as `convex_upsample` reads
-    them, so that the mixture is bilinear interpolation."""
-    near = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.75, 0.25]])
-    shares = torch.einsum("ai,bj->abij", near, near)
-    return torch.log(shares + LEAST_SHARE).flatten()
-
-
-def convex_upsample(values: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """(B, C, H, W) to (B, C, 2H, 2W): each pixel is a mixture of the 3 x 3 around the one that it lies in, edges repeated.
-
-    `logits` (B, 36, H, W) count the four pixels of a cell row by row, and for each its nine neighbours row by row; their softmax
-    over the nine are the shares. It is linear in the values, so that masks may be enlarged, or the features that give them.
-    """
-    batch, channels, height, width = values.shape
-    shares = torch.softmax(logits.reshape(batch, CELL * CELL, NEIGHBOURS, height, width), 2)
-    padded = F.pad(values, (1, 1, 1, 1), mode="replicate")
-    mixed = sum(
-        padded[:, :, None, k // 3 : k // 3 + height, k % 3 : k % 3 + width] * shares[:, None, :, k] for k in range(NEIGHBOURS)
-    )
-    return F.pixel_shuffle(mixed.reshape(batch, channels * CELL * CELL, height, width), CELL)
 
 
 class Projection(nn.Module):
@@ -312,8 +280,7 @@ class Parser(nn.Module):
         return sine_position(height, width, self.config.dim, memory.device) + self.level[level]
 
     def features(self, pixels: torch.Tensor) -> tuple:
-        """Mask features (B, D, H/4, W/4), the three memories, from stride 32 to stride 8, and the logits (B, 36, H/4, W/4) of
-        `convex_upsample`."""
+        """Mask features (B, D, H/4, W/4) and the three memories, from stride 32 to stride 8."""
         return self.pyramid(self.backbone(pixels))
 
     def decode(self, mask_features: torch.Tensor, memories) -> list:
@@ -332,10 +299,10 @@ class Parser(nn.Module):
         return predictions
 
     def forward(self, pixels: torch.Tensor) -> tuple:
-        """Class logits (B, Q, 18), mask logits (B, Q, H/4, W/4) and the logits (B, 36, H/4, W/4) that enlarge them."""
-        mask_features, memories, upsampling = self.features(pixels)
+        """Class logits (B, Q, 18) and mask logits (B, Q, H/4, W/4)."""
+        mask_features, memories = self.features(pixels)
         logits, embeddings = self.decode(mask_features, memories)[-1]
-        return logits, mask_logits(embeddings, mask_features), upsampling
+        return logits, mask_logits(embeddings, mask_features)
 
 
 def mask_logits(embeddings: torch.Tensor, mask_features: torch.Tensor) -> torch.Tensor:
@@ -362,12 +329,12 @@ def multiplications(config: NetworkConfig, height: int, width: int) -> int:
         inputs = channels
     d, m, w = config.dim, config.mask_width, config.widths
     total += area(32) * w[4] * d + area(16) * d * (w[3] + 9 * d) + area(8) * d * (w[2] + 9 * d + m)
-    total += area(4) * m * (w[1] + 9 * m * config.mask_depth + d + CELL * CELL * NEIGHBOURS)
+    total += area(4) * m * (w[1] + 9 * m * config.mask_depth + d)
     q = config.queries
     for index in range(config.layers):
         n = area((32, 16, 8)[index % 3])
         total += (
             2 * n * d * d + 2 * q * d * d + 3 * q * n * d + 4 * q * d * d + 2 * q * q * d + 2 * q * d * config.hidden
         )
-    total += (config.layers + 1) * 3 * q * d * d + q * d * QUERY_CLASSES + q * area(4) * (d + CELL * CELL * NEIGHBOURS)
+    total += (config.layers + 1) * 3 * q * d * d + q * d * QUERY_CLASSES + q * area(4) * d
     return total

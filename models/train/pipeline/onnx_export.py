@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import torch
 
-from .deploy import HANDED_ON, HEAD_OUTPUTS, TRUNK_OUTPUTS, UPSAMPLING, Head, Trunk
+from .deploy import HEAD_OUTPUTS, TRUNK_OUTPUTS, Head, Trunk
 from .network import sine_position
 
 OPSET = 17
@@ -71,8 +71,8 @@ def float_trunk(trunk: Trunk, height: int, width: int) -> onnx.ModelProto:
 def float_head(head: Head, trunk: Trunk, height: int, width: int) -> onnx.ModelProto:
     """The head as a float graph."""
     with torch.no_grad():
-        inputs = trunk(torch.rand(1, 3, height, width))[: len(HANDED_ON)]
-    model = to_onnx(head, inputs, HANDED_ON, HEAD_OUTPUTS)
+        inputs = trunk(torch.rand(1, 3, height, width))
+    model = to_onnx(head, inputs, TRUNK_OUTPUTS, HEAD_OUTPUTS)
     check_names(model, head)
     return model
 
@@ -81,7 +81,7 @@ def shapes_at(height: int, width: int, dim: int) -> dict:
     """Sizes of the tensors that depend on the input's, by name, without batch and channels."""
     tokens = {name: ((height // stride) * (width // stride), dim) for name, stride in (("memory_a", 16), ("memory_b", 8))}
     masks = (height // 4, width // 4)
-    return tokens | {"pixels": (height, width), "mask_features": masks, "mask_logits": masks, UPSAMPLING: masks}
+    return tokens | {"pixels": (height, width), "mask_features": masks, "mask_logits": masks}
 
 
 def moved_position(stored: np.ndarray, stride: int, own: tuple, size: tuple) -> np.ndarray:

@@ -11,7 +11,7 @@ from render.classes import PADDING, PARTS, PPP, TO_PPP
 from render.files import write_picture, write_whole
 
 from .config import PERSON
-from .deploy import HANDED_ON, Head, parameter_group
+from .deploy import Head, parameter_group
 from .onnx_export import at_size, check_ops, op_types
 from .quantise import session
 from .states import sha256
@@ -173,6 +173,5 @@ def run_both(trunk, head, picture: np.ndarray) -> dict:
     names = [o.name for o in trunk.get_outputs()]
     values = dict(zip(names, trunk.run(names, {"pixels": pixels}), strict=True))
     result = [o.name for o in head.get_outputs()]
-    handed_on = {name: values[name] for name in HANDED_ON}
-    values.update(zip(result, head.run(result, handed_on), strict=True))
+    values.update(zip(result, head.run(result, values), strict=True))
     return values

@@ -18,7 +18,6 @@ METHODS = ("minmax", "percentile", "mse")
 TIE_MARGIN = 1.8e-7
 TIE_STEP = 1.2e-7
 TIE_STEPS = 5000
-LEAST_STEP = 5e-4
 
 
 @dataclass(frozen=True)
@@ -198,10 +197,7 @@ class Rewriter:
         source, result = conv.input[0], self.plan.result[conv.output[0]]
         weight = numpy_helper.to_array(self.constants[conv.input[1]])
         bias = numpy_helper.to_array(self.constants[conv.input[2]])
-        # One step of a weight times one of the input is not much less than one of the result: finer ones change nothing, and leave no
-        # scale without ties.
-        least = LEAST_STEP * self.ranges[result].scale / self.ranges[source].scale
-        scale = max(weight_scale(weight), np.float32(least))
+        scale = weight_scale(weight)
         product = np.float64(self.ranges[source].scale) * np.float64(scale)
         self.ranges[result] = without_ties(self.ranges[result], product)
         stem = conv.input[1].removesuffix(".weight")

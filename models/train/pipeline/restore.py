@@ -18,9 +18,6 @@ from .states import save_state
 
 # What a 3x3 kernel of He's initialisation has for a norm; optimisers expect weights of that size.
 KERNEL_NORM = 2**0.5
-# Convolutions of the pyramid without a batch norm.
-UPSAMPLING_CONV = "upsampling"
-PLAIN = ("mask_out", UPSAMPLING_CONV)
 LEVELS = ((32, "position"), (16, "position_a"), (8, "position_b"))
 
 
@@ -61,9 +58,8 @@ def blocks(model: Parser) -> dict:
 
 def check(places: dict, found: dict) -> None:
     """The graph must hold exactly this network's convolutions."""
-    wrong = set(places) | set(PLAIN)
+    wrong = set(places) | {"mask_out"}
     wrong ^= set(found)
-    wrong -= {UPSAMPLING_CONV}  # absent before 0.10.0; the network's own beginning is the bilinear enlargement that was used then
     wrong |= {n for n in set(places) & set(found) if main_kernel(places[n]).shape != found[n][0].shape}
     if wrong:
         raise RestoreError(f"trunk.onnx is not of this network: {sorted(wrong)} differ; give its --network")
@@ -171,10 +167,8 @@ def restore(folder: Path, network: str, pictures: np.ndarray) -> Parser:
     for name, block in places.items():
         put_kernel(block, *found[name])
     with torch.no_grad():
-        for name in set(PLAIN) & set(found):
-            conv = getattr(model.pyramid, name)
-            conv.weight.copy_(found[name][0])
-            conv.bias.copy_(found[name][1])
+        model.pyramid.mask_out.weight.copy_(found["mask_out"][0])
+        model.pyramid.mask_out.bias.copy_(found["mask_out"][1])
     put_decoder(model, constants(trunk), constants(head))
     with torch.no_grad():
         model.predictor.class_head.bias[PERSON] += person_bias(folder)

@@ -13,7 +13,6 @@ import torch
 
 from .config import HEIGHT, WIDTH, Phase, TrainConfig
 from .data import plain_samples, shard_paths
-from .deploy import TRUNK_OUTPUTS, UPSAMPLING
 from .evaluate import evaluate, prediction_sheet, predictor
 from .export import build, ship
 from .package import run_both
@@ -92,12 +91,12 @@ def check_agreement(checkpoint: Path, pictures: np.ndarray) -> dict:
         x = torch.from_numpy(picture.transpose(2, 0, 1)[None].copy()).float() / 255
         with torch.no_grad():
             features = model.features(x)[0].numpy()
-            logits, masks, upsampling = (t.numpy() for t in model(x))
-        outputs = dict(zip(TRUNK_OUTPUTS, session(float_graph).run(TRUNK_OUTPUTS, {"pixels": x.numpy()}), strict=True))
-        shares = outputs.pop(UPSAMPLING)
+            logits, masks = (t.numpy() for t in model(x))
+        names = ["queries", "memory_a", "memory_b", "mask_features"]
+        outputs = dict(zip(names, session(float_graph).run(names, {"pixels": x.numpy()}), strict=True))
         ours = head.run(["class_logits", "mask_logits"], outputs)
         relative = lambda a, b: float(np.linalg.norm(a - b) / np.linalg.norm(b))
-        errors["float"] = max(errors["float"], relative(ours[0], logits), relative(ours[1], masks), relative(shares, upsampling))
+        errors["float"] = max(errors["float"], relative(ours[0], logits), relative(ours[1], masks))
         errors["int8"] = max(errors["int8"], relative(run_both(runner, head, picture)["mask_features"], features))
     assert errors["float"] < 1e-3, f"onnxruntime and PyTorch disagree: {errors}"
     assert errors["int8"] < 0.4, f"the int8 trunk is far from the float one: {errors}"

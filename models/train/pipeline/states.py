@@ -13,11 +13,10 @@ import torch
 from render.files import write_whole
 
 from .config import NETWORKS
-from .network import Parser, bilinear_logits
+from .network import Parser
 
 
 CLASS_BIAS, BACKGROUND = "predictor.class_head.bias", 0
-MASK_FEATURES, UPSAMPLING_LAYER = "pyramid.mask_out.weight", "pyramid.upsampling"
 
 
 class StateError(Exception):
@@ -37,7 +36,7 @@ def save_state(path: Path, state: dict) -> None:
 
 
 def read_state(path: Path, device="cpu") -> dict:
-    """A checkpoint or weights file as it was saved; of older ones the weights as `with_upsampling` gives them."""
+    """A checkpoint or weights file as it was saved."""
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
@@ -46,17 +45,7 @@ def read_state(path: Path, device="cpu") -> dict:
         raise StateError(f"{path} is not a whole checkpoint or weights file ({kind(error)}); make it again") from error
     if not isinstance(state, dict) or not {"config", "average", "seen"} <= set(state):
         raise StateError(f"{path} is no checkpoint or weights file of this program; see `train` and `weights`")
-    return with_upsampling(state)
-
-
-def with_upsampling(state: dict) -> dict:
-    """Students before 0.10.0 enlarged their masks bilinearly; with those shares written out, nearly the same function."""
-    average = state["average"]
-    if f"{UPSAMPLING_LAYER}.bias" in average or MASK_FEATURES not in average:
-        return state
-    narrow, bias = average[MASK_FEATURES], bilinear_logits()
-    added = {f"{UPSAMPLING_LAYER}.weight": narrow.new_zeros(len(bias), *narrow.shape[1:]), f"{UPSAMPLING_LAYER}.bias": bias.to(narrow)}
-    return state | {"average": average | added}
+    return state
 
 
 def kind(error: Exception) -> str:

@@ -15,9 +15,9 @@ from .config import NETWORKS, TrainConfig, to_dict
 from .data import Batches, ShardError, plain_samples
 from .losses import Answer, build_targets, distillation_losses, match_layers, sample_features, training_losses
 from .metrics import confusion, false_alarms, summary
-from .network import Parser, convex_upsample, semantic_scores
+from .network import Parser, semantic_scores
 from .optimiser import Optimiser
-from .states import UPSAMPLING_LAYER, fill, load_parser, pictures_seen, read_state, save_state, sha256
+from .states import fill, load_parser, pictures_seen, read_state, save_state, sha256
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
@@ -140,8 +140,6 @@ class Run:
             )
         if state["config"].get("optimiser", "adamw") != self.config.optimiser:
             raise TrainError(f"{path} was trained with another optimiser; use another --out and --start {path}")
-        if f"{UPSAMPLING_LAYER}.bias" not in state["model"]:
-            raise TrainError(f"{path} is of a time when masks were enlarged bilinearly; begin a new run with another --out and --start {path}")
         fill(self.model, state["model"], path)
         fill(self.average.model, state["average"], path)
         self.average.steps = state["average_steps"]
@@ -170,12 +168,12 @@ class Run:
         """All losses of a batch on the device, by name, and what the network said. With the answer of a teacher to the
         same batch, those of distillation are among them."""
         with self.autocast():
-            mask_features, memories, upsampling = self.forward(batch["pixels"])
+            mask_features, memories = self.forward(batch["pixels"])
         mask_features, memories = mask_features.float(), [m.float() for m in memories]
         with self.decoder_autocast():
             predictions = self.model.decode(mask_features, memories)
         predictions = [(a.float(), b.float()) for a, b in predictions]
-        sampled = sample_features(mask_features, upsampling.float(), batch["points"])
+        sampled = sample_features(mask_features, batch["points"])
         targets = build_targets(batch["parts"], batch["person"], batch["present"])
         dense = F.conv1d(sampled, self.model.dense.weight[..., 0], self.model.dense.bias)
         prior = self.config.prior * max(0.0, 1 - self.seen / max(self.config.prior_images, 1))
@@ -192,10 +190,10 @@ class Run:
         if self.teacher is None:
             return None
         with self.autocast():
-            features, memories, upsampling = self.teacher.features(batch["pixels"])
+            features, memories = self.teacher.features(batch["pixels"])
         features, memories = features.float(), [m.float() for m in memories]
         logits, embeddings = self.teacher.decode(features, memories)[-1]
-        points = embeddings @ sample_features(features, upsampling.float(), batch["points"])
+        points = embeddings @ sample_features(features, batch["points"])
         targets = build_targets(batch["parts"], batch["person"], batch["present"])
         return Answer(logits, points, match_layers([(logits, points)], targets, self.config)[0])
 
@@ -243,8 +241,8 @@ def predict(model: Parser, images: np.ndarray, size: tuple, batch: int = 16) -> 
         x = torch.from_numpy(images[start : start + batch]).to(device).permute(0, 3, 1, 2).float() / 255
         if x.shape[-2:] != size:
             x = F.interpolate(x, size=size, mode="area")
-        logits, masks, upsampling = model(x)
-        masks = F.interpolate(convex_upsample(masks, upsampling), size=images.shape[1:3], mode="bilinear", align_corners=False)
+        logits, masks = model(x)
+        masks = F.interpolate(masks, size=images.shape[1:3], mode="bilinear", align_corners=False)
         guesses.append(semantic_scores(logits, masks).argmax(1).to(torch.uint8).cpu().numpy())
     return np.concatenate(guesses)
 

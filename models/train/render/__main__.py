@@ -111,7 +111,7 @@ def testset(args):
             old.unlink()
     records = {}
     for k in range(args.count):
-        image, parts, person, record = sample(assets, [args.seed, 3, 0, k], supersample=2.0)
+        image, parts, person, record = sample(assets, [args.seed, 3, 0, k], supersample=3.0)
         name = f"{k:04d}"
         write_picture(args.out / "images" / f"{name}.jpg", image, 90)
         write_picture(args.out / "labels" / f"{name}.png", parts)
@@ -145,7 +145,7 @@ def parser():
     common.add_argument("--assets", type=Path, required=True, help="folder of the CC0 assets (MANIFEST.tsv says where they come from)")
     common.add_argument("--seed", type=int, default=1)
     finer = argparse.ArgumentParser(add_help=False)
-    finer.add_argument("--supersample", type=float, default=1.3, help="render this many times larger, then shrink")
+    finer.add_argument("--supersample", type=float, default=1.3, help="render this many times larger, then shrink; no even number, whose pixels have no middle one")
     chosen = argparse.ArgumentParser(add_help=False, parents=[common])
     chosen.add_argument("--split", choices=("train", "test"), default="train", help="test: rooms, panoramas, cloth and seeds never trained on")
     chosen.add_argument("--scenes", choices=tuple(SCENES), default="people", help="outfits: a richer wardrobe; gowns: long clothes; moves: people who do something; leaps: sports, dance and gymnastics; things: what is no person fills the picture")

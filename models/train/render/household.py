@@ -15,7 +15,7 @@ from .files import encoded, write_whole
 from .light import lights
 from .person import Person
 from .pose import about, random_pose
-from .scene import Camera, Layers, Scene
+from .scene import Camera, Layers, Scene, shrink_labels
 from .things import Room
 
 HEIGHT, WIDTH = 256, 192
@@ -68,7 +68,7 @@ class Household:
         scene = HouseholdScene(self, rng, round(HEIGHT * supersample), round(WIDTH * supersample))
         radiance, parts, who = scene.render()
         radiance = cv2.resize(radiance, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
-        parts, who = (cv2.resize(a, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST) for a in (parts, who))
+        parts, who = (shrink_labels(a, WIDTH, HEIGHT) for a in (parts, who))
         return self.develop(rng, radiance), parts, len(np.unique(who[who > 0]))
 
     def develop(self, rng, radiance):

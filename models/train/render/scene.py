@@ -325,6 +325,8 @@ def sample(assets, seed, supersample=1.0, tone=None, make=Scene, wide=False):
     With `tone` everybody in it has that skin tone (see `Shape`), and the scene is the same for every tone. `make` is the
     kind of scene: this module's or one made from it, such as `moves.MoveScene`.
     """
+    if supersample % 2 == 0:
+        raise ValueError(f"a supersample of {supersample}: of an even number of pixels none is the middle one; take another")
     rng = np.random.default_rng(seed)
     height, width, aspects = (192, 256, WIDE_ASPECTS) if wide else (256, 192, ASPECTS)
     (h, w), _ = aspects[rng.choice(len(aspects), p=[share for _, share in aspects])]
@@ -332,7 +334,7 @@ def sample(assets, seed, supersample=1.0, tone=None, make=Scene, wide=False):
     radiance, parts, who = scene.render()
     if supersample != 1.0:
         radiance = cv2.resize(radiance, (w, h), interpolation=cv2.INTER_AREA)
-        parts, who = (cv2.resize(a, (w, h), interpolation=cv2.INTER_NEAREST) for a in (parts, who))
+        parts, who = (shrink_labels(a, w, h) for a in (parts, who))
     picture = sensor.develop(rng, radiance, scene.dark)
     image = np.full((height, width, 3), PADDING, np.uint8)
     maps = np.zeros((2, height, width), np.uint8)
@@ -340,6 +342,12 @@ def sample(assets, seed, supersample=1.0, tone=None, make=Scene, wide=False):
     image[top:top + h, left:left + w] = picture
     maps[0, top:top + h, left:left + w], maps[1, top:top + h, left:left + w] = parts, who
     return image, maps[0], compact(maps[1]), {"seed": [int(s) for s in np.atleast_1d(seed)], **scene.record(who)}
+
+
+def shrink_labels(labels, width, height):
+    """Labels (height, width) at fewer pixels: those at the new pixels' middles. OpenCV's INTER_NEAREST takes the upper left of those that
+    become one, which is nearly half a pixel beside what the picture shows."""
+    return cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def compact(who):

@@ -1,6 +1,5 @@
 """The shipped files: int8 form, names, limits, fixtures."""
 
-import copy
 import tomllib
 
 import numpy as np
@@ -12,7 +11,6 @@ from pipeline.config import HEIGHT, OTHER_SIZES, WIDTH
 from pipeline.data import input_size
 from pipeline.evaluate import predictor
 from pipeline.export import build, ship
-from pipeline.network import bilinear_logits
 from pipeline.onnx_export import at_size, check_ops, op_types
 from pipeline.package import run_both
 from pipeline.quantise import Range, choose_range, clear_of_ties, session, weight_scale, without_ties
@@ -36,10 +34,9 @@ def test_onnxruntime_equals_pytorch(tiny, built, pictures):
     trunk, head = session(float_graph), session(head_graph)
     x = torch.from_numpy(pictures[0].transpose(2, 0, 1)[None].copy()).float() / 255
     values = dict(zip([o.name for o in trunk.get_outputs()], trunk.run(None, {"pixels": x.numpy()}), strict=True))
-    upsampling = values.pop("upsampling_logits")
     with torch.no_grad():
         expected = tiny(x)
-    for ours, theirs in zip((*head.run(None, values), upsampling), expected, strict=True):
+    for ours, theirs in zip(head.run(None, values), expected, strict=True):
         assert np.linalg.norm(ours - theirs.numpy()) < 1e-3 * np.linalg.norm(theirs.numpy())
 
 
@@ -80,12 +77,11 @@ def test_a_graph_at_another_size_equals_pytorch_there(tiny, built, size):
     trunk, head = (session(graph.SerializeToString(), False) for graph in graphs)
     pixels = np.random.default_rng(2).random((1, 3, *size)).astype(np.float32)
     handed_on = dict(zip([o.name for o in trunk.get_outputs()], trunk.run(None, {"pixels": pixels}), strict=True))
-    upsampling = handed_on.pop("upsampling_logits")
     logits, masks = head.run(["class_logits", "mask_logits"], handed_on)
     with torch.no_grad():
         wanted = [t.numpy() for t in tiny(torch.from_numpy(pixels))]
     assert masks.shape[-2:] == (size[0] // 4, size[1] // 4)
-    for got, want in zip((logits, masks, upsampling), wanted, strict=True):
+    for got, want in zip((logits, masks), wanted, strict=True):
         assert np.abs(got - want).max() < 2e-3 * np.abs(want).max()
 
 
@@ -138,18 +134,6 @@ def test_weight_scale_covers_a_uniform_kernel():
     kernel = np.linspace(-1, 1, 999).astype(np.float32)
     assert abs(weight_scale(kernel) * 127 - 1) < 0.05
 
-
-@pytest.mark.parametrize("factor", [0.0, 1e-3])
-def test_a_convolution_of_almost_nothing_is_exported(tiny, pictures, factor):
-    faint = copy.deepcopy(tiny)
-    with torch.no_grad():
-        faint.pyramid.upsampling.weight *= factor
-    _, graph, head, trunk, _ = build(faint, pictures)
-    ours = run_both(session(graph), session(head), pictures[0])["upsampling_logits"]
-    with torch.no_grad():
-        wanted = trunk(torch.from_numpy(pictures[0].transpose(2, 0, 1)[None].copy()).float() / 255)[-1].numpy()
-    assert np.abs(ours - wanted).max() < 0.02 * np.abs(wanted).max()
-
 def test_no_sum_of_a_convolution_is_left_to_the_rounding_of_an_engine():
     scale, product = np.float32(0.0371), 0.0371 * 41.5 / 16776
     assert not clear_of_ties(product / np.float64(scale)), "16,776 is forty-one and a half codes"
@@ -171,9 +155,8 @@ def test_labels_follow_scores_and_person_masks_paste_in_order():
     logits[0, 0], logits[1, 16], logits[2, 16] = 9.0, 9.0, 1.0
     masks[0, :, :2], masks[1, :, 1:], masks[2, :, :] = 9.0, 9.0, 9.0
     logits[2, 17] = 0.5
-    bilinear = bilinear_logits()[:, None, None].expand(-1, 4, 4).numpy().astype(float)
-    assert (part_labels(logits, masks, bilinear, 8, 8)[:, :3] == 0).all()
-    person = person_labels(logits, masks, bilinear, 8, 8)
+    assert (part_labels(logits, masks, 8, 8)[:, :3] == 0).all()
+    person = person_labels(logits, masks, 8, 8)
     assert (person[:, 6] == 2).all() and (person[:, 0] == 1).all()
 
 

@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from pipeline.config import NO_OBJECT, PERSON, TrainConfig
 from pipeline.data import PEOPLE
@@ -22,7 +21,6 @@ from pipeline.losses import (
     sample_features,
     semantic_loss,
 )
-from pipeline.network import convex_upsample
 
 CONFIG = TrainConfig()
 
@@ -113,23 +111,12 @@ def test_prior_seats_parts_on_their_own_query():
     assert prior_cost(28, 24, "cpu")[3, 3] == 0 and prior_cost(28, 24, "cpu")[3, 4] == 1
 
 
-def test_sampling_features_equals_sampling_the_enlarged_logits():
+def test_sampling_features_equals_sampling_logits():
     torch.manual_seed(3)
-    features, embeddings, upsampling = torch.randn(2, 8, 6, 5), torch.randn(2, 4, 8), torch.randn(2, 36, 6, 5)
-    points = torch.rand(2, 20, 2) * 2.2 - 1.1
-    enlarged = convex_upsample((embeddings @ features.flatten(2)).reshape(2, 4, 6, 5), upsampling)
-    expected = F.grid_sample(enlarged, points[:, :, None], padding_mode="border", align_corners=False)[..., 0]
-    assert torch.allclose(embeddings @ sample_features(features, upsampling, points), expected, atol=1e-5)
-
-
-def test_sampled_features_have_the_gradients_of_the_enlarged_ones():
-    torch.manual_seed(4)
-    inputs = torch.randn(1, 3, 4, 4, requires_grad=True), torch.randn(1, 36, 4, 4, requires_grad=True)
-    points, weights = torch.rand(1, 30, 2) * 2 - 1, torch.randn(1, 3, 30)
-    whole = F.grid_sample(convex_upsample(*inputs), points[:, :, None], padding_mode="border", align_corners=False)[..., 0]
-    expected = torch.autograd.grad((whole * weights).sum(), inputs)
-    for ours, theirs in zip(torch.autograd.grad((sample_features(*inputs, points) * weights).sum(), inputs), expected, strict=True):
-        assert torch.allclose(ours, theirs, atol=1e-5)
+    features, embeddings = torch.randn(2, 8, 6, 5), torch.randn(2, 4, 8)
+    points = torch.rand(2, 20, 2) * 2 - 1
+    logits = (embeddings @ features.flatten(2)).reshape(2, 4, 6, 5)
+    assert torch.allclose(embeddings @ sample_features(features, points), sample_features(logits, points), atol=1e-5)
 
 
 def test_point_scores_are_the_sum_over_queries():

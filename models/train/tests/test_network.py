@@ -5,7 +5,7 @@ import torch
 
 from pipeline.config import HEIGHT, NETWORKS, WIDTH
 from pipeline.deploy import Head, Trunk, equalise, parameter_group
-from pipeline.network import MergedConv, Parser, attention_bias, bilinear_logits, convex_upsample, multiplications, sine_position
+from pipeline.network import MergedConv, Parser, attention_bias, multiplications, sine_position
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -24,12 +24,9 @@ def test_trunk_and_head_equal_the_whole(tiny):
     trunk = Trunk(tiny, HEIGHT, WIDTH).eval()
     with torch.no_grad():
         expected = tiny(x)
-        head = Head(tiny, HEIGHT, WIDTH).eval()
-        *handed_on, upsampling = trunk(x)
-        plain = (*head(*handed_on), upsampling)
+        plain = Head(tiny, HEIGHT, WIDTH).eval()(*trunk(x))
         equalise(trunk)
-        *handed_on, upsampling = trunk(x)
-        even = (*head(*handed_on), upsampling)
+        even = Head(tiny, HEIGHT, WIDTH).eval()(*trunk(x))
     for a, b, c in zip(expected, plain, even, strict=True):
         assert torch.allclose(a, b, rtol=1e-3, atol=1e-3)
         assert torch.allclose(a, c, rtol=1e-3, atol=1e-2)
@@ -60,22 +57,6 @@ def test_positions_survive_a_change_of_resolution():
     low = fine.reshape(8, 2, 6, 2, 96).mean((1, 3))
     assert torch.allclose(low[..., 12:24], coarse[..., 12:24], atol=0.05)
     assert torch.isfinite(sine_position(20, 15, 192)).all()
-
-
-def test_an_enlargement_begins_bilinear():
-    torch.manual_seed(1)
-    x = torch.randn(2, 3, 5, 4)
-    logits = bilinear_logits()[None, :, None, None].expand(2, -1, 5, 4)
-    expected = torch.nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-    assert (convex_upsample(x, logits) - expected).abs().max() < 0.03, "each of nine neighbours has a thousandth"
-
-
-def test_an_enlargement_takes_the_neighbour_that_is_told():
-    x, logits = torch.arange(12.0).reshape(1, 1, 3, 4), torch.zeros(1, 36, 3, 4)
-    logits[0, 0 * 9 + 0] = logits[0, 1 * 9 + 5] = logits[0, 2 * 9 + 4] = logits[0, 3 * 9 + 7] = 200.0  # up left, right, itself, below
-    large = convex_upsample(x, logits)[0, 0]
-    assert large[2:4, 2:4].tolist() == [[0.0, 6.0], [5.0, 9.0]]
-    assert large[:2, :2].tolist() == [[0.0, 1.0], [0.0, 4.0]] and large[5, 7] == 11, "edges are repeated"
 
 
 def test_attention_never_hides_everything():

@@ -22,7 +22,7 @@ from render.objects import KINDS, ThingScene, bottle, dish, turned_on_lathe
 from render.outfits import OutfitScene
 from render.person import DECIMETRES, Person
 from render.pose import about, from_directions, skinning
-from render.scene import THING, sample
+from render.scene import THING, sample, shrink_labels
 from render.things import Room
 
 ASSETS = os.environ.get("MIRROR_ASSETS")
@@ -265,6 +265,15 @@ def test_scenes_of_things_are_background_but_for_the_person_in_a_few(assets):
     assert (again[0] == seen[7]).all()
     # Something is in most of them: a picture of nothing has hardly any contrast.
     assert np.median([image.std() for image in seen]) > 20
+
+
+@pytest.mark.parametrize("larger", [1.3, 3.0])
+def test_labels_stay_where_the_picture_is_when_both_are_shrunk(larger):
+    width = round(192 * larger)
+    columns = np.tile(np.arange(width, dtype=np.uint16), (8, 1))
+    # Area by area, a picture's pixel is what lay around its middle.
+    off = shrink_labels(columns, 192, 8).astype(float) - ((np.arange(192) + 0.5) * width / 192 - 0.5)
+    assert abs(off.mean()) < 0.01 and np.abs(off).max() <= 0.5
 
 
 @pytest.mark.parametrize("posture", POSTURES)

@@ -3,13 +3,11 @@
 import copy
 
 import numpy as np
-import onnx
 import pytest
 import torch
 
 from pipeline.config import NETWORKS, PERSON
 from pipeline.export import ship
-from pipeline.network import bilinear_logits
 from pipeline.quantise import session
 from pipeline.restore import KERNEL_NORM, RestoreError, blocks, main_kernel, restore, save_restored
 from pipeline.states import load_parser
@@ -44,9 +42,6 @@ def test_the_function_is_the_shipped_one(tiny, shipped, pictures):
     trunk = session((shipped / "trunk.onnx").read_bytes())
     int8 = trunk.run(["mask_features"], {"pixels": x.numpy()})[0]
     apart = lambda a, b: np.linalg.norm(a - b) / np.linalg.norm(b)
-    with torch.no_grad():
-        enlarging = again.features(x.float() / 255)[2].numpy()
-    assert apart(enlarging, trunk.run(["upsampling_logits"], {"pixels": x.numpy()})[0]) < 0.1
     assert apart(ours, int8) < 0.3 and apart(ours, first) < 0.3
     assert torch.equal(again.predictor.class_head.weight, tiny.predictor.class_head.weight)
     assert torch.allclose(again.level, tiny.level, atol=1e-5)
@@ -66,19 +61,6 @@ def test_weights_file_is_what_training_starts_from(shipped, pictures, tmp_path):
     model = load_parser(tmp_path / "weights.pt")
     assert model.config == NETWORKS["tiny"]
     assert [p.name for p in tmp_path.iterdir()] == ["weights.pt"]
-
-
-def test_a_model_of_before_0_10_0_enlarges_bilinearly(tiny, shipped, pictures, tmp_path):
-    for path in shipped.iterdir():
-        if path.is_file():
-            write_whole(tmp_path / path.name, path.read_bytes())
-    trunk = onnx.load(shipped / "trunk.onnx")
-    kept = [node for node in trunk.graph.node if not node.output[0].startswith("upsampling_logits")]
-    del trunk.graph.node[:], trunk.graph.output[-1]
-    trunk.graph.node.extend(kept)
-    write_whole(tmp_path / "trunk.onnx", trunk.SerializeToString())
-    upsampling = restore(tmp_path, "tiny", pictures).pyramid.upsampling
-    assert torch.equal(upsampling.bias, bilinear_logits()) and not upsampling.weight.any()
 
 
 def test_another_network_is_refused(shipped, pictures):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pipeline.config import NETWORKS
-from pipeline.network import Parser, bilinear_logits
-from pipeline.states import UPSAMPLING_LAYER, StateError, fill, load_parser, pictures_seen, read_state, save_state, save_weights
+from pipeline.network import Parser
+from pipeline.states import StateError, fill, load_parser, pictures_seen, read_state, save_state, save_weights
 
 
 @pytest.fixture
@@ -38,14 +38,6 @@ def test_weights_between_two_states_are_theirs_in_the_shares_asked_for(weights, 
     save_state(other, {"config": {"network": "tiny"}, "average": {"query": torch.zeros(3)}, "seen": 1})
     with pytest.raises(StateError, match="start.pt holds another network"):
         save_weights(weights, tmp_path / "mixed.pt", other, 0.5)
-
-
-def test_weights_without_upsampling_are_those_that_enlarged_bilinearly(tiny, tmp_path):
-    older = {name: value for name, value in tiny.state_dict().items() if not name.startswith(UPSAMPLING_LAYER)}
-    save_state(tmp_path / "old.pt", {"config": {"network": "tiny"}, "average": older, "seen": 1})
-    upsampling = load_parser(tmp_path / "old.pt").pyramid.upsampling
-    assert torch.equal(upsampling.bias, bilinear_logits()) and not upsampling.weight.any()
-    assert torch.equal(load_parser(tmp_path / "old.pt").pyramid.mask_out.weight, tiny.pyramid.mask_out.weight)
 
 
 def test_the_background_alone_is_raised(weights, tiny, tmp_path):

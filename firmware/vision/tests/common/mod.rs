@@ -46,7 +46,6 @@ pub struct Fixture {
     pub mask_features: Tensor,
     pub class_logits: Tensor,
     pub mask_logits: Tensor,
-    pub upsampling_logits: Tensor,
 }
 
 #[derive(Deserialize)]

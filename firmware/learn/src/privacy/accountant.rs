@@ -3,7 +3,7 @@
 //! The device's own releases are whole-data Gaussian releases (sampling rate 1), for which [`Composition`] is exact:
 //! it keeps `1/z²` of every release as fractions and turns them into `epsilon` with all rounding upwards. The integer
 //! noise that the device really adds is the discrete Gaussian; at the deviations in use (a thousand steps and more) its
-//! curve differs from the continuous one by less than [`DISCRETE`] of delta, which is taken off, and which a test shows.
+//! curve differs from the continuous one by less than a hundred-thousandth of delta, which is taken off ([`DISCRETE`]); a test shows it.
 
 use std::collections::BTreeMap;
 

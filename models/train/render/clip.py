@@ -108,6 +108,6 @@ def clip(assets, seed, out, labels):
         picture, parts = scene.frame()
         picture = cv2.resize(picture, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
         frames.append(encoded(".jpg", picture, 82))
-        parts = cv2.resize(parts, (LABEL_WIDTH, LABEL_HEIGHT), interpolation=cv2.INTER_NEAREST)
+        parts = cv2.resize(parts, (LABEL_WIDTH, LABEL_HEIGHT), interpolation=cv2.INTER_NEAREST_EXACT)
         write_picture(labels / f"{k:04d}.png", parts)
     write_whole(out, b"".join(frames))

@@ -6,6 +6,7 @@ use learn::consent::{ConsentToken, ContributeToFleet};
 use learn::edges::{Digest, EdgeError, LayoutId, ReleaseId, RunId, Timestamp};
 use learn::head::Subset;
 use learn::ledger::{LedgerError, LedgerSummary, RecordKind};
+use learn::outbox::OutboxError;
 use learn::privacy::{Clipped, Delta, MechanismError, NoiseMultiplier};
 use learn::release::{ReleaseError, ReleasePath};
 use serde::Serialize;
@@ -194,7 +195,8 @@ impl Home {
         consent: &ConsentToken<ContributeToFleet>,
     ) -> Result<Vec<u8>, HomeError> {
         let found = self.with_releases(|path| Ok(path.bytes(release, consent)?));
-        if found.is_err() {
+        // Not for other errors: whoever polls would try those again without a pause.
+        if let Err(HomeError::Release(ReleaseError::Outbox(OutboxError::Damaged(_)))) = found {
             self.releases_version.fetch_add(1, Ordering::SeqCst);
         }
         found

@@ -20,7 +20,19 @@ const DEVICE_TREE_MODEL: &str = "/proc/device-tree/model";
 /// # Errors
 /// An unreadable file, or the first setting that cannot be used; exit code 2.
 pub fn load(args: &SettingsArgs, options: &[(&str, &str, &str)]) -> Result<Effective> {
-    let mut layers = Layers::defaults()?.board(&board(args)?)?;
+    load_on(&board(args)?, args, options)
+}
+
+/// [`load`] for a board that is known already.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_on(
+    board: &Board,
+    args: &SettingsArgs,
+    options: &[(&str, &str, &str)],
+) -> Result<Effective> {
+    let mut layers = Layers::defaults()?.board(board)?;
     if let Some(text) = read_if_there(Path::new(SYSTEM_FILE))? {
         layers = layers.file(SYSTEM_FILE, &text)?;
     }

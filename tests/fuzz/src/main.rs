@@ -21,6 +21,15 @@ struct Target {
     run: fn(&[u8]),
 }
 
+impl Target {
+    /// Keeps an input that it failed on, to look at; gives the file's name.
+    fn keep(&self, input: &[u8]) -> String {
+        let path = format!("fuzz-{}.bin", self.name);
+        std::fs::write(&path, input).expect("the input is kept");
+        path
+    }
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (Some(wanted), Some(seconds)) =
@@ -113,17 +122,14 @@ fn fuzz(target: &Target, patience: Duration, seed: u64) -> bool {
             if first > SLOW { time().map(|again| again.min(first)) } else { Ok(first) }
         });
         let Ok(took) = took else {
-            let path = format!("fuzz-{}.bin", target.name);
-            std::fs::write(&path, &input).expect("the input is kept");
-            println!("{}: PANIC after {runs} inputs, see {path}", target.name);
+            println!("{}: PANIC after {runs} inputs, see {}", target.name, target.keep(&input));
             return false;
         };
         slowest = slowest.max(took);
         runs += 1;
         if took > SLOW {
-            let path = format!("fuzz-{}.bin", target.name);
-            std::fs::write(&path, &input).expect("the input is kept");
-            println!("{}: {:.1} s for one input, see {path}", target.name, took.as_secs_f64());
+            let (name, path) = (target.name, target.keep(&input));
+            println!("{name}: {:.1} s for one input, see {path}", took.as_secs_f64());
             return false;
         }
     }

@@ -51,7 +51,8 @@ const MAILBOX: usize = 4;
 /// Settings that cannot be used; neither a display nor a page to be had. Whatever fails later is
 /// shown and tried again.
 pub fn run(args: &RunArgs, started: Instant) -> Result<()> {
-    let effective = config::load(&args.settings, &options(args))?;
+    let board = config::board(&args.settings)?;
+    let effective = config::load_on(&board, &args.settings, &options(args))?;
     let settings = &effective.settings;
     let signal = stop_signal()?;
     let sources = Sources::new(&settings.camera)?;
@@ -65,7 +66,6 @@ pub fn run(args: &RunArgs, started: Instant) -> Result<()> {
     let access = open_access(&shared, settings);
     let page = open_page(settings);
     let display = display::open(&spec, &request);
-    let board = config::board(&args.settings)?;
     report::print(&start_text(&board, &shared, &sources, &display, &page, settings))?;
     let listener = usable(&shared, page, &display)?;
     let capture_patience = 2 * sources.timeout + Duration::from_secs(15);

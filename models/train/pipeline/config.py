@@ -78,6 +78,8 @@ class TrainConfig:
     ema_images: int = 30_000
     seed: int = 1
     points: int = 1024
+    # Statistics of batch norm stay those of the start: for stretches from trained weights whose batches are small.
+    frozen_norms: bool = False
     # Share of the batches at the wide input (height and width exchanged), from shards of wide pictures.
     wide: float = 0.0
     class_weight: float = 2.0
@@ -107,9 +109,9 @@ def to_dict(config) -> dict:
 
 
 def check_type(name: str, value, wanted: type) -> None:
-    """A setting must be of its default's type; a whole number does for a fraction."""
+    """A setting must be of its default's type; a whole number does for a fraction, and a truth for neither."""
     allowed = (int, float) if wanted is float else wanted
-    if not isinstance(value, allowed) or isinstance(value, bool):
+    if not isinstance(value, allowed) or isinstance(value, bool) != (wanted is bool):
         raise ValueError(f"{name} is {value!r}; a {wanted.__name__} is wanted, such as {getattr(TrainConfig(), name)!r}")
 
 

@@ -209,6 +209,8 @@ class Run:
         self.check_finite()
         self.optimiser.set_rate(rate_at(self.config, self.seen if at is None else at))
         self.model.train()
+        if self.config.frozen_norms:
+            freeze_norms(self.model)
         losses, answer = self.losses(batch, soft)
         total = sum(losses.values())
         self.optimiser.zero_grad()
@@ -230,6 +232,14 @@ class Run:
         raise TrainError(
             f"the loss is {loss} and its gradient {gradient} after {self.seen} pictures; run again with a lower rate in the recipe: it goes on from {self.out / CHECKPOINT}"
         )
+
+
+def freeze_norms(model: torch.nn.Module) -> None:
+    """Batch norm with the statistics that it has, as it is folded for export; its gains and offsets still learn. A few dozen
+    pictures have statistics of their own, and weights that were found with hundreds at once pay for them."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
 
 
 @torch.no_grad()

@@ -45,6 +45,21 @@ def test_a_run_goes_on_with_its_own_optimiser_only(shard_folder, tmp_path):
         Run(tmp_path, replace(short(), optimiser="adamw"), "cpu").resume()
 
 
+def test_frozen_norms_keep_their_statistics_and_learn_their_gains(shard_folder, tmp_path):
+    train(Run(tmp_path / "first", short(), "cpu"), [shard_folder], shard_folder, 0, 100, 1000, 1000)
+    run = Run(tmp_path / "second", replace(short(), frozen_norms=True), "cpu")
+    run.start_from(tmp_path / "first" / "checkpoint.pt")
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    train(run, [shard_folder], shard_folder, 0, 100, 1000, 1000)
+    assert run.seen == 40
+    for name, value in run.model.state_dict().items():
+        kind = name.rsplit(".", 1)[-1]
+        if kind in ("running_mean", "running_var", "num_batches_tracked"):
+            assert torch.equal(value, before[name]), name
+    gains = [name for name in before if name.endswith("norm.weight")]
+    assert gains and all(not torch.equal(run.model.state_dict()[name], before[name]) for name in gains)
+
+
 @pytest.mark.parametrize("shape", [(24, 96), (96, 24), (32, 32)])
 def test_the_orthogonal_factors_have_singular_values_near_one(shape):
     torch.manual_seed(0)
@@ -132,7 +147,7 @@ def test_unknown_settings_are_refused():
         train_config({"network": "huge"})
     with pytest.raises(ValueError, match="192 x 144.*multiples of 32"):
         train_config({"phases": [[192, 144, 2, 10]]})
-    for bad in ({"rate": "fast"}, {"network": ["student"]}, {"points": 0.5}, {"warmup": True}):
+    for bad in ({"rate": "fast"}, {"network": ["student"]}, {"points": 0.5}, {"warmup": True}, {"frozen_norms": 1}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             train_config(bad)
     for bad in (5, [], [[256, 192, 32]], [[256, 192, 0, 10]], ["256"]):

@@ -27,7 +27,7 @@ NO_CHECK = ssl._create_unverified_context()
 PATHS = [
     "/preview.mjpg", "/api/state", "/api/settings", "/api/access", "/api/learning", "/metrics", "/page.js", "/learn.js",
     "/learn.css", "/correct.js", "/access.js",
-    "/api/frozen/1/picture.png", "/api/frozen/1/parts.png", "/api/corrections/0/picture.png", "/api/corrections/0/mask.png",
+    "/api/frozen/1/picture.png", "/api/frozen/1/parts", "/api/corrections/0/picture.png", "/api/corrections/0/mask.png",
 ]
 # Everything that anybody can ask for.
 OPEN = ["/", "/page.css", "/pair.js", "/icon.svg", "/healthz"]

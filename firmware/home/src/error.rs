@@ -39,6 +39,8 @@ pub enum HomeError {
     Unsealed(String),
     #[error("there is no earlier head to go back to; the mirror runs the head it came with")]
     NoHead,
+    #[error("another head is in use by now; look at it first")]
+    OtherHead,
     #[error("a training run is under way already")]
     Training,
     #[error("there is no finished training run to release")]

@@ -440,14 +440,17 @@ impl Home {
         self.lock().state.heads.clone()
     }
 
-    /// Goes back to the head before; gives the one in use then, or `None` for the base's own.
+    /// Goes back from the head of this number to the one before; gives the one in use then, or `None` for the base's own.
     ///
     /// # Errors
-    /// [`HomeError::NoHead`] where the base's own is in use.
-    pub fn undo_head(&self) -> Result<Option<HeadInfo>, HomeError> {
+    /// [`HomeError::NoHead`] where the base's own is in use, [`HomeError::OtherHead`] where another one is.
+    pub fn undo_head(&self, number: u64) -> Result<Option<HeadInfo>, HomeError> {
         let mut shared = self.lock();
         let mut next = shared.state.clone();
         let undone = next.heads.pop().ok_or(HomeError::NoHead)?;
+        if undone.number != number {
+            return Err(HomeError::OtherHead);
+        }
         // What the undone head was learnt from, or led to, does not leave either.
         self.vault.remove(CANDIDATE_NAME)?;
         self.save(&mut shared, next)?;

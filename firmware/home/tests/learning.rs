@@ -43,9 +43,13 @@ fn a_better_head_is_adopted_survives_a_restart_and_can_be_undone() {
     add(&again, 20..25);
     let second = finished(train(&again));
     assert!(second.loss[0] < 1.5 * again.training().last.unwrap().loss[0]);
-    while again.undo_head().unwrap().is_some() {}
+    let newest = again.heads().last().unwrap().number;
+    assert!(matches!(again.undo_head(newest - 1), Err(HomeError::OtherHead)));
+    while let Some(head) = again.heads().last() {
+        again.undo_head(head.number).unwrap();
+    }
     assert_eq!(again.head_values(), base);
-    assert!(matches!(again.undo_head(), Err(HomeError::NoHead)));
+    assert!(matches!(again.undo_head(newest), Err(HomeError::NoHead)));
     assert!(device.vault.files.lock().unwrap().keys().all(|name| !name.starts_with("head-")));
 }
 

@@ -170,7 +170,7 @@ fn a_model_that_beats_the_households_head_is_used_and_can_be_undone() {
     try_model(&home, 7, &better).unwrap();
     assert_eq!(home.heads().last().and_then(|head| head.fleet), Some(7));
     assert!(in_use(&home) == better);
-    home.undo_head().unwrap();
+    home.undo_head(home.heads().last().unwrap().number).unwrap();
     assert!(in_use(&home) == own);
 }
 

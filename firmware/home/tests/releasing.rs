@@ -209,7 +209,7 @@ fn a_finished_run_does_not_outlive_what_it_came_from() {
     home.remove_correction(0).unwrap();
     assert!(!home.has_candidate(), "a correction was deleted");
     train(&home);
-    home.undo_head().unwrap();
+    home.undo_head(home.heads().last().unwrap().number).unwrap();
     assert!(!home.has_candidate(), "the head was undone");
     train(&home);
     device.clocks.pass(179 * 86_400);

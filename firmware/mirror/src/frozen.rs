@@ -1,24 +1,38 @@
 //! The one picture that somebody corrects: in memory, for a while, and gone with "Discard", with "camera off" and with the
 //! consent.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use home::CorrectionInfo;
 
 use crate::parsed::Parsed;
 use crate::shared::lock;
 
-/// A picture that nobody saved is forgotten after this long.
+/// A picture that nobody saved is forgotten this long after it was last worked on.
 const KEPT: Duration = Duration::from_secs(20 * 60);
+/// Whoever worked on it so lately is not to lose it to somebody else.
+const IN_HANDS: Duration = Duration::from_secs(60);
 
 /// The frozen picture, while there is one.
-#[derive(Default)]
 pub struct Frozen(Mutex<Slot>);
 
-/// Number of the newest frozen picture, and the picture with its moment while it is kept.
-#[derive(Default)]
+/// Number of the newest frozen picture, the picture with the moment of the last work on it while it is kept, and what was
+/// saved last.
 struct Slot {
     number: u64,
     picture: Option<(Instant, Arc<Parsed>)>,
+    saved: Option<(u64, CorrectionInfo)>,
+}
+
+impl Default for Frozen {
+    /// Numbers begin anywhere: a page that was open when the mirror started anew must not meet its own number on another
+    /// picture. 32 bits, so that they are exact in JavaScript.
+    fn default() -> Frozen {
+        let anywhere = RandomState::new().build_hasher().finish() >> 32;
+        Frozen(Mutex::new(Slot { number: anywhere, picture: None, saved: None }))
+    }
 }
 
 impl Frozen {
@@ -28,6 +42,37 @@ impl Frozen {
         slot.number += 1;
         slot.picture = Some((Instant::now(), Arc::new(parsed)));
         slot.number
+    }
+
+    /// The number of the picture that is kept.
+    pub fn kept(&self) -> Option<u64> {
+        let slot = lock(&self.0);
+        slot.picture.as_ref().map(|_| slot.number)
+    }
+
+    /// Somebody works on the picture of this number.
+    pub fn touch(&self, id: u64, now: Instant) {
+        let mut slot = lock(&self.0);
+        let is_it = slot.number == id;
+        if let Some((at, _)) = slot.picture.as_mut().filter(|_| is_it) {
+            *at = now;
+        }
+    }
+
+    /// Whether somebody works on the picture.
+    pub fn is_in_hands(&self, now: Instant) -> bool {
+        lock(&self.0).picture.as_ref().is_some_and(|(at, _)| now < *at + IN_HANDS)
+    }
+
+    /// The picture of this number was saved: it is forgotten, and what came of it remembered.
+    pub fn note_saved(&self, id: u64, info: CorrectionInfo) {
+        self.forget(id);
+        lock(&self.0).saved = Some((id, info));
+    }
+
+    /// What came of the picture of this number, if it is the last one that was saved.
+    pub fn saved(&self, id: u64) -> Option<CorrectionInfo> {
+        lock(&self.0).saved.as_ref().filter(|(saved, _)| *saved == id).map(|(_, info)| info.clone())
     }
 
     /// The picture of this number, if it is the one that is kept.
@@ -45,12 +90,13 @@ impl Frozen {
         }
     }
 
-    /// Forgets the picture, whosever it is.
+    /// Forgets the picture, whosever it is, and what was saved last.
     pub fn forget_any(&self) {
-        lock(&self.0).picture = None;
+        let mut slot = lock(&self.0);
+        (slot.picture, slot.saved) = (None, None);
     }
 
-    /// Forgets a picture that nobody saved for too long.
+    /// Forgets a picture that nobody worked on for too long.
     pub fn forget_old(&self, now: Instant) {
         let is_old = |(at, _): &mut (Instant, Arc<Parsed>)| *at + KEPT < now;
         lock(&self.0).picture.take_if(is_old);
@@ -71,6 +117,29 @@ mod tests {
         assert!(frozen.get(second).is_some(), "another's picture");
         frozen.forget(second);
         assert!(frozen.get(second).is_none());
+    }
+
+    #[test]
+    fn numbers_of_another_run_are_others() {
+        let first = |_| Frozen::default().put(Parsed::blank((6, 8)));
+        let numbers: std::collections::BTreeSet<u64> = (0..32).map(first).collect();
+        assert!(numbers.len() > 30 && numbers.iter().all(|number| *number <= 1 << 32));
+    }
+
+    #[test]
+    fn work_on_a_picture_keeps_it() {
+        let frozen = Frozen::default();
+        let id = frozen.put(Parsed::blank((6, 8)));
+        let later = Instant::now() + KEPT - Duration::from_secs(1);
+        assert!(frozen.is_in_hands(Instant::now()) && !frozen.is_in_hands(later));
+        frozen.touch(id + 1, later);
+        assert!(!frozen.is_in_hands(later), "another's work");
+        frozen.touch(id, later);
+        assert!(frozen.is_in_hands(later));
+        frozen.forget_old(later + KEPT - Duration::from_secs(1));
+        assert_eq!(frozen.kept(), Some(id));
+        frozen.forget_old(later + KEPT + Duration::from_secs(1));
+        assert_eq!(frozen.kept(), None);
     }
 
     #[test]

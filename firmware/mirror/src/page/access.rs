@@ -30,7 +30,9 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = match self {
             Refusal::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Refusal::Wrong { .. } | Refusal::LastWrong => StatusCode::FORBIDDEN,
+            Refusal::Wrong { .. } => StatusCode::FORBIDDEN,
+            // The code is no longer good: the page offers a new one.
+            Refusal::LastWrong => StatusCode::GONE,
             Refusal::NoCode => StatusCode::CONFLICT,
             Refusal::Access(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
@@ -165,8 +167,9 @@ pub async fn finish(
         Refusal::Access(error).into_response()
     })?;
     info!("a browser was paired ({id})");
+    // Lax and not Strict: who follows a link from another page is paired still. Whatever changes something wants a header of ours.
     let cookie = format!(
-        "{COOKIE_NAME}={token}; Path=/; Max-Age={COOKIE_SECONDS}; Secure; HttpOnly; SameSite=Strict"
+        "{COOKIE_NAME}={token}; Path=/; Max-Age={COOKIE_SECONDS}; Secure; HttpOnly; SameSite=Lax"
     );
     Ok(([(SET_COOKIE, cookie)], Json(serde_json::json!({ "id": id }))).into_response())
 }

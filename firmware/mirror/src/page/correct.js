@@ -6,7 +6,7 @@
 const UNDO_STEPS = 40;
 
 const editor = {
-  id: null, width: 0, height: 0,
+  id: null, opened: 0, width: 0, height: 0,
   labels: null, picture: null, shown: null,
   tool: "brush", part: 3, size: 14,
   undo: [], redo: [], before: null, last: null, keyboard: null,
@@ -71,6 +71,7 @@ function end() {
     editor.undo.push(editor.before);
     if (editor.undo.length > UNDO_STEPS) editor.undo.shift();
     editor.redo = [];
+    painted = editor.id;
   }
   editor.before = null;
   showSteps();
@@ -264,28 +265,44 @@ async function showPalette() {
 
 // ---- A picture -----------------------------------------------------------------------------
 
-async function pixelsOf(path) {
-  const answer = await fetch(path);
+async function get(path) {
+  const answer = await fetch(path, { signal: AbortSignal.timeout(CHANGE_MS) });
   if (!answer.ok) throw new Error((await answer.json()).error);
-  const bitmap = await createImageBitmap(await answer.blob(), { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  return answer;
+}
+
+// For showing only: browsers that guard against fingerprints change a little of what is read from a canvas.
+async function pixelsOf(path) {
+  const blob = await (await get(path)).blob();
+  const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
   const scratch = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
   scratch.drawImage(bitmap, 0, 0);
   return scratch.getImageData(0, 0, bitmap.width, bitmap.height);
 }
 
+async function labelsOf(path) {
+  return new Uint8Array(await (await get(path)).arrayBuffer());
+}
+
 async function openEditor() {
   const { id, width, height } = await change("/api/freeze", {});
-  const [picture, parts] = await Promise.all([
-    pixelsOf(`/api/frozen/${id}/picture.png`),
-    pixelsOf(`/api/frozen/${id}/parts.png`),
-  ]);
-  const labels = new Uint8Array(width * height);
-  labels.forEach((_, at) => { labels[at] = parts.data[4 * at]; });
+  let picture, labels;
+  try {
+    if (partColours.length === 0) await showPalette();
+    [picture, labels] = await Promise.all([pixelsOf(`/api/frozen/${id}/picture.png`), labelsOf(`/api/frozen/${id}/parts`)]);
+    if (labels.length !== width * height) throw new Error("The picture came incomplete; freeze another one.");
+  } catch (error) {
+    // Nobody can correct what nobody sees, and it would keep others from freezing one.
+    change(`/api/frozen/${id}/discard`, {}).catch((trouble) => console.warn(trouble));
+    throw error;
+  }
   canvas.width = width;
   canvas.height = height;
   // As large as the page and the window allow, and never letterboxed: a pointer's place is a share of the canvas.
   canvas.style.width = `min(100%, ${((80 * width) / height).toFixed(2)}vh)`;
-  Object.assign(editor, { id, width, height, labels, picture, undo: [], redo: [], before: null, keyboard: null });
+  Object.assign(editor, {
+    id, width, height, labels, picture, opened: performance.now(), undo: [], redo: [], before: null, keyboard: null,
+  });
   editor.shown = new ImageData(new Uint8ClampedArray(picture.data), width, height);
   element("editor").hidden = false;
   repaintAll();
@@ -295,23 +312,36 @@ async function openEditor() {
   canvas.focus({ preventScroll: true });
 }
 
-// The mirror forgets the picture, too.
-async function closeEditor() {
-  const { id } = editor;
+// Nothing of the picture stays on the page.
+function closeEditor() {
   Object.assign(editor, { id: null, labels: null, picture: null, shown: null, undo: [], redo: [], before: null });
   context.clearRect(0, 0, canvas.width, canvas.height);
   element("editor").hidden = true;
-  await change(`/api/frozen/${id}/discard`, {});
 }
 
-// With the camera off the mirror has forgotten the picture: it is not to stay on show here.
-document.addEventListener("camera-off", () => {
+// What the mirror has forgotten is not to stay on show here.
+function closeForgotten(reason) {
   if (editor.id === null) return;
-  act(async () => {
-    // The mirror has nothing to discard any more, and may say so.
-    await closeEditor().catch(() => {});
-    say("The camera was switched off: the frozen picture was forgotten.", true);
-  });
+  closeEditor();
+  say(`${reason}: the frozen picture was forgotten.`, true);
+}
+
+document.addEventListener("camera-off", () => closeForgotten("The camera was switched off"));
+
+// Withdrawn, deleted, too old, or a mirror that started anew: here, or on another page. While a step is under way its own
+// answer says more; and what was asked before the picture was frozen tells nothing about it.
+document.addEventListener("learning", ({ detail: { asked, frozen } }) => {
+  if (!busy && asked > editor.opened && frozen !== editor.id) closeForgotten("The mirror does not hold it any more");
+});
+
+// Whoever leaves the page is asked first where something was painted, and takes the picture along.
+addEventListener("beforeunload", (event) => {
+  if (editor.undo.length > 0) event.preventDefault();
+});
+addEventListener("pagehide", () => {
+  if (editor.id === null) return;
+  const headers = { "content-type": "application/json", "x-mirror-change": "1" };
+  fetch(`/api/frozen/${editor.id}/discard`, { method: "POST", keepalive: true, headers, body: "{}" }).catch(() => {});
 });
 
 async function saveCorrection() {
@@ -323,14 +353,22 @@ async function saveCorrection() {
   });
   const content = await answer.json();
   if (!answer.ok) throw new Error(content.error);
+  closeEditor();
+  leaveEditor();
   say(`Correction ${content.correction.number + 1} was saved on this device, encrypted.`);
-  await closeEditor();
+}
+
+// The pressed button is gone, and with it the place of whoever uses the keyboard.
+function leaveEditor() {
+  element("freeze").disabled = false;
+  element("freeze").focus();
 }
 
 async function discardPicture() {
-  const closed = closeEditor();
-  element("freeze").focus();
-  await closed;
+  const { id } = editor;
+  closeEditor();
+  leaveEditor();
+  await change(`/api/frozen/${id}/discard`, {});
 }
 
 element("freeze").addEventListener("click", () => act(openEditor));

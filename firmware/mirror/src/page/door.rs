@@ -3,16 +3,17 @@
 //! Invariant: a request without the token of a paired browser reaches the unpaired router only, which has no route to a
 //! picture, a parsing, a state or a setting.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::body::Body;
 use axum::http::header::{CONNECTION, COOKIE};
-use axum::http::{HeaderMap, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -28,9 +29,12 @@ use tracing::debug;
 use crate::access::sessions::Sessions;
 use crate::page::guard::Door;
 use crate::page::{Trouble, Visitor, silence};
+use crate::shared::lock;
 
 /// Connections at once; each costs memory.
 const MOST_CONNECTIONS: usize = 64;
+/// Of one address: more than a browser opens, and so few that one machine gone wrong does not keep the others out.
+const MOST_OF_ONE: usize = 16;
 /// A client that has not greeted by then is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(8);
 /// The same for the head of a request, and for all of a request that comes from no paired browser: whoever is not paired
@@ -65,6 +69,7 @@ impl NetworkDoor {
         let listener = tokio::net::TcpListener::from_std(listener).context("the network's door")?;
         let door = Arc::new(self);
         let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let seats = Arc::new(Seats::default());
         loop {
             // Never closed, so this fails only after the mirror has ended.
             let permit = Arc::clone(&room).acquire_owned().await.context("the network's door")?;
@@ -76,12 +81,16 @@ impl NetworkDoor {
                     continue;
                 }
             };
+            let Some(seat) = Seats::take(&seats, peer.ip()) else {
+                debug!("network door: {peer} has {MOST_OF_ONE} connections already");
+                continue;
+            };
             let door = Arc::clone(&door);
             tokio::spawn(async move {
                 if let Err(error) = door.visit(stream, peer).await {
                     debug!("network door: {peer}: {error:#}");
                 }
-                drop(permit);
+                drop((seat, permit));
             });
         }
     }
@@ -102,13 +111,18 @@ impl NetworkDoor {
         let mut request = request.map(Body::new);
         let visitor = session(request.headers(), &self.access.sessions);
         request.extensions_mut().insert(door);
-        let Some(id) = visitor else { return hurried(self.unpaired.clone(), request, HEAD).await };
+        let Some(id) = visitor else {
+            let mut answer = hurried(self.unpaired.clone(), request, HEAD).await?;
+            // A request every few seconds would hold the connection for ever.
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            return Ok(answer);
+        };
         request.extensions_mut().insert(Visitor::Browser { id });
         self.paired.clone().oneshot(request).await
     }
 }
 
-/// The answer, or after `patience` the end of the connection.
+/// The answer, or after `patience` a refusal.
 async fn hurried(
     router: Router,
     request: Request<Body>,
@@ -118,8 +132,42 @@ async fn hurried(
         Ok(answer) => answer,
         Err(_) => {
             let text = "the request did not come to its end in time";
-            let trouble = Trouble::new(StatusCode::REQUEST_TIMEOUT, text).into_response();
-            Ok(([(CONNECTION, "close")], trouble).into_response())
+            Ok(Trouble::new(StatusCode::REQUEST_TIMEOUT, text).into_response())
+        }
+    }
+}
+
+/// Open connections of each address.
+#[derive(Default)]
+struct Seats(Mutex<HashMap<IpAddr, usize>>);
+
+/// One connection of an address, until it is dropped.
+struct Seat {
+    seats: Arc<Seats>,
+    address: IpAddr,
+}
+
+impl Seats {
+    fn take(seats: &Arc<Seats>, address: IpAddr) -> Option<Seat> {
+        let address = address.to_canonical();
+        let mut taken = lock(&seats.0);
+        let count = taken.entry(address).or_default();
+        if *count >= MOST_OF_ONE {
+            return None;
+        }
+        *count += 1;
+        Some(Seat { seats: Arc::clone(seats), address })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = lock(&self.seats.0);
+        if let Some(count) = taken.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.address);
+            }
         }
     }
 }
@@ -139,6 +187,22 @@ mod tests {
     use super::*;
     use axum::body::Bytes;
     use axum::routing::post;
+
+    #[test]
+    fn one_address_does_not_take_every_seat() {
+        let seats = Arc::new(Seats::default());
+        let [one, other] = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse().expect("an address"));
+        let mut held: Vec<Seat> =
+            (0..MOST_OF_ONE).filter_map(|_| Seats::take(&seats, one)).collect();
+        assert_eq!(held.len(), MOST_OF_ONE);
+        assert!(Seats::take(&seats, one).is_none());
+        assert!(Seats::take(&seats, "::ffff:192.0.2.1".parse().expect("an address")).is_none());
+        assert!(Seats::take(&seats, other).is_some());
+        held.pop();
+        assert!(Seats::take(&seats, one).is_some());
+        held.clear();
+        assert!(lock(&seats.0).is_empty(), "addresses of the past cost nothing");
+    }
 
     #[test]
     fn whoever_is_not_paired_is_not_waited_for() {

@@ -6,27 +6,40 @@
 const LEARNING_INTERVAL_MS = 2000;
 const MEBIBYTE = 1024 * 1024;
 
+// So long a message lies over the page, where whoever pressed something far down sees it; then it goes to its own place.
+const FRESH_MS = 12000;
+
 let learning = null;
 let busy = false;
+let settling = 0;
+// The frozen picture that was painted on since the mirror was last asked; correct.js says so.
+let painted = null;
 
 function say(text, trouble = false) {
   const target = element("learn-message");
   target.toggleAttribute("data-trouble", trouble);
+  target.toggleAttribute("data-fresh", text !== "");
   setText(target, text);
+  clearTimeout(settling);
+  settling = setTimeout(() => target.removeAttribute("data-fresh"), FRESH_MS);
 }
 
-async function act(work) {
-  if (busy) {
+element("learn-message").addEventListener("click", (event) => event.currentTarget.removeAttribute("data-fresh"));
+
+// One step at a time; but what takes something back never waits for one that hangs.
+async function act(work, { urgent = false } = {}) {
+  if (busy && !urgent) {
     say("Not done: the step before is still under way. Try again in a moment.", true);
     return;
   }
+  const mine = !busy;
   busy = true;
   try {
     await work();
   } catch (error) {
     say(error.message, true);
   }
-  busy = false;
+  if (mine) busy = false;
   await refreshLearning();
 }
 
@@ -50,7 +63,10 @@ function purposeBox(text) {
   const track = make("span", undefined, { class: "track", "aria-hidden": "true" });
   track.append(make("span", undefined, { class: "thumb" }));
   control.append(track, make("span", text.title));
-  control.addEventListener("click", () => act(() => switchConsent(text.purpose)));
+  control.addEventListener("click", () => {
+    const agreed = hasAgreed(text.purpose);
+    act(() => switchConsent(text.purpose, agreed), { urgent: agreed });
+  });
   const words = make("dl", undefined, { class: "words", id: `words-${text.purpose}` });
   for (const [key, question] of QUESTIONS) {
     words.append(make("dt", question), make("dd", text[key]));
@@ -59,8 +75,11 @@ function purposeBox(text) {
   return box;
 }
 
-async function switchConsent(purpose) {
-  const { agreed } = learning.consents.find((consent) => consent.purpose === purpose);
+function hasAgreed(purpose) {
+  return learning.consents.find((consent) => consent.purpose === purpose).agreed;
+}
+
+async function switchConsent(purpose, agreed) {
   const version = learning.explanation.version;
   const answer = await change("/api/learning/consent", { purpose, version, agree: !agreed });
   say(agreed ? answer.message : "Thank you. You can switch this off at any time.");
@@ -194,7 +213,7 @@ function correctionItem(correction) {
   const remove = make("button", "Delete", { type: "button", class: "quiet", "aria-label": `Delete ${name}` });
   remove.addEventListener("click", () => act(async () => {
     await change("/api/corrections/remove", { number: correction.number });
-    say(`${name} was deleted.`);
+    say(`${name} was deleted. What the mirror has learnt from it stays in its head until you go back to an earlier head, or delete everything.`);
   }));
   item.append(text, remove);
   return item;
@@ -248,7 +267,7 @@ element("fleet-decline").addEventListener("click", () => act(async () => {
   const version = learning.explanation.version;
   await change("/api/learning/consent", { purpose: "contribute_to_fleet", version, agree: false });
   say("Nothing changes: the household does not take part.");
-}));
+}, { urgent: true }));
 
 // ---- All of it -----------------------------------------------------------------------------
 
@@ -263,15 +282,20 @@ function showLearning(state) {
   showFleet();
   showTraining();
   showCorrections();
-  const agreed = state.consents.find((consent) => consent.purpose === "improve_my_mirror").agreed;
-  element("freeze").disabled = !agreed;
+  const agreed = hasAgreed("improve_my_mirror");
+  // An open picture is saved or discarded first: a new one would take its place, and what was painted with it.
+  element("freeze").disabled = !agreed || !element("editor").hidden;
   element("train").disabled = !agreed || state.usage.corrections === 0;
   element("freeze-hint").hidden = agreed;
 }
 
 async function refreshLearning() {
+  const [asked, worked] = [performance.now(), painted];
+  painted = null;
   try {
-    showLearning(await ask("/api/learning"));
+    const state = await ask(worked === null ? "/api/learning" : `/api/learning?painted=${worked}`);
+    document.dispatchEvent(new CustomEvent("learning", { detail: { asked, frozen: state.frozen } }));
+    showLearning(state);
   } catch (error) {
     console.warn(error);
   }
@@ -287,10 +311,22 @@ element("train").addEventListener("click", () => act(async () => {
   say("Training starts as soon as nobody needs the mirror.");
 }));
 
-element("undo").addEventListener("click", () => act(async () => {
-  await change("/api/learning/undo", {});
-  say("The head before is in use again.");
-}));
+let undoing = null;
+
+element("undo").addEventListener("click", () => {
+  undoing = learning.heads.at(-1);
+  setText(element("undo-what"), `In use now: ${headText(undoing)}. Afterwards: ${headText(learning.heads.at(-2))}.`);
+  element("undo-sure").returnValue = "";
+  element("undo-sure").showModal();
+});
+
+element("undo-sure").addEventListener("close", () => {
+  if (element("undo-sure").returnValue !== "undo") return;
+  act(async () => {
+    const { head } = await change("/api/learning/undo", { number: undoing.number });
+    say(`In use now: ${headText(head)}.`);
+  });
+});
 
 element("delete-all").addEventListener("click", () => {
   // Escape leaves the answer of the last time.
@@ -307,7 +343,7 @@ element("delete-sure").addEventListener("close", () => {
     const sent = proof.already_sent === null ? "cannot be told: the ledger is damaged" : `${proof.already_sent} updates`;
     const rows = [
       ["Removed", proof.removed.join(", ") || "there was nothing"],
-      ["Key erased", proof.key_erased ? "yes: copies of the sealed files are unreadable too" : "no"],
+      ["Key erased", proof.key_erased ? "yes: copies of the sealed files alone are unreadable too; a copy of the whole disk may hold the key" : "no"],
       ["Should be gone and is not", proof.remaining.join(", ") || "nothing"],
       ...proof.left.map((file) => [`Stays: ${file.name}`, file.why]),
       ["Sent before, cannot be called back", sent],
@@ -315,7 +351,7 @@ element("delete-sure").addEventListener("close", () => {
     ];
     element("proof").hidden = false;
     fillList(element("proof-facts"), rows);
-  });
+  }, { urgent: true });
 });
 
 keepLearning();

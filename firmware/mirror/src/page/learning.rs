@@ -4,12 +4,13 @@
 //! paired ones; the unpaired router does not know these addresses.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use home::{ConsentState, CorrectionInfo, Home, HomeError, Withdrawal};
 use learn::consent::{ImproveMyMirror, PurposeKind};
@@ -27,6 +28,7 @@ use crate::shared::Shared;
 
 /// A picture comes at least this often while the camera delivers.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(5);
+
 impl From<HomeError> for Trouble {
     fn from(error: HomeError) -> Trouble {
         let status = match &error {
@@ -35,7 +37,9 @@ impl From<HomeError> for Trouble {
             HomeError::PictureSize { .. } | HomeError::MaskSize { .. } | HomeError::Mask(_) => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
-            HomeError::TooMany { .. } | HomeError::TooLarge { .. } => StatusCode::CONFLICT,
+            HomeError::TooMany { .. } | HomeError::TooLarge { .. } | HomeError::OtherHead => {
+                StatusCode::CONFLICT
+            }
             HomeError::DiskFull { .. } => StatusCode::INSUFFICIENT_STORAGE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
@@ -65,8 +69,22 @@ pub(super) async fn beside<T: Send + 'static>(
     }
 }
 
+/// What the page says while it asks.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Working {
+    /// The frozen picture that somebody painted on since the page last asked.
+    painted: Option<u64>,
+}
+
 /// Everything that the page shows about learning.
-pub async fn state(State(served): State<Arc<Served>>) -> Result<Json<Value>, Trouble> {
+pub async fn state(
+    State(served): State<Arc<Served>>,
+    Query(working): Query<Working>,
+) -> Result<Json<Value>, Trouble> {
+    if let Some(id) = working.painted {
+        served.shared.frozen.touch(id, Instant::now());
+    }
     let home = match home(&served) {
         Ok(home) => home,
         Err(trouble) => {
@@ -74,10 +92,12 @@ pub async fn state(State(served): State<Arc<Served>>) -> Result<Json<Value>, Tro
             return Ok(Json(json!({ "state": state, "reason": trouble.text })));
         }
     };
-    beside(move || Ok(Json(describe(&home, &served.fleet)))).await
+    beside(move || Ok(Json(describe(&home, &served)))).await
 }
 
-fn describe(home: &Home, fleet: &Fleet) -> Value {
+fn describe(home: &Home, served: &Served) -> Value {
+    // Taken first: what forbids a picture between the two is then told next time, and no picture is called gone that is not.
+    let frozen = served.shared.frozen.kept();
     let consent = |purpose| {
         let state = home.consent(purpose);
         let agreed = matches!(state, ConsentState::Given(_));
@@ -89,6 +109,7 @@ fn describe(home: &Home, fleet: &Fleet) -> Value {
     };
     json!({
         "state": "ready",
+        "frozen": frozen,
         "explanation": home.explanation(),
         "consents": [consent(PurposeKind::ImproveMyMirror), consent(PurposeKind::ContributeToFleet)],
         "usage": home.usage(),
@@ -96,7 +117,7 @@ fn describe(home: &Home, fleet: &Fleet) -> Value {
         "training": home.training(),
         "heads": home.heads(),
         "privacy": privacy,
-        "fleet": membership(home, fleet),
+        "fleet": membership(home, &served.fleet),
         "problems": home.problems(),
     })
 }
@@ -173,10 +194,21 @@ pub async fn train(State(served): State<Arc<Served>>) -> Result<StatusCode, Trou
     Ok(StatusCode::ACCEPTED)
 }
 
+/// Body of a POST to `/api/learning/undo`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Undoing {
+    /// The head in use, as the page showed it.
+    number: u64,
+}
+
 /// Goes back to the head before.
-pub async fn undo(State(served): State<Arc<Served>>) -> Result<Json<Value>, Trouble> {
+pub async fn undo(
+    State(served): State<Arc<Served>>,
+    Json(undoing): Json<Undoing>,
+) -> Result<Json<Value>, Trouble> {
     let home = home(&served)?;
-    beside(move || Ok(Json(json!({ "head": home.undo_head()? })))).await
+    beside(move || Ok(Json(json!({ "head": home.undo_head(undoing.number)? })))).await
 }
 
 /// Deletes everything, and answers with the proof.
@@ -238,6 +270,11 @@ pub async fn correction_mask(
 /// Keeps the next picture and its parsing in memory, to be corrected.
 pub async fn freeze(State(served): State<Arc<Served>>) -> Result<Json<Value>, Trouble> {
     may_freeze(&served)?;
+    if served.shared.frozen.is_in_hands(Instant::now()) {
+        let text = "somebody is correcting a picture on another page; it has to be saved or discarded there, \
+                    or left alone for a minute";
+        return Err(Trouble::new(StatusCode::CONFLICT, text));
+    }
     let waiting = served.shared.ask_to_freeze();
     let Ok(Ok(parsed)) = tokio::time::timeout(FREEZE_PATIENCE, waiting).await else {
         let text = "no picture came in time; try again";
@@ -273,12 +310,14 @@ pub async fn frozen_picture(
     beside(move || png(pictures::rgb_png(parsed.size, &parsed.rgb))).await
 }
 
+/// One byte a pixel, rows from the top, as [`save`] takes them. Not a picture: browsers that guard against fingerprints change
+/// what a page reads from one.
 pub async fn frozen_parts(
     State(served): State<Arc<Served>>,
     Path(id): Path<u64>,
 ) -> Result<Response, Trouble> {
     let parsed = frozen(&served, id)?;
-    beside(move || png(pictures::grey_png(parsed.size, &parsed.labels))).await
+    Ok(([(CONTENT_TYPE, "application/octet-stream")], parsed.labels.clone()).into_response())
 }
 
 /// Forgets the frozen picture without storing it.
@@ -293,11 +332,15 @@ pub async fn save(
     Path(id): Path<u64>,
     labels: Bytes,
 ) -> Result<Json<Value>, Trouble> {
+    // Sent again because the answer was lost.
+    if let Some(info) = served.shared.frozen.saved(id) {
+        return Ok(Json(json!({ "correction": info })));
+    }
     let parsed = frozen(&served, id)?;
     let home = home(&served)?;
     beside(move || {
         let info = store(&home, &parsed, &labels)?;
-        served.shared.frozen.forget(id);
+        served.shared.frozen.note_saved(id, info.clone());
         Ok(Json(json!({ "correction": info })))
     })
     .await
@@ -506,11 +549,52 @@ mod tests {
         rig.agree();
         let withdraw = || drop(home.withdraw(PurposeKind::ImproveMyMirror).expect("writable"));
         assert_eq!(rig.freeze(withdraw).0, StatusCode::FORBIDDEN);
-        assert!(rig.served.shared.frozen.get(1).is_none());
+        assert!(rig.served.shared.frozen.kept().is_none());
         rig.agree();
         let off = || rig.served.shared.switch_camera(false, "by a test");
         assert_eq!(rig.freeze(off).0, StatusCode::CONFLICT);
-        assert!(rig.served.shared.frozen.get(2).is_none());
+        assert!(rig.served.shared.frozen.kept().is_none());
+    }
+
+    #[test]
+    fn nobody_takes_a_picture_away_from_whoever_works_on_it() {
+        let rig = Rig::new("hands");
+        rig.agree();
+        let (_, id) = rig.freeze(|| {});
+        let (status, body) = rig.runtime.block_on(rig.answer("POST", "/api/freeze", String::new()));
+        let text = String::from_utf8_lossy(&body);
+        assert_eq!(status, StatusCode::CONFLICT);
+        assert!(text.contains("another page"), "{text}");
+        assert!(rig.is_kept(id));
+        assert_eq!(rig.status("GET", &format!("/api/learning?painted={id}"), ""), StatusCode::OK);
+        assert_eq!(
+            rig.status("POST", &format!("/api/frozen/{id}/discard"), ""),
+            StatusCode::NO_CONTENT
+        );
+        assert_eq!(rig.freeze(|| {}).0, StatusCode::OK);
+    }
+
+    #[test]
+    fn a_picture_that_is_saved_twice_is_stored_once() {
+        let rig = Rig::new("twice");
+        rig.agree();
+        let (_, id) = rig.freeze(|| {});
+        let parts = rig.runtime.block_on(rig.answer(
+            "GET",
+            &format!("/api/frozen/{id}/parts"),
+            String::new(),
+        ));
+        assert_eq!((parts.0, parts.1.len()), (StatusCode::OK, 6 * 8));
+        let save = || {
+            let body = String::from_utf8(parts.1.to_vec()).expect("all background");
+            rig.runtime.block_on(rig.answer("POST", &format!("/api/frozen/{id}/save"), body))
+        };
+        let (first, second) = (save(), save());
+        assert_eq!(first.0, StatusCode::OK, "{first:?}");
+        assert_eq!(first, second);
+        let home = rig.served.learning.home().expect("open");
+        assert_eq!(home.usage().corrections, 1);
+        assert!(!rig.is_kept(id));
     }
 
     #[test]

@@ -423,7 +423,7 @@ fn routes() -> Router<Arc<Served>> {
         .route("/api/corrections/{number}/mask.png", get(learning::correction_mask))
         .route("/api/freeze", post(learning::freeze))
         .route("/api/frozen/{id}/picture.png", get(learning::frozen_picture))
-        .route("/api/frozen/{id}/parts.png", get(learning::frozen_parts))
+        .route("/api/frozen/{id}/parts", get(learning::frozen_parts))
         .route("/api/frozen/{id}/discard", post(learning::discard))
         .route(
             "/api/frozen/{id}/save",

@@ -10,7 +10,10 @@ async function send(path, body) {
     body: JSON.stringify(body),
   });
   const content = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(content.error || `The mirror answered ${answer.status}.`);
+  if (!answer.ok) {
+    const error = new Error(content.error || `The mirror answered ${answer.status}.`);
+    throw Object.assign(error, { status: answer.status });
+  }
   return content;
 }
 
@@ -57,6 +60,12 @@ element("form").addEventListener("submit", async (event) => {
     location.reload();
   } catch (error) {
     element("trouble").textContent = sentence(error.message);
+    // Used, or guessed at too often: the mirror shows none any more.
+    if (error.status === 409 || error.status === 410) {
+      clearTimeout(counting);
+      element("shown").textContent = "";
+      element("begin").disabled = false;
+    }
     element("code").select();
     element("code").focus();
   }

@@ -1,6 +1,7 @@
 //! A scene drawn on a canvas.
 
 use std::fmt::Write;
+use std::time::{Duration, Instant};
 
 use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
 
@@ -145,7 +146,7 @@ impl Painter {
             let distance = self.distances.update(person.track, landmarks.distance(&camera));
             order[index] = (distance, index, landmarks.eye(&camera, distance));
         }
-        self.distances.forget_absent(mask.people);
+        self.distances.forget_absent(mask.people, Instant::now());
         order[..count].sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         for &(distance, index, eye) in &order[..count] {
             let reflection = Reflection::new(geometry, camera, distance, eye, self.size);
@@ -305,29 +306,47 @@ fn draw_badge(canvas: &mut Canvas) {
     });
 }
 
+/// How long a distance is kept for somebody whom no picture shows: they are followed for some pictures more, and come back at the
+/// place where they were.
+const KEPT: Duration = Duration::from_secs(2);
+
 /// Distances of the people that are being followed, steadied.
 #[derive(Debug, Default)]
 struct Distances {
-    known: Vec<(u32, f64)>,
+    known: Vec<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    track: u32,
+    metres: f64,
+    /// When a picture showed them last.
+    seen: Option<Instant>,
 }
 
 impl Distances {
     /// The steadied distance after a new measurement; without one, the last known one or the usual.
     fn update(&mut self, track: u32, measured: Option<f64>) -> f64 {
-        let Some(known) = self.known.iter_mut().find(|known| known.0 == track) else {
-            if let Some(first) = measured {
-                self.known.push((track, first));
+        let Some(known) = self.known.iter_mut().find(|known| known.track == track) else {
+            if let Some(metres) = measured {
+                self.known.push(Known { track, metres, seen: None });
             }
             return measured.unwrap_or(USUAL_DISTANCE_M);
         };
         if let Some(measured) = measured {
-            known.1 += (measured - known.1) * DISTANCE_BLEND;
+            known.metres += (measured - known.metres) * DISTANCE_BLEND;
         }
-        known.1
+        known.metres
     }
 
-    fn forget_absent(&mut self, people: &[PersonView]) {
-        self.known.retain(|known| people.iter().any(|person| person.track == known.0));
+    fn forget_absent(&mut self, people: &[PersonView], now: Instant) {
+        for known in &mut self.known {
+            if people.iter().any(|person| person.track == known.track) {
+                known.seen = Some(now);
+            }
+        }
+        let lately = |at: Instant| now.saturating_duration_since(at) <= KEPT;
+        self.known.retain(|known| known.seen.is_some_and(lately));
     }
 }
 
@@ -499,7 +518,11 @@ mod tests {
         assert_eq!(distances.update(7, Some(3.4)), 3.0 + 0.4 * DISTANCE_BLEND);
         let kept = distances.update(7, None);
         assert_eq!(kept, 3.0 + 0.4 * DISTANCE_BLEND);
-        distances.forget_absent(&[]);
+        let (now, there) = (Instant::now(), PersonView { track: 7, ..PersonView::default() });
+        distances.forget_absent(&[there], now);
+        distances.forget_absent(&[], now + KEPT);
+        assert_eq!(distances.update(7, None), kept, "one picture without them is no leave");
+        distances.forget_absent(&[], now + KEPT + Duration::from_millis(1));
         assert_eq!(distances.update(7, None), USUAL_DISTANCE_M);
     }
 }

@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use frame::{Frame, Orientation};
+use heapless::Vec as Bounded;
 
 use crate::convert::Converter;
 use crate::engine::{Head, RawOutput, Student};
 use crate::error::{ModelError, VisionError};
-use crate::postprocess::{Parsing, PostProcessor, score_size};
+use crate::geometry::Rect;
+use crate::postprocess::{MAX_PEOPLE, Parsing, PostProcessor, score_size};
 use crate::scores::{Between, Decider, Scores};
 use crate::smooth::Smoother;
 use crate::specks::Specks;
@@ -136,7 +138,11 @@ impl Parser {
         blank_border(&mut self.parsing);
         self.specks.remove(self.parsing.grid, &mut self.parsing.parts);
         let raw: &RawOutput = self.student.output();
-        self.post.people(raw, self.options.person_score, &mut self.parsing);
+        let seen: Bounded<Rect, MAX_PEOPLE> = match self.options.smoothing {
+            true => self.tracker.seen().take(MAX_PEOPLE).collect(),
+            false => Bounded::new(),
+        };
+        self.post.people(raw, self.options.person_score, &seen, &mut self.parsing);
         self.tracker.assign(&mut self.parsing.persons);
         self.parsing.timings = StageTimings {
             convert: converted - began,

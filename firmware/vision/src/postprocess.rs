@@ -16,6 +16,13 @@ pub const MAX_PEOPLE: usize = 8;
 const NEGLIGIBLE: f32 = 1e-3;
 /// Two whole-human masks that overlap more than this are one person seen by two queries.
 const SAME_PERSON: f32 = 0.6;
+/// Share of the least score that is enough for somebody who was there in the picture before: a score that lies near the least
+/// one would make them come and go.
+const HELD: f32 = 0.6;
+/// A query is somebody of before when its mask's rectangle overlaps theirs at least this much.
+const HELD_OVERLAP: f32 = 0.5;
+/// Below this logit, a probability of 2 %, a mask says that a pixel is not theirs.
+const RULED_OUT: f32 = -4.0;
 
 /// One person of a parsing.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -149,11 +156,18 @@ impl PostProcessor {
         }
     }
 
-    /// Whole-human masks of [`PostProcessor::merge`]'s picture, pasted in ascending score order over the part map.
-    pub fn people(&mut self, raw: &RawOutput, least_score: f32, parsing: &mut Parsing) {
+    /// Whole-human masks of [`PostProcessor::merge`]'s picture, pasted in ascending score order over the part map. `held` are the
+    /// rectangles, in the grid, of those who were there in the picture before.
+    pub fn people(
+        &mut self,
+        raw: &RawOutput,
+        least_score: f32,
+        held: &[Rect],
+        parsing: &mut Parsing,
+    ) {
         parsing.person.fill(0);
         parsing.persons.clear();
-        let chosen = self.choose(raw, least_score);
+        let chosen = self.choose(raw, least_score, held);
         if chosen.is_empty() {
             return;
         }
@@ -163,7 +177,8 @@ impl PostProcessor {
         }
         for (k, &(_, score)) in chosen.iter().enumerate() {
             let slot = k as u8 + 1;
-            let (bounds, pixels) = extent(&parsing.person, parsing.grid, slot);
+            let (bounds, pixels) =
+                extent(&parsing.person, parsing.grid.width, |&p| p == slot).unwrap_or_default();
             if pixels as usize >= LEAST_ISLAND {
                 // No more are chosen than there is room for.
                 let _ = parsing.persons.push(Person { slot, track: 0, score, bounds, pixels });
@@ -174,15 +189,23 @@ impl PostProcessor {
     }
 
     /// Queries that are people, in ascending score order, without doubles.
-    fn choose(&self, raw: &RawOutput, least_score: f32) -> Bounded<(usize, f32), MAX_PEOPLE> {
+    fn choose(
+        &self,
+        raw: &RawOutput,
+        least_score: f32,
+        held: &[Rect],
+    ) -> Bounded<(usize, f32), MAX_PEOPLE> {
         let mut found: Bounded<(usize, f32), MAX_PEOPLE> = Bounded::new();
         let scores =
             || self.shares.chunks_exact(CLASS_COUNT).map(|share| share[PERSON_CLASS]).enumerate();
         let mut ceiling = (f32::INFINITY, usize::MAX);
         // Best first: the next is the largest below the last one taken. Q is a few dozen.
         while !found.is_full() {
-            let below = |&(q, s): &(usize, f32)| s >= least_score && (s, q) < ceiling;
-            let Some((query, score)) = scores().filter(below).max_by(|a, b| {
+            let is_there = |q: usize, s: f32| {
+                s >= least_score || (s >= HELD * least_score && self.is_held(raw, q, held))
+            };
+            let next = |&(q, s): &(usize, f32)| (s, q) < ceiling && is_there(q, s);
+            let Some((query, score)) = scores().filter(next).max_by(|a, b| {
                 (a.1, a.0).partial_cmp(&(b.1, b.0)).unwrap_or(std::cmp::Ordering::Equal)
             }) else {
                 break;
@@ -196,8 +219,25 @@ impl PostProcessor {
         found
     }
 
+    /// Whether a query's mask lies where somebody was in the picture before.
+    fn is_held(&self, raw: &RawOutput, query: usize, held: &[Rect]) -> bool {
+        if held.is_empty() {
+            return false;
+        }
+        let (width, area) = (raw.mask_size.width, raw.mask_size.area());
+        let mask = &raw.mask_logits[query * area..][..area];
+        let Some(inside) = extent(mask, width, |&logit| logit > 0.0).map(|(rect, _)| rect) else {
+            return false;
+        };
+        let share = (self.whole.columns.len() / width) as u32;
+        let [x, y, width, height] =
+            [inside.x, inside.y, inside.width, inside.height].map(|v| v * share);
+        let inside = Rect { x, y, width, height };
+        held.iter().any(|rect| rect.iou(inside) >= HELD_OVERLAP)
+    }
+
     /// A person takes the pixels inside their mask, over those pasted before, and pixels of no mask at all where
-    /// theirs is the strongest: part of somebody is always part of the most likely somebody.
+    /// theirs is the strongest and does not rule them out: what is left is part of nobody, such as a patch of curtain.
     fn paste(&mut self, raw: &RawOutput, query: usize, slot: u8, parsing: &mut Parsing) {
         let (w, area) = (raw.mask_size.width, raw.mask_size.area());
         let mask = &raw.mask_logits[query * area..][..area];
@@ -213,7 +253,8 @@ impl PostProcessor {
             for (((owner, strongest), &part), &logit) in
                 person.iter_mut().zip(strongest).zip(parts).zip(&self.wide)
             {
-                if part != 0 && (logit > 0.0 || (*strongest <= 0.0 && logit > *strongest)) {
+                let of_no_mask = *strongest <= 0.0 && logit > strongest.max(RULED_OUT);
+                if part != 0 && (logit > 0.0 || of_no_mask) {
                     *owner = slot;
                     *strongest = logit;
                 }
@@ -273,16 +314,17 @@ fn overlap(raw: &RawOutput, a: usize, b: usize) -> f32 {
     if either == 0 { 0.0 } else { both as f32 / either as f32 }
 }
 
-fn extent(person: &[u8], grid: GridSize, slot: u8) -> (Rect, u32) {
+/// Smallest rectangle of the values that count, in a plane of this width, and how many there are.
+fn extent<T>(plane: &[T], width: usize, counts: impl Fn(&T) -> bool) -> Option<(Rect, u32)> {
     let (mut left, mut right, mut top, mut bottom, mut pixels) = (usize::MAX, 0, usize::MAX, 0, 0);
-    for (y, line) in person.chunks_exact(grid.width).enumerate() {
-        let Some(first) = line.iter().position(|&p| p == slot) else { continue };
-        let last = line.iter().rposition(|&p| p == slot).unwrap_or(first);
+    for (y, line) in plane.chunks_exact(width).enumerate() {
+        let Some(first) = line.iter().position(&counts) else { continue };
+        let last = line.iter().rposition(&counts).unwrap_or(first);
         (left, right, top, bottom) = (left.min(first), right.max(last), top.min(y), y);
-        pixels += line.iter().filter(|&&p| p == slot).count() as u32;
+        pixels += line.iter().filter(|value| counts(value)).count() as u32;
     }
     if pixels == 0 {
-        return (Rect::default(), 0);
+        return None;
     }
     let rect = Rect {
         x: left as u32,
@@ -290,7 +332,7 @@ fn extent(person: &[u8], grid: GridSize, slot: u8) -> (Rect, u32) {
         width: (right - left + 1) as u32,
         height: (bottom - top + 1) as u32,
     };
-    (rect, pixels)
+    Some((rect, pixels))
 }
 
 fn softmax(logits: &[f32], out: &mut [f32]) {
@@ -350,8 +392,40 @@ mod tests {
         post.merge(raw, &mut scores).expect("finite");
         let (rows, columns) = post.enlargement();
         crate::scores::Decider::default().decide(&scores, rows, columns, 0.8, &mut parsing.parts);
-        post.people(raw, 0.5, &mut parsing);
+        post.people(raw, 0.5, &[], &mut parsing);
         parsing
+    }
+
+    /// People found in one picture at this least score, where these were before.
+    fn people_of(raw: &RawOutput, least_score: f32, held: &[Rect]) -> usize {
+        let mut post = PostProcessor::new(raw.queries, MASK, GRID);
+        let mut parsing = Parsing::new(GRID);
+        post.merge(raw, &mut Scores::new(score_size(MASK))).expect("finite");
+        parsing.parts.fill(3);
+        post.people(raw, least_score, held, &mut parsing);
+        parsing.persons.len()
+    }
+
+    #[test]
+    fn somebody_who_was_there_stays_at_a_somewhat_lower_score() {
+        let mut one = raw(&[(PERSON_CLASS, 1..7, 1..5, 8.0)]);
+        // A probability of 0.4: 17 other classes share the rest.
+        one.class_logits[PERSON_CLASS] = (0.4f32 / 0.6 * 17.0).ln();
+        let there = Rect { x: 4, y: 4, width: 16, height: 24 };
+        let elsewhere = Rect { x: 0, y: 0, width: 6, height: 6 };
+        assert_eq!(people_of(&one, 0.5, &[]), 0);
+        assert_eq!(people_of(&one, 0.5, &[elsewhere]), 0);
+        assert_eq!(people_of(&one, 0.5, &[elsewhere, there]), 1);
+        assert_eq!(people_of(&one, 0.7, &[there]), 0, "0.4 is less than 0.6 of 0.7");
+    }
+
+    #[test]
+    fn what_every_mask_rules_out_is_nobody_s() {
+        // Torso everywhere, a person on the left only, whose mask is sure of that.
+        let parsing = run(&raw(&[(3, 0..8, 0..6, 8.0), (PERSON_CLASS, 0..8, 0..3, 8.0)]));
+        let at = |x: usize| (parsing.parts[16 * 24 + x], parsing.person[16 * 24 + x]);
+        assert_eq!((at(2), at(22)), ((3, 1), (3, 0)));
+        assert!(parsing.persons[0].bounds.width <= 14, "{:?}", parsing.persons);
     }
 
     #[test]

@@ -46,6 +46,11 @@ impl Tracker {
         }
     }
 
+    /// Where those are that the last picture showed.
+    pub fn seen(&self) -> impl Iterator<Item = Rect> + '_ {
+        self.known.iter().filter(|known| known.unseen == 0).map(|known| known.bounds)
+    }
+
     /// Forgets everybody.
     pub fn reset(&mut self) {
         self.known.clear();

@@ -26,6 +26,11 @@ pub enum SourceSpec {
 )]
 pub struct UnknownSource;
 
+/// Whether a path is a file or a folder, and no device.
+fn is_stored(path: &str) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.is_file() || found.is_dir())
+}
+
 impl FromStr for SourceSpec {
     type Err = UnknownSource;
 
@@ -35,7 +40,10 @@ impl FromStr for SourceSpec {
             "auto" => Ok(SourceSpec::Auto),
             "camera" => Ok(SourceSpec::Camera("/dev/video0".into())),
             "demo" => Ok(SourceSpec::Demo),
-            device if device.starts_with("/dev/") => Ok(SourceSpec::Camera(device.into())),
+            // Not what lies in /dev/shm.
+            device if device.starts_with("/dev/") && !is_stored(device) => {
+                Ok(SourceSpec::Camera(device.into()))
+            }
             path => Ok(SourceSpec::Path(path.into())),
         }
     }
@@ -61,6 +69,7 @@ mod tests {
         assert_eq!(parse("auto"), Ok(SourceSpec::Auto));
         assert_eq!(parse("camera"), Ok(SourceSpec::Camera("/dev/video0".into())));
         assert_eq!(parse("/dev/video7"), Ok(SourceSpec::Camera("/dev/video7".into())));
+        assert!(is_stored(&std::env::temp_dir().display().to_string()) && !is_stored("/dev/null"));
         assert_eq!(parse("clips/a.y4m"), Ok(SourceSpec::Path("clips/a.y4m".into())));
         assert_eq!(parse(""), Err(UnknownSource));
         for text in ["auto", "demo", "/dev/video3", "somewhere"] {

@@ -51,9 +51,7 @@ impl Camera {
                 .into();
             return Err(SourceError::Open { name, reason });
         }
-        let layout = agree(&device, &name, request)?;
-        // Not every driver knows rates; the default is then what there is.
-        let rate = set_rate(&device, request.rate);
+        let (layout, rate) = agree(&device, &name, request)?;
         let mut stream =
             MmapStream::with_buffers(&device, Type::VideoCapture, request.buffers.clamp(2, 32))
                 .map_err(failed)?;
@@ -103,20 +101,43 @@ impl Camera {
     }
 }
 
-/// Asks for the wanted formats in turn. A driver that refuses one, as bridges do, or answers with another is asked for the next; another
-/// size is believed.
-fn agree(device: &Device, name: &str, request: &CaptureRequest) -> Result<Layout, SourceError> {
+/// A format that comes at less than this share of the wanted rate is taken only where none comes faster: large pictures that are
+/// not compressed come over a USB cable a few times a second.
+const ENOUGH: f64 = 0.7;
+
+/// Asks for the wanted formats in turn, with the rate. A driver that refuses one, as bridges do, or answers with another is asked
+/// for the next; another size is believed, and a driver that knows no rates as well.
+fn agree(
+    device: &Device,
+    name: &str,
+    request: &CaptureRequest,
+) -> Result<(Layout, Option<f64>), SourceError> {
     let mut given = Vec::new();
+    let mut fastest: Option<(PixelFormat, f64)> = None;
     for &wanted in &request.formats {
-        let asked = Format::new(request.width, request.height, FourCC::new(&wanted.fourcc()));
-        let answer = match device.set_format(&asked) {
+        let answer = match negotiate(device, wanted, request) {
             Ok(answer) => answer,
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => continue,
             Err(error) => return Err(SourceError::open(name, &error)),
         };
-        match layout_of(&answer) {
-            Some(layout) if layout.format() == wanted => return Ok(layout),
-            _ => given.push(raw_words(&answer)),
+        let Some(layout) = layout_of(&answer).filter(|layout| layout.format() == wanted) else {
+            given.push(raw_words(&answer));
+            continue;
+        };
+        match set_rate(device, request.rate) {
+            Some(rate) if rate < ENOUGH * f64::from(request.rate) => {
+                if fastest.is_none_or(|(_, before)| rate > before) {
+                    fastest = Some((wanted, rate));
+                }
+            }
+            rate => return Ok((layout, rate)),
+        }
+    }
+    if let Some((format, _)) = fastest {
+        let answer =
+            negotiate(device, format, request).map_err(|error| SourceError::open(name, &error))?;
+        if let Some(layout) = layout_of(&answer).filter(|layout| layout.format() == format) {
+            return Ok((layout, set_rate(device, request.rate)));
         }
     }
     let wanted: Vec<String> = request.formats.iter().map(|f| f.to_string()).collect();
@@ -127,6 +148,10 @@ fn agree(device: &Device, name: &str, request: &CaptureRequest) -> Result<Layout
         wanted,
         given: if given.is_empty() { "nothing".into() } else { given },
     })
+}
+
+fn negotiate(device: &Device, wanted: PixelFormat, request: &CaptureRequest) -> io::Result<Format> {
+    device.set_format(&Format::new(request.width, request.height, FourCC::new(&wanted.fourcc())))
 }
 
 fn layout_of(format: &Format) -> Option<Layout> {

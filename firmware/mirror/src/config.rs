@@ -109,5 +109,11 @@ fn read(path: &Path) -> Result<String> {
 }
 
 fn read_if_there(path: &Path) -> Result<Option<String>> {
-    if path.exists() { read(path).map(Some) } else { Ok(None) }
+    // Not `exists`, which is false for a folder that may not be read as well: what it forbids would have no effect.
+    match std::fs::symlink_metadata(path) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        _ => read(path).map(Some),
+    }
 }

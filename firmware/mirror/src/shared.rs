@@ -455,6 +455,7 @@ impl Shared {
         if !self.may_show() {
             return false;
         }
+        self.people.store(back.people(), Ordering::Relaxed);
         std::mem::swap(&mut slot.view, back);
         slot.fresh = true;
         self.view_ready.notify_one();
@@ -529,8 +530,8 @@ impl Shared {
         drop(slot);
         self.preview_jpeg.send_replace(None);
         *lock(&self.freeze) = None;
-        self.people.store(0, Ordering::Relaxed);
         let mut slot = lock(&self.view);
+        self.people.store(0, Ordering::Relaxed);
         slot.view.clear();
         slot.fresh = true;
         self.view_ready.notify_one();

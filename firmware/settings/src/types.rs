@@ -350,7 +350,7 @@ const RANGES: &[(&str, f64, f64)] = &[
     ("camera.width", 32.0, 8192.0),
     ("camera.height", 32.0, 8192.0),
     ("camera.rate", 1.0, 120.0),
-    ("camera.timeout_ms", 100.0, 60_000.0),
+    ("camera.timeout_ms", 1000.0, 60_000.0),
     ("camera.geometry.height_m", 0.0, 4.0),
     ("camera.geometry.offset_m", -2.0, 2.0),
     ("camera.geometry.pitch_deg", -60.0, 60.0),
@@ -406,7 +406,23 @@ fn check_numbers(table: &Table) -> Result<(), BadValue> {
             return Err(bad(key, "it must be 0, 90, 180 or 270"));
         }
     }
-    Ok(())
+    check_timeout(table)
+}
+
+/// A camera that is as slow as it is asked to be is not to be called silent.
+fn check_timeout(table: &Table) -> Result<(), BadValue> {
+    let number = |key| crate::layers::leaf(table, key).and_then(toml::Value::as_integer);
+    let rate = number("camera.rate").unwrap_or(1).max(1);
+    let least = 2000 / rate;
+    match number("camera.timeout_ms") {
+        Some(timeout) if timeout < least => {
+            let text = format!(
+                "at camera.rate = {rate} it must be at least {least}, the time of two pictures"
+            );
+            Err(bad("camera.timeout_ms", text))
+        }
+        _ => Ok(()),
+    }
 }
 
 const FORMATS: [&str; 4] = ["YUYV", "MJPG", "NV12", "RGB3"];

@@ -125,6 +125,15 @@ fn messages_name_the_file_the_key_and_the_next_step() {
         "mirror.toml: `camera.width` = 8 cannot be used: it must be 32 to 8192",
     );
     check(
+        "[camera]\nrate = 1\ntimeout_ms = 1500",
+        "mirror.toml: `camera.timeout_ms` = 1500 cannot be used: at camera.rate = 1 it must be at least 2000, \
+         the time of two pictures",
+    );
+    check(
+        "[camera]\ntimeout_ms = 150",
+        "mirror.toml: `camera.timeout_ms` = 150 cannot be used: it must be 1000 to 60000",
+    );
+    check(
         "[camera]\nrotation = 45",
         "mirror.toml: `camera.rotation` = 45 cannot be used: it must be 0, 90, 180 or 270",
     );

@@ -41,6 +41,19 @@ enum End {
     Failed(SourceError),
 }
 
+/// Takes what is shown away when the part ends otherwise than by the mirror's end or the file's, also by a panic: nobody would renew it.
+struct Leaves<'a>(&'a Shared);
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        if self.0.is_stopping() || self.0.with_health(|health| health.camera != CameraState::On) {
+            return;
+        }
+        self.0.update_health(|health| health.camera = CameraState::Starting);
+        self.0.forget_pictures();
+    }
+}
+
 /// Marks the sensor as open for as long as it lives.
 struct SensorOpen<'a>(&'a Shared);
 
@@ -65,6 +78,7 @@ impl Capture {
     /// # Errors
     /// None at present; a source that fails is opened again.
     pub fn run(&self) -> Result<()> {
+        let _leaves = Leaves(&self.shared);
         let mut backoff = Backoff::new();
         let mut chosen = self.sources.choose(None);
         while !self.shared.is_stopping() {
@@ -72,7 +86,11 @@ impl Capture {
                 self.wait_while_off();
                 continue;
             }
-            chosen = self.sources.choose(Some(&chosen));
+            let next = self.sources.choose(Some(&chosen));
+            if next != chosen {
+                self.leave(&next);
+            }
+            chosen = next;
             match self.session(&chosen, &mut backoff) {
                 End::Done => return Ok(()),
                 End::Again => {}
@@ -80,6 +98,18 @@ impl Capture {
             }
         }
         Ok(())
+    }
+
+    /// Nothing of the source before stays on the screen while another one is opened.
+    fn leave(&self, next: &Chosen) {
+        self.shared.update_health(|health| {
+            health.source.clear();
+            health.notices.set(Topic::Source, next.notice());
+            if health.camera == CameraState::On {
+                health.camera = CameraState::Starting;
+            }
+        });
+        self.shared.forget_pictures();
     }
 
     /// The camera is closed here: its own light is off, too.
@@ -143,6 +173,9 @@ impl Capture {
                 {
                     broken += 1;
                     self.drop_broken(&description, &error, broken);
+                }
+                Err(error) if error.is_frame_only() => {
+                    return End::Failed(hopeless(chosen.name(), &error));
                 }
                 Err(error) => return End::Failed(error),
             }
@@ -212,6 +245,14 @@ impl Capture {
             }
         }
     }
+}
+
+/// A camera whose every picture is broken gives the same ones when it is opened anew.
+fn hopeless(name: String, error: &SourceError) -> SourceError {
+    let reason = format!(
+        "every picture is broken ({error}); put another format first in camera.formats, or try another cable or port"
+    );
+    SourceError::Failed { name, reason }
 }
 
 /// The message without the source's name at its beginning, which is shown beside it anyway.

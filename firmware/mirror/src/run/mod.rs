@@ -75,6 +75,7 @@ pub fn run(args: &RunArgs, started: Instant) -> Result<()> {
         request,
         look: Look::new(settings),
         frames: args.frames,
+        stale_after: (2 * sources.timeout).max(Duration::from_secs(5)),
         first: Mutex::new(Some(display)),
     };
     let parts = parts(&shared, sources, screen, switch, &effective, access, listener);

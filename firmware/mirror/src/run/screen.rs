@@ -38,6 +38,8 @@ pub struct Screen {
     pub look: Look,
     /// Stop after this many overlays.
     pub frames: Option<u64>,
+    /// A camera that has given nothing for so long shows nobody.
+    pub stale_after: Duration,
     /// The first attempt to open it, made while the mirror started.
     pub first: Mutex<Option<Opened>>,
 }
@@ -56,6 +58,8 @@ struct Copy {
     health: Health,
     seen: u64,
     view: View,
+    /// When the view came.
+    viewed_at: Instant,
 }
 
 impl Screen {
@@ -68,7 +72,8 @@ impl Screen {
     pub fn run(&self) -> Result<()> {
         let mut backoff = Backoff::new();
         let (mut panel, mut retry_at) = (None, Instant::now());
-        let mut copy = Copy { health: self.shared.health(), seen: 0, view: View::new() };
+        let (health, viewed_at) = (self.shared.health(), Instant::now());
+        let mut copy = Copy { health, seen: 0, view: View::new(), viewed_at };
         // The first screen is shown at once: nobody looks at a black mirror and wonders.
         let mut patience = Duration::ZERO;
         while !self.shared.is_stopping() {
@@ -78,6 +83,10 @@ impl Screen {
             }
             let fresh = self.shared.receive_view(&mut copy.view, patience);
             patience = IDLE_REFRESH;
+            if fresh {
+                copy.viewed_at = Instant::now();
+            }
+            self.put_stale_away(&mut copy);
             self.shared.refresh_health(&mut copy.health, &mut copy.seen);
             let keep = match &mut panel {
                 Some(panel) => self.show(panel, &copy, fresh),
@@ -103,6 +112,20 @@ impl Screen {
             let _ = panel.display.present(&panel.canvas);
         }
         Ok(())
+    }
+
+    /// Whoever a camera or a network that hangs has shown last may be gone by now.
+    fn put_stale_away(&self, copy: &mut Copy) {
+        let hangs =
+            copy.health.camera == CameraState::On && copy.viewed_at.elapsed() > self.stale_after;
+        if hangs && copy.view.mask().is_some() {
+            warn!(
+                "no picture came for {:.0} s; what was shown is put away",
+                self.stale_after.as_secs_f32()
+            );
+            self.shared.forget_pictures();
+            copy.view.clear();
+        }
     }
 
     /// The badge stays until the sensor is closed, unless that hangs.
@@ -272,7 +295,7 @@ fn status(copy: &Copy) -> Status<'_> {
     match (&health.model, &health.camera) {
         (ModelState::Loading, _) => Status::Starting { step: "loading the network" },
         (_, CameraState::Starting) => Status::Starting { step: "opening the camera" },
-        _ => Status::Starting { step: "waiting for the first picture" },
+        _ => Status::Starting { step: "waiting for a picture" },
     }
 }
 
@@ -285,7 +308,7 @@ mod tests {
         let shared = Shared::new(Instant::now(), None);
         let mut health = shared.health();
         change(&mut health);
-        Copy { health, seen: 0, view: View::new() }
+        Copy { health, seen: 0, view: View::new(), viewed_at: Instant::now() }
     }
 
     #[test]
@@ -307,7 +330,7 @@ mod tests {
         all.health.camera = CameraState::On;
         assert_eq!(status(&all), Status::Thermal { celsius: 90.0 });
         all.health.too_hot = None;
-        assert_eq!(status(&all), Status::Starting { step: "waiting for the first picture" });
+        assert_eq!(status(&all), Status::Starting { step: "waiting for a picture" });
     }
 
     #[test]
@@ -361,21 +384,44 @@ mod tests {
         }
     }
 
+    /// For one overlay, and impatient.
+    fn screen(shared: &Arc<Shared>, display: Opened) -> Screen {
+        let settings = settings::Layers::defaults().and_then(settings::Layers::finish);
+        Screen {
+            shared: Arc::clone(shared),
+            spec: DisplaySpec::Headless(None),
+            request: DisplayRequest::default(),
+            look: Look::new(&settings.expect("the defaults").settings),
+            frames: Some(1),
+            stale_after: Duration::from_secs(5),
+            first: Mutex::new(Some(display)),
+        }
+    }
+
+    #[test]
+    fn what_a_camera_that_hangs_has_shown_last_is_put_away() {
+        let shared = Arc::new(Shared::new(Instant::now(), None));
+        let connector =
+            || DisplayError::Unplugged { device: "card0".into(), connector: "x".into() };
+        let screen = screen(&shared, Err(connector()));
+        let is_shown = |camera: CameraState, age| {
+            let mut shown = copy(|health| health.camera = camera);
+            shown.view.fill(&vision::Parsing::new(vision::GridSize { height: 64, width: 48 }));
+            shown.viewed_at = Instant::now() - Duration::from_secs(age);
+            screen.put_stale_away(&mut shown);
+            shown.view.mask().is_some()
+        };
+        assert!(is_shown(CameraState::On, 4) && !is_shown(CameraState::On, 6));
+        assert!(is_shown(CameraState::Ended, 60), "the last picture of a file stays");
+    }
+
     /// Shows one overlay, with `--frames 1`, on a monitor that is unplugged at first; `meanwhile` it may be plugged in.
     fn show_one(meanwhile: impl FnOnce(&Shared, &AtomicBool)) -> DisplayState {
         let unplugged = Arc::new(AtomicBool::new(true));
         let monitor = Monitor { unplugged: Arc::clone(&unplugged) };
         let shared = Arc::new(Shared::new(Instant::now(), None));
         shared.update_health(|health| health.camera = CameraState::On);
-        let settings = settings::Layers::defaults().and_then(settings::Layers::finish);
-        let screen = Screen {
-            shared: Arc::clone(&shared),
-            spec: DisplaySpec::Headless(None),
-            request: DisplayRequest::default(),
-            look: Look::new(&settings.expect("the defaults").settings),
-            frames: Some(1),
-            first: Mutex::new(Some(Ok(Box::new(monitor)))),
-        };
+        let screen = screen(&shared, Ok(Box::new(monitor)));
         let showing = std::thread::spawn(move || screen.run());
         meanwhile(&shared, &unplugged);
         let mut view = View::new();

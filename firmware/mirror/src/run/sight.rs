@@ -45,6 +45,9 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// Pictures in a row of another shape before the network's input follows: a folder of mixed pictures is no new camera.
 const MISFITS: u64 = 15;
 
+/// After so long without a picture what comes next may show others: nobody is the same person, and no score is steadied.
+const PAUSE: Duration = Duration::from_secs(5);
+
 /// Pictures in a row that the network fails on before the mirror says so, a second or two: one can be a matter of that picture.
 const FAILURES: u64 = 30;
 
@@ -52,7 +55,10 @@ const FAILURES: u64 = 30;
 struct Memory {
     view: View,
     preview: PreviewInput,
-    previewed: Option<Instant>,
+    /// When the next preview picture is due.
+    preview_due: Instant,
+    /// When the last picture was taken by the camera.
+    captured_at: Option<Instant>,
     /// Pictures in a row that could not be parsed.
     broken: u64,
     /// Pictures in a row for which another input size of the network would be better.
@@ -144,7 +150,8 @@ impl Sight {
         let mut memory = Memory {
             view: View::new(),
             preview: PreviewInput::new(),
-            previewed: None,
+            preview_due: Instant::now(),
+            captured_at: None,
             broken: 0,
             misfits: 0,
             refused: None,
@@ -174,6 +181,7 @@ impl Sight {
         });
         loaded.inspect_err(|error| {
             let reason = report::describe(error);
+            self.learning.refuse(format!("learning at home waits for the network: {reason}"));
             self.shared.update_health(|health| health.model = ModelState::Failed { reason });
         })
     }
@@ -279,6 +287,10 @@ impl Sight {
 
     /// Parses one picture and hands the result on.
     fn see(&self, parser: &mut Parser, picture: &FrameBuffer, memory: &mut Memory) {
+        let before = memory.captured_at.replace(picture.captured_at);
+        if before.is_some_and(|at| picture.captured_at.saturating_duration_since(at) > PAUSE) {
+            parser.forget();
+        }
         let parsing = match parser.parse(&picture.frame()) {
             Ok(parsing) => parsing,
             Err(error) => {
@@ -318,9 +330,7 @@ impl Sight {
             self.shared.note_person();
         }
         self.freeze(parser, picture);
-        self.shared.people.store(people, Ordering::Relaxed);
-        if self.preview_due(memory.previewed) {
-            memory.previewed = Some(Instant::now());
+        if self.preview_is_due(&mut memory.preview_due, Instant::now()) {
             memory.preview.picture.copy_from(picture.frame());
             memory.preview.orientation = self.orientation;
             memory.preview.view.fill(parser.parsing());
@@ -328,10 +338,19 @@ impl Sight {
         }
     }
 
-    fn preview_due(&self, last: Option<Instant>) -> bool {
-        self.shared.viewers.load(Ordering::Relaxed) > 0
-            && last.is_none_or(|at| at.elapsed() >= self.preview_interval)
+    fn preview_is_due(&self, due: &mut Instant, now: Instant) -> bool {
+        self.shared.viewers.load(Ordering::Relaxed) > 0 && step(due, now, self.preview_interval)
     }
+}
+
+/// Whether something that happens every `interval` is due now, and when it is next. Counted from when it was due and not from
+/// when it came: at 15 pictures a second it is 10 times a second all the same. A little early is not late: pictures tremble.
+fn step(due: &mut Instant, now: Instant, interval: Duration) -> bool {
+    if now + interval / 8 < *due {
+        return false;
+    }
+    *due = (*due + interval).max(now);
+    true
 }
 
 /// Builds the head of these values on a thread of its own, unless it is in use already.
@@ -354,6 +373,19 @@ fn make_ready(parser: &Parser, trainable: &[f32], head: &HeadInUse) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_due_ten_times_a_second_comes_ten_times_of_any_pictures() {
+        let start = Instant::now();
+        for rate in [10, 15, 25, 30, 60] {
+            let mut due = start;
+            let at = |k: u32| start + Duration::from_secs(10) * k / (10 * rate);
+            let sent =
+                (0..10 * rate).filter(|k| step(&mut due, at(*k), Duration::from_millis(100)));
+            let sent = sent.count();
+            assert!((95..=101).contains(&sent), "{rate} pictures a second: {sent} in ten seconds");
+        }
+    }
 
     #[test]
     fn a_head_that_was_made_ready_too_late_is_never_used() {

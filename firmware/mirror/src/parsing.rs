@@ -114,7 +114,7 @@ impl Worker {
         let refused = |error: anyhow::Error| Refused::Picture(report::describe(&error));
         let mut picture = FrameBuffer::new();
         // The picture first: nonsense does not load a network.
-        pictures::decode(file, MOST_PIXELS, &mut picture).map_err(refused)?;
+        pictures::decode_upright(file, MOST_PIXELS, &mut picture).map_err(refused)?;
         let broken = |error: anyhow::Error| Refused::Network(report::describe(&error));
         let size = (picture.frame().layout().width(), picture.frame().layout().height());
         // One network at a time: pictures of another shape replace it.

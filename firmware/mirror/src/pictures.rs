@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use frame::jpeg::JpegDecoder;
-use frame::{FrameBuffer, Layout, PixelFormat};
+use frame::{FrameBuffer, Layout, Orientation, PixelFormat, Rotation};
 use png::{BitDepth, ColorType, Compression, Transformations};
 
 /// Largest number of pixels of a file on the command line.
@@ -33,6 +33,44 @@ pub struct LabelMap {
 pub fn read_picture(path: &Path, into: &mut FrameBuffer) -> Result<()> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     decode(&bytes, MOST_PIXELS, into).with_context(|| path.display().to_string())
+}
+
+/// The same, as people see it: telephones leave pictures as their sensor took them and note how they are to be turned. Label maps of
+/// data sets are mostly drawn over the pixels of the file; for those there is [`read_picture`].
+///
+/// # Errors
+/// As [`read_picture`].
+pub fn read_upright(path: &Path, into: &mut FrameBuffer) -> Result<()> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    decode_upright(&bytes, MOST_PIXELS, into).with_context(|| path.display().to_string())
+}
+
+/// [`decode`], as people see it; see [`read_upright`].
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_upright(bytes: &[u8], most: u64, into: &mut FrameBuffer) -> Result<()> {
+    decode(bytes, most, into)?;
+    match jpeg_orientation(bytes) {
+        Some(orientation) => turn(orientation, into),
+        None => Ok(()),
+    }
+}
+
+/// Turns packed RGB.
+fn turn(orientation: Orientation, picture: &mut FrameBuffer) -> Result<()> {
+    let (layout, lying) = (picture.frame().layout(), picture.frame().bytes().to_vec());
+    let (width, height) = (layout.width(), layout.height());
+    let (across, down) = orientation.upright_size(width, height);
+    let stride = layout.stride();
+    picture.fill_with(Layout::new(PixelFormat::Rgb3, across, down, 0)?, |rgb| {
+        let places = (0..down).flat_map(|y| (0..across).map(move |x| (x, y)));
+        for (rgb, (x, y)) in rgb.chunks_exact_mut(3).zip(places) {
+            let (x, y) = orientation.to_camera(x, y, width, height);
+            rgb.copy_from_slice(&lying[y as usize * stride + 3 * x as usize..][..3]);
+        }
+        Ok(())
+    })
 }
 
 /// Decodes a JPEG or PNG file of at most `most` pixels as packed RGB. Its size is looked at before its pixels are.
@@ -62,25 +100,61 @@ fn decode_jpeg(bytes: &[u8], most: u64, into: &mut FrameBuffer) -> Result<()> {
 
 /// Width and height from the first frame header (ITU-T T.81, annex B.2.2), if there is one.
 fn jpeg_size(bytes: &[u8]) -> Option<(u32, u32)> {
-    let mut rest = bytes.get(2..)?;
-    loop {
-        let marker = match rest {
-            [0xFF, 0xFF, ..] => {
-                rest = &rest[1..];
-                continue;
-            }
-            [0xFF, marker, ..] => *marker,
-            _ => return None,
-        };
-        let body = &rest[2..];
-        if matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC) {
-            let side = |at: usize| {
-                Some(u32::from(u16::from_be_bytes([*body.get(at)?, *body.get(at + 1)?])))
-            };
-            return Some((side(5)?, side(3)?));
+    let is_frame = |marker| matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC);
+    let (_, body) = Segments(bytes.get(2..)?).find(|(marker, _)| is_frame(*marker))?;
+    let side = |at: usize| number(body, at, false);
+    Some((u32::from(side(5)?), u32::from(side(3)?)))
+}
+
+/// How a JPEG is to be turned (Exif 2.32, table 6, and section 4.6.4, `Orientation`), if it says so.
+fn jpeg_orientation(bytes: &[u8]) -> Option<Orientation> {
+    let is_exif =
+        |(marker, body): &(u8, &[u8])| *marker == 0xE1 && body[2..].starts_with(b"Exif\0\0");
+    let (_, body) = Segments(bytes.strip_prefix(b"\xFF\xD8")?).find(is_exif)?;
+    let tiff = body.get(8..)?;
+    let little = tiff.starts_with(b"II");
+    let long = |at: usize| {
+        let four = tiff.get(at..at + 4)?.try_into().ok()?;
+        Some(if little { u32::from_le_bytes(four) } else { u32::from_be_bytes(four) })
+    };
+    let table = long(4)? as usize;
+    let entries = usize::from(number(tiff, table, little)?);
+    let entry = (0..entries)
+        .map(|k| table.saturating_add(2 + 12 * k))
+        .find(|at| number(tiff, *at, little) == Some(0x0112))?;
+    let (rotation, flip_horizontal) = match number(tiff, entry.checked_add(8)?, little)? {
+        2 => (Rotation::None, true),
+        3 => (Rotation::Half, false),
+        4 => (Rotation::Half, true),
+        5 => (Rotation::Clockwise90, true),
+        6 => (Rotation::Clockwise90, false),
+        7 => (Rotation::Clockwise270, true),
+        8 => (Rotation::Clockwise270, false),
+        _ => return None,
+    };
+    Some(Orientation { rotation, flip_horizontal })
+}
+
+/// Two bytes as a number.
+fn number(bytes: &[u8], at: usize, little: bool) -> Option<u16> {
+    let two = bytes.get(at..at.checked_add(2)?)?.try_into().ok()?;
+    Some(if little { u16::from_le_bytes(two) } else { u16::from_be_bytes(two) })
+}
+
+/// Markers of a JPEG file with what follows, from the segment's length on, which is at least two bytes.
+struct Segments<'b>(&'b [u8]);
+
+impl<'b> Iterator for Segments<'b> {
+    type Item = (u8, &'b [u8]);
+
+    fn next(&mut self) -> Option<(u8, &'b [u8])> {
+        while let [0xFF, 0xFF, ..] = self.0 {
+            self.0 = &self.0[1..];
         }
-        let length = usize::from(u16::from_be_bytes([*body.first()?, *body.get(1)?]));
-        rest = body.get(length..)?;
+        let [0xFF, marker, body @ ..] = self.0 else { return None };
+        let length = usize::from(number(body, 0, false)?);
+        self.0 = body.get(length.max(2)..).unwrap_or_default();
+        Some((*marker, body))
     }
 }
 
@@ -309,6 +383,65 @@ mod tests {
         assert_eq!(rgb(&png(ColorType::GrayscaleAlpha, BitDepth::Eight, 1, &[7, 1])), [7, 7, 7]);
         assert_eq!(rgb(&png(ColorType::Rgb, BitDepth::Sixteen, 1, &[5, 0, 6, 0, 7, 0])), [5, 6, 7]);
         assert_eq!(rgb(&png(ColorType::Indexed, BitDepth::Eight, 1, &[3])), [9, 9, 9]);
+    }
+
+    /// The beginning of a JPEG whose Exif data say this orientation, after another tag.
+    fn exif(orientation: u16, little: bool) -> Vec<u8> {
+        let two = |v: u16| if little { v.to_le_bytes() } else { v.to_be_bytes() };
+        let four = |v: u32| if little { v.to_le_bytes() } else { v.to_be_bytes() };
+        let mut tiff = if little { b"II".to_vec() } else { b"MM".to_vec() };
+        tiff.extend(two(42));
+        tiff.extend(four(8));
+        tiff.extend(two(2));
+        for (tag, value) in [(0x0100, 640), (0x0112, orientation)] {
+            tiff.extend([two(tag), two(3)].concat());
+            tiff.extend(four(1));
+            tiff.extend([two(value), two(0)].concat());
+        }
+        let length = (8 + tiff.len() as u16).to_be_bytes();
+        [&b"\xFF\xD8\xFF\xE0\0\x04ab\xFF\xE1"[..], &length, b"Exif\0\0", &tiff].concat()
+    }
+
+    #[test]
+    fn a_telephone_s_picture_is_turned_as_it_says() {
+        // Where the corners a b / c d of a file come to lie, by the number that the file has.
+        let upright = [
+            (1, "abcd"),
+            (2, "badc"),
+            (3, "dcba"),
+            (4, "cdab"),
+            (5, "acbd"),
+            (6, "cadb"),
+            (7, "dbca"),
+            (8, "bdac"),
+        ];
+        for (number, expect) in upright {
+            for little in [false, true] {
+                let orientation = jpeg_orientation(&exif(number, little)).unwrap_or_default();
+                let mut picture = FrameBuffer::new();
+                let layout = Layout::new(PixelFormat::Rgb3, 2, 2, 0).expect("small");
+                let corners = "abcd".bytes().flat_map(|c| [c; 3]).collect::<Vec<u8>>();
+                picture.copy_from(frame::Frame::new(layout, &corners).expect("of this size"));
+                turn(orientation, &mut picture).expect("small");
+                let seen: Vec<u8> = picture.frame().bytes().iter().step_by(3).copied().collect();
+                assert_eq!(String::from_utf8_lossy(&seen), expect, "{number}");
+            }
+        }
+    }
+
+    #[test]
+    fn broken_exif_data_turn_nothing() {
+        let whole = exif(6, true);
+        assert!(jpeg_orientation(&whole).is_some());
+        for cut in 0..whole.len() {
+            let _ = jpeg_orientation(&whole[..cut]);
+        }
+        let mut far = whole.clone();
+        let table = far.windows(2).position(|two| two == b"II").expect("there") + 4;
+        far[table..table + 4].fill(0xFF);
+        assert_eq!(jpeg_orientation(&far), None);
+        assert_eq!(jpeg_orientation(&exif(9, true)), None);
+        assert_eq!(jpeg_orientation(b"\x89PNG"), None);
     }
 
     #[test]

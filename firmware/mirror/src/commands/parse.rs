@@ -158,7 +158,7 @@ struct Work {
 
 impl Work {
     fn parse(&mut self, image: &Path, results: &Results) -> Result<Found> {
-        pictures::read_picture(image, &mut self.picture)?;
+        pictures::read_upright(image, &mut self.picture)?;
         let frame = self.picture.frame();
         let (width, height) = (frame.layout().width(), frame.layout().height());
         let parser = self.parsers.fresh((width, height))?;

@@ -175,7 +175,7 @@ def thing_section(things: dict) -> str:
         "### Things that are not people\n\n"
         f"In {things['images']} rendered scenes of food, animals, made things and abstract clutter that fill the picture,\n"
         f"{things['false_alarms']:.2f} % of the pixels of people-free scenes were called a person; where a person stands among\n"
-        f"them, the person IoU is {things['person_iou']:.1f}.\n\n" + "\n".join(rows) + "\n\n"
+        f"them, the person IoU is {things['groups']['people']['1']['person_iou']:.1f}, and with all pictures counted {things['person_iou']:.1f}.\n\n" + "\n".join(rows) + "\n\n"
     )
 
 

@@ -31,10 +31,22 @@ def blur(rng, picture):
         return cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.2))
     if kind < 0.47:
         length = int(rng.integers(3, 8))
-        line = np.zeros((length, length), np.float32)
-        cv2.line(line, (0, int(rng.integers(length))), (length - 1, int(rng.integers(length))), 1.0)
-        return cv2.filter2D(picture, -1, line / line.sum())
+        return cv2.filter2D(picture, -1, movement(length, int(rng.integers(length)) - int(rng.integers(length))))
     return picture
+
+
+def movement(across, down):
+    """Kernel of a straight movement by so many pixels, `across` of them 3 to 7 and counting both ends. Its middle is the kernel's:
+    what moved is blurred about where it is labelled, and not moved away from there."""
+    middle = across // 2
+    kernel = np.zeros((2 * middle + 3, 2 * middle + 3))
+    share = np.linspace(-0.5, 0.5, 16 * across + 1)
+    x, y = middle + 1 + share * (across - 1), middle + 1 + share * down
+    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    for dx, wide in ((0, 1 - (x - left)), (1, x - left)):
+        for dy, high in ((0, 1 - (y - top)), (1, y - top)):
+            np.add.at(kernel, (top + dy, left + dx), wide * high)
+    return (kernel / kernel.sum()).astype(np.float32)
 
 
 def noise(rng, shape, strength):

@@ -23,6 +23,7 @@ from render.outfits import OutfitScene
 from render.person import DECIMETRES, Person
 from render.pose import about, from_directions, skinning
 from render.scene import THING, sample, shrink_labels
+from render.sensor import movement
 from render.things import Room
 
 ASSETS = os.environ.get("MIRROR_ASSETS")
@@ -32,6 +33,16 @@ needs_assets = pytest.mark.skipif(not ASSETS, reason="MIRROR_ASSETS does not nam
 @pytest.fixture(scope="module")
 def assets():
     return Assets(ASSETS, "train")
+
+
+def test_a_movement_blurs_about_the_place_where_it_is_labelled():
+    for across in range(3, 8):
+        for down in range(1 - across, across):
+            kernel = movement(across, down).astype(np.float64)
+            y, x = np.indices(kernel.shape) - len(kernel) // 2
+            assert abs(kernel.sum() - 1) < 1e-6
+            assert abs((kernel * x).sum()) < 1e-6 and abs((kernel * y).sum()) < 1e-6
+            assert np.ptp(x[kernel > 0]) + 1 >= across and np.ptp(y[kernel > 1e-6]) >= abs(down)
 
 
 def test_missing_assets_are_one_clear_error(tmp_path):

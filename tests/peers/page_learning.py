@@ -2,8 +2,8 @@
 
 usage: page_learning.py [--mirror BINARY] [--out FOLDER]
 
-Pairs with the code that `mirror pair` prints, agrees, discards a picture, corrects others with mouse, touch and keyboard,
-trains, reads the epsilon and compares it with `mirror privacy ledger`, withdraws, deletes, and signs out. Checks names,
+Pairs with the code that `mirror pair` prints, agrees, discards a picture, has one taken away by the mirror, corrects others with mouse,
+touch and keyboard, trains, reads the epsilon and compares it with `mirror privacy ledger`, withdraws, deletes, and signs out. Checks names,
 contrast and width. Leaves pictures for a person to look at. Needs the packages chromium and chromium-driver.
 """
 
@@ -179,6 +179,24 @@ def check_discard(browser: Window, mirror: Mirror) -> None:
     assert browser.run("document.querySelector('#editor').hidden")
 
 
+def check_forgotten(browser: Window, mirror: Mirror) -> None:
+    """What the mirror has forgotten does not stay on the page, and who works on a picture does not lose it."""
+    open_editor(browser)
+    picture = browser.run("editor.id")
+    assert browser.run("document.querySelector('#freeze').disabled"), "a second picture in place of an open one"
+    status, body, _ = get(f"{mirror.url}/api/freeze", "POST")
+    assert status == 409 and b"another page" in body, (status, body)
+    assert get(f"{mirror.url}/api/frozen/{picture}/discard", "POST")[0] == 204
+    wait_until(lambda: browser.run("document.querySelector('#editor').hidden && editor.picture === null"), "the end of the editor")
+    assert "forgotten" in browser.text("#learn-message")
+    assert is_in_sight(browser, "#learn-message"), "nobody sees why"
+
+
+def is_in_sight(browser: Browser, selector: str) -> bool:
+    box = f"document.querySelector('{selector}').getBoundingClientRect()"
+    return browser.run(f"(({{top, bottom}}) => top >= 0 && bottom <= innerHeight && bottom > top)({box})")
+
+
 def check_access(browser: Window) -> None:
     """Every control has a name, and every text enough contrast, in light and in dark."""
     nameless = browser.run(
@@ -267,6 +285,10 @@ def check_phone(browser: Window, out: Path) -> None:
     correct(browser, "touch")
     browser.save(out / "phone-editor.png")
     save(browser, 3)
+    wait_until(lambda: "was saved" in browser.text("#learn-message"), "word of the saving")
+    assert is_in_sight(browser, "#learn-message"), "on a telephone nobody sees that it was saved"
+    assert browser.run("document.activeElement.id") == "freeze", "the keyboard's place is lost"
+    browser.save(out / "phone-saved.png")
     browser.command("Emulation.clearDeviceMetricsOverride")
 
 
@@ -300,6 +322,7 @@ def main() -> int:
         agree(browser, "contribute_to_fleet", True)
         browser.save(args.out / "consent.png")
         check_discard(browser, mirror)
+        check_forgotten(browser, mirror)
         check_tools(browser, args.out)
         check_access(browser)
         save(browser, 1)

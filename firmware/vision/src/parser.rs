@@ -153,7 +153,7 @@ impl Parser {
     }
 
     /// Part of every pixel of the last picture at its own upright size, `width * height` labels, decided from the
-    /// scores at that size and not by enlarging the grid's labels.
+    /// scores at that size and not by enlarging the grid's labels. Specks that the grid has lost are not there either.
     pub fn part_map(&mut self, labels: &mut Vec<u8>) {
         let letterbox = self.parsing.letterbox;
         let (width, height) = letterbox.picture();
@@ -168,6 +168,22 @@ impl Parser {
         let columns: Vec<Between> = (0..width).map(column).collect();
         let rows: Vec<Between> = (0..height).map(row).collect();
         self.decider.decide(&self.scores, &rows, &columns, self.options.priority_margin, labels);
+        self.lose_specks(labels);
+    }
+
+    fn lose_specks(&self, labels: &mut [u8]) {
+        let (letterbox, grid) = (self.parsing.letterbox, self.parsing.grid);
+        let width = letterbox.picture().0 as usize;
+        let inside = |v: f32, most: usize| (v.max(0.0) as usize).min(most - 1);
+        for (y, line) in labels.chunks_exact_mut(width).enumerate() {
+            for (x, label) in line.iter_mut().enumerate().filter(|(_, label)| **label != 0) {
+                let (gx, gy) = letterbox.to_grid(x as f32 + 0.5, y as f32 + 0.5);
+                let (gx, gy) = (inside(gx, grid.width), inside(gy, grid.height));
+                if self.specks.is_gone(grid, &self.parsing.parts, gx, gy) {
+                    *label = 0;
+                }
+            }
+        }
     }
 
     /// Person of every pixel of the last picture at its own upright size: 0 none, else a slot.

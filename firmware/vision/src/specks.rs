@@ -10,27 +10,44 @@ pub const LEAST_ISLAND: usize = 24;
 pub struct Specks {
     seen: Vec<bool>,
     island: Vec<u32>,
+    /// What was removed last.
+    gone: Vec<bool>,
 }
 
 impl Specks {
     /// For maps of `grid` pixels.
     pub fn new(grid: GridSize) -> Specks {
-        Specks { seen: vec![false; grid.area()], island: Vec::with_capacity(grid.area()) }
+        let none = vec![false; grid.area()];
+        Specks { seen: none.clone(), island: Vec::with_capacity(grid.area()), gone: none }
     }
 
     /// Gives every group of fewer than [`LEAST_ISLAND`] pixels of people, joined along their sides, back to the
     /// background. `parts` is a part map of `grid` pixels, row by row.
     pub fn remove(&mut self, grid: GridSize, parts: &mut [u8]) {
         self.seen.fill(false);
+        self.gone.fill(false);
         for start in 0..parts.len() {
             if parts[start] == 0 || self.seen[start] {
                 continue;
             }
             self.flood(grid, parts, start);
             if self.island.len() < LEAST_ISLAND {
-                self.island.iter().for_each(|&at| parts[at as usize] = 0);
+                for &at in &self.island {
+                    (parts[at as usize], self.gone[at as usize]) = (0, true);
+                }
             }
         }
+    }
+
+    /// Whether a pixel of the last map belongs to what was removed, or to its border: a speck of a finer map reaches a little
+    /// beyond the grid's. `parts` is the map that is left.
+    pub fn is_gone(&self, grid: GridSize, parts: &[u8], x: usize, y: usize) -> bool {
+        if parts[y * grid.width + x] != 0 {
+            return false;
+        }
+        let rows = y.saturating_sub(1)..(y + 2).min(grid.height);
+        let columns = x.saturating_sub(1)..(x + 2).min(grid.width);
+        rows.flat_map(|y| columns.clone().map(move |x| y * grid.width + x)).any(|at| self.gone[at])
     }
 
     /// Collects the pixels that are joined to `start`.
@@ -89,6 +106,16 @@ mod tests {
     fn a_speck_goes_and_a_person_stays() {
         let person = (0..6, 0..4);
         assert_eq!(cleaned(map(&[person.clone(), (8..10, 9..12)])), map(&[person]));
+    }
+
+    #[test]
+    fn what_went_is_known_with_its_border() {
+        let mut parts = map(&[(0..6, 0..4), (8..10, 9..12)]);
+        let mut specks = Specks::new(GRID);
+        specks.remove(GRID, &mut parts);
+        let is_gone = |x, y| specks.is_gone(GRID, &parts, x, y);
+        assert!(is_gone(9, 8) && is_gone(11, 9) && is_gone(8, 7), "the speck and its border");
+        assert!(!is_gone(7, 7) && !is_gone(2, 2) && !is_gone(4, 4), "elsewhere, and a person");
     }
 
     #[test]

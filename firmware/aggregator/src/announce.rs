@@ -14,6 +14,13 @@ use crate::hex;
 use crate::ingest::update_bytes;
 use crate::records::{Damaged, Phase, Rollout, Round, Standing};
 
+/// In so many steps a round's lead and its window go by in its announcement, each of which is a
+/// message to every mirror.
+const STEPS: u64 = 10;
+
+/// Seconds of such a step at least.
+const SHORTEST_STEP: u64 = 60;
+
 /// Remembers what was announced, and announces what has changed since.
 #[derive(Default)]
 pub struct Announcer {
@@ -108,7 +115,6 @@ fn notice(engine: &Engine, round: &Round) -> Result<RoundNotice, EngineError> {
         let damaged = || Damaged { what: "task".into(), reason: "a digest".into() };
         hex::decode(text).map(Digest).ok_or_else(damaged)
     };
-    let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
     Ok(RoundNotice::Open(TaskManifest {
         channel,
         round: round.id,
@@ -120,12 +126,29 @@ fn notice(engine: &Engine, round: &Round) -> Result<RoundNotice, EngineError> {
         clip: Ratio::new(1, 1)?,
         min_cohort: narrow(task.minimum_cohort),
         max_update_bytes: narrow(update_bytes(&rules) as u64),
-        report: ReportWindow {
-            after_seconds: narrow(round.opens_at - round.announced_at),
-            // The last tenth of the window is for retries.
-            spread_seconds: narrow((round.closes_at - round.opens_at) * 9 / 10),
-        },
+        report: window_left(round, engine.now()),
     }))
+}
+
+/// What is left of a round for mirrors that hear of it now, who count from then on.
+fn window_left(round: &Round, now: u64) -> ReportWindow {
+    let lead = round.opens_at.saturating_sub(round.announced_at);
+    let window = round.closes_at.saturating_sub(round.opens_at);
+    let ahead = lead - gone_by(lead, now.saturating_sub(round.announced_at));
+    // The last tenth is for retries, and for those who hear of it just before the next step.
+    let gone = gone_by(window, now.saturating_sub(round.opens_at));
+    let left = (window * 9 / 10).saturating_sub(gone);
+    ReportWindow { after_seconds: narrow(ahead), spread_seconds: narrow(left) }
+}
+
+/// How much of a stretch of time is over, in whole steps, or all of it.
+fn gone_by(stretch: u64, passed: u64) -> u64 {
+    let step = (stretch / STEPS).max(SHORTEST_STEP);
+    if passed < stretch { passed / step * step } else { stretch }
+}
+
+fn narrow(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
 }
 
 fn manifest(engine: &Engine) -> Result<Option<ModelManifest>, EngineError> {
@@ -143,4 +166,67 @@ fn manifest(engine: &Engine) -> Result<Option<ModelManifest>, EngineError> {
         content,
         rollout_permille: engine.permille(&model),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::{Parameters, Task};
+
+    /// Announced at 1,000, open from `opens_at` on for `window` seconds.
+    fn round(opens_at: u64, window: u64) -> Round {
+        let task = Task {
+            parameters: Parameters::Sparse,
+            dimension: 3,
+            layout: "00".repeat(32),
+            noise_multiplier: "1.2".into(),
+            minimum_cohort: 10,
+            maximum_cohort: 100,
+            base_version: 1,
+            base: "00".repeat(32),
+        };
+        Round {
+            id: 1,
+            task,
+            phase: Phase::Announced,
+            announced_at: 1_000,
+            opens_at,
+            closes_at: opens_at + window,
+            expected_cosine: 0.5,
+            forced: false,
+            score_before: None,
+            score_after: None,
+            candidate: None,
+        }
+    }
+
+    #[test]
+    fn whoever_hears_of_a_round_late_has_what_is_left_of_it() {
+        let round = round(1_600, 10_000);
+        let left = |now| {
+            let left = window_left(&round, now);
+            (left.after_seconds, left.spread_seconds)
+        };
+        assert_eq!((left(0), left(1_000), left(1_059)), ((600, 9_000), (600, 9_000), (600, 9_000)));
+        assert_eq!((left(1_060), left(1_599)), ((540, 9_000), (60, 9_000)));
+        assert_eq!((left(1_600), left(2_599), left(2_600)), ((0, 9_000), (0, 9_000), (0, 8_000)));
+        assert_eq!((left(10_599), left(10_600), left(99_999)), ((0, 1_000), (0, 0), (0, 0)));
+    }
+
+    #[test]
+    fn nobody_is_sent_beyond_the_close_and_few_announcements_are_made() {
+        for (opens_at, window) in [(1_000, 60), (1_060, 86_400), (1_003, 1_000), (90_000, 120)] {
+            let round = round(opens_at, window);
+            let lead_step = ((opens_at - round.announced_at) / STEPS).max(SHORTEST_STEP);
+            let mut announced = Vec::new();
+            for now in round.announced_at..round.closes_at {
+                let left = window_left(&round, now);
+                let last = now + u64::from(left.after_seconds) + u64::from(left.spread_seconds);
+                assert!(last <= round.closes_at + lead_step, "{now}: at most a step late");
+                announced.push((left.after_seconds, left.spread_seconds));
+            }
+            announced.dedup();
+            assert!(announced.len() as u64 <= 2 * STEPS + 1, "{announced:?}");
+        }
+    }
 }

@@ -46,7 +46,8 @@ pub struct BrokerConfig {
     pub host: String,
     /// Port.
     pub port: u16,
-    /// First part of the workers' client ids; the channel and the worker's number follow.
+    /// First part of the workers' client ids; the channel, the worker's number and a tag that
+    /// nobody can guess follow.
     #[serde(default = "default_client")]
     pub client: String,
     /// Connections that share the work.
@@ -114,6 +115,7 @@ struct RawRollout {
     stages: Option<Vec<Stage>>,
     stage_seconds: Option<u64>,
     minimum_reports: Option<u64>,
+    minimum_failures: Option<u64>,
     error_threshold: Option<f64>,
 }
 
@@ -279,6 +281,7 @@ fn rules(raw: &RawConfig) -> Rules {
             stages: rollout.stages.clone().unwrap_or(usual.rollout.stages),
             stage_seconds: rollout.stage_seconds.unwrap_or(usual.rollout.stage_seconds),
             minimum_reports: rollout.minimum_reports.unwrap_or(usual.rollout.minimum_reports),
+            minimum_failures: rollout.minimum_failures.unwrap_or(usual.rollout.minimum_failures),
             error_threshold: rollout.error_threshold.unwrap_or(usual.rollout.error_threshold),
         },
     }

@@ -3,7 +3,7 @@
 //! The database belongs to one process at a time. A command asks the server when one listens, and opens the database
 //! itself when none does. Should a server start in between, the file's lock refuses the command, which says so.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -114,9 +114,13 @@ fn answer(
 /// Asks a running server; `None` when there is none.
 ///
 /// # Errors
-/// A server that does not answer.
+/// A socket that may not be used, or a server that does not answer.
 pub fn ask(socket: &Path, request: &Request) -> std::io::Result<Option<Reply>> {
-    let Ok(mut stream) = UnixStream::connect(socket) else { return Ok(None) };
+    let mut stream = match UnixStream::connect(socket) {
+        Ok(stream) => stream,
+        Err(error) if is_absence(&error) => return Ok(None),
+        Err(error) => return Err(refused(error)),
+    };
     // An audit of many rounds takes its time.
     stream.set_read_timeout(Some(60 * PATIENCE))?;
     let mut line = serde_json::to_string(request)?;
@@ -125,6 +129,21 @@ pub fn ask(socket: &Path, request: &Request) -> std::io::Result<Option<Reply>> {
     let mut text = String::new();
     BufReader::new(stream).read_line(&mut text)?;
     Ok(Some(serde_json::from_str(&text)?))
+}
+
+/// Whether an error means that nobody listens, and not that one who does cannot be reached.
+fn is_absence(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+}
+
+fn refused(error: std::io::Error) -> std::io::Error {
+    match error.kind() {
+        ErrorKind::PermissionDenied => {
+            let text = format!("{error}; run this as the user that owns the data folder");
+            std::io::Error::new(error.kind(), text)
+        }
+        _ => error,
+    }
 }
 
 /// Answers commands until the process ends. The socket's permissions are its only guard.
@@ -162,4 +181,54 @@ fn serve(mut stream: UnixStream, office: &Office) -> std::io::Result<()> {
     let mut text = serde_json::to_string(&reply)?;
     text.push('\n');
     stream.write_all(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Store, StoreError};
+
+    fn scratch(name: &str) -> std::path::PathBuf {
+        let folder = std::env::temp_dir().join(format!("aggregator-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_server_that_is_not_there_is_none_and_any_other_trouble_is_told() {
+        let folder = scratch("absent");
+        let socket = folder.join("control.sock");
+        assert!(ask(&socket, &Request::Status).unwrap().is_none());
+        drop(UnixListener::bind(&socket).unwrap());
+        assert!(ask(&socket, &Request::Status).unwrap().is_none(), "a dead one's socket");
+        let endless = folder.join("s".repeat(200));
+        assert!(ask(&endless, &Request::Status).is_err());
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_folder_of_somebody_else_is_not_taken_for_an_empty_one() {
+        let folder = scratch("denied");
+        let (socket, database) = (folder.join("control.sock"), folder.join("fleet.redb"));
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o000)).unwrap();
+        let is_root = std::fs::read_dir(&folder).is_ok();
+        let asked = ask(&socket, &Request::Status);
+        let opened = Store::open(&database).err();
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700)).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        if is_root {
+            eprintln!("not tried: to root no folder is closed");
+            return;
+        }
+        let told = [asked.unwrap_err().to_string(), opened.as_ref().unwrap().to_string()];
+        assert!(told.iter().all(|told| told.contains("as the user that owns")), "{told:?}");
+        assert!(matches!(opened, Some(StoreError::Unreachable { .. })));
+    }
+
+    #[test]
+    fn a_denial_says_who_may() {
+        let denied = refused(ErrorKind::PermissionDenied.into());
+        assert!(!is_absence(&denied) && denied.to_string().contains("as the user that owns"));
+        assert!(!is_absence(&ErrorKind::WouldBlock.into()));
+    }
 }

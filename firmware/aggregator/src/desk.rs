@@ -5,12 +5,12 @@
 //! again. So a desk may be dropped at any time, and memory does not grow with the fleet.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use proto::content::{CHUNK_BYTES, Reassembly, chunk, indexes};
-use proto::model::{ModelChunk, ModelWanted};
+use proto::model::{ModelChunk, ModelWanted, REQUEST_CHUNKS};
 use proto::signing::Signed;
 use proto::status::{JobPhase, JobState, Status};
 use proto::update::{
@@ -33,9 +33,6 @@ const TRANSFER_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Seconds after which a device may ask a full desk again.
 const BUSY_SECONDS: u32 = 30;
-
-/// Chunks that one request for a model is answered with; a device asks for the rest when it has them.
-const CHUNKS_AT_ONCE: usize = 32;
 
 /// Bytes of answers at which a batch ends. Requests are a few bytes each and their answers megabytes.
 const ANSWER_BYTES: usize = 8 << 20;
@@ -96,6 +93,25 @@ pub struct Office {
     pub presence: Presence,
     /// Receipts that were sent.
     pub receipts: AtomicU64,
+    /// Whether the last look at what is due failed.
+    pub decisions_failing: AtomicBool,
+}
+
+impl Office {
+    /// Nothing has come in yet.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn open(engine: Engine) -> Result<Office, EngineError> {
+        Ok(Office {
+            sequence: Sequence::take(&engine)?,
+            engine,
+            strange: Strange::default(),
+            presence: Presence::default(),
+            receipts: AtomicU64::default(),
+            decisions_failing: AtomicBool::default(),
+        })
+    }
 }
 
 /// Messages by what was wrong with them. The kinds are words of this program, so there are few.
@@ -165,6 +181,8 @@ pub struct Desk {
     parts: Vec<Outgoing>,
     /// Bytes of both.
     answer_bytes: usize,
+    /// Devices whose request for a model is answered in this batch.
+    served: BTreeSet<DeviceId>,
     /// Kinds of trouble that were logged already, by round.
     told: BTreeSet<(u64, &'static str)>,
 }
@@ -183,6 +201,7 @@ impl Desk {
             out: Vec::new(),
             parts: Vec::new(),
             answer_bytes: 0,
+            served: BTreeSet::new(),
             told: BTreeSet::new(),
         }
     }
@@ -253,6 +272,7 @@ impl Desk {
     /// What is to be sent, parts of models last.
     pub fn outgoing(&mut self) -> Vec<Outgoing> {
         self.answer_bytes = 0;
+        self.served.clear();
         let mut all = std::mem::take(&mut self.out);
         all.append(&mut self.parts);
         all
@@ -466,6 +486,11 @@ impl Desk {
             self.strange(0, "request");
             return Ok(());
         };
+        // Whoever asks again so soon has its answer on the way; reading a model costs more than
+        // asking for it.
+        if !self.served.insert(device.clone()) {
+            return Ok(());
+        }
         let engine = &self.office.engine;
         let known = engine.store().device(device.as_str())?;
         let enrolled = known.is_some_and(|device| device.standing == Standing::Enrolled);
@@ -482,7 +507,7 @@ impl Desk {
             self.strange(0, "stopped");
             return Ok(());
         }
-        for index in indexes(&wanted.chunks).take(CHUNKS_AT_ONCE) {
+        for index in indexes(&wanted.chunks).take(REQUEST_CHUNKS) {
             let Some(part) = chunk(&bytes, index) else { continue };
             let message = ModelChunk { model: wanted.model, index, bytes: Blob(part.to_vec()) };
             self.queue(Topic::ModelChunk(device.clone(), wanted.version, index), &message)?;

@@ -10,6 +10,7 @@ use learn::averaging::{AveragingError, ServerOptimiser};
 use learn::edges::{Clock, Digest};
 use learn::head::{HeadLayout, Subset};
 use learn::privacy::{NoiseMultiplier, PrivacyStatement};
+use proto::model::rollout_place;
 use proto::secret::DeviceSecret;
 use proto::{Channel, DeviceId};
 use serde::{Deserialize, Serialize};
@@ -74,6 +75,7 @@ impl Default for Rules {
                 stages: [20, 200, 1000].map(Stage::Permille).to_vec(),
                 stage_seconds: 86_400,
                 minimum_reports: 5,
+                minimum_failures: 2,
                 error_threshold: 0.1,
             },
         }
@@ -118,6 +120,12 @@ pub enum EngineError {
          for. --force starts it all the same"
     )]
     SmallFleet { devices: u64, minimum: u64 },
+    #[error(
+        "version {version} is at stage {stage} of {of} of its roll-out: only the mirrors that it has \
+         reached could answer, and would spend budget on a round that lacks all the others. Wait \
+         until `model list` says \"everywhere\". --force starts it all the same"
+    )]
+    RollingOut { version: u64, stage: usize, of: usize },
     #[error(
         "the folder that `model` names holds another network ({found}) than the one that this fleet began with ({known}); \
          name the old folder, or give the new network a `channel` and a `data` folder of its own and `aggregator init`"
@@ -227,8 +235,13 @@ pub struct Status {
     pub models: Vec<Model>,
     /// Public key for the devices' settings.
     pub public_key: String,
-    /// What a device that took part in every published or closed round has spent.
+    /// What a device has spent that was counted in every round. One whose updates got lost on their
+    /// way may have spent more.
     pub privacy: Option<String>,
+    /// Rounds that an earlier database may have had, as far as [`Engine::restore`] was told; what
+    /// they cost is not in `privacy`.
+    #[serde(default)]
+    pub unknown_rounds: u64,
     /// The same epsilon as a number, for graphs beside the sentence.
     pub epsilon: Option<f64>,
     /// The epsilon that such a device had spent after each of `rounds`.
@@ -624,14 +637,20 @@ impl Engine {
 
     /// Notes what a device says about a version, and stops or widens its roll-out if that follows.
     ///
-    /// A device counts once for each version, by the last thing it said. Only an enrolled one is heard.
+    /// A device counts once for each version, by the last thing it said. Only an enrolled one is
+    /// heard, and only once the roll-out has reached it.
     ///
     /// # Errors
     /// [`EngineError::NoModel`], [`EngineError::NoDevice`], or of the database.
     pub fn report(&self, device: &str, version: u64, report: Report) -> Result<()> {
-        let known = self.store.device(device)?;
-        if known.is_none_or(|known| known.standing != Standing::Enrolled) {
-            return Err(EngineError::NoDevice(device.to_owned()));
+        let known = self.store.device(device)?.filter(|known| known.standing == Standing::Enrolled);
+        let known = known.ok_or_else(|| EngineError::NoDevice(device.to_owned()))?;
+        let model = self.store.model(version)?.ok_or(EngineError::NoModel(version))?;
+        // Devices say the same at every connection and with every stage; only what is new is worth
+        // a commit.
+        let is_known = self.store.reported(version, device)? == Some(report.code());
+        if is_known || !self.has_reached(&model, &known)? {
+            return Ok(());
         }
         let mut changed = None;
         self.decide(|decision| {
@@ -648,6 +667,17 @@ impl Engine {
             Ok(())
         })?;
         self.step_rollout(&changed.ok_or(EngineError::NoModel(version))?)
+    }
+
+    /// Whether a device has a version by its roll-out, and not because somebody at home wanted it
+    /// early.
+    fn has_reached(&self, model: &Model, device: &Device) -> Result<bool> {
+        let Rollout::Running { stage, .. } = model.rollout else { return Ok(true) };
+        let rules = &self.rules.rollout;
+        let groups = rules.groups(stage);
+        let is_in = device.group.as_deref().is_some_and(|group| groups.contains(&group));
+        let place = rollout_place(&device.name.parse()?, model.version);
+        Ok(is_in || place < rules.permille(stage))
     }
 
     /// Stops or widens a roll-out, if that is due. A stop also ends the round that started from the version.
@@ -697,12 +727,14 @@ impl Engine {
         Ok(self.store.rounds()?.into_iter().rev().find(|round| !round.phase.is_final()))
     }
 
-    /// Announces a round, unless it would carry no signal, could not have the updates that it needs, or nobody could judge its
-    /// candidate. Force does it all the same.
+    /// Announces a round, unless it would carry no signal, could not have the updates that it
+    /// needs, its model has not reached every mirror, or nobody could judge its candidate. Force
+    /// does it all the same.
     ///
     /// # Errors
-    /// [`EngineError::Busy`], [`EngineError::Gate`], [`EngineError::NoSignal`], [`EngineError::SmallFleet`],
-    /// [`EngineError::NoModels`], a noise multiplier that is none, or of the database.
+    /// [`EngineError::Busy`], [`EngineError::Gate`], [`EngineError::NoSignal`],
+    /// [`EngineError::SmallFleet`], [`EngineError::RollingOut`], [`EngineError::NoModels`], a noise
+    /// multiplier that is none, or of the database.
     pub fn start_round(&self, request: &RoundRequest) -> Result<Round> {
         if let Some(live) = self.live_round()? {
             return Err(EngineError::Busy(live.id));
@@ -729,7 +761,12 @@ impl Engine {
         if small && !request.force {
             return Err(EngineError::SmallFleet { devices, minimum });
         }
-        let forced = unjudged || silent || small;
+        let rolling = self.rolling_out(&base);
+        let narrow = rolling.is_some();
+        if let Some(refusal) = rolling.filter(|_| !request.force) {
+            return Err(refusal);
+        }
+        let forced = unjudged || silent || small || narrow;
         let model = hex::decode::<32>(&base.parameters).ok_or_else(|| Damaged {
             what: format!("model {}", base.version),
             reason: "its digest".into(),
@@ -778,6 +815,14 @@ impl Engine {
             })
         })?;
         Ok(round)
+    }
+
+    /// Why a round on this version would reach some mirrors only, if it would.
+    fn rolling_out(&self, model: &Model) -> Option<EngineError> {
+        let Rollout::Running { stage, .. } = model.rollout else { return None };
+        let (version, of) = (model.version, self.rules.rollout.stages.len());
+        let refusal = EngineError::RollingOut { version, stage: stage + 1, of };
+        (self.permille(model) < 1000).then_some(refusal)
     }
 
     /// Ends a round without a result.
@@ -961,8 +1006,8 @@ impl Engine {
         })
     }
 
-    /// What a device has spent that took part in every round, after each of them, oldest first. A round in which nothing came
-    /// in cost nobody anything.
+    /// What a device has spent that was counted in every round, after each of them, oldest first.
+    /// What was spent on updates that never arrived is known to their mirrors' ledgers alone.
     pub fn privacy_by_round(&self) -> Result<Vec<Option<PrivacyStatement>>> {
         let mut composition = learn::privacy::Composition::new();
         let mut spent = None;
@@ -1001,6 +1046,7 @@ impl Engine {
             public_key: self.public_key(),
             epsilon: privacy.as_ref().map(PrivacyStatement::shown_epsilon),
             privacy: privacy.map(|statement| statement.to_string()),
+            unknown_rounds: self.store.unknown_rounds()?,
             epsilon_by_round,
         })
     }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::SigningKey;
-use learn::edges::{EdgeError, Entropy, SystemEntropy};
+use learn::edges::{Digest, EdgeError, Entropy, SystemEntropy};
 
 use crate::hex;
 use crate::store::{Store, StoreError};
@@ -75,6 +75,15 @@ impl Keys {
     }
 }
 
+const CLIENT_CONTEXT: &[u8] = b"mirror aggregator client 1\n";
+
+/// The same 16 digits at every start, which nobody can guess without the signing key. As part of a
+/// client id they keep every other client of the broker from taking over the session.
+pub fn client_tag(key: &SigningKey) -> String {
+    let digest = Digest::of(&[CLIENT_CONTEXT, key.as_bytes()].concat());
+    hex::encode(&digest.0[..8])
+}
+
 fn failed<'a>(operation: &'static str, path: &'a Path) -> impl Fn(std::io::Error) -> KeyError + 'a {
     move |source| KeyError::File { operation, path: path.to_owned(), source }
 }
@@ -123,6 +132,29 @@ mod tests {
         fs::set_permissions(folder.join("signing.key"), fs::Permissions::from_mode(0o644)).unwrap();
         assert!(matches!(Keys::read(&folder), Err(KeyError::Open(_))));
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_new_fleet_keeps_the_devices_key_that_was_put_into_its_folder() {
+        let folder = std::env::temp_dir().join(format!("aggregator-again-{}", std::process::id()));
+        let (old, new) = (folder.join("old"), folder.join("new"));
+        for folder in [&old, &new] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        let before = Keys::create(&old).unwrap();
+        fs::copy(old.join("devices.key"), new.join("devices.key")).unwrap();
+        let after = Keys::create(&new).unwrap();
+        assert_eq!(after.devices, before.devices);
+        assert_ne!(after.signing.to_bytes(), before.signing.to_bytes());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_client_tag_stays_and_is_another_ones_for_another_key() {
+        let tag = |key| client_tag(&SigningKey::from_bytes(&[key; 32]));
+        assert_eq!(tag(1), tag(1));
+        assert_ne!(tag(1), tag(2));
+        assert!(tag(1).len() == 16 && tag(1).bytes().all(|digit| digit.is_ascii_hexdigit()));
     }
 
     #[test]

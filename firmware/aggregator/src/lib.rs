@@ -17,6 +17,7 @@ pub mod commands;
 pub mod config;
 pub mod contributor;
 pub mod control;
+pub mod date;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod desk;

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use learn::edges::{Entropy, SystemEntropy};
@@ -102,17 +103,19 @@ impl Mqtt {
         self.outgoing.clone()
     }
 
-    /// Starts the connection of worker `number`.
+    /// Starts the connection of worker `number`, and gives the thread that carries it, which ends
+    /// with its worker. `tag` is [`crate::keys::client_tag`].
     ///
     /// # Errors
     /// Certificates that cannot be used.
-    pub fn start(broker: &BrokerConfig, channel: &str, number: u16) -> Result<Mqtt, MqttError> {
-        // With the channel: two aggregators on one broker must not take over each other's sessions.
-        let mut options = MqttOptions::new(
-            format!("{}-{channel}-{number}", broker.client),
-            &broker.host,
-            broker.port,
-        );
+    pub fn start(
+        broker: &BrokerConfig,
+        channel: &str,
+        number: u16,
+        tag: &str,
+    ) -> Result<(Mqtt, JoinHandle<()>), MqttError> {
+        let id = client_id(&broker.client, channel, number, tag);
+        let mut options = MqttOptions::new(id, &broker.host, broker.port);
         options.set_clean_start(false);
         options.set_session_expiry_interval(Some(SESSION_SECONDS));
         options.set_max_packet_size(Some(PACKET_BYTES));
@@ -131,7 +134,8 @@ impl Mqtt {
         let health: Arc<Health> = Arc::default();
         let filters = filters(channel, number);
         let shared = Arc::clone(&health);
-        std::thread::Builder::new().name(format!("mqtt-{number}")).spawn(move || {
+        let name = format!("mqtt-{number}");
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let Ok(runtime) = runtime else {
                 warn!("no runtime for connection {number}");
@@ -140,8 +144,15 @@ impl Mqtt {
             runtime.spawn(send_all(client.clone(), queued));
             runtime.block_on(poll(client, events, filters, incoming, &shared));
         })?;
-        Ok(Mqtt { incoming: received, outgoing, health })
+        Ok((Mqtt { incoming: received, outgoing, health }, thread))
     }
+}
+
+/// With the channel: two aggregators on one broker must not take over each other's sessions. With
+/// the tag: whoever knows a client id, and has any certificate of the fleet, can take over its
+/// session.
+fn client_id(client: &str, channel: &str, number: u16, tag: &str) -> String {
+    format!("{client}-{channel}-{number}-{tag}")
 }
 
 /// What worker `number` listens to: the shared work, and its own lane.

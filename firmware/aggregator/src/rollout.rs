@@ -23,6 +23,9 @@ pub struct RolloutRules {
     pub stage_seconds: u64,
     /// Reports before the share of failures means anything.
     pub minimum_reports: u64,
+    /// Failed reports without which it goes on, whatever their share: one mirror of a few may have
+    /// a full disk.
+    pub minimum_failures: u64,
     /// Share of failed reports, 0 to 1, above which the roll-out stops.
     pub error_threshold: f64,
 }
@@ -69,7 +72,9 @@ pub fn decide(model: &Model, rules: &RolloutRules, now: u64) -> Change {
     let Rollout::Running { stage, since } = model.rollout else { return Change::None };
     let reports = model.installed + model.failed;
     let share = model.failed as f64 / reports.max(1) as f64;
-    if reports >= rules.minimum_reports && share > rules.error_threshold {
+    let means_something =
+        reports >= rules.minimum_reports && model.failed >= rules.minimum_failures;
+    if means_something && share > rules.error_threshold {
         return Change::Stop(format!(
             "{} of {reports} devices reported trouble, above {:.0} %",
             model.failed,
@@ -94,12 +99,13 @@ mod tests {
             stages: vec![Stage::Permille(100), Stage::Permille(1000)],
             stage_seconds: 60,
             minimum_reports: 4,
+            minimum_failures: 2,
             error_threshold: 0.25,
         }
     }
 
-    fn decision(stage: usize, installed: u64, failed: u64, now: u64) -> Change {
-        let model = Model {
+    fn model(stage: usize, installed: u64, failed: u64) -> Model {
+        Model {
             version: 2,
             parameters: String::new(),
             origin: String::new(),
@@ -108,8 +114,11 @@ mod tests {
             rollout: Rollout::Running { stage, since: 100 },
             installed,
             failed,
-        };
-        decide(&model, &rules(), now)
+        }
+    }
+
+    fn decision(stage: usize, installed: u64, failed: u64, now: u64) -> Change {
+        decide(&model(stage, installed, failed), &rules(), now)
     }
 
     #[test]
@@ -134,7 +143,11 @@ mod tests {
     #[test]
     fn trouble_stops_it_at_once_but_not_on_a_single_report() {
         assert_eq!(decision(0, 0, 1, 110), Change::None);
-        assert_eq!(decision(0, 3, 1, 110), Change::None, "exactly the threshold is not above it");
+        assert_eq!(decision(0, 6, 2, 110), Change::None, "exactly the threshold is not above it");
+        let strict = RolloutRules { error_threshold: 0.1, ..rules() };
+        let among_five = |failed| decide(&model(0, 5 - failed, failed), &strict, 110);
+        assert_eq!(among_five(1), Change::None, "one of five may be at fault itself");
+        assert!(matches!(among_five(2), Change::Stop(_)));
         let Change::Stop(reason) = decision(0, 2, 2, 110) else { panic!("it goes on") };
         assert!(reason.contains("2 of 4 devices"), "{reason}");
     }

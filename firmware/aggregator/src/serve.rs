@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -10,8 +10,9 @@ use tracing::{error, info, warn};
 
 use crate::announce::Announcer;
 use crate::config::BrokerConfig;
-use crate::desk::{Desk, Office, Outgoing, Presence, Sequence, Strange};
+use crate::desk::{Desk, Office, Outgoing};
 use crate::engine::{Engine, EngineError};
+use crate::keys::client_tag;
 use crate::mqtt::{Health, Mqtt, MqttError};
 
 /// How often decisions are looked at.
@@ -35,6 +36,10 @@ pub enum ServeError {
          start the server again"
     )]
     Lost(PathBuf),
+    #[error(
+        "the thread {0} has ended, which it never should; the log says why. Start the server again"
+    )]
+    Ended(String),
 }
 
 /// A running server.
@@ -45,24 +50,21 @@ pub struct Server {
     pub health: Vec<Arc<Health>>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
+    /// The connections' threads, which nobody waits for: each ends with its worker.
+    carriers: Vec<JoinHandle<()>>,
 }
 
 impl Server {
     /// Connects the workers and starts to decide.
     pub fn start(engine: Engine, broker: &BrokerConfig) -> Result<Server, ServeError> {
-        let sequence = Sequence::take(&engine)?;
-        let channel = engine.channel().as_str().to_owned();
-        let office = Arc::new(Office {
-            engine,
-            sequence,
-            strange: Strange::default(),
-            presence: Presence::default(),
-            receipts: AtomicU64::new(0),
-        });
+        let (channel, tag) = (engine.channel().as_str().to_owned(), client_tag(engine.key()));
+        let office = Arc::new(Office::open(engine)?);
         let stop: Arc<AtomicBool> = Arc::default();
-        let (mut threads, mut health, mut announce) = (Vec::new(), Vec::new(), None);
+        let (mut threads, mut carriers) = (Vec::new(), Vec::new());
+        let (mut health, mut announce) = (Vec::new(), None);
         for number in 0..broker.workers {
-            let carrier = Mqtt::start(broker, &channel, number)?;
+            let (carrier, thread) = Mqtt::start(broker, &channel, number, &tag)?;
+            carriers.push(thread);
             health.push(Arc::clone(&carrier.health));
             announce.get_or_insert_with(|| (carrier.sender(), Arc::clone(&carrier.health)));
             let (office, stop) = (Arc::clone(&office), Arc::clone(&stop));
@@ -75,22 +77,34 @@ impl Server {
             let decide = move || decide(&office, &sender, &first, &stop);
             threads.push(std::thread::Builder::new().name("decisions".into()).spawn(decide)?);
         }
-        Ok(Server { office, health, stop, threads })
+        Ok(Server { office, health, stop, threads, carriers })
     }
 
     /// Waits until `stop` is set.
     ///
     /// # Errors
-    /// [`ServeError::Lost`] once the database takes nothing any more. Only another start opens it again.
+    /// [`ServeError::Lost`] once the database takes nothing any more: only another start opens it
+    /// again. [`ServeError::Ended`] once a thread is gone: without it the server would go on and do
+    /// only part of its work.
     pub fn wait(&self, stop: &AtomicBool) -> Result<(), ServeError> {
         let store = self.office.engine.store();
         while !stop.load(Ordering::SeqCst) {
             if store.is_lost() {
                 return Err(ServeError::Lost(store.path().to_owned()));
             }
+            if let Some(name) = self.ended() {
+                return Err(ServeError::Ended(name));
+            }
             std::thread::sleep(TICK);
         }
         Ok(())
+    }
+
+    /// The name of a thread that is gone, although nobody has stopped it.
+    fn ended(&self) -> Option<String> {
+        let mut all = self.threads.iter().chain(&self.carriers);
+        let ended = all.find(|thread| thread.is_finished())?;
+        Some(ended.thread().name().unwrap_or_default().to_owned())
     }
 
     /// Stops after the batches at hand.
@@ -131,17 +145,12 @@ fn decide(
 ) {
     let mut announcer = Announcer::default();
     let mut connections = 0;
-    let mut failing = false;
+    let mut failing = None;
     while !stop.load(Ordering::SeqCst) {
         let (changes, done) = step(office, &mut announcer);
         send(sender, changes);
-        match done {
-            Ok(()) => failing = false,
-            Err(failure) if !failing => {
-                error!("{failure}; trying again every second");
-                failing = true;
-            }
-            Err(_) => std::thread::sleep(PAUSE),
+        if note(office, &mut failing, done) {
+            std::thread::sleep(PAUSE);
         }
         let now = health.connections.load(Ordering::SeqCst);
         if now != connections {
@@ -151,6 +160,17 @@ fn decide(
         }
         std::thread::sleep(TICK);
     }
+}
+
+/// Says how it failed, once for each way in which it does, and gives whether it did.
+fn note(office: &Office, failing: &mut Option<String>, done: Result<(), EngineError>) -> bool {
+    let failure = done.err().map(|failure| failure.to_string());
+    if let Some(text) = failure.as_ref().filter(|_| failure != *failing) {
+        error!("{text}; trying again every second");
+    }
+    office.decisions_failing.store(failure.is_some(), Ordering::SeqCst);
+    *failing = failure;
+    failing.is_some()
 }
 
 /// Takes one step of what is due, and gives what is to be announced. Announcements do not wait for a decision that fails: mirrors must

@@ -11,13 +11,16 @@
 //! The database belongs to one process at a time. Commands reach a running server through its socket and open the
 //! file themselves only when nobody holds it; the file's own lock decides which.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use learn::averaging::{AveragingError, PartialSum, RoundRules};
 use learn::edges::Digest;
 use learn::update::Update;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{
+    Database, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -68,6 +71,10 @@ pub enum StoreError {
     Held(PathBuf),
     #[error("there is no database at {0}; `aggregator init` makes one")]
     Absent(PathBuf),
+    #[error(
+        "cannot reach the database {path}: {source}; run this as the user that owns the data folder"
+    )]
+    Unreachable { path: PathBuf, source: std::io::Error },
     #[error(
         "the database {path} has format {found}, this program knows {FORMAT}; use the program that wrote it"
     )]
@@ -197,8 +204,10 @@ impl Store {
 
     /// Opens a file that exists.
     pub fn open(path: &Path) -> Result<Store> {
-        if !path.is_file() {
-            return Err(StoreError::Absent(path.to_owned()));
+        match path.try_exists() {
+            Ok(true) => {}
+            Ok(false) => return Err(StoreError::Absent(path.to_owned())),
+            Err(source) => return Err(StoreError::Unreachable { path: path.to_owned(), source }),
         }
         Store::with(path, |builder| builder.open(path))?.check_format()
     }
@@ -212,6 +221,11 @@ impl Store {
         match open(&builder) {
             Ok(database) => Ok(Store { database, path: path.to_owned() }),
             Err(redb::DatabaseError::DatabaseAlreadyOpen) => Err(StoreError::Held(path.to_owned())),
+            Err(redb::DatabaseError::Storage(redb::StorageError::Io(source)))
+                if source.kind() == ErrorKind::PermissionDenied =>
+            {
+                Err(StoreError::Unreachable { path: path.to_owned(), source })
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -309,6 +323,26 @@ impl Store {
     pub fn models(&self) -> Result<Vec<Model>> {
         let table = self.database.begin_read()?.open_table(MODELS)?;
         table.iter()?.map(|entry| parse("model", entry?.1.value())).collect()
+    }
+
+    /// The last thing that a device said of a version: what [`Decision::put_report`] was given.
+    pub fn reported(&self, version: u64, device: &str) -> Result<Option<u8>> {
+        let table = match self.database.begin_read()?.open_table(REPORTS) {
+            // Made with the first report.
+            Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+            table => table?,
+        };
+        Ok(table.get((version, device))?.map(|said| said.value()))
+    }
+
+    /// Rounds below the number that [`Decision::go_on_above`] was last told which this database
+    /// does not have.
+    pub fn unknown_rounds(&self) -> Result<u64> {
+        let above = self.meta(ROUNDS_ABOVE)?.and_then(|bytes| bytes.try_into().ok());
+        let above = above.map_or(0, u64::from_le_bytes);
+        let table = self.database.begin_read()?.open_table(ROUNDS)?;
+        let known = table.range(..=above)?.count() as u64;
+        Ok(above.saturating_sub(known))
     }
 
     /// The bytes of a version's parameters.

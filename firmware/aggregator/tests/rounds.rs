@@ -13,6 +13,7 @@ use aggregator::engine::{Engine, EngineError, Report, Rules};
 use aggregator::gate::{Gate, GateError, NoGate};
 use aggregator::ingest::{Submission, Worker};
 use aggregator::records::{Phase, Pseudonym, Rollout, Round};
+use aggregator::rollout::Stage;
 use aggregator::store::{Fate, Refusal, Store};
 use common::{Fleet, SMALL, Z, request};
 use learn::head::Subset;
@@ -68,7 +69,8 @@ fn a_round_averages_what_devices_sent_and_publishes_it() {
     assert_eq!((verified.rounds, verified.updates, verified.models), (1, 30, 2));
     let statement = fleet.engine.privacy_by_round().unwrap().pop().flatten().unwrap();
     assert_eq!((statement.releases(), statement.noise_multiplier()), (1, Some(Z.parse().unwrap())));
-    // A second round, in which nothing comes in, costs nobody anything.
+    // A second round, in which nothing comes in, is counted for nobody.
+    fleet.reach_everybody();
     fleet.engine.start_round(&request(false)).unwrap();
     let status = fleet.engine.status().unwrap();
     assert_eq!(status.epsilon_by_round, [statement.shown_epsilon(); 2]);
@@ -240,11 +242,60 @@ fn a_roll_out_reaches_more_and_more_devices_and_trouble_stops_it() {
 }
 
 #[test]
+fn a_round_waits_until_its_model_has_reached_every_device_unless_forced() {
+    let fleet = Fleet::new("rolling", common::rules());
+    fleet.enrol(5);
+    second_version(&fleet.engine);
+    fleet.engine.publish(2).unwrap();
+    let refused = fleet.engine.start_round(&request(false)).unwrap_err();
+    let EngineError::RollingOut { version: 2, stage: 1, of: 2 } = refused else {
+        panic!("{refused}")
+    };
+    assert!(refused.to_string().contains("Wait until `model list`"), "{refused}");
+    let forced = fleet.engine.start_round(&request(true)).unwrap();
+    assert!(forced.forced && forced.task.base_version == 2);
+    fleet.engine.abort_round(forced.id, "a test").unwrap();
+    fleet.reach_everybody();
+    let rollout = fleet.engine.store().model(2).unwrap().unwrap().rollout;
+    assert!(matches!(rollout, Rollout::Running { stage: 1, .. }), "its last stage is not over");
+    assert!(!fleet.engine.start_round(&request(false)).unwrap().forced);
+}
+
+#[test]
+fn a_report_counts_once_and_only_from_a_device_that_the_roll_out_has_reached() {
+    let mut rules = common::rules();
+    rules.rollout.stages = vec![Stage::Group("pilot".into()), Stage::Permille(1000)];
+    let fleet = Fleet::new("reports", rules);
+    fleet.enrol(5);
+    let engine = &fleet.engine;
+    engine.enrol_in("mirror-9", &"99".repeat(32), Some("pilot")).unwrap();
+    second_version(engine);
+    engine.publish(2).unwrap();
+    let counts = || {
+        let model = engine.store().model(2).unwrap().unwrap();
+        (model.installed, model.failed)
+    };
+    engine.report("mirror-0", 2, Report::Failed).unwrap();
+    assert_eq!(counts(), (0, 0), "whoever fetches it early speaks for nobody");
+    for _ in 0..3 {
+        engine.report("mirror-9", 2, Report::Installed).unwrap();
+    }
+    assert_eq!(counts(), (1, 0));
+    fleet.reach_everybody();
+    engine.report("mirror-0", 2, Report::Failed).unwrap();
+    engine.report("mirror-9", 2, Report::Failed).unwrap();
+    assert_eq!(counts(), (0, 2));
+    assert!(matches!(engine.report("nobody", 2, Report::Failed), Err(EngineError::NoDevice(_))));
+    assert!(matches!(engine.report("mirror-0", 7, Report::Failed), Err(EngineError::NoModel(7))));
+}
+
+#[test]
 fn a_rollback_ends_the_round_that_would_bring_the_model_back() {
     let fleet = Fleet::new("rollback-round", common::rules());
     fleet.enrol(5);
     second_version(&fleet.engine);
     fleet.engine.publish(2).unwrap();
+    fleet.reach_everybody();
     let round = full_round(&fleet);
     assert_eq!(round.task.base_version, 2);
     fleet.engine.rollback(1).unwrap();
@@ -261,6 +312,7 @@ fn a_roll_out_that_stops_ends_the_round_on_it_and_no_other() {
     fleet.enrol(5);
     second_version(&fleet.engine);
     fleet.engine.publish(2).unwrap();
+    fleet.reach_everybody();
     let on_second = full_round(&fleet);
     trouble_everywhere(&fleet.engine, 2);
     let reason = why_aborted(&fleet.engine, on_second.id);
@@ -322,6 +374,7 @@ fn momentum_reaches(name: &str, between: impl FnOnce(&Engine)) -> bool {
     fleet.clock.add(10_000);
     fleet.settle();
     between(&fleet.engine);
+    fleet.reach_everybody();
     let round = full_round(&fleet);
     fleet.clock.add(10_000);
     fleet.settle();
@@ -454,6 +507,7 @@ fn a_restored_database_goes_on_above_what_mirrors_have_seen() {
     assert!(why_aborted(&engine, live.id).contains("no longer in force"));
     let round = engine.start_round(&request(false)).unwrap();
     assert_eq!((round.id, round.task.base_version), (8, 10));
+    assert_eq!(engine.status().unwrap().unknown_rounds, 6, "2 to 7 may have been");
     assert_eq!(engine.restore(0, 0).unwrap().version, 11, "numbers never go down");
     engine.verify(&engine.key().verifying_key()).unwrap();
 }
@@ -477,13 +531,15 @@ fn a_device_is_known_by_its_certificate_and_revoked_for_good() {
     assert_eq!((status.enrolled, status.revoked), (0, 1));
 }
 
-/// A round in which five devices counted, to its end; and what they sent.
+/// A round in which five devices counted, until every device has what came of it; and what they
+/// sent.
 fn settled_round(fleet: &Fleet) -> (Round, Vec<Submission>) {
     let round = fleet.open_round();
     let batch: Vec<_> = (0..5).map(|name| fleet.submission(&round, name, 0.0)).collect();
     fleet.worker(0).count(&batch).unwrap();
     fleet.clock.add(10_000);
     fleet.settle();
+    fleet.reach_everybody();
     (round, batch)
 }
 
@@ -525,6 +581,7 @@ fn an_update_counts_once_though_its_round_is_forgotten_and_its_model_comes_back(
     fleet.worker(0).count(&batch).unwrap();
     fleet.clock.add(10_000);
     fleet.settle();
+    fleet.reach_everybody();
     trouble_everywhere(&fleet.engine, 2);
     let second = fleet.open_round();
     assert_eq!((second.id, second.task.base_version), (2, 1));

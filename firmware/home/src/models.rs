@@ -15,7 +15,7 @@ use learn::edges::{Digest, EdgeError, Storage};
 use learn::head::{Confusion, Subset};
 
 use crate::error::HomeError;
-use crate::heads::HeadInfo;
+use crate::heads::{self, HeadInfo};
 use crate::home::Home;
 use crate::model::{BaseModel, Trunk};
 use crate::releases::CANDIDATE_NAME;
@@ -312,6 +312,30 @@ impl Home {
         self.stores.models.replace(NAME, &models.encode(&self.shipped))?;
         *self.models() = models;
         self.set_base(base);
+        self.use_head(shared.state.heads.last());
+        Ok(())
+    }
+
+    /// Leaves the fleet: the model that the mirror came with is in force again, and its models are
+    /// gone, also from the household's list of heads. Heads of the household's own stay. For a
+    /// mirror that comes to another fleet, whose versions are counted anew.
+    ///
+    /// # Errors
+    /// Of the stores; another call does the rest.
+    pub fn leave_fleet(&self) -> Result<(), HomeError> {
+        let mut shared = self.lock();
+        let (theirs, own): (Vec<HeadInfo>, Vec<HeadInfo>) =
+            shared.state.heads.iter().cloned().partition(|head| head.fleet.is_some());
+        let next = State { heads: own, second_look: None, run: None, ..shared.state.clone() };
+        self.save(&mut shared, next)?;
+        self.drop_run(&mut shared)?;
+        self.vault.remove(CANDIDATE_NAME)?;
+        for head in theirs {
+            heads::remove(&self.vault, head.number)?;
+        }
+        self.stores.models.remove(NAME)?;
+        *self.models() = Models::default();
+        self.set_base(Arc::clone(&self.shipped));
         self.use_head(shared.state.heads.last());
         Ok(())
     }

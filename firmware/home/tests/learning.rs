@@ -44,7 +44,7 @@ fn a_better_head_is_adopted_survives_a_restart_and_can_be_undone() {
     let second = finished(train(&again));
     assert!(second.loss[0] < 1.5 * again.training().last.unwrap().loss[0]);
     let newest = again.heads().last().unwrap().number;
-    assert!(matches!(again.undo_head(newest - 1), Err(HomeError::OtherHead)));
+    assert!(matches!(again.undo_head(newest + 1), Err(HomeError::OtherHead)));
     while let Some(head) = again.heads().last() {
         again.undo_head(head.number).unwrap();
     }

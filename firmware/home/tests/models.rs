@@ -250,3 +250,46 @@ fn deleting_everything_keeps_the_fleets_model() {
     assert!(proof.left.iter().any(|file| file.name == "models/models"));
     assert!(in_use(&home) == better);
 }
+
+#[test]
+fn a_mirror_that_leaves_its_fleet_runs_what_it_came_with_and_takes_the_next_ones_first_version() {
+    let (device, better) = (Device::new(), better());
+    let home = device.start();
+    try_model(&home, 12, &better).unwrap();
+    agree(&home);
+    add(&home, 0..10);
+    let worse = base().parameters;
+    home.try_model(13, &bytes_of(&worse), &favouring(&worse), &mut ColourTrunk::default()).unwrap();
+    assert_eq!(home.heads().last().and_then(|head| head.fleet), Some(12), "it is in use");
+    device.vault.set_room(Some(0));
+    home.leave_fleet().unwrap_err();
+    assert_eq!((home.fleet_version(), home.heads().len()), (13, 1), "nothing is done by halves");
+    device.vault.set_room(None);
+    let seen = home.head_version();
+    home.leave_fleet().unwrap();
+    assert!(home.heads().is_empty() && home.head_version() > seen);
+    assert_eq!((home.fleet_version(), home.base().digest), (0, base().digest));
+    assert!(in_use(&home) == base().parameters);
+    home.leave_fleet().unwrap();
+    drop(home);
+    let home = device.start();
+    assert!(home.problems().is_empty() && home.fleet_version() == 0);
+    try_model(&home, 1, &better).unwrap();
+    assert!(home.fleet_version() == 1 && in_use(&home) == better);
+}
+
+#[test]
+fn a_head_of_the_households_own_outlives_the_fleet() {
+    let device = Device::new();
+    let home = device.start_with(10);
+    train(&home);
+    let own = in_use(&home);
+    let middling = towards(&own);
+    home.try_model(4, &bytes_of(&middling), &favouring(&middling), &mut ColourTrunk::default())
+        .unwrap();
+    train(&home);
+    let own = in_use(&home);
+    home.leave_fleet().unwrap();
+    assert!(in_use(&home) == own && !home.has_candidate());
+    assert_eq!((home.fleet_version(), home.base().digest), (0, base().digest));
+}

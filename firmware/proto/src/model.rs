@@ -61,6 +61,9 @@ pub fn rollout_place(device: &DeviceId, version: u64) -> u16 {
     (number % 1000) as u16
 }
 
+/// Chunks of a model that a device asks for at a time, and is sent at a time: half a megabyte.
+pub const REQUEST_CHUNKS: usize = 8;
+
 /// A device asks for chunks of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelWanted {

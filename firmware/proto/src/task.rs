@@ -51,8 +51,10 @@ pub struct TaskManifest {
     pub report: ReportWindow,
 }
 
-/// When a device reports, counted on its own steady clock from the moment it hears of the round: `after_seconds`, and
-/// then a moment of the next `spread_seconds` that it draws at random.
+/// When a device reports, counted on its own steady clock from the moment it hears of the round:
+/// `after_seconds`, and then a moment of the next `spread_seconds` that it draws at random. The
+/// fleet announces the same round anew with what is left of them, so that whoever hears of it late
+/// still reports before it closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportWindow {
     /// Not before this.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use proto::content::{CHUNK_BYTES, Reassembly, chunk, indexes};
-use proto::model::{ModelChunk, ModelManifest, ModelWanted};
+use proto::model::{ModelChunk, ModelManifest, ModelWanted, REQUEST_CHUNKS};
 use proto::secret::DeviceSecret;
 use proto::signing::{Freshness, KeyRing, Signed, Statement, Watermark, freshness};
 use proto::status::{JobFault, JobNotice, JobPhase, JobState, Status};
@@ -17,7 +17,7 @@ use crate::edges::{EdgeError, Household, Keeper, Memory, ModelTrial, ReleaseId};
 use crate::pace::{Backoff, Jitter};
 use crate::transport::{Event, Requests, Retained};
 
-/// Chunks that are sent, or asked for, at a time: half a megabyte in flight.
+/// Chunks that are sent at a time: half a megabyte in flight.
 const BATCH: usize = 8;
 
 /// Between two offers, or two requests for the same chunks.
@@ -27,8 +27,14 @@ const RETRY: Backoff =
 /// Between two looks at an outbox that has nothing yet.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Within this time of a reconnection an offer goes out again: the broker may have been away for everybody.
+/// Within this time of a reconnection an offer goes out again: the broker may have been away for
+/// everybody. Not in its first half: what the broker kept for this device comes first, and the
+/// newest of it may say that the round is over.
 const AFTER_RECONNECT: Duration = Duration::from_secs(5);
+
+/// Within this time of an announcement a device says again how its newest job ended: its fleet was
+/// perhaps away.
+const SAY_AGAIN: Duration = Duration::from_secs(300);
 
 /// Who the device is, and whom it believes.
 pub struct Settings {
@@ -106,11 +112,15 @@ pub struct Device {
     jitter: Jitter,
     connected: bool,
     greeted: bool,
+    /// Whether a round notice came on this connection. Until then the round at hand may be over.
+    heard: bool,
     round: Option<Round>,
     download: Option<Download>,
     next_model: Option<(ModelManifest, JobId)>,
     on_offer: Option<(ModelManifest, JobId)>,
     states: VecDeque<JobState>,
+    /// When to say again how the newest job ended.
+    again_at: Option<Duration>,
     note: Option<String>,
     refused: BTreeMap<&'static str, u64>,
 }
@@ -134,11 +144,13 @@ impl Device {
             jitter,
             connected: false,
             greeted: false,
+            heard: false,
             round: None,
             download: None,
             next_model: None,
             on_offer: None,
             states: VecDeque::new(),
+            again_at: None,
             note: None,
             refused: BTreeMap::new(),
         }
@@ -158,7 +170,9 @@ impl Device {
                 self.connected = false;
                 self.note = Some(reason);
             }
-            Event::Message { topic, payload, .. } => self.message(now, &topic, &payload),
+            Event::Message { topic, payload, retained } => {
+                self.message(now, &topic, &payload, retained);
+            }
             Event::Wake | Event::Stop => {}
         }
         self.tick(now, out);
@@ -170,8 +184,13 @@ impl Device {
         if !self.connected || !self.greet(out) {
             return;
         }
-        self.advance_round(now, out);
+        if self.heard {
+            self.advance_round(now, out);
+        }
         self.advance_download(now, out);
+        if self.again_at.is_some_and(|at| now >= at) {
+            self.queue_ended();
+        }
         self.send_states(out);
     }
 
@@ -199,15 +218,11 @@ impl Device {
     }
 
     fn connect(&mut self, now: Duration) {
-        (self.connected, self.greeted, self.note) = (true, false, None);
-        if let Some(state) = self.memory.ended
-            && !self.states.contains(&state)
-        {
-            self.queue_state(state);
-        }
+        (self.connected, self.greeted, self.heard, self.note) = (true, false, false, None);
+        self.queue_ended();
         if let Some(round) = &mut self.round {
-            let soon = now + self.jitter.within(AFTER_RECONNECT);
-            round.next_at = round.next_at.min(soon);
+            let half = AFTER_RECONNECT / 2;
+            round.next_at = now + half + self.jitter.within(half);
             round.offer.iter_mut().for_each(|offer| offer.subscribed = false);
         }
     }
@@ -248,12 +263,12 @@ impl Device {
         }
     }
 
-    fn message(&mut self, now: Duration, topic: &str, payload: &[u8]) {
+    fn message(&mut self, now: Duration, topic: &str, payload: &[u8], retained: bool) {
         let Ok(topic) = topic.parse::<Topic>() else { return self.refuse("topic", &topic) };
         match topic {
             Topic::Round(channel) if channel == self.settings.channel => self.notice(now, payload),
             Topic::ModelManifest(channel) if channel == self.settings.channel => {
-                self.manifest(now, payload);
+                self.manifest(now, payload, retained);
             }
             Topic::JobNotify(device) if device == self.settings.device => self.job(now, payload),
             Topic::ModelChunk(device, version, index) if device == self.settings.device => {
@@ -314,6 +329,7 @@ impl Device {
         if !self.remember(fresh, |memory| &mut memory.round) || !self.catch_up(&notice) {
             return;
         }
+        self.heard = true;
         match notice {
             RoundNotice::Closed { .. } => self.round = None,
             RoundNotice::Open(task) => self.open(now, task),
@@ -335,8 +351,11 @@ impl Device {
     }
 
     fn open(&mut self, now: Duration, task: TaskManifest) {
-        let same = self.round.as_ref().is_some_and(|round| round.task == task);
-        if same || task.round <= self.memory.round_done {
+        // What is left of its window is announced anew as it goes by; the moment that was drawn
+        // stays.
+        let is_same =
+            |round: &Round| TaskManifest { report: task.report, ..round.task.clone() } == task;
+        if self.round.as_ref().is_some_and(is_same) || task.round <= self.memory.round_done {
             return;
         }
         let after = Duration::from_secs(task.report.after_seconds.into());
@@ -533,7 +552,7 @@ impl Device {
 
     // ---- models ----
 
-    fn manifest(&mut self, now: Duration, payload: &[u8]) {
+    fn manifest(&mut self, now: Duration, payload: &[u8], retained: bool) {
         let read = self.statement::<ModelManifest>(self.memory.model.as_ref(), payload);
         let (manifest, digest, fresh) = match read {
             Ok(read) => read,
@@ -544,6 +563,10 @@ impl Device {
         }
         if !self.remember(fresh, |memory| &mut memory.model) {
             return;
+        }
+        // With one that the broker had kept comes a new connection, at which it was said.
+        if !retained {
+            self.say_again(now, manifest.version);
         }
         if manifest.is_for(&self.settings.device) {
             self.consider(now, manifest, digest.job());
@@ -567,6 +590,7 @@ impl Device {
         match self.statement::<JobNotice>(self.memory.job.as_ref(), payload) {
             Ok((JobNotice::Install(manifest), digest, fresh)) => {
                 if self.remember(fresh, |memory| &mut memory.job) {
+                    self.say_again(now, manifest.version);
                     self.consider(now, manifest, digest.job());
                 }
             }
@@ -610,6 +634,24 @@ impl Device {
 
     fn report(&mut self, job: JobId, version: u64, phase: JobPhase) {
         self.queue_state(JobState { job, version, phase });
+    }
+
+    /// A version that is announced anew, by a fleet that is back or to more devices: whether its
+    /// job has ended here may not have been heard, or not been counted.
+    fn say_again(&mut self, now: Duration, version: u64) {
+        if self.memory.ended.is_some_and(|ended| ended.version == version) {
+            let at = now + self.jitter.within(SAY_AGAIN);
+            self.again_at.get_or_insert(at);
+        }
+    }
+
+    fn queue_ended(&mut self) {
+        self.again_at = None;
+        if let Some(state) = self.memory.ended
+            && !self.states.contains(&state)
+        {
+            self.queue_state(state);
+        }
     }
 
     fn queue_state(&mut self, state: JobState) {
@@ -714,6 +756,7 @@ impl Device {
         if let Err(error) = kept {
             self.refuse("memory", &error);
         }
+        self.again_at = None;
         self.queue_state(state);
     }
 
@@ -724,7 +767,7 @@ impl Device {
         if now < download.next_at {
             return;
         }
-        let chunks = download.parts.missing_ranges(BATCH);
+        let chunks = download.parts.missing_ranges(REQUEST_CHUNKS);
         let expected = indexes(&chunks).count();
         let (version, model) = (download.manifest.version, download.manifest.content.sha256);
         let topic = Topic::ModelWanted(self.settings.device.clone()).to_string();

@@ -98,12 +98,15 @@ impl Memory {
     /// What is remembered of this fleet and channel: all, or nothing where it was another's, whose rounds and versions are counted anew. The
     /// privacy ledger goes on.
     pub fn of(self, origin: Origin) -> Memory {
-        match &self.origin {
-            Some(before) if !before.is(&origin) => {
-                Memory { origin: Some(origin), ..Memory::default() }
-            }
-            _ => Memory { origin: Some(origin), ..self },
+        match self.is_of_another(&origin) {
+            true => Memory { origin: Some(origin), ..Memory::default() },
+            false => Memory { origin: Some(origin), ..self },
         }
+    }
+
+    /// Whether it is of another fleet or channel, whose models mean nothing in this one.
+    pub fn is_of_another(&self, origin: &Origin) -> bool {
+        self.origin.as_ref().is_some_and(|before| !before.is(origin))
     }
 }
 
@@ -124,11 +127,13 @@ mod tests {
             keys: keys.iter().map(|&key| KeyId([key; 8])).collect(),
         };
         let known = Memory { round_done: 40, model_tried: 12, ..Memory::default() };
+        assert!(!known.is_of_another(&origin("stable", &[1])), "whose it is was not noted");
         let adopted = known.clone().of(origin("stable", &[1]));
         assert_eq!(adopted, Memory { origin: Some(origin("stable", &[1])), ..known.clone() });
         let rotated = adopted.clone().of(origin("stable", &[1, 2])).of(origin("stable", &[2]));
         assert_eq!((rotated.round_done, rotated.model_tried), (40, 12), "one key after the other");
         for other in [origin("beta", &[1]), origin("stable", &[3])] {
+            assert!(adopted.is_of_another(&other));
             let fresh = adopted.clone().of(other.clone());
             assert_eq!(fresh, Memory { origin: Some(other), ..Memory::default() });
         }

@@ -10,7 +10,7 @@ use proto::content::{CHUNK_BYTES, ChunkRange, Content, Reassembly, chunk, indexe
 use proto::model::{ModelChunk, ModelManifest, ModelWanted};
 use proto::secret::DeviceSecret;
 use proto::signing::{KeyRing, Signed, Statement};
-use proto::status::{JobFault, JobPhase, JobState, Status};
+use proto::status::{JobFault, JobNotice, JobPhase, JobState, Status};
 use proto::task::{Floor, ReportWindow, RoundNotice, TaskManifest};
 use proto::update::{ChunksWanted, Receipt, Refusal, UpdateChunk, UpdateOffer, Verdict};
 use proto::wire::Blob;
@@ -229,6 +229,18 @@ impl Bench {
     fn state<T: Statement>(&mut self, topic: Topic, sequence: u64, statement: &T) {
         let signed = Signed::sign(&key(), sequence, statement).unwrap();
         self.hear(topic, signed.encode().unwrap());
+    }
+
+    /// The same as the broker had kept it, right after a subscription.
+    fn kept<T: Statement>(&mut self, topic: Topic, sequence: u64, statement: &T) {
+        let payload = Signed::sign(&key(), sequence, statement).unwrap().encode().unwrap();
+        self.event(Event::Message { topic: topic.to_string(), payload, retained: true });
+    }
+
+    fn reconnect(&mut self, seconds: u64) {
+        self.event(Event::Disconnected("cut".into()));
+        self.wait(seconds);
+        self.event(Event::Connected);
     }
 
     fn announce(&mut self, sequence: u64, task: TaskManifest) {
@@ -453,6 +465,66 @@ fn a_round_announced_again_with_other_terms_asks_for_no_second_update() {
 }
 
 #[test]
+fn a_mirror_that_comes_back_spends_nothing_before_it_hears_that_its_round_is_open() {
+    let returned = || {
+        let mut bench = Bench::new(Some(b"noised".to_vec()));
+        bench.announce(1, task(5));
+        bench.reconnect(1000);
+        bench.wait(100);
+        assert!(bench.take("/fl/").is_empty(), "nobody has said that the round is open");
+        bench
+    };
+    let prepared = |bench: &Bench| bench.mirror.with(|mirror| mirror.prepared);
+    let mut over = returned();
+    over.kept(Topic::Round(channel()), 2, &RoundNotice::Closed { channel: channel(), round: 5 });
+    over.wait(500);
+    assert_eq!((prepared(&over), over.device.snapshot().round), (0, None));
+
+    let mut open = returned();
+    open.kept(Topic::Round(channel()), 1, &RoundNotice::Open(task(5)));
+    open.wait(10);
+    assert_eq!((prepared(&open), open.take("/fl/update/").len()), (1, 1));
+    // An older one says nothing about now.
+    open.close(2, 5);
+    open.announce(3, task(6));
+    open.reconnect(1000);
+    open.kept(Topic::Round(channel()), 1, &RoundNotice::Open(task(5)));
+    open.wait(500);
+    assert!(open.take("/fl/").is_empty());
+}
+
+#[test]
+fn what_the_broker_kept_is_read_to_its_end_before_anything_is_spent() {
+    let mut bench = Bench::new(Some(b"noised".to_vec()));
+    bench.announce(1, task(5));
+    bench.reconnect(1000);
+    bench.announce(2, task(5));
+    bench.wait(1);
+    bench.close(3, 5);
+    bench.wait(500);
+    assert_eq!(bench.mirror.with(|mirror| mirror.prepared), 0);
+}
+
+#[test]
+fn a_window_that_is_announced_anew_moves_only_who_has_not_drawn_a_moment() {
+    let left = |seconds| {
+        let report = ReportWindow { after_seconds: 0, spread_seconds: seconds };
+        TaskManifest { report, ..task(5) }
+    };
+    let mut bench = Bench::new(Some(b"noised".to_vec()));
+    bench.announce(1, task(5));
+    bench.announce(2, left(0));
+    bench.wait(59);
+    assert!(bench.take("/fl/").is_empty(), "its moment lies between 60 and 180 seconds");
+    bench.wait(122);
+    assert_eq!(bench.mirror.with(|mirror| mirror.prepared), 1);
+    let mut late = Bench::new(Some(b"noised".to_vec()));
+    late.announce(2, left(30));
+    late.wait(40);
+    assert!(!late.take("/fl/update/").is_empty());
+}
+
+#[test]
 fn a_power_cut_while_an_update_is_settled_asks_for_no_second_one() {
     for verdict in [Verdict::Accepted { round: 5 }, Verdict::Refused(Refusal::Norm)] {
         let mut bench = Bench::new(Some(b"noised".to_vec()));
@@ -601,7 +673,7 @@ fn a_model_arrives_over_a_lossy_network_is_tried_once_and_reported() {
     bench.wait(1);
     assert_eq!(bench.phases(), [JobPhase::Done]);
     // Neither the same manifest again, nor an older version under a newer number, starts anything.
-    bench.state(Topic::ModelManifest(channel()), 1, &model(4, &bytes));
+    bench.kept(Topic::ModelManifest(channel()), 1, &model(4, &bytes));
     bench.state(Topic::ModelManifest(channel()), 2, &model(3, b"older"));
     bench.wait(60);
     assert!(bench.take("/model/").is_empty());
@@ -648,10 +720,34 @@ fn a_model_for_another_base_is_reported_and_left_alone() {
     bench.state(Topic::ModelManifest(channel()), 1, &manifest);
     bench.wait(60);
     assert_eq!(bench.phases(), [JobPhase::Failed(JobFault::Base)]);
-    bench.state(Topic::ModelManifest(channel()), 1, &manifest);
-    bench.wait(60);
+    bench.kept(Topic::ModelManifest(channel()), 1, &manifest);
+    bench.wait(600);
     assert!(bench.phases().is_empty(), "once, although the broker hands the manifest out again");
     assert!(bench.take("/model/wanted").is_empty());
+}
+
+#[test]
+fn how_a_job_ended_is_said_again_when_the_fleet_announces_its_version_again() {
+    let mut bench = Bench::new(None);
+    let manifest = model(1, b"base");
+    bench.state(Topic::ModelManifest(channel()), 1, &manifest);
+    assert_eq!(bench.phases(), [JobPhase::Done]);
+    // A fleet that was away, and one whose roll-out goes on.
+    for sequence in [1, 2] {
+        bench.state(Topic::ModelManifest(channel()), sequence, &manifest);
+        bench.state(Topic::ModelManifest(channel()), sequence, &manifest);
+        assert!(bench.phases().is_empty(), "not with all the others at once");
+        bench.wait(300);
+        assert_eq!(bench.phases(), [JobPhase::Done], "once");
+    }
+    let install = JobNotice::Install(manifest);
+    bench.state(Topic::JobNotify("mirror-17".parse().unwrap()), 3, &install);
+    bench.wait(300);
+    assert_eq!(bench.phases(), [JobPhase::Done]);
+    let newer = ModelManifest { rollout_permille: 0, ..model(5, b"parameters") };
+    bench.state(Topic::ModelManifest(channel()), 4, &newer);
+    bench.wait(600);
+    assert!(bench.phases().is_empty(), "of another version there is nothing to say");
 }
 
 #[test]

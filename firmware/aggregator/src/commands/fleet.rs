@@ -11,6 +11,7 @@ use super::{json, say};
 use crate::cli::{AuditAction, DeviceAction, ModelAction, Output, RestoreArgs, RoundAction};
 use crate::config::Config;
 use crate::control::{Reply, Request, ask, execute};
+use crate::date::utc;
 use crate::engine::{Engine, Parts, RoundRequest, RoundStatus, Status};
 use crate::gate::{Gate, NoGate};
 use crate::hex;
@@ -107,8 +108,15 @@ pub fn status(config: &Config, output: Output) -> Result<()> {
         say(format!("  {}", round_line(round)))?;
     }
     match &status.privacy {
-        Some(statement) => say(format!("a device that took part in every round: {statement}"))?,
-        None => say("no device has spent anything")?,
+        Some(statement) => say(format!("a device that was counted in every round: {statement}"))?,
+        None => say("no update has been counted")?,
+    }
+    if status.unknown_rounds > 0 {
+        say(format!(
+            "up to {} rounds from before `aggregator restore` are not known here and may have cost \
+             budget as well",
+            status.unknown_rounds
+        ))?;
     }
     Ok(())
 }
@@ -306,8 +314,15 @@ fn round_line(status: &RoundStatus) -> String {
         (Some(before), Some(after)) => format!(", holdout {before:.4} -> {after:.4}"),
         _ => String::new(),
     };
+    let times = match round.phase {
+        Phase::Announced | Phase::Collecting => {
+            format!(", open from {} to {} UTC", utc(round.opens_at), utc(round.closes_at))
+        }
+        _ => String::new(),
+    };
     format!(
-        "round {} on version {}: {}{end}; {} updates, {} bytes, {} refused{score}; expected cosine {:.3}{}",
+        "round {} on version {}: {}{times}{end}; {} updates, {} bytes, {} refused{score}; expected \
+         cosine {:.3}{}",
         round.id,
         round.task.base_version,
         round.phase.name(),

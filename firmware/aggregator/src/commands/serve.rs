@@ -14,8 +14,8 @@ use crate::serve::Server;
 /// Serves until SIGINT or SIGTERM.
 ///
 /// # Errors
-/// Settings, folders or ports that cannot be used; and a database that an I/O error has closed, which only another start
-/// opens again.
+/// Settings, folders or ports that cannot be used; and a database that an I/O error has closed, or
+/// a thread that has died, neither of which anything but another start mends.
 pub fn run(config: &Config) -> Result<()> {
     let engine = open(config, false, true)?;
     ensure!(

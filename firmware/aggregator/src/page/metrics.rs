@@ -69,9 +69,11 @@ fn registry(shown: &Shown, status: &Status) -> Registry {
     number("devices_revoked", "Devices that were revoked", status.revoked as f64);
     number("workers", "Connections that should be up", shown.health.len() as f64);
     number("workers_connected", "Connections that are up", up as f64);
+    let failing = shown.office.decisions_failing.load(Ordering::SeqCst);
+    number("decisions_failing", "Whether the last decision failed", f64::from(u8::from(failing)));
     number(
         "epsilon",
-        "Epsilon at delta 1e-5 of a device that took part in every round",
+        "Epsilon at delta 1e-5 of a device that was counted in every round",
         status.epsilon.unwrap_or(0.0),
     );
     if let Some(model) = status.models.last() {

@@ -86,7 +86,8 @@ async function refresh() {
     byId("revoked").textContent = status.revoked;
     byId("version").textContent = status.models.at(-1)?.version ?? "–";
     byId("epsilon").textContent = status.epsilon == null ? "0" : status.epsilon.toFixed(4);
-    byId("privacy").textContent = status.privacy ?? "No device has spent anything.";
+    const unknown = status.unknown_rounds ? ` Up to ${status.unknown_rounds} rounds from before the restore are not known here.` : "";
+    byId("privacy").textContent = (status.privacy ?? "No update has been counted.") + unknown;
     byId("rounds").replaceChildren(...status.rounds.toReversed().map(roundRow));
     byId("models").replaceChildren(...status.models.toReversed().map(modelRow));
     chart("accuracy", accuracy(status.rounds), percent, "No round has been judged yet.");

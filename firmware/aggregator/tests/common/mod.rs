@@ -80,6 +80,7 @@ pub fn rules() -> Rules {
             stages: [100, 1000].map(Stage::Permille).to_vec(),
             stage_seconds: 60,
             minimum_reports: 4,
+            minimum_failures: 2,
             error_threshold: 0.2,
         },
         ..Rules::default()
@@ -157,6 +158,14 @@ impl Fleet {
         self.clock.add(10);
         self.engine.advance().unwrap();
         round
+    }
+
+    /// The newest version's roll-out goes on to its last stage, which is every device.
+    pub fn reach_everybody(&self) {
+        self.clock.add(60);
+        self.engine.advance().unwrap();
+        let newest = self.engine.announced().unwrap().unwrap();
+        assert_eq!(self.engine.permille(&newest), 1000);
     }
 
     pub fn worker(&self, number: u32) -> Worker {

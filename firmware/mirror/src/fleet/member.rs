@@ -98,6 +98,10 @@ impl Member {
             .with_context(|| format!("the folder {}", self.folder.display()))?;
         let origin = Origin { channel: channel.clone(), keys: keys.ids() };
         let known = read_memory(&store)?;
+        if known.is_of_another(&origin) {
+            // Before the new fleet is kept, so that a power cut in between repeats it.
+            home.leave_fleet().context("fleet: leaving the one before")?;
+        }
         let memory = known.clone().of(origin);
         let mut kept = Kept(store);
         // At once: after one more start with other keys it would be taken for another fleet's.

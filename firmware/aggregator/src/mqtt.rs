@@ -132,7 +132,7 @@ impl Mqtt {
         let (incoming, received) = mpsc::channel(QUEUE);
         let (outgoing, queued) = mpsc::channel(OUTGOING);
         let health: Arc<Health> = Arc::default();
-        let filters = filters(channel, number);
+        let filters = filters(channel, number, tag);
         let shared = Arc::clone(&health);
         let name = format!("mqtt-{number}");
         let thread = std::thread::Builder::new().name(name).spawn(move || {
@@ -156,14 +156,15 @@ fn client_id(client: &str, channel: &str, number: u16, tag: &str) -> String {
 }
 
 /// What worker `number` listens to: the shared work, and its own lane.
-fn filters(channel: &str, number: u16) -> Vec<String> {
+/// The groups bear the tag as well: sessions of another key, which the broker keeps for a while, take no share of what these are to count.
+fn filters(channel: &str, number: u16, tag: &str) -> Vec<String> {
     // A group each: rumqttd keeps one place in the log for each group, whatever its filters, and so loses messages.
     let shared = [
         ("updates", filter::UPDATES),
         ("jobs", filter::JOB_STATES),
         ("models", filter::MODEL_WANTED),
     ];
-    let share = |(kind, topics)| filter::shared(&format!("agg-{channel}-{kind}"), topics);
+    let share = |(kind, topics)| filter::shared(&format!("agg-{channel}-{tag}-{kind}"), topics);
     let mut filters: Vec<String> = shared.into_iter().map(share).collect();
     filters.push(filter::lane(number));
     if number == 0 {

@@ -323,6 +323,11 @@ impl Home {
     /// # Errors
     /// Of the stores; another call does the rest.
     pub fn leave_fleet(&self) -> Result<(), HomeError> {
+        // Made for that fleet's rounds. A damaged ledger keeps them as well from being sent to another one.
+        match self.discard_waiting() {
+            Ok(_) | Err(HomeError::Release(_)) => {}
+            Err(error) => return Err(error),
+        }
         let mut shared = self.lock();
         let (theirs, own): (Vec<HeadInfo>, Vec<HeadInfo>) =
             shared.state.heads.iter().cloned().partition(|head| head.fleet.is_some());

@@ -114,6 +114,8 @@ pub struct Device {
     greeted: bool,
     /// Whether a round notice came on this connection. Until then the round at hand may be over.
     heard: bool,
+    /// Nothing is done for a round before: what the broker kept for this device comes first.
+    quiet_until: Duration,
     round: Option<Round>,
     download: Option<Download>,
     next_model: Option<(ModelManifest, JobId)>,
@@ -145,6 +147,7 @@ impl Device {
             connected: false,
             greeted: false,
             heard: false,
+            quiet_until: Duration::ZERO,
             round: None,
             download: None,
             next_model: None,
@@ -220,9 +223,10 @@ impl Device {
     fn connect(&mut self, now: Duration) {
         (self.connected, self.greeted, self.heard, self.note) = (true, false, false, None);
         self.queue_ended();
+        let half = AFTER_RECONNECT / 2;
+        self.quiet_until = now + half + self.jitter.within(half);
         if let Some(round) = &mut self.round {
-            let half = AFTER_RECONNECT / 2;
-            round.next_at = now + half + self.jitter.within(half);
+            round.next_at = self.quiet_until;
             round.offer.iter_mut().for_each(|offer| offer.subscribed = false);
         }
     }
@@ -360,7 +364,7 @@ impl Device {
         }
         let after = Duration::from_secs(task.report.after_seconds.into());
         let spread = Duration::from_secs(task.report.spread_seconds.into());
-        let report_at = now + after + self.jitter.within(spread);
+        let report_at = (now + after + self.jitter.within(spread)).max(self.quiet_until);
         // A round that is announced anew, with other terms, is still the one that an update was asked for.
         let asked = |round: &Round| round.task.round == task.round && round.prepared;
         let prepared = self.round.as_ref().is_some_and(asked);

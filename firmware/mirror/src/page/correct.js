@@ -13,6 +13,8 @@ const editor = {
 };
 
 let partColours = [];
+// A picture that was frozen and is not on the page yet.
+let opening = null;
 
 const canvas = element("paint");
 const context = canvas.getContext("2d");
@@ -82,6 +84,7 @@ function step(from, to) {
   if (labels === undefined) return;
   to.push(editor.labels);
   editor.labels = labels;
+  painted = editor.id;
   repaintAll();
   showSteps();
 }
@@ -286,6 +289,7 @@ async function labelsOf(path) {
 
 async function openEditor() {
   const { id, width, height } = await change("/api/freeze", {});
+  opening = id;
   let picture, labels;
   try {
     if (partColours.length === 0) await showPalette();
@@ -295,6 +299,8 @@ async function openEditor() {
     // Nobody can correct what nobody sees, and it would keep others from freezing one.
     change(`/api/frozen/${id}/discard`, {}).catch((trouble) => console.warn(trouble));
     throw error;
+  } finally {
+    opening = null;
   }
   canvas.width = width;
   canvas.height = height;
@@ -339,18 +345,23 @@ addEventListener("beforeunload", (event) => {
   if (editor.undo.length > 0) event.preventDefault();
 });
 addEventListener("pagehide", () => {
-  if (editor.id === null) return;
+  const id = editor.id ?? opening;
+  if (id === null) return;
   const headers = { "content-type": "application/json", "x-mirror-change": "1" };
-  fetch(`/api/frozen/${editor.id}/discard`, { method: "POST", keepalive: true, headers, body: "{}" }).catch(() => {});
+  fetch(`/api/frozen/${id}/discard`, { method: "POST", keepalive: true, headers, body: "{}" }).catch(() => {});
 });
 
 async function saveCorrection() {
-  const answer = await fetch(`/api/frozen/${editor.id}/save`, {
+  // Taken now: "camera off" may close the editor meanwhile.
+  const { id, labels } = editor;
+  const send = () => fetch(`/api/frozen/${id}/save`, {
     method: "POST",
     signal: AbortSignal.timeout(CHANGE_MS),
     headers: { "content-type": "application/octet-stream", "x-mirror-change": "1" },
-    body: editor.labels,
+    body: labels,
   });
+  // An answer may be lost after the mirror has stored the picture; it stores it once.
+  const answer = await send().catch(send);
   const content = await answer.json();
   if (!answer.ok) throw new Error(content.error);
   closeEditor();

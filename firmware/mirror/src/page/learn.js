@@ -297,6 +297,7 @@ async function refreshLearning() {
     document.dispatchEvent(new CustomEvent("learning", { detail: { asked, frozen: state.frozen } }));
     showLearning(state);
   } catch (error) {
+    painted ??= worked;
     console.warn(error);
   }
 }

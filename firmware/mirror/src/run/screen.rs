@@ -116,8 +116,11 @@ impl Screen {
 
     /// Whoever a camera or a network that hangs has shown last may be gone by now.
     fn put_stale_away(&self, copy: &mut Copy) {
-        let hangs =
-            copy.health.camera == CameraState::On && copy.viewed_at.elapsed() > self.stale_after;
+        // Not of a file, which has its own pace, nor while the network rests.
+        let health = &copy.health;
+        let sees =
+            health.camera == CameraState::On && health.sensor_open && health.too_hot.is_none();
+        let hangs = sees && copy.viewed_at.elapsed() > self.stale_after;
         if hangs && copy.view.mask().is_some() {
             warn!(
                 "no picture came for {:.0} s; what was shown is put away",
@@ -405,7 +408,7 @@ mod tests {
             || DisplayError::Unplugged { device: "card0".into(), connector: "x".into() };
         let screen = screen(&shared, Err(connector()));
         let is_shown = |camera: CameraState, age| {
-            let mut shown = copy(|health| health.camera = camera);
+            let mut shown = copy(|health| (health.camera, health.sensor_open) = (camera, true));
             shown.view.fill(&vision::Parsing::new(vision::GridSize { height: 64, width: 48 }));
             shown.viewed_at = Instant::now() - Duration::from_secs(age);
             screen.put_stale_away(&mut shown);

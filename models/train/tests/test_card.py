@@ -84,7 +84,7 @@ def scores():
     truth = np.repeat(rng.integers(0, len(PARTS), (6, 8, 6)).astype(np.uint8), 4, 1)
     truth[5] = 0
     guess = np.where(rng.random(truth.shape) < 1 / 3, 0, truth).astype(np.uint8)
-    meta = [{"tone": k % 2, "seed": k * 77, "place": "kitchen"} for k in range(6)]
+    meta = [{"tone": k % 2, "seed": k * 77, "place": "kitchen", "people": 1 + (k == 3)} for k in range(6)]
     samples = {"parts": truth, "person": (truth > 0).astype(np.uint8), "meta": meta}
     return evaluate(samples, guess, samples["person"])
 
@@ -107,6 +107,8 @@ def test_the_card_holds_the_scores_and_the_curve_the_log(scores, tmp_path):
     assert "| kitchen | 1 | 0.00 |" in text and "### A richer wardrobe, more poses" in text
     assert f"| long clothes | {scores['images']} | {scores['miou']:.1f} |" in text
     assert all(f"| {kind} | {scores['images']} | {scores['miou']:.1f} |" in text for kind in ("moves", "leaps"))
+    alone = scores["groups"]["people"]["1"]["person_iou"]
+    assert f"the person IoU is {alone:.1f}, and with all pictures counted {scores['person_iou']:.1f}." in text
     assert "- A fault." in text and "sheet.jpg" in text
     curve(log, tmp_path / "curve.svg")
     assert (tmp_path / "curve.svg").read_text().count("<polyline") == 3

@@ -171,33 +171,10 @@ fn manifest(engine: &Engine) -> Result<Option<ModelManifest>, EngineError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::{Parameters, Task};
 
     /// Announced at 1,000, open from `opens_at` on for `window` seconds.
     fn round(opens_at: u64, window: u64) -> Round {
-        let task = Task {
-            parameters: Parameters::Sparse,
-            dimension: 3,
-            layout: "00".repeat(32),
-            noise_multiplier: "1.2".into(),
-            minimum_cohort: 10,
-            maximum_cohort: 100,
-            base_version: 1,
-            base: "00".repeat(32),
-        };
-        Round {
-            id: 1,
-            task,
-            phase: Phase::Announced,
-            announced_at: 1_000,
-            opens_at,
-            closes_at: opens_at + window,
-            expected_cosine: 0.5,
-            forced: false,
-            score_before: None,
-            score_after: None,
-            candidate: None,
-        }
+        Round { opens_at, closes_at: opens_at + window, ..Round::example() }
     }
 
     #[test]

@@ -193,6 +193,35 @@ pub struct Round {
     pub candidate: Option<String>,
 }
 
+#[cfg(test)]
+impl Round {
+    /// Announced at 1,000, open from 1,100 to 1,200.
+    pub fn example() -> Round {
+        Round {
+            id: 1,
+            task: Task {
+                parameters: Parameters::Sparse,
+                dimension: 3,
+                layout: "00".repeat(32),
+                noise_multiplier: "1.2".into(),
+                minimum_cohort: 10,
+                maximum_cohort: 100,
+                base_version: 1,
+                base: "00".repeat(32),
+            },
+            phase: Phase::Announced,
+            announced_at: 1_000,
+            opens_at: 1_100,
+            closes_at: 1_200,
+            expected_cosine: 0.5,
+            forced: false,
+            score_before: None,
+            score_after: None,
+            candidate: None,
+        }
+    }
+}
+
 /// What has come in for a round. Kept in the same transaction as the sums.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {

@@ -55,32 +55,9 @@ pub fn next_step(round: &Round, tally: &Tally, now: u64) -> Step {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::{Parameters, Task};
 
     fn round(phase: Phase) -> Round {
-        let task = Task {
-            parameters: Parameters::Sparse,
-            dimension: 3,
-            layout: "00".repeat(32),
-            noise_multiplier: "1.2".into(),
-            minimum_cohort: 10,
-            maximum_cohort: 100,
-            base_version: 1,
-            base: "00".repeat(32),
-        };
-        Round {
-            id: 1,
-            task,
-            phase,
-            announced_at: 1_000,
-            opens_at: 1_100,
-            closes_at: 1_200,
-            expected_cosine: 0.5,
-            forced: false,
-            score_before: None,
-            score_after: None,
-            candidate: None,
-        }
+        Round { phase, ..Round::example() }
     }
 
     fn step(phase: Phase, counted: u64, now: u64) -> Step {

@@ -172,13 +172,11 @@ impl Parser {
     }
 
     fn lose_specks(&self, labels: &mut [u8]) {
-        let (letterbox, grid) = (self.parsing.letterbox, self.parsing.grid);
-        let width = letterbox.picture().0 as usize;
-        let inside = |v: f32, most: usize| (v.max(0.0) as usize).min(most - 1);
+        let grid = self.parsing.grid;
+        let width = self.parsing.letterbox.picture().0 as usize;
         for (y, line) in labels.chunks_exact_mut(width).enumerate() {
             for (x, label) in line.iter_mut().enumerate().filter(|(_, label)| **label != 0) {
-                let (gx, gy) = letterbox.to_grid(x as f32 + 0.5, y as f32 + 0.5);
-                let (gx, gy) = (inside(gx, grid.width), inside(gy, grid.height));
+                let (gx, gy) = self.grid_place(x, y);
                 if self.specks.is_gone(grid, &self.parsing.parts, gx, gy) {
                     *label = 0;
                 }
@@ -188,17 +186,22 @@ impl Parser {
 
     /// Person of every pixel of the last picture at its own upright size: 0 none, else a slot.
     pub fn person_map(&self, labels: &mut Vec<u8>) {
-        let (letterbox, grid) = (self.parsing.letterbox, self.parsing.grid);
-        let (width, height) = letterbox.picture();
-        let clamp = |v: f32, most: usize| (v.max(0.0) as usize).min(most - 1);
+        let (width, height) = self.parsing.letterbox.picture();
         labels.clear();
-        for y in 0..height {
-            let gy = clamp(letterbox.to_grid(0.0, y as f32 + 0.5).1, grid.height);
-            labels.extend((0..width).map(|x| {
-                let gx = clamp(letterbox.to_grid(x as f32 + 0.5, 0.0).0, grid.width);
-                self.parsing.person[gy * grid.width + gx]
+        for y in 0..height as usize {
+            labels.extend((0..width as usize).map(|x| {
+                let (gx, gy) = self.grid_place(x, y);
+                self.parsing.person[gy * self.parsing.grid.width + gx]
             }));
         }
+    }
+
+    /// Column and row of the grid that show the middle of a pixel of the last picture at its own upright size.
+    fn grid_place(&self, x: usize, y: usize) -> (usize, usize) {
+        let (letterbox, grid) = (self.parsing.letterbox, self.parsing.grid);
+        let inside = |v: f32, most: usize| (v.max(0.0) as usize).min(most - 1);
+        let (gx, gy) = letterbox.to_grid(x as f32 + 0.5, y as f32 + 0.5);
+        (inside(gx, grid.width), inside(gy, grid.height))
     }
 }
 

@@ -4,9 +4,9 @@
 #   gpu.sh ASSETS OUT SECONDS RECIPE NAME=WEIGHTS..     e.g. FIRST=30000 gpu.sh ASSETS /tmp/run 560 recipes/student-0.6.json student=runs/student.pt
 #
 # Everything lands under OUT: shards, runs/NAME/weights.pt, runs/NAME/log.jsonl, render.log. The schedule is SECONDS long, less the first
-# renders; loading PyTorch and the last scores come on top: leave half a minute for them. All cores but two render; six processes at
-# least, twelve where the recipe wants wide pictures. FIRST is the number of the first shard: one whose scenes were not trained on yet, which
-# the table in README.md tells. PYTHON names another interpreter.
+# renders; loading PyTorch and the last scores come on top: leave half a minute for them. All cores but two render, six processes at least;
+# as many of them render wide pictures as the recipe wants wide batches. FIRST is the number of the first shard: one whose scenes were not
+# trained on yet, which the table in README.md tells. PYTHON names another interpreter.
 set -uo pipefail
 [ $# -ge 5 ] || { sed -n '2,9s/^# \?//p' "$0"; exit 2; }
 began=$SECONDS
@@ -28,6 +28,9 @@ python=$(command -v "${PYTHON:-python3}") || fail "there is no ${PYTHON:-python3
 [[ $python == /* ]] || python=$PWD/$python # not resolved: a virtual environment is known by its link
 cd "$(dirname "$0")" || exit
 first=$FIRST
+# The share of wide batches, in thousandths.
+share=$("$python" -c 'import json, sys; print(round(1000 * max(run.get("wide", 0) for run in json.load(open(sys.argv[1])).values())))' "$recipe" 2>/dev/null) \
+    || fail "$recipe is no recipe of runs by name, as recipes/student-next.json is"
 export OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 mkdir -p "$out" || exit
 
@@ -65,22 +68,30 @@ for k in 0 1; do
     shards val --split test --size 128 --first $k --count 1
     validation+=($!)
 done
-# Where the recipe wants wide batches, a third of each kind's processes, and one at least, render for a camera on its side.
-upright=() wide=()
-grep -Eq '"wide": *0?\.[0-9]*[1-9]' "$recipe" && wants_wide=1 || wants_wide=0
-render_kind() { # KIND PROCESSES
-    local aside=$((wants_wide * (($2 + 2) / 3)))
-    if ((aside)); then
-        wide+=("$out/wide-$1")
-        render "wide-$1" "$1" $aside --wide
-    fi
-    upright+=("$out/$1")
-    render "$1" "$1" $(($2 > aside ? $2 - aside : 1))
+# A row for each kind of scenes: how many processes render it upright, one at least, and how many for a camera on its side.
+# The wide ones are SHARE thousandths of all, rounded, one at least; where they are too few for every kind, every second has one.
+processes() { # CORES SHARE
+    local each=$(($1 > 9 ? $1 / 7 : 1)) kind count sum=0 given=0 aside
+    for kind in outfits gowns things moves leaps people; do
+        count=$each
+        [ $kind = people ] && count=$(($1 > 5 * each ? $1 - 5 * each : 1))
+        sum=$((sum + count))
+        aside=$(((sum * $2 + 500) / 1000 - given))
+        [ $kind = people ] && (($2 > 0 && given + aside == 0)) && aside=1
+        given=$((given + aside))
+        echo $kind $((count > aside ? count - aside : 1)) $aside
+    done
 }
-cores=$(($(nproc) > 6 ? $(nproc) - 2 : 4))
-each=$((cores > 9 ? cores / 7 : 1))
-for kind in things outfits gowns moves leaps; do render_kind $kind $each; done
-render_kind people $((cores > 5 * each ? cores - 5 * each : 1))
+upright=() wide=()
+mapfile -t rows < <(processes $(($(nproc) > 6 ? $(nproc) - 2 : 4)) "$share")
+for row in "${rows[@]}"; do
+    read -r kind count aside <<<"$row"
+    upright+=("$out/$kind")
+    render "$kind" "$kind" "$count"
+    ((aside)) || continue
+    wide+=("$out/wide-$kind")
+    render "wide-$kind" "$kind" "$aside" --wide
+done
 for pid in "${validation[@]}"; do wait "$pid" || broken; done
 until one_of_each; do
     rendering || broken

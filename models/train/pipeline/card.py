@@ -76,11 +76,26 @@ def scored(records: list) -> list:
 
 
 def comparable(records: list) -> tuple:
-    """The scored records since the validation pictures last changed (an event of that name), how many pictures had been
-    seen by then, and the run's name."""
-    changed = max((k for k, r in enumerate(records) if r["event"] == "validation"), default=-1)
+    """The scored records since the validation pictures last changed, how many pictures had been seen by then, and the
+    run's name."""
+    changed = last_change(records)
     before = scored(records[: changed + 1])
     return scored(records[changed + 1 :]), before[-1]["seen"] if before else 0, "run" if changed < 0 else "last stretch, whose validation pictures are new,"
+
+
+def last_change(records: list) -> int:
+    """Index of the record at which the validation pictures last changed, -1 if they never did. A run's start has their
+    digest; logs of before that have an event of their own for it, and pictures without a digest are not taken for ones
+    with one."""
+    changed, known, scores = -1, None, False
+    for index, record in enumerate(records):
+        scores = scores or bool(record.get("val"))
+        if record["event"] == "validation":
+            changed = index
+        elif record["event"] == "start" and record.get("validation") != known:
+            known = record.get("validation")
+            changed = index if scores else changed
+    return changed
 
 
 def minutes_by_place(records: list) -> dict:

@@ -82,6 +82,12 @@ class TrainConfig:
     frozen_norms: bool = False
     # Share of the batches at the wide input (height and width exchanged), from shards of wide pictures.
     wide: float = 0.0
+    # Share of the schedule, at its end, whose pictures look as they were rendered: people stay where they were, no bars,
+    # colours or sharpness of other cameras, no large zooms and turns.
+    mild: float = 0.0
+    # A run that begins from trained weights has its kernels as large as untrained ones and their scales larger instead:
+    # the same function, of which a step of the optimiser moves more.
+    rescale: bool = False
     class_weight: float = 2.0
     bce_weight: float = 5.0
     dice_weight: float = 5.0
@@ -89,6 +95,8 @@ class TrainConfig:
     semantic_weight: float = 2.0
     jaccard_weight: float = 0.0
     dense_weight: float = 1.0
+    # Weight of a per-pixel classifier on each of the three memories; 0 leaves them out.
+    auxiliary: float = 0.0
     prior: float = 4.0
     prior_images: int = 60_000
     distil_class: float = 1.0
@@ -101,6 +109,11 @@ class TrainConfig:
     def total(self) -> int:
         """Pictures seen by the whole run."""
         return sum(phase.samples for phase in self.phases)
+
+    @property
+    def mild_from(self) -> float:
+        """After how many pictures the augmentation is mild."""
+        return self.total * (1 - self.mild)
 
 
 def to_dict(config) -> dict:
@@ -141,8 +154,9 @@ def train_config(values: dict) -> TrainConfig:
         for one in values["phases"]:
             if one.height % 32 or one.width % 32:
                 raise ValueError(f"a phase of {one.height} x {one.width}: both must be multiples of 32, the last stride")
-    if not 0 <= values.get("wide", 0) < 1:
-        raise ValueError(f"wide is {values['wide']!r}; a share of the batches is wanted, from 0 to below 1")
+    for name, whole in (("wide", "the batches"), ("mild", "the schedule")):
+        if not 0 <= values.get(name, 0) < 1:
+            raise ValueError(f"{name} is {values[name]!r}; a share of {whole} is wanted, from 0 to below 1")
     if values.get("network", "student") not in NETWORKS:
         raise ValueError(f"network {values['network']!r} is not one of {sorted(NETWORKS)}")
     return replace(TrainConfig(), **values)

@@ -6,7 +6,7 @@ bars, other surroundings and people, colours and sharpness.
 
 import json
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -25,6 +25,7 @@ KEPT = 64
 LYING = 0.06  # share of the pictures that are turned by a quarter, or by any angle
 QUARTERS = 0.6  # share of those that are turned by a quarter
 TRANSPLANTED = 0.25  # share of the pictures with people that are set before a place without any
+MILD_ZOOM = 0.2  # largest zoom of a mild augmentation, in or out, as a logarithm
 MINGLED = 0.2  # share of the pictures with people that are set before any other picture
 FLIP_TABLE = np.concatenate([np.array(FLIPPED, np.uint8), np.arange(len(FLIPPED), 256).astype(np.uint8)])
 
@@ -141,24 +142,27 @@ def sometimes(rng, count: int, share: float, values, otherwise):
     return np.where(rng.random(count) < share, values, otherwise)
 
 
-def random_zooms(rng, count: int) -> np.ndarray:
-    """Mostly a little closer, often farther, now and then so close that only some parts of somebody are left."""
+def random_zooms(rng, count: int, mild: bool = False) -> np.ndarray:
+    """Mostly a little closer, often farther, now and then so close that only some parts of somebody are left; mild ones
+    are near 1."""
+    if mild:
+        return np.exp(rng.uniform(-MILD_ZOOM, MILD_ZOOM, count))
     kind = rng.random(count)
     low = np.select([kind < 0.55, kind < 0.9], [1.0, 0.5], 1.6)
     high = np.select([kind < 0.55, kind < 0.9], [1.6, 1.0], 2.4)
     return np.exp(rng.uniform(np.log(low), np.log(high)))
 
 
-def random_affines(rng, count: int, source: tuple, target: tuple) -> np.ndarray:
-    """(N, 2, 3) from source to target pixels: zoom, small turn, small stretch, shift; some lie on their side or stand on
-    their head, since few renders show people who do."""
+def random_affines(rng, count: int, source: tuple, target: tuple, mild: bool = False) -> np.ndarray:
+    """(N, 2, 3) from source to target pixels: zoom, small turn, small stretch, shift; unless mild, some lie on their side or
+    stand on their head, since few renders show people who do."""
     size = np.array([target[1], target[0]])
     old = np.array([source[1], source[0]])
     lying = sometimes(rng, count, QUARTERS, rng.choice([-90.0, 90.0], count), rng.uniform(-180, 180, count))
-    lying = np.radians(sometimes(rng, count, LYING, lying, 0.0))[:, None]
+    lying = np.radians(sometimes(rng, count, 0.0 if mild else LYING, lying, 0.0))[:, None]
     # What the source covers once it is turned: its sides change places where it lies.
     old_turned = np.abs(np.cos(lying)) * old + np.abs(np.sin(lying)) * old[::-1]
-    zoom = (size / old_turned).min(1) * random_zooms(rng, count)
+    zoom = (size / old_turned).min(1) * random_zooms(rng, count, mild)
     turn = lying[:, 0] + np.radians(sometimes(rng, count, 0.7, rng.normal(0, 6, count), 0.0))
     stretch = np.exp(rng.normal(0, 0.06, count))
     cosine, sine = zoom * np.cos(turn), zoom * np.sin(turn)
@@ -168,11 +172,12 @@ def random_affines(rng, count: int, source: tuple, target: tuple) -> np.ndarray:
     return np.concatenate([linear, (centre - linear @ (old / 2))[:, :, None]], 2)
 
 
-def draw_changes(rng, count: int, source: tuple, target: tuple) -> Changes:
-    """The changes of `count` pictures of one size."""
+def draw_changes(rng, count: int, source: tuple, target: tuple, mild: bool = False) -> Changes:
+    """The changes of `count` pictures of one size. Mild ones are flips, small zooms and turns, gain, gamma and contrast:
+    what a picture of the renderer may look like anyway."""
     brightness = sometimes(rng, count, 0.7, rng.uniform(np.log(0.5), np.log(1.35), count), 0.0)
-    return Changes(
-        matrix=random_affines(rng, count, source, target),
+    changes = Changes(
+        matrix=random_affines(rng, count, source, target, mild),
         flip=rng.random(count) < 0.5,
         bar_axis=sometimes(rng, count, 0.15, sometimes(rng, count, 0.8, 0, 1), -1),
         bar_share=rng.uniform(0.05, 0.28, count),
@@ -186,6 +191,14 @@ def draw_changes(rng, count: int, source: tuple, target: tuple) -> Changes:
         sharpen=sometimes(rng, count, 0.45, rng.uniform(-0.4, 1.8, count), 0.0),
         noise=sometimes(rng, count, 0.1, rng.uniform(2, 14, count), 0.0),
     )
+    return without_styles(changes) if mild else changes
+
+
+def without_styles(changes: Changes) -> Changes:
+    """The changes without bars, and without what `restyle` does: grey, colourfulness, hue, sharpness and noise."""
+    zero = np.zeros(len(changes.flip))
+    same = {"bar_axis": zero - 1, "grey": zero > 0, "colour": zero + 1, "hue": zero, "sharpen": zero, "noise": zero}
+    return replace(changes, **same)
 
 
 def plain_affine(source: tuple, target: tuple) -> np.ndarray:
@@ -280,9 +293,9 @@ def restyle(rng, changes: Changes, index: int, image: np.ndarray) -> np.ndarray:
     return image
 
 
-def augment(rng, sample: tuple, target: tuple) -> tuple:
+def augment(rng, sample: tuple, target: tuple, mild: bool = False) -> tuple:
     """A training sample at the target size."""
-    changes = draw_changes(rng, 1, sample[1].shape, target)
+    changes = draw_changes(rng, 1, sample[1].shape, target, mild)
     sample = warp(sample, changes.matrix[0], target)
     if changes.flip[0]:
         sample = flip(sample)
@@ -309,14 +322,16 @@ def present_rows(parts: np.ndarray, person: np.ndarray) -> np.ndarray:
     return np.concatenate([part_counts >= SMALLEST_PART, person_counts >= 4 * SMALLEST_PART])
 
 
-def make_batch(stream: Stream, rng, size: int, target: tuple, points: int) -> dict:
-    """A batch as tensors: pixels (B, H, W, 3) uint8, points (B, K, 2), labels at the points, present rows."""
+def make_batch(stream: Stream, rng, size: int, target: tuple, points: int, mild: bool = False) -> dict:
+    """A batch as tensors: pixels (B, H, W, 3) uint8, points (B, K, 2), labels at the points, present rows. Where the
+    augmentation is mild, people stay where they were rendered."""
     pixels = np.empty((size, *target, 3), np.uint8)
     where = np.empty((size, points), np.int64)
     parts, person = np.empty((size, points), np.uint8), np.empty((size, points), np.uint8)
     present = np.empty((size, PART_CLASSES + PEOPLE), bool)
     for index in range(size):
-        image, part_map, person_map = augment(rng, stream.draw_mixed(), target)
+        sample = stream.draw() if mild else stream.draw_mixed()
+        image, part_map, person_map = augment(rng, sample, target, mild)
         chosen = choose_points(rng, part_map, person_map, points)
         pixels[index], where[index] = image, chosen
         parts[index], person[index] = part_map.ravel()[chosen], person_map.ravel()[chosen]
@@ -340,12 +355,21 @@ class Batches(torch.utils.data.IterableDataset):
     comes from `wide_folders`, at the target with height and width exchanged."""
 
     def __init__(
-        self, folders, buffer_shards: int, seed: int, size: int, target: tuple, points: int, wide_folders=(), wide: float = 0.0
+        self,
+        folders,
+        buffer_shards: int,
+        seed: int,
+        size: int,
+        target: tuple,
+        points: int,
+        wide_folders=(),
+        wide: float = 0.0,
+        mild: bool = False,
     ):
         check_wide(wide_folders, wide)
         self.folders, self.buffer_shards = folders, buffer_shards
         self.seed, self.size, self.target, self.points = seed, size, target, points
-        self.wide_folders, self.wide = wide_folders, wide
+        self.wide_folders, self.wide, self.mild = wide_folders, wide, mild
 
     def __iter__(self):
         info = torch.utils.data.get_worker_info()
@@ -357,9 +381,9 @@ class Batches(torch.utils.data.IterableDataset):
         wide = Stream(self.wide_folders, shards, rng, part, parts) if self.wide else None
         while True:
             if wide and rng.random() < self.wide:
-                yield make_batch(wide, rng, self.size, self.target[::-1], self.points)
+                yield make_batch(wide, rng, self.size, self.target[::-1], self.points, self.mild)
             else:
-                yield make_batch(stream, rng, self.size, self.target, self.points)
+                yield make_batch(stream, rng, self.size, self.target, self.points, self.mild)
 
 
 def plain_samples(folder: Path, count: int, target: tuple) -> dict:

@@ -22,6 +22,9 @@ MOST_GROUPS = 12
 PERSON_SCORE = 0.5
 # How many times mask logits are enlarged before they become scores, on the device as here.
 FINER = 2
+# The device's fit of scores to colours: how far away it looks, among scores, and the variance of colours that is an edge.
+GUIDE_RADIUS = 2
+GUIDE_FLAT = 3e-4
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
@@ -44,16 +47,45 @@ def enlarge(maps: np.ndarray, height: int, width: int) -> np.ndarray:
     return channels.reshape(height, width, len(maps)).transpose(2, 0, 1)
 
 
-def part_labels(logits: np.ndarray, masks: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Part label of every pixel (height, width) from class logits (Q, 18) and mask logits (Q, h, w).
+def part_labels(logits: np.ndarray, masks: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Part label of every pixel of `image` (height, width, 3) uint8 from class logits (Q, 18) and mask logits (Q, h, w).
 
-    As the device does it: logits are enlarged twice before they become scores, and the scores the rest of the way.
+    As the device does it: logits are enlarged twice before they become scores, and the scores follow the picture's edges
+    the rest of the way.
     """
     share = softmax(logits)[:, :PART_CLASSES]
     queries, h, w = masks.shape
     finer = enlarge(masks, FINER * h, FINER * w)
     scores = share.T @ sigmoid(finer).reshape(queries, -1)
-    return enlarge(scores.reshape(PART_CLASSES, FINER * h, FINER * w), height, width).argmax(0).astype(np.uint8)
+    return guided(scores.reshape(PART_CLASSES, FINER * h, FINER * w), image).argmax(0).astype(np.uint8)
+
+
+def guided(scores: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Scores (C, h, w) at the pixels of `image` (height, width, 3) uint8: the fast guided filter, arXiv 1505.00996, with the colours as
+    the guide. `firmware/vision/src/guide.rs` is the device's."""
+    colours = image.astype(np.float32) / 255
+    (height, width), (h, w) = image.shape[:2], scores.shape[1:]
+    small = cv2.resize(colours, (w, h), interpolation=cv2.INTER_AREA)
+    lines = np.ascontiguousarray(scores.transpose(1, 2, 0), np.float32)
+    mean, level = window_means(small), window_means(lines)
+    pairs = window_means((small[..., :, None] * small[..., None, :]).reshape(h, w, 9)).reshape(h, w, 3, 3)
+    spread = pairs - mean[..., :, None] * mean[..., None, :] + GUIDE_FLAT * np.eye(3, dtype=np.float32)
+    both = window_means((small[..., :, None] * lines[..., None, :]).reshape(h, w, -1)).reshape(h, w, 3, -1)
+    slope = np.linalg.solve(spread, both - mean[..., :, None] * level[..., None, :])
+    rest = level - (slope * mean[..., None]).sum(2)
+    slope = window_means(np.ascontiguousarray(slope.reshape(h, w, -1)))
+    slope = enlarge(slope.transpose(2, 0, 1), height, width).reshape(3, -1, height, width)
+    rest = enlarge(window_means(rest).transpose(2, 0, 1), height, width)
+    return (slope * colours.transpose(2, 0, 1)[:, None]).sum(0) + rest
+
+
+def window_means(maps: np.ndarray) -> np.ndarray:
+    """Means of (h, w, C) maps over the squares around each pixel; at the border over the pixels that there are."""
+    side = (2 * GUIDE_RADIUS + 1,) * 2
+    boxes = [cv2.boxFilter(np.ascontiguousarray(maps[..., k]), -1, side, normalize=False, borderType=cv2.BORDER_CONSTANT)
+             for k in range(maps.shape[2])]
+    count = cv2.boxFilter(np.ones(maps.shape[:2], np.float32), -1, side, normalize=False, borderType=cv2.BORDER_CONSTANT)
+    return np.stack(boxes, -1) / count[..., None]
 
 
 def person_labels(logits: np.ndarray, masks: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -75,15 +107,15 @@ def predictor(model: Path | None, checkpoint: Path | None, size: tuple, person_b
     answer = onnx_answer(model, size) if checkpoint is None else float_answer(checkpoint, person_bias)
 
     def run(images: np.ndarray) -> tuple:
-        results = [both_labels(*answer(image), *image.shape[:2]) for image in images]
+        results = [both_labels(*answer(image), image) for image in images]
         return np.stack([r[0] for r in results]), np.stack([r[1] for r in results])
 
     return run
 
 
-def both_labels(logits: np.ndarray, masks: np.ndarray, height: int, width: int) -> tuple:
+def both_labels(logits: np.ndarray, masks: np.ndarray, image: np.ndarray) -> tuple:
     """Part labels and person numbers of one picture."""
-    return part_labels(logits, masks, height, width), person_labels(logits, masks, height, width)
+    return part_labels(logits, masks, image), person_labels(logits, masks, *image.shape[:2])
 
 
 def onnx_answer(model: Path, size: tuple):

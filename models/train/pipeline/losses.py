@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from .assignment import assign
 from .config import NO_OBJECT, PART_CLASSES, PERSON, QUERY_CLASSES, TrainConfig
 from .metrics import IGNORE
+from .transfer import Fetched, send
 
 
 @dataclass
@@ -20,7 +21,7 @@ class Targets:
     """What a batch of pictures shows at K sampled points."""
 
     masks: torch.Tensor  # (B, T, K) 0 or 1
-    present: torch.Tensor  # (B, T) bool
+    present: torch.Tensor  # (B, T) bool: shown, and at a point that counts
     classes: torch.Tensor  # (T,) query class of each row
     valid: torch.Tensor  # (B, K) 0 where the label is to be ignored
     parts: torch.Tensor  # (B, K) part class, 255 = ignore
@@ -45,13 +46,16 @@ class Answer:
 
 
 def build_targets(parts: torch.Tensor, person: torch.Tensor, present: torch.Tensor) -> Targets:
-    """Point labels (B, K) to masks. `present` (B, 16 + people) comes from the whole picture."""
+    """Point labels (B, K) to masks. `present` (B, 16 + people) comes from the whole picture; what no point fell on is no
+    target, since it would teach that its mask is empty."""
     people = present.shape[1] - PART_CLASSES
     part_rows = torch.arange(PART_CLASSES, device=parts.device)[None, :, None]
     person_rows = torch.arange(1, people + 1, device=parts.device)[None, :, None]
-    masks = torch.cat([parts[:, None] == part_rows, person[:, None] == person_rows], 1).float()
+    masks = torch.cat([parts[:, None] == part_rows, person[:, None] == person_rows], 1)
+    valid = parts != IGNORE
+    present = present & (masks & valid[:, None]).any(2)
     classes = torch.cat([part_rows.flatten(), torch.full((people,), PERSON, device=parts.device)])
-    return Targets(masks, present, classes, (parts != IGNORE).float(), parts)
+    return Targets(masks.float(), present, classes, valid.float(), parts)
 
 
 def sample_features(mask_features: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
@@ -86,20 +90,23 @@ def prior_cost(queries: int, targets: int, device) -> torch.Tensor:
 
 
 @torch.no_grad()
-def match_layers(layers: list, targets: Targets, config: TrainConfig, prior: float = 0.0) -> list:
+def match_layers(layers: list, targets: Targets, config: TrainConfig, prior: float = 0.0, meanwhile=None) -> list:
     """The cheapest one-to-one pairing of each picture's targets with queries (Hungarian algorithm), for each of L
-    layers' (class logits, point logits). All costs leave the device together, in one wait."""
+    layers' (class logits, point logits). All costs leave the device together, in one wait; `meanwhile` is called before
+    it, and the device does what that asks for while the processor pairs."""
     costs = torch.stack([pair_costs(logits, points, targets, config) for logits, points in layers])
     if prior > 0:
         costs = costs + prior * prior_cost(*costs.shape[-2:], costs.device)
     costs = torch.nan_to_num(costs, nan=1e4, posinf=1e4, neginf=-1e4)
-    count = len(costs)
-    present = targets.present.cpu().numpy()
-    paired = assign(costs.flatten(0, 1).cpu().numpy(), np.tile(present, (count, 1))).reshape(count, *present.shape)
+    fetched = Fetched(costs, targets.present)
+    if meanwhile is not None:
+        meanwhile()
+    cost, present = (tensor.numpy() for tensor in fetched.wait())
+    count = len(cost)
+    paired = assign(cost.reshape(-1, *cost.shape[2:]), np.tile(present, (count, 1))).reshape(count, *present.shape)
     image, target = np.nonzero(present)
-    place = lambda rows: torch.from_numpy(rows).to(costs.device, non_blocking=True)
-    image, query, target = place(image), place(paired[:, image, target]), place(target)
-    return [Matches(image, query[k], target) for k in range(count)]
+    sent = send({"image": image, "query": paired[:, image, target], "target": target}, costs.device)
+    return [Matches(sent["image"], query, sent["target"]) for query in sent["query"]]
 
 
 def class_loss(logits, targets: Targets, matches: Matches, weight: float) -> torch.Tensor:
@@ -149,19 +156,21 @@ def jaccard_steps(truth: torch.Tensor) -> torch.Tensor:
 
 def jaccard_loss(chances, targets: Targets) -> torch.Tensor:
     """Lovász-Softmax over the whole batch: 1 - IoU, made continuous, averaged over the classes that the batch shows and
-    the person as a whole. Only the uniform half of the points counts (`choose_points`): IoU is judged on all pixels."""
+    the person as a whole. Only the uniform half of the points counts (`choose_points`): IoU is judged on all pixels.
+
+    No shape here hangs on the labels, since a GPU would have to be waited for: points to be ignored have no error, which
+    puts them last, and classes that the batch lacks have no weight."""
     half = chances.shape[-1] // 2
-    parts = targets.parts[:, :half].flatten().long()
+    parts = targets.parts[:, :half].flatten()
     seen = parts != IGNORE
-    chance = chances[..., :half].transpose(0, 1).flatten(1)[:, seen]
+    chance = chances[..., :half].transpose(0, 1).flatten(1)
     chance = torch.cat([chance, 1 - chance[:1]])
-    parts = parts[seen]
-    truth = F.one_hot(parts, PART_CLASSES).T
-    truth = torch.cat([truth, (parts > 0)[None]]).to(chance.dtype)
-    shown = truth.any(1)
-    chance, truth = chance[shown], truth[shown]
-    errors, order = (truth - chance).abs().sort(1, descending=True)
-    return (errors * jaccard_steps(truth.gather(1, order))).sum(1).mean()
+    truth = parts == torch.arange(PART_CLASSES, device=parts.device)[:, None]
+    truth = torch.cat([truth, ((parts > 0) & seen)[None]])
+    shown, truth = truth.any(1).to(chance.dtype), truth.to(chance.dtype)
+    errors, order = ((truth - chance).abs() * seen).sort(1, descending=True)
+    losses = (errors * jaccard_steps(truth.gather(1, order))).sum(1)
+    return (losses * shown).sum() / shown.sum().clamp_min(1)
 
 
 def prediction_loss(logits, points, targets: Targets, matches: Matches, config: TrainConfig) -> dict:
@@ -175,10 +184,17 @@ def prediction_loss(logits, points, targets: Targets, matches: Matches, config: 
     }
 
 
-def training_losses(predictions, sampled, dense_logits, targets: Targets, config: TrainConfig, prior: float) -> tuple:
+def part_loss(logits, targets: Targets) -> torch.Tensor:
+    """Cross-entropy of part logits (B, 16, K) at the points."""
+    return F.cross_entropy(logits, targets.parts.long(), ignore_index=IGNORE)
+
+
+def training_losses(
+    predictions, sampled, dense_logits, targets: Targets, config: TrainConfig, prior: float, meanwhile=None
+) -> tuple:
     """Every loss of a batch, summed over layers, by name; and the last layer's matches."""
     layers = [(logits, embeddings @ sampled) for logits, embeddings in predictions]
-    matches = match_layers(layers, targets, config, prior)
+    matches = match_layers(layers, targets, config, prior, meanwhile)
     total = {}
     for (logits, points), pairs in zip(layers, matches, strict=True):
         for name, value in prediction_loss(logits, points, targets, pairs, config).items():
@@ -187,7 +203,7 @@ def training_losses(predictions, sampled, dense_logits, targets: Targets, config
     total["semantic"] = config.semantic_weight * semantic_loss(chances, targets)
     if config.jaccard_weight > 0:
         total["jaccard"] = config.jaccard_weight * jaccard_loss(chances, targets)
-    total["dense"] = config.dense_weight * F.cross_entropy(dense_logits, targets.parts.long(), ignore_index=IGNORE)
+    total["dense"] = config.dense_weight * part_loss(dense_logits, targets)
     return total, matches[-1]
 
 

@@ -37,6 +37,16 @@ class MergedConv(nn.Module):
             self.identity_scale = nn.Parameter(torch.ones(outputs))
         self.norm = nn.BatchNorm2d(outputs, momentum=0.03)
 
+    @torch.no_grad()
+    def rescale(self) -> None:
+        """Gives the kernels the size that they began with (He's) and their scales the rest. The merged kernel stays what it
+        is, and a step of fixed size moves it as far as it did in the beginning."""
+        for kernel, scale in ((self.square, self.square_scale), (self.point, self.point_scale)):
+            size = kernel.square().mean().sqrt()
+            factor = torch.where(size > 0, math.sqrt(2 / kernel[0].numel()) / size, torch.ones_like(size))
+            kernel.mul_(factor)
+            scale.div_(factor)
+
     def kernel(self) -> torch.Tensor:
         """The merged kernel, (outputs, inputs, 3, 3)."""
         centre = self.point * self.point_scale
@@ -257,9 +267,10 @@ def sine_position(height: int, width: int, dim: int, device=torch.device("cpu"))
 
 
 class Parser(nn.Module):
-    """The whole network. Input (B, 3, H, W) in 0..1; H and W are multiples of 32."""
+    """The whole network. Input (B, 3, H, W) in 0..1; H and W are multiples of 32. `auxiliary` gives it a classifier on
+    each memory, which only training needs."""
 
-    def __init__(self, config: NetworkConfig):
+    def __init__(self, config: NetworkConfig, auxiliary: bool = False):
         super().__init__()
         self.config = config
         self.backbone = Backbone(config.widths, config.depths)
@@ -273,11 +284,23 @@ class Parser(nn.Module):
         self.predictor = Predictor(config.dim)
         # Per-pixel classifier on the mask features: a direct gradient to the convolutions early in training.
         self.dense = nn.Conv2d(config.dim, PART_CLASSES, 1)
+        # The same on the memories, for the backbone's deep stages. From zero on: what a trained backbone gives them is not
+        # shaken by the first steps.
+        self.auxiliary = nn.ModuleList([nn.Conv2d(config.dim, PART_CLASSES, 1) for _ in range(3 if auxiliary else 0)])
+        for classifier in self.auxiliary:
+            nn.init.zeros_(classifier.weight)
+            nn.init.zeros_(classifier.bias)
 
     def position(self, level: int, memory: torch.Tensor) -> torch.Tensor:
         """Position embedding (1, N, D) of one memory map (B, D, H, W), with the level's own offset."""
         height, width = memory.shape[-2:]
         return sine_position(height, width, self.config.dim, memory.device) + self.level[level]
+
+    def rescale(self) -> None:
+        """`MergedConv.rescale` of all blocks: the same function."""
+        for module in self.modules():
+            if isinstance(module, MergedConv):
+                module.rescale()
 
     def features(self, pixels: torch.Tensor) -> tuple:
         """Mask features (B, D, H/4, W/4) and the three memories, from stride 32 to stride 8."""

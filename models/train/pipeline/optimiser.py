@@ -15,7 +15,7 @@ MOMENTUM = 0.95
 # Size (root mean square) of a typical AdamW step, in learning rates.
 STEP_SIZE = 0.2
 # Heads whose rows are classes: their rows are learned from very unequal numbers of examples, which AdamW evens out.
-HEADS = ("class_head", "dense")
+HEADS = ("class_head", "dense", "auxiliary")
 
 
 def newton_schulz(grams: torch.Tensor) -> torch.Tensor:

@@ -1,10 +1,12 @@
 """Samples in a GPU's own memory, augmented there a batch at a time.
 
 A GPU trains faster than processes can augment and send. Here every shard is sent once, when it appears, and what
-`data.draw_changes` draws is applied to whole batches with PyTorch. The largest cost left is that of the network.
+`data.draw_changes` draws is applied to whole batches with PyTorch. All that is drawn for a batch is sent in one copy
+(`transfer.send`), and nothing here waits for the device. The largest cost left is that of the network.
 """
 
 import threading
+from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
 
@@ -30,14 +32,21 @@ from .data import (
     read_shard,
     shard_paths,
 )
+from .transfer import send
 
 # Candidates per wanted sample: the least-used of them are taken, so that late shards catch up.
 CANDIDATES = 4
 GREY = (0.299, 0.587, 0.114)
 # Axes of colour beside brightness (NTSC's I and Q): turning them turns the hue.
-YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+YIQ = np.array(((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)))
 BLUR_REACH = 5
 CUT_REACH = 3
+
+
+@lru_cache(maxsize=8)
+def tables(device: torch.device) -> tuple:
+    """Which label a part has in the mirror, (256,), and the channels' shares in brightness, (3, 1, 1)."""
+    return torch.from_numpy(FLIP_TABLE).to(device), torch.tensor(GREY, device=device)[:, None, None]
 
 
 class Resident:
@@ -54,7 +63,6 @@ class Resident:
         self.uses = np.zeros(capacity, np.int64)
         self.empty = np.zeros(capacity, bool)
         self.image = None
-        self.flips = torch.from_numpy(FLIP_TABLE).to(self.device)
         self.lock, self.failure = threading.Lock(), None
         for folder in self.folders:
             if not folder.is_dir():
@@ -121,17 +129,19 @@ class Resident:
         np.add.at(self.uses, slots, 1)
         return slots
 
-    def batch(self, size: int, target: tuple, points: int) -> dict:
+    def batch(self, size: int, target: tuple, points: int, mild: bool = False) -> dict:
         """A batch as `data.make_batch` gives it, on the device; pixels are (B, 3, H, W) in 0..1."""
         if self.failure is not None:
             raise self.failure
         if not self.count:
             raise ShardError(f"no shards in {[str(f) for f in self.folders]}; render some first (see README)")
         with self.lock:
-            slots = self.choose(size)
-            image, parts, person = self.gather(slots)
-        changes = draw_changes(self.rng, size, tuple(parts.shape[1:]), target)
-        image, parts, person = augment_batch(image, parts, person, changes, target, self.generator)
+            source = tuple(self.parts.shape[1:])
+            drawn = self.draw_behind(self.choose(size), mild)
+            changes = draw_changes(self.rng, size, source, target, mild)
+            sent = send(drawn | numbers_of(changes, source, target), self.device)
+            image, parts, person = self.gather(sent)
+        image, parts, person = apply_changes(image, parts, person, sent, target, self.generator)
         where = choose_points(parts, person, points, self.generator)
         grid = torch.stack([(2 * (where % target[1]) + 1) / target[1] - 1, (2 * (where // target[1]) + 1) / target[0] - 1], -1)
         return {
@@ -142,27 +152,37 @@ class Resident:
             "present": present_rows(parts, person),
         }
 
-    def gather(self, slots: np.ndarray) -> tuple:
-        """Images (B, 3, H, W) in 0..255 and labels (B, H, W) of some slots; people now and then stand elsewhere: in a
-        place without people, or before the people of another picture."""
-        place = lambda values: torch.from_numpy(values).to(self.device)
-        index = place(slots)
-        image = self.image[index].permute(0, 3, 1, 2).float()
-        parts, person = self.parts[index], self.person[index]
+    def draw_behind(self, slots: np.ndarray, mild: bool = False) -> dict:
+        """What `gather` needs for some slots: which of the pictures are set before which others, none where the
+        augmentation is mild."""
+        drawn = {"slots": slots, "moved": np.zeros(0, np.int64)}
+        if mild:
+            return drawn
         empty = np.flatnonzero(self.empty[: self.count])
         kind = np.where(self.empty[slots], 1.0, self.rng.random(len(slots)))
         moved = np.flatnonzero((kind < TRANSPLANTED + MINGLED) & ((kind >= TRANSPLANTED) | (len(empty) > 0)))
         if not len(moved):
-            return image, parts, person
+            return drawn
         alone = self.rng.choice(empty, len(moved)) if len(empty) else np.zeros(len(moved), np.int64)
         other = np.where(kind[moved] < TRANSPLANTED, alone, self.rng.integers(self.count, size=len(moved)))
-        other, rows = place(other), place(moved)
-        mirrored = place(self.rng.random(len(moved)) < 0.5)[:, None, None]
+        mirrored = self.rng.random(len(moved)) < 0.5
+        cut = blur_taps(self.rng.uniform(0.4, 1.0, len(moved)), CUT_REACH)
+        return {"slots": slots, "moved": moved, "other": other, "mirrored": mirrored, "cut": cut}
+
+    def gather(self, sent: dict) -> tuple:
+        """Images (B, 3, H, W) in 0..255 and labels (B, H, W) of what `draw_behind` drew; people now and then stand
+        elsewhere: in a place without people, or before the people of another picture."""
+        index, rows = sent["slots"], sent["moved"]
+        image = self.image[index].permute(0, 3, 1, 2).float()
+        parts, person = self.parts[index], self.person[index]
+        if not len(rows):
+            return image, parts, person
+        other, mirrored, flips = sent["other"], sent["mirrored"][:, None, None], tables(self.device)[0]
         turned = lambda x, way: torch.where(way, x.flip(-1), x)
         behind = turned(self.image[other].permute(0, 3, 1, 2).float(), mirrored[:, None])
-        share = blur((person[rows] > 0).float()[:, None], self.rng.uniform(0.4, 1.0, len(moved)), CUT_REACH)
+        share = blur((person[rows] > 0).float()[:, None], sent["cut"])
         image[rows] = image[rows] * share + behind * (1 - share)
-        behind_parts = torch.where(mirrored, self.flips[self.parts[other].flip(-1).long()], self.parts[other])
+        behind_parts = torch.where(mirrored, flips[self.parts[other].flip(-1).long()], self.parts[other])
         merged = merge_people(parts[rows], person[rows], behind_parts, turned(self.person[other], mirrored))
         parts[rows], person[rows] = merged
         return image, parts, person
@@ -191,125 +211,154 @@ class Mixed:
         self.upright.watch()
         self.wide.watch()
 
-    def batch(self, size: int, target: tuple, points: int) -> dict:
+    def batch(self, size: int, target: tuple, points: int, mild: bool = False) -> dict:
         """As `Resident.batch`."""
         if self.upright.rng.random() < self.share:
-            return self.wide.batch(size, target[::-1], points)
-        return self.upright.batch(size, target, points)
+            return self.wide.batch(size, target[::-1], points, mild)
+        return self.upright.batch(size, target, points, mild)
 
 
 def merge_people(parts, person, behind_parts, behind_person) -> tuple:
     """`data.merge_people` for labels (N, H, W)."""
     most = person.flatten(1).max(1).values[:, None, None]
     numbered = behind_person.int() + most
-    numbered = torch.where((behind_person > 0) & (numbered <= PEOPLE), numbered, 0).to(torch.uint8)
+    numbered = (numbered * ((behind_person > 0) & (numbered <= PEOPLE))).to(torch.uint8)
     front = person > 0
     return torch.where(front, parts, behind_parts), torch.where(front, person, numbered)
 
 
-def blur(x: torch.Tensor, sigmas: np.ndarray, reach: int) -> torch.Tensor:
-    """Gaussian blur of (B, C, H, W), each picture with its own sigma in pixels; 2 reach + 1 taps, edges mirrored."""
+def blur_taps(sigmas: np.ndarray, reach: int) -> np.ndarray:
+    """Weights (N, 2 reach + 1) of Gaussian blurs of some sigmas in pixels."""
+    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigmas[:, None]) ** 2)
+    return (taps / taps.sum(1, keepdims=True)).astype(np.float32)
+
+
+def blur(x: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
+    """Blur of (B, C, H, W), each picture with its own taps, (B, 2 reach + 1), along both axes; edges are mirrored."""
     batch, channels, height, width = x.shape
-    offsets = np.arange(-reach, reach + 1)
-    taps = np.exp(-0.5 * (offsets / sigmas[:, None]) ** 2)
-    taps = torch.from_numpy((taps / taps.sum(1, keepdims=True)).astype(np.float32)).to(x.device)
-    padded = F.pad(x, (reach,) * 4, mode="reflect")
-    across = sum(taps[:, k, None, None, None] * padded[..., k : k + width] for k in range(2 * reach + 1))
-    return sum(taps[:, k, None, None, None] * across[:, :, k : k + height] for k in range(2 * reach + 1))
+    count = taps.shape[1]
+    padded = F.pad(x, (count // 2,) * 4, mode="reflect")
+    across = sum(taps[:, k, None, None, None] * padded[..., k : k + width] for k in range(count))
+    return sum(taps[:, k, None, None, None] * across[:, :, k : k + height] for k in range(count))
 
 
-def sampling_grid(matrix: np.ndarray, flips: np.ndarray, source: tuple, target: tuple, device) -> torch.Tensor:
-    """Where each target pixel is read in the source, (B, H, W, 2) in -1..1, from matrices (B, 2, 3) to the target."""
+def back_maps(changes: Changes, source: tuple, target: tuple) -> np.ndarray:
+    """Maps (B, 2, 3) from target pixels to places in the source in -1..1, flips included."""
+    matrix = changes.matrix
     square = np.concatenate([matrix, np.tile([[[0.0, 0.0, 1.0]]], (len(matrix), 1, 1))], 1)
     mirror = np.tile(np.eye(3), (len(matrix), 1, 1))
-    mirror[flips, 0, 0], mirror[flips, 0, 2] = -1, target[1] - 1
+    mirror[changes.flip, 0, 0], mirror[changes.flip, 0, 2] = -1, target[1] - 1
     back = np.linalg.inv(square) @ mirror
     scale = np.array([[2 / source[1], 0, 1 / source[1] - 1], [0, 2 / source[0], 1 / source[0] - 1], [0, 0, 1]])
-    back = torch.from_numpy((scale @ back)[:, :2].astype(np.float32)).to(device)
-    y, x = torch.meshgrid(
-        torch.arange(target[0], device=device, dtype=torch.float32),
-        torch.arange(target[1], device=device, dtype=torch.float32),
-        indexing="ij",
-    )
-    pixels = torch.stack([x, y, torch.ones_like(x)], -1).reshape(1, -1, 3)
-    return (pixels @ back.mT).reshape(len(matrix), *target, 2)
+    return (scale @ back)[:, :2].astype(np.float32)
 
 
-def warp_batch(image, parts, person, changes: Changes, target: tuple) -> tuple:
-    """The affine maps and flips; the outside is padding, labelled background."""
-    source, device = tuple(image.shape[-2:]), image.device
-    grid = sampling_grid(changes.matrix, changes.flip, source, target, device)
-    sample = lambda x, mode, where: F.grid_sample(x, where, mode=mode, padding_mode="zeros", align_corners=False)
-    warped = sample(image - PADDING, "bilinear", grid)
-    zoom = np.sqrt(np.abs(np.linalg.det(changes.matrix[:, :, :2])))
-    small = np.flatnonzero(zoom < HALVED_BELOW)
-    if len(small):
-        # Halve by area first: four source pixels would alias. Relative coordinates stay what they are.
-        rows = torch.from_numpy(small).to(device)
-        warped[rows] = sample(F.avg_pool2d(image[rows] - PADDING, 2), "bilinear", grid[rows])
-    labels = sample(torch.stack([parts, person], 1).float(), "nearest", grid).to(torch.uint8)
-    parts, person = labels[:, 0], labels[:, 1]
-    table = torch.from_numpy(FLIP_TABLE).to(device)
-    flips = torch.from_numpy(changes.flip).to(device)[:, None, None]
-    return warped + PADDING, torch.where(flips, table[parts.long()], parts), person
-
-
-def add_bars(image, parts, person, changes: Changes) -> tuple:
-    """Letterbox bars where there are to be some."""
-    device, size = image.device, image.shape[-2:]
-    inside = torch.ones((len(image), *size), dtype=torch.bool, device=device)
-    for axis in (0, 1):
-        margin = (size[axis] * changes.bar_share).astype(np.int64) * (changes.bar_axis == axis)
-        margin = torch.from_numpy(margin).to(device)[:, None]
-        place = torch.arange(size[axis], device=device)[None]
-        line = (place >= margin) & (place < size[axis] - margin)
-        inside &= line[:, :, None] if axis == 0 else line[:, None, :]
-    return torch.where(inside[:, None], image, float(PADDING)), parts * inside, person * inside
-
-
-def recolour_batch(image: torch.Tensor, changes: Changes) -> torch.Tensor:
-    """Gain, white balance, contrast, gamma, grey, colourfulness and hue of (B, 3, H, W) in 0..1."""
-    place = lambda values: torch.from_numpy(np.asarray(values, np.float32)).to(image.device).reshape(len(image), -1, 1, 1)
-    mean = image.mean((1, 2, 3), keepdim=True)
-    x = (image * place(changes.gain)).clamp(1e-6, 1) ** place(changes.gamma)
-    x = ((x - mean) * place(changes.contrast) + mean).clamp(0, 1)
-    brightness = (x * torch.tensor(GREY, device=x.device)[:, None, None]).sum(1, keepdim=True)
-    share = place(np.where(changes.grey, 0.0, changes.colour))
-    x = (brightness + (x - brightness) * share).clamp(0, 1)
-    # One colour matrix a picture; hue counts half degrees.
-    angle = np.radians(2 * changes.hue)
+def colour_matrices(hue: np.ndarray) -> np.ndarray:
+    """One colour matrix (B, 3, 3) a picture; hue counts half degrees."""
+    angle = np.radians(2 * hue)
     turn = np.zeros((len(angle), 3, 3))
     turn[:, 0, 0] = 1
     turn[:, 1, 1] = turn[:, 2, 2] = np.cos(angle)
     turn[:, 1, 2], turn[:, 2, 1] = np.sin(angle), -np.sin(angle)
-    matrix = np.linalg.inv(np.array(YIQ)) @ turn @ np.array(YIQ)
-    matrix = torch.from_numpy(matrix.astype(np.float32)).to(x.device)
-    return (matrix @ x.flatten(2)).reshape(x.shape).clamp(0, 1)
+    return (np.linalg.inv(YIQ) @ turn @ YIQ).astype(np.float32)
 
 
-def sharpen_batch(image: torch.Tensor, changes: Changes, generator) -> torch.Tensor:
+def numbers_of(changes: Changes, source: tuple, target: tuple) -> dict:
+    """The changes as the arrays that `apply_changes` works with: a row a picture, or the numbers of those pictures that
+    a change is for."""
+    zoom = np.sqrt(np.abs(np.linalg.det(changes.matrix[:, :, :2])))
+    margins = [(size * changes.bar_share).astype(np.int64) * (changes.bar_axis == axis) for axis, size in enumerate(target)]
+    sharpened, grainy = np.flatnonzero(changes.sharpen), np.flatnonzero(changes.noise)
+    floats = {
+        "gain": changes.gain,
+        "gamma": changes.gamma,
+        "contrast": changes.contrast,
+        "colour": np.where(changes.grey, 0.0, changes.colour),
+        "amount": changes.sharpen[sharpened],
+        "grain": changes.noise[grainy] / 255,
+    }
+    return {name: values.astype(np.float32) for name, values in floats.items()} | {
+        "back": back_maps(changes, source, target),
+        "flip": changes.flip,
+        "halved": np.flatnonzero(zoom < HALVED_BELOW),
+        "margins": np.stack(margins),
+        "turn": colour_matrices(changes.hue),
+        "sharpened": sharpened,
+        "soft": blur_taps(changes.soft[sharpened], BLUR_REACH),
+        "grainy": grainy,
+    }
+
+
+def sampling_grid(back: torch.Tensor, target: tuple) -> torch.Tensor:
+    """Where each target pixel is read in the source, (B, H, W, 2) in -1..1, from the maps of `back_maps`."""
+    y, x = torch.meshgrid(
+        torch.arange(target[0], device=back.device, dtype=torch.float32),
+        torch.arange(target[1], device=back.device, dtype=torch.float32),
+        indexing="ij",
+    )
+    pixels = torch.stack([x, y, torch.ones_like(x)], -1).reshape(1, -1, 3)
+    return (pixels @ back.mT).reshape(len(back), *target, 2)
+
+
+def warp_batch(image, parts, person, sent: dict, target: tuple) -> tuple:
+    """The affine maps and flips; the outside is padding, labelled background."""
+    grid, rows = sampling_grid(sent["back"], target), sent["halved"]
+    sample = lambda x, mode, where: F.grid_sample(x, where, mode=mode, padding_mode="zeros", align_corners=False)
+    warped = sample(image - PADDING, "bilinear", grid)
+    if len(rows):
+        # Halve by area first: four source pixels would alias. Relative coordinates stay what they are.
+        warped[rows] = sample(F.avg_pool2d(image[rows] - PADDING, 2), "bilinear", grid[rows])
+    labels = sample(torch.stack([parts, person], 1).float(), "nearest", grid).to(torch.uint8)
+    parts, person = labels[:, 0], labels[:, 1]
+    parts = torch.where(sent["flip"][:, None, None], tables(image.device)[0][parts.long()], parts)
+    return warped + PADDING, parts, person
+
+
+def add_bars(image, parts, person, margins: torch.Tensor) -> tuple:
+    """Letterbox bars where there are to be some: margins (2, B) in pixels, above and below and at the sides."""
+    device, size = image.device, image.shape[-2:]
+    inside = torch.ones((len(image), *size), dtype=torch.bool, device=device)
+    for axis in (0, 1):
+        margin = margins[axis][:, None]
+        place = torch.arange(size[axis], device=device)[None]
+        line = (place >= margin) & (place < size[axis] - margin)
+        inside &= line[:, :, None] if axis == 0 else line[:, None, :]
+    return image.masked_fill(~inside[:, None], PADDING), parts * inside, person * inside
+
+
+def recolour_batch(image: torch.Tensor, sent: dict) -> torch.Tensor:
+    """Gain, white balance, contrast, gamma, grey, colourfulness and hue of (B, 3, H, W) in 0..1."""
+    place = lambda name: sent[name].reshape(len(image), -1, 1, 1)
+    mean = image.mean((1, 2, 3), keepdim=True)
+    x = (image * place("gain")).clamp(1e-6, 1) ** place("gamma")
+    x = ((x - mean) * place("contrast") + mean).clamp(0, 1)
+    brightness = (x * tables(x.device)[1]).sum(1, keepdim=True)
+    x = (brightness + (x - brightness) * place("colour")).clamp(0, 1)
+    return (sent["turn"] @ x.flatten(2)).reshape(x.shape).clamp(0, 1)
+
+
+def sharpen_batch(image: torch.Tensor, sent: dict, generator) -> torch.Tensor:
     """Sharpness and noise of (B, 3, H, W) in 0..1."""
-    place = lambda values: torch.from_numpy(np.asarray(values, np.float32)).to(image.device)[:, None, None, None]
-    rows = np.flatnonzero(changes.sharpen)
+    place = lambda name: sent[name][:, None, None, None]
+    rows = sent["sharpened"]
     if len(rows):
-        index, amount = torch.from_numpy(rows).to(image.device), place(changes.sharpen[rows])
-        chosen = image[index]
-        image[index] = (chosen + amount * (chosen - blur(chosen, changes.soft[rows], BLUR_REACH))).clamp(0, 1)
-    rows = np.flatnonzero(changes.noise)
+        chosen = image[rows]
+        image[rows] = (chosen + place("amount") * (chosen - blur(chosen, sent["soft"]))).clamp(0, 1)
+    rows = sent["grainy"]
     if len(rows):
-        index = torch.from_numpy(rows).to(image.device)
         grain = torch.randn((len(rows), *image.shape[1:]), device=image.device, generator=generator)
-        image[index] = (image[index] + grain * place(changes.noise[rows] / 255)).clamp(0, 1)
+        image[rows] = (image[rows] + grain * place("grain")).clamp(0, 1)
     return image
 
 
 @torch.no_grad()
-def augment_batch(image, parts, person, changes: Changes, target: tuple, generator) -> tuple:
-    """Training samples at the target size: images (B, 3, H, W) from 0..255 to 0..1, labels (B, H, W) uint8."""
-    image, parts, person = warp_batch(image, parts, person, changes, target)
-    image, parts, person = add_bars(image, parts, person, changes)
-    image = recolour_batch(image / 255, changes)
-    return sharpen_batch(image, changes, generator), parts, person
+def apply_changes(image, parts, person, sent: dict, target: tuple, generator) -> tuple:
+    """Training samples at the target size: images (B, 3, H, W) from 0..255 to 0..1, labels (B, H, W) uint8. `sent`: what
+    `numbers_of` gives, on the device."""
+    image, parts, person = warp_batch(image, parts, person, sent, target)
+    image, parts, person = add_bars(image, parts, person, sent["margins"])
+    image = recolour_batch(image / 255, sent)
+    return sharpen_batch(image, sent, generator), parts, person
 
 
 @torch.no_grad()

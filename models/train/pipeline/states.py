@@ -17,6 +17,7 @@ from .network import Parser
 
 
 CLASS_BIAS, BACKGROUND = "predictor.class_head.bias", 0
+AUXILIARY = "auxiliary."  # begins the names of what only training needs
 
 
 class StateError(Exception):
@@ -55,12 +56,20 @@ def kind(error: Exception) -> str:
 
 
 def fill(model: torch.nn.Module, tensors: dict, path: Path) -> None:
-    """Gives a network the tensors of a file; the file must be of the same network."""
+    """Gives a network the tensors of a file; the file must be of the same network. Auxiliary classifiers that the file
+    lacks stay what they are, and those that the network lacks are left out."""
+    tensors = {k: v.float() if v.dtype == torch.float16 else v for k, v in tensors.items()}
     try:
-        model.load_state_dict({k: v.float() if v.dtype == torch.float16 else v for k, v in tensors.items()})
+        model.load_state_dict(with_auxiliary_of(model.state_dict(), tensors))
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()]
         raise StateError(f"{path} holds another network ({lines[min(1, len(lines) - 1)][:120]}); name its own with --set or --network") from error
+
+
+def with_auxiliary_of(own: dict, tensors: dict) -> dict:
+    """`tensors` with the auxiliary classifiers that `own` has and no others; those that they lack are `own`'s."""
+    known = {k: v for k, v in tensors.items() if k in own or not k.startswith(AUXILIARY)}
+    return {k: v for k, v in own.items() if k.startswith(AUXILIARY)} | known
 
 
 def network_of(state: dict, path: Path) -> str:
@@ -97,7 +106,7 @@ def save_weights(checkpoint: Path, out: Path, toward: Path | None = None, share:
     """
     state = read_state(checkpoint)
     if toward is not None:
-        state = state | {"average": between(state, read_state(toward), share, toward)}
+        state = state | {"average": between(state, beginning(state, toward), share, toward)}
     if background:
         bias = state["average"][CLASS_BIAS].clone()
         bias[BACKGROUND] += background
@@ -105,11 +114,23 @@ def save_weights(checkpoint: Path, out: Path, toward: Path | None = None, share:
     write_weights(state, out)
 
 
-def between(state: dict, other: dict, share: float, path: Path) -> dict:
-    """Tensors `share` of the way, 0 to 1, from a state's averaged weights to another's, which was read from `path`."""
+def beginning(state: dict, path: Path) -> dict:
+    """The averaged weights of a file that the run of `state` began from, in the form in which it began."""
+    other = read_state(path)
+    if not state["config"].get("rescale"):
+        return other["average"]
+    model = averaged_parser(other, path)
+    model.rescale()
+    return model.state_dict()
+
+
+def between(state: dict, others: dict, share: float, path: Path) -> dict:
+    """Tensors `share` of the way, 0 to 1, from a state's averaged weights to others, which were read from `path`. Auxiliary
+    classifiers are not shipped: where the other file has none, they stay."""
     if not 0 <= share <= 1:
         raise ValueError(f"a share of {share}: from 0, the checkpoint's own weights, to 1, those of the other file")
-    own, others = state["average"], other["average"]
+    own = state["average"]
+    others = with_auxiliary_of(own, others)
     if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in others.items()}:
         raise StateError(f"{path} holds another network than the checkpoint; both must be of one run")
     mixed = lambda a, b: torch.lerp(a.float(), b.float(), share) if a.is_floating_point() else a

@@ -7,6 +7,7 @@ schedule may be counted in seconds, as a rented machine's time is.
 """
 
 import time
+from collections import deque
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from .train import Run, TrainError, rate_at, validate
 
 WEIGHTS = "weights.pt"
 # What decides which pictures come, how they are judged, and when the schedule moves: one for all runs.
-COMMON = ("phases", "points", "wide", "val_images", "warmup", "seed")
+COMMON = ("phases", "points", "wide", "mild", "val_images", "warmup", "seed")
 
 
 def make_runs(recipe: dict, out: Path, device: str, starts: dict) -> list:
@@ -78,11 +79,12 @@ class Position:
         return self.seen < warmup
 
 
-def step_all(runs: list, batch: dict, at: int, sums: list) -> None:
-    """One step of every run, the teacher's first; losses are added to `sums` on the device."""
+def step_all(runs: list, batch: dict, at: int, sums: list, meanwhile) -> None:
+    """One step of every run, the teacher's first; losses are added to `sums` on the device. `meanwhile` is called within
+    the first run's step."""
     soft = None
     for run, total in zip(runs, sums, strict=True):
-        losses, answer = run.step(batch, soft if learns(run) else None, at)
+        losses, answer = run.step(batch, soft if learns(run) else None, at, meanwhile if run is runs[0] else None)
         soft = soft or answer
         for name, value in losses.items():
             total[name] = total.get(name, 0.0) + value
@@ -144,11 +146,16 @@ def run_steps(
     began = logged = saved = time.monotonic()
     sums, steps = [{} for _ in runs], 0
     for run in runs:
-        run.log_start(run is not teacher and learns(run))
+        run.log_start(run is not teacher and learns(run), held)
     source.watch()
+    ahead = deque()
+    make = lambda: ahead.append(source.batch(phase.batch, size, points, position.pictures() >= teacher.config.mild_from))
     while (at := position.pictures()) < phase.samples and time.monotonic() - began < max_seconds:
         at = position.seen if position.warming(teacher.config.warmup) else at
-        step_all(runs, source.batch(phase.batch, size, points), at, sums)
+        if not ahead:
+            make()
+        # The next batch is made while this one's targets are paired with queries: the device has something to do.
+        step_all(runs, ahead.popleft(), at, sums, make)
         position.seen, steps = teacher.seen, steps + 1
         for run in runs:
             run.seconds = position.elapsed()

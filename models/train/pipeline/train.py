@@ -1,9 +1,11 @@
 """The training loop: streams shards, resumes from checkpoints, logs one JSON record per line."""
 
 import copy
+import hashlib
 import json
 import math
 import time
+from collections import deque
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -13,14 +15,25 @@ from torch.nn import functional as F
 
 from .config import NETWORKS, TrainConfig, to_dict
 from .data import Batches, ShardError, plain_samples
-from .losses import Answer, build_targets, distillation_losses, match_layers, sample_features, training_losses
+from .losses import (
+    Answer,
+    Targets,
+    build_targets,
+    distillation_losses,
+    match_layers,
+    part_loss,
+    sample_features,
+    training_losses,
+)
 from .metrics import confusion, false_alarms, summary
 from .network import Parser, semantic_scores
 from .optimiser import Optimiser
 from .states import fill, load_parser, pictures_seen, read_state, save_state, sha256
+from .transfer import Fetched
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
+LATE = 4  # steps that a GPU may be behind when it is looked whether the loss is a number
 
 
 class TrainError(Exception):
@@ -52,15 +65,22 @@ class Average:
 
     def __init__(self, model: Parser, images: int):
         self.model, self.images, self.steps = copy.deepcopy(model).eval(), images, 0
+        self.followed, self.pairs = None, ()
+
+    def follow(self, model: Parser) -> None:
+        """Finds the tensors that move. They stay the same ones in every step, and a GPU would wait while they are listed."""
+        mine, theirs = self.model.state_dict(), model.state_dict()
+        floats = [k for k, v in mine.items() if v.dtype.is_floating_point]
+        self.followed, self.pairs = model, ([mine[k] for k in floats], [theirs[k] for k in floats])
 
     @torch.no_grad()
     def update(self, model: Parser, batch: int) -> None:
         """Moves the average towards the model; early on it follows faster."""
         self.steps += 1
         keep = min(math.exp(-batch / self.images), (1 + self.steps) / (10 + self.steps))
-        mine, theirs = self.model.state_dict(), model.state_dict()
-        floats = [k for k, v in mine.items() if v.dtype.is_floating_point]
-        torch._foreach_lerp_([mine[k] for k in floats], [theirs[k] for k in floats], 1 - keep)
+        if self.followed is not model:
+            self.follow(model)
+        torch._foreach_lerp_(*self.pairs, 1 - keep)
 
 
 class Run:
@@ -70,12 +90,13 @@ class Run:
         self.out, self.config, self.device = Path(out), config, torch.device(device)
         self.out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
-        self.model = Parser(NETWORKS[config.network]).to(self.device, memory_format=torch.channels_last)
+        model = Parser(NETWORKS[config.network], config.auxiliary > 0)
+        self.model = model.to(self.device, memory_format=torch.channels_last)
         self.average = Average(self.model, config.ema_images)
         self.optimiser = Optimiser(self.model, config.optimiser, config.rate, config.weight_decay)
         self.seen, self.seconds = 0, 0.0
         self.seen_before = 0
-        self.last = None
+        self.unchecked = deque()  # of (pictures seen, loss and gradient on their way from the device)
         self.teacher = load_parser(teacher, self.device) if teacher else None
         self.forward = self.model.features
 
@@ -103,8 +124,10 @@ class Run:
     def start_from(self, weights: Path) -> None:
         """Takes the averaged weights of a checkpoint or weights file as the beginning of this run."""
         state = read_state(weights)
-        fill(self.model, state["average"], weights)
-        fill(self.average.model, state["average"], weights)
+        for model in (self.model, self.average.model):
+            fill(model, state["average"], weights)
+            if self.config.rescale:
+                model.rescale()
         self.seen_before = pictures_seen(state)
 
     def begin(self, weights: Path) -> None:
@@ -112,8 +135,8 @@ class Run:
         self.start_from(weights)
         self.log({"event": "origin", "weights": weights.name, "sha256": sha256(weights), "seen": self.seen_before})
 
-    def log_start(self, distilled: bool) -> None:
-        """A record of the settings and the machine."""
+    def log_start(self, distilled: bool, held: dict) -> None:
+        """A record of the settings, the machine and the validation pictures."""
         gpu = self.device.type == "cuda"
         self.log(
             {
@@ -123,6 +146,7 @@ class Run:
                 "device": torch.cuda.get_device_name(self.device) if gpu else str(self.device),
                 "threads": torch.get_num_threads(),
                 "distilled": distilled,
+                "validation": digest(held),
             }
         )
 
@@ -140,6 +164,8 @@ class Run:
             )
         if state["config"].get("optimiser", "adamw") != self.config.optimiser:
             raise TrainError(f"{path} was trained with another optimiser; use another --out and --start {path}")
+        if (state["config"].get("auxiliary", 0) > 0) != (self.config.auxiliary > 0):
+            raise TrainError(f"{path} was trained with `auxiliary` on or off, not as now; use another --out and --start {path}")
         fill(self.model, state["model"], path)
         fill(self.average.model, state["average"], path)
         self.average.steps = state["average_steps"]
@@ -164,9 +190,9 @@ class Run:
         """bf16 for the decoder where it pays."""
         return torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
 
-    def losses(self, batch: dict, soft: Answer | None = None) -> tuple:
+    def losses(self, batch: dict, soft: Answer | None = None, meanwhile=None) -> tuple:
         """All losses of a batch on the device, by name, and what the network said. With the answer of a teacher to the
-        same batch, those of distillation are among them."""
+        same batch, those of distillation are among them. `meanwhile`: see `match_layers`."""
         with self.autocast():
             mask_features, memories = self.forward(batch["pixels"])
         mask_features, memories = mask_features.float(), [m.float() for m in memories]
@@ -177,12 +203,19 @@ class Run:
         targets = build_targets(batch["parts"], batch["person"], batch["present"])
         dense = F.conv1d(sampled, self.model.dense.weight[..., 0], self.model.dense.bias)
         prior = self.config.prior * max(0.0, 1 - self.seen / max(self.config.prior_images, 1))
-        total, matches = training_losses(predictions, sampled, dense, targets, self.config, prior)
+        total, matches = training_losses(predictions, sampled, dense, targets, self.config, prior, meanwhile)
+        if self.config.auxiliary > 0:
+            total["auxiliary"] = self.config.auxiliary * self.auxiliary_loss(memories, batch["points"], targets)
         logits, embeddings = predictions[-1]
         answer = Answer(logits, embeddings @ sampled, matches)
         if soft is not None:
             total |= distillation_losses(answer, soft, targets, self.config)
         return total, answer
+
+    def auxiliary_loss(self, memories: list, points: torch.Tensor, targets: Targets) -> torch.Tensor:
+        """Cross-entropy of each memory's own classifier at the sampled points, added up."""
+        logits = [classify(memory) for classify, memory in zip(self.model.auxiliary, memories, strict=True)]
+        return sum(part_loss(sample_features(x, points), targets) for x in logits)
 
     @torch.no_grad()
     def teach(self, batch: dict) -> Answer | None:
@@ -203,15 +236,16 @@ class Run:
         # The channel axis of the camera's byte order comes last, so this view is channels_last already.
         return batch | {"pixels": batch["pixels"].permute(0, 3, 1, 2).float().div_(255)}
 
-    def step(self, batch: dict, soft: Answer | None = None, at: int | None = None) -> tuple:
+    def step(self, batch: dict, soft: Answer | None = None, at: int | None = None, meanwhile=None) -> tuple:
         """One optimiser step on a batch that is on the device, at the rate after `at` pictures (default: those seen).
-        Gives the losses as tensors, `total` among them, and what the network said."""
-        self.check_finite()
+        Gives the losses as tensors, `total` among them, and what the network said. The device is waited for once, with the
+        step half done; `meanwhile` is called just before."""
+        self.check_finite(LATE)
         self.optimiser.set_rate(rate_at(self.config, self.seen if at is None else at))
         self.model.train()
         if self.config.frozen_norms:
             freeze_norms(self.model)
-        losses, answer = self.losses(batch, soft)
+        losses, answer = self.losses(batch, soft, meanwhile)
         total = sum(losses.values())
         self.optimiser.zero_grad()
         total.backward()
@@ -220,18 +254,29 @@ class Run:
         size = len(batch["pixels"])
         self.average.update(self.model, size)
         self.seen += size
-        self.last = torch.stack([total.detach(), norm])
+        self.unchecked.append((self.seen, Fetched(torch.stack([total.detach(), norm]))))
         losses = {name: value.detach() for name, value in losses.items()} | {"total": total.detach()}
         return losses, Answer(answer.logits.detach(), answer.points.detach(), answer.matches)
 
-    def check_finite(self) -> None:
-        """Loss and gradient of the last step must be numbers: looked at one step later, when a GPU need not be waited for."""
-        if self.last is None or torch.isfinite(self.last).all():
-            return
-        loss, gradient = self.last.tolist()
-        raise TrainError(
-            f"the loss is {loss} and its gradient {gradient} after {self.seen} pictures; run again with a lower rate in the recipe: it goes on from {self.out / CHECKPOINT}"
-        )
+    def check_finite(self, late: int = 0) -> None:
+        """Loss and gradient of all steps must be numbers. Those of the last `late` ones are looked at if they are here: a GPU
+        is not waited for."""
+        while self.unchecked and (len(self.unchecked) > late or self.unchecked[0][1].here()):
+            seen, fetched = self.unchecked[0]
+            loss, gradient = fetched.wait()[0].tolist()
+            if not (math.isfinite(loss) and math.isfinite(gradient)):
+                raise TrainError(
+                    f"the loss is {loss} and its gradient {gradient} after {seen} pictures; run again with a lower rate in the recipe: it goes on from {self.out / CHECKPOINT}"
+                )
+            self.unchecked.popleft()
+
+
+def digest(held: dict) -> str:
+    """SHA-256 of validation pictures and their labels: scores on others are not to be compared."""
+    content = hashlib.sha256()
+    for name in ("image", "parts"):
+        content.update(np.ascontiguousarray(held[name]).reshape(-1))
+    return content.hexdigest()
 
 
 def freeze_norms(model: torch.nn.Module) -> None:
@@ -285,16 +330,20 @@ def run_phases(
     """The loop of `train`."""
     config, started = run.config, time.monotonic()
     base = run.seconds
-    held = None
+    held = plain_samples(Path(val), config.val_images, (256, 192))
     logged = saved = 0.0
     sums, count = {}, 0
-    run.log_start(run.teacher is not None)
+    run.log_start(run.teacher is not None, held)
+    size = (config.phases[-1].height, config.phases[-1].width)
     while (current := phase_at(config, run.seen)) is not None:
         phase, end = current
+        mild = run.seen >= config.mild_from
+        end = end if mild else min(end, config.mild_from)
         size = (phase.height, phase.width)
-        held = held or plain_samples(Path(val), config.val_images, (256, 192))
         seed = config.seed + run.seen
-        dataset = Batches(folders, config.buffer_shards, seed, phase.batch, size, config.points, wide_folders, config.wide)
+        dataset = Batches(
+            folders, config.buffer_shards, seed, phase.batch, size, config.points, wide_folders, config.wide, mild
+        )
         loader = torch.utils.data.DataLoader(
             dataset, batch_size=None, num_workers=workers, pin_memory=run.device.type == "cuda"
         )
@@ -331,7 +380,7 @@ def run_phases(
         if time.monotonic() - started >= max_seconds:
             break
     run.save()
-    scores = validate(run.average.model, held, size) if held else {}
+    scores = validate(run.average.model, held, size)
     run.log(
         {
             "event": "stop",

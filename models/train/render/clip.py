@@ -8,8 +8,8 @@ from .files import encoded, write_picture, write_whole
 from .light import lights
 from .person import Person
 from .pose import Directions, about, from_directions
-from .scene import Camera, Layers, Scene
-from .sensor import tone
+from .scene import THING, Camera, Layers, Scene
+from .sensor import eight_bits, tone
 from .things import Room
 
 SECONDS, RATE = 8.0, 10
@@ -72,7 +72,7 @@ class ClipScene(Scene):
             turned = heading @ about("Y", yaw)
             body = person.skin_vertices @ turned.T
             offset = heading @ np.array([side, 0, -ahead])
-            offset[1] = self.ground - body[:, 1].min()
+            offset[1] = self.ground + person.below - body[:, 1].min()
             for entry in person.items:
                 self.add(entry, entry.vertices @ turned.T + offset, number)
             self.note(person, body + offset, number)
@@ -82,7 +82,7 @@ class ClipScene(Scene):
         room = Room(self.assets, np.random.default_rng([self.seed, 3]), self.ground, 5.2, 5.4)
         heading = self.camera.heading()
         for entry in room.items:
-            self.add(entry, entry.vertices @ heading.T, 200)
+            self.add(entry, entry.vertices @ heading.T, THING)
 
     def place_things(self):
         return
@@ -96,7 +96,7 @@ class ClipScene(Scene):
         picture = tone(radiance)
         grain = np.random.default_rng([self.seed, int(self.time * 1000)]).normal(0, 0.006, picture.shape)
         picture = picture ** (1 / 2.2) + grain
-        return (np.clip(picture, 0, 1) * 255).astype(np.uint8), parts
+        return eight_bits(picture), parts
 
 
 def clip(assets, seed, out, labels):

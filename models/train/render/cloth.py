@@ -102,7 +102,7 @@ def pleated(texture, rng):
 
 
 def garment_texture(assets, rng, painted=None):
-    """Linear RGBA (TEXTURE, TEXTURE, 4); `painted` is the texture that came with the mesh, kept as shading."""
+    """Linear RGBA (TEXTURE, TEXTURE, 4); `painted` is the texture that came with the mesh, kept as shading and in its size."""
     if painted is None:
         colour, alpha = pattern(assets, rng) * folds(rng), np.ones((TEXTURE, TEXTURE, 1), np.float32)
     else:
@@ -111,7 +111,8 @@ def garment_texture(assets, rng, painted=None):
             grey = colour.mean(2, keepdims=True)
             solid = alpha > 0.5
             grey = grey / max(0.08, float(np.median(grey[solid])) if solid.any() else 1.0)
-            colour = pattern(assets, rng) * np.clip(grey, 0.25, 1.9) ** rng.uniform(0.3, 1.0) * folds(rng)
+            cloth, shade = pattern(assets, rng), np.clip(grey, 0.25, 1.9) ** rng.uniform(0.3, 1.0)
+            colour = cv2.resize(cloth * folds(rng), colour.shape[1::-1], interpolation=cv2.INTER_LINEAR) * shade
     return np.concatenate([linear(np.clip(colour, 0, 1)), alpha], -1).astype(np.float32)
 
 

@@ -15,7 +15,7 @@ from .files import encoded, write_whole
 from .light import lights
 from .person import Person
 from .pose import about, random_pose
-from .scene import Camera, Layers, Scene, shrink_labels
+from .scene import THING, Camera, Layers, Scene, shrink_labels
 from .things import Room
 
 HEIGHT, WIDTH = 256, 192
@@ -78,7 +78,7 @@ class Household:
         if self.softness:
             picture = cv2.GaussianBlur(picture, (0, 0), self.softness)
         picture += sensor.noise(rng, picture.shape, self.grain)
-        return (np.clip(picture, 0, 1) * 255).astype(np.uint8)
+        return sensor.eight_bits(picture)
 
     def people(self):
         """One record for each resident, as the index has it."""
@@ -132,12 +132,14 @@ class HouseholdScene(Scene):
 
     def stand(self, person, number, spot):
         heading = self.camera.heading()
-        turned = heading @ about("Y", self.facing())
+        support, turned = self.support(person), heading @ about("Y", self.facing())
         body = person.skin_vertices @ turned.T
         offset = heading @ np.array([spot[0], 0, -spot[1]])
-        offset[1] = -self.home.camera_height - body[:, 1].min()
+        offset[1] = person.below - self.home.camera_height - body[:, 1].min()
         for entry in person.items:
             self.add(entry, entry.vertices @ turned.T + offset, number)
+        for entry in support:
+            self.add(entry, entry.vertices @ turned.T + offset, THING)
         self.note(person, body + offset, number)
 
     def place_room(self):
@@ -145,13 +147,18 @@ class HouseholdScene(Scene):
         room = Room(self.assets, self.surroundings(), self.ground, home.depth, home.width)
         heading = self.camera.heading() @ about("Y", home.turned)
         for entry in room.items:
-            self.add(entry, entry.vertices @ heading.T, 200)
+            self.add(entry, entry.vertices @ heading.T, THING)
 
     def place_things(self):
         """A household's things are its room's."""
 
     def occluders(self, radiance):
         """Nothing stands between a mirror and its people for long."""
+
+    def polish(self, radiance, lit):
+        own, self.rng = self.rng, self.surroundings()
+        super().polish(radiance, lit)
+        self.rng = own
 
     def pools_of_light(self, radiance):
         own, self.rng = self.rng, self.surroundings()

@@ -1,4 +1,4 @@
-"""The inner loops: skinning, normals, rasterising, shadow depth, shading. All compiled by numba."""
+"""The inner loops: skinning, normals, texture reads, rasterising, shadow depth, shading. All compiled by numba."""
 
 import numpy as np
 from numba import njit
@@ -45,17 +45,67 @@ def normals(vertices, triangles):
     return n
 
 
+LEVELS = 4  # of a texture: its own size and three halvings
+
+
 @njit(cache=True)
-def rasterise(v, uv, tri, uvtri, normal, parts, layer, textures, cut, cut_field, focal, cx, cy, person,
+def halved(textures):
+    """(G, H, W, C) at half the size, each texel the mean of four; one row or column stays one."""
+    count, height, width, channels = textures.shape
+    out = np.empty((count, max(1, height // 2), max(1, width // 2), channels), np.float32)
+    for g in range(count):
+        for y in range(out.shape[1]):
+            y0, y1 = 2 * y, min(2 * y + 1, height - 1)
+            for x in range(out.shape[2]):
+                x0, x1 = 2 * x, min(2 * x + 1, width - 1)
+                for m in range(channels):
+                    out[g, y, x, m] = 0.25 * (textures[g, y0, x0, m] + textures[g, y0, x1, m]
+                                              + textures[g, y1, x0, m] + textures[g, y1, x1, m])
+    return out
+
+
+def pyramid(textures, cut):
+    """The textures (G, H, W, 4) at `LEVELS` sizes. Where there are holes to cut, colours are multiplied by alpha, so that what was
+    painted under a hole does not shine into its edge."""
+    textures = np.ascontiguousarray(textures, np.float32)
+    if cut:
+        alpha = textures[..., 3]
+        textures = textures * alpha[..., None]
+        textures[..., 3] = alpha
+    levels = [textures]
+    while len(levels) < LEVELS:
+        levels.append(halved(levels[-1]))
+    return tuple(levels)
+
+
+@njit(cache=True)
+def read(textures, g, u, t):
+    """Four channels of texture g at (u, t), in units of its sides from its upper left; between texels, and repeated."""
+    height, width = textures.shape[1], textures.shape[2]
+    x, y = (u - np.floor(u)) * width - 0.5, (t - np.floor(t)) * height - 0.5
+    left, top = int(np.floor(x)), int(np.floor(y))
+    right_share, low_share = x - left, y - top
+    right, low = (left + 1) % width, (top + 1) % height
+    left, top = left % width, top % height
+    a, b = (1 - right_share) * (1 - low_share), right_share * (1 - low_share)
+    c, d = (1 - right_share) * low_share, right_share * low_share
+    p, q, r, s = textures[g, top, left], textures[g, top, right], textures[g, low, left], textures[g, low, right]
+    return (a * p[0] + b * q[0] + c * r[0] + d * s[0], a * p[1] + b * q[1] + c * r[1] + d * s[1],
+            a * p[2] + b * q[2] + c * r[2] + d * s[2], a * p[3] + b * q[3] + c * r[3] + d * s[3])
+
+
+@njit(cache=True)
+def rasterise(v, uv, tri, uvtri, normal, parts, layer, levels, cut, cut_field, focal, cx, cy, person,
               depth, albedo, out_normal, label, who):
     """Z-buffered triangles with perspective-correct texture, normal and part label.
 
-    v: camera-space positions (x right, y up, looking along -z), metres. cut: texels with alpha below
-    0.45 are holes. cut_field: per-vertex signed value; pixels where it interpolates below zero are
+    v: camera-space positions (x right, y up, looking along -z), metres. levels: textures of `pyramid`; each
+    triangle reads the one whose texels are nearest to its pixels in size. cut: where alpha is below one half
+    there are holes. cut_field: per-vertex signed value; pixels where it interpolates below zero are
     holes (hems and sleeves, cut per pixel). person: instance id, 200 for things.
     """
     height, width = depth.shape
-    th, tw = textures.shape[1], textures.shape[2]
+    texels = levels[0].shape[1] * levels[0].shape[2]
     for k in range(len(tri)):
         a, b, c = tri[k, 0], tri[k, 1], tri[k, 2]
         if cut_field[a] < 0 and cut_field[b] < 0 and cut_field[c] < 0:
@@ -76,6 +126,13 @@ def rasterise(v, uv, tri, uvtri, normal, parts, layer, textures, cut, cut_field,
         if abs(area) < 1e-9:
             continue
         g = layer[a]
+        i0, i1, i2 = uvtri[k, 0], uvtri[k, 1], uvtri[k, 2]
+        spread = (uv[i1, 0] - uv[i0, 0]) * (uv[i2, 1] - uv[i0, 1]) - (uv[i2, 0] - uv[i0, 0]) * (uv[i1, 1] - uv[i0, 1])
+        ratio, level = abs(spread) * texels / abs(area), 0  # texels in a pixel's area
+        while ratio > 2 and level < LEVELS - 1:
+            ratio, level = ratio / 4, level + 1
+        # Pixels go down where the camera's y goes up, so what faces the camera turns the other way round on the screen.
+        side = -1.0 if area > 0 else 1.0
         for y in range(top, bottom + 1):
             for x in range(left, right + 1):
                 px, py = x + 0.5, y + 0.5
@@ -91,12 +148,13 @@ def rasterise(v, uv, tri, uvtri, normal, parts, layer, textures, cut, cut_field,
                 w0, w1, w2 = w0 * z, w1 * z, w2 * z
                 if w0 * cut_field[a] + w1 * cut_field[b] + w2 * cut_field[c] < 0:
                     continue
-                u = w0 * uv[uvtri[k, 0], 0] + w1 * uv[uvtri[k, 1], 0] + w2 * uv[uvtri[k, 2], 0]
-                t = 1.0 - (w0 * uv[uvtri[k, 0], 1] + w1 * uv[uvtri[k, 1], 1] + w2 * uv[uvtri[k, 2], 1])
-                iu = int((u - np.floor(u)) * tw) % tw
-                iv = int((t - np.floor(t)) * th) % th
-                if cut and textures[g, iv, iu, 3] < 0.45:
+                u = w0 * uv[i0, 0] + w1 * uv[i1, 0] + w2 * uv[i2, 0]
+                t = 1.0 - (w0 * uv[i0, 1] + w1 * uv[i1, 1] + w2 * uv[i2, 1])
+                # Holes are cut at the full size: strands of hair would thin out with every halving.
+                if cut and read(levels[0], g, u, t)[3] < 0.5:
                     continue
+                red, green, blue, alpha = read(levels[level], g, u, t)
+                opaque = 1.0 / max(alpha, 0.01) if cut else 1.0
                 depth[y, x] = z
                 who[y, x] = person
                 best, found = 0.0, 0
@@ -105,15 +163,9 @@ def rasterise(v, uv, tri, uvtri, normal, parts, layer, textures, cut, cut_field,
                     if q > best:
                         best, found = q, m
                 label[y, x] = found
-                facing = 0.0
+                albedo[y, x, 0], albedo[y, x, 1], albedo[y, x, 2] = red * opaque, green * opaque, blue * opaque
                 for m in range(3):
-                    albedo[y, x, m] = textures[g, iv, iu, m]
-                    q = w0 * normal[a, m] + w1 * normal[b, m] + w2 * normal[c, m]
-                    out_normal[y, x, m] = q
-                    facing += q * v[a, m]
-                if facing > 0:
-                    for m in range(3):
-                        out_normal[y, x, m] = -out_normal[y, x, m]
+                    out_normal[y, x, m] = side * (w0 * normal[a, m] + w1 * normal[b, m] + w2 * normal[c, m])
 
 
 @njit(cache=True)

@@ -144,6 +144,10 @@ class LeapScene(MoveScene):
     framing = (0.78, 0.92, 0.97)
     tables = 0.0
 
+    def support(self, person):
+        """Nothing: some of them are in the air."""
+        return []
+
     def facing(self):
         return self.rng.uniform(-180, 180) if self.rng.random() < 0.5 else super().facing()
 

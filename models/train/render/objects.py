@@ -241,7 +241,6 @@ class ThingScene(Scene):
         self.kind = KINDS[rng.choice(len(KINDS), p=SHARES)]
         people = int(rng.random() < 0.25 and self.kind != "table")
         super().__init__(assets, rng, height, width, people=people, tone=tone)
-        self.shell = []  # tables: they get shadows and throw none
         self.inside = self.inside and self.kind in ("animals", "made")
         if self.kind == "table":
             self.look_down()
@@ -271,8 +270,8 @@ class ThingScene(Scene):
         top = surface(self.assets, rng, list(self.assets.swatches)) if rng.random() < 0.7 else pattern(self.assets, rng)
         half = span * rng.uniform(0.6, 3)
         mesh = grid(lambda u, v: np.stack([(u * 2 - 1) * half, 0 * u, (1 - v * 2) * half], 1), 40, 40)
-        table = item((mesh[0], mesh[1], mesh[2] * rng.uniform(1, 4)), 1.0, middle, solid(top), about("Y", rng.uniform(0, 360)))
-        self.shell.append(table)
+        table = item((mesh[0], mesh[1], mesh[2] * rng.uniform(1, 4)), 1.0, middle, solid(top), about("Y", rng.uniform(0, 360)),
+                     throws_shadow=False)
         self.add_things([table])
         for _ in range(rng.integers(1, 9)):
             place = middle + rng.normal(0, 0.25 * span, 3) * [1, 0, 1]
@@ -330,9 +329,6 @@ class ThingScene(Scene):
         if rng.random() < 0.5:
             radiance = cv2.GaussianBlur(radiance, (0, 0), np.exp(rng.uniform(np.log(0.01), np.log(0.05))) * camera.height)
         return radiance
-
-    def casts_shadow(self, entry, who):
-        return not any(entry is table for table in self.shell)
 
     def record(self, who):
         return super().record(who) | {"place": self.kind}

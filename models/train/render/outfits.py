@@ -221,6 +221,6 @@ class OutfitScene(Scene):
             maker = (*TABLE_THINGS, assembly)[rng.integers(len(TABLE_THINGS) + 1)]
             self.add_things(maker(self.assets, rng, place, rng.uniform(0.05, 0.22)))
 
-    def casts_shadow(self, entry, who):
+    def casts_shadow(self, entry):
         """Boxes, table tops among them, throw none here."""
-        return super().casts_shadow(entry, who) and len(entry.vertices) != len(BOX[0])
+        return super().casts_shadow(entry) and len(entry.vertices) != len(BOX[0])

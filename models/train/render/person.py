@@ -18,12 +18,13 @@ LEGS = slice(INDEX["upper_leg_left"], INDEX["foot_right"] + 1)
 
 
 class Item:
-    """A textured mesh with part weights. Vertices in metres; `cut` is a signed field, holes where negative."""
+    """A textured mesh with part weights. Vertices in metres; `cut` is a signed field, holes where negative. What throws
+    no shadow still gets those of others."""
 
-    def __init__(self, vertices, triangles, uvs, uv_triangles, parts, textures, layer=None, cut=None, holes=False):
+    def __init__(self, vertices, triangles, uvs, uv_triangles, parts, textures, layer=None, cut=None, holes=False, throws_shadow=True):
         self.vertices, self.triangles = vertices, triangles
         self.uvs, self.uv_triangles, self.parts = uvs, uv_triangles, parts
-        self.textures, self.holes = textures, holes
+        self.textures, self.holes, self.throws_shadow = textures, holes, throws_shadow
         self.layer = np.zeros(len(vertices), np.int64) if layer is None else layer
         self.cut = np.ones(len(vertices)) if cut is None else cut
 
@@ -47,7 +48,7 @@ class Person:
         joints = self.shape.joints
         world, relative = pose(joints) if pose else random_pose(assets, rng, joints)
         self.matrices = skinning(assets, self.shape.joints, world, relative)
-        self.items = []
+        self.items, self.footwear = [], []  # footwear: vertices of what is on the feet, metres
         self.hidden = np.zeros(len(assets.base.vertices), bool)
         self.fields = Fields(assets, self.shape)
         self.dress()
@@ -58,7 +59,19 @@ class Person:
         joint = lambda name: skinned[assets.rig.heads[assets.rig.index[name]]].mean(0)
         self.head, self.root = joint("head"), joint("root")
         self.bones = np.stack([joint(n) for n in ("head", "spine02", "upperleg01.L", "wrist.L", "wrist.R", "foot.L")])
+        # The floor is so many metres below the skin's lowest point: by soles, and by what the person lies on.
+        self.below = max([0.0] + [skinned[:13380, 1].min() - worn[:, 1].min() for worn in self.footwear if len(worn)])
         self.record = {"tone": self.shape.tone_group, "build": self.shape.build, "age": self.shape.age, "sex": self.shape.sex}
+
+    @property
+    def lowest(self):
+        """Height of the floor in the person's own axes, metres."""
+        return self.skin_vertices[:, 1].min() - self.below
+
+    def joint(self, name):
+        """Where the bone of that name begins, metres."""
+        k = self.assets.rig.index[name]
+        return (self.matrices[k, :, :3] @ self.shape.joints[k] + self.matrices[k, :, 3]) * DECIMETRES
 
     def posed(self, vertices):
         return kernels.skin(vertices, *self.assets.rig.weights, self.matrices) * DECIMETRES
@@ -90,11 +103,28 @@ class Person:
         self.wear_shoes(0.8)
 
     def wear_shoes(self, share):
-        """Shoes for a share of the people."""
-        if self.rng.random() < share:
+        """Shoes for a share of the people; socks beneath some of them and for half of the others, slippers for a few."""
+        shod = self.rng.random() < share
+        if shod:
             shoes = self.assets.shoes[self.rng.integers(len(self.assets.shoes))]
             self.add_garment(shoes, self.cloth(shoes.texture)[None])
             self.hidden[shoes.hidden] = True
+            self.footwear.append(self.items[-1].vertices)
+        rng = self.rng.spawn(1)[0]  # of its own: everything else is drawn as for the barefoot
+        if rng.random() < (0.35 if shod else 0.5):
+            self.wear_socks(rng, rng.uniform(0.03, 0.08), rng.uniform(0.7, 0.95))
+        if not shod and rng.random() < 0.2:
+            self.wear_socks(rng, rng.uniform(0.12, 0.3), rng.uniform(0.97, 1.01))
+
+    def wear_socks(self, rng, thickness, start):
+        """The feet's skin, `thickness` decimetres thicker from `start` down, in limb lengths; not within shoes and trousers."""
+        f, (triangles, _) = self.fields, self.assets.body
+        normal = kernels.normals(self.shape.vertices, triangles)
+        within = self.hidden.copy()
+        within[triangles[~self.hidden[triangles].all(1)]] = False  # what is dropped of the skin is dropped of the sock
+        cut = np.where((f.leg > 0.5) & ~within, 8 * (f.along_leg - start), -1)
+        self.add_shell(self.shape.vertices + normal * thickness, self.assets.body, cut, garment_texture(self.assets, rng), repeats=rng.uniform(3, 8))
+        self.footwear.append(self.items[-1].vertices[:13380][cut[:13380] > 0])
 
     def cloth(self, painted=None):
         """Texture of the next garment; `painted` is the one that came with its mesh."""

@@ -5,11 +5,12 @@ import numpy as np
 
 from . import kernels, sensor
 from .animals import animal, draw_species
-from .classes import PADDING
+from .classes import INDEX, PADDING
 from .cloth import pattern
 from .light import lights
 from .person import Person
 from .pose import about
+from .seats import beneath
 from .things import Room, clutter, held_thing, solid
 
 
@@ -17,6 +18,12 @@ FAR = 1e9
 HIGHEST_FLOOR = -0.3  # metres: a room's floor is further below the camera
 THING = 200  # instance number of everything that is not a person, while rasterising
 SHADOW_SIDE, SHADOW_METRES = 192, 4.6
+FIXED = 0.6  # share of the mirrors whose camera is aimed at nobody: it hangs as it was hung
+LEAST_SEEN = 0.35  # of a person before such a mirror; else the camera is aimed at the person
+POLISHED = 0.15  # share of the rooms whose floor reflects
+ON_FLOOR = 0.004  # metres from the floor, of what is the floor
+MOVING = 0.1  # share of the pictures with people in which somebody or a limb moves
+SOFT = 0.5  # share of the panorama scenes in which people are as soft as the panorama
 
 
 class Camera:
@@ -46,6 +53,7 @@ class Scene:
     person_kind = Person
     # Of the generic views, the shares up to which they show the whole person, the upper body, the head; else any place.
     framing = (0.40, 0.70, 0.84)
+    enlargement = 0.0  # pixels of the picture in one of the panorama, by side; 0 where there is none
 
     def __init__(self, assets, rng, height, width, people=None, view=None, tone=None):
         self.assets, self.rng, self.tone = assets, rng, tone
@@ -70,18 +78,25 @@ class Scene:
     def place_people(self):
         for number in range(1, self.count + 1):
             person = self.person_kind(self.assets, self.rng, tone=self.tone)
+            support = self.support(person)
             turned = self.camera.heading() @ about("Y", self.facing())
             body = person.skin_vertices @ turned.T
             offset = self.first_offset(person, body, turned) if number == 1 else self.next_offset(body, turned, person)
             if offset is None:
                 continue
-            items = list(person.items)
-            things = self.carried(person)
-            for entry in items:
+            for entry in person.items:
                 self.add(entry, entry.vertices @ turned.T + offset, number)
-            for entry in things:
+            if offset[1] + person.lowest > HIGHEST_FLOOR:
+                support = []  # seen from beneath it would hide the person
+            for entry in self.carried(person) + support:
                 self.add(entry, entry.vertices @ turned.T + offset, THING)
             self.note(person, body + offset, number)
+
+    def support(self, person):
+        """What the person sits or lies on, in the person's own axes."""
+        items, lifted = beneath(self.assets, self.rng.spawn(1)[0], person)
+        person.below += lifted
+        return items
 
     def carried(self, person):
         """What the person holds, in the person's own axes."""
@@ -93,7 +108,7 @@ class Scene:
     def first_offset(self, person, body, turned):
         low, high = body.min(0), body.max(0)
         if self.view == "mirror":
-            return self.mirror_offset(body, low, high)
+            return self.mirror_offset(body, low - [0, person.below, 0], high)
         rng, camera = self.rng, self.camera
         head, root, kind = turned @ person.head, turned @ person.root, rng.random()
         whole, upper, close = self.framing
@@ -116,15 +131,24 @@ class Scene:
         height = rng.uniform(1.3, 2.0)
         self.distance = rng.uniform(1.1, 4.2)
         middle = np.array([body[:, 0].mean(), low[1], body[:, 2].mean()])
-        # The camera is aimed so that the person's middle lies near the picture's; the rest is chance.
-        aim = np.rad2deg(np.arctan2((high[1] - low[1]) / 2 - height, self.distance)) + rng.normal(0, 5)
-        yaw = np.arctan2(camera.to_world[0, 2], camera.to_world[2, 2])
-        camera.to_world = about("Y", np.rad2deg(yaw)) @ about("X", aim) @ about("Z", rng.normal(0, 1.5))
-        right, ahead = camera.heading()[:, 0], -camera.heading()[:, 2]
+        off, roll, heading = rng.normal(0, 5), rng.normal(0, 1.5), camera.heading()
+        aimed = lambda level, distance: heading @ about("X", np.rad2deg(np.arctan2(level - height, distance)) + off) @ about("Z", roll)
         sideways = rng.normal(0, 0.22) * self.distance * camera.width / camera.focal
-        place = ahead * self.distance + right * sideways
+        place = heading[:, 0] * sideways - heading[:, 2] * self.distance
         place[1] = -height
+        # Most mirrors hang so that somebody who stands at a usual place is in the picture's middle, whoever comes and
+        # whatever they do there; others so that this person's middle lies near the picture's. The rest is chance.
+        own = rng.spawn(1)[0]
+        camera.to_world = aimed(0.85, own.uniform(1.8, 3.5))
+        if own.random() >= FIXED or self.seen_share(body + place - middle) < LEAST_SEEN:
+            camera.to_world = aimed((high[1] - low[1]) / 2, self.distance)
         return place - middle
+
+    def seen_share(self, world):
+        """Share of the points that lie within the picture."""
+        camera = self.camera
+        x, y, z = (world @ camera.to_world).T
+        return np.mean((np.abs(x) * camera.focal < -z * camera.width / 2) & (np.abs(y) * camera.focal < -z * camera.height / 2))
 
     def next_offset(self, body, turned, person):
         rng, heading = self.rng, self.camera.heading()
@@ -132,14 +156,14 @@ class Scene:
         side = rng.choice([-1, 1]) * rng.uniform(0.3, 0.6 + 0.22 * self.distance)
         place = self.base - heading[:, 2] * deeper + heading[:, 0] * side
         offset = place - turned @ person.root
-        offset[1] = self.ground - body[:, 1].min()
+        offset[1] = self.ground + person.below - body[:, 1].min()
         ahead = -(self.camera.to_world.T @ (offset + body.mean(0)))[2]
         return offset if ahead > 0.5 else None
 
     def note(self, person, body, number):
         """Keeps what later steps need: the floor, the feet, the record."""
         if self.centre is None:
-            self.centre, self.ground = body.mean(0), body[:, 1].min()
+            self.centre, self.ground = body.mean(0), body[:, 1].min() - person.below
             self.base = body.mean(0)
         low = body[body[:, 1] < body[:, 1].min() + 0.06]
         middle = np.median(low[:, 0])
@@ -150,7 +174,8 @@ class Scene:
         camera, rng = self.camera, self.rng
         far = max([2.2] + [d for _, _, d in self.people]) + rng.uniform(0.4, 2.5)
         if self.people and self.ground >= HIGHEST_FLOOR:
-            return  # whoever lies as high as the camera has no floor that a room could stand on
+            self.inside = False  # whoever lies as high as the camera has no floor that a room could stand on
+            return
         self.ground = self.ground if self.people else -rng.uniform(1.0, 1.9)
         room = Room(self.assets, rng, self.ground, far, far * rng.uniform(0.9, 1.8) + 1)
         heading = camera.heading() @ about("Y", rng.normal(0, 12))
@@ -185,41 +210,46 @@ class Scene:
 
     # ------------------------------------------------------------ rendering
 
+    def draw(self, layers, world, entry, who):
+        camera, seen = self.camera, world @ self.camera.to_world
+        normal = kernels.normals(seen, entry.triangles)
+        kernels.rasterise(seen, entry.uvs, entry.triangles, entry.uv_triangles, normal, entry.parts, entry.layer,
+                          kernels.pyramid(entry.textures, entry.holes), entry.holes, entry.cut, camera.focal, camera.cx, camera.cy, who,
+                          layers.depth, layers.albedo, layers.normal, layers.label, layers.who)
+
     def rasterise(self):
-        camera, layers = self.camera, self.layers
+        layers = self.layers
         for world, entry, who in self.placed:
-            seen = world @ camera.to_world
-            normal = kernels.normals(seen, entry.triangles)
-            kernels.rasterise(seen, entry.uvs, entry.triangles, entry.uv_triangles, normal, entry.parts, entry.layer,
-                              entry.textures, entry.holes, entry.cut, camera.focal, camera.cx, camera.cy, who,
-                              layers.depth, layers.albedo, layers.normal, layers.label, layers.who)
+            self.draw(layers, world, entry, who)
         things = layers.who == THING
         layers.label[things], layers.who[things] = 0, 0
         # A label of 0 on a person is a vertex without weights; there is none, but silence would be a hole.
         layers.label[(layers.who > 0) & (layers.label == 0)] = 3
 
     def background(self):
-        """The panorama in the camera's direction as linear radiance; blurred at times, as lenses do."""
+        """The panorama in the camera's direction as linear radiance. It is enlarged, and so softer than what stands before
+        it; `render` makes up for that at times."""
         camera, rng = self.camera, self.rng
         panorama = panorama_of(self.assets, self.light_index)
         zoom = camera.focal * (1 if rng.random() < 0.6 else rng.uniform(0.6, 1.6))
         x, y = np.meshgrid((np.arange(camera.width) + 0.5 - camera.cx) / zoom, -(np.arange(camera.height) + 0.5 - camera.cy) / zoom)
         ray = np.stack([x, y, -np.ones_like(x)], -1) @ camera.to_world.T
         ray /= np.linalg.norm(ray, axis=-1, keepdims=True)
+        self.enlargement = zoom * 2 * np.pi / panorama.shape[1]
         u = (np.arctan2(ray[..., 0], -ray[..., 2]) / (2 * np.pi)) % 1 * panorama.shape[1] - 0.5
         v = np.arccos(np.clip(ray[..., 1], -1, 1)) / np.pi * panorama.shape[0] - 0.5
         seen = cv2.remap(panorama, u.astype(np.float32), v.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
         return LINEAR[seen]
 
     def shade(self, radiance):
-        camera, layers, light, rng = self.camera, self.layers, self.light, self.rng
+        camera, light, rng = self.camera, self.light, self.rng
         shadow, scale = np.full((SHADOW_SIDE, SHADOW_SIDE), -FAR), SHADOW_SIDE / SHADOW_METRES
         sun_share = light.sun.mean() / (light.sun.mean() + light.ambient + 1e-9)
         use_sun = bool(sun_share > 0.15 and rng.random() < 0.9)
         basis, centre = light.shadow_basis(), np.zeros(3) if self.centre is None else self.centre
         if use_sun:
             for world, entry, who in self.placed:
-                if self.casts_shadow(entry, who):
+                if self.casts_shadow(entry):
                     near = np.abs(world - centre).max(1) < SHADOW_METRES
                     if near.any():
                         kernels.shadow_depth(world - centre, entry.triangles, basis, scale, shadow)
@@ -227,15 +257,39 @@ class Scene:
         backdrop = np.clip(np.median(radiance[::4, ::4]) / 0.2, 0.35, 1.6) ** 0.5 if not self.inside else 1.0
         exposure = backdrop * rng.uniform(0.6, 1.5) / max(level, 1e-3)
         feet = np.array(self.feet) if self.feet else np.zeros((0, 3))
-        kernels.shade(layers.depth, layers.albedo, layers.normal, self.occlusion(), layers.who, camera.to_world,
-                      camera.focal, camera.cx, camera.cy, light.sh, light.sun, light.direction, use_sun, basis, scale,
-                      centre, shadow, self.ground, feet, exposure, radiance)
+
+        def lit(layers, occlusion, use_sun, image):
+            kernels.shade(layers.depth, layers.albedo, layers.normal, occlusion, layers.who, camera.to_world, camera.focal, camera.cx, camera.cy,
+                          light.sh, light.sun, light.direction, use_sun, basis, scale, centre, shadow, self.ground, feet, exposure, image)
+
+        lit(self.layers, self.occlusion(), use_sun, radiance)
         if self.inside:
+            self.polish(radiance, lit)
             self.pools_of_light(radiance)
 
-    def casts_shadow(self, entry, who):
-        """Walls and floors, the things of many vertices, get shadows and throw none."""
-        return who != THING or len(entry.vertices) < 400
+    def polish(self, radiance, lit):
+        """Some rooms' floors reflect what stands on them; a reflection of somebody is nobody. `lit` shades layers into a picture."""
+        rng = self.rng.spawn(1)[0]
+        if rng.random() >= POLISHED:
+            return
+        share, rough, mirrored = rng.uniform(0.05, 0.25), rng.uniform(0.3, 3), Layers(*radiance.shape[:2])
+        for world, entry, who in self.placed:
+            if np.abs(world[:, 1] - self.ground).max() > ON_FLOOR:
+                self.draw(mirrored, world * [1, -1, 1] + [0, 2 * self.ground, 0], entry, who)
+        reflection = np.zeros_like(radiance)
+        lit(mirrored, np.ones(mirrored.depth.shape), False, reflection)
+        where = self.floor_seen() & (mirrored.depth < FAR / 2)
+        radiance[where] = (1 - share) * radiance[where] + share * cv2.GaussianBlur(reflection, (0, 0), rough)[where]
+
+    def floor_seen(self):
+        """Pixels of the floor itself, (H, W)."""
+        camera, depth = self.camera, self.layers.depth
+        x, y = np.meshgrid((np.arange(camera.width) + 0.5 - camera.cx) / camera.focal, -(np.arange(camera.height) + 0.5 - camera.cy) / camera.focal)
+        height = (camera.to_world[1, 0] * x + camera.to_world[1, 1] * y - camera.to_world[1, 2]) * depth
+        return (self.layers.label == 0) & (depth < FAR / 2) & (np.abs(height - self.ground) < ON_FLOOR)
+
+    def casts_shadow(self, entry):
+        return entry.throws_shadow
 
     def occlusion(self):
         """Corners and gaps are darker: depth compared with its surroundings, in [0.5, 1]."""
@@ -287,7 +341,15 @@ class Scene:
         self.shade(radiance)
         if self.rng.random() < 0.2:
             self.occluders(radiance)
+        if not self.inside:
+            radiance = self.soften(radiance)
         return radiance, self.layers.label, self.layers.who
+
+    def soften(self, radiance):
+        """In half of the panorama scenes all is as soft as the panorama: cuttings are sharper than their ground, people are not."""
+        if self.rng.spawn(1)[0].random() >= SOFT or not self.enlargement:
+            return radiance
+        return cv2.GaussianBlur(radiance, (0, 0), min(2.0, 0.35 * self.enlargement))
 
     def record(self, who):
         """What the test set is grouped by; people of whom nothing is seen are left out."""
@@ -331,10 +393,14 @@ def sample(assets, seed, supersample=1.0, tone=None, make=Scene, wide=False):
     height, width, aspects = (192, 256, WIDE_ASPECTS) if wide else (256, 192, ASPECTS)
     (h, w), _ = aspects[rng.choice(len(aspects), p=[share for _, share in aspects])]
     scene = make(assets, rng, round(h * supersample), round(w * supersample), tone=tone)
-    radiance, parts, who = scene.render()
+    radiance, parts, who = sensor.distorted(rng.spawn(1)[0], *scene.render())
+    own = rng.spawn(1)[0]
+    mask = moving(own, parts, who)
     if supersample != 1.0:
         radiance = cv2.resize(radiance, (w, h), interpolation=cv2.INTER_AREA)
         parts, who = (shrink_labels(a, w, h) for a in (parts, who))
+    if mask is not None:
+        radiance = sensor.moved(own, radiance, cv2.resize(mask.astype(np.float32), (w, h), interpolation=cv2.INTER_AREA))
     picture = sensor.develop(rng, radiance, scene.dark)
     image = np.full((height, width, 3), PADDING, np.uint8)
     maps = np.zeros((2, height, width), np.uint8)
@@ -342,6 +408,23 @@ def sample(assets, seed, supersample=1.0, tone=None, make=Scene, wide=False):
     image[top:top + h, left:left + w] = picture
     maps[0, top:top + h, left:left + w], maps[1, top:top + h, left:left + w] = parts, who
     return image, maps[0], compact(maps[1]), {"seed": [int(s) for s in np.atleast_1d(seed)], **scene.record(who)}
+
+
+# Forearm with hand and shin with foot, left and right.
+MOVING_LIMBS = [[INDEX[f"{part}_{side}"] for part in limb] for limb in (("lower_arm", "hand"), ("lower_leg", "foot")) for side in ("left", "right")]
+
+
+def moving(rng, parts, who):
+    """Who moves in a share of the pictures with people: one of them or a limb of one, bool (H, W), else `None`. The camera of
+    a mirror hangs still, and what is behind people is sharp."""
+    people = np.flatnonzero(np.bincount(who.ravel(), minlength=1))
+    people = people[people > 0]
+    if not len(people) or rng.random() >= MOVING:
+        return None
+    mask = who == people[rng.integers(len(people))]
+    if rng.random() < 0.6:
+        mask &= np.isin(parts, MOVING_LIMBS[rng.integers(len(MOVING_LIMBS))])
+    return mask if mask.any() else None
 
 
 def shrink_labels(labels, width, height):

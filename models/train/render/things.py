@@ -54,12 +54,13 @@ def solid(colours):
     return np.concatenate([linear(np.clip(colours, 0, 1)), np.ones(colours.shape[:2] + (1,))], -1)[None].astype(np.float32)
 
 
-def item(mesh, scale, place, texture, rotation=None, repeats=1.0):
+def item(mesh, scale, place, texture, rotation=None, repeats=1.0, throws_shadow=True):
     vertices, triangles, uvs = mesh
     vertices = vertices * np.asarray(scale)
     if rotation is not None:
         vertices = vertices @ rotation.T
-    return Item(vertices + place, triangles, uvs * repeats, triangles, np.zeros((len(vertices), 16), np.float32), texture)
+    parts = np.zeros((len(vertices), 16), np.float32)
+    return Item(vertices + place, triangles, uvs * repeats, triangles, parts, texture, throws_shadow=throws_shadow)
 
 
 def surface(assets, rng, kinds):
@@ -80,11 +81,12 @@ WOODS = ("Wood", "WoodFloor", "Planks", "Chipboard", "Paint", "Plastic", "Metal"
 
 
 def plane(origin, along, up, texture, metres):
-    """A rectangle from `origin` along two edges, its picture repeated every `metres`."""
+    """A rectangle from `origin` along two edges, its picture repeated every `metres`. It throws no shadow: rooms are lit by the
+    panorama around them, and the sun comes in as through a window, wherever it stands."""
     width, height = np.linalg.norm(along), np.linalg.norm(up)
     mesh = grid(lambda u, v: origin + u[:, None] * along + v[:, None] * up,
                 int(width / CELL) + 2, int(height / CELL) + 2)
-    return item((mesh[0], mesh[1], mesh[2] * np.array([width, height]) / metres), 1.0, 0.0, texture)
+    return item((mesh[0], mesh[1], mesh[2] * np.array([width, height]) / metres), 1.0, 0.0, texture, throws_shadow=False)
 
 
 class Room:
@@ -134,8 +136,8 @@ class Room:
         x = (self.left + margin, self.right - margin)[rng.integers(2)]
         return np.array([x, self.floor, rng.uniform(self.back + margin, self.back * 0.35)])
 
-    def box(self, centre, half, texture, repeats=1.0):
-        self.items.append(item(BOX, half, centre, texture, repeats=repeats))
+    def box(self, centre, half, texture, repeats=1.0, throws_shadow=True):
+        self.items.append(item(BOX, half, centre, texture, repeats=repeats, throws_shadow=throws_shadow))
 
     def wood(self):
         return solid(surface(self.assets, self.rng, WOODS))
@@ -202,11 +204,11 @@ class Room:
     def window(self):
         rng = self.rng
         centre, half = self.on_wall(rng.uniform(0.4, 1.2), rng.uniform(0.4, 0.9), 1.2, 1.7)
-        self.box(centre, half + 0.06, self.wood())
+        self.box(centre, half + 0.06, self.wood(), throws_shadow=False)
         glow = np.ones((16, 16, 3)) * rng.uniform(0.6, 1.0) * np.array([0.95, 0.98, 1])
         pane = solid(glow)
         pane[..., :3] *= rng.uniform(1, 4)
-        self.box(centre + [0, 0, 0.02], half, pane)
+        self.box(centre + [0, 0, 0.02], half, pane, throws_shadow=False)
         self.box(centre + [0, 0, 0.04], half * [0.04, 1, 1] + 0.01, self.wood())
 
     def door(self):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from pipeline.card import curve, read_log, run_sentence, write_card
+from pipeline.card import comparable, curve, read_log, run_sentence, write_card
 from pipeline.evaluate import evaluate, group_keys
 from render.classes import PARTS
 
@@ -48,6 +48,17 @@ def test_scores_on_other_validation_pictures_are_not_compared():
         record["seen"] += 200_000
     text = run_sentence(log)
     assert "last tenth of the last stretch, whose validation pictures are new, moved the seven-class mIoU by +0.0 points" in text
+
+
+def test_the_digest_of_the_validation_pictures_parts_the_log():
+    start = lambda digest: {"event": "start", "device": "cpu"} | ({"validation": digest} if digest else {})
+    older, later = steps(*range(30, 50)), steps(*[20 + k / 100 for k in range(20)])
+    for record in later:
+        record["seen"] += 200_000
+    for one, other, parted in (("a", "b", True), ("a", "a", False), (None, None, False), (None, "a", True)):
+        kept, since, _ = comparable([start(one), *older, start(other), *later])
+        assert (len(kept), since) == ((20, 200_000) if parted else (40, 0)), (one, other)
+    assert len(comparable([start("a"), start("b"), *older])[0]) == 20, "nothing was scored before"
 
 
 def test_a_run_from_another_runs_weights_counts_on(tmp_path):

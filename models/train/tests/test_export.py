@@ -155,9 +155,25 @@ def test_labels_follow_scores_and_person_masks_paste_in_order():
     logits[0, 0], logits[1, 16], logits[2, 16] = 9.0, 9.0, 1.0
     masks[0, :, :2], masks[1, :, 1:], masks[2, :, :] = 9.0, 9.0, 9.0
     logits[2, 17] = 0.5
-    assert (part_labels(logits, masks, 8, 8)[:, :3] == 0).all()
+    image = np.zeros((8, 8, 3), np.uint8)
+    image[:, 4:] = 200
+    assert (part_labels(logits, masks, image)[:, :3] == 0).all()
     person = person_labels(logits, masks, 8, 8)
     assert (person[:, 6] == 2).all() and (person[:, 0] == 1).all()
+
+
+def test_scores_follow_the_edges_of_the_picture():
+    from pipeline.evaluate import guided
+
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (32, 24, 3)).astype(np.uint8)
+    image[:, :11] //= 4
+    image[:, 11:] = 128 + image[:, 11:] // 4
+    # Of the scores, two pixels wide, the sixth is half of one part, half of the other.
+    right = np.repeat(np.clip(np.arange(12) - 4.5, 0, 1)[None], 16, 0)
+    scores = guided(np.stack([1 - right, right]).astype(np.float32), image)
+    assert (scores.argmax(0) == (np.arange(24) >= 11)).mean() > 0.99
+    assert np.allclose(scores.sum(0), 1, atol=1e-4)
 
 
 def test_wide_pictures_are_judged_at_a_wide_input(shard_folder, wide_folder):

@@ -7,11 +7,13 @@ import torch
 
 from pipeline.config import NO_OBJECT, PERSON, TrainConfig
 from pipeline.data import PEOPLE
+from pipeline.metrics import IGNORE
 from pipeline.losses import (
     Targets,
     build_targets,
     class_loss,
     jaccard_loss,
+    jaccard_steps,
     mask_losses,
     match_layers,
     pair_costs,
@@ -161,3 +163,52 @@ def test_the_jaccard_loss_leaves_out_what_is_to_be_ignored_and_falls_with_its_gr
     (slope,) = torch.autograd.grad(before, raw)
     assert torch.isfinite(slope).all() and slope[..., :5].abs().max() == 0 and slope[..., 32:].abs().max() == 0
     assert jaccard_loss((raw - 5 * slope).softmax(1), targets) < before
+
+
+def chosen_jaccard_loss(chances, targets):
+    """The same loss with ignored points and absent classes taken out, as its authors write it."""
+    half = chances.shape[-1] // 2
+    parts = targets.parts[:, :half].flatten().long()
+    seen = parts != IGNORE
+    chance = chances[..., :half].transpose(0, 1).flatten(1)[:, seen]
+    chance, parts = torch.cat([chance, 1 - chance[:1]]), parts[seen]
+    truth = torch.cat([torch.nn.functional.one_hot(parts, 16).T, (parts > 0)[None]]).float()
+    shown = truth.any(1)
+    errors, order = (truth[shown] - chance[shown]).abs().sort(1, descending=True)
+    return (errors * jaccard_steps(truth[shown].gather(1, order))).sum(1).mean()
+
+
+def test_the_jaccard_loss_weighs_what_it_could_leave_out():
+    targets = made_targets(batch=4, points=300)
+    torch.manual_seed(5)
+    for ignored in (0.0, 0.3):
+        targets.parts[torch.rand(targets.parts.shape) < ignored] = IGNORE
+        raw = torch.randn(4, 16, 300, requires_grad=True)
+        # Some guesses are certain and right: their error is as small as that of an ignored point.
+        chances = torch.where(torch.rand(4, 1, 300) < 0.2, one_hot_chances(targets.parts % 16), raw.softmax(1))
+        losses = [loss(chances, targets) for loss in (jaccard_loss, chosen_jaccard_loss)]
+        assert torch.isclose(*losses, atol=1e-6)
+        slopes = [torch.autograd.grad(loss, raw, retain_graph=True)[0] for loss in losses]
+        assert torch.allclose(*slopes, atol=1e-7) and slopes[0].abs().max() > 1e-4
+    targets.parts[:] = IGNORE
+    assert jaccard_loss(chances, targets) == 0
+
+
+def test_what_no_point_fell_on_is_no_target():
+    parts = torch.zeros(2, 32, dtype=torch.uint8)
+    parts[0, 5], parts[1, :] = 3, IGNORE
+    person = (parts > 0).to(torch.uint8)
+    present = torch.zeros(2, 16 + PEOPLE, dtype=torch.bool)
+    present[:, [0, 3, 7, 16, 17]] = True
+    targets = build_targets(parts, person, present)
+    assert torch.nonzero(targets.present).tolist() == [[0, 0], [0, 3], [0, 16]]
+
+
+def test_the_device_works_on_while_targets_are_paired():
+    targets, calls = made_targets(), []
+    layers = [(torch.randn(2, 28, 18), torch.randn(2, 28, 64)) for _ in range(2)]
+    ours = match_layers(layers, targets, CONFIG, 0.0, lambda: calls.append(1))
+    theirs = match_layers(layers, targets, CONFIG)
+    assert calls == [1] and len(ours) == 2
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.equal(a.image, b.image) and torch.equal(a.query, b.query) and torch.equal(a.target, b.target)

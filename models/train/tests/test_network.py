@@ -52,6 +52,14 @@ def test_sizes_are_within_the_limits():
         assert 24 <= config.queries <= 32 and config.dim == 96
 
 
+def test_auxiliary_classifiers_are_no_part_of_what_is_deployed():
+    plain, more = (Parser(NETWORKS["tiny"], auxiliary) for auxiliary in (False, True))
+    assert len(list(more.parameters())) == len(list(plain.parameters())) + 6
+    for part in (Trunk, Head):
+        names = [set(part(model, HEIGHT, WIDTH).state_dict()) for model in (plain, more)]
+        assert names[0] == names[1]
+
+
 def test_positions_survive_a_change_of_resolution():
     fine, coarse = sine_position(16, 12, 96).reshape(16, 12, 96), sine_position(8, 6, 96).reshape(8, 6, 96)
     low = fine.reshape(8, 2, 6, 2, 96).mean((1, 3))

@@ -3,31 +3,41 @@
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from pipeline.data import read_shard
 from render.__main__ import SCENES, learned_seed, write_shard
 from render.animals import POSTURES, SPECIES, Animal, animal, draw_species
+from render import kernels, scene, seats, sensor
 from render.assets import AssetError, Assets, check_files, held_out
 from render.body import Shape
 from render.charts import CLOTH_SIDE, TRUNK
 from render.classes import INDEX
 from render.clip import FIRST, pose_at
+from render.files import encoded
 from render.gowns import ABOVE_FLOOR, Drape, GownPerson, GownScene
 from render.leaps import LeapingPerson, LeapScene, leaping_pose, on_hands
 from render.lofts import loft
-from render.moves import FLOOR, MoveScene, MovingPerson, close_hands
+from render.moves import FLOOR, MoveScene, MovingPerson, close_hands, lying
 from render.objects import KINDS, ThingScene, bottle, dish, turned_on_lathe
 from render.outfits import OutfitScene
 from render.person import DECIMETRES, Person
-from render.pose import about, from_directions, skinning
-from render.scene import THING, sample, shrink_labels
+from render.pose import about, from_directions, sit, skinning, squat
+from render.scene import THING, Scene, sample, shrink_labels
 from render.sensor import movement
-from render.things import Room
+from render.things import BALL, BOX, Room, grid, item, plane
 
 ASSETS = os.environ.get("MIRROR_ASSETS")
 needs_assets = pytest.mark.skipif(not ASSETS, reason="MIRROR_ASSETS does not name the folder of CC0 assets")
+
+
+class Largest:
+    """Draws that are always the largest allowed, and noise that is none."""
+
+    uniform, normal = staticmethod(lambda low, high: high), staticmethod(lambda middle, spread: middle)
+    choice = staticmethod(lambda values, p: values[-1])
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +53,267 @@ def test_a_movement_blurs_about_the_place_where_it_is_labelled():
             assert abs(kernel.sum() - 1) < 1e-6
             assert abs((kernel * x).sum()) < 1e-6 and abs((kernel * y).sum()) < 1e-6
             assert np.ptp(x[kernel > 0]) + 1 >= across and np.ptp(y[kernel > 1e-6]) >= abs(down)
+
+
+def test_what_moves_is_blurred_where_it_was_and_what_stands_still_is_not():
+    ground = np.linspace(0.2, 0.4, 40)[None, :, None] * np.ones((30, 1, 3))
+    mask = np.zeros((30, 40), np.float32)
+    mask[10:20, 15:25] = 1
+    picture = ground.copy()
+    picture[mask > 0] = 1
+    for seed in range(8):
+        blurred = sensor.moved(np.random.default_rng(seed), picture, mask)
+        reach = np.zeros((30, 40), bool)
+        reach[4:26, 9:31] = True
+        assert np.allclose(blurred[~reach], ground[~reach], atol=1e-6), "the background keeps its place and sharpness"
+        light = np.clip(blurred - ground, 0, None).sum(2)
+        y, x = np.indices(light.shape)
+        assert abs((light * y).sum() / light.sum() - 14.5) < 0.2 and abs((light * x).sum() / light.sum() - 19.5) < 0.2
+        assert np.abs(blurred - picture)[reach].max() > 0.05
+
+
+def test_one_person_or_one_limb_moves_in_a_tenth_of_the_pictures_with_people():
+    parts, who = np.zeros((20, 20), np.uint8), np.zeros((20, 20), np.uint8)
+    parts[2:10, 2:10], who[2:10, 2:10] = INDEX["torso"], 1
+    parts[4:8, 2:4] = INDEX["hand_left"]
+    parts[12:18, 12:18], who[12:18, 12:18] = INDEX["face"], 3
+    masks = [scene.moving(np.random.default_rng(k), parts, who) for k in range(600)]
+    found = [mask for mask in masks if mask is not None]
+    assert 20 < len(found) < 90
+    assert all(len(set(who[mask])) == 1 and who[mask].all() for mask in found)
+    assert any((parts[mask] == INDEX["hand_left"]).all() for mask in found)
+    assert scene.moving(np.random.default_rng(0), 0 * parts, 0 * who) is None
+
+
+@pytest.mark.parametrize("strength", [sensor.BARREL, -0.05, sensor.PINCUSHION])
+def test_a_lens_bends_picture_and_labels_alike_and_shows_nothing_from_beyond_the_frame(strength):
+    x, y = sensor.lens(strength, 200, 150)
+    assert x.min() > -1e-3 and y.min() > -1e-3 and x.max() < 149 + 1e-3 and y.max() < 199 + 1e-3
+    assert np.abs(x - np.arange(150)).max() > 0.5, "something is bent"
+
+    class Always(Largest):
+        random = staticmethod(lambda: 0.0)
+        uniform = staticmethod(lambda low, high: strength)
+
+    labels = (np.add.outer(np.arange(200) // 40, np.arange(150) // 30) % 2).astype(np.uint8)
+    flat = labels[..., None] * np.ones(3, np.float32)
+    picture, parts, person = sensor.distorted(Always, flat, labels, labels)
+    assert (parts == person).all() and (parts != labels).any()
+    # A border of the labels lies where the picture changes from one colour to the other.
+    assert ((picture[..., 0] > 0.5) == parts).mean() > 0.998
+    columns = np.tile(np.arange(150, dtype=np.uint8), (200, 1))
+    picture, parts, _ = sensor.distorted(Always, columns.astype(np.float32), columns, columns)
+    assert abs((parts - picture).mean()) < 1e-3 and np.abs(parts - picture).max() <= 0.501
+
+
+def test_a_picture_is_compressed_in_its_own_colours():
+    picture = np.zeros((32, 32, 3), np.uint8)
+    picture[:, :15], picture[:, 15:] = (230, 20, 20), (20, 20, 230)
+    again = cv2.imdecode(np.frombuffer(encoded(".jpg", picture, 60), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert (sensor.compressed(picture, 60) == again).all()
+
+
+def test_tones_are_rounded_to_the_nearest():
+    assert (sensor.eight_bits(np.array([-0.1, 0.0, 0.9 / 255, 254.6 / 255, 2.0])) == [0, 0, 1, 255, 255]).all()
+
+
+def drawn(entry, height=48, width=64, focal=60.0):
+    """Layers of one item before a camera at the origin."""
+    layers = scene.Layers(height, width)
+    kernels.rasterise(entry.vertices, entry.uvs, entry.triangles, entry.uv_triangles, kernels.normals(entry.vertices, entry.triangles), entry.parts,
+                      entry.layer, kernels.pyramid(entry.textures, entry.holes), entry.holes, entry.cut, focal, width / 2, height / 2, 1,
+                      layers.depth, layers.albedo, layers.normal, layers.label, layers.who)
+    return layers
+
+
+def checkers(side=64, alpha=False):
+    """A texture of single black and white texels; with `alpha`, white ones and green holes."""
+    white = (np.add.outer(np.arange(side), np.arange(side)) % 2).astype(np.float32)
+    texture = np.stack([white] * 3 + [white if alpha else np.ones_like(white)], -1)
+    if alpha:
+        texture[white == 0, 1] = 1
+    return texture[None]
+
+
+SQUARE = grid(lambda u, v: np.stack([2 * u - 1, 2 * v - 1, 0 * u], 1), 3, 3)
+
+
+def test_textures_are_grey_from_far_and_soft_from_near():
+    far, near = (drawn(item(SQUARE, size, [0, 0, -2.0], checkers(), repeats=repeats)) for size, repeats in ((0.5, 1), (0.5, 0.05)))
+    assert np.abs(far.albedo[far.who > 0] - 0.5).max() < 0.05
+    shades = near.albedo[near.who > 0][:, 0]
+    assert shades.min() < 0.1 and shades.max() > 0.9 and ((shades > 0.2) & (shades < 0.8)).mean() > 0.3
+
+
+def test_what_is_painted_under_a_hole_is_not_seen_at_its_edge():
+    entry = item(SQUARE, 0.5, [0, 0, -2.0], checkers(alpha=True), repeats=0.05)
+    entry.holes = True
+    layers = drawn(entry)
+    found = layers.albedo[layers.who > 0]
+    assert 0.2 < (layers.who[14:34, 22:42] > 0).mean() < 0.9 and np.allclose(found, 1, atol=1e-5)
+
+
+def test_normals_are_smooth_up_to_an_outline_and_both_sides_of_a_sheet_face_the_camera():
+    ball = drawn(item(BALL, 0.6, [0.0, 0, -2.5], checkers()))
+    inside = ball.who > 0
+    for axis in (0, 1):
+        both = inside & np.roll(inside, 1, axis)
+        steps = (ball.normal * np.roll(ball.normal, 1, axis)).sum(2)[both]
+        assert steps.min() > 0.3, "no normal is turned round beside one that is not"
+    for degrees in (0, 180):
+        sheet = drawn(item(SQUARE, 0.5, [0, 0, -2.0], checkers(), about("Y", degrees)))
+        assert np.allclose(sheet.normal[sheet.who > 0], [0, 0, 1], atol=1e-5)
+
+
+def test_walls_floors_and_windows_shut_out_no_sun():
+    assert not plane(np.zeros(3), np.array([5.0, 0, 0]), np.array([0, 3.0, 0]), checkers(), 1.0).throws_shadow
+    assert item(BOX, 1.0, 0.0, checkers()).throws_shadow
+
+
+def lit_share(assets, monkeypatch, seed):
+    """Share of the people's pixels in a room that the sun reaches, `None` where there is no sun or nobody."""
+    found, shade = [], kernels.shade
+
+    def only_sun(depth, albedo, normal, occlusion, who, *rest):
+        *camera, sh, sun, direction, use_sun = rest[:8]
+        light = np.zeros((*depth.shape, 3))
+        shade(depth, np.ones_like(albedo), normal, np.ones(depth.shape), who, *camera, 0 * sh, np.ones(3), direction, use_sun, *rest[8:-2], 1.0, light)
+        people = who > 0
+        if use_sun and people.any():
+            found.append((light[people, 0] > 0.03).mean())
+        shade(depth, albedo, normal, occlusion, who, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kernels, "shade", only_sun)
+        one = Scene(assets, np.random.default_rng(seed), 120, 90, people=1)
+        one.inside = True
+        one.render()
+    return found[0] if found and one.inside else None
+
+
+@needs_assets
+def test_in_rooms_the_sun_reaches_people(assets, monkeypatch):
+    shares = [share for k in range(24) if (share := lit_share(assets, monkeypatch, [11, k])) is not None]
+    assert len(shares) > 6 and np.median(shares) > 0.2
+
+
+@needs_assets
+def test_a_polished_floor_shows_people_and_labels_none_of_it(assets, monkeypatch):
+    def rendered(share):
+        monkeypatch.setattr(scene, "POLISHED", share)
+        one = Scene(assets, np.random.default_rng(18), 120, 90, people=1, view="mirror")
+        one.inside = True
+        return one, *one.render()
+
+    (_, plain, parts, _), (one, shining, again, _) = rendered(0.0), rendered(1.0)
+    changed = np.abs(plain - shining).max(2) > 1e-9
+    assert (parts == again).all() and changed.mean() > 0.02
+    assert not changed[~one.floor_seen()].any() and not again[changed].any()
+
+
+@needs_assets
+def test_who_is_too_high_for_a_room_is_not_said_to_be_in_one(assets):
+    one = Scene(assets, np.random.default_rng(12), 60, 45, people=1, view="generic")
+    one.inside = True
+    one.place_people()
+    one.ground, before = -0.1, len(one.placed)
+    one.place_room()
+    assert not one.inside and len(one.placed) == before
+    assert one.record(np.zeros((60, 45), np.uint8))["place"] == "panorama"
+
+
+@needs_assets
+def test_soles_stand_on_the_floor_and_not_in_it(assets):
+    thick = 0
+    for k in range(12):
+        one = Scene(assets, np.random.default_rng([13, k]), 60, 45, people=2, view="mirror")
+        one.place_people()
+        for number in {who for _, _, who in one.placed if who != THING}:
+            shoes = [world for world, entry, who in one.placed if who == number and len(entry.triangles) in {len(s.triangles) for s in assets.shoes}]
+            lowest = min((world[:, 1].min() for world in shoes), default=one.ground)
+            assert lowest > one.ground - 1e-6
+            thick += bool(shoes) and lowest < one.ground + 1e-6
+    assert thick > 6
+
+
+@needs_assets
+def test_a_mirror_that_hangs_still_does_not_follow_the_person(assets, monkeypatch):
+    people = [Person(assets, np.random.default_rng(14), lambda joints, exercise=exercise: (
+        from_directions(assets, np.random.default_rng(9), joints, exercise(np.random.default_rng(9), 1.0)), {})) for exercise in (squat, lying)]
+
+    def camera(person):
+        one = Scene(assets, np.random.default_rng([14, 1]), 256, 192, people=1, view="mirror")
+        one.mirror_offset(person.skin_vertices, person.skin_vertices.min(0), person.skin_vertices.max(0))
+        return one.camera.to_world
+
+    monkeypatch.setattr(scene, "LEAST_SEEN", 0.0)
+    for fixed in (0.0, 1.0):
+        monkeypatch.setattr(scene, "FIXED", fixed)
+        assert np.allclose(*(camera(person) for person in people)) == bool(fixed)
+    monkeypatch.setattr(scene, "LEAST_SEEN", 1.01)
+    assert not np.allclose(*(camera(person) for person in people)), "whoever is not seen is aimed at"
+
+
+@needs_assets
+def test_people_before_a_panorama_are_at_times_as_soft(assets, monkeypatch):
+    one = Scene(assets, np.random.default_rng(15), 256, 192)
+    sharp = np.zeros((256, 192, 3))
+    sharp[20:40, 10:30] = 1
+    monkeypatch.setattr(scene, "SOFT", 1.0)
+    assert one.soften(sharp) is sharp, "where no panorama is seen nothing is softened"
+    one.background()
+    assert one.enlargement > 1 and 0 < one.soften(sharp)[20, 20, 0] < 0.999
+
+
+def posed_person(assets, exercise, depth, seed=8):
+    pose = lambda joints: (from_directions(assets, np.random.default_rng(9), joints, exercise(np.random.default_rng(9), depth)), {})
+    return Person(assets, np.random.default_rng(seed), pose)
+
+
+@needs_assets
+def test_who_sits_has_a_seat_on_the_floor_and_who_stands_has_none(assets, monkeypatch):
+    monkeypatch.setattr(seats, "SEATED", 1.0)
+    assert seats.beneath(assets, np.random.default_rng(0), posed_person(assets, squat, 0.2)) == ([], 0.0)
+    person = posed_person(assets, sit, 0.2)
+    hip = seats.both_sides(person, "upperleg01").mean(0)
+    for seed in range(8):
+        items, lifted = seats.beneath(assets, np.random.default_rng(seed), person)
+        points = np.concatenate([entry.vertices for entry in items])
+        assert lifted == 0 and abs(points[:, 1].min() - person.lowest) < 1e-6
+        top = items[0].vertices[:, 1].max()
+        assert person.lowest + 0.2 < top < hip[1] and np.ptp(items[0].vertices[:, 0]) > 0.3
+        assert all((entry.parts == 0).all() for entry in items)
+
+
+@needs_assets
+def test_who_lies_lies_on_the_mat(assets, monkeypatch):
+    monkeypatch.setattr(seats, "BEDDED", 1.0)
+    person = posed_person(assets, lying, 0.2)
+    (mat,), lifted = seats.beneath(assets, np.random.default_rng(1), person)
+    assert lifted > 0 and abs(mat.vertices[:, 1].max() - person.lowest) < 1e-6
+    assert abs(np.ptp(mat.vertices[:, 1]) - lifted) < 1e-6 and np.ptp(mat.vertices[:, [0, 2]], axis=0).max() > 1.2
+
+
+@needs_assets
+def test_socks_are_the_feet_a_little_thicker_and_in_no_shoe(assets):
+    person = Person(assets, np.random.default_rng(16), lambda joints: ({}, {}))
+    person.hidden[:] = False
+    person.wear_socks(np.random.default_rng(0), 0.06, 0.8)
+    sock, skin = person.items[-1], person.posed(person.shape.vertices)
+    worn = np.flatnonzero(sock.cut[:13380] > 0)
+    gap = np.linalg.norm(sock.vertices[worn] - skin[worn], axis=1)
+    assert len(worn) > 200 and np.allclose(gap, 0.006, atol=1e-3)
+    feet = [INDEX[f"{part}_{side}"] for part in ("foot", "lower_leg") for side in ("left", "right")]
+    assert np.isin(sock.parts[worn].argmax(1), feet).all()
+    person.hidden[:] = True
+    person.wear_socks(np.random.default_rng(0), 0.06, 0.8)
+    assert (person.items[-1].cut < 0).all()
+
+
+@needs_assets
+def test_some_go_in_socks_and_slippers(assets):
+    worn = [len(Person(assets, np.random.default_rng([17, k]), lambda joints: ({}, {})).footwear) for k in range(30)]
+    assert {0, 1, 2} <= set(worn) | {2} and 3 < worn.count(0) + worn.count(2) and np.mean(worn) > 0.9
 
 
 def test_missing_assets_are_one_clear_error(tmp_path):
@@ -210,13 +481,6 @@ def test_hands_carry_who_stands_on_them(assets):
     person = LeapingPerson(assets, np.random.default_rng(8), pose)
     head, spine, thigh, *wrists, foot = person.bones[:, 1]
     assert max(wrists) < head < spine < thigh < foot
-
-
-class Largest:
-    """Draws that are always the largest allowed, and noise that is none."""
-
-    uniform, normal = staticmethod(lambda low, high: high), staticmethod(lambda middle, spread: middle)
-    choice = staticmethod(lambda values, p: values[-1])
 
 
 @needs_assets

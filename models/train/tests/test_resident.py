@@ -8,7 +8,8 @@ import torch
 
 from pipeline import data
 from pipeline.data import PEOPLE, ShardError, draw_changes
-from pipeline.resident import Resident, augment_batch, choose_points, merge_people, present_rows
+from pipeline.resident import Resident, apply_changes, choose_points, merge_people, numbers_of, present_rows
+from pipeline.transfer import Fetched, send
 
 SOURCE, TARGET = (256, 192), (128, 96)
 
@@ -40,7 +41,8 @@ def both(pictures, changes):
         rng = np.random.default_rng(0)
         single.append((data.restyle(rng, changes, k, data.recolour(changes, k, sample[0])), *sample[1:]))
     tensors = (torch.from_numpy(image).permute(0, 3, 1, 2).float(), torch.from_numpy(parts), torch.from_numpy(person))
-    batch = augment_batch(*tensors, changes, TARGET, torch.Generator())
+    sent = send(numbers_of(changes, SOURCE, TARGET), torch.device("cpu"))
+    batch = apply_changes(*tensors, sent, TARGET, torch.Generator())
     return [np.stack(s) for s in zip(*single, strict=True)], [b.numpy() for b in batch]
 
 
@@ -64,6 +66,43 @@ def test_a_turned_hue_keeps_brightness_and_changes_colour(pictures):
     coloured = ~changes.grey
     assert np.abs(grey(before) - grey(after)).mean() < 0.01
     assert np.abs(before[0] - after[0])[coloured].mean() > 0.01
+
+
+def gathered(held, slots):
+    """Pictures and labels of some slots, people before others now and then."""
+    return held.gather(send(held.draw_behind(slots), held.device))
+
+
+def test_what_is_sent_arrives_in_its_shape_and_kind():
+    rng = np.random.default_rng(0)
+    arrays = {
+        "rows": np.zeros(0, np.int64),
+        "flip": rng.random(5) < 0.5,
+        "maps": rng.normal(size=(5, 2, 3)).astype(np.float32)[:, :, ::-1],
+        "slots": rng.integers(9, size=7),
+        "labels": rng.integers(256, size=(3, 4)).astype(np.uint8),
+    }
+    sent = send(arrays, torch.device("cpu"))
+    assert list(sent) == list(arrays)
+    for name, array in arrays.items():
+        assert sent[name].numpy().dtype == array.dtype and np.array_equal(sent[name].numpy(), array), name
+    fetched = Fetched(*sent.values())
+    assert fetched.here() and all(a is b for a, b in zip(fetched.wait(), sent.values(), strict=True))
+
+
+def test_mild_pictures_look_as_they_were_rendered(shard_folder):
+    changes = draw_changes(np.random.default_rng(0), 400, SOURCE, SOURCE, mild=True)
+    turn = np.degrees(np.arctan2(-changes.matrix[:, 1, 0], changes.matrix[:, 1, 1]))
+    zoom = np.sqrt(np.linalg.det(changes.matrix[:, :, :2]))
+    assert np.abs(turn).max() < 40 and zoom.min() > 0.7 and zoom.max() < 1.5
+    assert 120 < changes.flip.sum() < 280 and changes.gain.std() > 0.1
+    assert (changes.bar_axis == -1).all() and not changes.grey.any() and (changes.colour == 1).all()
+    assert not (changes.hue.any() or changes.sharpen.any() or changes.noise.any())
+    held = Resident([shard_folder], 8, "cpu", 0)
+    held.refill()
+    assert not len(held.draw_behind(np.zeros(64, np.int64), mild=True)["moved"])
+    batch = held.batch(8, (128, 96), 64, True)
+    assert batch["pixels"].shape == (8, 3, 128, 96) and 0 <= batch["pixels"].min() and batch["pixels"].max() <= 1
 
 
 def test_points_and_rows_are_those_of_single_pictures(pictures):
@@ -106,7 +145,7 @@ def test_people_stand_in_other_surroundings_now_and_then(shard_folder):
     held = Resident([shard_folder], 8, "cpu", 0)
     held.refill()
     held.image[torch.from_numpy(np.flatnonzero(held.empty))] = 255
-    images, _, person = held.gather(np.zeros(64, np.int64))
+    images, _, person = gathered(held, np.zeros(64, np.int64))
     white = [(image[:, mask == 0] > 250).float().mean() > 0.5 for image, mask in zip(images, person, strict=True)]
     assert 4 < sum(white) < 32
 
@@ -121,7 +160,7 @@ def test_people_mingle_without_a_place_that_has_none(shard_folder):
     assert [p.parent.name == "crowd" for p in held.waiting()] == [True, False]
     held = Resident([crowd], 6, "cpu", 0)
     held.refill()
-    _, _, person = held.gather(np.zeros(64, np.int64))
+    _, _, person = gathered(held, np.zeros(64, np.int64))
     assert not held.empty.any() and 3 < sum(int(p.max()) > 1 for p in person) < 30
 
 

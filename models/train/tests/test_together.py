@@ -4,13 +4,14 @@ import json
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.config import TrainConfig
 from pipeline.data import ShardError
 from pipeline.resident import Mixed, Resident
 from pipeline.states import load_parser, pictures_seen, read_state
 from pipeline.together import Position, make_runs, train_together
-from pipeline.train import CHECKPOINT, LOG, TrainError
+from pipeline.train import CHECKPOINT, LOG, Run, TrainError
 
 SILENT = {"distil_class": 0.0, "distil_mask": 0.0, "distil_semantic": 0.0}
 
@@ -42,6 +43,7 @@ def test_only_students_with_a_weight_listen_and_all_see_the_same(shard_folder, t
     first, *_, last = records(student)
     assert first["event"] == "start" and last["event"] == "stop" and last["finished"]
     assert last["loss"]["distil_mask"] > 0 and last["val"]["ppp_miou"] >= 0
+    assert first["validation"] == records(teacher)[0]["validation"] and len(first["validation"]) == 64
     assert first["distilled"] and not records(baseline)[0]["distilled"] and not records(teacher)[0]["distilled"]
     assert not {"distil_mask", "distil_class"} & (set(records(baseline)[-1]["loss"]) | set(records(teacher)[-1]["loss"]))
     # Same seed, same pictures: what differs is what the teacher said.
@@ -68,6 +70,75 @@ def test_seconds_end_a_schedule_that_pictures_would_not(shard_folder, tmp_path):
     assert teacher.optimiser.parts[0].param_groups[0]["lr"] < 0.5 * TrainConfig().rate
 
 
+class Asked(TorchDispatchMode):
+    """Names of operations whose result the processor must have before it can go on."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        indices = args[1] if name in ("index", "index_put", "index_put_", "_unsafe_index") else ()
+        masked = any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)
+        if masked or name in ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique_dim", "_unique2"):
+            self.names.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+def test_no_operation_of_a_step_waits_for_another(shard_folder, tmp_path):
+    """Sizes and numbers that only the device knows would have it waited for; the costs of the pairing are fetched once."""
+    values = {"student": recipe(64)["baseline"] | {"jaccard_weight": 5.0, "auxiliary": 0.4}}
+    run = make_runs(values, tmp_path, "cpu", {})[0]
+    source = Resident([shard_folder], 8, "cpu", 0)
+    source.refill()
+    run.step(source.batch(8, (128, 96), 64))
+    with Asked() as asked:
+        run.step(source.batch(8, (128, 96), 64), meanwhile=lambda: source.batch(8, (128, 96), 64))
+    assert not asked.names
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_no_operation_of_a_step_waits_either(shard_folder, tmp_path):
+    values = {"student": recipe(64)["baseline"] | {"jaccard_weight": 5.0, "auxiliary": 0.4}}
+    run = make_runs(values, tmp_path, "cuda", {})[0]
+    source = Resident([shard_folder], 8, "cuda", 0)
+    source.refill()
+    run.step(source.batch(8, (128, 96), 64))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        run.step(source.batch(8, (128, 96), 64), meanwhile=lambda: source.batch(8, (128, 96), 64))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_next_batch_is_made_within_the_first_runs_step(shard_folder, tmp_path, monkeypatch):
+    runs = make_runs(recipe(12), tmp_path, "cpu", {})
+    source, order = Resident([shard_folder], 16, "cpu", 0), []
+    source.refill()
+    made, step = source.batch, Run.step
+    monkeypatch.setattr(source, "batch", lambda *values: order.append("made") or made(*values))
+
+    def stepped(run, *values):
+        order.append(f"begun {run.out.name}")
+        return step(run, *values)
+
+    monkeypatch.setattr(Run, "step", stepped)
+    train_together(runs, source, shard_folder, float("inf"), 100, 1000, 1000)
+    one = ["begun teacher", "made", "begun student", "begun baseline"]
+    assert order == ["made", *one, *one, *one]
+
+
+def test_the_last_batches_are_mild(shard_folder, tmp_path, monkeypatch):
+    runs = make_runs({name: values | {"mild": 0.5} for name, values in recipe(16).items()}, tmp_path, "cpu", {})
+    source, mild = Resident([shard_folder], 16, "cpu", 0), []
+    source.refill()
+    made = source.batch
+    monkeypatch.setattr(source, "batch", lambda *values: mild.append(values[-1]) or made(*values))
+    train_together(runs, source, shard_folder, float("inf"), 100, 1000, 1000)
+    assert mild == [False, False, False, True, True]
+
+
 def test_wide_pictures_take_their_share(shard_folder, wide_folder, tmp_path):
     wide = {name: values | {"wide": 0.5} for name, values in recipe().items()}
     runs = make_runs(wide, tmp_path, "cpu", {})
@@ -87,7 +158,7 @@ def test_a_warm_up_is_counted_in_pictures():
 def test_what_cannot_train_together_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"--start names \['pupil'\]"):
         make_runs(recipe(), tmp_path, "cpu", {"pupil": tmp_path / "w.pt"})
-    for key, value in {"phases": [[64, 64, 4, 8]], "points": 32, "warmup": 5, "seed": 2}.items():
+    for key, value in {"phases": [[64, 64, 4, 8]], "points": 32, "warmup": 5, "seed": 2, "mild": 0.1}.items():
         uneven = recipe()
         uneven["student"][key] = value
         with pytest.raises(ValueError, match=f"the same {key}, not"):
@@ -102,7 +173,7 @@ def test_interrupted_runs_leave_checkpoints_of_one_position(shard_folder, tmp_pa
     runs = make_runs(recipe(), tmp_path, "cpu", {})
     source = Resident([shard_folder], 16, "cpu", 0)
     source.refill()
-    batches = iter(range(2))
+    batches = iter(range(3))
 
     def batch(*sizes):
         if next(batches, None) is None:

@@ -1,5 +1,6 @@
 """Runs, checkpoints, schedules and scores."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -9,10 +10,11 @@ import torch
 
 from pipeline.config import NETWORKS, Phase, TrainConfig, train_config
 from pipeline.metrics import confusion, false_alarms, intersection_over_union, people_scores, summary, to_ppp
-from pipeline.network import Parser
+from pipeline.data import Batches
+from pipeline.network import MergedConv, Parser
 from pipeline.optimiser import Optimiser, orthogonal
-from pipeline.states import StateError, load_parser, pictures_seen, read_state, save_weights
-from pipeline.train import LOG, Run, TrainError, phase_at, rate_at, train
+from pipeline.states import StateError, load_parser, pictures_seen, read_state, save_state, save_weights
+from pipeline.train import LATE, LOG, Average, Run, TrainError, phase_at, rate_at, train
 
 
 def short(samples=32):
@@ -58,6 +60,105 @@ def test_frozen_norms_keep_their_statistics_and_learn_their_gains(shard_folder, 
             assert torch.equal(value, before[name]), name
     gains = [name for name in before if name.endswith("norm.weight")]
     assert gains and all(not torch.equal(run.model.state_dict()[name], before[name]) for name in gains)
+
+
+def test_auxiliary_classifiers_come_and_go(shard_folder, tmp_path):
+    plain = Run(tmp_path / "plain", short(), "cpu")
+    train(plain, [shard_folder], shard_folder, 0, 100, 1000, 1000)
+    start = tmp_path / "plain" / "checkpoint.pt"
+    config = replace(short(), auxiliary=0.4)
+    run = Run(tmp_path / "more", config, "cpu")
+    run.start_from(start)
+    # From zero on they say nothing and shake nothing.
+    assert all(p.abs().max() == 0 for p in run.model.auxiliary.parameters())
+    train(run, [shard_folder], shard_folder, 0, 100, 0.0, 1000)
+    records = [json.loads(line) for line in (tmp_path / "more" / LOG).read_text().splitlines()]
+    losses = [r["loss"]["auxiliary"] for r in records if r["event"] == "step"]
+    assert losses[0] == pytest.approx(0.4 * 3 * np.log(16), rel=1e-3) and losses[-1] < 0.95 * losses[0]
+    assert all(p.abs().max() > 0 for p in run.model.auxiliary.parameters())
+    again = Run(tmp_path / "more", config, "cpu")
+    assert again.resume() and all(
+        torch.equal(a, b) for a, b in zip(again.model.auxiliary.parameters(), run.model.auxiliary.parameters(), strict=True)
+    )
+    with pytest.raises(TrainError, match="`auxiliary` on or off"):
+        Run(tmp_path / "more", short(), "cpu").resume()
+    # Nobody but training knows them.
+    state = tmp_path / "more" / "checkpoint.pt"
+    assert not [name for name, _ in load_parser(state).named_parameters() if "auxiliary" in name]
+    Run(tmp_path / "without", short(), "cpu").start_from(state)
+    save_weights(state, tmp_path / "half.pt", start, 0.5)
+    assert sum("auxiliary" in name for name in read_state(tmp_path / "half.pt")["average"]) == 6
+
+
+def test_a_run_begins_with_kernels_of_their_first_size_and_the_same_function(tiny, tmp_path):
+    model = copy.deepcopy(tiny)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, MergedConv):
+                module.square.mul_(3.7)
+                module.square_scale.div_(3.7)
+        model.backbone.stages[0][0].point.zero_()
+    save_state(tmp_path / "w.pt", {"config": {"network": "tiny"}, "average": model.state_dict(), "seen": 9})
+    run = Run(tmp_path / "run", replace(short(), rescale=True), "cpu")
+    run.start_from(tmp_path / "w.pt")
+    x = torch.rand(2, 3, 64, 64)
+    for ours in (run.model.eval(), run.average.model):
+        with torch.no_grad():
+            (mask, memories), (first, others) = ours.features(x), model.features(x)
+            for a, b in zip((mask, *memories), (first, *others), strict=True):
+                assert torch.allclose(a, b, rtol=1e-5, atol=1e-5 * float(b.abs().max()))
+        kernels = [m.square for m in ours.modules() if isinstance(m, MergedConv)]
+        sizes = [float(k.detach().square().mean() * k[0].numel()) for k in kernels]
+        assert sizes == pytest.approx([2.0] * len(kernels), rel=1e-4)
+        assert ours.backbone.stages[0][0].point.abs().max() == 0
+    # Weights between the end and the beginning are in one form.
+    run.save()
+    save_weights(tmp_path / "run" / "checkpoint.pt", tmp_path / "mixed.pt", tmp_path / "w.pt", 0.5)
+    with torch.no_grad():
+        a, b = load_parser(tmp_path / "mixed.pt").features(x)[0], model.features(x)[0]
+        assert torch.allclose(a, b, atol=2e-2 * float(b.abs().max()))
+
+
+def test_the_last_pictures_are_mild(shard_folder, tmp_path, monkeypatch):
+    made = []
+
+    def batches(*values):
+        made.append(values[-1])
+        return Batches(*values)
+
+    monkeypatch.setattr("pipeline.train.Batches", batches)
+    run = Run(tmp_path, replace(short(), mild=0.3), "cpu")
+    train(run, [shard_folder], shard_folder, 0, 100, 1000, 1000)
+    # 28 of 40 pictures at the first size, then mild ones at both.
+    assert run.seen == 40 and made == [False, True, True]
+    assert TrainConfig().mild_from == TrainConfig().total
+
+
+def test_a_gpu_that_is_behind_is_not_waited_for(tmp_path):
+    class Late:
+        """Loss and gradient that have not arrived until somebody waits."""
+
+        def __init__(self, *values):
+            self.values, self.waited = torch.tensor(values), False
+
+        def here(self):
+            return self.waited
+
+        def wait(self):
+            self.waited = True
+            return (self.values,)
+
+    run = Run(tmp_path, short(), "cpu")
+    steps = [Late(1.0, 2.0), Late(1.0, 2.0), Late(3.0, float("nan")), Late(float("inf"), 1.0)]
+    run.unchecked.extend((4 * (k + 1), step) for k, step in enumerate(steps))
+    run.check_finite(LATE)
+    assert not any(step.waited for step in steps)
+    run.check_finite(2)
+    assert [step.waited for step in steps] == [True, True, False, False]
+    for _ in range(2):
+        with pytest.raises(TrainError, match="the loss is 3.0 and its gradient nan after 12 pictures.*lower rate"):
+            run.save()
+    assert not (tmp_path / "checkpoint.pt").exists()
 
 
 @pytest.mark.parametrize("shape", [(24, 96), (96, 24), (32, 32)])
@@ -147,6 +248,8 @@ def test_unknown_settings_are_refused():
         train_config({"network": "huge"})
     with pytest.raises(ValueError, match="192 x 144.*multiples of 32"):
         train_config({"phases": [[192, 144, 2, 10]]})
+    with pytest.raises(ValueError, match="mild is 1.0; a share of the schedule"):
+        train_config({"mild": 1.0})
     for bad in ({"rate": "fast"}, {"network": ["student"]}, {"points": 0.5}, {"warmup": True}, {"frozen_norms": 1}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             train_config(bad)
@@ -161,6 +264,17 @@ def test_the_rate_warms_up_holds_and_decays():
     assert rate_at(config, 0) < 0.02
     assert rate_at(config, 300) == rate_at(config, 599) == 1.0
     assert rate_at(config, 700) < 1.0 and rate_at(config, 1000) == pytest.approx(0.01)
+
+
+def test_the_average_follows_a_model_that_is_moved_and_filled(tiny):
+    model = copy.deepcopy(tiny)
+    average = Average(model, 1)
+    for fill in (3.0, -2.0):
+        model.load_state_dict({k: torch.full_like(v, fill) for k, v in model.state_dict().items()})
+        for _ in range(40):
+            average.update(model, 100)
+        values = [v for v in average.model.state_dict().values() if v.is_floating_point()]
+        assert all(torch.allclose(v, torch.full_like(v, fill), atol=0.2) for v in values)
 
 
 def test_phases_follow_each_other():

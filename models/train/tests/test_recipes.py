@@ -1,0 +1,85 @@
+"""Recipes are read as they are, and `gpu.sh` shares its processes out as they want it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import train_config
+from pipeline.together import check_recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+PAST = ("student-0.5", "student-0.6", "student-0.7", "student-0.8", "student-0.9", "student-grown")
+
+
+def configs(path: Path) -> list:
+    """The settings of all runs of a recipe."""
+    recipe = json.loads(path.read_text())
+    return [train_config(recipe)] if "network" in recipe else list(check_recipe(recipe).values())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.json")), ids=lambda path: path.stem)
+def test_what_is_still_to_be_trained_learns_iou_and_wide_pictures(path):
+    runs = configs(path)
+    assert runs
+    if path.stem not in PAST:
+        assert all(run.jaccard_weight == 5.0 and run.wide == 0.3 for run in runs)
+
+
+def processes(cores: int, share: int) -> dict:
+    """(upright, wide) processes of each kind, from the function of that name in `gpu.sh`; the share in thousandths."""
+    text = (ROOT / "gpu.sh").read_text()
+    function = text[text.index("\nprocesses()") : text.index("\n}\n", text.index("\nprocesses()")) + 3]
+    command = ["bash", "-uc", f"{function}\nprocesses {cores} {share}"]
+    rows = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
+    return {kind: (int(upright), int(wide)) for kind, upright, wide in (row.split() for row in rows if row)}
+
+
+def test_as_many_processes_are_wide_as_batches_are():
+    rows = processes(14, 300)
+    assert len(rows) == 6 and sum(wide for _, wide in rows.values()) == 4 and sum(map(sum, rows.values())) == 14
+    assert min(upright for upright, _ in rows.values()) == 1
+    assert set(processes(14, 0).values()) == {(2, 0), (4, 0)}
+    for cores in (2, 4, 6, 9, 30, 62):
+        for share in (50, 300, 900):
+            rows = processes(cores, share)
+            wide = sum(wide for _, wide in rows.values())
+            assert min(upright for upright, _ in rows.values()) >= 1 and wide >= 1
+            assert cores < 6 or abs(wide - max(1, share * cores / 1000)) <= 0.5
+
+
+STUB = """#!/bin/bash
+case "$1 $2" in
+"-m render")
+    echo "$*" >>"$STUB/renders"
+    [[ "$*" =~ --out\\ ([^ ]+) ]] && mkdir -p "${BASH_REMATCH[1]}" && touch "${BASH_REMATCH[1]}/a.npz"
+    [[ "$*" != *--scenes* ]] || exec sleep 60 ;;
+"-m pipeline") echo "$*" >"$STUB/training" ;;
+*) exec "$REAL" "$@" ;;
+esac
+"""
+
+
+def test_the_script_starts_what_the_recipe_wants(tmp_path):
+    for name, text in {"python": STUB, "nproc": "#!/bin/bash\necho 16\n"}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "w.pt").touch()
+    values = {"STUB": str(tmp_path), "REAL": sys.executable, "FIRST": "7", "PYTHON": str(tmp_path / "python")}
+    values["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
+    arguments = [tmp_path / "assets", tmp_path / "out", "30", ROOT / "recipes/student-next.json", f"student={tmp_path}/w.pt"]
+    subprocess.run([ROOT / "gpu.sh", *arguments], env=os.environ | values, check=True, timeout=60)
+    renders = (tmp_path / "renders").read_text().splitlines()
+    assert sum("--wide" in row for row in renders) == 4 and len(renders) == 14 + 2
+    training = (tmp_path / "training").read_text()
+    wide = training.split("--wide-shards ")[1].split(" --start")[0].split()
+    assert [Path(folder).name for folder in wide] == ["wide-outfits", "wide-things", "wide-leaps", "wide-people"]
+    assert f"--start student={tmp_path}/w.pt" in training
+    arguments[3] = ROOT / "recipes/student.json"
+    arguments[1] = tmp_path / "other"
+    failed = subprocess.run([ROOT / "gpu.sh", *arguments], env=os.environ | values, capture_output=True, text=True, check=False)
+    assert failed.returncode == 1 and "student.json is no recipe of runs by name" in failed.stderr

@@ -43,6 +43,9 @@ use uplink::tls::Identity;
 /// How much faster than the world's a mirror's clock goes.
 const HASTE: u32 = 10;
 
+/// mosquitto listens within a fraction of a second, and on a busy machine within this.
+const BROKER_START: Duration = Duration::from_secs(10);
+
 /// Longest packet of the protocol.
 const PACKET: usize = 66 * 1024;
 
@@ -126,22 +129,28 @@ impl Broker {
         let folder_text = folder.to_str().unwrap();
         let text = text
             .replace("/etc/mosquitto/fleet", folder_text)
-            .replace("/var/lib/mosquitto/", &format!("{folder_text}/store/"))
-            .replace("listener 8883", &format!("listener {port} 127.0.0.1"));
-        std::fs::write(folder.join("mosquitto.conf"), text + "user root\n").unwrap();
+            .replace("listener 8883", &format!("listener {port} 127.0.0.1"))
+            + &format!("persistence_location {folder_text}/store/\nuser root\n");
+        std::fs::write(folder.join("mosquitto.conf"), text).unwrap();
         std::fs::copy(sample.join("acl"), folder.join("acl")).unwrap();
         let (certificate, key) = authority.issue("broker");
         std::fs::write(folder.join("ca.pem"), &authority.pem).unwrap();
         std::fs::write(folder.join("broker.pem"), certificate).unwrap();
         std::fs::write(folder.join("broker.key"), key).unwrap();
         let process = Broker::launch(&folder);
-        let broker = Broker { folder, port, process };
+        let mut broker = Broker { folder, port, process };
         broker.wait_until_it_listens();
         broker
     }
 
-    fn wait_until_it_listens(&self) {
+    fn wait_until_it_listens(&mut self) {
+        let deadline = Instant::now() + BROKER_START;
         while StdStream::connect(("127.0.0.1", self.port)).is_err() {
+            let ended = self.process.try_wait().unwrap();
+            if ended.is_some() || Instant::now() > deadline {
+                let log = std::fs::read_to_string(self.folder.join("log")).unwrap();
+                panic!("mosquitto does not listen ({ended:?}):\n{log}");
+            }
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -421,7 +430,7 @@ impl Witness {
 
     fn stop(&mut self) {
         let _ = self.process.kill();
-        self.process.wait().unwrap();
+        let _ = self.process.wait();
     }
 
     fn launch(broker: &Broker, heard: &Path) -> Child {
@@ -438,7 +447,7 @@ impl Witness {
     }
 
     /// Every topic is one of the protocol, and nothing is longer than a packet of it. Gives messages and bytes.
-    fn check(mut self) -> (usize, usize) {
+    fn check(&mut self) -> (usize, usize) {
         self.stop();
         let (mut messages, mut bytes) = (0, 0);
         for file in &self.files {
@@ -451,6 +460,12 @@ impl Witness {
         }
         assert!(messages > 0, "the witness heard nothing");
         (messages, bytes)
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -577,6 +592,8 @@ async fn fleet(devices: u64, rounds: u64, full_every: u64) {
     let Reply::Verified(verified) = verified else { panic!("{verified:?}") };
     assert_eq!((verified.rounds, verified.updates), (rounds, rounds * devices));
     let (messages, bytes) = fleet.witness.check();
+    // The updates of a round come in over seconds, so there is always a middle of it.
+    assert_eq!(fleet.kills.iter().sum::<u64>(), rounds, "a round went by without a kill");
     let [broker, aggregator, mirrors] = fleet.kills;
     println!(
         "{} updates of {devices} mirrors counted once each, 0 lost, 0 doubled, in {:.0} s; the audit holds; kills: {broker} of \

@@ -9,7 +9,6 @@ contrast and width. Leaves pictures for a person to look at. Needs the packages 
 
 import argparse
 import json
-import os
 import socket
 import ssl
 import subprocess
@@ -68,8 +67,11 @@ def check_unpaired(url: str) -> None:
 def pair(browser: Browser, mirror: Path, environment: dict, out: Path) -> None:
     wait_until(lambda: browser.run("document.querySelector('#begin') !== null"), "pairing page")
     browser.click("#begin")
-    wait_until(lambda: "good for" in browser.text("#shown"), "code on the screen")
-    time.sleep(1)
+    wait_until(lambda: "good for" in browser.text("#left"), "code on the screen")
+    # A screen reader reads out what changes here: that there is a code, and not every second.
+    browser.run("(window.said = 0, new MutationObserver(() => { said += 1; }).observe(document.querySelector('#shown'), {childList: true}))")
+    time.sleep(2)
+    assert browser.text("#shown") == "The mirror shows a code." and browser.run("said") == 0, browser.run("said")
     browser.save(out / "pairing.png")
     shown = json.loads(subprocess.run([mirror, "pair", "--json"], env=environment, check=True, capture_output=True).stdout)
     wrong = "000000" if shown["code"] != "000000" else "000001"
@@ -137,6 +139,7 @@ def correct(browser: Window, kind: str) -> None:
     assert painted > before + 200, f"a {kind} painted {painted - before} pixels"
     browser.click("#undo-stroke")
     assert browser.pixels(12) == before, "undo"
+    assert browser.run("document.activeElement.id") == "undo-stroke", "the keyboard's place is lost with the last step"
     browser.click("#redo-stroke")
     assert browser.pixels(12) == painted, "redo"
 
@@ -276,6 +279,53 @@ def withdraw_and_delete(browser: Window, out: Path) -> None:
     agree(browser, "improve_my_mirror", False)
 
 
+def check_fingers(browser: Window) -> None:
+    """A second finger that taps beside the first one's stroke neither paints nor ends it."""
+    box = browser.run("(({left, top, width, height}) => ({left, top, width, height}))(paint.getBoundingClientRect())")
+    label = "editor.labels[Math.floor({1} * editor.height) * editor.width + Math.floor({0} * editor.width)]"
+    browser.click("#palette [data-part='9']")
+
+    def move(x: float, y: float) -> dict:
+        place = {"x": round(box["left"] + x * box["width"]), "y": round(box["top"] + y * box["height"])}
+        return {"type": "pointerMove", "duration": 40, **place}
+
+    down, up, rest = {"type": "pointerDown", "button": 0}, {"type": "pointerUp", "button": 0}, {"type": "pause"}
+    steps = {
+        "first": [move(0.5, 0.5), down, rest, rest, move(0.7, 0.7), up],
+        "second": [move(0.2, 0.8), rest, down, up, rest, rest],
+    }
+    touch = {"pointerType": "touch"}
+    fingers = [{"type": "pointer", "id": name, "parameters": touch, "actions": actions} for name, actions in steps.items()]
+    browser.ask("POST", "/actions", {"actions": fingers})
+    browser.ask("DELETE", "/actions")
+    assert browser.run(label.format(0.69, 0.69)) == 9, "the first finger's stroke was ended"
+    assert browser.run(label.format(0.2, 0.8)) != 9, "the second finger painted"
+
+
+def check_words(browser: Window) -> None:
+    """Of the last run: in use only while the newest head is that run's."""
+    run = "{adopted: true, after: 1, ended_at: 5}"
+    for head, wanted in (("{fleet: null, adopted_at: 5}", True), ("{fleet: null, adopted_at: 4}", False),
+                         ("{fleet: 2, adopted_at: 5}", False), ("undefined", False)):
+        words = browser.run(f"verdict({run}, {head})")
+        assert (words == "in use now") == wanted, f"{head}: {words}"
+
+
+def check_browsers(browser: Window, mirror: Path, environment: dict, url: str) -> None:
+    """A browser that is paired elsewhere comes into the list, and removing it does not lose the keyboard's place."""
+    shown = json.loads(subprocess.run([mirror, "pair", "--json"], env=environment, check=True, capture_output=True).stdout)
+    headers = {"x-mirror-change": "1", "content-type": "application/json"}
+    body = json.dumps({"code": shown["code"], "name": "Another"}).encode()
+    request = urllib.request.Request(url + "/api/pairing/finish", body, headers, method="POST")
+    urllib.request.urlopen(request, timeout=10, context=NO_CHECK).close()
+    count = "document.querySelectorAll('#browsers li').length"
+    wait_until(lambda: browser.run(count) == 2, "the other browser in the list")
+    browser.run("document.querySelector('#browsers').scrollIntoView({block: 'center'})")
+    browser.click("#browsers li:last-child button")
+    wait_until(lambda: browser.run(count) == 1, "the end of the other browser")
+    assert browser.run("document.querySelector('#browsers').contains(document.activeElement)"), "the keyboard's place is lost"
+
+
 def check_phone(browser: Window, out: Path) -> None:
     width, height = PHONE
     browser.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=2, mobile=True)
@@ -284,6 +334,7 @@ def check_phone(browser: Window, out: Path) -> None:
     assert wide <= width, f"the page is {wide} wide on a phone of {width}"
     correct(browser, "touch")
     browser.save(out / "phone-editor.png")
+    check_fingers(browser)
     save(browser, 3)
     wait_until(lambda: "was saved" in browser.text("#learn-message"), "word of the saving")
     assert is_in_sight(browser, "#learn-message"), "on a telephone nobody sees that it was saved"
@@ -311,7 +362,7 @@ def main() -> int:
     }
     url = f"https://127.0.0.1:{network}"
     with Mirror(args.mirror, "--display", f"headless:{args.out / 'screen'}", **own) as mirror, Window() as browser:
-        environment = dict(os.environ) | own | {"MIRROR_BOARD": "pc", "XDG_STATE_HOME": mirror.state_folder.name}
+        environment = mirror.environment
         mirror.wait_for_overlays(1)
         check_unpaired(url)
         browser.command("Security.setIgnoreCertificateErrors", ignore=True)
@@ -325,6 +376,8 @@ def main() -> int:
         check_forgotten(browser, mirror)
         check_tools(browser, args.out)
         check_access(browser)
+        check_words(browser)
+        check_browsers(browser, args.mirror, environment, url)
         save(browser, 1)
         correct(browser, "pen")
         save(browser, 2)

@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 RELEASE = ROOT / "target/release/mirror"
+# Seconds within which a mirror names its page; it takes less than one where nothing else is busy.
+START = 60
 
 
 class Mirror:
@@ -19,6 +22,8 @@ class Mirror:
         self.state_folder = tempfile.TemporaryDirectory(prefix="mirror-")
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MIRROR_")}
         own = {"MIRROR_BOARD": "pc", "MIRROR_PAGE_LISTEN": "127.0.0.1:0", "XDG_STATE_HOME": self.state_folder.name}
+        # Nothing of a mirror that is installed on this machine: neither its fleet nor its data folder.
+        own["MIRROR_SYSTEM_FILE"] = "/dev/null"
         self.binary, self.environment = binary, kept | own | environment
         self.process = subprocess.Popen(
             [binary, "run", *([] if "--source" in arguments else ["--source", "demo"]), *arguments],
@@ -26,7 +31,12 @@ class Mirror:
             text=True,
             env=self.environment,
         )
+        # A killed mirror's output ends, and with it the wait for the address.
+        patience = threading.Timer(START, self.process.kill)
+        patience.daemon = True
+        patience.start()
         self.url = next(self._addresses(), None)
+        patience.cancel()
         if self.url is None:
             raise RuntimeError(f"the mirror named no page; it ended with {self.process.wait()}")
 
@@ -39,13 +49,15 @@ class Mirror:
     def __enter__(self) -> "Mirror":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type | None = None, *_: object) -> None:
         self.process.terminate()
         try:
-            self.process.wait(timeout=5)
+            ended = self.process.wait(timeout=5)
         finally:
             self.process.kill()
             self.state_folder.cleanup()
+        # What went wrong before is the error to see.
+        assert kind is not None or ended == 0, f"the mirror ended with {ended}"
 
     def state(self) -> dict:
         with urllib.request.urlopen(f"{self.url}/api/state", timeout=30) as answer:

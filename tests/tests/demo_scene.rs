@@ -7,10 +7,11 @@ use frame::jpeg::JpegDecoder;
 use frame::{FrameBuffer, Orientation};
 use vision::{EngineOptions, ModelFiles, Parser, ParserOptions, Student};
 
-/// Least silhouette IoU over the clip; the scene was rendered by the renderer that trained the network.
-const LEAST_PERSON_IOU: f64 = 0.70;
-/// Least share of the people's pixels that get their own part, left and right apart.
-const LEAST_PART_ACCURACY: f64 = 0.50;
+/// Least silhouette IoU over the clip, a few points below the shipped network's 0.93; the scene was rendered by the renderer that
+/// trained it.
+const LEAST_PERSON_IOU: f64 = 0.90;
+/// Least share of the people's pixels that get their own part, left and right apart; the shipped network's is 0.90.
+const LEAST_PART_ACCURACY: f64 = 0.86;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -37,7 +38,7 @@ fn the_overlay_lies_where_the_people_are() {
     let (mut parser, mut buffer, mut decoder) = (parser(), FrameBuffer::new(), JpegDecoder::new());
     let (mut both, mut either, mut people, mut right, mut number, mut at) =
         (0u64, 0u64, 0u64, 0u64, 0, 0);
-    let mut parts = Vec::new();
+    let (mut rgb, mut parts) = (Vec::new(), Vec::new());
     let mut seen = [0u32; 4];
     while let Some(range) = camera::mjpeg::next_picture(&clip[at..]) {
         decoder
@@ -48,7 +49,9 @@ fn the_overlay_lies_where_the_people_are() {
         if number % 3 == 0 {
             let found = parser.parse(&buffer.frame()).expect("parses").persons.len();
             seen[found.min(3)] += 1;
-            parser.part_map(&mut parts);
+            frame::rgb::upright(&buffer.frame(), Orientation::default(), &mut rgb)
+                .expect("decoded");
+            parser.part_map(&rgb, &mut parts);
             let (width, height, labels) = labels(number);
             let layout = buffer.frame().layout();
             let (w, h) = (layout.width() as usize, layout.height() as usize);

@@ -363,7 +363,7 @@ fn rounds_collect_average_and_publish_and_the_devices_go_on_from_the_new_model()
     for number in 1..=2 {
         assert_eq!(fleet.start_round(), number);
         fleet.wait_for_model(number, number + 1, &all);
-        let RoundStatus { round, tally } = fleet.round(number);
+        let RoundStatus { round, tally, .. } = fleet.round(number);
         assert_eq!((tally.counted, tally.refused.len()), (4, 0));
         assert!(round.score_after > round.score_before);
         let sparse = |mirror: &Mirror| {

@@ -29,6 +29,7 @@ pub fn build() -> Result<Built> {
     cargo(&[
         "build",
         "--release",
+        "--locked",
         "--target",
         TARGET,
         "-p",
@@ -70,10 +71,21 @@ fn cargo(arguments: &[&str]) -> Result<()> {
         .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc")
         .env("CC_aarch64_unknown_linux_gnu", "aarch64-linux-gnu-gcc")
         .env("AR_aarch64_unknown_linux_gnu", "aarch64-linux-gnu-ar");
+    // A tree without its history has only its version to say.
+    if let Ok(name) = build_name() {
+        command.env("MIRROR_BUILD", name);
+    }
     if !rustup_has_target() {
         command.env("RUSTC", debian_rustc()?);
     }
     run(&mut command)
+}
+
+/// What `mirror --version` and a fleet's list of devices call this build, such as `0.1.0+fbd49e3-dirty`.
+fn build_name() -> Result<String> {
+    let commit =
+        output(Command::new("git").args(["describe", "--always", "--dirty"]).current_dir(root()))?;
+    Ok(format!("{}+{}", env!("CARGO_PKG_VERSION"), commit.trim()))
 }
 
 fn rustup_has_target() -> bool {
@@ -144,4 +156,17 @@ pub fn unpack_all(debs: &Path, into: &Path) -> Result<()> {
         bail!("no package was downloaded to {}", debs.display());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_is_named_after_its_commit() {
+        // A tree without its history has none.
+        let Ok(name) = build_name() else { return };
+        let commit = name.strip_prefix(concat!(env!("CARGO_PKG_VERSION"), "+"));
+        assert!(commit.is_some_and(|c| c.len() >= 4) && name.len() <= 64, "{name}");
+    }
 }

@@ -5,8 +5,10 @@ mod crossbuild;
 mod deps;
 mod guest;
 mod labels;
+mod locks;
 mod same_parsing;
 mod tools;
+mod unfinished;
 
 use std::path::PathBuf;
 
@@ -23,7 +25,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Check which crate imports which
+    /// Check which crate imports which, that the lock files agree, and that nothing unfinished is left
     Deps,
     /// Build the mirror and the device suites for aarch64 Linux
     Cross,
@@ -43,7 +45,9 @@ enum Chore {
 
 fn main() -> Result<()> {
     match Cli::parse().chore {
-        Chore::Deps => deps::check(),
+        Chore::Deps => {
+            deps::check().and_then(|()| locks::check()).and_then(|()| unfinished::check())
+        }
         Chore::Cross => crossbuild::build().map(|built| println!("{}", built.mirror.display())),
         Chore::BoardTest { out } => board::test(&out),
         Chore::SameParsing { pictures } => same_parsing::check(pictures),

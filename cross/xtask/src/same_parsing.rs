@@ -23,7 +23,7 @@ pub fn check(pictures: usize) -> Result<()> {
     let built = stage("aarch64 build", crossbuild::build)?;
     let native = stage("native build", || {
         run(Command::new("cargo")
-            .args(["build", "--release", "-p", "mirror"])
+            .args(["build", "--release", "--locked", "-p", "mirror"])
             .current_dir(root()))?;
         Ok(root().join("target/release/mirror"))
     })?;

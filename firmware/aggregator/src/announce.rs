@@ -1,5 +1,7 @@
 //! The two retained statements of a channel: the newest round and the newest model.
 
+use std::collections::BTreeSet;
+
 use proto::content::Content;
 use proto::model::ModelManifest;
 use proto::signing::Signed;
@@ -12,7 +14,7 @@ use crate::desk::{Office, Outgoing};
 use crate::engine::{Engine, EngineError};
 use crate::hex;
 use crate::ingest::update_bytes;
-use crate::records::{Damaged, Phase, Rollout, Round, Standing};
+use crate::records::{Damaged, Model, Rollout, Round, Standing};
 
 /// In so many steps a round's lead and its window go by in its announcement, each of which is a
 /// message to every mirror.
@@ -27,8 +29,10 @@ pub struct Announcer {
     round: Option<RoundNotice>,
     model: Option<ModelManifest>,
     signed: Vec<Outgoing>,
-    /// Version and stage whose groups were told.
-    told: Option<(u64, usize)>,
+    /// Version, stage and entries of the audit log when groups were looked at last: whoever is enrolled makes an entry.
+    looked: Option<(u64, usize, u64)>,
+    /// The devices of groups that were told of that version in that stage.
+    told: BTreeSet<String>,
 }
 
 impl Announcer {
@@ -38,23 +42,23 @@ impl Announcer {
         let mut changes = Vec::new();
         let round =
             engine.store().rounds()?.pop().map(|round| notice(engine, &round)).transpose()?;
-        if round != self.round {
-            if let Some(notice) = &round {
-                let signed = Signed::sign(engine.key(), office.sequence.next(), notice)?;
-                changes.push(retained(Topic::Round(engine.channel().clone()), signed.encode()?));
-            }
-            self.round = round;
+        if round != self.round
+            && let Some(notice) = &round
+        {
+            let signed = Signed::sign(engine.key(), office.sequence.next(), notice)?;
+            changes.push(retained(Topic::Round(engine.channel().clone()), signed.encode()?));
         }
-        let model = manifest(engine)?;
-        if model != self.model {
-            if let Some(manifest) = &model {
-                let signed = Signed::sign(engine.key(), office.sequence.next(), manifest)?;
-                let topic = Topic::ModelManifest(engine.channel().clone());
-                changes.push(retained(topic, signed.encode()?));
-            }
-            self.model = model;
+        let model = self.manifest(engine)?;
+        if model != self.model
+            && let Some(manifest) = &model
+        {
+            let signed = Signed::sign(engine.key(), office.sequence.next(), manifest)?;
+            let topic = Topic::ModelManifest(engine.channel().clone());
+            changes.push(retained(topic, signed.encode()?));
         }
-        let groups = self.groups(office)?;
+        let groups = self.groups(office, model.as_ref())?;
+        // Not before everything has succeeded: what fails above is tried again, and none of it is lost.
+        (self.round, self.model) = (round, model);
         for change in &changes {
             self.signed.retain(|old| old.topic != change.topic);
             self.signed.push(change.clone());
@@ -63,38 +67,62 @@ impl Announcer {
         Ok(changes)
     }
 
+    /// The newest version's manifest. A version's bytes never change, and are read once.
+    fn manifest(&self, engine: &Engine) -> Result<Option<ModelManifest>, EngineError> {
+        let Some(model) = engine.announced()? else { return Ok(None) };
+        let known = self.model.clone().filter(|known| known.version == model.version);
+        let known = known.map_or_else(|| manifest(engine, &model), Ok)?;
+        Ok(Some(ModelManifest { rollout_permille: engine.permille(&model), ..known }))
+    }
+
     /// Jobs for the devices of the groups that a roll-out has come to, one each; not retained, and of no effect on a
-    /// device that has tried the version.
-    fn groups(&mut self, office: &Office) -> Result<Vec<Outgoing>, EngineError> {
+    /// device that has tried the version. Devices that are enrolled into a group later are told then.
+    fn groups(
+        &mut self,
+        office: &Office,
+        manifest: Option<&ModelManifest>,
+    ) -> Result<Vec<Outgoing>, EngineError> {
         let engine = &office.engine;
-        let Some(model) = engine.announced()? else { return Ok(Vec::new()) };
-        let Rollout::Running { stage, .. } = model.rollout else { return Ok(Vec::new()) };
+        let (Some(model), Some(manifest)) = (engine.announced()?, manifest) else {
+            return Ok(Vec::new());
+        };
+        let Rollout::Running { stage, .. } = model.rollout else {
+            self.looked = None;
+            return Ok(Vec::new());
+        };
         let groups = engine.rules().rollout.groups(stage);
-        if groups.is_empty() || self.told == Some((model.version, stage)) {
+        let looked = (model.version, stage, engine.store().entries()?);
+        // A version that came since is the next look's.
+        let is_new = manifest.version != model.version;
+        if groups.is_empty() || is_new || self.looked == Some(looked) {
             return Ok(Vec::new());
         }
-        let Some(manifest) = manifest(engine)? else { return Ok(Vec::new()) };
-        let notice = JobNotice::Install(manifest);
+        if self.looked.is_none_or(|(version, at, _)| (version, at) != (model.version, stage)) {
+            self.told.clear();
+        }
         let mut devices = Vec::new();
         engine.store().each_device(|device| {
             let is_in = device.group.as_deref().is_some_and(|group| groups.contains(&group));
-            if is_in && device.standing == Standing::Enrolled {
+            let knows = self.told.contains(&device.name);
+            if is_in && !knows && device.standing == Standing::Enrolled {
                 devices.push(device.name);
             }
         })?;
+        let notice = JobNotice::Install(manifest.clone());
         let mut jobs = Vec::with_capacity(devices.len());
-        for name in devices {
+        for name in &devices {
             let signed = Signed::sign(engine.key(), office.sequence.next(), &notice)?;
             let topic = Topic::JobNotify(name.parse()?);
             jobs.push(Outgoing { topic, payload: signed.encode()?, retain: false });
         }
-        self.told = Some((model.version, stage));
+        self.told.extend(devices);
+        self.looked = Some(looked);
         Ok(jobs)
     }
 
     /// What was announced, byte for byte, for a broker that may have forgotten it.
     pub fn again(&mut self) -> Vec<Outgoing> {
-        self.told = None;
+        self.looked = None;
         self.signed.clone()
     }
 }
@@ -105,7 +133,7 @@ fn retained(topic: Topic, payload: Vec<u8>) -> Outgoing {
 
 fn notice(engine: &Engine, round: &Round) -> Result<RoundNotice, EngineError> {
     let channel = engine.channel().clone();
-    if !matches!(round.phase, Phase::Announced | Phase::Collecting) {
+    if !round.is_open() {
         return Ok(RoundNotice::Closed { channel, round: round.id });
     }
     let task = &round.task;
@@ -151,21 +179,20 @@ fn narrow(value: u64) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }
 
-fn manifest(engine: &Engine) -> Result<Option<ModelManifest>, EngineError> {
-    let Some(model) = engine.announced()? else { return Ok(None) };
+fn manifest(engine: &Engine, model: &Model) -> Result<ModelManifest, EngineError> {
     let bytes = engine.store().parameters(model.version)?;
     let bytes = bytes.ok_or(EngineError::NoModel(model.version))?;
     let content = Content::of(&bytes).map_err(|error| Damaged {
         what: format!("model {}", model.version),
         reason: error.to_string(),
     })?;
-    Ok(Some(ModelManifest {
+    Ok(ModelManifest {
         channel: engine.channel().clone(),
         version: model.version,
         base: Digest(engine.base_digest()),
         content,
-        rollout_permille: engine.permille(&model),
-    }))
+        rollout_permille: engine.permille(model),
+    })
 }
 
 #[cfg(test)]

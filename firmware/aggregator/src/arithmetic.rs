@@ -4,14 +4,14 @@ use learn::averaging::ServerOptimiser;
 use learn::head::{HeadLayout, Subset};
 
 use crate::engine::EngineError;
-use crate::records::{Phase, Round, parameter_bytes, parameters_of};
-use crate::store::{Store, StoreError};
+use crate::records::{Damaged, Phase, Round, parameter_bytes, parameters_of};
+use crate::store::{Snapshot, StoreError};
 
 /// The base moved by an average: the candidate's bytes, and the velocity after it.
 ///
 /// `optimiser` is server momentum and step size.
 pub fn moved(
-    store: &Store,
+    store: &Snapshot,
     layout: &HeadLayout,
     round: &Round,
     average: &[f32],
@@ -34,7 +34,7 @@ pub fn moved(
 
 /// The velocity of the published round whose candidate this round starts from; zeros where it starts from anything else. A
 /// version that was rolled back would come back with its own.
-fn velocity_before(store: &Store, round: &Round) -> Result<Vec<f32>, StoreError> {
+fn velocity_before(store: &Snapshot, round: &Round) -> Result<Vec<f32>, StoreError> {
     let same = |earlier: &Round| {
         earlier.id < round.id
             && earlier.candidate.as_ref() == Some(&round.task.base)
@@ -43,8 +43,12 @@ fn velocity_before(store: &Store, round: &Round) -> Result<Vec<f32>, StoreError>
     };
     let zeros = || vec![0.0; round.task.dimension];
     let Some(last) = store.rounds()?.into_iter().rev().find(same) else { return Ok(zeros()) };
-    let stored = store.meta(&velocity_name(last.id))?;
-    Ok(stored.map_or_else(zeros, |bytes| parameters_of(&bytes)))
+    let Some(bytes) = store.meta(&velocity_name(last.id))? else { return Ok(zeros()) };
+    if bytes.len() != 4 * round.task.dimension {
+        let (what, reason) = (format!("velocity of round {}", last.id), "its length".into());
+        return Err(Damaged { what, reason }.into());
+    }
+    Ok(parameters_of(&bytes))
 }
 
 /// The name under which a round's velocity is kept.

@@ -22,6 +22,9 @@ pub enum Event {
     DeviceEnrolled {
         device: String,
         fingerprint: String,
+        /// The group for roll-outs; older entries name none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        group: Option<String>,
     },
     DeviceRevoked {
         device: String,
@@ -124,6 +127,8 @@ pub enum AuditError {
     Signature(u64),
     #[error("audit entry {number}: {problem}")]
     Arithmetic { number: u64, problem: String },
+    #[error("{record}: {problem}; the database was changed from outside")]
+    Record { record: String, problem: &'static str },
 }
 
 /// The end of a chain, to which the next entry is joined.

@@ -6,15 +6,17 @@
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tracing::warn;
+use tracing::{error, warn};
 
-use crate::desk::{Office, Presence};
-use crate::engine::{Engine, RoundRequest, RoundStatus, Status};
+use crate::desk::Office;
+use crate::engine::{Engine, EngineError, RoundRequest, RoundStatus, Status};
 use crate::hex;
 use crate::records::{Device, Model};
 use crate::verify::Verified;
@@ -65,26 +67,28 @@ pub struct Listed {
     pub device: Device,
     /// Whether it is connected.
     pub online: Option<bool>,
+    /// The firmware's version that it said last, while it is connected.
+    pub firmware: Option<String>,
 }
 
-/// Does what is asked. `presence` is a running server's.
-pub fn execute(engine: &Engine, presence: Option<&Presence>, request: Request) -> Reply {
-    answer(engine, presence, request).unwrap_or_else(|error| Reply::Failed(error.to_string()))
+/// Does what is asked. `office` is a running server's.
+pub fn execute(engine: &Engine, office: Option<&Office>, request: Request) -> Reply {
+    answer(engine, office, request).unwrap_or_else(|error| Reply::Failed(error.to_string()))
 }
 
 fn answer(
     engine: &Engine,
-    presence: Option<&Presence>,
+    office: Option<&Office>,
     request: Request,
-) -> Result<Reply, crate::engine::EngineError> {
+) -> Result<Reply, EngineError> {
+    let presence = office.and_then(Office::known_presence);
     let with_tally = |round: crate::records::Round| {
-        let tally = engine.store().tally(round.id)?;
-        Ok::<_, crate::engine::EngineError>(Reply::Round(Box::new(RoundStatus { round, tally })))
+        Ok::<_, EngineError>(Reply::Round(Box::new(engine.round_status(round)?)))
     };
     Ok(match request {
         Request::Status => {
-            let online = presence.map(Presence::count);
-            Reply::Status(Box::new(Status { online, ..engine.status()? }))
+            let status = office.map_or_else(|| engine.status(), Office::status)?;
+            Reply::Status(Box::new(status))
         }
         Request::RoundStart(request) => with_tally(engine.start_round(&request)?)?,
         Request::RoundAbort { round, reason } => with_tally(engine.abort_round(round, &reason)?)?,
@@ -93,8 +97,9 @@ fn answer(
         Request::DeviceList => {
             let mut devices = Vec::new();
             engine.store().each_device(|device| {
-                let online = presence.map(|presence| presence.has(&device.name));
-                devices.push(Listed { device, online });
+                let firmware = presence.and_then(|presence| presence.firmware(&device.name));
+                let online = presence.map(|_| firmware.is_some());
+                devices.push(Listed { device, online, firmware });
             })?;
             Reply::Devices(devices)
         }
@@ -146,11 +151,11 @@ fn refused(error: std::io::Error) -> std::io::Error {
     }
 }
 
-/// Answers commands until the process ends. The socket's permissions are its only guard.
+/// Answers commands until the process ends, on the thread that it gives. The socket's permissions are its only guard.
 ///
 /// # Errors
 /// A socket that cannot be made.
-pub fn listen(socket: &Path, office: Arc<Office>) -> std::io::Result<()> {
+pub fn listen(socket: &Path, office: Arc<Office>) -> std::io::Result<JoinHandle<()>> {
     // The database's lock says that no other server lives, so a socket that is there is a dead one's.
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
@@ -165,8 +170,16 @@ pub fn listen(socket: &Path, office: Arc<Office>) -> std::io::Result<()> {
                 warn!("a command was not answered: {error}");
             }
         }
-    })?;
-    Ok(())
+    })
+}
+
+/// What a command that panics comes to: its transaction is gone with it, and the next one finds the server as it was.
+fn guarded(office: &Office, request: Request) -> Reply {
+    let work = AssertUnwindSafe(|| execute(&office.engine, Some(office), request));
+    catch_unwind(work).unwrap_or_else(|_| {
+        error!("a command panicked; the lines before say where");
+        Reply::Failed("the command panicked; the server's log says where".to_owned())
+    })
 }
 
 fn serve(mut stream: UnixStream, office: &Office) -> std::io::Result<()> {
@@ -175,7 +188,7 @@ fn serve(mut stream: UnixStream, office: &Office) -> std::io::Result<()> {
     let mut line = String::new();
     BufReader::new(stream.try_clone()?.take(REQUEST_BYTES)).read_line(&mut line)?;
     let reply = match serde_json::from_str(&line) {
-        Ok(request) => execute(&office.engine, Some(&office.presence), request),
+        Ok(request) => guarded(office, request),
         Err(error) => Reply::Failed(format!("not a command: {error}")),
     };
     let mut text = serde_json::to_string(&reply)?;

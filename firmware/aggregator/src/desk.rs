@@ -5,8 +5,8 @@
 //! again. So a desk may be dropped at any time, and memory does not grow with the fleet.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use proto::content::{CHUNK_BYTES, Reassembly, chunk, indexes};
@@ -20,8 +20,9 @@ use proto::wire::{Blob, DecodeError, Message};
 use proto::{DeviceId, Digest, Pseudonym as Name, Topic};
 use tracing::{debug, warn};
 
-use crate::engine::{Engine, EngineError, Report};
+use crate::engine::{Engine, EngineError, Report, Status as EngineStatus};
 use crate::ingest::{BATCH_BYTES, BATCH_UPDATES, Receipt, Submission, Worker};
+use crate::mqtt::Health;
 use crate::records::{Model, Pseudonym, Rollout, Standing};
 use crate::store::{Fate, Refusal, StoreError};
 
@@ -93,24 +94,71 @@ pub struct Office {
     pub presence: Presence,
     /// Receipts that were sent.
     pub receipts: AtomicU64,
-    /// Whether the last look at what is due failed.
-    pub decisions_failing: AtomicBool,
+    /// Why the last look at what is due failed, if it did.
+    pub decisions_failing: Mutex<Option<String>>,
+    /// How the workers' connections do; the first one hears who is there and says what is announced. None in memory.
+    pub health: Vec<Arc<Health>>,
 }
 
 impl Office {
-    /// Nothing has come in yet.
+    /// Nothing has come in yet, and none of `workers` connections is up.
     ///
     /// # Errors
     /// Of the database.
-    pub fn open(engine: Engine) -> Result<Office, EngineError> {
+    pub fn open(engine: Engine, workers: u16) -> Result<Office, EngineError> {
         Ok(Office {
             sequence: Sequence::take(&engine)?,
             engine,
             strange: Strange::default(),
             presence: Presence::default(),
             receipts: AtomicU64::default(),
-            decisions_failing: AtomicBool::default(),
+            decisions_failing: Mutex::default(),
+            health: (0..workers).map(|_| Arc::default()).collect(),
         })
+    }
+
+    /// Whether devices can be heard and can hear what is announced.
+    pub fn is_connected(&self) -> bool {
+        self.health.first().is_none_or(|health| health.connected.load(Ordering::SeqCst))
+    }
+
+    /// Who is connected, where that is known.
+    pub fn known_presence(&self) -> Option<&Presence> {
+        self.is_connected().then_some(&self.presence)
+    }
+
+    /// Where everything stands, with what only a running server knows.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn status(&self) -> Result<EngineStatus, EngineError> {
+        let up = |health: &&Arc<Health>| health.connected.load(Ordering::SeqCst);
+        let refused = |health: &Arc<Health>| health.refused.load(Ordering::SeqCst);
+        Ok(EngineStatus {
+            online: self.online()?,
+            workers: self.health.len() as u64,
+            workers_connected: self.health.iter().filter(up).count() as u64,
+            broker_refused: self.health.iter().map(refused).sum(),
+            decisions_failing: self.failure().clone(),
+            ..self.engine.status()?
+        })
+    }
+
+    /// How many enrolled devices are connected, where that is known.
+    fn online(&self) -> Result<Option<u64>, EngineError> {
+        let Some(presence) = self.known_presence() else { return Ok(None) };
+        let mut count = 0;
+        for device in presence.devices() {
+            let known = self.engine.store().device(device.as_str())?;
+            let enrolled = known.is_some_and(|device| device.standing == Standing::Enrolled);
+            count += u64::from(enrolled);
+        }
+        Ok(Some(count))
+    }
+
+    /// The lock of `decisions_failing`.
+    pub fn failure(&self) -> MutexGuard<'_, Option<String>> {
+        self.decisions_failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -135,18 +183,34 @@ impl Strange {
     }
 }
 
-/// The known devices that are connected, by what they said last. A revoked one among them is one that the broker still lets in.
+/// The known devices that are connected, by what they said last, and their firmware. A revoked one among them is one that the
+/// broker still lets in.
 #[derive(Default)]
-pub struct Presence(Mutex<BTreeSet<DeviceId>>);
+pub struct Presence(Mutex<BTreeMap<DeviceId, String>>);
 
 impl Presence {
-    fn set(&self, device: &DeviceId, online: bool) {
+    fn set(&self, device: &DeviceId, status: &Status) {
         let mut connected = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if online {
-            connected.insert(device.clone());
-        } else {
-            connected.remove(device);
+        match status {
+            Status::Online { firmware, .. } => {
+                // It is printed on an operator's terminal.
+                let plain = firmware.chars().filter(char::is_ascii_graphic).collect();
+                connected.insert(device.clone(), plain);
+            }
+            Status::Offline { .. } => {
+                connected.remove(device);
+            }
         }
+    }
+
+    /// Forgets everybody: at a new connection the broker says again who is there.
+    pub fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Who.
+    fn devices(&self) -> Vec<DeviceId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 
     /// How many.
@@ -154,10 +218,10 @@ impl Presence {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).len() as u64
     }
 
-    /// Whether a device is among them.
-    pub fn has(&self, device: &str) -> bool {
+    /// The firmware's version of a device that is among them.
+    pub fn firmware(&self, device: &str) -> Option<String> {
         let connected = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        device.parse().is_ok_and(|device: DeviceId| connected.contains(&device))
+        connected.get(&device.parse::<DeviceId>().ok()?).cloned()
     }
 }
 
@@ -541,9 +605,7 @@ impl Desk {
     fn status(&mut self, device: &DeviceId, payload: &[u8]) -> Result<(), EngineError> {
         let known = self.office.engine.store().device(device.as_str())?.is_some();
         match Status::decode(payload) {
-            Ok(status) if known => {
-                self.office.presence.set(device, matches!(status, Status::Online { .. }));
-            }
+            Ok(status) if known => self.office.presence.set(device, &status),
             _ => self.strange(0, "status"),
         }
         Ok(())

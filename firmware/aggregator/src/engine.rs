@@ -9,7 +9,7 @@ use ed25519_dalek::{SigningKey, VerifyingKey};
 use learn::averaging::{AveragingError, ServerOptimiser};
 use learn::edges::{Clock, Digest};
 use learn::head::{HeadLayout, Subset};
-use learn::privacy::{NoiseMultiplier, PrivacyStatement};
+use learn::privacy::{NoiseMultiplier, NoiseMultiplierError, PrivacyStatement};
 use proto::model::rollout_place;
 use proto::secret::DeviceSecret;
 use proto::{Channel, DeviceId};
@@ -20,12 +20,12 @@ use crate::audit::Event;
 use crate::gate::{Gate, GateError};
 use crate::hex;
 use crate::records::{
-    Damaged, Device, Model, Parameters, Phase, Pseudonym, Rollout, Round, Standing, Tally, Task,
-    parameter_bytes, parameters_of,
+    DOES_NOT_SHIP, Damaged, Device, Model, Parameters, Phase, Pseudonym, Rollout, Round, Standing,
+    Tally, Task, parameter_bytes, parameters_of,
 };
 use crate::rollout::{Change, RolloutRules, Stage, decide};
 use crate::round::{Step, next_step};
-use crate::signal::{NoSignal, Signal};
+use crate::signal::{NoSignal, NoisePlace, Signal};
 use crate::store::{Decision, Store, StoreError};
 
 /// Delta at which epsilon is stated.
@@ -56,6 +56,17 @@ pub struct Rules {
     pub keep_rounds: u64,
     /// How versions spread.
     pub rollout: RolloutRules,
+}
+
+impl Rules {
+    /// How much signal a round of this task carries, by these rules.
+    ///
+    /// # Errors
+    /// A task whose noise multiplier is none.
+    pub fn signal(&self, task: &Task) -> Result<Signal, NoiseMultiplierError> {
+        let (dimension, noise_multiplier) = (task.dimension, task.noise()?);
+        Ok(Signal { dimension, noise_multiplier, update_cosine: self.update_cosine })
+    }
 }
 
 impl Default for Rules {
@@ -127,6 +138,12 @@ pub enum EngineError {
     )]
     RollingOut { version: u64, stage: usize, of: usize },
     #[error(
+        "version {stopped} was stopped after it had reached mirrors. They never go down, could not answer a round on version \
+         {base}, and all others would spend budget on a round that lacks them; `model rollback {base}` first puts its \
+         numbers on top for everybody. --force starts it all the same"
+    )]
+    StoppedAbove { stopped: u64, base: u64 },
+    #[error(
         "the folder that `model` names holds another network ({found}) than the one that this fleet began with ({known}); \
          name the old folder, or give the new network a `channel` and a `data` folder of its own and `aggregator init`"
     )]
@@ -147,7 +164,7 @@ pub enum EngineError {
     #[error("\"{0}\" is no SHA-256 fingerprint; `openssl x509 -fingerprint -sha256` prints one")]
     Fingerprint(String),
     #[error("noise multiplier: {0}")]
-    Noise(#[from] learn::privacy::NoiseMultiplierError),
+    Noise(#[from] NoiseMultiplierError),
     #[error("a round needs a minimum cohort of at least 2, and a maximum that is no smaller")]
     Cohort,
     #[error("server momentum must lie in [0, 1) and the rate above 0")]
@@ -202,6 +219,12 @@ const SECRETS_CONTEXT: &[u8] = b"mirror devices key 1\n";
 /// The highest round whose members were forgotten.
 const PRUNED: &str = "pruned";
 
+/// Until when the fleet could hear, seconds since 1970, as far as [`Engine::advance_if`] has noted it.
+const HEARD: &str = "heard";
+
+/// Seconds between two such notes. A silence of twice that is one.
+const HEARD_SECONDS: u64 = 60;
+
 /// [`Engine::base_digest`] of the network that the database began with.
 const BASE: &str = "base";
 
@@ -225,8 +248,20 @@ pub struct Status {
     pub now: u64,
     /// Devices that may take part.
     pub enrolled: u64,
-    /// Devices that are connected, where a running server says so.
+    /// Enrolled devices that are connected, where a running server knows.
     pub online: Option<u64>,
+    /// Connections to the broker that a running server wants; 0 without one.
+    #[serde(default)]
+    pub workers: u64,
+    /// Of these, the ones that are up.
+    #[serde(default)]
+    pub workers_connected: u64,
+    /// Subscriptions and messages that the broker has refused since the server's start.
+    #[serde(default)]
+    pub broker_refused: u64,
+    /// Why a running server's rounds and roll-outs do not go on, where they do not.
+    #[serde(default)]
+    pub decisions_failing: Option<String>,
     /// Devices that were revoked.
     pub revoked: u64,
     /// Rounds, newest last.
@@ -256,6 +291,10 @@ pub struct RoundStatus {
     pub round: Round,
     /// What came in.
     pub tally: Tally,
+    /// Expected cosine to the common direction of what was counted, where the round's own is of all devices that were
+    /// enrolled. `None` where nothing was counted.
+    #[serde(default)]
+    pub counted_cosine: Option<f64>,
 }
 
 /// Database, key, clock, gate and rules together.
@@ -477,6 +516,7 @@ impl Engine {
         let event = Event::DeviceEnrolled {
             device: device.name.clone(),
             fingerprint: device.fingerprint.clone(),
+            group: device.group.clone(),
         };
         let live = self.live_round()?.filter(|_| is_new);
         self.decide(|decision| {
@@ -609,17 +649,19 @@ impl Engine {
 
     /// Goes on above the numbers that a lost database may have given: for one that was restored from a backup.
     ///
-    /// Mirrors ignore rounds and versions that they know already. So the next ones get numbers above these, and the version
-    /// that rounds start from comes on top again, everywhere at once, so that mirrors and database share a base. The round
-    /// at hand ends; its mirrors have gone on.
+    /// Mirrors ignore rounds and versions that they know already. So the next ones get numbers above these, and the newest
+    /// version whose roll-out was over comes on top again, everywhere at once, so that mirrors and database share a base. A
+    /// version that was half tried when the backup was made may have been found wanting since, and stops. The round at hand
+    /// ends; its mirrors have gone on.
     ///
     /// # Errors
     /// [`EngineError::NoModels`], or of the database.
     pub fn restore(&self, rounds_above: u32, versions_above: u32) -> Result<Model> {
-        let (mut top, bytes) = self.again(self.base()?.version)?;
+        let (mut top, bytes) = self.again(self.proven()?.version)?;
         self.decide(|decision| {
             decision.go_on_above(rounds_above, versions_above)?;
             decision.record(&Event::Restored { rounds_above, versions_above })?;
+            stop_running(decision, "the database was restored")?;
             put_next(decision, &mut top, &bytes)?;
             decision.record(&self.published(&top))?;
             end_outdated(decision)
@@ -635,7 +677,7 @@ impl Engine {
         Ok((self.new_model(&bytes, &origin, Rollout::Complete, known.score), bytes))
     }
 
-    /// Notes what a device says about a version, and stops or widens its roll-out if that follows.
+    /// Notes what a device says about a version, and stops its roll-out if that follows.
     ///
     /// A device counts once for each version, by the last thing it said. Only an enrolled one is
     /// heard, and only once the roll-out has reached it.
@@ -666,7 +708,8 @@ impl Engine {
             changed = Some(model);
             Ok(())
         })?;
-        self.step_rollout(&changed.ok_or(EngineError::NoModel(version))?)
+        // It may stop it; whether it goes on is for [`Engine::advance_if`], which knows who can hear.
+        self.step_rollout(&changed.ok_or(EngineError::NoModel(version))?, false)
     }
 
     /// Whether a device has a version by its roll-out, and not because somebody at home wanted it
@@ -680,21 +723,32 @@ impl Engine {
         Ok(is_in || place < rules.permille(stage))
     }
 
-    /// Stops or widens a roll-out, if that is due. A stop also ends the round that started from the version.
-    fn step_rollout(&self, model: &Model) -> Result<()> {
+    /// Stops or widens a roll-out, if that is due. A stop also ends the round that started from the version. Nothing widens
+    /// while nobody can hear of it, nor that of a version in whose place a newer one is announced.
+    fn step_rollout(&self, model: &Model, heard: bool) -> Result<()> {
+        if !matches!(model.rollout, Rollout::Running { .. }) {
+            return Ok(());
+        }
         let (rules, now) = (&self.rules.rollout, self.now());
-        if decide(model, rules, now) == Change::None {
+        let goes_on = heard && !self.is_superseded(model)?;
+        if decide(model, rules, now, goes_on) == Change::None {
             return Ok(());
         }
         self.decide(|decision| {
             // As it stands now: reports and operators change it at any time.
             let Some(mut model) = decision.model(model.version)? else { return Ok(()) };
-            let change = decide(&model, rules, now);
+            let change = decide(&model, rules, now, goes_on);
             let Some(event) = self.turn_rollout(&mut model, change, now) else { return Ok(()) };
             decision.put_model(&model)?;
             decision.record(&event)?;
             end_outdated(decision)
         })
+    }
+
+    /// Whether a version can reach no more devices since a newer one is announced in its place.
+    fn is_superseded(&self, model: &Model) -> Result<bool> {
+        let announced = self.announced()?.map_or(0, |newest| newest.version);
+        Ok(announced > model.version && self.permille(model) < 1000)
     }
 
     fn turn_rollout(&self, model: &mut Model, change: Change, now: u64) -> Option<Event> {
@@ -722,19 +776,25 @@ impl Engine {
         self.store.models()?.into_iter().rev().find(is_usable).ok_or(EngineError::NoModels)
     }
 
+    /// The newest version that went through its whole roll-out; the one that rounds start from, where none did.
+    fn proven(&self) -> Result<Model> {
+        let complete = |model: &Model| model.rollout == Rollout::Complete;
+        self.store.models()?.into_iter().rev().find(complete).map_or_else(|| self.base(), Ok)
+    }
+
     /// The round that is not over, if there is one.
     pub fn live_round(&self) -> Result<Option<Round>> {
         Ok(self.store.rounds()?.into_iter().rev().find(|round| !round.phase.is_final()))
     }
 
     /// Announces a round, unless it would carry no signal, could not have the updates that it
-    /// needs, its model has not reached every mirror, or nobody could judge its candidate. Force
-    /// does it all the same.
+    /// needs, its model has not reached every mirror or a stopped one has taken its place at some,
+    /// or nobody could judge its candidate. Force does it all the same.
     ///
     /// # Errors
     /// [`EngineError::Busy`], [`EngineError::Gate`], [`EngineError::NoSignal`],
-    /// [`EngineError::SmallFleet`], [`EngineError::RollingOut`], [`EngineError::NoModels`], a noise
-    /// multiplier that is none, or of the database.
+    /// [`EngineError::SmallFleet`], [`EngineError::RollingOut`], [`EngineError::StoppedAbove`],
+    /// [`EngineError::NoModels`], a noise multiplier that is none, or of the database.
     pub fn start_round(&self, request: &RoundRequest) -> Result<Round> {
         if let Some(live) = self.live_round()? {
             return Err(EngineError::Busy(live.id));
@@ -761,9 +821,9 @@ impl Engine {
         if small && !request.force {
             return Err(EngineError::SmallFleet { devices, minimum });
         }
-        let rolling = self.rolling_out(&base);
-        let narrow = rolling.is_some();
-        if let Some(refusal) = rolling.filter(|_| !request.force) {
+        let unreached = self.unreached(&base)?;
+        let narrow = unreached.is_some();
+        if let Some(refusal) = unreached.filter(|_| !request.force) {
             return Err(refusal);
         }
         let forced = unjudged || silent || small || narrow;
@@ -818,11 +878,16 @@ impl Engine {
     }
 
     /// Why a round on this version would reach some mirrors only, if it would.
-    fn rolling_out(&self, model: &Model) -> Option<EngineError> {
-        let Rollout::Running { stage, .. } = model.rollout else { return None };
+    fn unreached(&self, model: &Model) -> Result<Option<EngineError>> {
+        let announced = self.announced()?.map_or(0, |newest| newest.version);
+        if announced > model.version {
+            let base = self.proven()?.version;
+            return Ok(Some(EngineError::StoppedAbove { stopped: announced, base }));
+        }
+        let Rollout::Running { stage, .. } = model.rollout else { return Ok(None) };
         let (version, of) = (model.version, self.rules.rollout.stages.len());
         let refusal = EngineError::RollingOut { version, stage: stage + 1, of };
-        (self.permille(model) < 1000).then_some(refusal)
+        Ok((self.permille(model) < 1000).then_some(refusal))
     }
 
     /// Ends a round without a result.
@@ -850,12 +915,53 @@ impl Engine {
     /// # Errors
     /// Of the gate or the database. A round that fails holds up nothing else.
     pub fn advance(&self) -> Result<bool> {
+        self.advance_while(true)
+    }
+
+    /// The same for a server that looks at all times whether it is `heard`. While it is not no roll-out goes on, and the
+    /// stage at hand ends as much later as nobody heard, or the server did not run.
+    ///
+    /// # Errors
+    /// As [`Engine::advance`].
+    pub fn advance_if(&self, heard: bool) -> Result<bool> {
+        if heard {
+            self.note_heard()?;
+        }
+        self.advance_while(heard)
+    }
+
+    /// Notes from time to time, while a roll-out is under way, that the fleet can hear of it, and puts its stage off by the
+    /// silence since the note before.
+    fn note_heard(&self) -> Result<()> {
+        let Some(model) = self.announced()? else { return Ok(()) };
+        let Rollout::Running { stage, since } = model.rollout else { return Ok(()) };
+        let now = self.now();
+        let noted = self.store.meta(HEARD)?.and_then(|bytes| bytes.try_into().ok());
+        // Where nothing was ever noted, all that is past counts.
+        let last = noted.map_or(now, u64::from_le_bytes).max(since);
+        let silence = now.saturating_sub(last);
+        if noted.is_some() && silence < HEARD_SECONDS {
+            return Ok(());
+        }
+        self.decide(|decision| {
+            decision.put_meta(HEARD, &now.to_le_bytes())?;
+            let Some(model) = decision.model(model.version)? else { return Ok(()) };
+            let same = model.rollout == Rollout::Running { stage, since };
+            if silence < 2 * HEARD_SECONDS || !same {
+                return Ok(());
+            }
+            let rollout = Rollout::Running { stage, since: since + silence };
+            decision.put_model(&Model { rollout, ..model })
+        })
+    }
+
+    fn advance_while(&self, heard: bool) -> Result<bool> {
         let moved = self.live_round().and_then(|live| match live {
             Some(round) => self.step_round(&round),
             None => Ok(false),
         });
         for model in self.store.models()? {
-            self.step_rollout(&model)?;
+            self.step_rollout(&model, heard)?;
         }
         self.prune()?;
         moved
@@ -917,7 +1023,7 @@ impl Engine {
         let average = merged.average(round.task.minimum_cohort)?;
         let optimiser = (self.rules.momentum, self.rules.rate);
         let (candidate, velocity) =
-            arithmetic::moved(&self.store, &self.layout, round, &average, optimiser)?;
+            arithmetic::moved(&self.store.snapshot()?, &self.layout, round, &average, optimiser)?;
         let closed = Event::RoundClosed {
             round: round.id,
             updates,
@@ -963,7 +1069,7 @@ impl Engine {
             passed,
         };
         let reason = format!(
-            "the candidate scores {after:.4} on the holdout where its predecessor has {before:.4}; it does not ship"
+            "the candidate scores {after:.4} on the holdout where its predecessor has {before:.4}; {DOES_NOT_SHIP}"
         );
         let phase = if passed { Phase::Gated } else { Phase::Aborted { reason: reason.clone() } };
         let (score_before, score_after) = (Some(before), Some(after));
@@ -1021,6 +1127,15 @@ impl Engine {
         self.store.rounds()?.into_iter().map(&mut after).collect()
     }
 
+    /// A round with what came in.
+    pub fn round_status(&self, round: Round) -> Result<RoundStatus> {
+        let tally = self.store.tally(round.id)?;
+        let signal = self.rules.signal(&round.task)?;
+        let cosine = |count| signal.expected_cosine(count, NoisePlace::EveryDevice);
+        let counted_cosine = Some(tally.counted).filter(|count| *count > 0).map(cosine);
+        Ok(RoundStatus { round, tally, counted_cosine })
+    }
+
     /// Where everything stands.
     pub fn status(&self) -> Result<Status> {
         let (mut enrolled, mut revoked) = (0, 0);
@@ -1028,8 +1143,6 @@ impl Engine {
             Standing::Enrolled => enrolled += 1,
             Standing::Revoked { .. } => revoked += 1,
         })?;
-        let with_tally =
-            |round: Round| Ok(RoundStatus { tally: self.store.tally(round.id)?, round });
         let by_round = self.privacy_by_round()?;
         let epsilon = |spent: &Option<PrivacyStatement>| {
             spent.as_ref().map_or(0.0, PrivacyStatement::shown_epsilon)
@@ -1040,8 +1153,17 @@ impl Engine {
             now: self.now(),
             enrolled,
             online: None,
+            workers: 0,
+            workers_connected: 0,
+            broker_refused: 0,
+            decisions_failing: None,
             revoked,
-            rounds: self.store.rounds()?.into_iter().map(with_tally).collect::<Result<_>>()?,
+            rounds: self
+                .store
+                .rounds()?
+                .into_iter()
+                .map(|round| self.round_status(round))
+                .collect::<Result<_>>()?,
             models: self.store.models()?,
             public_key: self.public_key(),
             epsilon: privacy.as_ref().map(PrivacyStatement::shown_epsilon),
@@ -1053,7 +1175,7 @@ impl Engine {
 
     /// Checks the audit log and the arithmetic of every round against it.
     pub fn verify(&self, key: &VerifyingKey) -> Result<crate::verify::Verified> {
-        crate::verify::verify(&self.store, &self.layout, key)
+        crate::verify::verify(&self.store.snapshot()?, &self.layout, key)
     }
 }
 
@@ -1075,6 +1197,18 @@ fn put_next(
     decision.put_model(model)?;
     decision.put_parameters(model.version, bytes)?;
     decision.record(&added(model))
+}
+
+/// Ends every roll-out that is under way.
+fn stop_running(decision: &mut Decision<'_>, reason: &str) -> Result<(), StoreError> {
+    let running = |model: &Model| matches!(model.rollout, Rollout::Running { .. });
+    for model in decision.models()?.into_iter().filter(running) {
+        let (version, reason) = (model.version, reason.to_owned());
+        let rollout = Rollout::Stopped { reason: reason.clone() };
+        decision.put_model(&Model { rollout, ..model })?;
+        decision.record(&Event::RolloutStopped { version, reason })?;
+    }
+    Ok(())
 }
 
 /// Ends a round without a result.

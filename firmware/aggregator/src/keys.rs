@@ -75,6 +75,11 @@ impl Keys {
     }
 }
 
+/// Whether a folder has the key of a fleet, readable or not.
+pub fn is_signing_key_in(folder: &Path) -> bool {
+    folder.join("signing.key").exists()
+}
+
 const CLIENT_CONTEXT: &[u8] = b"mirror aggregator client 1\n";
 
 /// The same 16 digits at every start, which nobody can guess without the signing key. As part of a

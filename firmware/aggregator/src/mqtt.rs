@@ -14,11 +14,11 @@ use learn::edges::{Entropy, SystemEntropy};
 use proto::Topic;
 use proto::topic::filter;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::Packet;
+use rumqttc::v5::mqttbytes::v5::{Packet, PubAckReason, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use rumqttc::{TlsConfiguration, Transport};
 use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::config::{BrokerConfig, TlsConfig};
 use crate::desk::{Carrier, Incoming, Outgoing, PACKET_BYTES};
@@ -56,8 +56,10 @@ pub enum MqttError {
 /// How a connection does.
 #[derive(Default)]
 pub struct Health {
-    /// Whether the broker is there.
+    /// Whether the broker is there, and lets this connection hear what it is to hear.
     pub connected: AtomicBool,
+    /// Subscriptions and messages that the broker has refused.
+    pub refused: AtomicU64,
     /// Connections made so far.
     pub connections: AtomicU64,
     /// Messages that found no room to wait in.
@@ -104,17 +106,20 @@ impl Mqtt {
     }
 
     /// Starts the connection of worker `number`, and gives the thread that carries it, which ends
-    /// with its worker. `tag` is [`crate::keys::client_tag`].
+    /// with its worker. `tag` is [`crate::keys::client_tag`]. `connected` is called at every connection,
+    /// before anything comes in over it.
     ///
     /// # Errors
     /// Certificates that cannot be used.
     pub fn start(
         broker: &BrokerConfig,
-        channel: &str,
+        (channel, tag): (&str, &str),
         number: u16,
-        tag: &str,
+        health: &Arc<Health>,
+        connected: impl Fn() + Send + 'static,
     ) -> Result<(Mqtt, JoinHandle<()>), MqttError> {
-        let id = client_id(&broker.client, channel, number, tag);
+        let name = SessionNames { channel, tag, workers: broker.workers };
+        let id = name.client_id(&broker.client, number);
         let mut options = MqttOptions::new(id, &broker.host, broker.port);
         options.set_clean_start(false);
         options.set_session_expiry_interval(Some(SESSION_SECONDS));
@@ -131,9 +136,8 @@ impl Mqtt {
         let (client, events) = AsyncClient::new(options, QUEUE);
         let (incoming, received) = mpsc::channel(QUEUE);
         let (outgoing, queued) = mpsc::channel(OUTGOING);
-        let health: Arc<Health> = Arc::default();
-        let filters = filters(channel, number, tag);
-        let shared = Arc::clone(&health);
+        let filters = name.filters(number);
+        let (health, shared) = (Arc::clone(health), Arc::clone(health));
         let name = format!("mqtt-{number}");
         let thread = std::thread::Builder::new().name(name).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -142,36 +146,50 @@ impl Mqtt {
                 return;
             };
             runtime.spawn(send_all(client.clone(), queued));
-            runtime.block_on(poll(client, events, filters, incoming, &shared));
+            let session = Session { number, filters, incoming, connected };
+            runtime.block_on(session.poll(client, events, &shared));
         })?;
         Ok((Mqtt { incoming: received, outgoing, health }, thread))
     }
 }
 
-/// With the channel: two aggregators on one broker must not take over each other's sessions. With
-/// the tag: whoever knows a client id, and has any certificate of the fleet, can take over its
-/// session.
-fn client_id(client: &str, channel: &str, number: u16, tag: &str) -> String {
-    format!("{client}-{channel}-{number}-{tag}")
+/// What sessions and the groups that share their work are named after.
+///
+/// The channel: two aggregators on one broker must not take over each other's sessions. The tag: whoever knows a client id,
+/// and has any certificate of the fleet, can take over its session. The number of workers: the broker keeps the sessions of a
+/// key or a number that was in use before for a while, and in a group of these they would take their share of the work.
+struct SessionNames<'a> {
+    channel: &'a str,
+    tag: &'a str,
+    workers: u16,
 }
 
-/// What worker `number` listens to: the shared work, and its own lane.
-/// The groups bear the tag as well: sessions of another key, which the broker keeps for a while, take no share of what these are to count.
-fn filters(channel: &str, number: u16, tag: &str) -> Vec<String> {
-    // A group each: rumqttd keeps one place in the log for each group, whatever its filters, and so loses messages.
-    let shared = [
-        ("updates", filter::UPDATES),
-        ("jobs", filter::JOB_STATES),
-        ("models", filter::MODEL_WANTED),
-    ];
-    let share = |(kind, topics)| filter::shared(&format!("agg-{channel}-{tag}-{kind}"), topics);
-    let mut filters: Vec<String> = shared.into_iter().map(share).collect();
-    filters.push(filter::lane(number));
-    if number == 0 {
-        // Retained messages do not come through a shared subscription: one worker listens for who is there.
-        filters.push(filter::STATUS.to_owned());
+impl SessionNames<'_> {
+    fn client_id(&self, client: &str, number: u16) -> String {
+        let SessionNames { channel, tag, workers } = self;
+        format!("{client}-{channel}-{number}of{workers}-{tag}")
     }
-    filters
+
+    /// What worker `number` listens to: the shared work, and its own lane.
+    fn filters(&self, number: u16) -> Vec<String> {
+        let SessionNames { channel, tag, workers } = self;
+        // A group each: rumqttd keeps one place in the log for each group, whatever its filters, and so loses messages.
+        let shared = [
+            ("updates", filter::UPDATES),
+            ("jobs", filter::JOB_STATES),
+            ("models", filter::MODEL_WANTED),
+        ];
+        let share = |(kind, topics)| {
+            filter::shared(&format!("agg-{channel}-{tag}-{workers}-{kind}"), topics)
+        };
+        let mut filters: Vec<String> = shared.into_iter().map(share).collect();
+        filters.push(filter::lane(number));
+        if number == 0 {
+            // Retained messages do not come through a shared subscription: one worker listens for who is there.
+            filters.push(filter::STATUS.to_owned());
+        }
+        filters
+    }
 }
 
 async fn send_all(client: AsyncClient, mut queued: mpsc::Receiver<Outgoing>) {
@@ -183,47 +201,96 @@ async fn send_all(client: AsyncClient, mut queued: mpsc::Receiver<Outgoing>) {
     }
 }
 
-async fn poll(
-    client: AsyncClient,
-    mut events: EventLoop,
+/// One worker's side of its connections, one after the other.
+struct Session<F> {
+    number: u16,
     filters: Vec<String>,
     incoming: mpsc::Sender<Incoming>,
-    health: &Health,
-) {
-    let mut backoff = SHORTEST_BACKOFF;
-    let mut told = false;
-    loop {
-        match events.poll().await {
-            Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                (backoff, told) = (SHORTEST_BACKOFF, false);
-                health.connected.store(true, Ordering::SeqCst);
-                health.connections.fetch_add(1, Ordering::SeqCst);
-                info!("connected to the broker");
-                for filter in &filters {
-                    // The request queue has room: nothing else is queued from here.
-                    if client.try_subscribe(filter.clone(), QoS::AtLeastOnce).is_err() {
-                        warn!("no room to subscribe to {filter}; reconnecting");
-                        events.clean();
+    connected: F,
+}
+
+impl<F: Fn()> Session<F> {
+    async fn poll(self, client: AsyncClient, mut events: EventLoop, health: &Health) {
+        let mut backoff = SHORTEST_BACKOFF;
+        let (mut told, mut complained) = (false, false);
+        loop {
+            match events.poll().await {
+                Ok(Event::Incoming(Packet::ConnAck(_))) => {
+                    (backoff, told, complained) = (SHORTEST_BACKOFF, false, false);
+                    (self.connected)();
+                    health.connected.store(true, Ordering::SeqCst);
+                    health.connections.fetch_add(1, Ordering::SeqCst);
+                    info!("connected to the broker");
+                    for filter in &self.filters {
+                        // The request queue has room: nothing else is queued from here.
+                        if client.try_subscribe(filter.clone(), QoS::AtLeastOnce).is_err() {
+                            warn!("no room to subscribe to {filter}; reconnecting");
+                            events.clean();
+                        }
                     }
                 }
-            }
-            Ok(Event::Incoming(Packet::Publish(publish))) => {
-                let topic = String::from_utf8_lossy(&publish.topic).into_owned();
-                let message = Incoming { topic, payload: publish.payload.to_vec() };
-                if incoming.send(message).await.is_err() {
-                    return;
+                Ok(Event::Incoming(Packet::Publish(publish))) => {
+                    let topic = String::from_utf8_lossy(&publish.topic).into_owned();
+                    let message = Incoming { topic, payload: publish.payload.to_vec() };
+                    if self.incoming.send(message).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(Event::Incoming(packet)) => {
+                    let Some(refusal) = Refused::of(&packet) else { continue };
+                    health.refused.fetch_add(1, Ordering::SeqCst);
+                    // What it cannot hear it will not hear on this connection, whatever else works.
+                    if matches!(refusal, Refused::Subscription(_)) {
+                        health.connected.store(false, Ordering::SeqCst);
+                    }
+                    if !complained {
+                        error!("worker {}: {refusal}", self.number);
+                        complained = true;
+                    }
+                }
+                Ok(Event::Outgoing(_)) => {}
+                Err(error) => {
+                    health.connected.store(false, Ordering::SeqCst);
+                    if !told {
+                        warn!("no broker: {error}; trying again, up to every 30 s");
+                        told = true;
+                    }
+                    tokio::time::sleep(jittered(backoff)).await;
+                    backoff = (2 * backoff).min(LONGEST_BACKOFF);
                 }
             }
-            Ok(_) => {}
-            Err(error) => {
-                health.connected.store(false, Ordering::SeqCst);
-                if !told {
-                    warn!("no broker: {error}; trying again, up to every 30 s");
-                    told = true;
-                }
-                tokio::time::sleep(jittered(backoff)).await;
-                backoff = (2 * backoff).min(LONGEST_BACKOFF);
+        }
+    }
+}
+
+/// What the broker would not do, and its reason.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Refused {
+    #[error(
+        "the broker refuses a subscription ({0:?}); its access list must let the common name of this server's certificate, \
+         `aggregator` in the sample, read what mirrors send. Mend it and restart the broker"
+    )]
+    Subscription(SubscribeReasonCode),
+    #[error(
+        "the broker refuses a message ({0:?}); its access list must let the common name of this server's certificate, \
+         `aggregator` in the sample, write to mirrors. Mend it and restart the broker"
+    )]
+    Message(PubAckReason),
+}
+
+impl Refused {
+    fn of(packet: &Packet) -> Option<Refused> {
+        match packet {
+            Packet::SubAck(ack) => {
+                let refused =
+                    |code: &&SubscribeReasonCode| !matches!(code, SubscribeReasonCode::Success(_));
+                ack.return_codes.iter().find(refused).copied().map(Refused::Subscription)
             }
+            Packet::PubAck(ack) => match ack.reason {
+                PubAckReason::Success | PubAckReason::NoMatchingSubscribers => None,
+                reason => Some(Refused::Message(reason)),
+            },
+            _ => None,
         }
     }
 }
@@ -261,4 +328,36 @@ fn client_config(tls: &TlsConfig) -> Result<rustls::ClientConfig, MqttError> {
         .with_root_certificates(roots)
         .with_client_auth_cert(read(&tls.certificate)?, key)
         .map_err(|error| wrong(&tls.certificate)(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rumqttc::v5::mqttbytes::v5::{PubAck, SubAck};
+
+    #[test]
+    fn no_session_of_another_number_of_workers_shares_the_work() {
+        let of = |workers| SessionNames { channel: "stable", tag: "0123", workers };
+        let shared = |workers| of(workers).filters(1)[..3].to_vec();
+        assert!(shared(2)[0].starts_with("$share/agg-stable-0123-2-updates/"), "{:?}", shared(2));
+        assert!(shared(2).iter().all(|filter| !shared(3).contains(filter)));
+        assert_ne!(of(2).client_id("aggregator", 1), of(3).client_id("aggregator", 1));
+    }
+
+    #[test]
+    fn what_the_broker_refuses_is_told_from_what_it_does() {
+        let (fine, denied) =
+            (SubscribeReasonCode::Success(QoS::AtLeastOnce), SubscribeReasonCode::NotAuthorized);
+        let subscribed =
+            |return_codes| Packet::SubAck(SubAck { pkid: 1, return_codes, properties: None });
+        let published = |reason| Packet::PubAck(PubAck { pkid: 1, reason, properties: None });
+        assert_eq!(Refused::of(&subscribed(vec![fine])), None);
+        assert_eq!(
+            Refused::of(&subscribed(vec![fine, denied])),
+            Some(Refused::Subscription(denied))
+        );
+        assert_eq!(Refused::of(&published(PubAckReason::NoMatchingSubscribers)), None);
+        let told = Refused::of(&published(PubAckReason::NotAuthorized)).unwrap().to_string();
+        assert!(told.contains("access list") && told.contains("common name"), "{told}");
+    }
 }

@@ -193,6 +193,22 @@ pub struct Round {
     pub candidate: Option<String>,
 }
 
+/// How the reason of a round ends that the gate refused.
+pub const DOES_NOT_SHIP: &str = "it does not ship";
+
+impl Round {
+    /// Whether the gate refused its candidate. One that passed may still end by a rollback.
+    pub fn is_refused(&self) -> bool {
+        let Phase::Aborted { reason } = &self.phase else { return false };
+        self.score_after.is_some() && reason.ends_with(DOES_NOT_SHIP)
+    }
+
+    /// Whether mirrors may still answer it.
+    pub fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Announced | Phase::Collecting)
+    }
+}
+
 #[cfg(test)]
 impl Round {
     /// Announced at 1,000, open from 1,100 to 1,200.

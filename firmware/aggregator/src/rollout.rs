@@ -65,10 +65,10 @@ pub enum Change {
     Stop(String),
 }
 
-/// Decides by the reports so far and the time, in seconds since 1970.
+/// Decides by the reports so far and the time, in seconds since 1970. `goes_on` says whether more devices may get it at all.
 ///
 /// Without reports a stage goes on when its time is over: silent devices are devices that are switched off.
-pub fn decide(model: &Model, rules: &RolloutRules, now: u64) -> Change {
+pub fn decide(model: &Model, rules: &RolloutRules, now: u64, goes_on: bool) -> Change {
     let Rollout::Running { stage, since } = model.rollout else { return Change::None };
     let reports = model.installed + model.failed;
     let share = model.failed as f64 / reports.max(1) as f64;
@@ -81,7 +81,7 @@ pub fn decide(model: &Model, rules: &RolloutRules, now: u64) -> Change {
             100.0 * rules.error_threshold
         ));
     }
-    if now < since.saturating_add(rules.stage_seconds) {
+    if !goes_on || now < since.saturating_add(rules.stage_seconds) {
         Change::None
     } else if stage + 1 < rules.stages.len() {
         Change::Advance
@@ -118,7 +118,7 @@ mod tests {
     }
 
     fn decision(stage: usize, installed: u64, failed: u64, now: u64) -> Change {
-        decide(&model(stage, installed, failed), &rules(), now)
+        decide(&model(stage, installed, failed), &rules(), now, true)
     }
 
     #[test]
@@ -138,6 +138,8 @@ mod tests {
         assert_eq!(decision(0, 3, 0, 160), Change::Advance);
         assert_eq!(decision(1, 9, 0, 160), Change::Complete);
         assert_eq!(decision(0, 0, 0, 160), Change::Advance);
+        assert_eq!(decide(&model(0, 9, 0), &rules(), u64::MAX, false), Change::None);
+        assert!(matches!(decide(&model(0, 0, 4), &rules(), 110, false), Change::Stop(_)));
     }
 
     #[test]
@@ -145,7 +147,7 @@ mod tests {
         assert_eq!(decision(0, 0, 1, 110), Change::None);
         assert_eq!(decision(0, 6, 2, 110), Change::None, "exactly the threshold is not above it");
         let strict = RolloutRules { error_threshold: 0.1, ..rules() };
-        let among_five = |failed| decide(&model(0, 5 - failed, failed), &strict, 110);
+        let among_five = |failed| decide(&model(0, 5 - failed, failed), &strict, 110, true);
         assert_eq!(among_five(1), Change::None, "one of five may be at fault itself");
         assert!(matches!(among_five(2), Change::Stop(_)));
         let Change::Stop(reason) = decision(0, 2, 2, 110) else { panic!("it goes on") };

@@ -11,9 +11,10 @@ use tracing::{error, info, warn};
 use crate::announce::Announcer;
 use crate::config::BrokerConfig;
 use crate::desk::{Desk, Office, Outgoing};
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, RoundStatus};
 use crate::keys::client_tag;
 use crate::mqtt::{Health, Mqtt, MqttError};
+use crate::records::Phase;
 
 /// How often decisions are looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -46,27 +47,31 @@ pub enum ServeError {
 pub struct Server {
     /// What its parts share.
     pub office: Arc<Office>,
-    /// How its connections do.
-    pub health: Vec<Arc<Health>>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
-    /// The connections' threads, which nobody waits for: each ends with its worker.
-    carriers: Vec<JoinHandle<()>>,
+    /// Threads that nobody waits for: the connections', which end with their workers, and those of [`Server::watch`].
+    others: Vec<JoinHandle<()>>,
 }
 
 impl Server {
     /// Connects the workers and starts to decide.
     pub fn start(engine: Engine, broker: &BrokerConfig) -> Result<Server, ServeError> {
         let (channel, tag) = (engine.channel().as_str().to_owned(), client_tag(engine.key()));
-        let office = Arc::new(Office::open(engine)?);
+        let office = Arc::new(Office::open(engine, broker.workers)?);
         let stop: Arc<AtomicBool> = Arc::default();
-        let (mut threads, mut carriers) = (Vec::new(), Vec::new());
-        let (mut health, mut announce) = (Vec::new(), None);
-        for number in 0..broker.workers {
-            let (carrier, thread) = Mqtt::start(broker, &channel, number, &tag)?;
-            carriers.push(thread);
-            health.push(Arc::clone(&carrier.health));
-            announce.get_or_insert_with(|| (carrier.sender(), Arc::clone(&carrier.health)));
+        let (mut threads, mut others, mut announce) = (Vec::new(), Vec::new(), None);
+        for (number, health) in (0..).zip(&office.health) {
+            let hall = Arc::clone(&office);
+            // The first one hears who is there.
+            let connected = move || {
+                if number == 0 {
+                    hall.presence.clear();
+                }
+            };
+            let (carrier, thread) =
+                Mqtt::start(broker, (&channel, &tag), number, health, connected)?;
+            others.push(thread);
+            announce.get_or_insert_with(|| (carrier.sender(), Arc::clone(health)));
             let (office, stop) = (Arc::clone(&office), Arc::clone(&stop));
             let name = format!("worker-{number}");
             let work = move || keep_working(&office, number, carrier, &stop);
@@ -77,7 +82,12 @@ impl Server {
             let decide = move || decide(&office, &sender, &first, &stop);
             threads.push(std::thread::Builder::new().name("decisions".into()).spawn(decide)?);
         }
-        Ok(Server { office, health, stop, threads, carriers })
+        Ok(Server { office, stop, threads, others })
+    }
+
+    /// Ends the server with an error when this thread ends, too.
+    pub fn watch(&mut self, thread: JoinHandle<()>) {
+        self.others.push(thread);
     }
 
     /// Waits until `stop` is set.
@@ -102,7 +112,7 @@ impl Server {
 
     /// The name of a thread that is gone, although nobody has stopped it.
     fn ended(&self) -> Option<String> {
-        let mut all = self.threads.iter().chain(&self.carriers);
+        let mut all = self.threads.iter().chain(&self.others);
         let ended = all.find(|thread| thread.is_finished())?;
         Some(ended.thread().name().unwrap_or_default().to_owned())
     }
@@ -168,7 +178,7 @@ fn note(office: &Office, failing: &mut Option<String>, done: Result<(), EngineEr
     if let Some(text) = failure.as_ref().filter(|_| failure != *failing) {
         error!("{text}; trying again every second");
     }
-    office.decisions_failing.store(failure.is_some(), Ordering::SeqCst);
+    office.failure().clone_from(&failure);
     *failing = failure;
     failing.is_some()
 }
@@ -187,12 +197,25 @@ pub fn step(
 }
 
 fn advance(office: &Office) -> Result<(), EngineError> {
-    if office.engine.advance()?
-        && let Some(round) = office.engine.store().rounds()?.pop()
+    let engine = &office.engine;
+    if engine.advance_if(office.is_connected())?
+        && let Some(round) = engine.store().rounds()?.pop()
     {
-        info!("round {} is {}", round.id, round.phase.name());
+        say_phase(&engine.round_status(round)?);
     }
     Ok(())
+}
+
+/// What of the signal was expected of all devices, and what is left of that in the updates that came.
+fn say_phase(RoundStatus { round, tally, counted_cosine }: &RoundStatus) {
+    let (id, phase) = (round.id, round.phase.name());
+    match counted_cosine {
+        Some(cosine) if round.phase == Phase::Closed => info!(
+            "round {id} is {phase} with {} updates, expected cosine {cosine:.3}; of all devices it was {:.3}",
+            tally.counted, round.expected_cosine
+        ),
+        _ => info!("round {id} is {phase}"),
+    }
 }
 
 fn send(sender: &tokio::sync::mpsc::Sender<Outgoing>, messages: Vec<Outgoing>) {

@@ -11,7 +11,9 @@
 //! The database belongs to one process at a time. Commands reach a running server through its socket and open the
 //! file themselves only when nobody holds it; the file's own lock decides which.
 
+use std::fs::OpenOptions;
 use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
@@ -19,7 +21,8 @@ use learn::averaging::{AveragingError, PartialSum, RoundRules};
 use learn::edges::Digest;
 use learn::update::Update;
 use redb::{
-    Database, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction,
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError,
+    WriteTransaction,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -71,6 +74,11 @@ pub enum StoreError {
     Held(PathBuf),
     #[error("there is no database at {0}; `aggregator init` makes one")]
     Absent(PathBuf),
+    #[error(
+        "there is no database at {0}, and the signing key beside it says that there was one; put a backup there and run \
+         `aggregator restore`"
+    )]
+    Gone(PathBuf),
     #[error(
         "cannot reach the database {path}: {source}; run this as the user that owns the data folder"
     )]
@@ -177,8 +185,15 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens or creates the file.
+    /// Opens or creates the file, for this user alone.
     pub fn create(path: &Path) -> Result<Store> {
+        let mut options = OpenOptions::new();
+        let made = options.write(true).create_new(true).mode(0o600).open(path);
+        if let Err(source) = made
+            && source.kind() != ErrorKind::AlreadyExists
+        {
+            return Err(StoreError::Unreachable { path: path.to_owned(), source });
+        }
         let store = Store::with(path, |builder| builder.create(path))?;
         let write = store.database.begin_write()?;
         {
@@ -231,13 +246,8 @@ impl Store {
     }
 
     fn check_format(self) -> Result<Store> {
-        let found = self.meta("format")?.and_then(|bytes| bytes.try_into().ok());
-        let found = found.map_or(0, u64::from_le_bytes);
-        if found == FORMAT {
-            Ok(self)
-        } else {
-            Err(StoreError::Format { path: self.path.clone(), found })
-        }
+        self.snapshot()?.check_format(&self.path)?;
+        Ok(self)
     }
 
     /// Where the file lies.
@@ -253,12 +263,6 @@ impl Store {
         matches!(tried, Err(TransactionError::Storage(StorageError::PreviousIo)))
     }
 
-    /// A named value.
-    pub fn meta(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let table = self.database.begin_read()?.open_table(META)?;
-        Ok(table.get(name)?.map(|value| value.value().to_vec()))
-    }
-
     /// Decisions, with the entries that record them, in one transaction.
     pub fn decide(
         &self,
@@ -272,6 +276,16 @@ impl Store {
         Ok(write.commit()?)
     }
 
+    /// Everything as it stands now, for readers of which nothing may change between two readings.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        Ok(Snapshot { read: self.database.begin_read()? })
+    }
+
+    /// A named value.
+    pub fn meta(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        self.snapshot()?.meta(name)
+    }
+
     /// A device.
     pub fn device(&self, name: &str) -> Result<Option<Device>> {
         let table = self.database.begin_read()?.open_table(DEVICES)?;
@@ -279,12 +293,8 @@ impl Store {
     }
 
     /// Calls `each` for every device, in the order of names, without holding them all.
-    pub fn each_device(&self, mut each: impl FnMut(Device)) -> Result<()> {
-        let table = self.database.begin_read()?.open_table(DEVICES)?;
-        for entry in table.iter()? {
-            each(parse("device", entry?.1.value())?);
-        }
-        Ok(())
+    pub fn each_device(&self, each: impl FnMut(Device)) -> Result<()> {
+        self.snapshot()?.each_device(each)
     }
 
     /// How many devices may take part.
@@ -296,21 +306,17 @@ impl Store {
 
     /// A round.
     pub fn round(&self, id: u64) -> Result<Option<Round>> {
-        let table = self.database.begin_read()?.open_table(ROUNDS)?;
-        table.get(id)?.map(|value| parse("round", value.value())).transpose()
+        self.snapshot()?.round(id)
     }
 
     /// Every round, oldest first.
     pub fn rounds(&self) -> Result<Vec<Round>> {
-        let table = self.database.begin_read()?.open_table(ROUNDS)?;
-        table.iter()?.map(|entry| parse("round", entry?.1.value())).collect()
+        self.snapshot()?.rounds()
     }
 
     /// What has come in for a round.
     pub fn tally(&self, round: u64) -> Result<Tally> {
-        let table = self.database.begin_read()?.open_table(TALLIES)?;
-        let tally = table.get(round)?.map(|value| parse("tally", value.value())).transpose()?;
-        Ok(tally.unwrap_or_default())
+        self.snapshot()?.tally(round)
     }
 
     /// A model version.
@@ -321,8 +327,7 @@ impl Store {
 
     /// Every model version, oldest first.
     pub fn models(&self) -> Result<Vec<Model>> {
-        let table = self.database.begin_read()?.open_table(MODELS)?;
-        table.iter()?.map(|entry| parse("model", entry?.1.value())).collect()
+        self.snapshot()?.models()
     }
 
     /// The last thing that a device said of a version: what [`Decision::put_report`] was given.
@@ -347,8 +352,7 @@ impl Store {
 
     /// The bytes of a version's parameters.
     pub fn parameters(&self, version: u64) -> Result<Option<Vec<u8>>> {
-        let table = self.database.begin_read()?.open_table(PARAMETERS)?;
-        Ok(table.get(version)?.map(|value| value.value().to_vec()))
+        self.snapshot()?.parameters(version)
     }
 
     /// The bytes of a round's candidate.
@@ -368,26 +372,12 @@ impl Store {
 
     /// All workers' sums of a round, merged.
     pub fn merged(&self, round: u64, rules: RoundRules) -> Result<PartialSum> {
-        let table = self.database.begin_read()?.open_table(SUMS)?;
-        let mut merged = PartialSum::new(rules);
-        for entry in table.range((round, 0)..=(round, u32::MAX))? {
-            merged.merge(&PartialSum::decode(rules, entry?.1.value())?)?;
-        }
-        Ok(merged)
+        self.snapshot()?.merged(round, rules)
     }
 
     /// How many names a round counted, and the SHA-256 of the ordered list of names and digests.
     pub fn members(&self, round: u64) -> Result<(u64, Digest)> {
-        let table = self.database.begin_read()?.open_table(COUNTED)?;
-        let mut list = Digest::of(b"mirror members 1\n");
-        let mut count = 0;
-        for entry in table.range((round, [0; 16])..=(round, [255; 16]))? {
-            let (name, digest) = entry?;
-            let link = [list.0.as_slice(), &name.value().1, &digest.value()].concat();
-            list = Digest::of(&link);
-            count += 1;
-        }
-        Ok((count, list))
+        self.snapshot()?.members(round)
     }
 
     /// The device behind a name.
@@ -459,20 +449,118 @@ impl Store {
         Ok(write.commit()?)
     }
 
+    /// How many audit entries there are: another number whenever something was decided.
+    pub fn entries(&self) -> Result<u64> {
+        let table = self.database.begin_read()?.open_table(AUDIT)?;
+        Ok(table.last()?.map_or(0, |(number, _)| number.value() + 1))
+    }
+
     /// The first audit entry, which says whose fleet it is; `None` where nothing was ever decided.
     pub fn first_entry(&self) -> Result<Option<Entry>> {
         let table = self.database.begin_read()?.open_table(AUDIT)?;
         let first = table.first()?;
         first.map(|(_, value)| parse("audit entry", value.value())).transpose()
     }
+}
 
-    /// Calls `each` for every audit entry, oldest first.
-    pub fn each_entry(&self, mut each: impl FnMut(Entry) -> Result<()>) -> Result<()> {
-        let table = self.database.begin_read()?.open_table(AUDIT)?;
+/// The database as it stood at one instant, whatever is committed meanwhile.
+pub struct Snapshot {
+    read: ReadTransaction,
+}
+
+impl Snapshot {
+    /// Reads a file of which nobody is to change a bit, such as a backup. Only a copy that was made while a server ran is
+    /// opened as a server opens it, which mends what copying has torn.
+    pub fn of_file<T>(path: &Path, read: impl FnOnce(&Snapshot) -> T) -> Result<T> {
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_BYTES);
+        let Ok(database) = builder.open_read_only(path) else {
+            let store = Store::open(path)?;
+            return Ok(read(&store.snapshot()?));
+        };
+        let snapshot = Snapshot { read: database.begin_read()? };
+        snapshot.check_format(path)?;
+        Ok(read(&snapshot))
+    }
+
+    fn check_format(&self, path: &Path) -> Result<()> {
+        let found = self.meta("format")?.and_then(|bytes| bytes.try_into().ok());
+        let found = found.map_or(0, u64::from_le_bytes);
+        if found == FORMAT {
+            Ok(())
+        } else {
+            Err(StoreError::Format { path: path.to_owned(), found })
+        }
+    }
+
+    /// A named value.
+    pub fn meta(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let table = self.read.open_table(META)?;
+        Ok(table.get(name)?.map(|value| value.value().to_vec()))
+    }
+
+    /// Calls `each` for every device, in the order of names, without holding them all.
+    pub fn each_device(&self, mut each: impl FnMut(Device)) -> Result<()> {
+        let table = self.read.open_table(DEVICES)?;
         for entry in table.iter()? {
-            each(parse("audit entry", entry?.1.value())?)?;
+            each(parse("device", entry?.1.value())?);
         }
         Ok(())
+    }
+
+    /// A round.
+    pub fn round(&self, id: u64) -> Result<Option<Round>> {
+        let table = self.read.open_table(ROUNDS)?;
+        table.get(id)?.map(|value| parse("round", value.value())).transpose()
+    }
+
+    /// Every round, oldest first.
+    pub fn rounds(&self) -> Result<Vec<Round>> {
+        let table = self.read.open_table(ROUNDS)?;
+        table.iter()?.map(|entry| parse("round", entry?.1.value())).collect()
+    }
+
+    /// What has come in for a round.
+    pub fn tally(&self, round: u64) -> Result<Tally> {
+        let table = self.read.open_table(TALLIES)?;
+        let tally = table.get(round)?.map(|value| parse("tally", value.value())).transpose()?;
+        Ok(tally.unwrap_or_default())
+    }
+
+    /// Every model version, oldest first.
+    pub fn models(&self) -> Result<Vec<Model>> {
+        let table = self.read.open_table(MODELS)?;
+        table.iter()?.map(|entry| parse("model", entry?.1.value())).collect()
+    }
+
+    /// The bytes of a version's parameters.
+    pub fn parameters(&self, version: u64) -> Result<Option<Vec<u8>>> {
+        let table = self.read.open_table(PARAMETERS)?;
+        Ok(table.get(version)?.map(|value| value.value().to_vec()))
+    }
+
+    /// All workers' sums of a round, merged.
+    pub fn merged(&self, round: u64, rules: RoundRules) -> Result<PartialSum> {
+        let table = self.read.open_table(SUMS)?;
+        let mut merged = PartialSum::new(rules);
+        for entry in table.range((round, 0)..=(round, u32::MAX))? {
+            merged.merge(&PartialSum::decode(rules, entry?.1.value())?)?;
+        }
+        Ok(merged)
+    }
+
+    /// How many names a round counted, and the SHA-256 of the ordered list of names and digests.
+    pub fn members(&self, round: u64) -> Result<(u64, Digest)> {
+        let table = self.read.open_table(COUNTED)?;
+        let mut list = Digest::of(b"mirror members 1\n");
+        let mut count = 0;
+        for entry in table.range((round, [0; 16])..=(round, [255; 16]))? {
+            let (name, digest) = entry?;
+            let link = [list.0.as_slice(), &name.value().1, &digest.value()].concat();
+            list = Digest::of(&link);
+            count += 1;
+        }
+        Ok((count, list))
     }
 
     /// Checks chain and signatures and gives the chain's end.
@@ -488,6 +576,15 @@ impl Store {
             Ok(())
         })?;
         Ok(head)
+    }
+
+    /// Calls `each` for every audit entry, oldest first.
+    fn each_entry(&self, mut each: impl FnMut(Entry) -> Result<()>) -> Result<()> {
+        let table = self.read.open_table(AUDIT)?;
+        for entry in table.iter()? {
+            each(parse("audit entry", entry?.1.value())?)?;
+        }
+        Ok(())
     }
 }
 
@@ -729,13 +826,6 @@ impl Decision<'_> {
         let all = (version, "")..(version + 1, "");
         self.write.open_table(REPORTS)?.retain_in(all, |_, _| false)?;
         Ok(())
-    }
-
-    /// A device, within the transaction.
-    pub fn device(&self, name: &str) -> Result<Option<Device>> {
-        let table = self.write.open_table(DEVICES)?;
-
-        table.get(name)?.map(|value| parse("device", value.value())).transpose()
     }
 
     /// Forgets who took part in a round that is over. Its sums stay, so that its arithmetic can be done again.

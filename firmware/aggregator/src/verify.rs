@@ -5,6 +5,9 @@
 //! candidate. For each model version it compares the stored numbers with the signed digest. A round's task must be the
 //! one that was announced, its base the version that the log knows, and a version that came from a round that round's
 //! candidate, which must have passed the gate by the scores that were signed.
+//!
+//! Then the way back: every device, model and round of the database must be in the log, and stand as the log left it.
+//! All of it is read as it stood at one instant, so a server may go on meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use crate::arithmetic::moved;
 use crate::audit::{AuditError, Event};
 use crate::engine::EngineError;
-use crate::records::{Round, parameter_bytes};
-use crate::store::Store;
+use crate::records::{Device, Model, Phase, Rollout, Round, Standing, parameter_bytes};
+use crate::store::Snapshot;
 
 /// What was checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,9 +39,9 @@ pub struct Verified {
     pub pruned: u64,
 }
 
-/// Checks everything, or names the first entry that does not hold.
+/// Checks everything, or names the first entry or record that does not hold.
 pub fn verify(
-    store: &Store,
+    store: &Snapshot,
     layout: &HeadLayout,
     key: &VerifyingKey,
 ) -> Result<Verified, EngineError> {
@@ -59,7 +62,59 @@ pub fn verify(
     };
     let mut auditor = Auditor { store, layout, pruned, verified, seen: Seen::default() };
     events.into_iter().try_for_each(|(number, event)| auditor.follow(number, event))?;
+    auditor.devices()?;
+    auditor.models()?;
+    auditor.rounds()?;
     Ok(auditor.verified)
+}
+
+/// A device as the log left it.
+struct Known {
+    fingerprint: String,
+    group: Option<String>,
+    is_enrolled: bool,
+}
+
+/// How far a version has spread by the log. An entry of a thousand is that of the last stage or that of its end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spread {
+    Held,
+    Part,
+    Whole,
+    Stopped,
+}
+
+/// How far a round has come by the log, which says nothing between its announcement and its average.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Announced,
+    Averaged,
+    Gated,
+    Published(u64),
+    Aborted,
+}
+
+impl Way {
+    fn of(phase: &Phase) -> Way {
+        match phase {
+            Phase::Announced | Phase::Collecting | Phase::Closed => Way::Announced,
+            Phase::Averaged => Way::Averaged,
+            Phase::Gated => Way::Gated,
+            Phase::Published { version } => Way::Published(*version),
+            Phase::Aborted { .. } => Way::Aborted,
+        }
+    }
+}
+
+impl Spread {
+    fn fits(self, rollout: &Rollout) -> bool {
+        match rollout {
+            Rollout::Held => self == Spread::Held,
+            Rollout::Running { .. } => matches!(self, Spread::Part | Spread::Whole),
+            Rollout::Complete => self == Spread::Whole,
+            Rollout::Stopped { .. } => self == Spread::Stopped,
+        }
+    }
 }
 
 /// What the log has said so far.
@@ -73,10 +128,16 @@ struct Seen {
     passed: BTreeSet<u64>,
     /// Digests of parameters by version.
     parameters: BTreeMap<u64, String>,
+    /// Devices by name.
+    devices: BTreeMap<String, Known>,
+    /// By version.
+    spread: BTreeMap<u64, Spread>,
+    /// By round.
+    way: BTreeMap<u64, Way>,
 }
 
 struct Auditor<'a> {
-    store: &'a Store,
+    store: &'a Snapshot,
     layout: &'a HeadLayout,
     pruned: BTreeSet<u64>,
     verified: Verified,
@@ -86,6 +147,7 @@ struct Auditor<'a> {
 impl Auditor<'_> {
     fn follow(&mut self, number: u64, event: Event) -> Result<(), EngineError> {
         let holds = |truth: bool, problem: &str| check(number, truth, problem);
+        self.seen.note(&event);
         match event {
             Event::RoundAnnounced { round, task, base_version, .. } => {
                 self.announced(number, round, &task, base_version)?;
@@ -121,6 +183,54 @@ impl Auditor<'_> {
                 self.verified.models += 1;
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Every stored device against the log, and the other way round: one that is gone could come again under another certificate.
+    fn devices(&mut self) -> Result<(), EngineError> {
+        let (mut known, mut problem) = (std::mem::take(&mut self.seen.devices), None);
+        self.store.each_device(|device| {
+            let found = device_problem(&device, known.remove(&device.name));
+            problem = problem.take().or(found.map(|found| (device.name, found)));
+        })?;
+        let gone =
+            known.into_keys().next().map(|name| (name, "the log has it, and the database not"));
+        match problem.or(gone) {
+            Some((name, problem)) => Err(outside(format!("device {name}"), problem)),
+            None => Ok(()),
+        }
+    }
+
+    fn models(&mut self) -> Result<(), EngineError> {
+        for model in self.store.models()? {
+            let spread = self.seen.spread.remove(&model.version);
+            let problem = model_problem(&model, spread, self.seen.parameters.get(&model.version));
+            if let Some(problem) = problem {
+                return Err(outside(format!("model {}", model.version), problem));
+            }
+        }
+        match self.seen.spread.keys().next() {
+            Some(version) => Err(outside(format!("model {version}"), "its record is gone")),
+            None => Ok(()),
+        }
+    }
+
+    fn rounds(&self) -> Result<(), EngineError> {
+        for round in self.store.rounds()? {
+            let closed = self.seen.closed.get(&round.id);
+            let counted = self.store.tally(round.id)?.counted;
+            let problem = match self.seen.way.get(&round.id) {
+                None => "the log does not announce it",
+                Some(way) if *way != Way::of(&round.phase) => {
+                    "it stands where the log did not leave it"
+                }
+                _ if closed.is_some_and(|updates| *updates != counted) => {
+                    "its tally is not the number of updates that was signed"
+                }
+                _ => continue,
+            };
+            return Err(outside(format!("round {}", round.id), problem));
         }
         Ok(())
     }
@@ -197,6 +307,88 @@ impl Auditor<'_> {
         self.verified.updates += closed.unwrap_or_default();
         Ok(())
     }
+}
+
+impl Seen {
+    /// What an entry says of where a device, a version or a round stands. Later entries replace earlier ones.
+    fn note(&mut self, event: &Event) {
+        match event {
+            Event::DeviceEnrolled { device, fingerprint, group } => {
+                let (fingerprint, group) = (fingerprint.clone(), group.clone());
+                let known = Known { fingerprint, group, is_enrolled: true };
+                self.devices.insert(device.clone(), known);
+            }
+            Event::DeviceRevoked { device, .. } => {
+                if let Some(known) = self.devices.get_mut(device) {
+                    known.is_enrolled = false;
+                }
+            }
+            Event::ModelAdded { version, .. } => {
+                self.spread.insert(*version, Spread::Held);
+            }
+            Event::ModelPublished { version, permille } => {
+                let spread = if *permille < 1000 { Spread::Part } else { Spread::Whole };
+                self.spread.insert(*version, spread);
+            }
+            Event::RolloutStopped { version, .. } | Event::RolledBack { from: version, .. } => {
+                self.spread.insert(*version, Spread::Stopped);
+            }
+            Event::RoundAnnounced { round, .. } => {
+                self.way.insert(*round, Way::Announced);
+            }
+            Event::RoundAveraged { round, .. } => {
+                self.way.insert(*round, Way::Averaged);
+            }
+            Event::RoundGated { round, passed: true, .. } => {
+                self.way.insert(*round, Way::Gated);
+            }
+            Event::RoundPublished { round, version } => {
+                self.way.insert(*round, Way::Published(*version));
+            }
+            Event::RoundAborted { round, .. } => {
+                self.way.insert(*round, Way::Aborted);
+            }
+            Event::RoundGated { .. }
+            | Event::RoundClosed { .. }
+            | Event::RoundPruned { .. }
+            | Event::Created { .. }
+            | Event::Restored { .. } => {}
+        }
+    }
+}
+
+fn device_problem(device: &Device, known: Option<Known>) -> Option<&'static str> {
+    let Some(known) = known else { return Some("the log does not enrol it") };
+    // Entries from before groups were logged say nothing of them.
+    let same_group = known.group.is_none() || known.group == device.group;
+    if known.is_enrolled != (device.standing == Standing::Enrolled) {
+        Some("it is not enrolled or revoked as the log says")
+    } else if known.fingerprint != device.fingerprint {
+        Some("its certificate is not the one that was enrolled")
+    } else if !same_group {
+        Some("its group is not the one that was enrolled")
+    } else {
+        None
+    }
+}
+
+fn model_problem(
+    model: &Model,
+    spread: Option<Spread>,
+    parameters: Option<&String>,
+) -> Option<&'static str> {
+    let Some(spread) = spread else { return Some("the log does not add it") };
+    if parameters != Some(&model.parameters) {
+        Some("its digest is not the one that was added")
+    } else if !spread.fits(&model.rollout) {
+        Some("its roll-out is not where the log left it")
+    } else {
+        None
+    }
+}
+
+fn outside(record: String, problem: &'static str) -> EngineError {
+    EngineError::Store(AuditError::Record { record, problem }.into())
 }
 
 fn check(number: u64, truth: bool, problem: &str) -> Result<(), EngineError> {

@@ -54,7 +54,7 @@ impl Hall {
         fleet.engine.advance().unwrap();
         let (engine, clock, folder) = fleet.into_parts();
         let keys = KeyRing::single(engine.key().verifying_key());
-        let office = Arc::new(Office::open(engine).unwrap());
+        let office = Arc::new(Office::open(engine, 0).unwrap());
         let desk = Desk::new(Arc::clone(&office), 3);
         Hall { office, desk, round, keys, fleet_clock: clock, _folder: folder }
     }
@@ -308,14 +308,22 @@ fn who_is_connected_is_known_of_enrolled_devices_alone() {
     let mut say = |device: &str, status: &Status| {
         hall.say(&incoming(&Topic::Status(device.parse().unwrap()), status));
     };
-    let online = Status::Online { firmware: "0.1.0".into(), model_tried: 0 };
     for device in ["mirror-1", "mirror-2", "mirror-2", "nobody"] {
-        say(device, &online);
+        // A terminal's escape is not passed on.
+        let firmware = "0.1.0+fbd49e3\u{1b}".into();
+        say(device, &Status::Online { firmware, model_tried: 0 });
     }
     say("mirror-1", &Status::Offline { lost: true });
     assert_eq!(hall.office.presence.count(), 1);
-    assert!(hall.office.presence.has("mirror-2") && !hall.office.presence.has("mirror-1"));
+    assert_eq!(hall.office.presence.firmware("mirror-2").as_deref(), Some("0.1.0+fbd49e3"));
+    assert_eq!(hall.office.presence.firmware("mirror-1"), None);
     assert_eq!(hall.office.strange.counts().get("status"), Some(&1));
+    let online = || hall.office.status().unwrap().online;
+    assert_eq!(online(), Some(1));
+    hall.office.engine.revoke("mirror-2", "a test").unwrap();
+    assert_eq!(online(), Some(0), "of those that may take part");
+    hall.office.presence.clear();
+    assert_eq!(hall.office.presence.count(), 0);
 }
 
 #[test]
@@ -338,6 +346,25 @@ fn a_group_is_told_of_a_model_before_the_fleet_is() {
     let JobNotice::Install(manifest) = notice.verify(&hall.keys).unwrap();
     assert_eq!((manifest.version, manifest.rollout_permille), (2, 0), "nobody else has it");
     assert!(announcer.changes(&hall.office).unwrap().is_empty(), "once");
+    engine.enrol_in("mirror-8", &"88".repeat(32), Some("pilot")).unwrap();
+    let said = announcer.changes(&hall.office).unwrap();
+    let topics: Vec<_> = said.into_iter().map(|said| said.topic).collect();
+    assert_eq!(topics, [Topic::JobNotify("mirror-8".parse().unwrap())], "whoever comes later");
+}
+
+#[test]
+fn what_was_not_announced_for_a_failure_is_announced_after_it() {
+    let hall = Hall::new("desk-announce-fails", Parameters::Sparse);
+    let (engine, mut announcer) = (&hall.office.engine, Announcer::default());
+    let numbers = engine.store().parameters(1).unwrap().unwrap();
+    let put = |bytes: &[u8]| {
+        let store = engine.store();
+        store.decide(0, engine.key(), |decision| decision.put_parameters(1, bytes)).unwrap();
+    };
+    put(&[]);
+    assert!(announcer.changes(&hall.office).is_err());
+    put(&numbers);
+    assert_eq!(announcer.changes(&hall.office).unwrap().len(), 2, "the round and the model");
 }
 
 #[test]

@@ -12,16 +12,20 @@ use aggregator::audit::Event;
 use aggregator::engine::{Engine, EngineError, Report, Rules};
 use aggregator::gate::{Gate, GateError, NoGate};
 use aggregator::ingest::{Submission, Worker};
-use aggregator::records::{Phase, Pseudonym, Rollout, Round};
+use aggregator::records::{Device, Model, Phase, Pseudonym, Rollout, Round, Standing, Tally};
 use aggregator::rollout::Stage;
-use aggregator::store::{Fate, Refusal, Store};
+use aggregator::store::{Fate, Refusal, Snapshot, Store, StoreError};
+use aggregator::verify::verify;
 use common::{Fleet, SMALL, Z, request};
 use learn::head::Subset;
 use proto::DeviceId;
 
 /// A round that has what it needs to become a version.
 fn full_round(fleet: &Fleet) -> Round {
-    let round = fleet.open_round();
+    filled(fleet, fleet.open_round())
+}
+
+fn filled(fleet: &Fleet, round: Round) -> Round {
     let batch: Vec<_> = (0..5).map(|name| fleet.submission(&round, name, 0.0)).collect();
     fleet.worker(0).count(&batch).unwrap();
     round
@@ -67,12 +71,16 @@ fn a_round_averages_what_devices_sent_and_publishes_it() {
     assert_ne!(before, after);
     let verified = fleet.engine.verify(&fleet.engine.key().verifying_key()).unwrap();
     assert_eq!((verified.rounds, verified.updates, verified.models), (1, 30, 2));
+    let status = fleet.engine.status().unwrap();
+    let counted = status.rounds[0].counted_cosine.unwrap();
+    assert!((counted - round.expected_cosine).abs() < 1e-12, "all devices answered");
     let statement = fleet.engine.privacy_by_round().unwrap().pop().flatten().unwrap();
     assert_eq!((statement.releases(), statement.noise_multiplier()), (1, Some(Z.parse().unwrap())));
     // A second round, in which nothing comes in, is counted for nobody.
     fleet.reach_everybody();
     fleet.engine.start_round(&request(false)).unwrap();
     let status = fleet.engine.status().unwrap();
+    assert_eq!(status.rounds[1].counted_cosine, None);
     assert_eq!(status.epsilon_by_round, [statement.shown_epsilon(); 2]);
     assert_eq!(status.epsilon, Some(statement.shown_epsilon()));
 }
@@ -168,6 +176,7 @@ fn a_worse_candidate_does_not_ship() {
     fleet.clock.add(10_000);
     fleet.settle();
     let round = fleet.engine.store().round(round.id).unwrap().unwrap();
+    assert!(round.is_refused());
     let Phase::Aborted { reason } = round.phase else { panic!("{round:?}") };
     assert!(reason.contains("0.4990") && reason.contains("does not ship"), "{reason}");
     assert_eq!(fleet.engine.store().models().unwrap().len(), 1);
@@ -239,6 +248,48 @@ fn a_roll_out_reaches_more_and_more_devices_and_trouble_stops_it() {
     engine.add_model(&parameters, "a test").unwrap();
     engine.publish(3).unwrap();
     assert_eq!(announced(), (3, 100), "a version that is only held is in nobody's way");
+}
+
+#[test]
+fn a_version_that_was_superseded_goes_no_further() {
+    let fleet = Fleet::new("superseded", common::rules());
+    let engine = &fleet.engine;
+    let parameters = vec![0.5; engine.layout().subset_len(Subset::Full)];
+    for version in [2, 3] {
+        engine.add_model(&parameters, "a test").unwrap();
+        engine.publish(version).unwrap();
+    }
+    for _ in 0..3 {
+        fleet.clock.add(100);
+        engine.advance().unwrap();
+    }
+    let rollout = |version| engine.store().model(version).unwrap().unwrap().rollout;
+    assert!(matches!(rollout(2), Rollout::Running { stage: 0, .. }));
+    assert_eq!(rollout(3), Rollout::Complete);
+}
+
+#[test]
+fn a_stage_does_not_end_while_nobody_can_hear_of_it() {
+    let mut rules = common::rules();
+    rules.rollout.stage_seconds = 1_000;
+    let fleet = Fleet::new("unheard", rules);
+    second_version(&fleet.engine);
+    fleet.engine.publish(2).unwrap();
+    let reached = |seconds, heard| {
+        fleet.clock.add(seconds);
+        fleet.engine.advance_if(heard).unwrap();
+        fleet.engine.permille(&fleet.engine.announced().unwrap().unwrap())
+    };
+    assert_eq!((reached(0, true), reached(400, false)), (100, 100));
+    assert_eq!(reached(9_600, false), 100, "the broker is away");
+    assert_eq!(reached(10, true), 100, "and its absence does not count");
+    let heard_again: Vec<u16> = (0..10).map(|_| reached(99, true)).collect();
+    assert_eq!(heard_again, [100; 10], "990 of 1,000 seconds");
+    assert_eq!(reached(60, true), 1000);
+    assert_eq!(reached(50_000, true), 1000, "nor does the time in which no server ran");
+    let rollout = fleet.engine.store().model(2).unwrap().unwrap().rollout;
+    assert!(matches!(rollout, Rollout::Running { stage: 1, .. }), "{rollout:?}");
+    fleet.engine.verify(&fleet.engine.key().verifying_key()).unwrap();
 }
 
 #[test]
@@ -317,8 +368,11 @@ fn a_roll_out_that_stops_ends_the_round_on_it_and_no_other() {
     trouble_everywhere(&fleet.engine, 2);
     let reason = why_aborted(&fleet.engine, on_second.id);
     assert!(reason.contains("version 2, from which it started"), "{reason}");
-    let on_first = full_round(&fleet);
-    assert_eq!(on_first.task.base_version, 1);
+    let refused = fleet.engine.start_round(&request(false)).unwrap_err();
+    let EngineError::StoppedAbove { stopped: 2, base: 1 } = refused else { panic!("{refused}") };
+    assert!(refused.to_string().contains("`model rollback 1` first"), "{refused}");
+    let on_first = filled(&fleet, fleet.open_round_with(true));
+    assert_eq!((on_first.task.base_version, on_first.forced), (1, true));
     fleet.engine.report("mirror-0", 2, Report::Installed).unwrap();
     fleet.clock.add(10_000);
     fleet.settle();
@@ -381,7 +435,8 @@ fn momentum_reaches(name: &str, between: impl FnOnce(&Engine)) -> bool {
     let store = fleet.engine.store();
     let average = fleet.merged(&round).average(round.task.minimum_cohort).unwrap();
     let layout = fleet.engine.layout();
-    let (plain, _) = moved(store, layout, &round, &average, (0.0, 1.0)).unwrap();
+    let (plain, _) =
+        moved(&store.snapshot().unwrap(), layout, &round, &average, (0.0, 1.0)).unwrap();
     fleet.engine.verify(&fleet.engine.key().verifying_key()).unwrap();
     store.candidate(round.id).unwrap().unwrap() != plain
 }
@@ -513,6 +568,27 @@ fn a_restored_database_goes_on_above_what_mirrors_have_seen() {
 }
 
 #[test]
+fn a_restored_database_brings_no_version_everywhere_that_was_half_tried() {
+    let fleet = Fleet::new("restore-rolling", common::rules());
+    fleet.enrol(3);
+    second_version(&fleet.engine);
+    fleet.engine.publish(2).unwrap();
+    let (engine, clock, folder) = fleet.into_parts();
+    drop(engine);
+    let copy = folder.0.join("copy.redb");
+    std::fs::copy(folder.0.join("fleet.redb"), &copy).unwrap();
+    let parts = common::parts(Store::open(&copy).unwrap(), &clock, SMALL);
+    let engine = Engine::new(parts).unwrap();
+    let top = engine.restore(7, 9).unwrap();
+    assert_eq!((top.version, top.origin.as_str()), (10, "version 1 again"));
+    assert_eq!(engine.store().parameters(10).unwrap(), engine.store().parameters(1).unwrap());
+    let reason = "the database was restored".to_owned();
+    let half_tried = engine.store().model(2).unwrap().unwrap().rollout;
+    assert_eq!(half_tried, Rollout::Stopped { reason });
+    engine.verify(&engine.key().verifying_key()).unwrap();
+}
+
+#[test]
 fn a_device_is_known_by_its_certificate_and_revoked_for_good() {
     let fleet = Fleet::new("devices", common::rules());
     let engine = &fleet.engine;
@@ -583,7 +659,7 @@ fn an_update_counts_once_though_its_round_is_forgotten_and_its_model_comes_back(
     fleet.settle();
     fleet.reach_everybody();
     trouble_everywhere(&fleet.engine, 2);
-    let second = fleet.open_round();
+    let second = fleet.open_round_with(true);
     assert_eq!((second.id, second.task.base_version), (2, 1));
     assert_eq!(fleet.engine.store().members(first.id).unwrap().0, 0, "it is forgotten");
     let again = Submission { round: second.id, ..batch[0].clone() };
@@ -633,6 +709,122 @@ fn the_audit_finds_changed_sums_and_a_foreign_key() {
         .unwrap();
     let error = fleet.engine.verify(&key).unwrap_err().to_string();
     assert!(error.contains("names"), "{error}");
+}
+
+/// What the audit says once `change` was made from outside, without an entry in the log.
+fn problem_after(
+    engine: &Engine,
+    change: impl FnOnce(&mut aggregator::store::Decision<'_>) -> Result<(), StoreError>,
+) -> String {
+    let key = engine.key().verifying_key();
+    engine.verify(&key).unwrap();
+    engine.store().decide(0, engine.key(), change).unwrap();
+    engine.verify(&key).unwrap_err().to_string()
+}
+
+#[test]
+fn the_audit_finds_devices_that_do_not_stand_as_the_log_says() {
+    let fleet = Fleet::new("audit-devices", common::rules());
+    fleet.enrol(3);
+    let engine = &fleet.engine;
+    engine.enrol_in("mirror-3", &"33".repeat(32), Some("pilot")).unwrap();
+    let (revoked, store) = (engine.revoke("mirror-0", "stolen").unwrap(), engine.store());
+    let back = Device { standing: Standing::Enrolled, ..revoked.clone() };
+    let problem = problem_after(engine, |decision| decision.put_device(&back));
+    assert!(problem.contains("device mirror-0: it is not enrolled or revoked"), "{problem}");
+    store.decide(0, engine.key(), |decision| decision.put_device(&revoked)).unwrap();
+
+    let honest = store.device("mirror-3").unwrap().unwrap();
+    let moved = Device { group: Some("staff".into()), ..honest.clone() };
+    let problem = problem_after(engine, |decision| decision.put_device(&moved));
+    assert!(problem.contains("device mirror-3: its group"), "{problem}");
+    store.decide(0, engine.key(), |decision| decision.put_device(&honest)).unwrap();
+
+    let other = Device { name: "mirror-9".into(), ..honest };
+    let problem = problem_after(engine, |decision| decision.put_device(&other));
+    assert!(problem.contains("device mirror-9: the log does not enrol it"), "{problem}");
+}
+
+#[test]
+fn the_audit_finds_versions_and_rounds_that_the_log_does_not_have() {
+    let fleet = Fleet::new("audit-extra", common::rules());
+    fleet.enrol(5);
+    let (round, _) = settled_round(&fleet);
+    let (engine, store) = (&fleet.engine, fleet.engine.store());
+    let first = store.model(1).unwrap().unwrap();
+    let spread = Model { rollout: Rollout::Held, ..first.clone() };
+    let problem = problem_after(engine, |decision| decision.put_model(&spread));
+    assert!(problem.contains("model 1: its roll-out"), "{problem}");
+    store.decide(0, engine.key(), |decision| decision.put_model(&first)).unwrap();
+
+    let ended = store.round(round.id).unwrap().unwrap();
+    let given_up = Phase::Aborted { reason: "by nobody".into() };
+    let other = Round { phase: given_up, ..ended.clone() };
+    let problem = problem_after(engine, |decision| decision.put_round(&other));
+    assert!(problem.contains("round 1: it stands where"), "{problem}");
+    store.decide(0, engine.key(), |decision| decision.put_round(&ended)).unwrap();
+
+    let unannounced = Round { id: 7, ..ended.clone() };
+    let problem = problem_after(engine, |decision| decision.put_round(&unannounced));
+    assert!(problem.contains("round 7: the log does not announce it"), "{problem}");
+
+    let extra = Model { version: 9, ..first };
+    store.decide(0, engine.key(), |decision| decision.put_model(&extra)).unwrap();
+    let problem = engine.verify(&engine.key().verifying_key()).unwrap_err().to_string();
+    assert!(problem.contains("model 9: the log does not add it"), "{problem}");
+}
+
+#[test]
+fn the_audit_finds_a_tally_that_was_changed() {
+    let fleet = Fleet::new("audit-tally", common::rules());
+    fleet.enrol(5);
+    settled_round(&fleet);
+    let (engine, clock, folder) = fleet.into_parts();
+    drop(engine);
+    let path = folder.0.join("fleet.redb");
+    let tallies = redb::TableDefinition::<u64, &[u8]>::new("tallies");
+    let write = redb::Database::open(&path).unwrap().begin_write().unwrap();
+    let tally = Tally { counted: 6, ..Tally::default() };
+    let bytes = serde_json::to_vec(&tally).unwrap();
+    write.open_table(tallies).unwrap().insert(1, bytes.as_slice()).unwrap();
+    write.commit().unwrap();
+    let engine = Engine::new(common::parts(Store::open(&path).unwrap(), &clock, SMALL)).unwrap();
+    let problem = engine.verify(&engine.key().verifying_key()).unwrap_err().to_string();
+    assert!(problem.contains("round 1: its tally"), "{problem}");
+}
+
+#[test]
+fn the_audit_sees_one_instant_whatever_happens_meanwhile() {
+    let fleet = Fleet::new("audit-instant", Rules { keep_rounds: 1, ..common::rules() });
+    fleet.enrol(5);
+    settled_round(&fleet);
+    let engine = &fleet.engine;
+    let before = engine.store().snapshot().unwrap();
+    settled_round(&fleet);
+    engine.enrol("mirror-9", &"99".repeat(32)).unwrap();
+    assert_eq!(engine.store().members(1).unwrap().0, 0, "it is forgotten");
+    let verify = |snapshot| verify(snapshot, engine.layout(), &engine.key().verifying_key());
+    assert_eq!(verify(&before).unwrap().pruned, 0);
+    assert_eq!(verify(&engine.store().snapshot().unwrap()).unwrap().pruned, 1);
+}
+
+#[test]
+fn a_copy_is_audited_without_a_change_of_one_bit() {
+    let fleet = Fleet::new("audit-copy", common::rules());
+    fleet.enrol(3);
+    let key = fleet.engine.key().verifying_key();
+    let layout = fleet.engine.layout().clone();
+    let (engine, _clock, folder) = fleet.into_parts();
+    let torn = folder.0.join("torn.redb");
+    std::fs::copy(engine.store().path(), &torn).unwrap();
+    drop(engine);
+    let whole = folder.0.join("fleet.redb");
+    let before = std::fs::read(&whole).unwrap();
+    for path in [&whole, &torn] {
+        let verified = Snapshot::of_file(path, |snapshot| verify(snapshot, &layout, &key));
+        assert_eq!(verified.unwrap().unwrap().models, 1);
+    }
+    assert_eq!(std::fs::read(&whole).unwrap(), before);
 }
 
 #[test]

@@ -4,11 +4,14 @@
 
 mod common;
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aggregator::config::BrokerConfig;
+use aggregator::control::{Reply, Request, ask, listen};
 use aggregator::gate::{Gate, GateError};
 use aggregator::serve::{ServeError, Server};
 use common::{Fleet, SMALL};
@@ -73,9 +76,97 @@ impl Gate for Fails {
 fn a_decision_that_fails_is_shown_and_ends_nothing() {
     let (server, _folder) = judged_by("failing", Box::new(Fails));
     outcome(&server, Duration::from_secs(3)).unwrap();
-    assert!(server.office.decisions_failing.load(Ordering::SeqCst));
+    assert!(server.office.status().unwrap().decisions_failing.unwrap().contains("holdout"));
     server.office.engine.abort_round(1, "a test").unwrap();
     outcome(&server, Duration::from_secs(3)).unwrap();
-    assert!(!server.office.decisions_failing.load(Ordering::SeqCst));
+    assert_eq!(server.office.status().unwrap().decisions_failing, None);
+    server.stop();
+}
+
+/// Cannot even say whether it could judge.
+struct Confused;
+
+impl Gate for Confused {
+    fn ready(&self) -> Result<(), GateError> {
+        panic!("a folder that nobody expects")
+    }
+
+    fn scores(&self, _heads: &[&[f32]]) -> Result<Vec<f64>, GateError> {
+        Err(GateError::NoHoldout)
+    }
+}
+
+#[test]
+fn a_command_that_panics_is_answered_and_so_is_the_next() {
+    let fleet = Fleet::with_gate("control-panic", common::rules(), Box::new(Confused), SMALL);
+    let (engine, _clock, folder) = fleet.into_parts();
+    let mut server = Server::start(engine, &nowhere()).unwrap();
+    let socket = folder.0.join("control.sock");
+    server.watch(listen(&socket, Arc::clone(&server.office)).unwrap());
+    let start = ask(&socket, &Request::RoundStart(common::request(false))).unwrap().unwrap();
+    assert!(matches!(&start, Reply::Failed(reason) if reason.contains("panicked")), "{start:?}");
+    let Some(Reply::Status(status)) = ask(&socket, &Request::Status).unwrap() else {
+        panic!("no status")
+    };
+    assert_eq!((status.workers, status.workers_connected, status.online), (1, 0, None));
+    outcome(&server, Duration::from_secs(1)).unwrap();
+    server.stop();
+}
+
+#[test]
+fn any_thread_that_is_watched_ends_the_server_with_it() {
+    let (engine, _clock, _folder) = Fleet::new("watched", common::rules()).into_parts();
+    let mut server = Server::start(engine, &nowhere()).unwrap();
+    server.watch(std::thread::Builder::new().name("page".into()).spawn(|| {}).unwrap());
+    let ended = outcome(&server, PATIENCE).unwrap_err();
+    assert!(matches!(&ended, ServeError::Ended(name) if name == "page"), "{ended}");
+    server.stop();
+}
+
+/// One packet: its kind and what follows the length, which is that of a short one.
+fn packet(stream: &mut TcpStream) -> std::io::Result<(u8, Vec<u8>)> {
+    let mut head = [0; 2];
+    stream.read_exact(&mut head)?;
+    // The length of a longer packet goes on in a second byte.
+    let length = match head[1] {
+        short @ 0..128 => usize::from(short),
+        low => {
+            let mut high = [0];
+            stream.read_exact(&mut high)?;
+            usize::from(low & 127) + 128 * usize::from(high[0])
+        }
+    };
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    Ok((head[0] >> 4, body))
+}
+
+/// A broker whose access list lets nobody subscribe.
+fn refuse_all(listener: &TcpListener) -> std::io::Result<()> {
+    let (mut stream, _) = listener.accept()?;
+    loop {
+        match packet(&mut stream)? {
+            (1, _) => stream.write_all(&[0x20, 3, 0, 0, 0])?,
+            (8, body) => stream.write_all(&[0x90, 4, body[0], body[1], 0, 0x87])?,
+            (3, _) => {}
+            (kind, _) => panic!("a packet of kind {kind}"),
+        }
+    }
+}
+
+#[test]
+fn a_worker_whose_subscriptions_are_refused_is_not_connected() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let broker = BrokerConfig { port: listener.local_addr().unwrap().port(), ..nowhere() };
+    std::thread::spawn(move || refuse_all(&listener));
+    let (engine, _clock, _folder) = Fleet::new("refused", common::rules()).into_parts();
+    let server = Server::start(engine, &broker).unwrap();
+    let (began, status) = (Instant::now(), || server.office.status().unwrap());
+    while status().broker_refused < 5 && began.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let status = status();
+    assert_eq!((status.workers_connected, status.online), (0, None));
+    assert_eq!(status.broker_refused, 5, "three shares, a lane, and who is there");
     server.stop();
 }

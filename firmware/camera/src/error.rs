@@ -21,10 +21,8 @@ pub enum SourceError {
     Failed { name: String, reason: String },
     #[error("{name} gave no picture for {:.1} s; check its cable, or try another port", waited.as_secs_f32())]
     TimedOut { name: String, waited: Duration },
-    #[error(
-        "{name} was asked for {wanted} and gives {given}; set camera.formats to what it offers"
-    )]
-    Format { name: String, wanted: String, given: String },
+    #[error("{name} was asked for {wanted} and gives {given}; {next}")]
+    Format { name: String, wanted: String, given: String, next: &'static str },
     #[error("{path}: {reason}")]
     File { path: PathBuf, reason: String },
     #[error("{path}: {reason}")]

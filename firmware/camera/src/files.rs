@@ -10,7 +10,7 @@ use tracing::warn;
 
 use crate::demo::{CLIP_RATE, jpeg_layout};
 use crate::error::SourceError;
-use crate::mjpeg;
+use crate::mjpeg::Search;
 use crate::pace::Pace;
 use crate::source::{Delivery, Source};
 use crate::y4m::{Header, LONGEST_LINE};
@@ -114,6 +114,7 @@ pub struct MjpegFile {
     path: PathBuf,
     file: File,
     waiting: Vec<u8>,
+    search: Search,
     pace: Pace,
     sequence: u64,
 }
@@ -126,7 +127,8 @@ impl MjpegFile {
     pub fn open(path: &Path, rate: u32) -> Result<MjpegFile, SourceError> {
         let file = File::open(path).map_err(|e| SourceError::file(path, e.to_string()))?;
         let pace = Pace::new(if rate == 0 { 0.0 } else { CLIP_RATE });
-        Ok(MjpegFile { path: path.into(), file, waiting: Vec::new(), pace, sequence: 0 })
+        let (waiting, search) = (Vec::new(), Search::default());
+        Ok(MjpegFile { path: path.into(), file, waiting, search, pace, sequence: 0 })
     }
 
     fn read_more(&mut self) -> Result<usize, SourceError> {
@@ -142,7 +144,7 @@ impl Source for MjpegFile {
         _timeout: Duration,
     ) -> Result<Delivery, SourceError> {
         let range = loop {
-            if let Some(range) = mjpeg::next_picture(&self.waiting) {
+            if let Some(range) = self.search.next(&self.waiting) {
                 break range;
             }
             if self.waiting.len() > LONGEST_PICTURE {
@@ -165,6 +167,7 @@ impl Source for MjpegFile {
             .and_then(|layout| Frame::new(layout, picture))
             .map(|frame| into.copy_from(frame));
         self.waiting.drain(..range.end);
+        self.search = Search::default();
         (into.sequence, into.captured_at) = (self.sequence, Instant::now());
         self.sequence += 1;
         read.map_err(|e| {

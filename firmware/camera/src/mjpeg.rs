@@ -1,58 +1,64 @@
 //! Concatenated JPEG files (`.mjpeg`): where one ends and the next begins.
 
+use std::ops::Range;
+
+use frame::jpeg::Scanner;
+
 /// The bytes of the next whole JPEG file in `bytes`, as a range; `None` when there is no whole one.
 ///
 /// Walks the segments by their lengths, so that thumbnails inside a segment are not taken for pictures; inside the
 /// entropy-coded data only an end-of-image marker ends the file (ITU-T T.81, annex B).
 ///
 /// A file that is cut off or broken, with another one after it, is passed over: one lost picture must not cost the rest.
-pub fn next_picture(bytes: &[u8]) -> Option<std::ops::Range<usize>> {
-    let mut from = 0;
-    // A loop and no recursion: noise may hold a beginning in every third byte.
-    loop {
-        let start = from + bytes.get(from..)?.windows(3).position(|w| w == [0xFF, 0xD8, 0xFF])?;
-        match end_of_picture(bytes, start + 2)? {
-            Ok(end) => return Some(start..end),
-            Err(broken) => from = broken,
-        }
-    }
+pub fn next_picture(bytes: &[u8]) -> Option<Range<usize>> {
+    Search::default().next(bytes)
 }
 
-/// Where the file whose segments begin at `at` ends, or from where to look for another one; `None` when the bytes end first.
-fn end_of_picture(bytes: &[u8], mut at: usize) -> Option<Result<usize, usize>> {
-    loop {
-        // Fill bytes may precede a marker.
-        while *bytes.get(at)? == 0xFF && *bytes.get(at + 1)? == 0xFF {
-            at += 1;
-        }
-        let marker = (*bytes.get(at)?, *bytes.get(at + 1)?);
-        match marker {
-            (0xFF, 0xD9) => return Some(Ok(at + 2)),
-            // A beginning before the end: this file was cut off.
-            (0xFF, 0xD8) => return Some(Err(at)),
-            (0xFF, 0x01 | 0xD0..=0xD7) => at += 2,
-            (0xFF, code) if code >= 0xC0 => {
-                let length =
-                    usize::from(u16::from_be_bytes([*bytes.get(at + 2)?, *bytes.get(at + 3)?]));
-                // Less than its own two bytes is no length.
-                if length < 2 {
-                    return Some(Err(at + 2));
+/// The search for one file in bytes that arrive piece by piece; nothing is searched twice.
+#[derive(Clone, Debug, Default)]
+pub struct Search {
+    /// Where the file begins, or where to look for its beginning.
+    from: usize,
+    /// The walk over the file, once its beginning was found.
+    scanner: Option<Scanner>,
+}
+
+impl Search {
+    /// Goes on where the last call stopped, as [`next_picture`]. `bytes` begin with the same byte at every call, until a
+    /// file was found; for the next one a new search begins.
+    pub fn next(&mut self, bytes: &[u8]) -> Option<Range<usize>> {
+        // A loop and no recursion: noise may hold a beginning in every third byte.
+        loop {
+            let mut scanner = match self.scanner.take() {
+                Some(scanner) => scanner,
+                None => self.begin(bytes)?,
+            };
+            match scanner.scan(&bytes[self.from..]) {
+                Ok(Some(length)) => return Some(self.from..self.from + length),
+                Ok(None) => {
+                    self.scanner = Some(scanner);
+                    return None;
                 }
-                at += 2 + length;
-                if code == 0xDA {
-                    at = end_of_scan(bytes, at)?;
-                }
+                Err(broken) => self.from += broken.at,
             }
-            _ => return Some(Err(at + 1)),
         }
     }
-}
 
-/// Position of the first marker after entropy-coded data that is neither stuffing nor a restart.
-fn end_of_scan(bytes: &[u8], from: usize) -> Option<usize> {
-    let scan = bytes.get(from..)?;
-    let marker = |pair: &[u8]| pair[0] == 0xFF && !matches!(pair[1], 0x00 | 0xD0..=0xD7 | 0xFF);
-    scan.windows(2).position(marker).map(|at| from + at)
+    /// Moves to the next beginning of a file.
+    fn begin(&mut self, bytes: &[u8]) -> Option<Scanner> {
+        let found = bytes.get(self.from..)?.windows(3).position(|w| w == [0xFF, 0xD8, 0xFF]);
+        match found {
+            Some(at) => {
+                self.from += at;
+                Some(Scanner::new())
+            }
+            None => {
+                // The last two bytes may be the first of a beginning.
+                self.from = self.from.max(bytes.len().saturating_sub(2));
+                None
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -82,6 +88,30 @@ mod tests {
         assert_eq!(split(&pictures.concat()), pictures);
         let padded = [&[0, 7, 0xFF][..], &pictures[0], &[0; 9], &pictures[1], &[0xFF]].concat();
         assert_eq!(split(&padded), pictures[..2]);
+    }
+
+    /// What was looked at is wiped out: nothing of it is needed again.
+    #[test]
+    fn bytes_that_arrive_piece_by_piece_are_looked_at_once() {
+        let picture = jpeg(3);
+        let file = [&[0, 7, 0xFF, 0xD8][..], &picture, &[0; 9]].concat();
+        let (end, data) = (4 + picture.len(), picture.windows(2).position(|w| w == [0xFF, 0xDA]));
+        let data = 4 + 14 + data.expect("a scan");
+        for step in [1, 2, 3, 7, 100] {
+            let (mut search, mut given, mut found) = (Search::default(), Vec::new(), None);
+            for piece in file.chunks(step) {
+                given.extend_from_slice(piece);
+                found = search.next(&given);
+                if found.is_some() {
+                    break;
+                }
+                let seen = given.len() - given.len().min(2);
+                if seen > data {
+                    given[..seen].fill(0);
+                }
+            }
+            assert_eq!(found, Some(4..end), "{step} bytes at a time");
+        }
     }
 
     #[test]

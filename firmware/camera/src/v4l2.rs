@@ -12,9 +12,10 @@ use frame::{Frame, FrameBuffer, Layout, PixelFormat};
 use v4l::buffer::{Flags, Type};
 use v4l::capability::Flags as Capability;
 use v4l::device::Handle;
+use v4l::format::{Colorspace, Quantization};
 use v4l::io::traits::CaptureStream;
 use v4l::prelude::MmapStream;
-use v4l::v4l_sys::v4l2_capability;
+use v4l::v4l_sys::{V4L2_CAP_IO_MC, v4l2_capability};
 use v4l::v4l2::vidioc::VIDIOC_QUERYCAP;
 use v4l::video::Capture;
 use v4l::video::capture::Parameters;
@@ -28,6 +29,7 @@ pub struct Camera {
     name: String,
     description: String,
     layout: Layout,
+    kind: Kind,
     /// Declared before the device: streaming stops before the device is closed.
     stream: MmapStream<'static>,
     device: Device,
@@ -45,13 +47,11 @@ impl Camera {
         let failed = |e: io::Error| SourceError::open(&name, &e);
         let device = Device::with_path(path).map_err(failed)?;
         let capabilities = Capabilities::of(&device).map_err(failed)?;
-        if !capabilities.captures() {
-            let reason = "it is not a single-planar streaming camera; name another with camera.device, or bridge this one to one that is \
-                          (libcamera or rkisp through gstreamer and v4l2loopback)"
-                .into();
-            return Err(SourceError::Open { name, reason });
+        if let Some(reason) = capabilities.refusal() {
+            return Err(SourceError::Open { name, reason: reason.into() });
         }
-        let (layout, rate) = agree(&device, &name, request)?;
+        let kind = capabilities.kind();
+        let (layout, rate) = agree(&device, &name, kind, request)?;
         let mut stream =
             MmapStream::with_buffers(&device, Type::VideoCapture, request.buffers.clamp(2, 32))
                 .map_err(failed)?;
@@ -60,7 +60,16 @@ impl Camera {
         let (format, width, height) = (layout.format(), layout.width(), layout.height());
         let description =
             format!("{name} ({}), {format} {width} x {height}{rate}", capabilities.card);
-        Ok(Camera { name, description, layout, stream, device, sequence: 0, last_sequence: None })
+        Ok(Camera {
+            name,
+            description,
+            layout,
+            kind,
+            stream,
+            device,
+            sequence: 0,
+            last_sequence: None,
+        })
     }
 
     /// Whether a picture is ready now.
@@ -77,17 +86,10 @@ impl Camera {
                 _ => SourceError::TimedOut { name, waited },
             };
         }
-        let reason = match error.raw_os_error() {
-            Some(libc::ENODEV | libc::ENOENT | libc::ENXIO) => {
-                return SourceError::Unplugged { name };
-            }
-            Some(libc::ENOSPC) => {
-                "its USB port has no bandwidth left; put MJPG first in camera.formats, lower \
-                 camera.width, or use another port"
-                    .into()
-            }
-            _ => error.to_string(),
-        };
+        if is_absent(error) {
+            return SourceError::Unplugged { name };
+        }
+        let reason = failure_in_words(error, self.kind, self.last_sequence.is_some());
         SourceError::Failed { name, reason }
     }
 
@@ -97,7 +99,8 @@ impl Camera {
 
     fn changed(&self, format: &Format) -> SourceError {
         let name = self.name.clone();
-        SourceError::Format { name, wanted: in_words(&self.layout), given: raw_words(format) }
+        let (wanted, given) = (in_words(&self.layout), raw_words(format));
+        SourceError::Format { name, wanted, given, next: format_advice(self.kind) }
     }
 }
 
@@ -110,6 +113,7 @@ const ENOUGH: f64 = 0.7;
 fn agree(
     device: &Device,
     name: &str,
+    kind: Kind,
     request: &CaptureRequest,
 ) -> Result<(Layout, Option<f64>), SourceError> {
     let mut given = Vec::new();
@@ -147,7 +151,39 @@ fn agree(
         name: name.into(),
         wanted,
         given: if given.is_empty() { "nothing".into() } else { given },
+        next: format_advice(kind),
     })
+}
+
+/// What to do about a format that was not wanted. A bridge offers what it is fed with.
+fn format_advice(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Bridge => {
+            "it must give YUYV, NV12, MJPG or RGB3: set camera.formats, or convert in the bridge"
+        }
+        Kind::Usb | Kind::Other => "set camera.formats to what it offers",
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT | libc::ENXIO))
+}
+
+/// Why an open camera fails; `begun`: it has given a picture already.
+fn failure_in_words(error: &io::Error, kind: Kind, begun: bool) -> String {
+    let words = match (error.raw_os_error(), kind) {
+        (Some(libc::ENOSPC), _) => {
+            "its USB port has no bandwidth left; put MJPG first in camera.formats, lower \
+             camera.width, or use another port"
+        }
+        (Some(libc::EPIPE), Kind::Other) => {
+            "no sensor is wired to it; name another with camera.device, or bridge this one to one \
+             that is (libcamera through gstreamer and v4l2loopback)"
+        }
+        (Some(libc::EIO), Kind::Bridge) if !begun => UNFED,
+        _ => return error.to_string(),
+    };
+    words.into()
 }
 
 fn negotiate(device: &Device, wanted: PixelFormat, request: &CaptureRequest) -> io::Result<Format> {
@@ -157,7 +193,17 @@ fn negotiate(device: &Device, wanted: PixelFormat, request: &CaptureRequest) -> 
 fn layout_of(format: &Format) -> Option<Layout> {
     let pixels = PixelFormat::from_fourcc(format.fourcc.repr)?;
     let stride = if pixels == PixelFormat::Mjpg { 0 } else { format.stride };
-    Layout::new(pixels, format.width, format.height, stride).ok()
+    let layout = Layout::new(pixels, format.width, format.height, stride).ok()?;
+    Some(layout.with_full_range(is_full_range(format)))
+}
+
+/// What the driver declares; by V4L2's default for YUV only the colour space of JPEG is of full range.
+fn is_full_range(format: &Format) -> bool {
+    match format.quantization {
+        Quantization::FullRange => true,
+        Quantization::LimitedRange => false,
+        Quantization::Default => matches!(format.colorspace, Colorspace::JPEG),
+    }
 }
 
 fn in_words(layout: &Layout) -> String {
@@ -221,7 +267,7 @@ pub fn first_camera() -> Option<PathBuf> {
         .filter_map(|path| ask(&path).ok().map(|capabilities| (path, capabilities)))
         .filter(|(_, capabilities)| capabilities.is_camera())
         .collect();
-    let usb = found.iter().find(|(_, capabilities)| capabilities.bus.starts_with("usb-"));
+    let usb = found.iter().find(|(_, capabilities)| capabilities.kind() == Kind::Usb);
     usb.or(found.first()).map(|(path, _)| path.clone())
 }
 
@@ -232,7 +278,23 @@ pub fn may_be_camera(path: &Path) -> bool {
 }
 
 /// Drivers whose nodes say that they capture, and give no picture without a program that feeds or wires them.
-const NOT_CAMERAS: [&str; 2] = ["bcm2835-isp", "rp1-cfe"];
+const NOT_CAMERAS: [&str; 3] = ["bcm2835-isp", "rp1-cfe", "unicam"];
+
+/// The driver of bridges that other programs feed.
+const BRIDGE: &str = "v4l2 loopback";
+const UNFED: &str = "nothing feeds this bridge; start what feeds it";
+
+/// How the names of USB's places begin.
+const USB: &str = "usb-";
+
+/// What errors mean depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Usb,
+    /// Fed by another program.
+    Bridge,
+    Other,
+}
 
 /// What a device says of itself.
 struct Capabilities {
@@ -240,6 +302,8 @@ struct Capabilities {
     card: String,
     bus: String,
     flags: Capability,
+    /// Whether another program must choose its sensor and formats, through the media controller.
+    is_wired_by_programs: bool,
 }
 
 impl Capabilities {
@@ -259,6 +323,7 @@ impl Capabilities {
             card: text(&raw.card),
             bus: text(&raw.bus_info),
             flags: Capability::from(raw.device_caps),
+            is_wired_by_programs: raw.device_caps & V4L2_CAP_IO_MC != 0,
         })
     }
 
@@ -266,11 +331,90 @@ impl Capabilities {
         self.flags.contains(Capability::VIDEO_CAPTURE | Capability::STREAMING)
     }
 
+    /// Why it cannot be opened. What another program has to wire is not refused: that may have been done.
+    fn refusal(&self) -> Option<&'static str> {
+        if self.captures() {
+            return None;
+        }
+        if self.kind() == Kind::Bridge {
+            return Some(UNFED);
+        }
+        Some(
+            "it is not a single-planar streaming camera; name another with camera.device, or bridge this one to one that is \
+             (libcamera or rkisp through gstreamer and v4l2loopback)",
+        )
+    }
+
+    fn kind(&self) -> Kind {
+        match (self.driver.as_str(), self.bus.starts_with(USB)) {
+            (BRIDGE, _) => Kind::Bridge,
+            (_, true) => Kind::Usb,
+            _ => Kind::Other,
+        }
+    }
+
     fn is_camera(&self) -> bool {
-        self.captures() && !NOT_CAMERAS.contains(&self.driver.as_str())
+        let gives_pictures =
+            !self.is_wired_by_programs && !NOT_CAMERAS.contains(&self.driver.as_str());
+        self.captures() && gives_pictures
     }
 }
 
 fn ask(path: &Path) -> io::Result<Capabilities> {
     Capabilities::of(&Device::with_path(path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(driver: &str, flags: Capability) -> Capabilities {
+        Capabilities {
+            driver: driver.into(),
+            card: "card".into(),
+            bus: "bus".into(),
+            flags,
+            is_wired_by_programs: false,
+        }
+    }
+
+    #[test]
+    fn receivers_that_other_programs_wire_are_no_cameras() {
+        let captures = Capability::VIDEO_CAPTURE | Capability::STREAMING;
+        assert!(device("uvcvideo", captures).is_camera());
+        assert!(!device("unicam", captures).is_camera());
+        let wired = Capabilities { is_wired_by_programs: true, ..device("other", captures) };
+        assert!(!wired.is_camera());
+        assert_eq!(wired.refusal(), None, "it may have been wired, and is named");
+        let broken = io::Error::from_raw_os_error(libc::EPIPE);
+        let words = failure_in_words(&broken, Kind::Other, false);
+        assert!(words.contains("libcamera") && words.contains("camera.device"), "{words}");
+        assert!(!failure_in_words(&broken, Kind::Usb, false).contains("libcamera"), "a cable");
+    }
+
+    #[test]
+    fn a_bridge_that_nothing_feeds_says_so() {
+        let output = Capability::VIDEO_OUTPUT | Capability::STREAMING;
+        assert_eq!(device(BRIDGE, output).refusal(), Some(UNFED));
+        assert!(device("codec", output).refusal().is_some_and(|words| words != UNFED));
+        let error = io::Error::from_raw_os_error(libc::EIO);
+        assert_eq!(failure_in_words(&error, Kind::Bridge, false), UNFED);
+        assert_ne!(failure_in_words(&error, Kind::Bridge, true), UNFED);
+        assert_ne!(failure_in_words(&error, Kind::Usb, false), UNFED);
+        assert!(format_advice(Kind::Bridge).contains("convert in the bridge"));
+    }
+
+    #[test]
+    fn the_declared_range_of_yuv_is_kept() {
+        let given = |fourcc: &[u8; 4], quantization, colorspace| {
+            let format = Format::new(640, 480, FourCC::new(fourcc));
+            let layout = layout_of(&Format { quantization, colorspace, ..format });
+            layout.is_some_and(|layout| layout.full_range())
+        };
+        assert!(given(b"YUYV", Quantization::FullRange, Colorspace::SRGB));
+        assert!(given(b"NV12", Quantization::Default, Colorspace::JPEG));
+        assert!(!given(b"YUYV", Quantization::Default, Colorspace::SRGB));
+        assert!(!given(b"YUYV", Quantization::LimitedRange, Colorspace::JPEG));
+        assert!(!given(b"MJPG", Quantization::FullRange, Colorspace::JPEG), "its decoder knows");
+    }
 }

@@ -13,6 +13,8 @@ pub struct Header {
     pub rate: f64,
     /// How colour is stored.
     pub chroma: Chroma,
+    /// Whether Y, U and V are of full range.
+    pub full_range: bool,
 }
 
 /// Planar colour layouts with 8 bits a sample.
@@ -42,6 +44,7 @@ impl Header {
             return Err("not a YUV4MPEG2 file".into());
         }
         let (mut width, mut height, mut rate, mut chroma) = (0, 0, 0.0, Chroma::C420);
+        let mut full_range = false;
         for word in words.filter(|w| !w.is_empty()) {
             let (tag, value) = word.split_at(word.chars().next().map_or(0, char::len_utf8));
             match tag {
@@ -49,13 +52,14 @@ impl Header {
                 "H" => height = value.parse().map_err(|_| format!("height {value:?}"))?,
                 "F" => rate = ratio(value).ok_or_else(|| format!("rate {value:?}"))?,
                 "C" => chroma = chroma_of(value)?,
+                "X" if value == "COLORRANGE=FULL" => full_range = true,
                 "I" if value != "p" && value != "?" => {
                     return Err("interlaced; convert it with ffmpeg -vf yadif".into());
                 }
                 _ => {}
             }
         }
-        let header = Header { width, height, rate, chroma };
+        let header = Header { width, height, rate, chroma, full_range };
         header.layout().map_err(|e| e.to_string())?;
         Ok(header)
     }
@@ -67,7 +71,8 @@ impl Header {
     pub fn layout(&self) -> Result<Layout, FrameError> {
         let format =
             if self.chroma == Chroma::C420 { PixelFormat::Nv12 } else { PixelFormat::Yuyv };
-        Layout::new(format, self.width, self.height, 0)
+        let layout = Layout::new(format, self.width, self.height, 0)?;
+        Ok(layout.with_full_range(self.full_range))
     }
 
     /// Bytes of one picture in the file.
@@ -138,7 +143,9 @@ mod tests {
     fn headers() {
         let header = Header::parse("YUV4MPEG2 W640 H480 F30:1 Ip A1:1 C420jpeg XYSCSS=420JPEG")
             .expect("valid");
-        assert_eq!(header, Header { width: 640, height: 480, rate: 30.0, chroma: Chroma::C420 });
+        let chroma = Chroma::C420;
+        let given = Header { width: 640, height: 480, rate: 30.0, chroma, full_range: false };
+        assert_eq!(header, given);
         for (line, part) in [
             ("RIFF", "not a YUV4MPEG2"),
             ("YUV4MPEG2 W640", "sides must be"),
@@ -155,8 +162,21 @@ mod tests {
     }
 
     #[test]
+    fn the_range_is_the_files() {
+        for (tags, full_range) in [
+            ("C420jpeg", false),
+            ("C420 XCOLORRANGE=LIMITED", false),
+            ("C420 XCOLORRANGE=FULL", true),
+            ("C444 XYSCSS=444 XCOLORRANGE=FULL", true),
+        ] {
+            let header = Header::parse(&format!("YUV4MPEG2 W16 H8 F25:1 {tags}")).expect(tags);
+            assert_eq!(header.layout().expect("valid").full_range(), full_range, "{tags}");
+        }
+    }
+
+    #[test]
     fn planes_are_interleaved() {
-        let header = |chroma| Header { width: 2, height: 2, rate: 0.0, chroma };
+        let header = |chroma| Header { width: 2, height: 2, rate: 0.0, chroma, full_range: false };
         let check = |chroma, planar: &[u8], want: &[u8]| {
             let header = header(chroma);
             assert_eq!(planar.len(), header.picture_bytes());

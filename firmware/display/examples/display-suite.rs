@@ -17,7 +17,7 @@ const USAGE: &str = "usage: display-suite auto|drm|fbdev|window|headless[:DIR]
     [--drm DEVICE] [--fbdev DEVICE] [--rotation 0|90|180|270] [--size WIDTHxHEIGHT]
     [--presents N] [--hold SECONDS]
 Shows the test card N times, checks what every display must keep to, then holds the last picture.
-While it holds, errors that may pass are printed and waited out.";
+While it holds, errors that may pass are printed and waited out; a screen that comes back is opened again.";
 
 /// What the command line asks for.
 struct Task {
@@ -92,7 +92,7 @@ fn run(task: &Task) -> Result<(), String> {
         check_exclusive(task)?;
     }
     println!("display-suite: SHOWN");
-    hold(display.as_mut(), task.hold)
+    hold(display, task)
 }
 
 /// A second mirror must be told that the first one owns the screen.
@@ -107,15 +107,19 @@ fn check_exclusive(task: &Task) -> Result<(), String> {
     }
 }
 
-fn hold(display: &mut dyn Display, time: Duration) -> Result<(), String> {
-    let (width, height) = display.size();
-    let mut canvas = Canvas::new(width, height);
-    suite::draw_card(&mut canvas, suite::LAST_STEP);
-    let until = Instant::now() + time;
+fn hold(mut display: Box<dyn Display>, task: &Task) -> Result<(), String> {
+    let mut canvas = last_card(display.as_ref());
+    let until = Instant::now() + task.hold;
     let mut failing = false;
     while Instant::now() < until && !display.closed() {
         let shown = display.present(&canvas);
         match &shown {
+            Err(DisplayError::Returned { .. }) => {
+                drop(display);
+                display =
+                    display::open(&task.spec, &task.request).map_err(|error| error.to_string())?;
+                canvas = last_card(display.as_ref());
+            }
             Err(error) if !error.is_transient() => return Err(error.to_string()),
             Err(error) if !failing => println!("display-suite: LOST: {error}"),
             Ok(()) if failing => println!("display-suite: RECOVERED"),
@@ -128,4 +132,11 @@ fn hold(display: &mut dyn Display, time: Duration) -> Result<(), String> {
         println!("display-suite: CLOSED");
     }
     Ok(())
+}
+
+fn last_card(display: &dyn Display) -> Canvas {
+    let (width, height) = display.size();
+    let mut canvas = Canvas::new(width, height);
+    suite::draw_card(&mut canvas, suite::LAST_STEP);
+    canvas
 }

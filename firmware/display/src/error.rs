@@ -52,16 +52,14 @@ pub enum DisplayError {
         /// Where the screen was.
         connector: String,
     },
-    /// A different screen came back.
-    #[error("{}: the screen at {connector} no longer offers {mode}; open the display again",
+    /// A screen came back, the same one or another, there or at another connector.
+    #[error("{}: there is a screen at {connector} again; open the display again",
         device.display())]
-    Changed {
+    Returned {
         /// The device file.
         device: PathBuf,
-        /// Where the screen is.
+        /// Where the screen is now.
         connector: String,
-        /// The resolution and rate that were in use.
-        mode: String,
     },
     /// The previous picture did not come on in time.
     #[error(

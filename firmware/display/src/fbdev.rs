@@ -86,9 +86,9 @@ const _: () = assert!(size_of::<FixedInfo>() == 80);
 
 /// A frame buffer device.
 ///
-/// With room for two pictures in the device's memory the finished one is panned to; otherwise it
-/// is copied onto the visible one, and may tear. On drop the screen is made black and the text
-/// console is given back.
+/// With room for two pictures in the device's memory, and a driver that pans, the finished one is
+/// panned to; otherwise it is copied onto the visible one, and may tear. On drop the screen is made
+/// black and the text console is given back.
 #[derive(Debug)]
 pub struct FbdevDisplay {
     device: PathBuf,
@@ -125,12 +125,12 @@ impl FbdevDisplay {
         let mut variable = variable_info(&file).map_err(failed("read its mode"))?;
         let fixed = fixed_info(&file).map_err(failed("read its memory's shape"))?;
         let surface = surface(device, &variable, &fixed)?;
-        let pages = pages(device, &variable, &fixed, &surface)?;
+        let original_row = variable.yoffset;
+        variable.activate = FB_ACTIVATE_VBL;
+        let pages = pages(device, &variable, &fixed, &surface, || pans(&file, variable))?;
         let mapping =
             Mapping::new(&file, fixed.smem_len as usize).map_err(failed("map its memory"))?;
         unblank(&file);
-        let original_row = variable.yoffset;
-        variable.activate = FB_ACTIVATE_VBL;
         let name = name(device, &variable, &fixed, pages);
         let console = Console::silence();
         Ok(FbdevDisplay {
@@ -149,11 +149,7 @@ impl FbdevDisplay {
 
     fn pan(&mut self, row: u32) -> io::Result<()> {
         self.variable.yoffset = row;
-        // SAFETY: FBIOPAN_DISPLAY reads and writes one fb_var_screeninfo.
-        let request = unsafe { Updater::<FBIOPAN_DISPLAY, _>::new(&mut self.variable) };
-        // SAFETY: as above.
-        unsafe { ioctl(&self.file, request)? };
-        Ok(())
+        pan(&self.file, &mut self.variable)
     }
 }
 
@@ -233,6 +229,24 @@ fn fixed_info(file: &File) -> io::Result<FixedInfo> {
     Ok(unsafe { ioctl(file, Getter::<FBIOGET_FSCREENINFO, FixedInfo>::new())? })
 }
 
+/// Makes the row `yoffset` the first one that is seen.
+fn pan(file: &File, variable: &mut VariableInfo) -> io::Result<()> {
+    // SAFETY: FBIOPAN_DISPLAY reads and writes one fb_var_screeninfo.
+    let request = unsafe { Updater::<FBIOPAN_DISPLAY, _>::new(variable) };
+    // SAFETY: as above.
+    unsafe { ioctl(file, request)? };
+    Ok(())
+}
+
+/// Whether the driver pans as it says, tried with the row that is seen already.
+fn pans(file: &File, mut variable: VariableInfo) -> bool {
+    let panned = pan(file, &mut variable);
+    if let Err(error) = &panned {
+        debug!("the frame buffer cannot be panned: {error}");
+    }
+    panned.is_ok()
+}
+
 /// A console that fell asleep has switched the backlight off. Some drivers cannot blank at all,
 /// which is fine.
 fn unblank(file: &File) {
@@ -286,11 +300,13 @@ fn pages(
     variable: &VariableInfo,
     fixed: &FixedInfo,
     surface: &Surface,
+    pans: impl FnOnce() -> bool,
 ) -> Result<Pages, DisplayError> {
     let memory = fixed.smem_len as usize;
     let picture = surface.size.1 as usize * surface.stride;
     let steps = fixed.ypanstep > 0 && variable.yres.is_multiple_of(u32::from(fixed.ypanstep));
-    if steps && variable.yres_virtual >= 2 * variable.yres && memory >= 2 * picture {
+    let room = variable.yres_virtual >= 2 * variable.yres && memory >= 2 * picture;
+    if steps && room && pans() {
         return Ok(Pages::Two { visible: usize::from(variable.yoffset == variable.yres) });
     }
     let start = variable.yoffset as usize * surface.stride
@@ -351,9 +367,17 @@ mod tests {
     }
 
     fn shape(variable: &VariableInfo, fixed: &FixedInfo) -> Result<(Surface, Pages), DisplayError> {
+        shape_where(variable, fixed, true)
+    }
+
+    fn shape_where(
+        variable: &VariableInfo,
+        fixed: &FixedInfo,
+        pans: bool,
+    ) -> Result<(Surface, Pages), DisplayError> {
         let device = Path::new("/dev/fb0");
         let surface = surface(device, variable, fixed)?;
-        Ok((surface, pages(device, variable, fixed, &surface)?))
+        Ok((surface, pages(device, variable, fixed, &surface, || pans)?))
     }
 
     #[test]
@@ -389,6 +413,8 @@ mod tests {
         assert_eq!(shape(&variable, &fixed).expect("fits").1, Pages::Two { visible: 0 });
         variable.yoffset = 4;
         assert_eq!(shape(&variable, &fixed).expect("fits").1, Pages::Two { visible: 1 });
+        let refused = shape_where(&variable, &fixed, false).expect("fits").1;
+        assert_eq!(refused, Pages::One { start: 4 * 32 }, "the driver refuses to pan");
         fixed.ypanstep = 0;
         assert_eq!(shape(&variable, &fixed).expect("fits").1, Pages::One { start: 4 * 32 });
         (fixed.ypanstep, fixed.smem_len, variable.yoffset) = (1, 7 * 32, 0);

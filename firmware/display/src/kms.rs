@@ -22,7 +22,7 @@ use crate::{Display, DisplayError, Rotation, check_canvas, check_panel};
 
 /// Longest wait for a page flip: many times the period of the slowest screen.
 const FLIP_TIMEOUT: Duration = Duration::from_millis(500);
-/// How often the connector is asked whether its screen is still there.
+/// How often the connector is asked whether its screen is still there, and all of them for one while it is away.
 const CONNECTOR_CHECK: Duration = Duration::from_secs(1);
 
 /// The card's device file.
@@ -59,6 +59,8 @@ pub struct DrmDisplay {
     flipping: bool,
     /// The mode is set and our picture is on the screen; otherwise the mode is set anew.
     shown: bool,
+    /// The screen was unplugged. It may come back at another connector, and as another one.
+    away: bool,
     checked: Instant,
 }
 
@@ -116,6 +118,7 @@ impl DrmDisplay {
             back: 0,
             flipping: false,
             shown: false,
+            away: false,
             checked: Instant::now(),
         };
         // From here on dropping `display` frees what was made so far.
@@ -172,8 +175,8 @@ impl DrmDisplay {
         Ok(())
     }
 
-    /// Shows the back buffer by setting the mode: at the start, and after the screen or the
-    /// mastership was lost.
+    /// Shows the back buffer by setting the mode: at the start, and after a flip or the mastership
+    /// was lost.
     fn set_mode(&mut self) -> Result<(), DisplayError> {
         become_master(&self.card, &self.device)?;
         let framebuffer = Some(self.buffers[self.back].framebuffer);
@@ -253,26 +256,40 @@ impl DrmDisplay {
         }
     }
 
-    /// Once a second, and at every picture while the screen is away.
+    /// Looks once a second whether the screen is still there, or a screen is there again.
     fn check_connector(&mut self) -> Result<(), DisplayError> {
-        if self.shown && self.checked.elapsed() < CONNECTOR_CHECK {
+        if self.checked.elapsed() >= CONNECTOR_CHECK {
+            self.checked = Instant::now();
+            if self.away {
+                self.look_for_a_screen()?;
+            } else {
+                self.away = self.is_unplugged()?;
+            }
+        }
+        if !self.away {
             return Ok(());
         }
-        self.checked = Instant::now();
-        let screen = self
-            .card
-            .get_connector(self.connector, false)
-            .map_err(|source| self.error("ask for the screen", source))?;
+        self.shown = false;
         let (device, connector) = (self.device.clone(), self.connector_name.clone());
-        if screen.state() == connector::State::Disconnected {
-            self.shown = false;
-            return Err(DisplayError::Unplugged { device, connector });
+        Err(DisplayError::Unplugged { device, connector })
+    }
+
+    fn is_unplugged(&self) -> Result<bool, DisplayError> {
+        let screen = self.card.get_connector(self.connector, false);
+        let screen = screen.map_err(|source| self.error("ask for the screen", source))?;
+        Ok(screen.state() == connector::State::Disconnected)
+    }
+
+    /// An error when any connector has a screen: connector, mode and pipe are to be chosen anew.
+    fn look_for_a_screen(&self) -> Result<(), DisplayError> {
+        let resources = resources(&self.card, &self.device)?;
+        match connected(&self.card, &self.device, &resources) {
+            Ok(screen) if screen.state() == connector::State::Connected => {
+                let (device, connector) = (self.device.clone(), connector_name(&screen));
+                Err(DisplayError::Returned { device, connector })
+            }
+            _ => Ok(()),
         }
-        if !self.shown && !screen.modes().contains(&self.mode) {
-            let mode = mode_name(&self.mode);
-            return Err(DisplayError::Changed { device, connector, mode });
-        }
-        Ok(())
     }
 
     fn restore(&mut self) {
@@ -476,5 +493,14 @@ mod tests {
             panic!("opened")
         };
         assert!(error.to_string().contains("it only computes"), "{error}");
+    }
+
+    #[test]
+    fn a_screen_that_is_away_is_waited_for_and_one_that_is_back_is_opened_anew() {
+        let (device, connector) = (PathBuf::from("/dev/dri/card0"), String::from("HDMI-A-1"));
+        let away = DisplayError::Unplugged { device: device.clone(), connector: connector.clone() };
+        assert!(away.is_transient(), "{away}");
+        let back = DisplayError::Returned { device, connector };
+        assert!(!back.is_transient(), "{back}");
     }
 }

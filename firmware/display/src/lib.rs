@@ -114,13 +114,24 @@ pub fn open(
 
 /// The first card that has a screen; if none has, what is wrong with the wanted one.
 fn open_some_drm(request: &DisplayRequest) -> Result<Box<dyn Display>, DisplayError> {
-    let mut cards = cards_to_try(&request.drm_device).into_iter();
+    first_with_a_screen(cards_to_try(&request.drm_device), |card| open_drm(card, request))
+}
+
+fn first_with_a_screen<T>(
+    cards: Vec<PathBuf>,
+    open: impl Fn(&Path) -> Result<T, DisplayError>,
+) -> Result<T, DisplayError> {
+    let mut cards = cards.into_iter();
     let wanted = cards.next().unwrap_or_default();
-    let error = match open_drm(&wanted, request) {
-        Err(error @ (DisplayError::Missing { .. } | DisplayError::Unsuitable { .. })) => error,
+    let error = match open(&wanted) {
+        Err(
+            error @ (DisplayError::Missing { .. }
+            | DisplayError::Unsuitable { .. }
+            | DisplayError::NotConnected { .. }),
+        ) => error,
         result => return result,
     };
-    cards.find_map(|card| open_drm(&card, request).ok()).ok_or(error)
+    cards.find_map(|card| open(&card).ok()).ok_or(error)
 }
 
 fn open_drm(device: &Path, request: &DisplayRequest) -> Result<Box<dyn Display>, DisplayError> {
@@ -181,4 +192,34 @@ fn check_panel(what: &'static str, size: (u32, u32)) -> Result<(), DisplayError>
 fn check_canvas(canvas: &Canvas, wanted: (u32, u32)) -> Result<(), DisplayError> {
     let given = (canvas.width(), canvas.height());
     if given == wanted { Ok(()) } else { Err(DisplayError::Size { given, wanted }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_card_is_taken_only_where_the_wanted_one_has_no_screen() {
+        let cards = || ["card0", "card1", "card2"].map(PathBuf::from).to_vec();
+        let empty = |card: &Path| DisplayError::NotConnected {
+            device: card.into(),
+            connectors: "HDMI-A-1".into(),
+        };
+        let screen_at = |place: &'static str| {
+            first_with_a_screen(cards(), |card| {
+                if card == Path::new(place) { Ok(card.to_owned()) } else { Err(empty(card)) }
+            })
+        };
+        assert_eq!(screen_at("card0").expect("the wanted one"), Path::new("card0"));
+        assert_eq!(screen_at("card2").expect("another one"), Path::new("card2"));
+        let error = screen_at("none").expect_err("no screen").to_string();
+        assert!(error.starts_with("card0"), "{error}");
+        let busy = first_with_a_screen(cards(), |card| {
+            if card != Path::new("card0") {
+                return Ok(());
+            }
+            Err(DisplayError::Busy { device: card.into() })
+        });
+        assert!(matches!(busy, Err(DisplayError::Busy { .. })), "somebody else draws there");
+    }
 }

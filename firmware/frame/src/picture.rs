@@ -5,9 +5,9 @@ use thiserror::Error;
 /// Pixel formats the mirror understands, by their V4L2 names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PixelFormat {
-    /// 4:2:2 packed, 2 bytes a pixel, BT.601 limited range.
+    /// 4:2:2 packed, 2 bytes a pixel, BT.601.
     Yuyv,
-    /// 4:2:0, a full-size Y plane, then interleaved U and V at half size, BT.601 limited range.
+    /// 4:2:0, a full-size Y plane, then interleaved U and V at half size, BT.601.
     Nv12,
     /// 8-bit R, G, B packed, 3 bytes a pixel, sRGB.
     Rgb3,
@@ -31,6 +31,11 @@ impl PixelFormat {
         [PixelFormat::Yuyv, PixelFormat::Nv12, PixelFormat::Rgb3, PixelFormat::Mjpg]
             .into_iter()
             .find(|format| format.fourcc() == fourcc)
+    }
+
+    /// Whether pixels are stored as Y, U and V.
+    pub const fn is_yuv(self) -> bool {
+        matches!(self, PixelFormat::Yuyv | PixelFormat::Nv12)
     }
 
     /// Bytes of the shortest possible first-plane line of `width` pixels; 0 for compressed formats.
@@ -74,17 +79,19 @@ pub enum FrameError {
     Compressed { format: PixelFormat },
 }
 
-/// Size, format and line length of a picture; checked when built.
+/// Size, format, line length and range of a picture; checked when built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     width: u32,
     height: u32,
     stride: u32,
     format: PixelFormat,
+    full_range: bool,
 }
 
 impl Layout {
-    /// A layout of `width` x `height` pixels with lines of `stride` bytes (0: as short as possible).
+    /// A layout of `width` x `height` pixels with lines of `stride` bytes (0: as short as possible);
+    /// YUV of limited range.
     ///
     /// # Errors
     /// A side of 0 or above [`MAX_SIDE`]; odd sides where the format shares colour between pixels;
@@ -111,7 +118,13 @@ impl Layout {
         if stride < shortest || stride > 4 * MAX_SIDE {
             return Err(FrameError::Stride { format, width, stride });
         }
-        Ok(Layout { width, height, stride, format })
+        Ok(Layout { width, height, stride, format, full_range: false })
+    }
+
+    /// The same with Y, U and V of full range (0 to 255), or of limited range. Formats that are no YUV
+    /// have no such range.
+    pub fn with_full_range(self, full_range: bool) -> Layout {
+        Layout { full_range: full_range && self.format.is_yuv(), ..self }
     }
 
     /// Pixels in a line.
@@ -127,6 +140,11 @@ impl Layout {
     /// Bytes from one line of the first plane to the next (NV12's second plane has the same).
     pub fn stride(&self) -> usize {
         self.stride as usize
+    }
+
+    /// Whether Y, U and V are of full range; false for formats that are no YUV.
+    pub fn full_range(&self) -> bool {
+        self.full_range
     }
 
     /// Pixel format.
@@ -192,7 +210,7 @@ pub struct FrameBuffer {
     bytes: Vec<u8>,
     /// Counts frames of one source, from 0; gaps are frames that were dropped.
     pub sequence: u64,
-    /// When the picture was taken, on the monotonic clock.
+    /// When the picture was received from its source, on the monotonic clock; the sensor saw it a little earlier.
     pub captured_at: std::time::Instant,
 }
 
@@ -200,7 +218,13 @@ impl FrameBuffer {
     /// An empty buffer that will grow to the first picture's size.
     pub fn new() -> Self {
         FrameBuffer {
-            layout: Layout { width: 1, height: 1, stride: 3, format: PixelFormat::Rgb3 },
+            layout: Layout {
+                width: 1,
+                height: 1,
+                stride: 3,
+                format: PixelFormat::Rgb3,
+                full_range: false,
+            },
             bytes: vec![0; 3],
             sequence: 0,
             captured_at: std::time::Instant::now(),

@@ -99,6 +99,17 @@ fn a_cut_picture_is_refused_wherever_it_was_cut() {
     }
 }
 
+/// Codes go on after a hole, as far as a decoder can tell: whoever carries the bytes has to say that some are missing.
+#[test]
+fn a_hole_in_the_scan_is_not_noticed_and_leaves_the_size() {
+    let mut file = encode(640, 480, |encoder| encoder.set_sampling_factor(SamplingFactor::F_2_1));
+    let middle = file.len() / 2;
+    file.drain(middle..middle + 500);
+    let mut buffer = FrameBuffer::new();
+    JpegDecoder::new().decode(&file, Some((640, 480)), &mut buffer).expect("not noticed");
+    assert_eq!(buffer.frame().bytes().len(), 640 * 480 * 3);
+}
+
 /// Writes another size into the frame header.
 fn claiming(width: u16, height: u16) -> Vec<u8> {
     let mut file = usual();

@@ -140,9 +140,9 @@ impl Corrections {
         self.entries.len()
     }
 
-    /// Corrections with this number or a later one.
+    /// Corrections with this number or a later one, without damaged ones: no run uses those.
     pub fn count_from(&self, number: u64) -> u32 {
-        self.entries.range(number..).count() as u32
+        self.entries.range(number..).filter(|(_, entry)| !entry.damaged).count() as u32
     }
 
     /// Whether one more of `bytes` sealed bytes fits the limits.

@@ -4,7 +4,7 @@
 
 use learn::consent::PurposeKind;
 use learn::edges::Digest;
-use learn::privacy::{ADJACENCY, TRUST, UNIT};
+use learn::privacy::{ADJACENCY, Composition, TRUST, UNIT};
 use serde::Serialize;
 
 use crate::error::HomeError;
@@ -103,15 +103,17 @@ fn contribute(options: &HomeOptions) -> Result<PurposeText, HomeError> {
     let z = options.noise_multiplier()?;
     let (epsilon, delta) = (options.budget.epsilon(), options.budget.delta());
     let releases = options.most_releases()?;
+    let between = between_households(options)?;
     Ok(PurposeText {
         purpose: PurposeKind::ContributeToFleet,
         title: "Contribute to the fleet",
         what: "After training at home, the mirror may send how its numbers changed to the fleet's server, which \
-               averages the changes of many mirrors into a better model for everybody."
+               averages the changes of many mirrors into a better model for everybody. Your yes holds for the fleet that \
+               this mirror belongs to when you give it; another fleet asks again."
             .to_owned(),
         leaves: format!(
-            "An update leaves: the change of the head's {} parameters, cut to length 1 and covered with random noise of \
-             {z} times that length. The server also sees that this mirror takes part, and when.",
+            "An update leaves: the change of the head's {} parameters, cut to length 1, and random noise added to every one \
+             of its numbers, with a standard deviation of {z} times that length. The server also sees that this mirror takes part, and when.",
             options.subset_name()
         ),
         stays: "No picture, no painted part, no score, no count of your corrections and no number without noise ever \
@@ -119,12 +121,23 @@ fn contribute(options: &HomeOptions) -> Result<PurposeText, HomeError> {
             .to_owned(),
         budget: format!(
             "Over the mirror's whole life at most {releases} updates leave, so that epsilon stays within {epsilon} at \
-             delta {delta:e}. Unit: {UNIT}. Adjacency: {ADJACENCY}. Trust: {TRUST}. When the budget is spent, nothing \
-             more is sent."
+             delta {delta:e}. That compares what leaves with updates that say nothing; between what two different \
+             households send the bound is {between}. Unit: {UNIT}. Adjacency: {ADJACENCY}. Trust: {TRUST}. When the \
+             budget is spent, nothing more is sent."
         ),
         stop: "Switch this off at any time: nothing more is sent, and updates that wait are destroyed.".to_owned(),
         cannot_undo: "Updates that were sent cannot be called back, and their share of the budget stays spent, also \
                       after everything is deleted."
             .to_owned(),
     })
+}
+
+/// Epsilon of all releases where one household's updates stand in the place of another's, rounded up to one decimal: they
+/// can lie twice as far apart as one of them from an update that says nothing. Twice the distance costs as much as four
+/// times the releases.
+fn between_households(options: &HomeOptions) -> Result<f64, HomeError> {
+    let mut composition = Composition::new();
+    composition.add(options.noise_multiplier()?, 4 * options.most_releases()?);
+    let epsilon = composition.statement(options.budget.delta())?.epsilon();
+    Ok((10.0 * epsilon).ceil() / 10.0)
 }

@@ -38,8 +38,10 @@ const GRACE: Duration = Duration::from_secs(7 * 86_400);
 /// And after it was on for so long meanwhile: a clock that jumps on cannot have called it too old for a week at once.
 const SEEN_ON: u64 = 3_600;
 
-/// How much of the time that the mirror was on may be lost by a power cut.
-const LIVED_SAVED_EVERY: u64 = 900;
+/// How much of the time that the mirror was on may be lost by a power cut, in seconds: half of what it was on since its
+/// start, within these. A mirror that is switched off by its socket after minutes keeps count, and one that stays on
+/// spares its disk.
+const LIVED_SAVED_EVERY: [u64; 2] = [60, 900];
 
 /// Since when the wall clock has called corrections too old without a break, by their numbers: in seconds that the mirror
 /// was on, and by that clock.
@@ -63,6 +65,11 @@ impl Overdue {
         let on = passed(&self.lived, lived);
         let by_date = passed(&self.wall, wall) >= GRACE.as_secs() && on >= SEEN_ON;
         on > GRACE.as_secs() || by_date
+    }
+
+    /// Whether one of them still has to be seen on for [`SEEN_ON`].
+    fn is_counted(&self, lived: u64) -> bool {
+        self.lived.values().any(|since| lived.saturating_sub(*since) < SEEN_ON)
     }
 }
 
@@ -495,7 +502,10 @@ impl Home {
         }
         forgotten?;
         let changed = overdue != overdue_of(&shared.state) || !expired.is_empty();
-        let late = lived.saturating_sub(shared.state.lived) >= LIVED_SAVED_EVERY;
+        let [least, most] = LIVED_SAVED_EVERY;
+        let most = if overdue.is_counted(lived) { least } else { most };
+        let may_be_lost = (lived.saturating_sub(self.began.0) / 2).clamp(least, most);
+        let late = lived.saturating_sub(shared.state.lived) >= may_be_lost;
         if changed || (late && shared.corrections.len() > 0) {
             let Overdue { lived: overdue, wall: overdue_wall } = overdue;
             let next = State { overdue, overdue_wall, ..shared.state.clone() };
@@ -617,20 +627,48 @@ fn load_state(
     corrections: &Corrections,
     problems: &mut Vec<String>,
 ) -> Result<State, HomeError> {
-    match State::load(vault) {
-        Ok(state) => Ok(state),
-        Err(error) => {
+    let (state, trouble) = match State::load(vault) {
+        Ok(state) => (state, None),
+        Err(error) => (started_over(vault, corrections)?, Some(error)),
+    };
+    if state.list_lost
+        && let Some(before) = State::load_aside(vault)
+    {
+        // Where this one does not open, heads that it alone names may be left.
+        let list_lost = trouble.is_some();
+        let state = State { list_lost, ..before.joined(state) };
+        // Where there is no room for it the copy stays, and the next start does the same.
+        told(state.save(vault).and_then(|()| State::remove_aside(vault)));
+        return Ok(state);
+    }
+    match trouble {
+        None if !state.list_lost => told(State::remove_aside(vault)),
+        None => {}
+        Some(error) => {
             problems.push(format!(
                 "{STATE_NAME} cannot be read ({error}); heads and counters start over"
             ));
-            let last = corrections.list().last().map(|entry| entry.number);
-            let head = heads::stored(vault)?.last().copied();
-            Ok(State {
-                next_correction: last.map_or(0, |number| number + 1),
-                next_head: head.map_or(0, |number| number + 1),
-                list_lost: true,
-                ..State::default()
-            })
+            told(State::set_aside(vault));
         }
     }
+    Ok(state)
+}
+
+/// A copy that cannot be made, stored or removed keeps no home from being opened.
+fn told(result: Result<(), EdgeError>) {
+    if let Err(error) = result {
+        tracing::warn!(%error, "{STATE_NAME} and its copy");
+    }
+}
+
+/// Numbers above all that have a file.
+fn started_over(vault: &Vault, corrections: &Corrections) -> Result<State, HomeError> {
+    let last = corrections.list().last().map(|entry| entry.number);
+    let head = heads::stored(vault)?.last().copied();
+    Ok(State {
+        next_correction: last.map_or(0, |number| number + 1),
+        next_head: head.map_or(0, |number| number + 1),
+        list_lost: true,
+        ..State::default()
+    })
 }

@@ -33,6 +33,10 @@ const KEPT: usize = 2;
 /// the fleet's own gate has judged it before.
 pub const PUBLIC_TOLERANCE: f64 = 0.02;
 
+/// Corrections that judge a model at most, the newest ones: whoever sees how long a trial takes does not see how many there
+/// are.
+const MOST_JUDGES: usize = 40;
+
 /// Corrections after a switch that are enough for the second look.
 const ENOUGH_CORRECTIONS: usize = 3;
 
@@ -239,7 +243,9 @@ impl Home {
     /// Corrections that judge: the held-back ones, or all where none is held back yet.
     fn judges(&self) -> Vec<u64> {
         let (trained, held_back) = self.lock().corrections.roles();
-        if held_back.is_empty() { trained } else { held_back }
+        let mut judges = if held_back.is_empty() { trained } else { held_back };
+        judges.drain(..judges.len().saturating_sub(MOST_JUDGES));
+        judges
     }
 
     /// What the household's corrections say of two heads; `None` without its consent, or without a correction.

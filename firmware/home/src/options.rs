@@ -118,9 +118,6 @@ pub struct HomeOptions {
     pub triggers: Triggers,
     /// When and how long.
     pub capability: Capability,
-    /// Whether a finished run is released at once where the household contributes; otherwise only when a round of the
-    /// fleet asks, so that no budget is spent for nothing.
-    pub release_after_training: bool,
 }
 
 impl Default for HomeOptions {
@@ -133,7 +130,6 @@ impl Default for HomeOptions {
             noise: NoisePlan::Multiplier(NoiseMultiplier::DEFAULT),
             triggers: Triggers::default(),
             capability: Capability::default(),
-            release_after_training: false,
         }
     }
 }

@@ -5,11 +5,15 @@ use std::collections::BTreeMap;
 use learn::edges::EdgeError;
 use serde::{Deserialize, Serialize};
 
-use crate::heads::HeadInfo;
+use crate::heads::{HeadInfo, KEPT_HEADS};
 use crate::training::{RunPlan, RunReport};
 use crate::vault::Vault;
 
 pub(crate) const STATE_NAME: &str = "state";
+
+/// What could not be opened at a start, sealed as it was: without a credential that is there next time, or by an older
+/// firmware that did not know all of it.
+const STATE_BEFORE: &str = "state-before";
 
 const FORMAT: u32 = 1;
 
@@ -51,13 +55,51 @@ pub(crate) struct State {
 impl State {
     pub fn load(vault: &Vault) -> Result<State, EdgeError> {
         let Some(plain) = vault.get(STATE_NAME)? else { return Ok(State::default()) };
+        State::parse(&plain)
+    }
+
+    fn parse(plain: &[u8]) -> Result<State, EdgeError> {
         let damaged = |reason: String| EdgeError::Seal(format!("{STATE_NAME}: {reason}"));
         let state: State =
-            serde_json::from_slice(&plain).map_err(|error| damaged(error.to_string()))?;
+            serde_json::from_slice(plain).map_err(|error| damaged(error.to_string()))?;
         if state.format != FORMAT {
             return Err(damaged(format!("format {} is unknown", state.format)));
         }
         Ok(state)
+    }
+
+    /// Keeps what could not be opened, so that a later start may open it.
+    pub fn set_aside(vault: &Vault) -> Result<(), EdgeError> {
+        vault.set_aside(STATE_NAME, STATE_BEFORE)
+    }
+
+    /// What was kept so at an earlier start, where it opens now.
+    pub fn load_aside(vault: &Vault) -> Option<State> {
+        let plain = vault.get_aside(STATE_NAME, STATE_BEFORE).ok().flatten()?;
+        State::parse(&plain).ok()
+    }
+
+    /// It is not needed any more.
+    pub fn remove_aside(vault: &Vault) -> Result<(), EdgeError> {
+        vault.remove(STATE_BEFORE)
+    }
+
+    /// With what came since this one could not be opened.
+    pub fn joined(self, since: State) -> State {
+        let mut heads = self.heads;
+        heads.extend(since.heads);
+        heads.sort_by_key(|head| head.number);
+        heads.dedup_by_key(|head| head.number);
+        heads.drain(..heads.len().saturating_sub(KEPT_HEADS));
+        State {
+            heads,
+            next_correction: self.next_correction.max(since.next_correction),
+            next_head: self.next_head.max(since.next_head),
+            learnt_up_to: self.learnt_up_to.max(since.learnt_up_to),
+            lived: self.lived.max(since.lived),
+            run: None,
+            ..self
+        }
     }
 
     pub fn save(&self, vault: &Vault) -> Result<(), EdgeError> {

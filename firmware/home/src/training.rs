@@ -271,8 +271,8 @@ impl Home {
             || (is_night && rested)
     }
 
-    /// The trainer's thread: lowest priority, until told to stop. Trains when a trigger asks and the gate is open, and
-    /// releases the finished run where the household contributes and the budget allows.
+    /// The trainer's thread: lowest priority, until told to stop. Trains when a trigger asks and the gate is open. A finished
+    /// run is released by whoever asks for it, see [`Home::release`].
     pub fn serve(&self, trunk: &mut dyn Trunk, gate: &dyn Gate, stop: &AtomicBool) {
         if let Err(error) = lowest_priority() {
             tracing::warn!(%error, "training runs at normal priority");
@@ -305,18 +305,7 @@ impl Home {
         }
         let outcome = self.train_when(trunk, gate, stop)?;
         tracing::info!("training: {}", outcome.name());
-        if self.options.release_after_training && matches!(outcome, Outcome::Finished(_)) {
-            self.release_if_agreed();
-        }
         Ok(())
-    }
-
-    fn release_if_agreed(&self) {
-        let Ok(consent) = self.token::<ContributeToFleet>() else { return };
-        match self.release(&consent, None) {
-            Ok(release) => tracing::info!(%release, "an update waits for the network"),
-            Err(error) => tracing::info!(%error, "no update"),
-        }
     }
 
     /// Sleeps in slices, so that a stop is heard.
@@ -455,6 +444,7 @@ impl Home {
             settings.epochs,
         );
         let Some(WorkPlan { examples, epochs }) = fitting else {
+            self.note_nothing(&mut shared)?;
             return Err(Break::Outcome(Outcome::Nothing));
         };
         let plan = RunPlan {
@@ -484,6 +474,17 @@ impl Home {
         let sealed = trainer.seal(&self.vault.sealer(CHECKPOINT_NAME))?;
         self.stores.vault.replace(CHECKPOINT_NAME, &sealed)?;
         Ok((plan, trainer))
+    }
+
+    /// All that is stored was looked at, and no run is possible: none is asked for again before something is new.
+    fn note_nothing(&self, shared: &mut Shared) -> Result<(), HomeError> {
+        self.drop_run(shared)?;
+        let up_to = shared.state.next_correction;
+        if shared.state.learnt_up_to == up_to {
+            return Ok(());
+        }
+        let next = State { learnt_up_to: up_to, ..shared.state.clone() };
+        self.save(shared, next)
     }
 
     fn resume(
@@ -645,7 +646,11 @@ impl Home {
         let subset = plan.settings().subset;
         let (base, change) = (self.base().digest, trainer.change()?);
         let candidate = Candidate { run: trainer.run(), base, subset, change };
-        self.vault.put(CANDIDATE_NAME, &candidate.encode())?;
+        // Nothing is kept for a fleet that nobody agreed to contribute to.
+        match self.token::<ContributeToFleet>() {
+            Ok(_) => self.vault.put(CANDIDATE_NAME, &candidate.encode()).map(drop)?,
+            Err(_) => self.vault.remove(CANDIDATE_NAME)?,
+        }
         let mut next = self.concluded(&shared, plan, report);
         if report.adopted {
             let info = HeadInfo {

@@ -104,6 +104,35 @@ impl Vault {
         }
     }
 
+    /// Copies what lies under `name`, sealed as it is, to `copy`, where nothing lies there yet.
+    ///
+    /// # Errors
+    /// [`EdgeError`] of the store.
+    pub fn set_aside(&self, name: &str, copy: &str) -> Result<(), EdgeError> {
+        if self.files.read(copy)?.is_some() {
+            return Ok(());
+        }
+        match self.files.read(name)? {
+            None => Ok(()),
+            Some(sealed) => self.files.replace(copy, &sealed),
+        }
+    }
+
+    /// The plain bytes that were sealed under `name` and set aside as `copy`, or `None` where there are none.
+    ///
+    /// # Errors
+    /// As [`Vault::get`].
+    pub fn get_aside(
+        &self,
+        name: &str,
+        copy: &str,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, EdgeError> {
+        match self.files.read(copy)? {
+            None => Ok(None),
+            Some(sealed) => self.open_as(name, &sealed).map(Some),
+        }
+    }
+
     /// Removes `name`.
     ///
     /// # Errors

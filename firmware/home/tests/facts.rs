@@ -4,7 +4,8 @@
 
 use home::HomeOptions;
 use home::explanation::Explanation;
-use learn::privacy::{ADJACENCY, Budget, TRUST, UNIT};
+use learn::consent::PurposeKind;
+use learn::privacy::{ADJACENCY, Budget, TRUST, UNIT, epsilon};
 
 const ASSESSMENT: &str = include_str!("../privacy-impact.md");
 
@@ -36,6 +37,16 @@ fn the_assessments_own_figures_are_those_in_force() {
     ] {
         assert!(assessment.contains(&fact), "{fact}");
     }
+}
+
+#[test]
+fn between_two_households_updates_the_bound_is_that_of_half_the_noise() {
+    let options = HomeOptions::default();
+    let explanation = Explanation::new(&options).unwrap();
+    let told = &explanation.purpose(PurposeKind::ContributeToFleet).budget;
+    let bound = epsilon("0.6".parse().unwrap(), 3, 1e-5).unwrap().epsilon();
+    assert!((15.8..15.95).contains(&bound), "{bound}");
+    assert!(told.contains(&format!("the bound is {}", (10.0 * bound).ceil() / 10.0)), "{told}");
 }
 
 #[test]

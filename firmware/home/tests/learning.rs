@@ -123,6 +123,20 @@ fn nothing_happens_without_consent() {
 }
 
 #[test]
+fn numbers_of_a_run_are_kept_for_the_fleet_only_where_somebody_agreed_to_that() {
+    let device = Device::new();
+    let home = device.start();
+    home.grant(PurposeKind::ImproveMyMirror, home.explanation().version).unwrap();
+    add(&home, 0..6);
+    finished(train(&home));
+    assert!(!home.has_candidate());
+    agree(&home);
+    assert!(!home.has_candidate(), "a yes is for what comes");
+    finished(train(&home));
+    assert!(home.has_candidate());
+}
+
+#[test]
 fn a_changed_budget_asks_for_consent_again() {
     let mut device = Device::new();
     agree(&device.start());
@@ -368,7 +382,8 @@ impl tracing::Subscriber for Journal {
     fn event(&self, event: &tracing::Event<'_>) {
         let mut line = Line(String::new());
         event.record(&mut line);
-        self.1.fetch_or(line.0.contains("training:"), Ordering::SeqCst);
+        let ended = line.0.contains("training:") || line.0.contains("training diverged");
+        self.1.fetch_or(ended, Ordering::SeqCst);
         self.0.lock().unwrap().push(line.0);
     }
 
@@ -392,6 +407,42 @@ fn the_journal_says_that_a_run_ended_and_no_number_of_it() {
     let told: Vec<&String> = lines.iter().filter(|line| line.contains("training:")).collect();
     assert_eq!(told, ["message=training: finished "]);
     assert!(lines.iter().all(|line| !line.contains(|c: char| c.is_ascii_digit())), "{lines:?}");
+}
+
+#[test]
+fn the_journal_says_that_a_run_diverged_and_not_when() {
+    let mut device = Device::new();
+    device.options.training.learning_rate = 1e30;
+    let home = device.start_with(15);
+    home.request_training();
+    let (lines, stop) = (Arc::<Mutex<Vec<String>>>::default(), Arc::new(AtomicBool::new(false)));
+    let journal = Journal(lines.clone(), stop.clone());
+    tracing::subscriber::with_default(journal, || {
+        home.serve(&mut ColourTrunk::default(), &Open, &stop);
+    });
+    let lines = lines.lock().unwrap();
+    assert!(lines.iter().any(|line| line.contains("training diverged")), "{lines:?}");
+    assert!(lines.iter().all(|line| !line.contains(|c: char| c.is_ascii_digit())), "{lines:?}");
+}
+
+#[test]
+fn what_cannot_be_trained_on_is_not_looked_at_again_and_again() {
+    let mut device = Device::new();
+    device.options.triggers = Triggers { corrections: Some(1), nightly: None, inferences: None };
+    let home = device.start_with(5);
+    let trained = home.corrections().into_iter().filter(|entry| !entry.held_back);
+    trained.for_each(|entry| home.remove_correction(entry.number).unwrap());
+    assert!(home.is_due(), "a correction is new, and it only judges");
+    assert_eq!(train(&home), Outcome::Nothing);
+    assert!(!home.is_due());
+    add(&home, 5..6);
+    assert!(home.is_due());
+    finished(train(&home));
+
+    add(&home, 6..7);
+    device.vault.damage("correction-0000000006");
+    let home = device.start();
+    assert!(!home.is_due() && home.training().new_corrections == 0, "it is damaged");
 }
 
 #[test]

@@ -193,6 +193,18 @@ fn a_model_that_is_worse_here_is_not_used_here_and_nobody_learns_of_it() {
 }
 
 #[test]
+fn no_more_than_forty_corrections_judge_a_model() {
+    let mut device = Device::new();
+    device.options.limits.corrections = 300;
+    let (home, middling) = (device.start_with(215), towards(&better()));
+    let held_back = home.corrections().iter().filter(|entry| entry.held_back).count();
+    assert!(held_back > 40, "{held_back}");
+    let mut trunk = ColourTrunk::default();
+    home.try_model(1, &bytes_of(&middling), &favouring(&middling), &mut trunk).unwrap();
+    assert_eq!(trunk.runs, 1 + 40);
+}
+
+#[test]
 fn later_corrections_send_a_worse_model_back() {
     let (device, better) = (Device::new(), better());
     let home = device.start();

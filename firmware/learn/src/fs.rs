@@ -204,7 +204,18 @@ pub struct StoredCounter<S> {
     store: S,
 }
 
-const COUNTER_NAME: &str = "ledger-counter";
+/// The file that holds it: 8 bytes, little-endian.
+pub const COUNTER_NAME: &str = "ledger-counter";
+
+/// The number in a counter's file.
+///
+/// # Errors
+/// [`EdgeError::Counter`] where it is not 8 bytes long.
+pub fn counted(bytes: &[u8]) -> Result<u64, EdgeError> {
+    let broken =
+        || EdgeError::Counter(format!("{COUNTER_NAME} holds {} bytes, not 8", bytes.len()));
+    Ok(u64::from_le_bytes(bytes.try_into().map_err(|_| broken())?))
+}
 
 impl<S: Storage> StoredCounter<S> {
     /// Keeps the counter in `store`, which must not be the ledger's own.
@@ -218,10 +229,7 @@ impl<S: Storage> MonotonicCounter for StoredCounter<S> {
         let Some(bytes) = self.store.read(COUNTER_NAME)? else {
             return Ok(Some(0));
         };
-        let broken =
-            || EdgeError::Counter(format!("{COUNTER_NAME} holds {} bytes, not 8", bytes.len()));
-        let bytes: [u8; 8] = bytes.as_slice().try_into().map_err(|_| broken())?;
-        Ok(Some(u64::from_le_bytes(bytes)))
+        counted(&bytes).map(Some)
     }
 
     fn raise(&self, value: u64) -> Result<(), EdgeError> {

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(
     name = "mirror",
-    version,
+    version = crate::VERSION,
     propagate_version = true,
     args_conflicts_with_subcommands = true
 )]

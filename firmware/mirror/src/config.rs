@@ -1,5 +1,6 @@
 //! Where settings come from on a real machine: files, environment, the board itself.
 
+use std::env::VarError;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -9,8 +10,9 @@ use settings::{Board, Effective, Layers};
 use crate::cli::SettingsArgs;
 use crate::report::Usage;
 
-/// The settings file of an installed mirror.
-pub const SYSTEM_FILE: &str = "/etc/mirror/mirror.toml";
+/// The settings file of an installed mirror, unless `MIRROR_SYSTEM_FILE` names another: a test on an installed mirror must not
+/// join its fleet.
+const SYSTEM_FILE: &str = "/etc/mirror/mirror.toml";
 
 const DEVICE_TREE_MODEL: &str = "/proc/device-tree/model";
 
@@ -33,17 +35,40 @@ pub fn load_on(
     options: &[(&str, &str, &str)],
 ) -> Result<Effective> {
     let mut layers = Layers::defaults()?.board(board)?;
-    if let Some(text) = read_if_there(Path::new(SYSTEM_FILE))? {
-        layers = layers.file(SYSTEM_FILE, &text)?;
+    let system = std::env::var_os("MIRROR_SYSTEM_FILE").unwrap_or_else(|| SYSTEM_FILE.into());
+    let system = Path::new(&system);
+    if let Some(text) = read_if_there(system)? {
+        layers = layers.file(&system.display().to_string(), &text)?;
     }
     if let Some(path) = &args.config {
         layers = layers.file(&path.display().to_string(), &read(path)?)?;
     }
-    layers = layers.environment(|name| std::env::var(name).ok())?;
+    layers = environment(layers)?;
     for (option, key, value) in options {
         layers = layers.set(option, key, *value)?;
     }
     Ok(layers.finish()?)
+}
+
+fn environment(layers: Layers) -> Result<Layers> {
+    let mut unreadable = None;
+    let layers = layers.environment(|name| match std::env::var(name) {
+        Ok(text) => Some(text),
+        Err(VarError::NotPresent) => None,
+        Err(VarError::NotUnicode(_)) => {
+            unreadable = Some(name.to_owned());
+            None
+        }
+    })?;
+    match unreadable {
+        Some(name) => {
+            let text = format!(
+                "environment variable {name} is not UTF-8; a settings file takes the same values"
+            );
+            Err(Usage(text).into())
+        }
+        None => Ok(layers),
+    }
 }
 
 /// Reads one settings file over the defaults and the board profile, to see whether it is valid.

@@ -16,7 +16,11 @@ const KEPT: Duration = Duration::from_secs(20 * 60);
 const IN_HANDS: Duration = Duration::from_secs(60);
 
 /// The frozen picture, while there is one.
-pub struct Frozen(Mutex<Slot>);
+pub struct Frozen {
+    slot: Mutex<Slot>,
+    /// Held while one is saved.
+    saving: Mutex<()>,
+}
 
 /// Number of the newest frozen picture, the picture with the moment of the last work on it while it is kept, and what was
 /// saved last.
@@ -31,14 +35,15 @@ impl Default for Frozen {
     /// picture. 32 bits, so that they are exact in JavaScript.
     fn default() -> Frozen {
         let anywhere = RandomState::new().build_hasher().finish() >> 32;
-        Frozen(Mutex::new(Slot { number: anywhere, picture: None, saved: None }))
+        let slot = Mutex::new(Slot { number: anywhere, picture: None, saved: None });
+        Frozen { slot, saving: Mutex::default() }
     }
 }
 
 impl Frozen {
     /// Keeps a picture in place of the one before; the number by which it is asked for.
     pub fn put(&self, parsed: Parsed) -> u64 {
-        let mut slot = lock(&self.0);
+        let mut slot = lock(&self.slot);
         slot.number += 1;
         slot.picture = Some((Instant::now(), Arc::new(parsed)));
         slot.number
@@ -46,13 +51,13 @@ impl Frozen {
 
     /// The number of the picture that is kept.
     pub fn kept(&self) -> Option<u64> {
-        let slot = lock(&self.0);
+        let slot = lock(&self.slot);
         slot.picture.as_ref().map(|_| slot.number)
     }
 
     /// Somebody works on the picture of this number.
     pub fn touch(&self, id: u64, now: Instant) {
-        let mut slot = lock(&self.0);
+        let mut slot = lock(&self.slot);
         let is_it = slot.number == id;
         if let Some((at, _)) = slot.picture.as_mut().filter(|_| is_it) {
             *at = now;
@@ -61,30 +66,45 @@ impl Frozen {
 
     /// Whether somebody works on the picture.
     pub fn is_in_hands(&self, now: Instant) -> bool {
-        lock(&self.0).picture.as_ref().is_some_and(|(at, _)| now < *at + IN_HANDS)
+        lock(&self.slot).picture.as_ref().is_some_and(|(at, _)| now < *at + IN_HANDS)
     }
 
-    /// The picture of this number was saved: it is forgotten, and what came of it remembered.
-    pub fn note_saved(&self, id: u64, info: CorrectionInfo) {
+    /// Saves the picture of this number with `store`, once: whoever asks again, be it while the first is still written, is
+    /// told what came of it. Afterwards the picture is forgotten.
+    ///
+    /// # Errors
+    /// Those of `store`; it may be tried again.
+    pub fn save<E>(
+        &self,
+        id: u64,
+        store: impl FnOnce() -> Result<CorrectionInfo, E>,
+    ) -> Result<CorrectionInfo, E> {
+        let _turn = lock(&self.saving);
+        if let Some(info) = self.saved(id) {
+            return Ok(info);
+        }
+        let info = store()?;
         self.forget(id);
-        lock(&self.0).saved = Some((id, info));
+        lock(&self.slot).saved = Some((id, info.clone()));
+        Ok(info)
     }
 
     /// What came of the picture of this number, if it is the last one that was saved.
-    pub fn saved(&self, id: u64) -> Option<CorrectionInfo> {
-        lock(&self.0).saved.as_ref().filter(|(saved, _)| *saved == id).map(|(_, info)| info.clone())
+    fn saved(&self, id: u64) -> Option<CorrectionInfo> {
+        let slot = lock(&self.slot);
+        slot.saved.as_ref().filter(|(saved, _)| *saved == id).map(|(_, info)| info.clone())
     }
 
     /// The picture of this number, if it is the one that is kept.
     pub fn get(&self, id: u64) -> Option<Arc<Parsed>> {
-        let slot = lock(&self.0);
+        let slot = lock(&self.slot);
         let (_, parsed) = slot.picture.as_ref().filter(|_| slot.number == id)?;
         Some(Arc::clone(parsed))
     }
 
     /// Forgets the picture of this number; another one, which somebody froze meanwhile, stays.
     pub fn forget(&self, id: u64) {
-        let mut slot = lock(&self.0);
+        let mut slot = lock(&self.slot);
         if slot.number == id {
             slot.picture = None;
         }
@@ -92,14 +112,14 @@ impl Frozen {
 
     /// Forgets the picture, whosever it is, and what was saved last.
     pub fn forget_any(&self) {
-        let mut slot = lock(&self.0);
+        let mut slot = lock(&self.slot);
         (slot.picture, slot.saved) = (None, None);
     }
 
     /// Forgets a picture that nobody worked on for too long.
     pub fn forget_old(&self, now: Instant) {
         let is_old = |(at, _): &mut (Instant, Arc<Parsed>)| *at + KEPT < now;
-        lock(&self.0).picture.take_if(is_old);
+        lock(&self.slot).picture.take_if(is_old);
     }
 }
 
@@ -146,7 +166,7 @@ mod tests {
     fn an_old_picture_goes_without_being_asked_for() {
         let frozen = Frozen::default();
         frozen.put(Parsed::blank((6, 8)));
-        let picture = lock(&frozen.0).picture.as_ref().map(|(_, parsed)| Arc::downgrade(parsed));
+        let picture = lock(&frozen.slot).picture.as_ref().map(|(_, parsed)| Arc::downgrade(parsed));
         let picture = picture.expect("just put");
         frozen.forget_old(Instant::now() + KEPT - Duration::from_secs(1));
         assert!(picture.upgrade().is_some());

@@ -35,6 +35,16 @@ use std::time::Instant;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
+/// What the program, its page, its fleet and Home Assistant call this build: what `MIRROR_BUILD` said when it was made, as
+/// `cargo xtask cross` does, such as `0.1.0+fbd49e3`; at most 64 bytes.
+pub const VERSION: &str = match option_env!("MIRROR_BUILD") {
+    Some(build) => build,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
+// A fleet takes no longer one.
+const _: () = assert!(VERSION.len() <= 64, "MIRROR_BUILD is longer than 64 bytes");
+
 /// The whole program: 0 when it worked, 1 when it did not, 2 for wrong usage or settings.
 pub fn main() -> ExitCode {
     let started = Instant::now();

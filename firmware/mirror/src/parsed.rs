@@ -37,7 +37,7 @@ impl Parsed {
     ) -> Result<Parsed, frame::FrameError> {
         let (mut rgb, mut labels) = (Vec::new(), Vec::new());
         let size = frame::rgb::upright(frame, orientation, &mut rgb)?;
-        parser.part_map(&mut labels);
+        parser.part_map(&rgb, &mut labels);
         let persons = found::persons(parser, &labels);
         let (grid, letterbox) = (parser.parsing().grid, parser.parsing().letterbox);
         let pixels = parser.pixels().to_vec();

@@ -10,14 +10,21 @@ const MOST_BYTES: u64 = 1 << 20;
 
 /// A file of the data folder that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot {operation} {}: {source}; make the data folder writable, or name another one with data_dir",
-    path.display()
-)]
+#[error("cannot {operation} {}: {source}; {}", path.display(), advice(source))]
 pub struct PrivateError {
     operation: &'static str,
     path: PathBuf,
     source: io::Error,
+}
+
+/// What to do where the data folder cannot be used. To the service everything is read-only but the folder that systemd gives it.
+pub fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::ReadOnlyFilesystem => {
+            "mount the data folder writable, and under systemd name it in ReadWritePaths"
+        }
+        _ => "make the data folder writable, or name another one with data_dir",
+    }
 }
 
 /// The whole file, `None` where there is none.
@@ -69,4 +76,21 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     put().inspect_err(|_| {
         let _ = fs::remove_file(&beside);
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_only_folder_is_told_from_a_forbidden_one() {
+        let told = |kind: ErrorKind| {
+            let path = PathBuf::from("/data/mirror/paired-browsers.json");
+            PrivateError { operation: "write", path, source: kind.into() }.to_string()
+        };
+        let read_only = told(ErrorKind::ReadOnlyFilesystem);
+        assert!(read_only.contains("ReadWritePaths"), "{read_only}");
+        let forbidden = told(ErrorKind::PermissionDenied);
+        assert!(forbidden.contains("data_dir"), "{forbidden}");
+    }
 }

@@ -153,6 +153,8 @@ pub struct Health {
     pub display: DisplayState,
     /// Address of the page while it is served.
     pub page: Option<String>,
+    /// Where the home network finds the page, while it does.
+    pub network: Option<String>,
     /// What someone should read.
     pub notices: Notices,
     /// A code to be shown, because somebody asked for one.
@@ -279,6 +281,7 @@ impl Shared {
                 source: String::new(),
                 display: DisplayState::Opening,
                 page: None,
+                network: None,
                 notices: Notices::default(),
                 pairing: None,
             }),

@@ -87,10 +87,22 @@ fn a_mirror_that_never_released_has_an_empty_ledger_and_a_foreign_one_is_refused
     assert_eq!(told["found"], false);
     let words = output(mirror(&folder).args(["privacy", "ledger"]));
     assert!(stdout(&words).contains("there is no ledger at"), "{}", stdout(&words));
+    assert!(stdout(&words).contains("releases: 0 of at most 3"), "{}", stdout(&words));
     let place = folder.path().join("mirror/learning/privacy");
     std::fs::create_dir_all(&place).expect("writable");
     std::fs::write(place.join("privacy-ledger"), [7; 4096]).expect("writable");
     let result = output(mirror(&folder).args(["privacy", "ledger", "--verify"]));
     assert_eq!(result.status.code(), Some(1));
     assert!(stderr(&result).contains("damaged"), "{}", stderr(&result));
+}
+
+#[test]
+fn a_ledger_with_fewer_records_than_were_counted_is_refused() {
+    let folder = Folder::new("rolled-back");
+    let place = folder.path().join("mirror/learning/counter");
+    std::fs::create_dir_all(&place).expect("writable");
+    std::fs::write(place.join("ledger-counter"), 4_u64.to_le_bytes()).expect("writable");
+    let result = output(mirror(&folder).args(["privacy", "ledger", "--verify"]));
+    assert_eq!(result.status.code(), Some(1));
+    assert!(stderr(&result).contains("an older copy was put back"), "{}", stderr(&result));
 }

@@ -31,6 +31,17 @@ fn a_missing_settings_file_is_named() {
 }
 
 #[test]
+fn a_variable_that_is_no_text_is_named() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = Folder::new("bytes");
+    let bytes = std::ffi::OsStr::from_bytes(b"/data/\xff");
+    let result = output(mirror(&folder).args(["config", "show"]).env("MIRROR_DATA_DIR", bytes));
+    let text = stderr(&result);
+    assert_eq!(result.status.code(), Some(2), "{text}");
+    assert!(text.contains("MIRROR_DATA_DIR is not UTF-8"), "{text}");
+}
+
+#[test]
 fn values_out_of_range_are_refused_wherever_they_come_from() {
     let folder = Folder::new("range");
     for (name, value, parts) in [
@@ -63,6 +74,8 @@ fn wrong_options_are_explained() {
     }
     let result = output(mirror(&folder).args(["run", "--display", "hologram"]));
     assert_eq!(result.status.code(), Some(2), "{}", stderr(&result));
+    let version = stdout(&output(mirror(&folder).arg("--version")));
+    assert_eq!(version, format!("mirror {}\n", mirror::VERSION));
     let help = output(mirror(&folder).arg("--help"));
     assert!(help.status.success());
     for command in ["run", "parse", "bench", "eval", "config"] {
@@ -88,6 +101,16 @@ fn show_tells_every_value_and_where_it_comes_from() {
     let json = output(mirror(&folder).args(["config", "show", "--json"]));
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
     assert_eq!(json.as_array().map(Vec::len), Some(text.lines().count()));
+}
+
+#[test]
+fn the_system_file_can_be_another() {
+    let folder = Folder::new("system");
+    let file = folder.file("system.toml", "[overlay]\nopacity = 0.25\n");
+    let mut command = mirror(&folder);
+    let text = stdout(&output(command.args(["config", "show"]).env("MIRROR_SYSTEM_FILE", &file)));
+    let line = text.lines().find(|line| line.starts_with("overlay.opacity")).unwrap_or_default();
+    assert!(line.contains("0.25") && line.contains("system.toml"), "{text}");
 }
 
 #[test]

@@ -65,6 +65,17 @@ fn bench_of_a_short_folder_starts_again() {
 }
 
 #[test]
+fn bench_leaves_a_broken_picture_out() {
+    let folder = Folder::new("broken");
+    picture(&folder.path().join("one.png"), 48, 64);
+    folder.file("two.png", "no picture");
+    let mut command = mirror(&folder);
+    command.args(["bench", "--frames", "2", "--json", "--source"]).arg(folder.path());
+    let result = output(&mut command);
+    assert!(result.status.success(), "{}", stderr(&result));
+}
+
+#[test]
 fn parse_writes_maps_of_the_picture_s_own_size() {
     let folder = Folder::new("parse");
     let (wide, tall) = (folder.path().join("wide.png"), folder.path().join("tall.png"));

@@ -15,7 +15,7 @@ use crate::geometry::{
 use crate::glow::{Brush, Light, Place, Ramps, mix};
 use crate::icon;
 use crate::palette::{CALM, CAMERA_ACTIVE, TEXT, TEXT_FAINT, TEXT_SOFT};
-use crate::poster::{Poster, font_size, unit};
+use crate::poster::{Poster, SMALLEST_FONT, font_size, unit};
 use crate::scene::{MaskView, PersonView, Scene, Status};
 use crate::shape::{self, circle, round_box, stroke};
 
@@ -31,6 +31,8 @@ const BAD_MASK: &str = "The overlay got labels of a wrong size. Please report th
 const OUTLINE: f32 = 0.003;
 const FADE: f32 = 0.03;
 const MARGIN: f32 = 0.028;
+/// Share of the screen's width that a line on the lower edge may take.
+const WIDEST_TEXT: f32 = 0.94;
 const BADGE: f32 = 0.056;
 const FPS_TEXT: f32 = 0.03;
 const NOTICE_TEXT: f32 = 0.036;
@@ -38,7 +40,10 @@ const NOTICE_TEXT: f32 = 0.036;
 const FEW_NOTICE_LINES: usize = 4;
 const LEAST_NOTICE_TEXT: f32 = 0.024;
 const MOST_NOTICE_LINES: usize = 6;
+/// The page's address gets smaller letters where it is long, down to the least; then its label has a line of its own.
 const ADDRESS_TEXT: f32 = 0.031;
+const LEAST_ADDRESS_TEXT: f32 = 0.022;
+const ADDRESS_LABEL: &str = "Mirror's page  ";
 
 /// What settings may change about the look. The camera badge is not among it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -196,15 +201,33 @@ impl Painter {
 
     /// Draws the page's address above `bottom`; returns the upper edge.
     fn draw_address(&mut self, address: &str, bottom: f32, unit: f32, canvas: &mut Canvas) -> f32 {
-        let size = font_size(unit, ADDRESS_TEXT);
-        let label = "Mirror's page  ";
-        let label_width = self.font.width(label, size);
-        let whole = label_width + self.font.width(address, size);
-        let x = (self.size.0 as f32 - whole) / 2.0;
+        let (size, one_line) = self.fit_address(address, unit);
+        let label = if one_line { ADDRESS_LABEL } else { ADDRESS_LABEL.trim_end() };
+        let widths = (self.font.width(label, size), self.font.width(address, size));
+        let line = size as f32 * LINE_HEIGHT;
         let baseline = bottom - size as f32 * (LINE_HEIGHT - CAPITAL_HEIGHT) / 2.0;
-        self.font.draw(label, (x, baseline), size, TEXT_FAINT, canvas);
-        self.font.draw(address, (x + label_width, baseline), size, CALM, canvas);
-        bottom - size as f32 * LINE_HEIGHT
+        let width = self.size.0 as f32;
+        let (label_at, address_at) = if one_line {
+            let x = (width - widths.0 - widths.1) / 2.0;
+            ((x, baseline), (x + widths.0, baseline))
+        } else {
+            (((width - widths.0) / 2.0, baseline - line), ((width - widths.1) / 2.0, baseline))
+        };
+        self.font.draw(label, label_at, size, TEXT_FAINT, canvas);
+        self.font.draw(address, address_at, size, CALM, canvas);
+        bottom - if one_line { line } else { 2.0 * line }
+    }
+
+    /// Font size of the page's address, and whether its label fits on the same line.
+    fn fit_address(&mut self, address: &str, unit: f32) -> (u32, bool) {
+        let most = self.size.0 as f32 * WIDEST_TEXT;
+        let least = font_size(unit, LEAST_ADDRESS_TEXT);
+        let size = font_size(unit, ADDRESS_TEXT);
+        let fitted = shrink(&mut self.font, [ADDRESS_LABEL, address], size, most);
+        if fitted >= least {
+            return (fitted, true);
+        }
+        (shrink(&mut self.font, [address, ""], least, most), false)
     }
 
     /// Draws a notice on a dark plate above `bottom`.
@@ -241,7 +264,7 @@ impl Painter {
         let mut share = NOTICE_TEXT;
         loop {
             let size = font_size(unit, share);
-            let most = self.size.0 as f32 * 0.94 - 2.0 * size as f32;
+            let most = self.size.0 as f32 * WIDEST_TEXT - 2.0 * size as f32;
             let widest = self.font.balance(notice, size, most, &mut self.lines);
             if self.lines.len() <= FEW_NOTICE_LINES || share <= LEAST_NOTICE_TEXT {
                 return (size, widest);
@@ -249,6 +272,17 @@ impl Painter {
             share *= 0.92;
         }
     }
+}
+
+/// The largest font size, of `size` at most, at which a line of these words is `most` pixels wide at most, but none that nobody can
+/// read.
+fn shrink(font: &mut Font, words: [&str; 2], size: u32, most: f32) -> u32 {
+    let width: f32 = words.iter().map(|word| font.width(word, size)).sum();
+    if width <= most {
+        return size;
+    }
+    // A line is as wide as its letters are large.
+    ((size as f32 * most / width) as u32).max(SMALLEST_FONT)
 }
 
 /// Lets people who are cut off by the picture fade out where black bars begin.
@@ -406,6 +440,28 @@ mod tests {
                     painter.lines
                 );
                 assert_eq!(end, Some(notice.len()));
+            }
+        }
+    }
+
+    #[test]
+    fn the_address_of_the_page_fits_every_screen() {
+        let addresses = [
+            "http://127.0.0.1:8080/",
+            "https://192.168.1.7:8443/",
+            "https://[fd12:3456:789a:1234:5678:9abc:def0:1234]:8443/",
+        ];
+        for (width, height) in
+            [(480, 1920), (480, 640), (540, 960), (640, 480), (1280, 720), (1080, 1920)]
+        {
+            let alignment = Alignment::Picture { mirrored: true };
+            let mut painter = Painter::new(width, height, Style::default(), alignment);
+            for address in addresses {
+                let (size, one_line) = painter.fit_address(address, unit(width, height));
+                let label = if one_line { ADDRESS_LABEL } else { "" };
+                let taken = painter.font.width(label, size) + painter.font.width(address, size);
+                assert!(taken <= width as f32 * WIDEST_TEXT, "{address} on {width} x {height}");
+                assert!(one_line || address.len() > 40, "{address} on {width} x {height}");
             }
         }
     }

@@ -15,9 +15,12 @@ pub(crate) fn unit(width: u32, height: u32) -> f32 {
     (width as f32 * height as f32).sqrt()
 }
 
-/// A share of the unit as a font size in whole pixels; below 10 nothing can be read.
+/// In smaller letters nothing can be read.
+pub(crate) const SMALLEST_FONT: u32 = 10;
+
+/// A share of the unit as a font size in whole pixels.
 pub(crate) fn font_size(unit: f32, share: f32) -> u32 {
-    (unit * share).round().max(10.0) as u32
+    ((unit * share).round() as u32).max(SMALLEST_FONT)
 }
 
 const ICON_RADIUS: f32 = 0.105;
@@ -30,6 +33,8 @@ const BLOCKS: [Look; 4] = [
     Look { share: 0.036, colour: CALM, gap: 0.7 },
     Look { share: 0.029, colour: TEXT_FAINT, gap: 0.9 },
 ];
+/// Which of them may be long.
+const DETAIL: usize = 3;
 /// Free space left and right, as a share of the width.
 const SIDE: f32 = 0.06;
 /// Share of the height that the whole may take; the rest is for badge, notice and address.
@@ -38,8 +43,11 @@ const TALLEST: f32 = 0.74;
 const TOP: f32 = 0.22;
 /// Share of the height above which everything stays, in its middle where room is short.
 const BOTTOM: f32 = 0.92;
-/// A driver's message can be as long as it likes; this much of it is shown.
-const MOST_LINES: usize = 3;
+/// A detail of more lines gets smaller letters, down to this: its end says what to do. A driver's message can be as long as it
+/// likes; what is still longer than the most is cut, with a mark.
+const FEW_LINES: usize = 3;
+const LEAST_DETAIL: f32 = 0.02;
+const MOST_LINES: usize = 5;
 
 /// How a block of text looks.
 struct Look {
@@ -56,6 +64,18 @@ struct Block {
     text: String,
     lines: Vec<Line>,
     size: u32,
+}
+
+impl Block {
+    /// Ends the last line with a mark where the text goes on.
+    fn mark_cut(&mut self) {
+        let Some((_, end)) = self.lines.last_mut() else { return };
+        if *end < self.text.trim_end().len() {
+            self.text.truncate(*end);
+            self.text.push('…');
+            *end = self.text.len();
+        }
+    }
 }
 
 /// Draws status screens; keeps its memory.
@@ -96,7 +116,7 @@ impl Poster {
         (height * TOP).min((height * BOTTOM - self.height) / 2.0).max(0.0)
     }
 
-    /// Fills the blocks, a step smaller until all of them fit.
+    /// Fills the blocks, a step smaller until all of them fit, and marks what is cut all the same.
     fn lay_out(&mut self, status: &Status<'_>, font: &mut Font, width: u32, height: u32) {
         let whole = unit(width, height);
         self.write(status);
@@ -108,9 +128,10 @@ impl Poster {
             let unit = whole * 0.92_f32.powi(step);
             self.measure(font, unit, headline, width as f32 * (1.0 - 2.0 * SIDE));
             if self.height <= height as f32 * TALLEST {
-                return;
+                break;
             }
         }
+        self.blocks.iter_mut().for_each(Block::mark_cut);
     }
 
     fn write(&mut self, status: &Status<'_>) {
@@ -128,7 +149,11 @@ impl Poster {
         self.icon_radius = unit * ICON_RADIUS;
         self.height = 2.0 * self.icon_radius;
         for (index, (block, look)) in self.blocks.iter_mut().zip(&BLOCKS).enumerate() {
-            block.size = font_size(unit, if index == 0 { headline } else { look.share });
+            block.size = match index {
+                0 => font_size(unit, headline),
+                DETAIL => detail_size(font, &block.text, unit, width, &mut block.lines),
+                _ => font_size(unit, look.share),
+            };
             font.balance(&block.text, block.size, width, &mut block.lines);
             block.lines.truncate(MOST_LINES);
             if !block.lines.is_empty() {
@@ -139,6 +164,19 @@ impl Poster {
     }
 }
 
+/// The font size of a detail; `lines` is working memory.
+fn detail_size(font: &mut Font, text: &str, unit: f32, width: f32, lines: &mut Vec<Line>) -> u32 {
+    let mut share = BLOCKS[DETAIL].share;
+    loop {
+        let size = font_size(unit, share);
+        font.wrap(text, size, width, lines);
+        if lines.len() <= FEW_LINES || share <= LEAST_DETAIL {
+            return size;
+        }
+        share = (share * 0.92).max(LEAST_DETAIL);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,8 +184,26 @@ mod tests {
 
     const LONG: &str = "/dev/v4l/by-id/usb-046d_HD_Pro_Webcam_C920_ABCDEF01-video-index0";
 
+    /// The longest reasons that there are: their ends say what to do.
+    const REASONS: [&str; 3] = [
+        "it is not a single-planar streaming camera; name another with camera.device, or bridge this one to one that is (libcamera or \
+         rkisp through gstreamer and v4l2loopback)",
+        "its USB port has no bandwidth left; put MJPG first in camera.formats, lower camera.width, or use another port",
+        "every picture is broken (JPEG frame cannot be decoded: another picture begins inside the picture at byte 123456); put \
+         another format first in camera.formats, or try another cable or port",
+    ];
+
+    fn lost(reason: &'static str) -> Status<'static> {
+        Status::CameraLost {
+            device: LONG,
+            reason,
+            absent: false,
+            retry_in: Duration::from_secs(10),
+        }
+    }
+
     fn statuses() -> Vec<Status<'static>> {
-        vec![
+        let mut statuses = vec![
             Status::Starting { step: "waiting for the first picture" },
             Status::Pairing {
                 code: "888 888",
@@ -161,23 +217,25 @@ mod tests {
                 absent: true,
                 retry_in: Duration::from_secs(10),
             },
-            Status::CameraLost {
-                device: LONG,
-                reason: LONG,
-                absent: false,
-                retry_in: Duration::from_secs(10),
-            },
             Status::NoModel { reason: LONG },
             Status::Thermal { celsius: 104.6 },
-        ]
+        ];
+        statuses.extend(REASONS.map(lost));
+        statuses
     }
 
     #[test]
     fn every_status_has_a_headline_and_an_advice_that_fit_every_screen() {
         let mut font = Font::new();
-        for (width, height) in
-            [(320, 240), (240, 320), (640, 480), (1280, 720), (1920, 1080), (1080, 1920)]
-        {
+        for (width, height) in [
+            (320, 240),
+            (240, 320),
+            (640, 480),
+            (540, 960),
+            (1280, 720),
+            (1920, 1080),
+            (1080, 1920),
+        ] {
             for status in statuses() {
                 let mut poster = Poster::default();
                 poster.lay_out(&status, &mut font, width, height);
@@ -186,7 +244,14 @@ mod tests {
                 assert!(poster.blocks[0].lines.len() <= 2, "headline of {context}");
                 assert!(poster.blocks[1].lines.len() <= 2, "advice of {context}");
                 assert!(poster.height <= height as f32 * TALLEST, "height of {context}");
+                let mut detail = String::new();
+                status.write_detail(&mut detail);
+                // On the smallest screens letters cannot get any smaller.
+                let small = width.min(height) < 480;
+                assert!(small || poster.blocks[DETAIL].text == detail, "{context} is cut");
                 for block in &poster.blocks {
+                    let end = block.lines.last().map_or(0, |&(_, end)| end);
+                    assert_eq!(end, block.text.trim_end().len(), "last line of {context}");
                     for &(start, end) in &block.lines {
                         let line = block.text[start..end].to_owned();
                         let taken = font.width(&line, block.size);

@@ -218,7 +218,9 @@ pub enum Refusal {
     #[error("the update's norm is beyond what clipping and noise can explain")]
     Norm,
     /// The device may not take part any more.
-    #[error("this device is revoked; its operator can enrol it anew")]
+    #[error(
+        "this device is revoked, for good; its operator can enrol it under a new certificate and name"
+    )]
     Revoked,
 }
 

@@ -100,7 +100,7 @@ impl Layers {
     /// A value that is not of the setting's type.
     pub fn environment(
         mut self,
-        variable: impl Fn(&str) -> Option<String>,
+        mut variable: impl FnMut(&str) -> Option<String>,
     ) -> Result<Layers, SettingsError> {
         let mut found = Vec::new();
         for_each_leaf(&self.known, "", &mut |key, default| {

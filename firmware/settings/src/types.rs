@@ -63,7 +63,7 @@ pub struct CameraSettings {
     pub rotation: u32,
     /// Left-right flip after the turn.
     pub flip: bool,
-    /// Longest wait for a picture in milliseconds, 100 to 60000.
+    /// Longest wait for a picture in milliseconds, 1000 to 60000.
     pub timeout_ms: u64,
     /// Where the camera looks from.
     pub geometry: CameraGeometry,
@@ -514,7 +514,12 @@ fn home_assistant(raw: RawHomeAssistant) -> Result<Option<HomeAssistantSettings>
         return Err(bad("home_assistant.host", next));
     }
     let login = match (raw.user.is_empty(), non_empty(raw.password_file)) {
-        (true, _) => None,
+        (true, None) => None,
+        (true, Some(_)) => {
+            let next =
+                "name the user whose password it is, or leave home_assistant.password_file empty";
+            return Err(bad("home_assistant.user", next));
+        }
         (false, Some(file)) => Some((raw.user, file)),
         (false, None) => {
             return Err(bad("home_assistant.password_file", "name the file with the password"));

@@ -39,6 +39,18 @@ fn every_board_profile_in_the_folder_is_built_in_and_valid() {
 }
 
 #[test]
+fn half_a_login_at_the_home_s_broker_is_refused() {
+    let with =
+        |more: &str| format!("[home_assistant]\nenabled = true\nhost = \"home.example\"\n{more}");
+    let half = message(&with("password_file = \"/etc/mirror/home\""));
+    assert!(half.contains("home_assistant.user"), "{half}");
+    let half = message(&with("user = \"mirror\""));
+    assert!(half.contains("home_assistant.password_file"), "{half}");
+    assert!(finish(&with("user = \"mirror\"\npassword_file = \"/etc/mirror/home\"")).is_ok());
+    assert!(finish(&with("")).is_ok());
+}
+
+#[test]
 fn the_device_tree_tells_the_board() {
     let name = |model| Board::detect(model).expect("found").name;
     assert_eq!(name(Some("Raspberry Pi 5 Model B Rev 1.0")), "rpi5");

@@ -1,6 +1,6 @@
 //! The protocol as a state machine. Time and messages come in, requests go out; tests decide about all three.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use proto::content::{CHUNK_BYTES, Reassembly, chunk, indexes};
@@ -35,6 +35,13 @@ const AFTER_RECONNECT: Duration = Duration::from_secs(5);
 /// Within this time of an announcement a device says again how its newest job ended: its fleet was
 /// perhaps away.
 const SAY_AGAIN: Duration = Duration::from_secs(300);
+
+/// Requests for chunks that stay without any answer, until a download is given up: more than three hours. Whoever announces the
+/// version again begins it anew.
+const UNANSWERED: u32 = 24;
+
+/// A model that failed for want of room is not fetched again within this time.
+const NO_ROOM: Duration = Duration::from_secs(3600);
 
 /// Who the device is, and whom it believes.
 pub struct Settings {
@@ -92,9 +99,19 @@ struct Round {
     attempts: u32,
 }
 
+/// Who wanted a model here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AskedBy {
+    /// The roll-out, or somebody at home ahead of it: over when the roll-out is.
+    RollOut,
+    /// A job for this device alone.
+    Job,
+}
+
 struct Download {
     manifest: ModelManifest,
     job: JobId,
+    asked_by: AskedBy,
     parts: Reassembly,
     expected: usize,
     next_at: Duration,
@@ -117,8 +134,12 @@ pub struct Device {
     /// Nothing is done for a round before: what the broker kept for this device comes first.
     quiet_until: Duration,
     round: Option<Round>,
+    /// Topics of rounds that are over here, still subscribed to.
+    unneeded: BTreeSet<String>,
     download: Option<Download>,
-    next_model: Option<(ModelManifest, JobId)>,
+    next_model: Option<(ModelManifest, JobId, AskedBy)>,
+    /// The version that failed for want of room, and when it may be fetched again.
+    no_room: Option<(u64, Duration)>,
     on_offer: Option<(ModelManifest, JobId)>,
     states: VecDeque<JobState>,
     /// When to say again how the newest job ended.
@@ -131,12 +152,14 @@ impl Device {
     /// A device that is not connected yet. `memory` is what `keeper` kept last.
     pub fn new(
         settings: Settings,
-        memory: Memory,
+        mut memory: Memory,
         jitter: Jitter,
         household: Box<dyn Household>,
         trial: Box<dyn ModelTrial>,
         keeper: Box<dyn Keeper>,
     ) -> Device {
+        // Also after a loss of memory: a roll-back to the model that the mirror came with is then no model that it has.
+        memory.model_tried = memory.model_tried.max(trial.version());
         Device {
             settings,
             household,
@@ -149,8 +172,10 @@ impl Device {
             heard: false,
             quiet_until: Duration::ZERO,
             round: None,
+            unneeded: BTreeSet::new(),
             download: None,
             next_model: None,
+            no_room: None,
             on_offer: None,
             states: VecDeque::new(),
             again_at: None,
@@ -183,10 +208,11 @@ impl Device {
 
     /// Looks at the timers.
     pub fn tick(&mut self, now: Duration, out: &mut dyn Requests) {
-        self.advance_trial();
+        self.advance_trial(now);
         if !self.connected || !self.greet(out) {
             return;
         }
+        self.unneeded.retain(|topic| !out.unsubscribe(topic));
         if self.heard {
             self.advance_round(now, out);
         }
@@ -335,7 +361,7 @@ impl Device {
         }
         self.heard = true;
         match notice {
-            RoundNotice::Closed { .. } => self.round = None,
+            RoundNotice::Closed { .. } => self.end_round(),
             RoundNotice::Open(task) => self.open(now, task),
         }
     }
@@ -369,7 +395,19 @@ impl Device {
         let asked = |round: &Round| round.task.round == task.round && round.prepared;
         let prepared = self.round.as_ref().is_some_and(asked);
         let (offer, attempts) = (None, 0);
+        self.end_round();
         self.round = Some(Round { task, report_at, prepared, offer, next_at: report_at, attempts });
+    }
+
+    fn end_round(&mut self) {
+        if let Some(offer) = self.round.take().and_then(|round| round.offer) {
+            self.unneeded.extend(offer.topics());
+        }
+    }
+
+    /// The update of the round at hand is not offered any more.
+    fn end_offer(&mut self, round: &mut Round) {
+        self.unneeded.extend(round.offer.take().iter().flat_map(Offer::topics));
     }
 
     fn advance_round(&mut self, now: Duration, out: &mut dyn Requests) {
@@ -394,7 +432,7 @@ impl Device {
     ) -> Result<(), EdgeError> {
         let Some(floor) = self.household.floor() else {
             // Withdrawn: nothing of the update is left in memory, and nothing more is sent.
-            round.offer = None;
+            self.end_offer(round);
             return Ok(());
         };
         if now < round.report_at {
@@ -402,7 +440,7 @@ impl Device {
         }
         if let Err(refusal) = floor.check(&round.task) {
             self.note = Some(refusal.to_string());
-            round.offer = None;
+            self.end_offer(round);
             return Ok(());
         }
         if round.offer.is_none() && now >= round.next_at {
@@ -410,8 +448,10 @@ impl Device {
         }
         let Some(offer) = &mut round.offer else { return Ok(()) };
         if !offer.subscribed {
-            let topics = [Topic::Receipt(offer.pseudonym), Topic::Wanted(offer.pseudonym)];
-            offer.subscribed = topics.iter().all(|topic| out.subscribe(&topic.to_string()));
+            let topics = offer.topics();
+            // A round that is announced anew has the same ones.
+            self.unneeded.retain(|topic| !topics.contains(topic));
+            offer.subscribed = topics.iter().all(|topic| out.subscribe(topic));
         }
         send_wanted(round.task.round, offer, out);
         if !offer.subscribed || now < round.next_at {
@@ -516,7 +556,7 @@ impl Device {
         self.household.published(release)?;
         self.keep(|memory| memory.contributions += 1)?;
         if counted == round {
-            self.round = None;
+            self.end_round();
         } else if let Some(current) = &mut self.round {
             // It had counted before, and its receipt was lost; this round is still to come.
             (current.offer, current.attempts) = (None, 0);
@@ -550,7 +590,7 @@ impl Device {
         if refusal.is_final() {
             self.household.refused(release, refusal)?;
         }
-        self.round = None;
+        self.end_round();
         Ok(())
     }
 
@@ -573,38 +613,58 @@ impl Device {
             self.say_again(now, manifest.version);
         }
         if manifest.is_for(&self.settings.device) {
-            self.consider(now, manifest, digest.job());
-        } else {
-            self.on_offer = Some((manifest, digest.job()));
+            return self.consider(now, manifest, digest.job(), AskedBy::RollOut);
         }
+        if manifest.rollout_permille == 0 {
+            self.stopped(manifest.version);
+        }
+        self.on_offer = Some((manifest, digest.job()));
+    }
+
+    /// The roll-out of a version is stopped: nobody sends its chunks any more. A trial that has begun ends by itself.
+    fn stopped(&mut self, version: u64) {
+        let is_over = |asked_by, other| asked_by == AskedBy::RollOut && other == version;
+        self.next_model.take_if(|(manifest, _, by)| is_over(*by, manifest.version));
+        self.download.take_if(|download| {
+            !download.trying && is_over(download.asked_by, download.manifest.version)
+        });
     }
 
     fn newer_on_offer(&self) -> Option<&(ModelManifest, JobId)> {
-        self.on_offer.as_ref().filter(|(manifest, _)| manifest.version > self.memory.model_tried)
+        self.on_offer.as_ref().filter(|(manifest, _)| {
+            manifest.rollout_permille > 0 && manifest.version > self.memory.model_tried
+        })
     }
 
     /// Somebody at home wants the newest model now, before the roll-out comes to this device.
     pub fn install_newest(&mut self, now: Duration) {
         if let Some((manifest, job)) = self.newer_on_offer().cloned() {
-            self.consider(now, manifest, job);
+            self.no_room = None;
+            self.consider(now, manifest, job, AskedBy::RollOut);
         }
     }
 
     fn job(&mut self, now: Duration, payload: &[u8]) {
         match self.statement::<JobNotice>(self.memory.job.as_ref(), payload) {
+            Ok((JobNotice::Install(manifest), ..)) if manifest.channel != self.settings.channel => {
+                self.refuse("job", &"it is for another channel");
+            }
             Ok((JobNotice::Install(manifest), digest, fresh)) => {
                 if self.remember(fresh, |memory| &mut memory.job) {
                     self.say_again(now, manifest.version);
-                    self.consider(now, manifest, digest.job());
+                    self.consider(now, manifest, digest.job(), AskedBy::Job);
                 }
             }
             Err(error) => self.refuse("job", &error),
         }
     }
 
-    fn consider(&mut self, now: Duration, manifest: ModelManifest, job: JobId) {
+    fn consider(&mut self, now: Duration, manifest: ModelManifest, job: JobId, asked_by: AskedBy) {
         let current = self.download.as_ref().map_or(0, |download| download.manifest.version);
-        if manifest.version <= self.memory.model_tried.max(current) {
+        let waits = |(version, until)| version == manifest.version && now < until;
+        if manifest.version <= self.memory.model_tried.max(current)
+            || self.no_room.is_some_and(waits)
+        {
             return;
         }
         if manifest.base != self.trial.base() {
@@ -612,10 +672,10 @@ impl Device {
         }
         if self.memory.model_tried == 0 && manifest.content.sha256 == manifest.base {
             // The model that this mirror came with, which need not travel. Later the same numbers are a roll-back.
-            return self.model_ended(job, manifest.version, Ok(()));
+            return self.model_ended(now, job, manifest.version, Ok(()));
         }
         if self.download.as_ref().is_some_and(|download| download.trying) {
-            self.next_model = Some((manifest, job));
+            self.next_model = Some((manifest, job, asked_by));
             return;
         }
         let parts = Reassembly::new(manifest.content.clone());
@@ -623,7 +683,7 @@ impl Device {
         self.report(job, manifest.version, JobPhase::Downloading);
         let (expected, attempts, trying) = (0, 0, false);
         self.download =
-            Some(Download { manifest, job, parts, expected, next_at, attempts, trying });
+            Some(Download { manifest, job, asked_by, parts, expected, next_at, attempts, trying });
     }
 
     /// Not remembered as tried: after an update of the firmware the same model may fit. A manifest that comes again with every
@@ -703,11 +763,11 @@ impl Device {
             }
             Err(error) => self.refuse("model chunk", &error),
         }
-        self.complete();
+        self.complete(now);
     }
 
     /// Hands a model over to its trial once it is whole.
-    fn complete(&mut self) {
+    fn complete(&mut self, now: Duration) {
         let Some(download) = &mut self.download else { return };
         let (job, version) = (download.job, download.manifest.version);
         let begun = match download.parts.finish() {
@@ -722,33 +782,44 @@ impl Device {
         };
         match begun {
             Ok(()) => self.report(job, version, JobPhase::Trying),
-            Err(fault) => self.end_model(Err(fault)),
+            Err(fault) => self.end_model(now, Err(fault)),
         }
     }
 
-    fn advance_trial(&mut self) {
+    fn advance_trial(&mut self, now: Duration) {
         if !self.download.as_ref().is_some_and(|download| download.trying) {
             return;
         }
         if let Some(outcome) = self.trial.poll() {
-            self.end_model(outcome);
+            self.end_model(now, outcome);
         }
     }
 
-    fn end_model(&mut self, outcome: Result<(), JobFault>) {
+    fn end_model(&mut self, now: Duration, outcome: Result<(), JobFault>) {
         let Some(download) = self.download.take() else { return };
-        self.model_ended(download.job, download.manifest.version, outcome);
-        if let Some((manifest, job)) = self.next_model.take() {
-            self.consider(download.next_at, manifest, job);
+        self.model_ended(now, download.job, download.manifest.version, outcome);
+        if let Some((manifest, job, asked_by)) = self.next_model.take() {
+            self.consider(now, manifest, job, asked_by);
         }
     }
 
     /// Remembers and reports how it went with a version.
-    fn model_ended(&mut self, job: JobId, version: u64, outcome: Result<(), JobFault>) {
+    fn model_ended(
+        &mut self,
+        now: Duration,
+        job: JobId,
+        version: u64,
+        outcome: Result<(), JobFault>,
+    ) {
         let phase = outcome.map_or_else(JobPhase::Failed, |()| JobPhase::Done);
+        let state = JobState { job, version, phase };
+        if outcome == Err(JobFault::Storage) {
+            // Not remembered as tried: there may be room when the manifest comes again.
+            self.no_room = Some((version, now + NO_ROOM));
+            return self.settle(state, |_| {});
+        }
         // Tried also where it failed: the same bytes would fail again.
-        let tried = |memory: &mut Memory| memory.model_tried = memory.model_tried.max(version);
-        self.settle(JobState { job, version, phase }, tried);
+        self.settle(state, |memory| memory.model_tried = memory.model_tried.max(version));
     }
 
     /// Keeps how a job ended together with what else that changes, and says it.
@@ -771,6 +842,13 @@ impl Device {
         if now < download.next_at {
             return;
         }
+        if download.attempts == UNANSWERED {
+            // Nothing is reported: it is no fault of the model's, and a fleet that is back announces it again.
+            let version = download.manifest.version;
+            self.note = Some(format!("the fleet sends nothing of model {version}"));
+            self.download = None;
+            return;
+        }
         let chunks = download.parts.missing_ranges(REQUEST_CHUNKS);
         let expected = indexes(&chunks).count();
         let (version, model) = (download.manifest.version, download.manifest.content.sha256);
@@ -781,6 +859,14 @@ impl Device {
             download.next_at = now + RETRY.wait(download.attempts, &mut self.jitter);
             download.attempts += 1;
         }
+    }
+}
+
+impl Offer {
+    /// What the fleet answers it on.
+    fn topics(&self) -> [String; 2] {
+        [Topic::Receipt(self.pseudonym), Topic::Wanted(self.pseudonym)]
+            .map(|topic| topic.to_string())
     }
 }
 

@@ -41,6 +41,10 @@ pub trait Household: Outbox {
 pub trait ModelTrial: Send {
     /// SHA-256 of the base model that parameters must belong to.
     fn base(&self) -> proto::Digest;
+    /// Version of the fleet's model in force, which outlives what the protocol remembers; 0 for the one that the mirror came with.
+    fn version(&self) -> u64 {
+        0
+    }
     /// Begins a trial in the background.
     fn begin(&mut self, version: u64, parameters: Vec<u8>) -> Result<(), JobFault>;
     /// `None` while it runs. `Ok` whether the model was kept or not: that stays in the house.
@@ -58,9 +62,14 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Whether it is the same fleet's same channel; a fleet that changes its keys has an old and a new one for a while.
+    /// Whether it is the same fleet's same channel.
     fn is(&self, other: &Origin) -> bool {
-        self.channel == other.channel && self.keys.iter().any(|key| other.keys.contains(key))
+        self.channel == other.channel && self.shares_a_key(other)
+    }
+
+    /// Whether it is the same fleet; one that changes its keys has an old and a new one for a while.
+    fn shares_a_key(&self, other: &Origin) -> bool {
+        self.keys.iter().any(|key| other.keys.contains(key))
     }
 }
 
@@ -108,6 +117,16 @@ impl Memory {
     pub fn is_of_another(&self, origin: &Origin) -> bool {
         self.origin.as_ref().is_some_and(|before| !before.is(origin))
     }
+
+    /// Whether it is certainly of the same fleet, in this channel or another: what a household agreed to for one fleet holds
+    /// for no other, and what it agreed to before there was a fleet holds for none.
+    pub fn is_of_fleet(&self, origin: &Origin) -> bool {
+        match &self.origin {
+            Some(before) => before.shares_a_key(origin),
+            // Written before origins were noted.
+            None => !self.lost && *self != Memory::default(),
+        }
+    }
 }
 
 /// Keeps the memory on disk.
@@ -132,8 +151,14 @@ mod tests {
         assert_eq!(adopted, Memory { origin: Some(origin("stable", &[1])), ..known.clone() });
         let rotated = adopted.clone().of(origin("stable", &[1, 2])).of(origin("stable", &[2]));
         assert_eq!((rotated.round_done, rotated.model_tried), (40, 12), "one key after the other");
+        assert!(known.is_of_fleet(&origin("stable", &[1])), "before origins were noted");
+        let lost = Memory { lost: true, ..Memory::default() };
+        for unknown in [Memory::default(), lost] {
+            assert!(!unknown.is_of_fleet(&origin("stable", &[1])));
+        }
         for other in [origin("beta", &[1]), origin("stable", &[3])] {
             assert!(adopted.is_of_another(&other));
+            assert_eq!(adopted.is_of_fleet(&other), other.channel.to_string() == "beta");
             let fresh = adopted.clone().of(other.clone());
             assert_eq!(fresh, Memory { origin: Some(other), ..Memory::default() });
         }

@@ -62,6 +62,9 @@ pub trait Home: Send {
     fn state(&self) -> State;
     /// Does what was pressed.
     fn command(&mut self, command: Command);
+    /// How the connection does, told at every look and at every change: `Err` says why there is none. It is tried again by
+    /// itself.
+    fn connection(&mut self, state: Result<(), &str>);
 }
 
 /// Topics of one mirror.
@@ -205,16 +208,29 @@ impl Topics {
 struct Talk {
     topics: Topics,
     firmware: String,
-    connected: bool,
+    /// Or why there is no connection.
+    connected: Result<(), String>,
     greeted: bool,
     said: Option<Value>,
 }
 
 impl Talk {
+    fn new(topics: Topics, firmware: String) -> Talk {
+        let connected = Err("no answer yet".to_owned());
+        Talk { topics, firmware, connected, greeted: false, said: None }
+    }
+
+    fn connection(&self) -> Result<(), &str> {
+        match &self.connected {
+            Ok(()) => Ok(()),
+            Err(reason) => Err(reason),
+        }
+    }
+
     fn handle(&mut self, event: Event, home: &mut dyn Home) {
         match event {
-            Event::Connected => (self.connected, self.greeted, self.said) = (true, false, None),
-            Event::Disconnected(_) => self.connected = false,
+            Event::Connected => (self.connected, self.greeted, self.said) = (Ok(()), false, None),
+            Event::Disconnected(reason) => self.connected = Err(reason),
             Event::Message { topic, payload, retained } => {
                 let restarted = topic == format!("{PREFIX}/status") && payload == b"online";
                 // Home Assistant has just started and knows nothing.
@@ -234,7 +250,7 @@ impl Talk {
     }
 
     fn speak(&mut self, home: &dyn Home, out: &mut dyn Requests) {
-        if !self.connected {
+        if self.connected.is_err() {
             return;
         }
         let topics = &self.topics;
@@ -260,7 +276,7 @@ pub fn run(
     mut transport: impl Transport,
 ) -> impl Future<Output = ()> + Send {
     let topics = Topics::new(device);
-    let mut talk = Talk { topics, firmware, connected: false, greeted: false, said: None };
+    let mut talk = Talk::new(topics, firmware);
     async move {
         loop {
             match tokio::time::timeout(LOOK, transport.next()).await {
@@ -268,9 +284,10 @@ pub fn run(
                 Ok(event) => talk.handle(event, &mut home),
                 Err(_) => {}
             }
+            home.connection(talk.connection());
             talk.speak(&home, &mut transport);
         }
-        if talk.connected {
+        if talk.connected.is_ok() {
             transport.publish(&talk.topics.availability(), b"offline".to_vec(), true);
         }
         transport.close().await;
@@ -356,6 +373,13 @@ mod tests {
     struct Fake {
         state: State,
         commands: Vec<Command>,
+        connections: Vec<Result<(), String>>,
+    }
+
+    impl Fake {
+        fn new() -> Fake {
+            Fake { state: state(), commands: vec![], connections: vec![] }
+        }
     }
 
     impl Home for Fake {
@@ -370,6 +394,49 @@ mod tests {
                 _ => {}
             }
             self.commands.push(command);
+        }
+
+        fn connection(&mut self, state: Result<(), &str>) {
+            self.connections.push(state.map_err(str::to_owned));
+        }
+    }
+
+    /// A connection that has these events, and stops.
+    struct Script(std::vec::IntoIter<Event>, Record);
+
+    impl Requests for Script {
+        fn publish(&mut self, topic: &str, payload: Vec<u8>, retain: bool) -> bool {
+            self.1.publish(topic, payload, retain)
+        }
+
+        fn subscribe(&mut self, filter: &str) -> bool {
+            self.1.subscribe(filter)
+        }
+
+        fn unsubscribe(&mut self, filter: &str) -> bool {
+            self.1.unsubscribe(filter)
+        }
+    }
+
+    impl Transport for Script {
+        async fn next(&mut self) -> Event {
+            self.0.next().unwrap_or(Event::Stop)
+        }
+
+        async fn close(self) {}
+    }
+
+    impl Home for &mut Fake {
+        fn state(&self) -> State {
+            Fake::state(self)
+        }
+
+        fn command(&mut self, command: Command) {
+            Fake::command(self, command);
+        }
+
+        fn connection(&mut self, state: Result<(), &str>) {
+            Fake::connection(self, state);
         }
     }
 
@@ -398,10 +465,22 @@ mod tests {
     }
 
     #[test]
+    fn the_home_is_told_why_there_is_no_connection() {
+        let refused = Event::Disconnected("bad user name or password".into());
+        let script = vec![Event::Wake, refused, Event::Connected];
+        let transport = Script(script.into_iter(), Record::default());
+        let mut fake = Fake::new();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let device = "mirror-17".parse().unwrap();
+        runtime.block_on(run(device, "0.1.0".into(), &mut fake, transport));
+        let refused = Err("bad user name or password".to_owned());
+        assert_eq!(fake.connections, [Err("no answer yet".to_owned()), refused, Ok(())]);
+    }
+
+    #[test]
     fn a_command_that_the_broker_kept_is_none() {
-        let (mut home, topics) = (Fake { state: state(), commands: vec![] }, topics());
-        let (firmware, connected, greeted) = ("0.1.0".into(), true, true);
-        let mut talk = Talk { topics, firmware, connected, greeted, said: None };
+        let (mut home, topics) = (Fake::new(), topics());
+        let mut talk = Talk::new(topics, "0.1.0".into());
         for (name, payload) in [("delete", "PRESS"), ("take_part", "OFF"), ("model", "INSTALL")] {
             let topic = format!("mirror-home/mirror-17/set/{name}");
             let payload = payload.as_bytes().to_vec();
@@ -414,9 +493,8 @@ mod tests {
 
     #[test]
     fn on_only_asks_and_the_switch_jumps_back_while_off_is_off_at_once() {
-        let (mut home, mut out) = (Fake { state: state(), commands: vec![] }, Record::default());
-        let (firmware, connected, greeted) = ("0.1.0".into(), false, false);
-        let mut talk = Talk { topics: topics(), firmware, connected, greeted, said: None };
+        let (mut home, mut out) = (Fake::new(), Record::default());
+        let mut talk = Talk::new(topics(), "0.1.0".into());
         let mut step = |event, home: &mut Fake| {
             talk.handle(event, home);
             out.0.clear();
@@ -442,9 +520,8 @@ mod tests {
 
     #[test]
     fn a_restarted_home_assistant_is_told_everything_again() {
-        let (mut home, mut out) = (Fake { state: state(), commands: vec![] }, Record::default());
-        let (firmware, connected, greeted) = ("0.1.0".into(), false, false);
-        let mut talk = Talk { topics: topics(), firmware, connected, greeted, said: None };
+        let (mut home, mut out) = (Fake::new(), Record::default());
+        let mut talk = Talk::new(topics(), "0.1.0".into());
         for event in [Event::Connected, message("homeassistant/status", "online")] {
             talk.handle(event, &mut home);
             talk.speak(&home, &mut out);

@@ -34,6 +34,8 @@ struct Mirror {
     at_settling: Option<Memory>,
     disk_fails: bool,
     tried: Vec<(u64, Vec<u8>)>,
+    /// Version of the fleet's model in force.
+    in_force: u64,
     outcome: Option<Result<(), JobFault>>,
 }
 
@@ -102,6 +104,10 @@ impl ModelTrial for Shared {
         Digest::of(b"base")
     }
 
+    fn version(&self) -> u64 {
+        self.with(|mirror| mirror.in_force)
+    }
+
     fn begin(&mut self, version: u64, parameters: Vec<u8>) -> Result<(), JobFault> {
         self.with(|mirror| mirror.tried.push((version, parameters)));
         Ok(())
@@ -147,8 +153,11 @@ impl Requests for Out {
         !self.full
     }
 
-    fn unsubscribe(&mut self, _: &str) -> bool {
-        true
+    fn unsubscribe(&mut self, filter: &str) -> bool {
+        if !self.full {
+            self.filters.retain(|other| other != filter);
+        }
+        !self.full
     }
 }
 
@@ -609,6 +618,41 @@ fn an_update_of_a_closed_round_goes_in_the_next_without_new_noise() {
 }
 
 #[test]
+fn a_round_that_is_over_here_is_not_listened_to_any_more() {
+    let accepted = |bench: &mut Bench| {
+        bench.receipt(5, b"noised", Verdict::Accepted { round: 5 });
+    };
+    let refused = |bench: &mut Bench| {
+        bench.receipt(5, b"noised", Verdict::Refused(Refusal::RoundClosed));
+    };
+    let closed = |bench: &mut Bench| bench.close(2, 5);
+    let followed = |bench: &mut Bench| bench.announce(2, task(6));
+    let withdrawn = |bench: &mut Bench| bench.mirror.with(|mirror| mirror.takes_part = false);
+    let ends: [&dyn Fn(&mut Bench); 5] = [&accepted, &refused, &closed, &followed, &withdrawn];
+    for end in ends {
+        let mut bench = Bench::new(Some(b"noised".to_vec()));
+        let before = bench.out.filters.clone();
+        bench.announce(1, task(5));
+        bench.wait(200);
+        assert_eq!(bench.out.filters.len(), before.len() + 2);
+        bench.out.full = true;
+        end(&mut bench);
+        bench.wait(2);
+        bench.out.full = false;
+        bench.wait(2);
+        assert_eq!(bench.out.filters, before, "also where the queue was full");
+    }
+    // Announced anew with other terms, the same round has the same topics.
+    let mut bench = Bench::new(Some(b"noised".to_vec()));
+    bench.announce(1, task(5));
+    bench.wait(200);
+    let during = bench.out.filters.len();
+    bench.announce(2, TaskManifest { min_cohort: 11, ..task(5) });
+    bench.wait(200);
+    assert_eq!(bench.out.filters.len(), during);
+}
+
+#[test]
 fn receipts_for_others_or_signed_by_others_change_nothing() {
     let mut bench = Bench::new(Some(b"noised".to_vec()));
     bench.announce(1, task(5));
@@ -687,6 +731,98 @@ fn a_model_arrives_over_a_lossy_network_is_tried_once_and_reported() {
     assert_eq!(restarted.phases(), [JobPhase::Done]);
 }
 
+/// Everything that is sent of the model arrives.
+fn fetch(bench: &mut Bench, bytes: &[u8]) {
+    for _ in 0..60 {
+        bench.wait(1);
+        serve(bench, bytes, usize::MAX, &mut 0);
+    }
+}
+
+#[test]
+fn a_model_that_found_no_room_is_tried_again_with_a_later_connection() {
+    let mut bench = Bench::new(None);
+    let manifest = model(4, b"parameters");
+    bench.state(Topic::ModelManifest(channel()), 1, &manifest);
+    bench.mirror.with(|mirror| mirror.outcome = Some(Err(JobFault::Storage)));
+    fetch(&mut bench, b"parameters");
+    let failed = JobPhase::Failed(JobFault::Storage);
+    assert_eq!(bench.phases(), [JobPhase::Downloading, JobPhase::Trying, failed]);
+    assert_eq!(bench.device.snapshot().model_tried, 0);
+    bench.reconnect(10);
+    bench.kept(Topic::ModelManifest(channel()), 1, &manifest);
+    bench.wait(60);
+    assert!(bench.take("/model/wanted").is_empty(), "not with every connection");
+    bench.reconnect(3600);
+    bench.kept(Topic::ModelManifest(channel()), 1, &manifest);
+    bench.phases();
+    bench.mirror.with(|mirror| mirror.outcome = Some(Ok(())));
+    fetch(&mut bench, b"parameters");
+    assert_eq!(bench.phases().last(), Some(&JobPhase::Done));
+    assert_eq!(bench.device.snapshot().model_tried, 4);
+    // Any other fault would come again with the same bytes.
+    bench.state(Topic::ModelManifest(channel()), 2, &model(5, b"worse"));
+    bench.mirror.with(|mirror| mirror.outcome = Some(Err(JobFault::PublicCheck)));
+    fetch(&mut bench, b"worse");
+    assert_eq!(bench.device.snapshot().model_tried, 5);
+}
+
+#[test]
+fn a_roll_out_that_is_stopped_ends_its_downloads_and_is_offered_to_nobody() {
+    let stopped = ModelManifest { rollout_permille: 0, ..model(4, b"parameters") };
+    let mut bench = Bench::new(None);
+    bench.state(Topic::ModelManifest(channel()), 1, &model(4, b"parameters"));
+    bench.wait(10);
+    assert_eq!(bench.device.snapshot().model_under_way, Some(4));
+    bench.state(Topic::ModelManifest(channel()), 2, &stopped);
+    let snapshot = bench.device.snapshot();
+    assert_eq!((snapshot.model_under_way, snapshot.model_on_offer), (None, None));
+    bench.device.install_newest(bench.now);
+    bench.take("/model/wanted");
+    bench.wait(100);
+    assert!(bench.take("/model/wanted").is_empty());
+
+    // A job for this mirror is no part of the roll-out, and a trial that has begun ends by itself.
+    let mut bench = Bench::new(None);
+    let install = JobNotice::Install(model(4, b"parameters"));
+    bench.state(Topic::JobNotify("mirror-17".parse().unwrap()), 1, &install);
+    bench.state(Topic::ModelManifest(channel()), 1, &stopped);
+    assert_eq!(bench.device.snapshot().model_under_way, Some(4));
+    let mut bench = Bench::new(None);
+    bench.state(Topic::ModelManifest(channel()), 1, &model(4, b"parameters"));
+    fetch(&mut bench, b"parameters");
+    bench.state(Topic::ModelManifest(channel()), 2, &stopped);
+    bench.mirror.with(|mirror| mirror.outcome = Some(Ok(())));
+    bench.wait(1);
+    assert_eq!(bench.phases().last(), Some(&JobPhase::Done));
+}
+
+#[test]
+fn a_download_that_nobody_answers_ends_and_begins_anew_when_it_is_announced() {
+    let mut bench = Bench::new(None);
+    bench.state(Topic::ModelManifest(channel()), 1, &model(4, b"parameters"));
+    bench.wait(8 * 3600);
+    let snapshot = bench.device.snapshot();
+    assert_eq!((snapshot.model_under_way, snapshot.model_tried), (None, 0));
+    assert!(snapshot.note.is_some_and(|note| note.contains("model 4")));
+    assert_eq!(bench.phases(), [JobPhase::Downloading], "it is no fault of the model's");
+    bench.state(Topic::ModelManifest(channel()), 2, &model(4, b"parameters"));
+    fetch(&mut bench, b"parameters");
+    assert_eq!(bench.mirror.with(|mirror| mirror.tried.len()), 1);
+}
+
+#[test]
+fn a_job_of_another_channel_is_refused() {
+    let mut bench = Bench::new(None);
+    let manifest = ModelManifest { channel: "beta".parse().unwrap(), ..model(4, b"parameters") };
+    let topic = Topic::JobNotify("mirror-17".parse().unwrap());
+    bench.state(topic.clone(), 1, &JobNotice::Install(manifest));
+    let snapshot = bench.device.snapshot();
+    assert_eq!((snapshot.model_under_way, snapshot.refused["job"]), (None, 1));
+    bench.state(topic, 1, &JobNotice::Install(model(4, b"parameters")));
+    assert_eq!(bench.device.snapshot().model_under_way, Some(4));
+}
+
 #[test]
 fn foreign_and_damaged_model_chunks_are_refused_and_asked_for_again() {
     let bytes = vec![6; 2 * CHUNK_BYTES];
@@ -759,6 +895,13 @@ fn the_model_that_the_mirror_came_with_does_not_travel_but_a_roll_back_to_it_doe
     assert!(bench.take("/model/wanted").is_empty());
     assert_eq!(bench.device.snapshot().model_tried, 1);
     bench.state(Topic::ModelManifest(channel()), 2, &model(3, b"base"));
+    bench.wait(60);
+    assert!(!bench.take("/model/wanted").is_empty());
+    // After a loss of memory too: what is in force is another one.
+    let mirror = Shared::default();
+    mirror.with(|mirror| (mirror.in_force, mirror.memory.lost) = (5, true));
+    let mut bench = Bench::with(mirror);
+    bench.state(Topic::ModelManifest(channel()), 3, &model(6, b"base"));
     bench.wait(60);
     assert!(!bench.take("/model/wanted").is_empty());
 }

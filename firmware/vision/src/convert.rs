@@ -4,6 +4,7 @@
 //! of an output line are complete, they are narrowed, turned into RGB, turned upright and stored. Averaging
 //! before the colour matrix is exact, because both are linear.
 
+use frame::yuv::Matrix;
 use frame::{Frame, Layout, Orientation, PixelFormat};
 
 use crate::error::VisionError;
@@ -85,7 +86,8 @@ struct Plan {
     rows: usize,
     planes: Vec<Plane>,
     components: [Component; 3],
-    yuv: bool,
+    /// How YUV becomes RGB.
+    matrix: Option<Matrix>,
 }
 
 impl Plan {
@@ -136,8 +138,8 @@ impl Plan {
             ),
             PixelFormat::Mjpg => return Err(VisionError::Compressed(PixelFormat::Mjpg)),
         };
-        let yuv = layout.format() != PixelFormat::Rgb3;
-        Ok(Plan { layout, orientation, letterbox, columns, rows, planes, components, yuv })
+        let matrix = layout.format().is_yuv().then(|| Matrix::of(layout.full_range()));
+        Ok(Plan { layout, orientation, letterbox, columns, rows, planes, components, matrix })
     }
 }
 
@@ -189,8 +191,8 @@ impl Converter {
             for (component, line) in plan.components.iter().zip(&mut self.line) {
                 narrow(component, &plan.planes[component.plane].sums, line);
             }
-            if plan.yuv {
-                colour(&mut self.line, plan.columns);
+            if let Some(matrix) = &plan.matrix {
+                colour(&mut self.line, plan.columns, matrix);
             }
             store(plan, row, &self.line, self.grid, out);
         }
@@ -225,15 +227,16 @@ fn narrow(component: &Component, sums: &[f32], line: &mut [f32]) {
     }
 }
 
-/// YUV to RGB in place, ITU-R BT.601 limited range.
-fn colour(line: &mut [Vec<f32>; 3], count: usize) {
+/// YUV to RGB in place.
+fn colour(line: &mut [Vec<f32>; 3], count: usize, matrix: &Matrix) {
+    let Matrix { black, luma, red_from_v, green_from_u, green_from_v, blue_from_u } = *matrix;
     let [y, u, v] = line;
     for ((y, u), v) in y[..count].iter_mut().zip(&mut u[..count]).zip(&mut v[..count]) {
-        let luma = 1.164_383_6 * (*y - 16.0);
+        let grey = luma * (*y - black);
         let (cb, cr) = (*u - 128.0, *v - 128.0);
-        *y = luma + 1.596_026_8 * cr;
-        *u = luma - 0.391_762_3 * cb - 0.812_967_6 * cr;
-        *v = luma + 2.017_232_1 * cb;
+        *y = grey + red_from_v * cr;
+        *u = grey + green_from_u * cb + green_from_v * cr;
+        *v = grey + blue_from_u * cb;
     }
 }
 
@@ -309,8 +312,12 @@ mod tests {
                     (b[y * s + x], b[uv], b[uv + 1])
                 }
             };
-            let (l, u, v) =
-                (1.1643836 * (f64::from(luma) - 16.0), f64::from(u) - 128.0, f64::from(v) - 128.0);
+            let (u, v) = (f64::from(u) - 128.0, f64::from(v) - 128.0);
+            if layout.full_range() {
+                let l = f64::from(luma);
+                return [l + 1.402 * v, l - 0.3441363 * u - 0.7141363 * v, l + 1.772 * u][channel];
+            }
+            let l = 1.1643836 * (f64::from(luma) - 16.0);
             [l + 1.5960268 * v, l - 0.3917623 * u - 0.8129676 * v, l + 2.0172321 * u][channel]
         };
         for channel in 0..3 {
@@ -337,13 +344,16 @@ mod tests {
     }
 
     #[test]
-    fn equals_the_definition_in_every_format_and_orientation() {
+    fn equals_the_definition_in_every_format_range_and_orientation() {
         let formats = [PixelFormat::Yuyv, PixelFormat::Nv12, PixelFormat::Rgb3];
-        for (width, height, extra) in [(150, 110, 0), (64, 100, 22), (96, 128, 2)] {
+        for (width, height, extra, full_range) in
+            [(150, 110, 0, false), (64, 100, 22, true), (96, 128, 2, false)]
+        {
             for format in formats {
                 let shortest =
                     Layout::new(format, width, height, 0).expect("valid").stride() as u32;
                 let layout = Layout::new(format, width, height, shortest + extra).expect("valid");
+                let layout = layout.with_full_range(full_range);
                 let bytes = noise(layout.byte_len());
                 let frame = Frame::new(layout, &bytes).expect("long enough");
                 for degrees in [0, 90, 180, 270] {

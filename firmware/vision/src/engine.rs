@@ -18,6 +18,7 @@ use tract_onnx::prelude::{Framework, InferenceModelExt};
 use crate::denormals::FlushDenormals;
 use crate::error::{ModelError, VisionError};
 use crate::geometry::GridSize;
+use crate::kernels;
 use crate::manifest::{Graph, Manifest, ParameterInfo, TensorInfo};
 use crate::sizes;
 use proto::taxonomy::CLASS_COUNT;
@@ -264,7 +265,7 @@ impl Student {
         files: &ModelFiles<'_>,
         options: &EngineOptions,
     ) -> Result<Student, ModelError> {
-        keep_from_amx().map_err(|error| load_error("the engine's settings", &error))?;
+        kernels::choose().map_err(|error| load_error("the engine's settings", &error))?;
         let queries = check_interfaces(&manifest)?;
         let exported = manifest.grid();
         let mut trunk_proto = checked_graph(&manifest.trunk, &files.trunk)?;
@@ -455,21 +456,6 @@ fn in_order(outputs: TVec<TValue>, manifest: &Manifest) -> TVec<TValue> {
     let names = &manifest.trunk.output;
     let position = |name: &str| names.iter().position(|t| t.name == name).expect("checked at load");
     manifest.head.input.iter().map(|t| outputs[position(&t.name)].clone()).collect()
-}
-
-/// Keeps tract from Intel's AMX for int8 products, unless `TRACT_CPU_ISA` in the environment says otherwise.
-///
-/// The kernel `avx512amx_mmm_i32_16x16` of tract-linalg 0.23.9 loads its right-hand operand 64 rows at a time, but only the
-/// left-hand one is padded to that: it reads past the end of the operand, and now and then past the heap, which ends the
-/// program. The products are the same with AVX-512 VNNI, which takes its place. No board has either.
-#[cfg(target_arch = "x86_64")]
-fn keep_from_amx() -> TractResult<()> {
-    tract_core::knobs::set_config_global("TRACT_CPU_ISA", "-amx-int8")
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn keep_from_amx() -> TractResult<()> {
-    Ok(())
 }
 
 fn load_error(file: &str, error: &dyn std::fmt::Display) -> ModelError {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! Frame --convert--> pixels u8 [3, 256, 192] --engine--> queries' classes and masks
-//!       --postprocess--> score of every part at every pixel --smooth--> Parsing
+//!       --postprocess--> score of every part at every pixel --smooth--> steady scores
+//!       --guide--> scores that keep to the picture's edges --decide--> Parsing
 //! ```
 //!
 //! The pixels are 256 x 192, or as many in another shape where the picture's asks for it ([`Manifest::grid_for`]).
@@ -14,6 +15,8 @@ mod engine;
 mod error;
 pub mod evaluate;
 mod geometry;
+mod guide;
+mod kernels;
 mod manifest;
 mod parser;
 mod postprocess;

@@ -8,7 +8,8 @@ use heapless::Vec as Bounded;
 use crate::convert::Converter;
 use crate::engine::{Head, RawOutput, Student};
 use crate::error::{ModelError, VisionError};
-use crate::geometry::Rect;
+use crate::geometry::{GridSize, Letterbox, Rect};
+use crate::guide::{Colours, Fit, colour};
 use crate::postprocess::{MAX_PEOPLE, Parsing, PostProcessor, score_size};
 use crate::scores::{Between, Decider, Scores};
 use crate::smooth::Smoother;
@@ -51,6 +52,10 @@ pub struct Parser {
     pixels: Vec<u8>,
     post: PostProcessor,
     scores: Scores,
+    colours: Colours,
+    fit: Fit,
+    /// Rows and columns of the last picture's content between those of the fit.
+    places: (Vec<Between>, Vec<Between>),
     decider: Decider,
     smoother: Smoother,
     specks: Specks,
@@ -62,14 +67,18 @@ impl Parser {
     /// With a loaded network, for a camera that must be turned by `orientation`.
     pub fn new(student: Student, orientation: Orientation, options: &ParserOptions) -> Parser {
         let grid = student.grid();
-        let mask = crate::geometry::GridSize { height: grid.height / 4, width: grid.width / 4 };
+        let mask = GridSize { height: grid.height / 4, width: grid.width / 4 };
+        let score = score_size(mask);
         Parser {
             converter: Converter::new(grid, student.padding()),
             pixels: vec![0; 3 * grid.area()],
             post: PostProcessor::new(student.queries(), mask, grid),
-            scores: Scores::new(score_size(mask)),
+            scores: Scores::new(score),
+            colours: Colours::new(grid),
+            fit: Fit::new(score, grid),
+            places: (Vec::with_capacity(grid.height), Vec::with_capacity(grid.width)),
             decider: Decider::default(),
-            smoother: Smoother::new(score_size(mask)),
+            smoother: Smoother::new(score, grid),
             specks: Specks::new(grid),
             tracker: Tracker::default(),
             parsing: Parsing::new(grid),
@@ -123,18 +132,13 @@ impl Parser {
             self.smoother.reset();
         }
         self.post.merge(raw, &mut self.scores)?;
+        self.colours.take(&self.pixels);
         if self.options.smoothing {
-            self.smoother.smooth(&mut self.scores);
+            self.smoother.smooth(&mut self.scores, &mut self.colours);
         }
-        let (rows, columns) = self.post.enlargement();
-        self.decider.decide(
-            &self.scores,
-            rows,
-            columns,
-            self.options.priority_margin,
-            &mut self.parsing.parts,
-        );
         self.parsing.letterbox = letterbox;
+        self.fit.fit(&self.scores, &self.colours, &letterbox);
+        self.decide_grid(letterbox);
         blank_border(&mut self.parsing);
         self.specks.remove(self.parsing.grid, &mut self.parsing.parts);
         let raw: &RawOutput = self.student.output();
@@ -152,22 +156,61 @@ impl Parser {
         Ok(&self.parsing)
     }
 
-    /// Part of every pixel of the last picture at its own upright size, `width * height` labels, decided from the
-    /// scores at that size and not by enlarging the grid's labels. Specks that the grid has lost are not there either.
-    pub fn part_map(&mut self, labels: &mut Vec<u8>) {
+    /// Fills the part map where the grid shows the picture.
+    fn decide_grid(&mut self, letterbox: Letterbox) {
+        let content = letterbox.content();
+        let (left, top) = (content.x as usize, content.y as usize);
+        let (width, height) = (content.width as usize, content.height as usize);
+        let (rows, columns) = &mut self.places;
+        rows.clear();
+        rows.extend((top..top + height).map(|y| self.fit.row(y as f32 + 0.5)));
+        columns.clear();
+        columns.extend((left..left + width).map(|x| self.fit.column(x as f32 + 0.5)));
+        let grid_lines = self.parsing.parts.chunks_exact_mut(self.parsing.grid.width);
+        self.decider.decide(
+            &self.fit,
+            rows,
+            columns,
+            self.options.priority_margin,
+            |y, line| {
+                for (plane, values) in line.iter_mut().enumerate() {
+                    values.copy_from_slice(self.colours.line(plane, top + y, left..left + width));
+                }
+            },
+            grid_lines.skip(top).map(|line| &mut line[left..left + width]),
+        );
+    }
+
+    /// Part of every pixel of the last picture at its own upright size, `width * height` labels, decided at that size and not
+    /// by enlarging the grid's labels. Specks that the grid has lost are not there either. `rgb` is that picture, upright and
+    /// packed, as [`frame::rgb::upright`] gives it.
+    ///
+    /// # Panics
+    /// If `rgb` has another number of pixels.
+    pub fn part_map(&mut self, rgb: &[u8], labels: &mut Vec<u8>) {
         let letterbox = self.parsing.letterbox;
         let (width, height) = letterbox.picture();
+        let area = width as usize * height as usize;
+        assert_eq!(rgb.len(), 3 * area, "a picture of {width} x {height}");
         labels.clear();
-        labels.resize(width as usize * height as usize, 0);
-        let size = self.scores.size;
-        let share = size.width as f32 / self.parsing.grid.width as f32;
-        let column =
-            |x: u32| Between::at(letterbox.to_grid(x as f32 + 0.5, 0.0).0 * share, size.width);
-        let row =
-            |y: u32| Between::at(letterbox.to_grid(0.0, y as f32 + 0.5).1 * share, size.height);
-        let columns: Vec<Between> = (0..width).map(column).collect();
-        let rows: Vec<Between> = (0..height).map(row).collect();
-        self.decider.decide(&self.scores, &rows, &columns, self.options.priority_margin, labels);
+        labels.resize(area, 0);
+        let place = |x: u32, y: u32| letterbox.to_grid(x as f32 + 0.5, y as f32 + 0.5);
+        let columns: Vec<Between> = (0..width).map(|x| self.fit.column(place(x, 0).0)).collect();
+        let rows: Vec<Between> = (0..height).map(|y| self.fit.row(place(0, y).1)).collect();
+        let width = width as usize;
+        self.decider.decide(
+            &self.fit,
+            &rows,
+            &columns,
+            self.options.priority_margin,
+            |y, line| {
+                for (plane, values) in line.iter_mut().enumerate() {
+                    let bytes = rgb[3 * y * width..][..3 * width].iter().skip(plane).step_by(3);
+                    values.iter_mut().zip(bytes).for_each(|(value, &byte)| *value = colour(byte));
+                }
+            },
+            labels.chunks_exact_mut(width),
+        );
         self.lose_specks(labels);
     }
 

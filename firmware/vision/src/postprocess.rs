@@ -88,8 +88,6 @@ pub struct PostProcessor {
     mask: Vec<f32>,
     /// From masks to scores.
     finer: Enlargement,
-    /// From scores to grid.
-    score: Enlargement,
     /// From masks to grid.
     whole: Enlargement,
     line: Vec<f32>,
@@ -105,17 +103,11 @@ impl PostProcessor {
             shares: vec![0.0; queries * CLASS_COUNT],
             mask: vec![0.0; score.area()],
             finer: Enlargement::new(mask, score),
-            score: Enlargement::new(score, grid),
             whole: Enlargement::new(mask, grid),
             line: vec![0.0; mask.width],
             wide: vec![0.0; grid.width],
             strongest: vec![0.0; grid.area()],
         }
-    }
-
-    /// Rows and columns of the enlargement from scores to grid.
-    pub fn enlargement(&self) -> (&[Between], &[Between]) {
-        (&self.score.rows, &self.score.columns)
     }
 
     /// Semantic merge: score of part c at a pixel = sum over queries of p(c) * sigmoid(mask), as M2FP does. `scores` is of
@@ -362,6 +354,8 @@ fn exp(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guide::{Colours, Fit};
+    use crate::scores::Decider;
 
     const MASK: GridSize = GridSize { height: 8, width: 6 };
     const GRID: GridSize = GridSize { height: 32, width: 24 };
@@ -390,8 +384,31 @@ mod tests {
         let mut scores = Scores::new(score_size(MASK));
         let mut parsing = Parsing::new(GRID);
         post.merge(raw, &mut scores).expect("finite");
-        let (rows, columns) = post.enlargement();
-        crate::scores::Decider::default().decide(&scores, rows, columns, 0.8, &mut parsing.parts);
+        let (mut fit, mut colours) = (Fit::new(scores.size, GRID), Colours::new(GRID));
+        // Where nobody's rectangles reach, the picture is darker.
+        let bright = |at: usize| (4..28).contains(&(at / GRID.width % GRID.height));
+        colours
+            .values
+            .iter_mut()
+            .enumerate()
+            .for_each(|(at, v)| *v = f32::from(u8::from(bright(at))));
+        fit.fit(&scores, &colours, &parsing.letterbox);
+        let rows: Vec<Between> = (0..GRID.height).map(|y| fit.row(y as f32 + 0.5)).collect();
+        let columns: Vec<Between> = (0..GRID.width).map(|x| fit.column(x as f32 + 0.5)).collect();
+        let lines = parsing.parts.chunks_exact_mut(GRID.width);
+        Decider::default().decide(
+            &fit,
+            &rows,
+            &columns,
+            0.8,
+            |y, line| {
+                let plane = |k: usize| colours.line(k, y, 0..GRID.width);
+                line.iter_mut()
+                    .enumerate()
+                    .for_each(|(k, values)| values.copy_from_slice(plane(k)));
+            },
+            lines,
+        );
         post.people(raw, 0.5, &[], &mut parsing);
         parsing
     }
@@ -431,7 +448,7 @@ mod tests {
     #[test]
     fn two_people_side_by_side_are_told_apart() {
         let parsing = run(&raw(&[
-            (0, 0..8, 0..0, 0.0),
+            (0, 0..8, 0..6, 0.0),
             (3, 1..7, 0..6, 8.0),
             (PERSON_CLASS, 0..8, 0..3, 8.0),
             (PERSON_CLASS, 0..8, 3..6, 8.0),
@@ -473,16 +490,18 @@ mod tests {
     }
 
     /// Background goes from logit 2 to -8, the torso from -2 to 8: equal after a fifth of the way between two mask pixels,
-    /// whose centres are 10 and 14. Interpolated scores would be equal after 0.43 of it, a grid pixel further.
+    /// whose centres are 5 and 7 among the scores. Interpolated scores would be equal after 0.43 of it, beyond the next score.
     #[test]
     fn an_edge_stays_where_the_logits_put_it() {
         let mut edge = raw(&[(0, 0..8, 0..3, 2.0), (3, 0..8, 3..6, 8.0)]);
         let torso = &mut edge.mask_logits[MASK.area()..];
         torso.iter_mut().filter(|logit| **logit < 0.0).for_each(|logit| *logit = -2.0);
-        let parsing = run(&edge);
-        let line = &parsing.parts[16 * 24..17 * 24];
-        assert_eq!(line.iter().position(|&p| p == 3), Some(11), "{line:?}");
-        assert!(line[11..].iter().all(|&p| p == 3), "{line:?}");
+        let mut scores = Scores::new(score_size(MASK));
+        PostProcessor::new(2, MASK, GRID).merge(&edge, &mut scores).expect("finite");
+        let line = |part: usize| &scores.plane(part)[8 * 12..9 * 12];
+        let torso: Vec<bool> = line(0).iter().zip(line(3)).map(|(b, t)| t > b).collect();
+        assert_eq!(torso.iter().position(|&t| t), Some(5), "{torso:?}");
+        assert!(torso[5..].iter().all(|&t| t), "{torso:?}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use proto::taxonomy::{PART_COUNT, Part};
 
 use crate::geometry::GridSize;
+use crate::guide::{Fit, TERMS};
 
 /// Part scores, 16 planes of h x w, each in 0..=1.
 #[derive(Clone, Debug)]
@@ -61,47 +62,45 @@ impl Between {
     }
 }
 
-/// Parts below this at all four neighbours cannot win a pixel that matters: the best score of a pixel is at least
-/// the mean of 16 that sum to about one.
-const NEGLIGIBLE: f32 = 0.03;
-
-/// A line of the scores widened to the output's columns, for every part.
+/// A line of a fit widened to the output's columns, for every part and term.
 #[derive(Debug, Default)]
 struct WideLine {
-    /// Which line of the scores; none before the first.
+    /// Which line of the fit; none before the first.
     row: Option<usize>,
-    /// Parts that are not negligible in it, as bits; the others' values are zero.
+    /// Parts that may matter in it, as bits; the others' values are zero.
     active: u16,
-    values: Vec<Vec<f32>>,
+    values: Vec<[Vec<f32>; TERMS]>,
 }
 
 impl WideLine {
-    fn load(&mut self, scores: &Scores, row: usize, columns: &[Between]) {
+    fn load(&mut self, fit: &Fit, row: usize, columns: &[Between]) {
         if self.row == Some(row) {
             return;
         }
         (self.row, self.active) = (Some(row), 0);
-        for (part, values) in self.values.iter_mut().enumerate() {
-            let narrow = &scores.plane(part)[row * scores.size.width..][..scores.size.width];
-            let most = narrow.iter().fold(0.0f32, |most, &value| most.max(value));
-            if part == 0 || most >= NEGLIGIBLE {
-                self.active |= 1 << part;
+        for (part, terms) in self.values.iter_mut().enumerate() {
+            if !fit.is_active(part, row) {
+                terms.iter_mut().for_each(|values| values.fill(0.0));
+                continue;
+            }
+            self.active |= 1 << part;
+            for (term, values) in terms.iter_mut().enumerate() {
+                let narrow = fit.line(part, term, row);
                 values
                     .iter_mut()
                     .zip(columns)
                     .for_each(|(value, column)| *value = column.of(narrow));
-            } else {
-                values.fill(0.0);
             }
         }
     }
 }
 
-/// Enlarges scores and decides, line by line. Keeps its memory.
+/// Reads scores off a fit at the picture's colours and decides, line by line. Keeps its memory.
 #[derive(Debug, Default)]
 pub struct Decider {
-    /// Two neighbouring lines of the scores: widened once, used for every output line between them.
+    /// Two neighbouring lines of the fit: widened once, used for every output line between them.
     lines: [WideLine; 2],
+    colours: [Vec<f32>; 3],
     wide: Vec<Vec<f32>>,
     best: Vec<f32>,
     /// Labels as wide as the scores, so that comparing and choosing runs on whole vectors.
@@ -109,51 +108,62 @@ pub struct Decider {
 }
 
 impl Decider {
-    /// Writes the part of every output pixel, `rows.len() * columns.len()` labels, row by row.
+    /// Writes the part of every pixel of `lines`, one for each of `rows` and as long as `columns`.
     ///
-    /// The part with the highest interpolated score wins, except that among parts of a person whose score is at least
-    /// `margin` times the best, the one with the highest priority ([`Part::priority`]) wins: face before hair before
-    /// hands, and so on. The background takes no part in that: it wins where it is best, and only there.
-    pub fn decide(
+    /// `colours` writes the colours, 0..=1, of a line of the output. The part with the highest score there wins, except that
+    /// among parts of a person whose score is at least `margin` times the best, the one with the highest priority
+    /// ([`Part::priority`]) wins: face before hair before hands, and so on. The background takes no part in that: it wins
+    /// where it is best, and only there.
+    pub fn decide<'a>(
         &mut self,
-        scores: &Scores,
+        fit: &Fit,
         rows: &[Between],
         columns: &[Between],
         margin: f32,
-        labels: &mut [u8],
+        mut colours: impl FnMut(usize, &mut [Vec<f32>; 3]),
+        lines: impl Iterator<Item = &'a mut [u8]>,
     ) {
-        let width = columns.len();
-        let resize = |lines: &mut Vec<Vec<f32>>| {
-            lines.resize_with(PART_COUNT, Vec::new);
-            lines.iter_mut().for_each(|line| line.resize(width, 0.0));
-        };
-        resize(&mut self.wide);
-        for line in &mut self.lines {
-            resize(&mut line.values);
-            line.row = None;
-        }
-        self.best.resize(width, 0.0);
-        self.chosen.resize(width, 0);
-        for (row, out) in rows.iter().zip(labels.chunks_exact_mut(width)) {
-            let active = self.blend(scores, *row, columns);
+        self.resize(columns.len());
+        for (y, (row, out)) in rows.iter().zip(lines).enumerate() {
+            colours(y, &mut self.colours);
+            let active = self.blend(fit, *row, columns);
             self.decide_line(active, margin, out);
         }
     }
 
+    fn resize(&mut self, width: usize) {
+        self.wide.resize_with(PART_COUNT, Vec::new);
+        self.wide.iter_mut().for_each(|line| line.resize(width, 0.0));
+        self.colours.iter_mut().for_each(|line| line.resize(width, 0.0));
+        for line in &mut self.lines {
+            line.row = None;
+            line.values.resize_with(PART_COUNT, Default::default);
+            line.values.iter_mut().flatten().for_each(|values| values.resize(width, 0.0));
+        }
+        self.best.resize(width, 0.0);
+        self.chosen.resize(width, 0);
+    }
+
     /// Fills `wide` for the parts that matter in an output line; gives them as bits. Background always counts.
-    fn blend(&mut self, scores: &Scores, row: Between, columns: &[Between]) -> u16 {
+    fn blend(&mut self, fit: &Fit, row: Between, columns: &[Between]) -> u16 {
         let (low, high, share) = row.parts();
         // Neighbours differ in their last bit, so neither drives the other out.
-        self.lines[low % 2].load(scores, low, columns);
-        self.lines[high % 2].load(scores, high, columns);
+        self.lines[low % 2].load(fit, low, columns);
+        self.lines[high % 2].load(fit, high, columns);
         let (above, below) = (&self.lines[low % 2], &self.lines[high % 2]);
         let active = above.active | below.active;
+        let between = |a: f32, b: f32| a + share * (b - a);
         for part in (0..PART_COUNT).filter(|part| active & (1 << part) != 0) {
-            let pairs = above.values[part].iter().zip(&below.values[part]);
-            self.wide[part]
-                .iter_mut()
-                .zip(pairs)
-                .for_each(|(value, (&a, &b))| *value = a + share * (b - a));
+            let pairs =
+                |term: usize| above.values[part][term].iter().zip(&below.values[part][term]);
+            let wide = &mut self.wide[part];
+            wide.iter_mut().zip(pairs(TERMS - 1)).for_each(|(v, (&a, &b))| *v = between(a, b));
+            for (term, colours) in self.colours.iter().enumerate() {
+                wide.iter_mut()
+                    .zip(pairs(term))
+                    .zip(colours)
+                    .for_each(|((v, (&a, &b)), colour)| *v += between(a, b) * colour);
+            }
         }
         active
     }
@@ -212,6 +222,8 @@ const fn lowest_first() -> [u8; PART_COUNT - 1] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::geometry::Letterbox;
+    use crate::guide::Colours;
 
     const SIZE: GridSize = GridSize { height: 4, width: 4 };
 
@@ -225,9 +237,14 @@ mod tests {
     }
 
     fn label(set: &[(Part, f32)], margin: f32) -> Part {
-        let taps = Between::enlargement(4, 16);
-        let mut labels = vec![99; 256];
-        Decider::default().decide(&scores(set), &taps, &taps, margin, &mut labels);
+        let grid = GridSize { height: 8, width: 8 };
+        let letterbox = Letterbox::new(8, 8, grid);
+        let (mut fit, colours) = (Fit::new(SIZE, grid), Colours::new(grid));
+        fit.fit(&scores(set), &colours, &letterbox);
+        let taps: Vec<Between> = (0..8).map(|x| fit.column(x as f32 + 0.5)).collect();
+        let mut labels = vec![99; 64];
+        let lines = labels.chunks_exact_mut(8);
+        Decider::default().decide(&fit, &taps, &taps, margin, |_, _| (), lines);
         assert!(labels.iter().all(|&l| l == labels[0]));
         Part::from_index(labels[0]).expect("a part")
     }

@@ -39,7 +39,7 @@ impl Tracker {
             self.last = self.last.wrapping_add(1).max(1);
             person.track = self.last;
             if self.known.is_full() {
-                self.known.remove(0);
+                self.forget_longest_unseen();
             }
             let _ =
                 self.known.push(Known { track: person.track, bounds: person.bounds, unseen: 0 });
@@ -54,6 +54,14 @@ impl Tracker {
     /// Forgets everybody.
     pub fn reset(&mut self) {
         self.known.clear();
+    }
+
+    /// Makes room: more people than are known at most stand there for a picture or two, and are none.
+    fn forget_longest_unseen(&mut self) {
+        let longest = (0..self.known.len()).max_by_key(|&k| self.known[k].unseen);
+        if let Some(longest) = longest {
+            self.known.remove(longest);
+        }
     }
 
     fn best_pair(&self, people: &[Person]) -> Option<(usize, usize)> {
@@ -97,6 +105,14 @@ mod tests {
         assert_eq!(assign(&mut tracker, &[90, 8]), [2, 1]);
         assert_eq!(assign(&mut tracker, &[16]), [1]);
         assert_eq!(assign(&mut tracker, &[20, 84]), [1, 2], "seen again within half a second");
+    }
+
+    #[test]
+    fn somebody_who_stays_keeps_the_number_however_many_come_and_go() {
+        let mut tracker = Tracker::default();
+        for picture in 1..=100 {
+            assert_eq!(assign(&mut tracker, &[0, 100 * picture])[0], 1, "picture {picture}");
+        }
     }
 
     #[test]

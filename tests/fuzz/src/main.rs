@@ -1,10 +1,10 @@
 //! Broken input by the million for the parsers that read what others wrote: `fuzz TARGET|all SECONDS [SEED]`.
 //!
 //! A mutation fuzzer for stable Rust: valid seeds, bytes flipped, cut, doubled, spliced and set to edge values. A panic
-//! ends it with the input saved as `fuzz-TARGET.bin`; no panic and no input that takes a second is what is proved.
+//! ends it with the input saved as `target/fuzz-TARGET.bin`; no panic and no input that takes a second is what is proved.
 
 use std::panic::catch_unwind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -22,11 +22,13 @@ struct Target {
 }
 
 impl Target {
-    /// Keeps an input that it failed on, to look at; gives the file's name.
+    /// Keeps an input that it failed on, to look at, in the source tree's `target`; gives the file's place.
     fn keep(&self, input: &[u8]) -> String {
-        let path = format!("fuzz-{}.bin", self.name);
+        let folder = root().join("target");
+        let path = folder.join(format!("fuzz-{}.bin", self.name));
+        std::fs::create_dir_all(folder).expect("a folder that git ignores");
         std::fs::write(&path, input).expect("the input is kept");
-        path
+        path.display().to_string()
     }
 }
 
@@ -52,9 +54,12 @@ fn main() -> ExitCode {
     if found { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
 fn targets() -> Vec<Target> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let read = |path: &str| std::fs::read(root.join(path)).expect("a file of this repository");
+    let read = |path: &str| std::fs::read(root().join(path)).expect("a file of this repository");
     let clip = read("firmware/mirror/assets/demo.mjpeg");
     let first = camera::mjpeg::next_picture(&clip).expect("the clip has pictures");
     let boards = ["pc", "rpi4", "rpi5", "rk3588", "virt"].map(|b| read(&format!("board/{b}.toml")));

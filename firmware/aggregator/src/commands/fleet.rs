@@ -1,28 +1,32 @@
 //! The commands that look at the fleet or change it.
 
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use learn::edges::SystemClock;
 use learn::head::Subset;
+use tracing::warn;
 
 use super::{json, say};
 use crate::cli::{AuditAction, DeviceAction, ModelAction, Output, RestoreArgs, RoundAction};
 use crate::config::Config;
-use crate::control::{Reply, Request, ask, execute};
+use crate::control::{Listed, Reply, Request, ask, execute};
 use crate::date::utc;
 use crate::engine::{Engine, Parts, RoundRequest, RoundStatus, Status};
 use crate::gate::{Gate, NoGate};
 use crate::hex;
-use crate::keys::Keys;
-use crate::records::{Device, Model, Phase, Rollout, Standing};
-use crate::store::Store;
+use crate::keys::{self, Keys};
+use crate::records::{Device, Model, Phase, Rollout, Round, Standing};
+use crate::signal::NoisePlace;
+use crate::store::{Snapshot, Store, StoreError};
 use crate::student::{Holdout, Trunk};
 
 /// An engine on the configured database. `gate` says whether candidates will have to be judged, now or by the server that
 /// comes after.
 pub fn open(config: &Config, create: bool, gate: bool) -> Result<Engine> {
+    check_folder(config)?;
     let trunk = Trunk::load(&config.model)?;
     let (layout, shipped) = (trunk.layout().clone(), trunk.parameters().to_vec());
     let judge: Box<dyn Gate> = match &config.gate.holdout {
@@ -47,9 +51,22 @@ pub fn open(config: &Config, create: bool, gate: bool) -> Result<Engine> {
     })?)
 }
 
+/// Refuses a data folder that others may enter, and one whose database is gone: a new one would begin a fleet without the old
+/// one's devices, rounds and spent budget.
+fn check_folder(config: &Config) -> Result<()> {
+    let (folder, path) = (&config.data, config.database());
+    let mode = std::fs::metadata(folder).map_or(0, |found| found.permissions().mode());
+    ensure!(
+        mode & 0o077 == 0,
+        "{} can be entered by others, and who takes part is nobody else's business; `chmod 700` it",
+        folder.display()
+    );
+    let is_gone = matches!(path.try_exists(), Ok(false)) && keys::is_signing_key_in(folder);
+    if is_gone { Err(StoreError::Gone(path).into()) } else { Ok(()) }
+}
+
 /// `aggregator init`.
 pub fn init(config: &Config) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
     builder
@@ -99,9 +116,10 @@ pub fn status(config: &Config, output: Output) -> Result<()> {
     }
     let online = status.online.map(|count| format!(", {count} online")).unwrap_or_default();
     say(format!("devices: {} enrolled{online}, {} revoked", status.enrolled, status.revoked))?;
+    server_lines(&status).into_iter().try_for_each(say)?;
     say("models:")?;
-    for model in &status.models {
-        say(format!("  {}", model_line(model)))?;
+    for line in model_lines(&status.models) {
+        say(format!("  {line}"))?;
     }
     say("rounds:")?;
     for round in &status.rounds {
@@ -121,12 +139,34 @@ pub fn status(config: &Config, output: Output) -> Result<()> {
     Ok(())
 }
 
+/// How a running server does; nothing where none runs.
+fn server_lines(status: &Status) -> Vec<String> {
+    let mut lines = Vec::new();
+    if status.workers > 0 {
+        let (up, all) = (status.workers_connected, status.workers);
+        lines.push(format!("broker: {up} of {all} connections are up"));
+    }
+    if status.broker_refused > 0 {
+        let count = status.broker_refused;
+        lines
+            .push(format!("broker: {count} subscriptions or messages refused; the log says which"));
+    }
+    if let Some(reason) = &status.decisions_failing {
+        lines.push(format!("rounds and roll-outs do not go on: {reason}"));
+    }
+    lines
+}
+
 /// `aggregator round`.
 pub fn round(config: &Config, action: RoundAction) -> Result<()> {
     match action {
         RoundAction::Start { parameters, noise_multiplier, force, output } => {
             let start = RoundRequest { parameters, noise_multiplier, force };
-            print_reply(request(config, Request::RoundStart(start))?, output)
+            let reply = request(config, Request::RoundStart(start))?;
+            if let Reply::Round(started) = &reply {
+                warn_of_few(config, &started.round)?;
+            }
+            print_reply(reply, output)
         }
         RoundAction::Abort { round, reason } => {
             let reply = request(config, Request::RoundAbort { round, reason })?;
@@ -161,19 +201,19 @@ pub fn model(config: &Config, action: ModelAction) -> Result<()> {
             if output.json {
                 return json(&models);
             }
-            for model in &models {
-                say(model_line(model))?;
-            }
+            model_lines(&models).into_iter().try_for_each(say)?;
             Ok(())
         }
         ModelAction::Show { version, output } => {
             let models = status_of(config)?.models;
-            let found = models.into_iter().find(|model| model.version == version);
-            let model = found.with_context(|| format!("there is no model version {version}"))?;
+            let found = models.iter().zip(model_lines(&models));
+            let found = found.into_iter().find(|(model, _)| model.version == version);
+            let (model, line) =
+                found.with_context(|| format!("there is no model version {version}"))?;
             if output.json {
-                return json(&model);
+                return json(model);
             }
-            say(format!("{}\nparameters {}", model_line(&model), model.parameters))?;
+            say(format!("{line}\nparameters {}", model.parameters))?;
             Ok(())
         }
         ModelAction::Publish { version } => {
@@ -195,7 +235,7 @@ pub fn device(config: &Config, action: DeviceAction) -> Result<()> {
             match (out, &reply) {
                 (Some(folder), Reply::Enrolled { device, secret, public_key }) => {
                     hand_over(&folder, secret, public_key)?;
-                    say(device_line(device, None))?;
+                    say(device_line(device, ""))?;
                     say(format!("device.secret and fleet.pub are in {}", folder.display()))?;
                     Ok(())
                 }
@@ -243,13 +283,14 @@ fn verify(
     let bytes = hex::decode::<32>(text.trim()).context("a public key is 64 hexadecimal digits")?;
     let key = ed25519_dalek::VerifyingKey::from_bytes(&bytes).context("this is no public key")?;
     let trunk = Trunk::load(&config.model)?;
-    Ok(crate::verify::verify(&Store::open(&path)?, trunk.layout(), &key)?)
+    let verify = |snapshot: &Snapshot| crate::verify::verify(snapshot, trunk.layout(), &key);
+    Ok(Snapshot::of_file(&path, verify)??)
 }
 
 /// What a mirror needs of its fleet, as the files that its settings name, for this user alone.
 fn hand_over(folder: &Path, secret: &str, public_key: &str) -> Result<()> {
     use std::io::Write;
-    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+    use std::os::unix::fs::OpenOptionsExt;
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
     builder.create(folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -276,15 +317,15 @@ fn print_reply(reply: Reply, output: Output) -> Result<()> {
     }
     match reply {
         Reply::Round(round) => say(round_line(&round))?,
-        Reply::Model(model) => say(model_line(&model))?,
+        Reply::Model(model) => say(model_line(&model, false))?,
         Reply::Devices(devices) => {
             for known in &devices {
-                say(device_line(&known.device, known.online))?;
+                say(device_line(&known.device, &presence_words(known)))?;
             }
         }
-        Reply::Device(device) => say(device_line(&device, None))?,
+        Reply::Device(device) => say(device_line(&device, ""))?,
         Reply::Enrolled { device, secret, public_key } => {
-            say(device_line(&device, None))?;
+            say(device_line(&device, ""))?;
             say(format!("secret for this mirror's settings, shown to nobody else: {secret}"))?;
             say(format!("public key of the fleet: {public_key}"))?;
         }
@@ -304,7 +345,8 @@ fn print_reply(reply: Reply, output: Output) -> Result<()> {
 }
 
 fn round_line(status: &RoundStatus) -> String {
-    let RoundStatus { round, tally } = status;
+    let RoundStatus { round, tally, counted_cosine } = status;
+    let counted = counted_cosine.map(|cosine| format!(", {cosine:.3} of those counted"));
     let end = match &round.phase {
         Phase::Aborted { reason } => format!(": {reason}"),
         Phase::Published { version } => format!(" as version {version}"),
@@ -322,7 +364,7 @@ fn round_line(status: &RoundStatus) -> String {
     };
     format!(
         "round {} on version {}: {}{times}{end}; {} updates, {} bytes, {} refused{score}; expected \
-         cosine {:.3}{}",
+         cosine {:.3} of all devices{}{}",
         round.id,
         round.task.base_version,
         round.phase.name(),
@@ -330,13 +372,40 @@ fn round_line(status: &RoundStatus) -> String {
         tally.bytes,
         tally.refused.values().sum::<u64>(),
         round.expected_cosine,
+        counted.unwrap_or_default(),
         if round.forced { ", forced" } else { "" },
     )
 }
 
-fn model_line(model: &Model) -> String {
+/// Says that a round may be averaged with so few updates that they carry less signal than is wanted: what is checked at its
+/// start is what all devices could carry.
+fn warn_of_few(config: &Config, round: &Round) -> Result<()> {
+    let (signal, rules) = (config.rules.signal(&round.task)?, &config.rules);
+    let (minimum, wanted) = (round.task.minimum_cohort, rules.wanted_cosine);
+    let needed = signal.devices_for(wanted);
+    if minimum < needed {
+        let cosine = signal.expected_cosine(minimum, NoisePlace::EveryDevice);
+        warn!(
+            "the round is averaged with as few as {minimum} updates (rounds.minimum_cohort), of which a cosine of {cosine:.3} is \
+             expected; {wanted} takes {needed}"
+        );
+    }
+    Ok(())
+}
+
+/// A line each. A version that was rolling out when a newer one was announced goes no further.
+fn model_lines(models: &[Model]) -> Vec<String> {
+    let newest = models.iter().rposition(|model| model.rollout != Rollout::Held);
+    let line = |(place, model)| model_line(model, newest.is_some_and(|newest| place < newest));
+    models.iter().enumerate().map(line).collect()
+}
+
+fn model_line(model: &Model, superseded: bool) -> String {
     let rollout = match &model.rollout {
         Rollout::Held => "held".to_owned(),
+        Rollout::Running { stage, .. } if superseded => {
+            format!("superseded at stage {}", stage + 1)
+        }
         Rollout::Running { stage, .. } => format!("rolling out, stage {}", stage + 1),
         Rollout::Complete => "everywhere".to_owned(),
         Rollout::Stopped { reason } => format!("stopped: {reason}"),
@@ -347,16 +416,89 @@ fn model_line(model: &Model) -> String {
     )
 }
 
-fn device_line(device: &Device, online: Option<bool>) -> String {
+/// Words for a line of the list: nothing where no server knows.
+fn presence_words(known: &Listed) -> String {
+    match (known.online, &known.firmware) {
+        (Some(true), Some(firmware)) => format!(", online, firmware {firmware}"),
+        (Some(true), None) => ", online".to_owned(),
+        (Some(false), _) => ", offline".to_owned(),
+        (None, _) => String::new(),
+    }
+}
+
+fn device_line(device: &Device, there: &str) -> String {
     let standing = match &device.standing {
         Standing::Enrolled => "enrolled".to_owned(),
         Standing::Revoked { reason } => format!("revoked: {reason}"),
     };
-    let there = match online {
-        Some(true) => ", online",
-        Some(false) => ", offline",
-        None => "",
-    };
     let group = device.group.as_ref().map(|group| format!(", group {group}")).unwrap_or_default();
     format!("{} {standing}{there}{group}; certificate {}", device.name, device.fingerprint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, Permissions};
+    use std::path::PathBuf;
+
+    /// A folder of this test's own that others may not enter, and settings whose model is nowhere.
+    fn scratch(name: &str) -> (PathBuf, Config) {
+        let folder = std::env::temp_dir().join(format!("aggregator-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        fs::set_permissions(&folder, Permissions::from_mode(0o700)).unwrap();
+        let data = folder.display();
+        let text = format!(
+            "channel = \"a\"\ndata = \"{data}\"\nmodel = \"nowhere\"\n[broker]\nhost = \"localhost\"\nport = 1883\n"
+        );
+        (folder.clone(), Config::parse(Path::new("aggregator.toml"), &text).unwrap())
+    }
+
+    #[test]
+    fn a_fleet_whose_database_is_gone_gets_no_new_one() {
+        let (folder, config) = scratch("gone");
+        fs::write(folder.join("devices.key"), "00".repeat(32)).unwrap();
+        // Only the network is missing: a new fleet may keep the old one's devices.
+        assert!(!init(&config).unwrap_err().to_string().contains("database"));
+        fs::write(folder.join("signing.key"), "00".repeat(32)).unwrap();
+        for refused in [init(&config), open(&config, false, false).map(drop)] {
+            let told = refused.unwrap_err().to_string();
+            assert!(
+                told.contains("there was one") && told.contains("aggregator restore"),
+                "{told}"
+            );
+        }
+        assert!(!config.database().exists());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_data_folder_that_others_may_enter_is_refused_and_the_database_is_the_users_alone() {
+        let (folder, config) = scratch("entered");
+        drop(Store::create(&config.database()).unwrap());
+        let mode = fs::metadata(config.database()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        fs::set_permissions(&folder, Permissions::from_mode(0o750)).unwrap();
+        let told = open(&config, false, false).err().unwrap().to_string();
+        assert!(told.contains("chmod 700"), "{told}");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_version_in_whose_place_another_is_announced_is_listed_as_superseded() {
+        let model = |version, rollout| Model {
+            version,
+            parameters: String::new(),
+            origin: "a test".into(),
+            created_at: 0,
+            score: None,
+            rollout,
+            installed: 0,
+            failed: 0,
+        };
+        let running = || Rollout::Running { stage: 0, since: 0 };
+        let models = [model(1, running()), model(2, running()), model(3, Rollout::Held)];
+        let lines = model_lines(&models);
+        assert!(lines[0].contains("superseded at stage 1"), "{lines:?}");
+        assert!(lines[1].contains("rolling out, stage 1"), "{lines:?}");
+    }
 }

@@ -26,13 +26,14 @@ pub fn run(config: &Config) -> Result<()> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("signals")?;
     }
-    let server = Server::start(engine, &config.broker)?;
+    let mut server = Server::start(engine, &config.broker)?;
     let socket = config.socket();
-    control::listen(&socket, Arc::clone(&server.office))
+    let control = control::listen(&socket, Arc::clone(&server.office))
         .with_context(|| format!("the control socket {}", socket.display()))?;
-    let page =
-        crate::page::start(config.page.listen, Arc::clone(&server.office), server.health.clone())?;
-    info!("page: {page}");
+    server.watch(control);
+    let (address, page) = crate::page::start(config.page.listen, Arc::clone(&server.office))?;
+    server.watch(page);
+    info!("page: {address}");
     let waited = server.wait(&stop);
     server.stop();
     // Whoever asks from now on opens the database.

@@ -114,7 +114,7 @@ impl Demo {
         let broker = broker::start()?;
         let server = Server::start(engine, &broker_config(broker))?;
         let listen = ([127, 0, 0, 1], args.page_port).into();
-        let page = page::start(listen, Arc::clone(&server.office), server.health.clone())
+        let (page, _) = page::start(listen, Arc::clone(&server.office))
             .context("another --page-port, or 0 for any, helps")?;
         let start =
             |((number, name), trust)| Mirror::start(&world, number, name, &channel, trust, broker);

@@ -13,7 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::Shown;
+use crate::desk::Office;
 use crate::engine::{EngineError, Status};
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -30,10 +30,10 @@ struct Phase {
     phase: String,
 }
 
-pub async fn metrics(State(shown): State<Arc<Shown>>) -> Response {
-    let text = shown.office.engine.status().map_err(EngineErrorText::from).and_then(|status| {
+pub async fn metrics(State(office): State<Arc<Office>>) -> Response {
+    let text = office.status().map_err(EngineErrorText::from).and_then(|status| {
         let mut text = String::new();
-        encode(&mut text, &registry(&shown, &status))
+        encode(&mut text, &registry(&office, &status))
             .map_err(|error| EngineErrorText(error.to_string()))?;
         Ok(text)
     });
@@ -52,25 +52,25 @@ impl From<EngineError> for EngineErrorText {
 }
 
 /// Everything as it stands now; numbers that live in the database are read from there.
-fn registry(shown: &Shown, status: &Status) -> Registry {
+fn registry(office: &Office, status: &Status) -> Registry {
     let mut registry = Registry::with_prefix("aggregator");
     let mut number = |name: &str, help: &str, value: f64| {
         let gauge = Number::default();
         gauge.set(value);
         registry.register(name, help, gauge);
     };
-    let up = shown.health.iter().filter(|health| health.connected.load(Ordering::SeqCst)).count();
+    let flag = |truth: bool| f64::from(u8::from(truth));
     number("devices_enrolled", "Devices that may take part", status.enrolled as f64);
     number(
         "devices_online",
-        "Enrolled devices that are connected",
-        shown.office.presence.count() as f64,
+        "Enrolled devices that are connected, as far as the first worker hears of them",
+        status.online.map_or(f64::NAN, |count| count as f64),
     );
     number("devices_revoked", "Devices that were revoked", status.revoked as f64);
-    number("workers", "Connections that should be up", shown.health.len() as f64);
-    number("workers_connected", "Connections that are up", up as f64);
-    let failing = shown.office.decisions_failing.load(Ordering::SeqCst);
-    number("decisions_failing", "Whether the last decision failed", f64::from(u8::from(failing)));
+    number("workers", "Connections that should be up", status.workers as f64);
+    number("workers_connected", "Connections that are up", status.workers_connected as f64);
+    let failing = status.decisions_failing.is_some();
+    number("decisions_failing", "Whether the last decision failed", flag(failing));
     number(
         "epsilon",
         "Epsilon at delta 1e-5 of a device that was counted in every round",
@@ -81,10 +81,12 @@ fn registry(shown: &Shown, status: &Status) -> Registry {
         number("model_failed", "Devices that reported trouble with it", model.failed as f64);
         number("model_installed", "Devices that use it", model.installed as f64);
         let stopped = matches!(model.rollout, crate::records::Rollout::Stopped { .. });
-        number("rollout_stopped", "Whether its roll-out was stopped", f64::from(u8::from(stopped)));
+        number("rollout_stopped", "Whether its roll-out was stopped", flag(stopped));
     }
     if let Some(last) = status.rounds.last() {
         number("round", "Number of the newest round", last.round.id as f64);
+        number("round_open", "Whether mirrors may still answer it", flag(last.round.is_open()));
+        number("round_refused", "Whether its candidate was refused", flag(last.round.is_refused()));
         number("round_updates", "Updates counted in it", last.tally.counted as f64);
         number("round_minimum", "Updates it needs", last.round.task.minimum_cohort as f64);
         number("round_closes_timestamp_seconds", "When it closes", last.round.closes_at as f64);
@@ -113,7 +115,7 @@ fn registry(shown: &Shown, status: &Status) -> Registry {
     }
     registry.register("refused", "Updates refused, by reason", refused);
     let strange = Family::<Reason, Counter>::default();
-    for (kind, count) in shown.office.strange.counts() {
+    for (kind, count) in office.strange.counts() {
         strange.get_or_create(&Reason { reason: kind.to_owned() }).inc_by(count);
     }
     let help = "Messages not understood, or not from whom they claimed, by what was wrong";
@@ -124,9 +126,14 @@ fn registry(shown: &Shown, status: &Status) -> Registry {
         (
             "dropped_messages",
             "Outgoing messages that found no room",
-            shown.health.iter().map(|health| health.dropped.load(Ordering::SeqCst)).sum(),
+            office.health.iter().map(|health| health.dropped.load(Ordering::SeqCst)).sum(),
         ),
-        ("receipts", "Receipts sent", shown.office.receipts.load(Ordering::SeqCst)),
+        (
+            "broker_refused",
+            "Subscriptions and messages that the broker refused",
+            status.broker_refused,
+        ),
+        ("receipts", "Receipts sent", office.receipts.load(Ordering::SeqCst)),
     ];
     for (name, help, value) in counters {
         let counter = Counter::<u64>::default();

@@ -7,6 +7,7 @@ mod metrics;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
 use axum::extract::{Request, State};
@@ -18,44 +19,35 @@ use axum::routing::get;
 use axum::{Json, Router};
 
 use crate::desk::Office;
-use crate::engine::Status;
-use crate::mqtt::Health;
 
 const HTML: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// What requests may look at.
-pub(crate) struct Shown {
-    pub office: Arc<Office>,
-    pub health: Vec<Arc<Health>>,
-}
-
-/// Opens the port and serves on a thread until the process ends; gives the address.
+/// Opens the port and serves until the process ends; gives the address, and the thread that serves.
 ///
 /// # Errors
 /// A port that cannot be had.
-pub fn start(listen: SocketAddr, office: Arc<Office>, health: Vec<Arc<Health>>) -> Result<String> {
+pub fn start(listen: SocketAddr, office: Arc<Office>) -> Result<(String, JoinHandle<()>)> {
     let listener = TcpListener::bind(listen)
         .with_context(|| format!("no page at {listen}; choose another port with page.listen"))?;
     listener.set_nonblocking(true)?;
     let address = format!("http://{}/", listener.local_addr()?);
-    let shown = Arc::new(Shown { office, health });
-    std::thread::Builder::new().name("page".into()).spawn(move || {
+    let thread = std::thread::Builder::new().name("page".into()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let served = runtime.and_then(|runtime| {
             runtime.block_on(async {
-                axum::serve(tokio::net::TcpListener::from_std(listener)?, router(shown)).await
+                axum::serve(tokio::net::TcpListener::from_std(listener)?, router(office)).await
             })
         });
         if let Err(error) = served {
             tracing::error!("the page ended: {error}");
         }
     })?;
-    Ok(address)
+    Ok((address, thread))
 }
 
-fn router(shown: Arc<Shown>) -> Router {
+fn router(office: Arc<Office>) -> Router {
     Router::new()
         .route("/", get(|| asset("text/html; charset=utf-8", HTML)))
         .route("/page.css", get(|| asset("text/css; charset=utf-8", STYLE)))
@@ -63,19 +55,16 @@ fn router(shown: Arc<Shown>) -> Router {
         .route("/api/status", get(status))
         .route("/metrics", get(metrics::metrics))
         .layer(middleware::from_fn(guard))
-        .with_state(shown)
+        .with_state(office)
 }
 
 async fn asset(kind: &'static str, text: &'static str) -> Response {
     ([("content-type", kind)], text).into_response()
 }
 
-async fn status(State(shown): State<Arc<Shown>>) -> Response {
-    match shown.office.engine.status() {
-        Ok(status) => {
-            let online = Some(shown.office.presence.count());
-            Json(Status { online, ..status }).into_response()
-        }
+async fn status(State(office): State<Arc<Office>>) -> Response {
+    match office.status() {
+        Ok(status) => Json(status).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

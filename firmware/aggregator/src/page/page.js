@@ -13,16 +13,23 @@ function row(cells) {
 
 const percent = (score) => (score == null ? "–" : (100 * score).toFixed(2) + " %");
 
+/// What was expected of all devices, and of those that were counted.
+function cosine(round) {
+  const counted = round.counted_cosine == null ? "" : `, counted ${round.counted_cosine.toFixed(3)}`;
+  return round.expected_cosine.toFixed(3) + counted + (round.forced ? ", forced" : "");
+}
+
 function roundRow(round) {
   const refused = Object.entries(round.refused ?? round.tally.refused).map(([why, n]) => `${n} ${why}`).join(", ");
   const end = round.phase === "aborted" ? `aborted: ${round.reason}` : round.phase === "published" ? `published as ${round.version}` : round.phase;
   const score = round.score_after == null ? "–" : `${percent(round.score_before)} → ${percent(round.score_after)}`;
   return row([round.id, end, `${round.tally.counted} of ${round.task.minimum_cohort} needed`, refused || "none",
-    round.expected_cosine.toFixed(3) + (round.forced ? ", forced" : ""), score, `z ${round.task.noise_multiplier}, ${round.task.dimension} numbers`]);
+    cosine(round), score, `z ${round.task.noise_multiplier}, ${round.task.dimension} numbers`]);
 }
 
-function modelRow(model) {
-  const rollout = model.rollout === "running" ? `stage ${model.stage + 1}` : model.rollout === "stopped" ? `stopped: ${model.reason}` : model.rollout;
+function modelRow(model, index, newestFirst) {
+  const superseded = newestFirst.slice(0, index).some((newer) => newer.rollout !== "held");
+  const rollout = model.rollout === "running" ? `${superseded ? "superseded at " : ""}stage ${model.stage + 1}` : model.rollout === "stopped" ? `stopped: ${model.reason}` : model.rollout;
   return row([model.version, model.origin, rollout, model.installed, model.failed]);
 }
 
@@ -74,6 +81,16 @@ function spent(status) {
   return [{ name: "start", height: 0, hollow: false }, ...after];
 }
 
+/// What does not work, a line each.
+function trouble(status) {
+  const lines = [];
+  const down = status.workers - status.workers_connected;
+  if (down > 0) lines.push(`${down} of ${status.workers} connections to the broker are down.`);
+  if (status.broker_refused > 0) lines.push(`The broker has refused ${status.broker_refused} subscriptions or messages; the log says which.`);
+  if (status.decisions_failing) lines.push(`Rounds and roll-outs do not go on: ${status.decisions_failing}`);
+  return lines.join("\n");
+}
+
 async function refresh() {
   try {
     const answer = await fetch("/api/status");
@@ -81,6 +98,8 @@ async function refresh() {
     const status = await answer.json();
     byId("when").textContent = new Date(1000 * status.now).toLocaleString();
     byId("when").className = "";
+    byId("trouble").textContent = trouble(status);
+    byId("trouble").hidden = byId("trouble").textContent === "";
     byId("enrolled").textContent = status.enrolled;
     byId("online").textContent = status.online ?? "–";
     byId("revoked").textContent = status.revoked;

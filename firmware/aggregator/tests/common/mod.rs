@@ -154,7 +154,12 @@ impl Fleet {
 
     /// A round that takes updates.
     pub fn open_round(&self) -> Round {
-        let round = self.engine.start_round(&request(false)).unwrap();
+        self.open_round_with(false)
+    }
+
+    /// The same, started against advice or not.
+    pub fn open_round_with(&self, force: bool) -> Round {
+        let round = self.engine.start_round(&request(force)).unwrap();
         self.clock.add(10);
         self.engine.advance().unwrap();
         round

@@ -45,8 +45,9 @@ impl JpegDecoder {
     /// undefined.
     ///
     /// # Errors
-    /// [`FrameError::Jpeg`] for a truncated or damaged picture, [`FrameError::Size`] for one that
-    /// is too large, [`FrameError::JpegSize`] for one that differs from `expected`.
+    /// [`FrameError::Jpeg`] for a picture that is cut off or whose structure is damaged,
+    /// [`FrameError::Size`] for one that is too large, [`FrameError::JpegSize`] for one that differs
+    /// from `expected`. A picture with a hole in its scan is decoded.
     pub fn decode(
         &mut self,
         bytes: &[u8],
@@ -111,7 +112,8 @@ fn outline(bytes: &[u8]) -> Result<Outline, FrameError> {
 }
 
 fn decode(bytes: &[u8], size: (u32, u32), rgb: &mut [u8]) -> Result<(), FrameError> {
-    // Strict: a damaged picture is dropped, not shown half grey.
+    // Strict: a picture whose end or structure is damaged is dropped, not shown half grey. Bytes that are missing inside a scan
+    // cannot be noticed; a camera's driver marks such pictures.
     let options = DecoderOptions::default()
         .set_strict_mode(true)
         .set_max_width(MAX_SIDE as usize)

@@ -14,6 +14,7 @@ use learn::consent::PurposeKind;
 use learn::edges::{Clock, EdgeError, Entropy, MonotonicCounter, Storage, Timestamp};
 use learn::head::{HeadLayout, HeadShape, Subset, TrainingSettings};
 use vision::{GridSize, VisionError};
+use zeroize::Zeroizing;
 
 pub const SHAPE: HeadShape =
     HeadShape { queries: 6, dim: 16, hidden: 24, mask_height: 16, mask_width: 12 };
@@ -181,6 +182,7 @@ pub struct Device {
     pub clocks: Arc<Clocks>,
     pub space: Arc<TestSpace>,
     pub draws: Draws,
+    pub credential: Option<Vec<u8>>,
     pub options: HomeOptions,
 }
 
@@ -199,6 +201,7 @@ impl Device {
             clocks: Arc::new(clocks),
             space: Arc::new(TestSpace(AtomicU64::new(1 << 40))),
             draws: Draws(Arc::new(Mutex::new(Random::new(7)))),
+            credential: None,
             options: HomeOptions { training: QUICK, ..HomeOptions::default() },
         }
     }
@@ -216,7 +219,7 @@ impl Device {
             consent: self.consent.clone(),
             models: self.models.clone(),
             counter: self.counter.clone(),
-            credential: None,
+            credential: self.credential.clone().map(Zeroizing::new),
             beside: vec![],
         };
         let draws = self.draws.clone();

@@ -80,8 +80,9 @@ pub enum TrainError {
     /// The parameters are not of this layout.
     #[error(transparent)]
     Size(#[from] SizeError),
-    /// The loss or a parameter is no number any more.
-    #[error("training diverged at step {0}; the run is given up and the head stays as it was")]
+    /// The loss or a parameter is no number any more after so many steps. The message leaves them out: it gets into the
+    /// journal, where no number of a run belongs.
+    #[error("training diverged; the run is given up and the head stays as it was")]
     Diverged(u64),
     /// There is nothing to train on, or nothing left.
     #[error("the run has no picture to train on now")]

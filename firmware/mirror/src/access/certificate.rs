@@ -6,7 +6,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, date_time_ymd};
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, date_time_ymd,
+};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
@@ -55,8 +57,10 @@ impl Certificate {
             let mut subject = DistinguishedName::new();
             subject.push(DnType::CommonName, "Mirror");
             parameters.distinguished_name = subject;
-            // Fixed dates: the clock of a first start may be decades off.
-            parameters.not_before = date_time_ymd(2024, 1, 1);
+            parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+            // Fixed dates: the clock of a first start may be decades off. Apple's systems let a certificate of a server be good
+            // for 825 days at most, where it is good from July 2019 on; this one is good from before that.
+            parameters.not_before = date_time_ymd(2019, 6, 1);
             parameters.not_after = date_time_ymd(2049, 12, 31);
             let certificate = parameters.self_signed(&key)?;
             Ok(Certificate { der: certificate.der().clone(), key: key.serialize_der().into() })
@@ -124,6 +128,15 @@ mod tests {
         let mode = std::fs::metadata(folder.join(KEY)).expect("stored").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         std::fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn a_certificate_is_one_that_apple_s_systems_take() {
+        let made = Certificate::make(&["mirror.local".to_owned()]).expect("entropy");
+        let has = |bytes: &[u8]| made.der.windows(bytes.len()).any(|window| window == bytes);
+        // RFC 5280, 4.2.1.12: 1.3.6.1.5.5.7.3.1, id-kp-serverAuth.
+        assert!(has(b"\x06\x08\x2b\x06\x01\x05\x05\x07\x03\x01"));
+        assert!(has(b"190601000000Z") && has(b"491231000000Z"));
     }
 
     #[test]

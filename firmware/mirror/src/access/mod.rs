@@ -1,14 +1,15 @@
 //! Who may use the page from the home network: the mirror's certificate, pairing with the code on its screen, and
 //! the browsers that were paired.
 //!
-//! Invariants: there is no password; a code exists only for two minutes after somebody asked for one, and is shown on
-//! the mirror itself; of a browser's token only the hash is stored; the private key is readable by this user alone.
+//! Invariants: there is no password; a code exists only for two minutes after somebody asked for one, is shown on
+//! the mirror itself, and dies after few guesses ([`pairing`]); of a browser's token only the hash is stored; the private key is readable by this user alone.
 
 pub mod certificate;
 pub mod pairing;
 pub mod sessions;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::private::PrivateError;
 use certificate::Certificate;
@@ -33,8 +34,8 @@ pub enum AccessError {
 
 /// Everything about access, shared by both doors.
 pub struct Access {
-    /// Present while the network's door is wanted and the data folder could be used.
-    pub certificate: Option<Certificate>,
+    folder: PathBuf,
+    certificate: OnceLock<Certificate>,
     /// The code on the screen.
     pub pairing: Pairing,
     /// The paired browsers.
@@ -42,21 +43,33 @@ pub struct Access {
 }
 
 impl Access {
-    /// For a mirror that only its own browser may use.
-    pub fn device_only(folder: &Path) -> Access {
-        Access { certificate: None, pairing: Pairing::new(), sessions: Sessions::none(folder) }
+    /// Nobody but this machine's own browser, until [`Access::open`].
+    pub fn closed(folder: &Path) -> Access {
+        Access {
+            folder: folder.to_owned(),
+            certificate: OnceLock::new(),
+            pairing: Pairing::new(),
+            sessions: Sessions::none(folder),
+        }
     }
 
-    /// Reads certificate and paired browsers, or makes them.
+    /// Reads certificate and paired browsers, or makes them; once that went well, it does nothing. Waits for the disk.
     ///
     /// # Errors
-    /// A folder that cannot be used, or a file in it that is damaged.
-    pub fn open(folder: &Path) -> Result<Access, AccessError> {
-        Ok(Access {
-            certificate: Some(Certificate::load_or_make(folder, &certificate::names())?),
-            pairing: Pairing::new(),
-            sessions: Sessions::open(folder)?,
-        })
+    /// A folder that cannot be used, or a file in it that is damaged; may be tried again.
+    pub fn open(&self) -> Result<(), AccessError> {
+        if self.certificate.get().is_some() {
+            return Ok(());
+        }
+        let certificate = Certificate::load_or_make(&self.folder, &certificate::names())?;
+        self.sessions.load()?;
+        self.certificate.get_or_init(|| certificate);
+        Ok(())
+    }
+
+    /// Present where the network's door is wanted and the data folder could be used.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.certificate.get()
     }
 }
 
@@ -74,7 +87,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 /// A folder of this process' own for a test; it does not exist yet.
 #[cfg(test)]
-fn test_folder(name: &str) -> std::path::PathBuf {
+pub(crate) fn test_folder(name: &str) -> std::path::PathBuf {
     let folder = std::env::temp_dir().join(format!("mirror-{name}-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&folder);
     folder

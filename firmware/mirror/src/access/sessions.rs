@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -31,6 +32,8 @@ pub struct Paired {
     pub paired_at: u64,
     /// The same, of its last visit.
     pub seen_at: u64,
+    /// Shut out, but only until the mirror's next start: the disk did not take the end of its pairing.
+    pub shut: bool,
 }
 
 #[derive(Clone, Deserialize, Serialize)]
@@ -42,6 +45,9 @@ struct Stored {
     token_hash: String,
     paired_at: u64,
     seen_at: u64,
+    /// See [`Paired::shut`]; what is written has none of them.
+    #[serde(skip)]
+    shut: bool,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -51,46 +57,52 @@ struct File {
     browsers: Vec<Stored>,
 }
 
-/// The paired browsers of this mirror.
+/// The paired browsers of this mirror. What asks, [`Sessions::find`] and its like, never waits for the disk.
 pub struct Sessions {
     path: PathBuf,
     browsers: Mutex<Vec<Stored>>,
+    /// Held while the file is written, and by nobody who asks.
+    writing: Mutex<()>,
+    /// A visit is to be written down.
+    visited: AtomicBool,
 }
 
 impl Sessions {
     /// None, and none stored so far.
     pub fn none(folder: &Path) -> Sessions {
-        Sessions { path: folder.join(NAME), browsers: Mutex::default() }
+        Sessions {
+            path: folder.join(NAME),
+            browsers: Mutex::default(),
+            writing: Mutex::default(),
+            visited: AtomicBool::new(false),
+        }
     }
 
-    /// The stored ones.
+    /// Reads the stored ones.
     ///
     /// # Errors
     /// A file that cannot be read or understood: then nobody is let in.
-    pub fn open(folder: &Path) -> Result<Sessions, AccessError> {
-        let sessions = Sessions::none(folder);
-        if let Some(bytes) = private::read(&sessions.path)? {
-            *lock(&sessions.browsers) = parse(&bytes)?;
+    pub fn load(&self) -> Result<(), AccessError> {
+        if let Some(bytes) = private::read(&self.path)? {
+            *lock(&self.browsers) = parse(&bytes)?;
         }
-        Ok(sessions)
+        Ok(())
     }
 
-    /// Pairs a browser; its id and its token, which is nowhere else.
+    /// Pairs a browser; its id and its token, which is nowhere else. Waits for the disk.
     ///
     /// # Errors
     /// Too many browsers, no entropy, or a disk that does not take it: then it is not paired.
     pub fn add(&self, name: &str, now: u64) -> Result<(String, String), AccessError> {
-        let mut browsers = lock(&self.browsers);
-        if browsers.len() >= MOST {
-            return Err(AccessError::TooMany(browsers.len()));
-        }
         let (id, token) = (hex(&random::<4>()?), hex(&random::<32>()?));
-        let token_hash = hash(&token);
-        let name = shown_name(name);
-        let mut next = browsers.clone();
-        next.push(Stored { id: id.clone(), name, token_hash, paired_at: now, seen_at: now });
-        self.store(&next)?;
-        *browsers = next;
+        self.store(Some(Stored {
+            id: id.clone(),
+            name: shown_name(name),
+            token_hash: hash(&token),
+            paired_at: now,
+            seen_at: now,
+            shut: false,
+        }))?;
         Ok((id, token))
     }
 
@@ -100,19 +112,27 @@ impl Sessions {
         let mut browsers = lock(&self.browsers);
         let is_it =
             |stored: &&mut Stored| bool::from(stored.token_hash.as_bytes().ct_eq(given.as_bytes()));
-        let found = browsers.iter_mut().find(is_it)?;
-        let id = found.id.clone();
+        let found = browsers.iter_mut().find(is_it).filter(|stored| !stored.shut)?;
         if now.abs_diff(found.seen_at) >= NOTE_EVERY {
             found.seen_at = now;
-            // Only a comfort: a disk that is full does not lock its owner out.
-            let _ = self.store(&browsers);
+            self.visited.store(true, Ordering::Relaxed);
         }
-        Some(id)
+        Some(found.id.clone())
+    }
+
+    /// Whether there are visits to be written down by [`Sessions::write_visits`]; true once.
+    pub fn has_visits(&self) -> bool {
+        self.visited.swap(false, Ordering::Relaxed)
+    }
+
+    /// Writes down who was here. Only a comfort: a disk that is full does not lock its owner out. Waits for the disk.
+    pub fn write_visits(&self) {
+        let _ = self.store(None);
     }
 
     /// Whether this browser is still paired.
     pub fn is_paired(&self, id: &str) -> bool {
-        lock(&self.browsers).iter().any(|stored| stored.id == id)
+        lock(&self.browsers).iter().any(|stored| stored.id == id && !stored.shut)
     }
 
     /// All of them, the first one first.
@@ -122,26 +142,44 @@ impl Sessions {
             name: stored.name.clone(),
             paired_at: stored.paired_at,
             seen_at: stored.seen_at,
+            shut: stored.shut,
         };
         lock(&self.browsers).iter().map(paired).collect()
     }
 
-    /// Ends a pairing at once, on the disk too; false when there was none.
+    /// Ends a pairing at once, on the disk too; false when there was none. Waits for the disk.
     ///
     /// # Errors
-    /// A disk that does not take it; the browser is shut out until the mirror starts again.
+    /// A disk that does not take it; the browser is shut out until the mirror starts again, and stays on the list, so that
+    /// this can be repeated.
     pub fn revoke(&self, id: &str) -> Result<bool, AccessError> {
-        let mut browsers = lock(&self.browsers);
-        let before = browsers.len();
-        browsers.retain(|stored| stored.id != id);
-        self.store(&browsers)?;
-        Ok(browsers.len() < before)
+        match lock(&self.browsers).iter_mut().find(|stored| stored.id == id) {
+            Some(stored) => stored.shut = true,
+            None => return Ok(false),
+        }
+        self.store(None)?;
+        Ok(true)
     }
 
-    fn store(&self, browsers: &[Stored]) -> Result<(), AccessError> {
-        let file = File { format: 1, browsers: browsers.to_vec() };
+    /// Writes who is paired, and one more; whoever is shut out is gone for good then.
+    fn store(&self, more: Option<Stored>) -> Result<(), AccessError> {
+        let _turn = lock(&self.writing);
+        let mut paired = lock(&self.browsers).clone();
+        paired.retain(|stored| !stored.shut);
+        if more.is_some() && paired.len() >= MOST {
+            return Err(AccessError::TooMany(paired.len()));
+        }
+        let before = paired.len();
+        paired.extend(more);
+        let file = File { format: 1, browsers: paired };
         let text = serde_json::to_vec_pretty(&file).map_err(|error| damaged(error.to_string()))?;
-        Ok(private::write(&self.path, &text)?)
+        private::write(&self.path, &text)?;
+        // Not replaced: others may have been seen, or shut out, meanwhile.
+        let (kept, more) = file.browsers.split_at(before);
+        let mut browsers = lock(&self.browsers);
+        browsers.retain(|stored| kept.iter().any(|kept| kept.id == stored.id));
+        browsers.extend_from_slice(more);
+        Ok(())
     }
 }
 
@@ -176,12 +214,17 @@ mod tests {
     use super::*;
     use crate::access::test_folder as folder;
 
+    fn open(folder: &Path) -> Result<Sessions, AccessError> {
+        let sessions = Sessions::none(folder);
+        sessions.load().map(|()| sessions)
+    }
+
     #[test]
     fn a_token_opens_after_a_restart_and_is_not_on_the_disk() {
         let folder = folder("sessions");
-        let sessions = Sessions::open(&folder).expect("nothing stored");
+        let sessions = open(&folder).expect("nothing stored");
         let (id, token) = sessions.add("  Ada's phone\n", 100).expect("writable");
-        let again = Sessions::open(&folder).expect("stored");
+        let again = open(&folder).expect("stored");
         assert_eq!(again.find(&token, 200), Some(id.clone()));
         assert_eq!(again.find(&token[1..], 200), None);
         assert_eq!(again.find("", 200), None);
@@ -190,15 +233,52 @@ mod tests {
         assert!(!text.contains(&token) && text.contains(&hash(&token)));
         assert!(again.revoke(&id).expect("writable"));
         assert_eq!(again.find(&token, 300), None);
-        assert_eq!(Sessions::open(&folder).expect("stored").find(&token, 300), None);
+        assert_eq!(open(&folder).expect("stored").find(&token, 300), None);
         assert!(!again.revoke(&id).expect("writable"), "it was gone already");
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn a_removal_that_the_disk_does_not_take_shuts_out_at_once_and_can_be_repeated() {
+        let folder = folder("shut");
+        let sessions = open(&folder).expect("nothing stored");
+        let (id, token) = sessions.add("lost phone", 100).expect("writable");
+        let (other, _) = sessions.add("tablet", 100).expect("writable");
+        // Where the new file would be made there is a folder now.
+        let blocked = folder.join(NAME).with_extension("part");
+        std::fs::create_dir(&blocked).expect("writable");
+        assert!(sessions.revoke(&id).is_err());
+        assert!(sessions.find(&token, 200).is_none() && !sessions.is_paired(&id));
+        let shut: Vec<bool> = sessions.list().iter().map(|paired| paired.shut).collect();
+        assert_eq!(shut, [true, false], "on the list, to be removed again");
+        std::fs::remove_dir(&blocked).expect("ours");
+        assert!(sessions.revoke(&id).expect("writable"));
+        let left = |sessions: &Sessions| -> Vec<String> {
+            sessions.list().into_iter().map(|paired| paired.id).collect()
+        };
+        assert_eq!(left(&sessions), [other]);
+        assert_eq!(left(&open(&folder).expect("stored")), left(&sessions));
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn a_visit_is_written_down_once_an_hour() {
+        let folder = folder("visits");
+        let sessions = open(&folder).expect("nothing stored");
+        let (_, token) = sessions.add("phone", 100).expect("writable");
+        assert!(sessions.find(&token, 100 + NOTE_EVERY - 1).is_some() && !sessions.has_visits());
+        assert!(sessions.find(&token, 100 + NOTE_EVERY).is_some() && sessions.has_visits());
+        assert!(!sessions.has_visits(), "told once");
+        sessions.write_visits();
+        let again = open(&folder).expect("stored");
+        assert_eq!(again.list()[0].seen_at, 100 + NOTE_EVERY);
         std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn sixteen_browsers_are_the_most() {
         let folder = folder("most");
-        let sessions = Sessions::open(&folder).expect("nothing stored");
+        let sessions = open(&folder).expect("nothing stored");
         for number in 0..MOST {
             sessions.add(&number.to_string(), 0).expect("room");
         }
@@ -212,7 +292,7 @@ mod tests {
         std::fs::create_dir_all(&folder).expect("a temporary folder");
         for text in ["", "{}", "{\"format\":2,\"browsers\":[]}", "[1]"] {
             std::fs::write(folder.join(NAME), text).expect("writable");
-            assert!(Sessions::open(&folder).is_err(), "{text}");
+            assert!(open(&folder).is_err(), "{text}");
         }
         std::fs::remove_dir_all(&folder).expect("ours");
     }

@@ -10,6 +10,7 @@ use frame::FrameBuffer;
 use overlay::{Canvas, Painter, Scene, Status};
 use serde::Serialize;
 use settings::Settings;
+use tracing::warn;
 use vision::Parser;
 
 use crate::cli::BenchArgs;
@@ -23,6 +24,9 @@ use crate::run;
 use crate::sources::{self, Decoder, Sources};
 use crate::timings::{Stage, Summary};
 use crate::view::View;
+
+/// So many broken pictures in a row and there is nothing to measure.
+const BROKEN_IN_A_ROW: u32 = 30;
 
 /// Pictures before the measured ones: memory grows and caches fill.
 const WARM_UP: u64 = 10;
@@ -167,16 +171,23 @@ impl Bench {
         ])
     }
 
-    /// The next picture; a file that has ended starts again.
+    /// The next picture; a file that has ended starts again, and a broken picture is left out.
     fn capture(&mut self) -> Result<()> {
         let timeout = self.sources.timeout;
-        for _ in 0..2 {
-            match self.decoder.next(self.source.as_mut(), &mut self.picture, timeout)? {
-                Delivery::Frame => return Ok(()),
-                Delivery::End => {
+        let (mut ends, mut broken) = (0, 0);
+        while ends < 2 {
+            match self.decoder.next(self.source.as_mut(), &mut self.picture, timeout) {
+                Ok(Delivery::Frame) => return Ok(()),
+                Ok(Delivery::End) => {
+                    ends += 1;
                     let chosen = self.sources.choose(None);
                     self.source = self.sources.open(&chosen).context("once more from the start")?;
                 }
+                Err(error) if error.is_frame_only() && broken < BROKEN_IN_A_ROW => {
+                    broken += 1;
+                    warn!("a picture was left out: {error}");
+                }
+                Err(error) => return Err(error.into()),
             }
         }
         bail!("{} has no pictures", self.source.describe())

@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use frame::FrameBuffer;
+use frame::{FrameBuffer, Orientation};
 use serde::Deserialize;
 use vision::evaluate::{Evaluation, IGNORE, LabelClass, LabelPoint, Report};
 
@@ -101,7 +101,9 @@ impl LabelledSet {
         }
         let parser = parsers.fresh(size)?;
         parser.parse(&picture.frame()).with_context(|| image.display().to_string())?;
-        parser.part_map(parts);
+        let mut rgb = Vec::new();
+        frame::rgb::upright(&picture.frame(), Orientation::default(), &mut rgb)?;
+        parser.part_map(&rgb, parts);
         if let Some(map) = labels {
             evaluation.add_labels(parts, &map.labels).map_err(|value| {
                 let path = file("labels");

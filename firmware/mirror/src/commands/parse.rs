@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use embedded_graphics::prelude::RgbColor;
-use frame::FrameBuffer;
+use frame::{FrameBuffer, Orientation};
 use proto::taxonomy::{Part, PppClass};
 use serde::Serialize;
 
@@ -163,8 +163,9 @@ impl Work {
         let (width, height) = (frame.layout().width(), frame.layout().height());
         let parser = self.parsers.fresh((width, height))?;
         parser.parse(&frame).with_context(|| image.display().to_string())?;
-        let mut labels = Vec::new();
-        parser.part_map(&mut labels);
+        let (mut rgb, mut labels) = (Vec::new(), Vec::new());
+        frame::rgb::upright(&frame, Orientation::default(), &mut rgb)?;
+        parser.part_map(&rgb, &mut labels);
         let persons = found::persons(parser, &labels);
         let mut map = LabelMap { width, height, labels };
         let palette = match self.classes {

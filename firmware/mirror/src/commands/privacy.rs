@@ -6,13 +6,15 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use learn::ledger::{self, RecordKind, Verified};
+use learn::fs::{COUNTER_NAME, counted};
+use learn::ledger::{self, LedgerError, RecordKind, Verified};
 use learn::privacy::{self, AccountantError, Budget, NoiseMultiplier, PrivacyStatement};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::cli::{PrivacyAction, PrivacyArgs, SettingsArgs};
 use crate::config;
+use crate::learning;
 use crate::report::{self, Usage};
 
 /// Answers a question about the privacy budget.
@@ -66,10 +68,20 @@ fn as_json(statement: &PrivacyStatement, more: &[(&str, Value)]) -> Result<Strin
     Ok(serde_json::to_string_pretty(&value)? + "\n")
 }
 
-/// Where a mirror with these settings keeps its ledger.
-fn ledger_path(settings: &settings::Settings) -> PathBuf {
-    let data = config::data_dir(settings.data_dir.as_deref());
-    config::learning_dir(&data).join("privacy").join(ledger::LEDGER_NAME)
+/// Where a mirror with these settings keeps its ledger, and beside it the number of the ledger's records.
+fn ledger_paths(settings: &settings::Settings) -> (PathBuf, PathBuf) {
+    let learning = config::learning_dir(&config::data_dir(settings.data_dir.as_deref()));
+    let ledger = learning.join("privacy").join(ledger::LEDGER_NAME);
+    (ledger, learning.join("counter").join(COUNTER_NAME))
+}
+
+/// A file's bytes, or `None` where it is not there.
+fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).context(format!("cannot read {}", path.display())),
+    }
 }
 
 /// One record of the ledger, for programs.
@@ -87,20 +99,25 @@ struct Entry {
 /// Reads a copy of the bytes, without the lock: a running mirror keeps it, and appends whole records.
 fn show_ledger(verify: bool, json: bool, args: &SettingsArgs) -> Result<()> {
     let effective = config::load(args, &[])?;
-    let path = ledger_path(&effective.settings);
-    let found = match fs::read(&path) {
-        Ok(bytes) => Some(bytes),
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => return Err(error).context(format!("cannot read {}", path.display())),
-    };
+    let (path, counter) = ledger_paths(&effective.settings);
+    // The counter first: a running mirror raises it after the record.
+    let counted = read(&counter)?.map_or(Ok(0), |bytes| counted(&bytes))?;
+    let found = read(&path)?;
     let (there, bytes) = (found.is_some(), found.unwrap_or_default());
     let verified = ledger::verify(&bytes).with_context(|| path.display().to_string())?;
+    let records = verified.records.len() as u64;
+    if counted > records {
+        let rolled_back = LedgerError::RolledBack { found: records, counted };
+        return Err(rolled_back).with_context(|| path.display().to_string());
+    }
     let learning = &effective.settings.learning;
     let statement = verified.composition().statement(learning.delta).map_err(wrong)?;
+    let most = learning::options(learning)?.most_releases()?;
     let text = match json {
         true => {
             let more = [
                 ("target_epsilon", learning.epsilon.into()),
+                ("most_releases", most.into()),
                 ("ledger", path.display().to_string().into()),
                 ("found", there.into()),
                 ("head", verified.head().to_string().into()),
@@ -111,7 +128,8 @@ fn show_ledger(verify: bool, json: bool, args: &SettingsArgs) -> Result<()> {
         }
         false => {
             let place = where_it_is(&path, there);
-            place + &in_words(&path, &verified, &statement, learning.epsilon, verify)
+            let spent = spent(&verified, &statement, learning.epsilon, most);
+            place + &spent + &in_words(&path, &verified, verify)
         }
     };
     Ok(report::print(&text)?)
@@ -151,15 +169,16 @@ fn step(kind: RecordKind) -> &'static str {
     }
 }
 
-fn in_words(
-    path: &Path,
-    verified: &Verified,
-    statement: &PrivacyStatement,
-    target: f64,
-    verify: bool,
-) -> String {
+fn spent(verified: &Verified, statement: &PrivacyStatement, target: f64, most: u64) -> String {
+    let releases = verified.composition().release_count();
+    format!(
+        "spent: {statement}\ntarget: epsilon {target}\nreleases: {releases} of at most {most}\n"
+    )
+}
+
+fn in_words(path: &Path, verified: &Verified, verify: bool) -> String {
     // Writing to a String cannot fail.
-    let mut text = format!("spent: {statement}\ntarget: epsilon {target}\n");
+    let mut text = String::new();
     for entry in entries(verified) {
         let Entry { sequence, step, release, noise_multiplier, dimension, .. } = entry;
         let _ = writeln!(

@@ -1,10 +1,12 @@
 //! The connection to the home's own broker.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use home::{ErasureProof, Home, HomeError};
+use home::Home;
 use learn::consent::{ContributeToFleet, PurposeKind};
 use proto::DeviceId;
 use settings::HomeAssistantSettings;
@@ -13,10 +15,14 @@ use uplink::home_assistant::{self, Command, State, Topics};
 use uplink::mqtt::{Endpoint, Mqtt};
 use uplink::tls;
 
+use super::member::AWAY;
 use super::{Fleet, follow, jitter, runtime, wait_for_home};
 use crate::learning::Learning;
 use crate::report;
 use crate::shared::{Shared, Topic};
+
+/// A connection that ends sooner does not count: two mirrors of one name throw each other off again and again.
+const HOLDS: Duration = Duration::from_secs(60);
 
 /// The part that shows the mirror in Home Assistant.
 pub struct HomePart {
@@ -47,13 +53,14 @@ impl HomePart {
         info!("Home Assistant: broker {}:{}", endpoint.host, endpoint.port);
         let (shared, fleet) = (Arc::clone(&self.shared), Arc::clone(&self.fleet));
         let changes = Arc::clone(&self.shared);
-        let shown = Shown { shared, learning: Arc::clone(&self.learning), fleet, home };
+        let link = Link::new(format!("{}:{}", endpoint.host, endpoint.port), Instant::now());
+        let shown = Shown { shared, learning: Arc::clone(&self.learning), fleet, home, link };
         let jitter = jitter()?;
         runtime()?.block_on(async {
             let (connection, handle) = Mqtt::start(endpoint, jitter);
             let version = move || changes.health_version();
             tokio::spawn(follow(Arc::clone(&self.shared), handle, version));
-            let firmware = env!("CARGO_PKG_VERSION").to_owned();
+            let firmware = crate::VERSION.to_owned();
             home_assistant::run(device, firmware, shown, connection).await;
         });
         Ok(())
@@ -99,6 +106,7 @@ struct Shown {
     learning: Arc<Learning>,
     fleet: Arc<Fleet>,
     home: Arc<Home>,
+    link: Link,
 }
 
 impl home_assistant::Home for Shown {
@@ -140,7 +148,7 @@ impl home_assistant::Home for Shown {
                 self.fleet.ask(&self.shared);
                 Ok(())
             }
-            Command::Delete => self.delete_everything(),
+            Command::Delete => self.learning.delete_everything(&self.home, &self.shared).map(drop),
             Command::InstallModel => {
                 self.fleet.watch.wish_newest_model();
                 Ok(())
@@ -150,17 +158,69 @@ impl home_assistant::Home for Shown {
             warn!("Home Assistant asked for {command:?}: {error}");
         }
     }
+
+    fn connection(&mut self, state: Result<(), &str>) {
+        self.look(state, Instant::now());
+    }
+}
+
+/// The connection, as a person should know of it.
+struct Link {
+    broker: String,
+    /// When it was last known to hold; before that, the start.
+    held_at: Instant,
+    /// Since when there is one.
+    since: Option<Instant>,
+    /// Why it was not there since it held; each is in the journal once.
+    reasons: BTreeSet<String>,
+    /// The notice.
+    told: Option<String>,
+}
+
+impl Link {
+    fn new(broker: String, now: Instant) -> Link {
+        Link { broker, held_at: now, since: None, reasons: BTreeSet::new(), told: None }
+    }
+
+    /// Sets the notice once the broker has been away for long, and takes it back once the connection holds.
+    fn look(&mut self, state: Result<(), &str>, now: Instant) {
+        match state {
+            Ok(()) => {
+                let since = *self.since.get_or_insert(now);
+                if now.saturating_duration_since(since) >= HOLDS {
+                    (self.held_at, self.told) = (now, None);
+                    self.reasons.clear();
+                }
+            }
+            Err(reason) => {
+                self.since = None;
+                if self.reasons.insert(reason.to_owned()) {
+                    warn!("Home Assistant: {}: {reason}", self.broker);
+                }
+                if now.saturating_duration_since(self.held_at) >= AWAY {
+                    self.told = Some(away(&self.broker, reason));
+                }
+            }
+        }
+    }
+}
+
+/// Why Home Assistant shows nothing, with the next step.
+fn away(broker: &str, reason: &str) -> String {
+    format!(
+        "Home Assistant: {broker} cannot be reached, or ends the connection ({reason}); check the home network, \
+         home_assistant.host and user, and that every mirror of the home has a home_assistant.name of its own"
+    )
 }
 
 impl Shown {
-    /// A button there shows no outcome, so the mirror says it where not everything is gone.
-    fn delete_everything(&self) -> Result<(), HomeError> {
-        let proof = self.learning.delete_everything(&self.home, &self.shared);
-        if !proof.as_ref().is_ok_and(ErasureProof::is_complete) {
-            let notice = "Not everything that was learnt could be deleted: delete it on the page";
-            self.shared.set_notice(Topic::Learning, Some(notice.to_owned()));
+    fn look(&mut self, connection: Result<(), &str>, now: Instant) {
+        let told = self.link.told.clone();
+        self.link.look(connection, now);
+        // Only what changed: every change of the states wakes the connection.
+        if self.link.told != told {
+            self.shared.set_notice(Topic::HomeAssistant, self.link.told.clone());
         }
-        proof.map(drop)
     }
 }
 
@@ -176,13 +236,11 @@ mod tests {
     use std::path::{Path, PathBuf};
     use std::time::Instant;
 
-    use home::{BaseModel, HomeOptions};
-    use learn::head::{HeadLayout, HeadShape};
     use learn::ledger::{LEDGER_NAME, RECORD_BYTES};
     use uplink::home_assistant::Home as _;
-    use vision::GridSize;
 
     use super::*;
+    use crate::fleet::small;
     use crate::parsed::Parsed;
 
     fn folder(name: &str) -> PathBuf {
@@ -190,19 +248,62 @@ mod tests {
     }
 
     fn shown(folder: &Path) -> Shown {
-        let shape = HeadShape { queries: 5, dim: 8, hidden: 12, mask_height: 12, mask_width: 8 };
-        let layout = HeadLayout::of_shape(shape).expect("a head");
-        let parameters = vec![0.25; layout.len()];
-        let digest = layout.digest(&parameters);
-        let grid = GridSize { height: 48, width: 32 };
-        let base = BaseModel { layout, parameters, digest, grid, padding: 114 };
-        let home = Home::open(folder, base, HomeOptions::default()).expect("writable");
         Shown {
             shared: Arc::new(Shared::new(Instant::now(), None)),
             learning: Arc::new(Learning::new()),
             fleet: Arc::new(Fleet::new(true)),
-            home: Arc::new(home),
+            home: Arc::new(small::home(folder)),
+            link: Link::new("home.example:1883".into(), Instant::now()),
         }
+    }
+
+    fn link() -> (Link, Instant) {
+        let start = Instant::now();
+        (Link::new("home.example:1883".into(), start), start)
+    }
+
+    #[test]
+    fn a_long_absence_is_told_with_its_reason_until_the_connection_holds() {
+        let (mut link, start) = link();
+        let mut at = |seconds, state| {
+            link.look(state, start + Duration::from_secs(seconds));
+            link.told.clone()
+        };
+        assert_eq!([at(5, Err("refused")), at(595, Err("refused"))], [None, None]);
+        let told = at(600, Err("bad password")).expect("ten minutes");
+        assert!(told.contains("home.example:1883") && told.contains("bad password"), "{told}");
+        assert_eq!(at(605, Ok(())), Some(told), "it may end at once");
+        assert_eq!([at(665, Ok(())), at(670, Err("refused"))], [None, None]);
+    }
+
+    #[test]
+    fn mirrors_that_throw_each_other_off_are_told_so() {
+        let (mut link, start) = link();
+        for second in (0..700).step_by(5) {
+            let state = if second % 20 < 10 { Ok(()) } else { Err("session taken over") };
+            link.look(state, start + Duration::from_secs(second));
+        }
+        let told = link.told.expect("no connection held");
+        assert!(told.contains("home_assistant.name") && told.contains("taken over"), "{told}");
+        assert_eq!(link.reasons.len(), 1, "told once in the journal");
+    }
+
+    #[test]
+    fn the_mirror_s_own_notice_follows_the_connection() {
+        let folder = folder("away");
+        let mut shown = shown(&folder);
+        let notice = |shown: &Shown| {
+            shown
+                .shared
+                .with_health(|health| health.notices.get(Topic::HomeAssistant).map(str::to_owned))
+        };
+        let back = Instant::now() + 2 * AWAY;
+        shown.look(Err("refused"), back);
+        assert!(notice(&shown).is_some_and(|text| text.contains("refused")));
+        shown.look(Ok(()), back);
+        shown.look(Ok(()), back + HOLDS);
+        assert_eq!(notice(&shown), None);
+        fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]

@@ -35,19 +35,20 @@ impl AtHome {
         }
     }
 
-    fn fits(&self, id: learn::edges::ReleaseId, task: &TaskManifest) -> Result<bool, EdgeError> {
+    /// What an update that waits belongs to, and its noise.
+    fn terms(&self, id: learn::edges::ReleaseId) -> Result<(LayoutId, NoiseMultiplier), EdgeError> {
         let consent = self.home.token::<ContributeToFleet>().map_err(told)?;
         let bytes = self.home.bytes(id, &consent).map_err(told)?;
         let update = Update::decode(&bytes).map_err(told)?;
         let header = update.header();
-        let noise = multiplier(task.noise_multiplier).ok();
-        Ok(header.layout.0 == task.layout.0 && noise == Some(header.noise_multiplier))
+        Ok((header.layout, header.noise_multiplier))
     }
 
     fn matching(&self, task: &TaskManifest) -> Result<Vec<ReleaseId>, EdgeError> {
         let mut found = Vec::new();
+        let noise = multiplier(task.noise_multiplier)?;
         for id in self.home.waiting().map_err(told)? {
-            if self.fits(id, task)? {
+            if self.terms(id)? == (LayoutId(task.layout.0), noise) {
                 found.push(ReleaseId(id.0));
             }
         }
@@ -114,19 +115,19 @@ impl Household for AtHome {
         })
     }
 
-    /// Gives up what waits for another model or other noise: its rounds are over. Then asks for training if there is no
-    /// finished run, and something to train on, and budget for a release.
+    /// Where there is budget for a release: gives up what waits for another model, whose rounds are over, and asks for training if
+    /// there is no finished run, and something to train on. What waits with other noise than this round's may fit the next.
     fn prepare(&mut self, task: &TaskManifest) -> Result<(), EdgeError> {
-        for id in self.home.waiting().map_err(told)? {
-            if !self.fits(id, task)? {
-                self.home.give_up(id).map_err(told)?;
-            }
-        }
-        *lock(&self.task) = Some(task.clone());
         let left = self.home.privacy().map_err(told)?.ledger.releases_left;
         if left == 0 {
             return Err(EdgeError("the privacy budget is spent; nothing more is sent".to_owned()));
         }
+        for id in self.home.waiting().map_err(told)? {
+            if self.terms(id)?.0 != LayoutId(task.layout.0) {
+                self.home.give_up(id).map_err(told)?;
+            }
+        }
+        *lock(&self.task) = Some(task.clone());
         let may_train = self.home.token::<ImproveMyMirror>().is_ok();
         if !self.home.has_candidate() && may_train && self.home.usage().corrections > 0 {
             self.home.request_training();
@@ -141,4 +142,77 @@ fn multiplier(ratio: Ratio) -> Result<NoiseMultiplier, EdgeError> {
 
 fn told(error: impl std::error::Error) -> EdgeError {
     EdgeError(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::atomic::AtomicBool;
+
+    use home::{Conditions, Gate};
+    use proto::task::ReportWindow;
+
+    use super::*;
+    use crate::fleet::small::{self, Blind};
+
+    struct Idle;
+
+    impl Gate for Idle {
+        fn conditions(&self) -> Conditions {
+            Conditions::IDLE
+        }
+    }
+
+    /// A household with a correction, and `count` updates that wait.
+    fn waiting(name: &str, count: usize) -> (AtHome, PathBuf) {
+        let folder = std::env::temp_dir().join(format!("mirror-{name}-{}", std::process::id()));
+        let home = Arc::new(small::home(&folder));
+        small::agree(&home);
+        let (pixels, mask) = (vec![90; 3 * small::GRID.area()], vec![0; small::GRID.area()]);
+        home.add_correction(&home.token().expect("given"), &pixels, &mask).expect("stored");
+        for _ in 0..count {
+            home.train_when(&mut Blind, &Idle, &AtomicBool::new(false)).expect("trained");
+            home.release(&home.token().expect("given"), None).expect("within the budget");
+        }
+        let max_update_bytes = 1 << 20;
+        (AtHome { home, min_cohort: 2, max_update_bytes, task: Mutex::default() }, folder)
+    }
+
+    fn task(home: &Home, noise: (u64, u64)) -> TaskManifest {
+        TaskManifest {
+            channel: "stable".parse().expect("valid"),
+            round: 5,
+            model_version: 1,
+            model: proto::Digest(home.base().digest.0),
+            layout: proto::Digest(home.layout_id().0),
+            dimension: 100,
+            noise_multiplier: Ratio::new(noise.0, noise.1).expect("a number"),
+            clip: Ratio::new(1, 1).expect("one"),
+            min_cohort: 2,
+            max_update_bytes: 1 << 20,
+            report: ReportWindow { after_seconds: 0, spread_seconds: 0 },
+        }
+    }
+
+    #[test]
+    fn what_waits_outlives_a_round_of_other_noise_and_goes_with_its_model() {
+        let (mut at_home, folder) = waiting("noise", 1);
+        let other = task(&at_home.home, (2, 1));
+        assert!(at_home.waiting(&other).expect("readable").is_empty());
+        at_home.prepare(&other).expect("there is budget");
+        let own = task(&at_home.home, (6, 5));
+        assert_eq!(at_home.waiting(&own).expect("readable").len(), 1);
+        at_home.prepare(&TaskManifest { layout: proto::Digest([7; 32]), ..own }).expect("budget");
+        assert!(at_home.home.waiting().expect("readable").is_empty());
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn without_budget_for_another_nothing_that_waits_is_given_up() {
+        let (mut at_home, folder) = waiting("spent", 3);
+        let other = TaskManifest { layout: proto::Digest([7; 32]), ..task(&at_home.home, (6, 5)) };
+        assert!(at_home.prepare(&other).is_err());
+        assert_eq!(at_home.home.waiting().expect("readable").len(), 3);
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
 }

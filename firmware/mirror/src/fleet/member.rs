@@ -27,7 +27,11 @@ use crate::shared::{Shared, Topic};
 const MEMORY: &str = "memory";
 
 /// A broker may restart, and a router too; one that is away for longer is told on the screen.
-const AWAY: Duration = Duration::from_secs(600);
+pub(super) const AWAY: Duration = Duration::from_secs(600);
+
+/// How long a model is tried at least, as far as the fleet can see: how long it really takes says how many corrections there are
+/// to judge it by.
+const TRIAL: Duration = Duration::from_secs(600);
 
 /// How often the connection is looked at for that.
 const LOOK: Duration = Duration::from_secs(5);
@@ -98,6 +102,9 @@ impl Member {
             .with_context(|| format!("the folder {}", self.folder.display()))?;
         let origin = Origin { channel: channel.clone(), keys: keys.ids() };
         let known = read_memory(&store)?;
+        if !known.is_of_fleet(&origin) {
+            self.fleet.ask_anew(&self.shared, home).context("fleet: asking anew")?;
+        }
         if known.is_of_another(&origin) {
             // Before the new fleet is kept, so that a power cut in between repeats it.
             home.leave_fleet().context("fleet: leaving the one before")?;
@@ -112,7 +119,7 @@ impl Member {
         let settings = Settings {
             device: DeviceId::clone(&identity.device),
             channel,
-            firmware: env!("CARGO_PKG_VERSION").to_owned(),
+            firmware: crate::VERSION.to_owned(),
             secret,
             keys,
         };
@@ -121,7 +128,7 @@ impl Member {
             memory,
             jitter()?,
             Box::new(AtHome::new(Arc::clone(home), &self.settings)),
-            Box::new(Trial::new(Arc::clone(home), self.model.clone())),
+            Box::new(Trial::new(Arc::clone(home), self.model.clone()).answering_after(TRIAL)),
             Box::new(kept),
         );
         let endpoint = Endpoint {
@@ -186,7 +193,10 @@ impl Keeper for Kept {
 
 #[cfg(test)]
 mod tests {
+    use learn::consent::{ContributeToFleet, ImproveMyMirror};
+
     use super::*;
+    use crate::fleet::small;
 
     #[test]
     fn the_notice_names_the_broker_or_the_clock() {
@@ -204,6 +214,20 @@ mod tests {
             |seconds, connected| absence.is_long(connected, start + Duration::from_secs(seconds));
         assert_eq!([at(5, true), at(600, false), at(604, false)], [false; 3]);
         assert_eq!([at(605, false), at(700, true), at(705, false)], [true, false, false]);
+    }
+
+    #[test]
+    fn another_fleet_asks_the_household_anew_and_nothing_is_kept_for_it() {
+        let folder = std::env::temp_dir().join(format!("mirror-anew-{}", std::process::id()));
+        let home = small::home(&folder);
+        let (shared, fleet) = (Shared::new(Instant::now(), None), Fleet::new(true));
+        fleet.ask_anew(&shared, &home).expect("writable");
+        assert!(!fleet.asks(), "nobody is asked again who never agreed");
+        small::agree(&home);
+        fleet.ask_anew(&shared, &home).expect("writable");
+        assert!(fleet.asks() && home.token::<ContributeToFleet>().is_err());
+        assert!(home.token::<ImproveMyMirror>().is_ok(), "that is no fleet's business");
+        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]

@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use home::{Beside, Home};
+use home::{Beside, ConsentState, Home, HomeError};
+use learn::consent::PurposeKind;
 use uplink::device::Snapshot;
 use uplink::mqtt::Handle;
 use uplink::pace::Jitter;
@@ -57,15 +58,37 @@ impl Fleet {
         self.watch.read()
     }
 
-    /// Whether Home Assistant asked for the household to take part, and nobody has answered at the mirror yet.
+    /// Whether the household was asked to take part, and nobody has answered at the mirror yet.
     pub fn asks(&self) -> bool {
         self.asks.load(Ordering::SeqCst)
     }
 
     /// Home Assistant asks; only an answer on the mirror's own page counts.
     pub(crate) fn ask(&self, shared: &Shared) {
-        self.asks.store(true, Ordering::SeqCst);
         let text = "Home Assistant asks to take part in the fleet: answer on the mirror's page";
+        self.put_question(shared, text);
+    }
+
+    /// Takes back a consent that was given for another fleet, or before there was any, and asks for this one.
+    ///
+    /// # Errors
+    /// Of the stores; another call does the rest.
+    pub(crate) fn ask_anew(&self, shared: &Shared, home: &Home) -> Result<(), HomeError> {
+        if home.consent(PurposeKind::ContributeToFleet) == ConsentState::Absent {
+            return Ok(());
+        }
+        match home.withdraw(PurposeKind::ContributeToFleet) {
+            // A damaged ledger keeps what waits from being sent as well.
+            Ok(_) | Err(HomeError::Release(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let text = "the mirror came to a fleet that nobody here agreed to contribute to yet: answer on the mirror's page";
+        self.put_question(shared, text);
+        Ok(())
+    }
+
+    fn put_question(&self, shared: &Shared, text: &str) {
+        self.asks.store(true, Ordering::SeqCst);
         shared.set_notice(Topic::Question, Some(text.to_owned()));
     }
 
@@ -117,4 +140,45 @@ async fn follow(shared: Arc<Shared>, handle: Handle, version: impl Fn() -> u64) 
         }
     }
     handle.stop().await;
+}
+
+#[cfg(test)]
+pub(crate) mod small {
+    //! Stores in a folder, for a head that trains in no time.
+
+    use home::{BaseModel, HomeOptions, Trunk};
+    use learn::head::{HeadLayout, HeadShape};
+    use vision::{GridSize, VisionError};
+
+    use super::*;
+
+    const SHAPE: HeadShape =
+        HeadShape { queries: 5, dim: 8, hidden: 12, mask_height: 12, mask_width: 8 };
+    pub const GRID: GridSize = GridSize { height: 48, width: 32 };
+
+    pub fn home(folder: &Path) -> Home {
+        let layout = HeadLayout::of_shape(SHAPE).expect("a head");
+        let parameters = vec![0.25; layout.len()];
+        let digest = layout.digest(&parameters);
+        let base = BaseModel { layout, parameters, digest, grid: GRID, padding: 114 };
+        Home::open(folder, base, HomeOptions::default()).expect("writable")
+    }
+
+    pub fn agree(home: &Home) {
+        for purpose in [PurposeKind::ImproveMyMirror, PurposeKind::ContributeToFleet] {
+            home.grant(purpose, home.explanation().version).expect("writable");
+        }
+    }
+
+    /// Sees the same in every picture.
+    pub struct Blind;
+
+    impl Trunk for Blind {
+        fn run(&mut self, _: &[u8]) -> Result<[Vec<f32>; 4], VisionError> {
+            let cells = |side: usize| GRID.area() / (side * side);
+            let counts = [SHAPE.queries, cells(16), cells(8), cells(4)];
+            let value = |at: usize| (at as f32).sin();
+            Ok(counts.map(|count| (0..count * SHAPE.dim).map(value).collect()))
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use frame::Orientation;
@@ -20,20 +21,35 @@ use crate::model::ModelSource;
 pub struct Trial {
     home: Arc<Home>,
     model: ModelSource,
-    running: Option<Receiver<Result<(), JobFault>>>,
+    running: Option<Running>,
+    least: Duration,
+}
+
+struct Running {
+    began: Instant,
+    outcome: Receiver<Result<(), JobFault>>,
 }
 
 impl Trial {
     /// No trial yet.
     pub fn new(home: Arc<Home>, model: ModelSource) -> Trial {
         let model = at_size_of(&home, &model).without_smoothing();
-        Trial { home, model, running: None }
+        Trial { home, model, running: None, least: Duration::ZERO }
+    }
+
+    /// The same, whose answer never comes sooner than this after its beginning.
+    pub fn answering_after(self, least: Duration) -> Trial {
+        Trial { least, ..self }
     }
 }
 
 impl ModelTrial for Trial {
     fn base(&self) -> proto::Digest {
         proto::Digest(self.home.shipped().digest.0)
+    }
+
+    fn version(&self) -> u64 {
+        self.home.fleet_version()
     }
 
     fn begin(&mut self, version: u64, parameters: Vec<u8>) -> Result<(), JobFault> {
@@ -51,12 +67,13 @@ impl ModelTrial for Trial {
             warn!("no thread for the trial of model {version}: {error}");
             return Err(JobFault::Storage);
         }
-        self.running = Some(receiver);
+        self.running = Some(Running { began: Instant::now(), outcome: receiver });
         Ok(())
     }
 
     fn poll(&mut self) -> Option<Result<(), JobFault>> {
-        let outcome = match self.running.as_ref()?.try_recv() {
+        let running = self.running.as_ref().filter(|trial| trial.began.elapsed() >= self.least)?;
+        let outcome = match running.outcome.try_recv() {
             Err(TryRecvError::Empty) => return None,
             Ok(outcome) => outcome,
             // It panicked.

@@ -7,8 +7,8 @@ mod seen;
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use home::edges::Edges;
@@ -31,6 +31,13 @@ pub use seen::{Key, Noted, Seen};
 
 /// Longest wait for the network before looking whether to stop.
 const PATIENCE: Duration = Duration::from_millis(200);
+
+/// On the screen, too: whoever pressed Home Assistant's button sees no answer there.
+const NOT_ALL_DELETED: &str =
+    "Not everything that was learnt could be deleted: delete it on the page";
+
+/// Training that rests for this long gives the network's memory back.
+const KEPT: Duration = Duration::from_secs(60);
 
 const MEBIBYTE: u64 = 1 << 20;
 const DAY: u64 = 86_400;
@@ -75,6 +82,12 @@ impl Learning {
         // After the consents: from here on nothing is frozen or noted any more.
         shared.frozen.forget_any();
         self.seen.forget();
+        let complete = proof.as_ref().is_ok_and(ErasureProof::is_complete);
+        let notice = match complete {
+            true => home.problems().first().cloned(),
+            false => Some(NOT_ALL_DELETED.to_owned()),
+        };
+        shared.set_notice(Topic::Learning, notice);
         let proof = proof?;
         info!("everything that was learnt was deleted; complete: {}", proof.is_complete());
         Ok(proof)
@@ -140,7 +153,7 @@ impl Trainer {
     /// Stores that cannot be opened; the supervisor tries again, and the mirror goes on without.
     pub fn run(&self) -> Result<()> {
         let Some(home) = self.open()? else { return Ok(()) };
-        let mut trunk = LazyTrunk { model: at_size_of(&home, &self.model), student: None };
+        let mut trunk = LazyTrunk::new(at_size_of(&home, &self.model));
         home.serve(&mut trunk, &self.gate, self.stop_flag());
         Ok(())
     }
@@ -194,20 +207,62 @@ pub fn at_size_of(home: &Home, model: &ModelSource) -> ModelSource {
 /// Loads the network when training needs it: most of the time it does not.
 struct LazyTrunk {
     model: ModelSource,
-    student: Option<Student>,
+    loaded: Arc<Mutex<Option<Loaded>>>,
+}
+
+struct Loaded {
+    student: Student,
+    used: Instant,
+}
+
+impl LazyTrunk {
+    fn new(model: ModelSource) -> LazyTrunk {
+        LazyTrunk { model, loaded: Arc::default() }
+    }
 }
 
 impl Trunk for LazyTrunk {
     fn run(&mut self, pixels: &[u8]) -> Result<[Vec<f32>; 4], VisionError> {
-        let student = match &mut self.student {
-            Some(student) => student,
+        let mut slot = lock(&self.loaded);
+        let loaded = match &mut *slot {
+            Some(loaded) => loaded,
             empty => {
-                let loaded = self.model.student();
-                empty.insert(loaded.map_err(|error| VisionError::Network(format!("{error:#}")))?)
+                let student = self.model.student();
+                let student =
+                    student.map_err(|error| VisionError::Network(format!("{error:#}")))?;
+                unload_when_unused(Arc::downgrade(&self.loaded));
+                empty.insert(Loaded { student, used: Instant::now() })
             }
         };
-        student.run_trunk(pixels)
+        let answer = loaded.student.run_trunk(pixels);
+        loaded.used = Instant::now();
+        answer
     }
+}
+
+/// Takes the network out once it was not used for [`KEPT`], on a thread that ends then. The trainer's own is held by the
+/// stores, training or not.
+fn unload_when_unused(slot: Weak<Mutex<Option<Loaded>>>) {
+    let watch = move || {
+        while let Some(slot) = slot.upgrade() {
+            let mut loaded = lock(&slot);
+            if is_unused(&loaded, Instant::now()) {
+                *loaded = None;
+                return;
+            }
+            drop(loaded);
+            drop(slot);
+            std::thread::sleep(KEPT / 4);
+        }
+    };
+    // Without the thread the network stays: a loss of memory, and of nothing else.
+    if let Err(error) = std::thread::Builder::new().name("unload".to_owned()).spawn(watch) {
+        warn!("learning: {error}");
+    }
+}
+
+fn is_unused(loaded: &Option<Loaded>, now: Instant) -> bool {
+    loaded.as_ref().is_some_and(|loaded| now.saturating_duration_since(loaded.used) >= KEPT)
 }
 
 /// The settings in effect as learning wants them.
@@ -272,6 +327,36 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_engine() {
         assert_eq!(options(&from("")).expect("a plan"), HomeOptions::default());
+    }
+
+    #[test]
+    fn the_network_goes_a_minute_after_its_last_use() {
+        let settings = Layers::defaults().and_then(Layers::finish).expect("the defaults");
+        let model = ModelSource::new(&settings.settings.vision);
+        let used = Instant::now();
+        let loaded = Some(Loaded { student: model.student().expect("built in"), used });
+        assert!(!is_unused(&loaded, used + KEPT - Duration::from_millis(1)));
+        assert!(is_unused(&loaded, used + KEPT));
+        assert!(!is_unused(&None, used + KEPT));
+    }
+
+    #[test]
+    fn the_notice_of_a_deletion_goes_with_the_next_one_that_is_complete() {
+        let folder = std::env::temp_dir().join(format!("mirror-notice-{}", std::process::id()));
+        let learning = Learning::in_folder(&folder);
+        let home = learning.home().expect("open");
+        let shared = Shared::new(Instant::now(), None);
+        let notice =
+            || shared.with_health(|health| health.notices.get(Topic::Learning).map(str::to_owned));
+        // What is not known there is not removed.
+        let stray = folder.join("privacy/stray");
+        std::fs::write(&stray, "").expect("writable");
+        let complete = learning.delete_everything(home, &shared).is_ok_and(|p| p.is_complete());
+        assert_eq!((complete, notice().as_deref()), (false, Some(NOT_ALL_DELETED)));
+        std::fs::remove_file(&stray).expect("ours");
+        let complete = learning.delete_everything(home, &shared).is_ok_and(|p| p.is_complete());
+        assert_eq!((complete, notice()), (true, None));
+        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]

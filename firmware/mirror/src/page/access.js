@@ -4,6 +4,12 @@
 
 // Longer than anything that the mirror does while somebody waits.
 const CHANGE_MS = 60000;
+// How often the list is looked at: a browser may be paired, or removed, elsewhere.
+const ACCESS_INTERVAL_MS = 5000;
+
+let codeTimer = 0;
+// Browsers that were paired when the list was shown last.
+let known = null;
 
 async function change(path, body) {
   const answer = await fetch(path, {
@@ -25,18 +31,38 @@ function day(seconds) {
 function browserItem(browser) {
   const item = make("li");
   const text = make("span", browser.name);
-  text.append(make("small", `paired ${day(browser.paired_at)}, last used ${day(browser.seen_at)}`));
+  const state = browser.shut ? "shut out until the mirror’s next start only; remove it again" : `last used ${day(browser.seen_at)}`;
+  text.append(make("small", `paired ${day(browser.paired_at)}, ${state}`));
   const remove = make("button", browser.this ? "Sign out here" : "Remove", { type: "button", class: "quiet" });
   remove.setAttribute("aria-label", `${remove.textContent}: ${browser.name}`);
-  remove.addEventListener("click", async () => {
-    await change("/api/browsers/remove", { id: browser.id }).catch((error) => {
-      setText(element("access-trouble"), error.message);
-    });
-    if (browser.this) location.reload();
-    else await showAccess();
-  });
+  remove.addEventListener("click", () => removeBrowser(browser));
   item.append(text, remove);
   return item;
+}
+
+async function removeBrowser(browser) {
+  setText(element("access-trouble"), "");
+  try {
+    await change("/api/browsers/remove", { id: browser.id });
+    if (browser.this) location.reload();
+  } catch (error) {
+    // Shut out all the same: the page that pairs would come, and nobody would read this.
+    stays = browser.this;
+    setText(element("access-trouble"), error.message);
+  }
+  if (!browser.this) await refreshAccess();
+}
+
+// A list anew where something of it has changed. The place of whoever uses the keyboard is kept: the button of the row that
+// comes next, or of the last one, or the heading.
+function showRows(list, heading, key, rows) {
+  if (list.dataset.key === key) return;
+  list.dataset.key = key;
+  const at = Array.from(list.children).findIndex((row) => row.contains(document.activeElement));
+  list.replaceChildren(...rows());
+  if (at < 0) return;
+  const buttons = list.querySelectorAll("button");
+  (buttons[Math.min(at, buttons.length - 1)] || heading).focus();
 }
 
 async function showAccess() {
@@ -47,19 +73,54 @@ async function showAccess() {
   setText(element("access-address"), access.network);
   setText(element("access-fingerprint"), access.fingerprint);
   element("access-pair").hidden = access.door !== "device";
-  element("browsers").replaceChildren(...access.browsers.map(browserItem));
-  element("browsers-none").hidden = access.browsers.length > 0;
+  const { browsers } = access;
+  showRows(element("browsers"), element("access-title"), JSON.stringify(browsers), () => browsers.map(browserItem));
+  element("browsers-none").hidden = browsers.length > 0;
+  // The browser that came has used the code.
+  if (known !== null && browsers.length > known) hideCode();
+  known = browsers.length;
+}
+
+async function refreshAccess() {
+  try {
+    await showAccess();
+  } catch (error) {
+    console.warn(error);
+  }
+}
+
+async function keepAccess() {
+  if (!document.hidden && !stays) await refreshAccess();
+  setTimeout(keepAccess, ACCESS_INTERVAL_MS);
+}
+
+function hideCode() {
+  clearTimeout(codeTimer);
+  setText(element("access-code"), "");
+  setText(element("access-left"), "");
+}
+
+// The seconds stand beside the code, which is read out once and not every second.
+function countCode(until) {
+  const left = Math.ceil((until - Date.now()) / 1000);
+  if (left <= 0) {
+    hideCode();
+    return;
+  }
+  setText(element("access-left"), `Good for ${left} s.`);
+  codeTimer = setTimeout(() => countCode(until), 500);
 }
 
 element("access-pair").addEventListener("click", async () => {
   setText(element("access-trouble"), "");
   try {
     const shown = await change("/api/pairing", {});
-    const code = `${shown.code.slice(0, 3)} ${shown.code.slice(3)}`;
-    setText(element("access-code"), `${code} (good for ${shown.seconds_left} s)`);
+    hideCode();
+    setText(element("access-code"), `${shown.code.slice(0, 3)} ${shown.code.slice(3)}`);
+    countCode(Date.now() + 1000 * shown.seconds_left);
   } catch (error) {
     setText(element("access-trouble"), error.message);
   }
 });
 
-showAccess().catch((error) => console.warn(error));
+keepAccess();

@@ -9,14 +9,16 @@ use axum::http::header::SET_COOKIE;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
+use crate::access::certificate::Certificate;
 use crate::access::pairing::{Asker, Refusal, Shown};
 use crate::access::sessions::Paired;
 use crate::page::door::COOKIE_NAME;
 use crate::page::guard::Door;
+use crate::page::learning::beside;
 use crate::page::{Served, Trouble, Visitor};
-use crate::shared::{DisplayState, PairingCode};
+use crate::shared::{DisplayState, PairingCode, Topic, lock};
 
 /// Browsers forget a cookie after 400 days at the latest.
 const COOKIE_SECONDS: u64 = 400 * 86_400;
@@ -29,7 +31,7 @@ pub fn now() -> u64 {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = match self {
-            Refusal::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::TooMany { .. } | Refusal::Spent { .. } => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Wrong { .. } => StatusCode::FORBIDDEN,
             // The code is no longer good: the page offers a new one.
             Refusal::LastWrong => StatusCode::GONE,
@@ -71,11 +73,7 @@ pub async fn access(
             Visitor::Browser { .. } => "network",
         },
         network: served.network_address(),
-        fingerprint: served
-            .access
-            .certificate
-            .as_ref()
-            .map(|certificate| certificate.fingerprint()),
+        fingerprint: served.access.certificate().map(|certificate| certificate.fingerprint()),
         browsers: browsers.map(browser).collect(),
     })
 }
@@ -96,18 +94,37 @@ pub struct PairingAnswer {
     on_screen: bool,
 }
 
+/// What a paired browser needs besides the code; without an open door a code would be of no use.
+fn door_is_open(served: &Served) -> Result<&Certificate, Trouble> {
+    if served.settings.settings.page.network.is_none() {
+        let text = "the home network is not let in; set page.access = \"paired\"";
+        return Err(Trouble::new(StatusCode::CONFLICT, text));
+    }
+    match served.access.certificate() {
+        Some(certificate) if lock(&served.network).is_some() => Ok(certificate),
+        _ => {
+            let notice = |health: &crate::shared::Health| {
+                health
+                    .notices
+                    .get(Topic::Network)
+                    .map(|text| format!("{text}; tried again, and so on"))
+            };
+            let text = served.shared.with_health(notice);
+            let soon = || "the page for the home network is being opened; try again".to_owned();
+            Err(Trouble::new(StatusCode::SERVICE_UNAVAILABLE, text.unwrap_or_else(soon)))
+        }
+    }
+}
+
 /// Puts a code on the screen.
 pub async fn begin(
     State(served): State<Arc<Served>>,
     Extension(door): Extension<Door>,
 ) -> Result<Json<PairingAnswer>, Response> {
-    let Some(certificate) = &served.access.certificate else {
-        let text = "the home network is not let in; set page.access = \"paired\"";
-        return Err(Trouble::new(StatusCode::CONFLICT, text).into_response());
-    };
+    let certificate = door_is_open(&served).map_err(IntoResponse::into_response)?;
     let asker = match door {
         Door::Device => Asker::Device,
-        Door::Network { .. } => Asker::Network,
+        Door::Network { peer, .. } => Asker::Network(peer),
     };
     let shown = served.access.pairing.begin(asker, served.shared.uptime());
     let shown = shown.map_err(IntoResponse::into_response)?;
@@ -150,22 +167,33 @@ pub struct Finish {
 /// Pairs the browser that knows the code.
 pub async fn finish(
     State(served): State<Arc<Served>>,
+    Extension(door): Extension<Door>,
     Json(given): Json<Finish>,
 ) -> Result<Response, Response> {
+    let Door::Network { peer, .. } = door else {
+        let text = "this machine's own browser needs no pairing";
+        return Err(Trouble::new(StatusCode::CONFLICT, text).into_response());
+    };
     let now_up = served.shared.uptime();
-    let result = served.access.pairing.finish(&given.code, now_up);
-    if served.access.pairing.current(now_up).is_none() {
+    let result = served.access.pairing.finish(&given.code, peer, now_up);
+    if !served.access.pairing.is_shown(now_up) {
         served.shared.update_health(|health| health.pairing = None);
     }
     if let Err(refusal) = result {
-        warn!("pairing: {refusal}");
+        // Guesses that count are few; the others must not fill the journal.
+        match &refusal {
+            Refusal::NoCode | Refusal::Spent { .. } => debug!("pairing: {peer}: {refusal}"),
+            counted => warn!("pairing: {counted}"),
+        }
         return Err(refusal.into_response());
     }
-    let added = served.access.sessions.add(&given.name, now());
-    let (id, token) = added.map_err(|error| {
-        warn!("pairing: {error}");
-        Refusal::Access(error).into_response()
-    })?;
+    let added = beside(move || {
+        Ok(served.access.sessions.add(&given.name, now()).inspect_err(|error| {
+            warn!("pairing: {error}");
+        }))
+    });
+    let added = added.await.map_err(IntoResponse::into_response)?;
+    let (id, token) = added.map_err(|error| Refusal::Access(error).into_response())?;
     info!("a browser was paired ({id})");
     // Lax and not Strict: who follows a link from another page is paired still. Whatever changes something wants a header of ours.
     let cookie = format!(
@@ -186,14 +214,21 @@ pub async fn remove(
     State(served): State<Arc<Served>>,
     Json(given): Json<Remove>,
 ) -> Result<StatusCode, Trouble> {
-    match served.access.sessions.revoke(&given.id) {
+    beside(move || match served.access.sessions.revoke(&given.id) {
         Ok(true) => {
             info!("the pairing of a browser was ended ({})", given.id);
             Ok(StatusCode::NO_CONTENT)
         }
         Ok(false) => Err(Trouble::new(StatusCode::NOT_FOUND, "this browser is not paired")),
-        Err(error) => Err(Trouble::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string())),
-    }
+        Err(error) => {
+            let text = format!(
+                "this browser is shut out only until the mirror's next start: {error}; then remove it once more"
+            );
+            warn!("{text}");
+            Err(Trouble::new(StatusCode::INSUFFICIENT_STORAGE, text))
+        }
+    })
+    .await
 }
 
 /// For whoever is not paired: alive or not, and nothing else.

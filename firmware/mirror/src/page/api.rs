@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use crate::memory;
-use crate::page::Served;
-use crate::shared::{CameraState, DisplayState, Health, ModelState, Shared, Topic};
+use crate::page::learning::beside;
+use crate::page::{Served, Trouble};
+use crate::shared::{CameraState, DisplayState, Health, ModelState, Shared, Topic, lock};
 use crate::timings::{Stage, Summary};
 
 /// How the switch is named on the status screen.
@@ -86,7 +87,7 @@ fn answer(shared: &Shared) -> StateAnswer {
     let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let counters = &shared.counters;
     StateAnswer {
-        version: env!("CARGO_PKG_VERSION"),
+        version: crate::VERSION,
         uptime_s: shared.uptime().as_secs(),
         camera_wanted: shared.camera_wanted(),
         camera_active: health.sensor_open,
@@ -202,18 +203,23 @@ pub struct CameraAnswer {
 pub async fn camera(
     State(served): State<Arc<Served>>,
     Json(change): Json<CameraChange>,
-) -> Json<CameraAnswer> {
+) -> Result<Json<CameraAnswer>, Trouble> {
     // First the camera, then the disk: "off" must not wait for anything.
     served.shared.switch_camera(change.on, BY);
     info!("the camera was switched {} {BY}", if change.on { "on" } else { "off" });
-    let stored = served.switch.store(change.on);
-    if let Err(error) = &stored {
-        warn!("{error}");
-    }
-    let kept_on = served.settings.settings.camera.enabled;
-    let remembered = stored.is_ok() && (!change.on || kept_on);
-    served.shared.set_notice(Topic::Storage, stored.err().map(|error| error.to_string()));
-    Json(CameraAnswer { on: change.on, remembered })
+    beside(move || {
+        let switch = lock(&served.switch);
+        // What holds now: whoever switched later may have been written first.
+        let stored = switch.store(served.shared.camera_wanted());
+        if let Err(error) = &stored {
+            warn!("{error}");
+        }
+        let kept_on = served.settings.settings.camera.enabled;
+        let remembered = stored.is_ok() && (!change.on || kept_on);
+        served.shared.set_notice(Topic::Storage, stored.err().map(|error| error.to_string()));
+        Ok(Json(CameraAnswer { on: change.on, remembered }))
+    })
+    .await
 }
 
 /// 200 while the mirror does what it is told to (a camera that is switched off is no failure),
@@ -240,6 +246,9 @@ fn troubles(health: &Health) -> Vec<String> {
     if let Some(celsius) = health.too_hot {
         troubles.push(format!("temperature: {celsius:.0} °C, the network rests"));
     }
+    if let Some(text) = health.notices.get(Topic::Program) {
+        troubles.push(format!("program: {text}"));
+    }
     troubles
 }
 
@@ -255,8 +264,15 @@ mod tests {
             health.too_hot = Some(91.0);
             health.model = ModelState::Failed { reason: "wrong hash".into() };
         });
+        shared.set_notice(Topic::Program, Some("camera fails again and again".into()));
+        shared.set_notice(Topic::Fleet, Some("away".into()));
         let troubles = troubles(&shared.health());
-        assert_eq!(troubles, ["network: wrong hash", "temperature: 91 °C, the network rests"]);
+        let expected = [
+            "network: wrong hash",
+            "temperature: 91 °C, the network rests",
+            "program: camera fails again and again",
+        ];
+        assert_eq!(troubles, expected);
     }
 
     #[test]

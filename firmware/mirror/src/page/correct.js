@@ -9,7 +9,7 @@ const editor = {
   id: null, opened: 0, width: 0, height: 0,
   labels: null, picture: null, shown: null,
   tool: "brush", part: 3, size: 14,
-  undo: [], redo: [], before: null, last: null, keyboard: null,
+  undo: [], redo: [], before: null, last: null, keyboard: null, pointer: null,
 };
 
 let partColours = [];
@@ -90,8 +90,9 @@ function step(from, to) {
 }
 
 function showSteps() {
-  element("undo-stroke").disabled = editor.undo.length === 0;
-  element("redo-stroke").disabled = editor.redo.length === 0;
+  // Not `disabled`: the button that was just pressed would lose the focus.
+  element("undo-stroke").setAttribute("aria-disabled", String(editor.undo.length === 0));
+  element("redo-stroke").setAttribute("aria-disabled", String(editor.redo.length === 0));
 }
 
 function label() {
@@ -167,20 +168,26 @@ canvas.addEventListener("pointerdown", (event) => {
     end();
     return;
   }
+  editor.pointer = event.pointerId;
   canvas.setPointerCapture(event.pointerId);
   editor.last = null;
   strokeTo(place(event));
 });
 
 canvas.addEventListener("pointermove", (event) => {
-  if (editor.before === null || !canvas.hasPointerCapture(event.pointerId)) return;
+  if (editor.before === null || event.pointerId !== editor.pointer) return;
   // A fast pen sends several points at once.
   const points = event.getCoalescedEvents ? event.getCoalescedEvents() : [];
   for (const point of points.length > 0 ? points : [event]) strokeTo(place(point));
 });
 
+// A second finger neither paints nor ends the first one's stroke.
 for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) {
-  canvas.addEventListener(name, end);
+  canvas.addEventListener(name, (event) => {
+    if (event.pointerId !== editor.pointer) return;
+    editor.pointer = null;
+    end();
+  });
 }
 
 const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -328,7 +335,9 @@ function closeEditor() {
 // What the mirror has forgotten is not to stay on show here.
 function closeForgotten(reason) {
   if (editor.id === null) return;
+  const inside = element("editor").contains(document.activeElement);
   closeEditor();
+  if (inside) leaveEditor();
   say(`${reason}: the frozen picture was forgotten.`, true);
 }
 

@@ -99,7 +99,7 @@ impl NetworkDoor {
         silence::ends(&stream).context("a browser that vanishes would not be noticed")?;
         let local = stream.local_addr().context("own address")?.ip();
         let stream = timeout(HANDSHAKE, self.tls.accept(stream)).await.context("no greeting")??;
-        let door = Door::Network { local, names: Arc::clone(&self.names) };
+        let door = Door::Network { local, peer: peer.ip(), names: Arc::clone(&self.names) };
         let service = service_fn(|request: Request<Incoming>| self.answer(request, door.clone()));
         debug!("network door: {peer} is here");
         let mut server = http1::Builder::new();
@@ -110,6 +110,10 @@ impl NetworkDoor {
     async fn answer(&self, request: Request<Incoming>, door: Door) -> Result<Response, Infallible> {
         let mut request = request.map(Body::new);
         let visitor = session(request.headers(), &self.access.sessions);
+        if self.access.sessions.has_visits() {
+            let access = Arc::clone(&self.access);
+            tokio::task::spawn_blocking(move || access.sessions.write_visits());
+        }
         request.extensions_mut().insert(door);
         let Some(id) = visitor else {
             let mut answer = hurried(self.unpaired.clone(), request, HEAD).await?;

@@ -30,6 +30,8 @@ pub enum Door {
     Network {
         /// The address that was called.
         local: IpAddr,
+        /// The address that calls.
+        peer: IpAddr,
         /// This machine's names.
         names: Arc<[String]>,
     },
@@ -43,6 +45,16 @@ impl Door {
         }
     }
 
+    /// What [`Door::is_called`] knows, for people.
+    fn known_as(&self) -> String {
+        let Door::Network { local, names, .. } = self else {
+            return "localhost, 127.0.0.1 and [::1]".to_owned();
+        };
+        let own = names.iter().filter(|name| !is_loopback_name(name) && *name != "::1");
+        let own: Vec<&str> = own.map(String::as_str).collect();
+        format!("{} and {}", own.join(", "), local.to_canonical())
+    }
+
     /// Whether `host`, with or without a port, is this machine. The port is free: a tunnel (`ssh -L`) may use another
     /// one.
     fn is_called(&self, host: &str) -> bool {
@@ -52,7 +64,7 @@ impl Door {
         };
         match self {
             Door::Device => is_loopback_name(name),
-            Door::Network { local, names } => {
+            Door::Network { local, names, .. } => {
                 let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
                 match bare.unwrap_or(name).parse::<IpAddr>() {
                     Ok(address) => address.to_canonical() == local.to_canonical(),
@@ -119,12 +131,9 @@ fn check(
     };
     for host in [Some(host), authority].into_iter().flatten() {
         if !door.is_called(host) {
-            let names = match door {
-                Door::Device => "localhost, 127.0.0.1 and [::1]",
-                Door::Network { .. } => "this mirror's own names and address",
-            };
             return Err(format!(
-                "this page answers to {names} only, not to `{}`",
+                "this page answers to {} only, not to `{}`",
+                door.known_as(),
                 host.escape_debug()
             ));
         }
@@ -249,8 +258,12 @@ mod tests {
     }
 
     fn network(local: &str) -> Door {
-        let names = ["kitchen".to_owned(), "kitchen.local".to_owned()];
-        Door::Network { local: local.parse().expect("an address"), names: names.into() }
+        let names = ["localhost", "127.0.0.1", "::1", "kitchen", "kitchen.local"];
+        Door::Network {
+            local: local.parse().expect("an address"),
+            peer: IpAddr::from([192, 168, 1, 20]),
+            names: names.map(str::to_owned).into(),
+        }
     }
 
     #[test]
@@ -265,6 +278,15 @@ mod tests {
         assert!(network("::ffff:192.168.1.7").is_called("192.168.1.7:8443"));
         assert!(network("fd00::7").is_called("[fd00::7]:8443"));
         assert!(network("127.0.0.1").is_called("localhost:8443"));
+    }
+
+    #[test]
+    fn a_refused_name_is_told_the_right_ones() {
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, HeaderValue::from_static("mirror.fritz.box:8443"));
+        let checked = check(&network("::ffff:192.168.1.7"), &Method::GET, "/", &headers, None);
+        let text = checked.expect_err("another name");
+        assert!(text.contains("to kitchen, kitchen.local and 192.168.1.7 only"), "{text}");
     }
 
     #[test]

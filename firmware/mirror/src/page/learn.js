@@ -169,8 +169,13 @@ function percent(value) {
   return `${(100 * value).toFixed(1)} %`;
 }
 
-function verdict(run) {
-  if (run.adopted) return "in use now";
+// A head of the household's own was taken over at the moment that its run ended.
+function isInUse(run, head) {
+  return head !== undefined && head.fleet === null && head.adopted_at === run.ended_at;
+}
+
+function verdict(run, head) {
+  if (run.adopted) return isInUse(run, head) ? "in use now" : "taken over then, not in use any more";
   if (run.after === null) return "not used, because nothing shows yet whether it is better: every fifth correction is kept for that";
   return "not better, so not used";
 }
@@ -188,7 +193,7 @@ function showTraining() {
   if (training.example_milliseconds) rows.push(["One example", `${training.example_milliseconds.toFixed(1)} ms`]);
   const last = training.last;
   if (last) {
-    rows.push(["Last run", `${last.examples} corrections, ${last.epochs} passes: ${verdict(last)}`]);
+    rows.push(["Last run", `${last.examples} corrections, ${last.epochs} passes: ${verdict(last, heads.at(-1))}`]);
     if (last.after !== null) {
       rows.push(["Agreement with held-back corrections", `${percent(last.before)} before, ${percent(last.after)} after`]);
     }
@@ -226,10 +231,7 @@ function showCorrections() {
   setText(element("usage"), `${usage.corrections} of at most ${limits.corrections} corrections, `
     + `${bytes(usage.bytes)} of at most ${bytes(limits.bytes)}, each kept for at most ${age} days. Encrypted on this device.`);
   const key = corrections.map((correction) => correction.number).join();
-  const list = element("corrections");
-  if (list.dataset.key === key) return;
-  list.dataset.key = key;
-  list.replaceChildren(...corrections.map(correctionItem));
+  showRows(element("corrections"), element("corrections-title"), key, () => corrections.map(correctionItem));
 }
 
 // ---- Fleet ---------------------------------------------------------------------------------

@@ -17,14 +17,14 @@ use learn::consent::{ImproveMyMirror, PurposeKind};
 use proto::taxonomy::PART_COUNT;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::fleet::Fleet;
 use crate::page::{Served, Trouble};
 use crate::parsed::{NOT_SAID, Parsed};
 use crate::parsing::MOST_PIXELS;
 use crate::pictures;
-use crate::shared::Shared;
+use crate::shared::{ModelState, Shared};
 
 /// A picture comes at least this often while the camera delivers.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(5);
@@ -287,14 +287,24 @@ pub async fn freeze(State(served): State<Arc<Served>>) -> Result<Json<Value>, Tr
     Ok(Json(json!({ "id": id, "width": width, "height": height })))
 }
 
-/// Whether somebody agreed to corrections, and the camera is on.
+/// Whether somebody agreed to corrections, the camera is on, and its pictures are parsed.
 fn may_freeze(served: &Served) -> Result<(), Trouble> {
     home(served)?.token::<ImproveMyMirror>().map_err(HomeError::from)?;
     if !served.shared.may_show() {
         let text = "the camera delivers nothing; switch it on first";
         return Err(Trouble::new(StatusCode::CONFLICT, text));
     }
-    Ok(())
+    let unparsed = served.shared.with_health(|health| match (&health.model, health.too_hot) {
+        (ModelState::Failed { reason }, _) => Some(format!("no picture is parsed now: {reason}")),
+        (_, Some(_)) => {
+            Some("the mirror cools down; it parses pictures again by itself".to_owned())
+        }
+        _ => None,
+    });
+    match unparsed {
+        Some(text) => Err(Trouble::new(StatusCode::CONFLICT, text)),
+        None => Ok(()),
+    }
 }
 
 fn frozen(served: &Served, id: u64) -> Result<Arc<Parsed>, Trouble> {
@@ -332,15 +342,13 @@ pub async fn save(
     Path(id): Path<u64>,
     labels: Bytes,
 ) -> Result<Json<Value>, Trouble> {
-    // Sent again because the answer was lost.
-    if let Some(info) = served.shared.frozen.saved(id) {
-        return Ok(Json(json!({ "correction": info })));
-    }
-    let parsed = frozen(&served, id)?;
     let home = home(&served)?;
     beside(move || {
-        let info = store(&home, &parsed, &labels)?;
-        served.shared.frozen.note_saved(id, info.clone());
+        // It may be sent again because the answer was lost.
+        let info = served.shared.frozen.save(id, || {
+            let parsed = frozen(&served, id)?;
+            store(&home, &parsed, &labels)
+        })?;
         Ok(Json(json!({ "correction": info })))
     })
     .await
@@ -359,8 +367,8 @@ pub(super) fn store(
         .to_input(labels, base.grid, base.padding)
         .map_err(|error| Trouble::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))?;
     let info = home.add_correction(&token, &pixels, &mask)?;
-    // Without its number: how often a household corrects does not belong into the journal.
-    info!("a correction was stored");
+    // Not in the journal: how often a household corrects does not belong there.
+    debug!("a correction was stored");
     Ok(info)
 }
 
@@ -448,7 +456,7 @@ mod tests {
             let learning = Arc::new(Learning::in_folder(&folder));
             let model = ModelSource::new(&settings.settings.vision);
             let (desk, _) = parsing::open(Arc::clone(&shared), Arc::clone(&learning), model);
-            let (switch, access) = (SwitchFile::new(&folder), Access::device_only(&folder));
+            let (switch, access) = (SwitchFile::new(&folder), Access::closed(&folder));
             let fleet = Arc::new(Fleet::new(true));
             let served = Page::new(shared, switch, settings, access, learning, fleet, desk).context;
             let router = device_router(Arc::clone(&served));
@@ -595,6 +603,35 @@ mod tests {
         let home = rig.served.learning.home().expect("open");
         assert_eq!(home.usage().corrections, 1);
         assert!(!rig.is_kept(id));
+    }
+
+    #[test]
+    fn a_picture_that_is_saved_again_while_it_is_written_is_stored_once() {
+        let rig = Rig::new("meanwhile");
+        rig.agree();
+        let (_, id) = rig.freeze(|| {});
+        let path = format!("/api/frozen/{id}/save");
+        let save = || rig.answer("POST", &path, "\0".repeat(6 * 8));
+        let (first, second) = rig.runtime.block_on(async { tokio::join!(save(), save()) });
+        assert_eq!(first.0, StatusCode::OK, "{first:?}");
+        assert_eq!(first, second);
+        assert_eq!(rig.served.learning.home().expect("open").usage().corrections, 1);
+    }
+
+    #[test]
+    fn a_picture_that_nobody_parses_is_not_waited_for() {
+        let rig = Rig::new("hot");
+        rig.agree();
+        let why = || {
+            let answer = rig.runtime.block_on(rig.answer("POST", "/api/freeze", String::new()));
+            assert_eq!(answer.0, StatusCode::CONFLICT);
+            String::from_utf8_lossy(&answer.1).into_owned()
+        };
+        rig.served.shared.update_health(|health| health.too_hot = Some(90.0));
+        assert!(why().contains("cools down"), "{}", why());
+        let failed = ModelState::Failed { reason: "wrong hash".into() };
+        rig.served.shared.update_health(|health| health.model = failed);
+        assert!(why().contains("wrong hash"), "{}", why());
     }
 
     #[test]

@@ -37,7 +37,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
 use crate::access::Access;
-use crate::access::certificate::{self, Certificate};
+use crate::access::certificate;
 use crate::fleet::Fleet;
 use crate::learning::Learning;
 use crate::page::door::NetworkDoor;
@@ -147,7 +147,8 @@ pub struct Page {
 /// What every request may look at.
 pub(crate) struct Served {
     pub shared: Arc<Shared>,
-    pub switch: SwitchFile,
+    /// Locked while it is written.
+    pub switch: Mutex<SwitchFile>,
     pub settings: Effective,
     pub registry: Registry,
     pub access: Arc<Access>,
@@ -164,6 +165,14 @@ impl Served {
         let address = (*lock(&self.network))?;
         let shown = reachable(address, leads_out(), &certificate::names())?;
         Some(format!("https://{shown}/"))
+    }
+
+    /// Tells the screen where that is, if it has changed: a network may come after the start, and give another address.
+    fn tell_network(&self) {
+        let network = self.network_address();
+        if self.shared.with_health(|health| health.network != network) {
+            self.shared.update_health(|health| health.network = network);
+        }
     }
 }
 
@@ -248,7 +257,7 @@ impl Page {
         let (access, network) = (Arc::new(access), Mutex::new(None));
         let context = Arc::new(Served {
             shared,
-            switch,
+            switch: Mutex::new(switch),
             settings,
             registry,
             access,
@@ -310,14 +319,16 @@ impl Page {
             }
         });
         *lock(&self.context.network) = None;
+        self.context.tell_network();
         result
     }
 
-    /// Lets no frozen picture grow old, whether somebody asks for it or not.
+    /// Lets no frozen picture grow old, whether somebody asks for it or not, and no address.
     async fn tidy(&self) {
         loop {
             tokio::time::sleep(TIDY).await;
             self.context.shared.frozen.forget_old(Instant::now());
+            self.context.tell_network();
         }
     }
 
@@ -326,12 +337,13 @@ impl Page {
     async fn serve_network(&self) -> Result<()> {
         let context = &self.context;
         let wanted = context.settings.settings.page.network;
-        let (Some(wanted), Some(certificate)) = (wanted, &context.access.certificate) else {
-            return std::future::pending().await;
-        };
+        let Some(wanted) = wanted else { return std::future::pending().await };
         let mut backoff = Backoff::new();
         loop {
-            match self.open_network(wanted, certificate) {
+            let access = Arc::clone(&context.access);
+            let opened = tokio::task::spawn_blocking(move || access.open()).await?;
+            let opened = opened.with_context(|| format!("no {}", Whose::Network));
+            match opened.and_then(|()| self.open_network(wanted)) {
                 Ok((door, listener)) => return door.serve(listener).await,
                 Err(error) => self.no_network(&report::describe(&error)),
             }
@@ -339,12 +351,9 @@ impl Page {
         }
     }
 
-    fn open_network(
-        &self,
-        wanted: SocketAddr,
-        certificate: &Certificate,
-    ) -> Result<(NetworkDoor, TcpListener)> {
+    fn open_network(&self, wanted: SocketAddr) -> Result<(NetworkDoor, TcpListener)> {
         let context = &self.context;
+        let certificate = context.access.certificate().context("no certificate")?;
         let tls = certificate.tls().with_context(|| format!("no {}", Whose::Network))?;
         let listener = bind(Whose::Network, wanted)?;
         let address = listener.local_addr().with_context(|| format!("no {}", Whose::Network))?;
@@ -357,6 +366,7 @@ impl Page {
         };
         *lock(&context.network) = Some(address);
         context.shared.set_notice(Topic::Network, None);
+        context.tell_network();
         let shown = context.network_address();
         info!("page for paired browsers: {}", shown.unwrap_or_else(|| address.to_string()));
         Ok((door, listener))
@@ -473,6 +483,84 @@ async fn asset(kind: &'static str, text: &'static str) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::test_folder;
+    use crate::model::ModelSource;
+    use crate::parsing;
+    use std::path::Path;
+
+    /// The page of a mirror that lets paired browsers in, with its data in this folder.
+    fn paired(folder: &Path) -> Page {
+        let text = "[page]\naccess = \"paired\"\nnetwork_listen = \"127.0.0.1:0\"";
+        let layers = settings::Layers::defaults().and_then(|layers| layers.file("test", text));
+        let settings = layers.and_then(settings::Layers::finish).expect("valid settings");
+        let shared = Arc::new(Shared::new(Instant::now(), None));
+        let (learning, fleet) = (Arc::new(Learning::new()), Arc::new(Fleet::new(false)));
+        let model = ModelSource::new(&settings.settings.vision);
+        let (desk, _) = parsing::open(Arc::clone(&shared), Arc::clone(&learning), model);
+        let (switch, access) = (SwitchFile::new(folder), Access::closed(folder));
+        Page::new(shared, switch, settings, access, learning, fleet, desk)
+    }
+
+    async fn ask_for_a_code(page: &Page) -> (StatusCode, String) {
+        use tower::ServiceExt;
+        let request = axum::http::Request::post("/api/pairing")
+            .header("host", "localhost")
+            .header(guard::CHANGE_HEADER, "1")
+            .body(axum::body::Body::empty())
+            .expect("a request");
+        let router = device_router(Arc::clone(&page.context));
+        let answer = router.oneshot(request).await.expect("infallible");
+        let status = answer.status();
+        let body = axum::body::to_bytes(answer.into_body(), 1 << 16).await.expect("short");
+        (status, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    #[test]
+    fn a_data_folder_that_becomes_usable_opens_the_network_s_door() {
+        let folder = test_folder("door");
+        // A file is where the folder should be.
+        std::fs::write(&folder, "").expect("a temporary folder");
+        let page = paired(&folder);
+        let shared = &page.context.shared;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let visitor = async {
+                while shared.with_health(|health| health.notices.get(Topic::Network).is_none()) {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                let (status, text) = ask_for_a_code(&page).await;
+                assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+                assert!(text.contains("data_dir") && !text.contains("page.access"), "{text}");
+                assert_eq!(shared.health().network, None);
+                std::fs::remove_file(&folder).expect("ours");
+                while shared.health().network.is_none() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                assert_eq!(ask_for_a_code(&page).await.0, StatusCode::OK);
+            };
+            tokio::select! {
+                ended = page.serve_network() => panic!("the door: {ended:?}"),
+                () = visitor => {}
+            }
+        });
+        let network = shared.health().network.expect("open");
+        assert!(network.starts_with("https://127.0.0.1:"), "{network}");
+        assert_eq!(shared.health().notices.get(Topic::Network), None);
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn nobody_is_told_to_set_what_is_set_while_the_port_is_busy() {
+        let folder = test_folder("busy");
+        let page = paired(&folder);
+        page.context.access.open().expect("writable");
+        page.no_network("no page for the home network: port 8443 of 0.0.0.0 is in use");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let (status, text) = runtime.block_on(ask_for_a_code(&page));
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(text.contains("in use"), "{text}");
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
 
     #[test]
     fn a_listener_on_all_addresses_is_named_as_others_reach_it() {

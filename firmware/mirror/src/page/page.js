@@ -14,6 +14,8 @@ let delivering = false;
 let cameraWanted = false;
 let changing = false;
 let refusal = "";
+// This browser is not paired any more, and the page has something to say about it.
+let stays = false;
 
 // Texts are set only when they change: a screen reader would read them again and again.
 function setText(target, text) {
@@ -226,7 +228,7 @@ function showSilence() {
 async function ask(path, options = {}) {
   const answer = await fetch(path, { ...options, signal: AbortSignal.timeout(PATIENCE_MS) });
   // Not paired any more: the mirror then shows the page that pairs.
-  if (answer.status === 401) location.reload();
+  if (answer.status === 401 && !stays) location.reload();
   if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
   return answer.json();
 }
@@ -294,14 +296,16 @@ function partItem([base, colours]) {
 element("camera").addEventListener("click", async () => {
   changing = true;
   element("camera").setAttribute("aria-busy", "true");
+  setText(element("camera-trouble"), "");
   try {
-    await ask("/api/camera", {
+    const { remembered } = await ask("/api/camera", {
       method: "POST",
       headers: { "content-type": "application/json", "x-mirror-change": "1" },
       body: JSON.stringify({ on: !cameraWanted }),
     });
+    if (!remembered) setText(element("camera-trouble"), "This holds until the mirror’s next start only.");
   } catch (error) {
-    console.warn(error);
+    setText(element("camera-trouble"), `The mirror did not confirm it (${error.message}). The switch shows what holds.`);
   }
   changing = false;
   element("camera").removeAttribute("aria-busy");

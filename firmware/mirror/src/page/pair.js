@@ -22,15 +22,21 @@ function sentence(text) {
   return ended[0].toUpperCase() + ended.slice(1);
 }
 
-function countDown(until) {
+// Says something about the code, once; the seconds stand beside it and are not read out.
+function tell(text) {
   clearTimeout(counting);
+  element("shown").textContent = text;
+  element("left").textContent = "";
+}
+
+function countDown(until) {
   const left = Math.ceil((until - Date.now()) / 1000);
   if (left <= 0) {
-    element("shown").textContent = "The code is no longer good. Ask for a new one.";
+    tell("The code is no longer good. Ask for a new one.");
     element("begin").disabled = false;
     return;
   }
-  element("shown").textContent = `The mirror shows a code, good for ${left} s.`;
+  element("left").textContent = `It is good for ${left} s.`;
   counting = setTimeout(() => countDown(until), 500);
 }
 
@@ -40,9 +46,10 @@ element("begin").addEventListener("click", async () => {
   try {
     const shown = await send("/api/pairing", {});
     if (shown.on_screen) {
+      tell("The mirror shows a code.");
       countDown(Date.now() + 1000 * shown.seconds_left);
     } else {
-      element("shown").textContent = "This mirror has no screen now. Run “mirror pair” on it to read the code.";
+      tell("This mirror has no screen now. Run “mirror pair” on it to read the code.");
       element("begin").disabled = false;
     }
     element("code").focus();
@@ -60,10 +67,9 @@ element("form").addEventListener("submit", async (event) => {
     location.reload();
   } catch (error) {
     element("trouble").textContent = sentence(error.message);
-    // Used, or guessed at too often: the mirror shows none any more.
-    if (error.status === 409 || error.status === 410) {
-      clearTimeout(counting);
-      element("shown").textContent = "";
+    // Any answer but "wrong, try again" is the code's end: used, or guessed at too often.
+    if (error.status !== undefined && error.status !== 403) {
+      tell("");
       element("begin").disabled = false;
     }
     element("code").select();

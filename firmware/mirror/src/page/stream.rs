@@ -135,7 +135,7 @@ mod tests {
     ) -> T {
         let shared = shared();
         let viewer = Viewer::new(&shared).expect("the first one");
-        let access = Arc::new(Access::device_only(std::path::Path::new("/nowhere")));
+        let access = Arc::new(Access::closed(std::path::Path::new("/nowhere")));
         let (parts, sent) = mpsc::channel(1);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async {

@@ -63,7 +63,7 @@ pub fn run(args: &RunArgs, started: Instant) -> Result<()> {
         warn!("{error}");
         shared.set_notice(Topic::Storage, Some(error.to_string()));
     }
-    let access = open_access(&shared, settings);
+    let access = Access::closed(&config::data_dir(settings.data_dir.as_deref()));
     let page = open_page(settings);
     let display = display::open(&spec, &request);
     report::print(&start_text(&board, &shared, &sources, &display, &page, settings))?;
@@ -131,20 +131,6 @@ fn rotation(degrees: u32) -> Rotation {
 /// The page's port, or why it cannot be had; `None` when no page is wanted.
 fn open_page(settings: &Settings) -> Option<Result<TcpListener, PageError>> {
     settings.page.enabled.then(|| page::listen(settings.page.listen))
-}
-
-/// Who may come in from the home network: without a data folder nobody, and the mirror goes on.
-fn open_access(shared: &Shared, settings: &Settings) -> Access {
-    let folder = config::data_dir(settings.data_dir.as_deref());
-    if settings.page.network.is_none() {
-        return Access::device_only(&folder);
-    }
-    Access::open(&folder).unwrap_or_else(|error| {
-        let text = format!("no page for the home network: {error}");
-        warn!("{text}");
-        shared.set_notice(Topic::Network, Some(text));
-        Access::device_only(&folder)
-    })
 }
 
 /// Goes on with a display or a page, whichever there is; with neither nobody would see anything.

@@ -262,11 +262,12 @@ fn pairing(health: &Health) -> Option<&PairingCode> {
     health.pairing.as_ref().filter(|pairing| Instant::now() < pairing.until)
 }
 
-/// While a code is shown, where to type it; else where this machine's own browser finds the page.
+/// While a code is shown, where to type it; else where the home network finds the page or, where that is not let in, this
+/// machine's own browser.
 fn page_address(health: &Health) -> Option<&str> {
     match pairing(health) {
         Some(pairing) => pairing.address.as_deref(),
-        None => health.page.as_deref(),
+        None => health.network.as_deref().or(health.page.as_deref()),
     }
 }
 
@@ -352,6 +353,14 @@ mod tests {
         shown.health.pairing = Some(code(Instant::now()));
         assert!(matches!(status(&shown), Status::Starting { .. }));
         assert_eq!(page_address(&shown.health), None);
+    }
+
+    #[test]
+    fn the_address_is_one_that_somebody_in_the_room_can_open() {
+        let mut shown = copy(|health| health.page = Some("http://127.0.0.1:8080/".into()));
+        assert_eq!(page_address(&shown.health), Some("http://127.0.0.1:8080/"));
+        shown.health.network = Some("https://192.168.1.7:8443/".into());
+        assert_eq!(page_address(&shown.health), Some("https://192.168.1.7:8443/"));
     }
 
     #[test]

@@ -14,9 +14,9 @@ const ON: &str = "on\n";
 /// A trouble with the data folder, told so that a person can mend it.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot write to the data folder {}: {source}; the camera switch will not be remembered. \
-     Make the folder writable, or name another one with data_dir",
-    folder.display()
+    "cannot write to {}: {source}; the camera switch will not be remembered: {}",
+    folder.display(),
+    private::advice(source)
 )]
 pub struct StorageError {
     folder: PathBuf,
@@ -124,5 +124,7 @@ mod tests {
         let error = file.prepare().expect_err("no folder").to_string();
         assert!(error.contains("/dev/null/data") && error.contains("data_dir"), "{error}");
         assert_eq!(file.off_by(), None, "nothing was ever stored there");
+        let error = file.error(ErrorKind::ReadOnlyFilesystem.into()).to_string();
+        assert!(error.contains("ReadWritePaths"), "{error}");
     }
 }

@@ -56,6 +56,7 @@ pub fn mirror(folder: &Folder) -> Command {
         .env_remove("STATE_DIRECTORY")
         .env("XDG_STATE_HOME", folder.path())
         .env("MIRROR_BOARD", "pc")
+        .env("MIRROR_SYSTEM_FILE", "/dev/null")
         .env("MIRROR_PAGE_LISTEN", "127.0.0.1:0");
     command
 }

@@ -25,6 +25,7 @@ import argparse
 import json
 import re
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -220,48 +221,69 @@ def bones(folder: EvalFolder, mirror: Path) -> dict:
     return {"pictures": score["images"], "points": len(folder.points), "right": score["points"]["accuracy"], **classes}
 
 
+def coco_rows(root: Path, folder, mirror: Path):
+    """Rows of the report, one set after the other; so are the other functions' below."""
+    people, nobody = folder("people"), folder("nobody")
+    coco128(root, people, nobody)
+    score = people.score(mirror)
+    yield "COCO, people", {"pictures": score["images"], "silhouette IoU": score["person_iou"]}
+    score = nobody.score(mirror)
+    yield "COCO, nobody", {"pictures": score["images"], "false-alarm pixels": score["false_alarms"]}
+
+
+def silhouette_rows(name: str, read):
+    def rows(root: Path, folder, mirror: Path):
+        people = folder(read.__name__)
+        read(root, people)
+        score = people.score(mirror)
+        yield name, {"pictures": score["images"], "silhouette IoU": score["person_iou"]}
+
+    return rows
+
+
+def bone_rows(name: str, read):
+    def rows(root: Path, folder, mirror: Path):
+        people = folder(read.__name__)
+        read(root, people)
+        yield name, bones(people, mirror)
+
+    return rows
+
+
+def sports_rows(root: Path, folder, mirror: Path):
+    upright, upended = folder("upright"), folder("upended")
+    sports(root, upright, upended)
+    yield "sports, middles of bones", bones(upright, mirror)
+    yield "sports, head below the hips, middles of bones", bones(upended, mirror)
+
+
+SETS = {
+    "coco128": coco_rows,
+    "silhouettes": silhouette_rows("Human-Segmentation-Dataset", silhouettes),
+    "street": silhouette_rows("Clothing Co-Parsing", street),
+    "poses": bone_rows("middles of bones", poses),
+    "sports": sports_rows,
+    "single": bone_rows("one whole person, middles of bones", single),
+}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mirror", type=Path, default=ROOT / "target/release/mirror")
-    for name in ("coco128", "silhouettes", "street", "poses", "sports", "single"):
+    for name in SETS:
         parser.add_argument(f"--{name}", type=Path)
     args = parser.parse_args()
+    given = {name: root for name in SETS if (root := getattr(args, name))}
+    if not given:
+        parser.error("name at least one set, such as --street DIR")
     found = {}
     with tempfile.TemporaryDirectory() as work:
-        folder = lambda name: EvalFolder(Path(work) / name)
-        if args.coco128:
-            people, nobody = folder("people"), folder("nobody")
-            coco128(args.coco128, people, nobody)
-            score = people.score(args.mirror)
-            found["COCO, people"] = {"pictures": score["images"], "silhouette IoU": score["person_iou"]}
-            score = nobody.score(args.mirror)
-            found["COCO, nobody"] = {"pictures": score["images"], "false-alarm pixels": score["false_alarms"]}
-        if args.silhouettes:
-            masks = folder("silhouettes")
-            silhouettes(args.silhouettes, masks)
-            score = masks.score(args.mirror)
-            found["Human-Segmentation-Dataset"] = {"pictures": score["images"], "silhouette IoU": score["person_iou"]}
-        if args.street:
-            people = folder("street")
-            street(args.street, people)
-            score = people.score(args.mirror)
-            found["Clothing Co-Parsing"] = {"pictures": score["images"], "silhouette IoU": score["person_iou"]}
-        if args.poses:
-            joints = folder("poses")
-            poses(args.poses, joints)
-            found["middles of bones"] = bones(joints, args.mirror)
-        if args.sports:
-            upright, upended = folder("upright"), folder("upended")
-            sports(args.sports, upright, upended)
-            found["sports, middles of bones"] = bones(upright, args.mirror)
-            found["sports, head below the hips, middles of bones"] = bones(upended, args.mirror)
-        if args.single:
-            people = folder("single")
-            single(args.single, people)
-            found["one whole person, middles of bones"] = bones(people, args.mirror)
-    if not found:
-        parser.error("name at least one set, such as --street DIR")
-    print(json.dumps({name: {k: v if isinstance(v, int) else round(v, 4) for k, v in row.items()} for name, row in found.items()}, indent=1))
+        for name, root in given.items():
+            for title, row in SETS[name](root, lambda part: EvalFolder(Path(work) / part), args.mirror):
+                found[title] = {k: v if isinstance(v, int) else round(v, 4) for k, v in row.items()}
+                # A set that cannot be read later on does not cost what was measured before it.
+                print(f"{title}: {json.dumps(found[title])}", file=sys.stderr, flush=True)
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ PERSON_SCORE = 0.5
 # How many times mask logits are enlarged before they become scores, on the device as here.
 FINER = 2
 # The device's fit of scores to colours: how far away it looks, among scores, and the variance of colours that is an edge.
-GUIDE_RADIUS = 2
-GUIDE_FLAT = 3e-4
+GUIDE_RADIUS = 1
+GUIDE_FLAT = 1e-3
 
 
 def softmax(x: np.ndarray) -> np.ndarray:

@@ -392,18 +392,24 @@ impl tracing::Subscriber for Journal {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
-#[test]
-fn the_journal_says_that_a_run_ended_and_no_number_of_it() {
-    let device = Device::new();
-    let home = device.start_with(15);
+/// What the journal tells of a training that is asked for.
+fn journal_of_a_run(home: &home::Home) -> Vec<String> {
     home.request_training();
     let (lines, stop) = (Arc::<Mutex<Vec<String>>>::default(), Arc::new(AtomicBool::new(false)));
     let journal = Journal(lines.clone(), stop.clone());
     tracing::subscriber::with_default(journal, || {
         home.serve(&mut ColourTrunk::default(), &Open, &stop);
     });
-    assert!(home.training().last.is_some(), "it trained");
     let lines = lines.lock().unwrap();
+    lines.clone()
+}
+
+#[test]
+fn the_journal_says_that_a_run_ended_and_no_number_of_it() {
+    let device = Device::new();
+    let home = device.start_with(15);
+    let lines = journal_of_a_run(&home);
+    assert!(home.training().last.is_some(), "it trained");
     let told: Vec<&String> = lines.iter().filter(|line| line.contains("training:")).collect();
     assert_eq!(told, ["message=training: finished "]);
     assert!(lines.iter().all(|line| !line.contains(|c: char| c.is_ascii_digit())), "{lines:?}");
@@ -414,13 +420,7 @@ fn the_journal_says_that_a_run_diverged_and_not_when() {
     let mut device = Device::new();
     device.options.training.learning_rate = 1e30;
     let home = device.start_with(15);
-    home.request_training();
-    let (lines, stop) = (Arc::<Mutex<Vec<String>>>::default(), Arc::new(AtomicBool::new(false)));
-    let journal = Journal(lines.clone(), stop.clone());
-    tracing::subscriber::with_default(journal, || {
-        home.serve(&mut ColourTrunk::default(), &Open, &stop);
-    });
-    let lines = lines.lock().unwrap();
+    let lines = journal_of_a_run(&home);
     assert!(lines.iter().any(|line| line.contains("training diverged")), "{lines:?}");
     assert!(lines.iter().all(|line| !line.contains(|c: char| c.is_ascii_digit())), "{lines:?}");
 }

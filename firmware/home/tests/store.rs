@@ -361,39 +361,34 @@ fn a_mirror_that_was_off_for_a_year_deletes_after_a_week_on() {
     assert_eq!(home.tidy().unwrap(), 1);
 }
 
-#[test]
-fn a_mirror_that_is_on_for_half_an_hour_a_day_keeps_no_picture_beyond_its_age() {
+/// The day on which a mirror that is on for so many looks of so many seconds a day, and then loses its power, deletes its picture.
+fn day_of_deletion(looks: u64, seconds: u64) -> u64 {
     let device = Device::new();
     device.start_with(1);
-    for day in 0.. {
+    for day in 0..=180 {
         let home = device.start();
-        device.clocks.pass(1_800);
-        if home.tidy().unwrap() == 1 {
-            assert!((174..=180).contains(&day), "deleted on day {day}");
-            break;
+        let look = |_| {
+            device.clocks.pass(seconds);
+            home.tidy().unwrap()
+        };
+        if (0..looks).map(look).sum::<u64>() == 1 {
+            return day;
         }
-        assert!(day < 180, "it is there still");
-        device.clocks.wall.fetch_add(DAY - 1_800, Ordering::SeqCst);
+        device.clocks.wall.fetch_add(DAY - looks * seconds, Ordering::SeqCst);
     }
+    panic!("it is there still");
+}
+
+#[test]
+fn a_mirror_that_is_on_for_half_an_hour_a_day_keeps_no_picture_beyond_its_age() {
+    let day = day_of_deletion(1, 1_800);
+    assert!((174..=180).contains(&day), "deleted on day {day}");
 }
 
 #[test]
 fn a_mirror_that_its_socket_switches_off_after_ten_minutes_keeps_no_picture_beyond_its_age() {
-    let device = Device::new();
-    device.start_with(1);
-    for day in 0.. {
-        let home = device.start();
-        let minute = |_| {
-            device.clocks.pass(60);
-            home.tidy().unwrap()
-        };
-        if (0..10).map(minute).sum::<u64>() == 1 {
-            assert!((174..=180).contains(&day), "deleted on day {day}");
-            break;
-        }
-        assert!(day < 180, "it is there still");
-        device.clocks.wall.fetch_add(DAY - 600, Ordering::SeqCst);
-    }
+    let day = day_of_deletion(10, 60);
+    assert!((174..=180).contains(&day), "deleted on day {day}");
 }
 
 #[test]

@@ -86,13 +86,19 @@ class Asked(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_no_operation_of_a_step_waits_for_another(shard_folder, tmp_path):
-    """Sizes and numbers that only the device knows would have it waited for; the costs of the pairing are fetched once."""
+def under_way(shards, out, device):
+    """A run of the next recipe's losses after its first step, and its source."""
     values = {"student": recipe(64)["baseline"] | {"jaccard_weight": 5.0, "auxiliary": 0.4}}
-    run = make_runs(values, tmp_path, "cpu", {})[0]
-    source = Resident([shard_folder], 8, "cpu", 0)
+    run = make_runs(values, out, device, {})[0]
+    source = Resident([shards], 8, device, 0)
     source.refill()
     run.step(source.batch(8, (128, 96), 64))
+    return run, source
+
+
+def test_no_operation_of_a_step_waits_for_another(shard_folder, tmp_path):
+    """Sizes and numbers that only the device knows would have it waited for; the costs of the pairing are fetched once."""
+    run, source = under_way(shard_folder, tmp_path, "cpu")
     with Asked() as asked:
         run.step(source.batch(8, (128, 96), 64), meanwhile=lambda: source.batch(8, (128, 96), 64))
     assert not asked.names
@@ -100,11 +106,7 @@ def test_no_operation_of_a_step_waits_for_another(shard_folder, tmp_path):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_no_operation_of_a_step_waits_either(shard_folder, tmp_path):
-    values = {"student": recipe(64)["baseline"] | {"jaccard_weight": 5.0, "auxiliary": 0.4}}
-    run = make_runs(values, tmp_path, "cuda", {})[0]
-    source = Resident([shard_folder], 8, "cuda", 0)
-    source.refill()
-    run.step(source.batch(8, (128, 96), 64))
+    run, source = under_way(shard_folder, tmp_path, "cuda")
     torch.cuda.set_sync_debug_mode("error")
     try:
         run.step(source.batch(8, (128, 96), 64), meanwhile=lambda: source.batch(8, (128, 96), 64))

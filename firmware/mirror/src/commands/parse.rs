@@ -15,7 +15,7 @@ use crate::cli::{Classes, ParseArgs};
 use crate::config;
 use crate::found::{self, FoundPerson};
 use crate::model::{ModelSource, Parsers};
-use crate::parsed::palette;
+use crate::parsed::{Parsed, palette};
 use crate::pictures::{self, LabelMap};
 use crate::progress::Progress;
 use crate::report::{self, Usage};
@@ -163,10 +163,7 @@ impl Work {
         let (width, height) = (frame.layout().width(), frame.layout().height());
         let parser = self.parsers.fresh((width, height))?;
         parser.parse(&frame).with_context(|| image.display().to_string())?;
-        let (mut rgb, mut labels) = (Vec::new(), Vec::new());
-        frame::rgb::upright(&frame, Orientation::default(), &mut rgb)?;
-        parser.part_map(&rgb, &mut labels);
-        let persons = found::persons(parser, &labels);
+        let Parsed { labels, persons, .. } = Parsed::of(parser, &frame, Orientation::default())?;
         let mut map = LabelMap { width, height, labels };
         let palette = match self.classes {
             Classes::Full => palette(),

@@ -116,7 +116,7 @@ def smoke(assets: Path | None, out: Path | None) -> None:
 
 def chain(assets: Path, out: Path) -> None:
     """Every step, with its time."""
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    torch.set_num_threads(min(2, torch.get_num_threads()))
     clock = time.monotonic()
 
     def done(step: str) -> None:

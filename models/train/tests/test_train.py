@@ -47,6 +47,16 @@ def test_a_run_goes_on_with_its_own_optimiser_only(shard_folder, tmp_path):
         Run(tmp_path, replace(short(), optimiser="adamw"), "cpu").resume()
 
 
+def test_no_processor_takes_the_slow_convolution(tmp_path):
+    run = Run(tmp_path, short(), "cpu")
+    layer, pictures = torch.nn.Conv2d(32, 32, 3), torch.rand(8, 32, 64, 48).to(memory_format=torch.channels_last)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as steps, run.autocast():
+        layer(pictures).float().sum().backward()
+    names = {event.key for event in steps.key_averages()}
+    assert "aten::convolution_backward" in names
+    assert not [name for name in names if "slow_conv" in name]
+
+
 def test_frozen_norms_keep_their_statistics_and_learn_their_gains(shard_folder, tmp_path):
     train(Run(tmp_path / "first", short(), "cpu"), [shard_folder], shard_folder, 0, 100, 1000, 1000)
     run = Run(tmp_path / "second", replace(short(), frozen_norms=True), "cpu")

@@ -130,7 +130,7 @@ HOUSEHOLDS = (("train", "train", 4, 0), ("test", "test", 5, 0), ("heldback", "te
 def households(args):
     """Folders that on-device learning and fleet simulations read; models/households/README.md is the format."""
     sizes = {"train": (args.train, args.pictures, args.corrections), "test": (args.test, args.pictures, args.corrections),
-             "heldback": (1, args.heldback, args.heldback // 3)}
+             "heldback": (args.heldback_homes, args.heldback, args.heldback // 3)}
     for folder, split, kind, first in HOUSEHOLDS:
         homes, count, corrections = sizes[folder]
         seeds = [[args.seed, kind, first + k] for k in range(homes)]
@@ -183,7 +183,8 @@ def parser():
     five.add_argument("--test", type=int, default=20, help="households from the test split")
     five.add_argument("--pictures", type=int, default=6, help="pictures of each of these")
     five.add_argument("--corrections", type=int, default=4, help="how many of them are meant to be learned from")
-    five.add_argument("--heldback", type=int, default=60, help="pictures of the held-back household; a third are corrections")
+    five.add_argument("--heldback", type=int, default=60, help="pictures of a held-back household; a third are corrections")
+    five.add_argument("--heldback-homes", type=int, default=1, help="how many of them, for a mean over households")
     five.set_defaults(run=households)
     return top
 

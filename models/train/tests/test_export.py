@@ -118,6 +118,24 @@ def test_an_unknown_op_is_refused(built):
     assert "Einsum" not in op_types(built[2])
 
 
+@pytest.mark.parametrize("optimise", [True, False])
+def test_large_products_do_not_saturate(optimise):
+    values = {
+        "x_scale": np.float32(1), "x_zero": np.uint8(0), "w": np.full((1, 64, 3, 3), 127, np.int8), "w_scale": np.float32(1),
+        "w_zero": np.int8(0), "y_scale": np.float32(255 * 127 * 64 * 9 / 200), "y_zero": np.uint8(0),
+    }
+    node = onnx.helper.make_node("QLinearConv", ["x", *values], ["y"])
+    tensor = lambda name, shape: onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, shape)
+    graph = onnx.helper.make_graph(
+        [node], "one", [tensor("x", [1, 64, 3, 3])], [tensor("y", [1, 1, 1, 1])],
+        [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    answer = session(model, optimise=optimise).run(["y"], {"x": np.full((1, 64, 3, 3), 255, np.uint8)})[0]
+    assert answer.item() == 200
+    assert model.graph.initializer[2].data_type == onnx.TensorProto.INT8, "the graph itself stays as it is"
+
+
 def test_ranges_hold_zero_and_clip_outliers():
     counts = np.zeros(2048, np.int64)
     counts[:200], counts[-1] = 1000, 1

@@ -111,19 +111,22 @@ def minutes_by_place(records: list) -> dict:
 
 
 def end_sentence(steps: list, since: int, name: str, finished: bool) -> str:
-    """How much the last tenth of the pictures after `since` moved the score, and what that says."""
+    """How much the last tenth of the pictures after `since` moved the score, and what that says. Where scores are too far
+    apart for a tenth it is as much as lies between the last two that are at least that far apart."""
     last = steps[-1]
     before = [r for r in steps if r["seen"] <= since + 0.9 * (last["seen"] - since)]
     if not before:
         return "It was too short to say how much its last tenth moved the score."
     moved = last["val"]["ppp_miou"] - before[-1]["val"]["ppp_miou"]
+    share = (last["seen"] - before[-1]["seen"]) / (last["seen"] - since)
+    part = "tenth" if share < 0.2 else f"{100 * share:.0f} %"
     if moved > 0.5:
         meaning = "so it is undertrained: a longer run will be better."
     elif finished:
         meaning = "with a learning rate that had fallen to almost nothing: the schedule had ended, which does not say that the network can learn no more."
     else:
         meaning = "and it was stopped before its schedule ended."
-    return f"The last tenth of the {name} moved the seven-class mIoU by {moved:+.1f} points, {meaning}"
+    return f"The last {part} of the {name} moved the seven-class mIoU by {moved:+.1f} points, {meaning}"
 
 
 def class_table(scores: dict) -> str:

@@ -22,7 +22,11 @@ def steps(*scores):
 def test_a_run_that_still_climbs_is_called_undertrained():
     text = run_sentence(steps(*range(30, 50)))
     assert "200,000 augmented pictures in 200 minutes" in text
-    assert "by +2.0 points" in text and "undertrained" in text
+    assert "The last tenth of the" in text and "by +2.0 points" in text and "undertrained" in text
+
+
+def test_scores_that_lie_far_apart_are_not_called_a_tenth():
+    assert "The last 25 % of the" in run_sentence(steps(30, 40, 50, 60))
 
 
 def test_a_run_that_ended_flat_names_its_schedule_and_its_origin():

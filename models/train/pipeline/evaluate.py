@@ -122,7 +122,7 @@ def onnx_answer(model: Path, size: tuple):
     """A function from one picture of an input size to (class logits, mask logits), through onnxruntime."""
     graphs = [onnx.load(model / name) for name in ("trunk.onnx", "head.onnx")]
     graphs = graphs if size == (HEIGHT, WIDTH) else [at_size(graph, (HEIGHT, WIDTH), size) for graph in graphs]
-    trunk, head = (session(graph.SerializeToString()) for graph in graphs)
+    trunk, head = (session(graph) for graph in graphs)
 
     def answer(image: np.ndarray) -> tuple:
         values = run_both(trunk, head, image)

@@ -119,7 +119,7 @@ def write_fixtures(out: Path, pictures, other_size: tuple) -> None:
     for name, form, picture in cases:
         write_picture(folder / f"{name}.png", picture)
         lines += ["", "[[fixture]]", f'picture = "{name}.png"', f"size = {list(picture.shape[:2])}"]
-        trunk, head = (session(graph.SerializeToString(), optimise=False) for graph in form)
+        trunk, head = (session(graph, optimise=False) for graph in form)
         for key, value in run_both(trunk, head, picture).items():
             lines += [
                 "",

@@ -29,25 +29,22 @@ class Range:
 
 
 def session(model, threads: int = 1, optimise: bool = True) -> onnxruntime.InferenceSession:
-    """An onnxruntime session. Without optimisation every node runs as written, which is what fixtures need, but for the sign of
-    int8 weights, see `unsigned_weights`."""
+    """An onnxruntime session for a graph or its bytes. Without optimisation every node runs as written, which is what fixtures
+    need, but for the sign of int8 weights."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Without it, sums of int8 products saturate on x86 processors without VNNI, and whole people go missing. It is an
-    # optimisation, so that it does nothing where there is to be none.
-    options.add_session_config_entry("session.x64quantprecision", "1")
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        model = unsigned_weights(onnx.load_from_string(model) if isinstance(model, bytes) else model)
-    data = model if isinstance(model, bytes) else model.SerializeToString()
-    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    graph = unsigned_weights(onnx.load_from_string(model) if isinstance(model, bytes) else model)
+    return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def unsigned_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same function with weights and their zero points 128 higher, as bytes without a sign, whose products saturate on no
-    processor."""
+    """The same function with weights and their zero points 128 higher, as bytes without a sign. Sums of products with signed ones
+    saturate on x86 processors without VNNI, and whole people go missing; onnxruntime's own cure, `session.x64quantprecision`,
+    is an optimisation and so does nothing for fixtures."""
     shifted = onnx.ModelProto()
     shifted.CopyFrom(model)
     convs = [node for node in shifted.graph.node if node.op_type == "QLinearConv"]

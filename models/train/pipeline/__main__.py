@@ -15,9 +15,24 @@ from .config import HEIGHT, NETWORKS, PERSON, WIDTH, train_config
 from .data import ShardError, check_wide, input_size, plain_samples
 from .grow import GrowError, save_grown
 from .restore import RestoreError, save_restored
+from .shipped import ModelError
 from .states import StateError, load_parser, save_weights
 from .train import Run, TrainError, train
 
+# Scores that a card is made of: of `evaluate --model` on the test scenes, `float` of `evaluate --checkpoint`, of tests/peers/photographs.py.
+SCORES = {
+    "int8": "scores.json",
+    "float": "float.json",
+    "wide": "wide.json",
+    "wide_upright": "wide-upright.json",
+    "tones": "tones.json",
+    "outfits": "outfits.json",
+    "gowns": "gowns.json",
+    "moves": "moves.json",
+    "leaps": "leaps.json",
+    "things": "things.json",
+    "photographs": "photographs.json",
+}
 DEFAULT_SHARE = 0.5  # of the weights that a run began from, in the mean that is kept
 
 
@@ -86,10 +101,15 @@ def add_together(commands) -> None:
     sub.add_argument("--save-every", type=float, default=60, help="seconds between checkpoints")
 
 
+def check_device(device: str) -> None:
+    """A GPU that is asked for must be there."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {device}: no GPU that PyTorch can use is here; --device cpu trains slowly")
+
+
 def run_together(args) -> None:
     """`together`: runs, pictures, loop."""
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device {args.device}: no GPU that PyTorch can use is here; --device cpu trains slowly")
+    check_device(args.device)
     from .resident import Mixed, Resident
     from .together import make_runs, train_together
 
@@ -152,17 +172,9 @@ def add_card(commands) -> None:
     """Options of `card`."""
     sub = commands.add_parser("card", help="write CARD.md and the curve from scores and a log")
     sub.add_argument("--network", choices=sorted(NETWORKS), default="student")
-    sub.add_argument("--scores", type=Path, required=True, help="JSON of `evaluate --model`")
-    sub.add_argument("--float-scores", type=Path, required=True, help="JSON of `evaluate --checkpoint`")
-    sub.add_argument("--wide-scores", type=Path, required=True, help="JSON of `evaluate --model` on wide test scenes")
-    sub.add_argument("--wide-upright-scores", type=Path, required=True, help="the same with --upright")
-    sub.add_argument("--tone-scores", type=Path, required=True, help="JSON of `evaluate --model` on `render tones`")
-    sub.add_argument("--outfit-scores", type=Path, required=True, help="JSON of `evaluate --model` on test scenes of outfits")
-    sub.add_argument("--gown-scores", type=Path, required=True, help="JSON of `evaluate --model` on test scenes of gowns")
-    sub.add_argument("--leap-scores", type=Path, required=True, help="JSON of `evaluate --model` on test scenes of leaps")
-    sub.add_argument("--move-scores", type=Path, required=True, help="JSON of `evaluate --model` on test scenes of moves")
-    sub.add_argument("--thing-scores", type=Path, required=True, help="JSON of `evaluate --model` on test scenes of things")
-    sub.add_argument("--photographs", type=Path, required=True, help="JSON of tests/peers/photographs.py")
+    sub.add_argument("--scores", type=Path, required=True, help=f"folder with {', '.join(SCORES.values())}, see README.md")
+    sub.add_argument("--before", type=Path, required=True, help="JSON that --keep wrote for the version before")
+    sub.add_argument("--keep", type=Path, required=True, help="write the headline figures here, for the next version's --before")
     sub.add_argument("--log", type=Path, required=True)
     sub.add_argument("--recipe", type=Path, required=True, help="recipe of the last stretch")
     sub.add_argument("--faults", type=Path, required=True, help="text: what was seen to go wrong")
@@ -224,7 +236,7 @@ def run_weights(args) -> None:
 
 def run_card(args) -> None:
     """`card`: figures from the given files."""
-    from .card import curve, write_card
+    from .card import card, curve, headlines
     from .deploy import Head, Trunk
     from .network import Parser, multiplications
 
@@ -237,23 +249,21 @@ def run_card(args) -> None:
         "parameters": count / 1e6,
         "macs": multiplications(config, HEIGHT, WIDTH) / 1e9,
     }
-    info |= {"log": f"runs/{args.log.name}", "recipe": f"recipes/{args.recipe.name}"}
-    files = {
-        "int8": args.scores,
-        "float": args.float_scores,
-        "wide": args.wide_scores,
-        "wide_upright": args.wide_upright_scores,
-        "tones": args.tone_scores,
-        "outfits": args.outfit_scores,
-        "gowns": args.gown_scores,
-        "moves": args.move_scores,
-        "leaps": args.leap_scores,
-        "things": args.thing_scores,
-        "photographs": args.photographs,
-    }
-    scores = {name: json.loads(path.read_text()) for name, path in files.items()}
-    write_card(args.out, info, scores, args.log, args.sheet, args.faults.read_text().strip())
-    curve(args.log, args.curve)
+    info |= {"log": f"runs/{args.log.name}", "recipe": f"recipes/{args.recipe.name}", "trunk": args.out.with_name("trunk.onnx").stat().st_size}
+    scores = {name: read_json((args.scores / file).read_text(), args.scores / file) for name, file in SCORES.items()}
+    before = read_json(args.before.read_text(), args.before)
+    if before.get("version") == args.version:
+        raise ValueError(f"{args.before} is of {args.version} itself; give --before the file of the version before, as committed with it")
+    # All are made before one is written: a card without its curve is no card.
+    try:
+        text = card(info, scores, before, args.log, args.sheet, args.faults.read_text().strip())
+        kept = headlines(args.version, scores)
+        drawing = curve(args.log)
+    except KeyError as error:
+        raise ValueError(f"the scores have no {error}; make them again with `evaluate` on the scenes that README.md names") from error
+    write_whole(args.out, text.encode())
+    write_whole(args.curve, drawing.encode())
+    write_whole(args.keep, (json.dumps(kept, indent=1) + "\n").encode())
 
 
 def read_json(text: str, where) -> object:
@@ -266,6 +276,7 @@ def read_json(text: str, where) -> object:
 
 def run_train(args) -> None:
     """`train`: settings, run folder, loop."""
+    check_device(args.device)
     values = read_json(args.recipe.read_text(), args.recipe) if args.recipe else {}
     for item in args.set:
         key, _, value = item.partition("=")
@@ -353,12 +364,13 @@ def main() -> int:
             from .smoke import smoke
 
             smoke(args.assets, args.out)
-    except (TrainError, ShardError, StateError, RestoreError, GrowError, ValueError, OSError) as error:
+    except (TrainError, ShardError, StateError, RestoreError, ModelError, GrowError, ValueError, OSError) as error:
         # A loader process sends its whole traceback along; the last line is what happened.
         print(f"error: {str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        goes_on = args.command in ("train", "together")
+        print("interrupted; the same command " + ("goes on from the last checkpoint" if goes_on else "begins anew"), file=sys.stderr)
         return 130
     return 0
 

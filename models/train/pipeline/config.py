@@ -154,6 +154,11 @@ def train_config(values: dict) -> TrainConfig:
         for one in values["phases"]:
             if one.height % 32 or one.width % 32:
                 raise ValueError(f"a phase of {one.height} x {one.width}: both must be multiples of 32, the last stride")
+    if values.get("decay", 1) > 1:
+        raise ValueError(f"decay is {values['decay']!r}; a share of the schedule is wanted, above 0 and at most 1")
+    for name in ("ema_images", "decay", "rate", "clip", "points", "buffer_shards", "val_images"):
+        if values.get(name, 1) <= 0:
+            raise ValueError(f"{name} is {values[name]!r}; more than 0 is wanted, such as {getattr(TrainConfig(), name)!r}")
     for name, whole in (("wide", "the batches"), ("mild", "the schedule")):
         if not 0 <= values.get(name, 0) < 1:
             raise ValueError(f"{name} is {values[name]!r}; a share of {whole} is wanted, from 0 to below 1")

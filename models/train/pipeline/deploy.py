@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from .network import MergedConv, Parser, PointConv, attention_bias, mask_logits, pool_to, tokens, upsample
+from .network import Parser, attention_bias, mask_logits, pool_to, tokens, upsample
 
 TRUNK_OUTPUTS = ("queries", "memory_a", "memory_b", "mask_features")
 HEAD_OUTPUTS = ("class_logits", "mask_logits")
@@ -93,7 +93,6 @@ def fold_all(stage: nn.Sequential) -> nn.Sequential:
     """A stage of merged convolutions as plain convolutions and ReLUs in one flat sequence."""
     layers = []
     for block in stage:
-        assert isinstance(block, (MergedConv, PointConv))
         layers.extend(block.fold())
     return nn.Sequential(*layers)
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnx
 import torch
 
 from render.classes import COLOURS
@@ -15,6 +14,7 @@ from .metrics import confusion, false_alarms, people_scores, summary
 from .onnx_export import at_size
 from .package import run_both
 from .quantise import session
+from .shipped import read_model
 from .states import load_parser
 
 # A record key whose values are this few is a grouping of the test set (skin tone, light, ...); seeds are not.
@@ -120,7 +120,7 @@ def both_labels(logits: np.ndarray, masks: np.ndarray, image: np.ndarray) -> tup
 
 def onnx_answer(model: Path, size: tuple):
     """A function from one picture of an input size to (class logits, mask logits), through onnxruntime."""
-    graphs = [onnx.load(model / name) for name in ("trunk.onnx", "head.onnx")]
+    graphs = read_model(model)[:2]
     graphs = graphs if size == (HEIGHT, WIDTH) else [at_size(graph, (HEIGHT, WIDTH), size) for graph in graphs]
     trunk, head = (session(graph) for graph in graphs)
 

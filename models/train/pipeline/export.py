@@ -26,12 +26,11 @@ def random_parser(name: str, seed: int) -> Parser:
     return model.eval()
 
 
-def build(model: Parser, calibration: np.ndarray, method: str = "mse", equalising: bool = True) -> tuple:
+def build(model: Parser, calibration: np.ndarray, method: str = "mse") -> tuple:
     """Float trunk, int8 trunk, float head and the two modules, for calibration pictures (N, H, W, 3) uint8."""
     trunk = Trunk(model, HEIGHT, WIDTH).eval()
     head = Head(model, HEIGHT, WIDTH).eval()
-    if equalising:
-        equalise(trunk)
+    equalise(trunk)
     float_graph = float_trunk(trunk, HEIGHT, WIDTH)
     statistics = observe(float_graph, calibration.transpose(0, 3, 1, 2))
     int8_graph = quantise(float_graph, statistics, method)

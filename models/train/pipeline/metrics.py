@@ -30,7 +30,7 @@ def to_ppp(counts: np.ndarray) -> np.ndarray:
 
 
 def summary(counts: np.ndarray) -> dict:
-    """Scores of a 16-class confusion, in per cent: mIoU over 16 and seven classes, silhouette, left/right, recall."""
+    """Scores of a 16-class confusion, in per cent: mIoU over 16 and seven classes, silhouette, pixel accuracy, left/right."""
     fine, coarse = intersection_over_union(counts), to_ppp(counts)
     ppp = intersection_over_union(coarse)
     silhouette = np.array([[counts[0, 0], counts[0, 1:].sum()], [counts[1:, 0].sum(), counts[1:, 1:].sum()]])

@@ -359,5 +359,5 @@ def multiplications(config: NetworkConfig, height: int, width: int) -> int:
         total += (
             2 * n * d * d + 2 * q * d * d + 3 * q * n * d + 4 * q * d * d + 2 * q * q * d + 2 * q * d * config.hidden
         )
-    total += (config.layers + 1) * 3 * q * d * d + q * d * QUERY_CLASSES + q * area(4) * d
+    total += config.layers * 3 * q * d * d + q * d * QUERY_CLASSES + q * area(4) * d
     return total

@@ -118,8 +118,8 @@ def check_names(model: onnx.ModelProto, head: Head) -> None:
     """Every parameter and buffer of the head must be an initializer of the same name and values."""
     present = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
     for name, value in head.state_dict().items():
-        if name not in present or present[name].shape != tuple(value.shape):
-            raise ValueError(f"{name} {tuple(value.shape)} is not an initializer of the exported head")
+        if name not in present or not np.array_equal(present[name], value.detach().numpy()):
+            raise ValueError(f"{name} {tuple(value.shape)} is not an initializer of the exported head with the same values")
 
 
 def op_types(model: onnx.ModelProto) -> list:

@@ -14,6 +14,7 @@ from .config import PERSON
 from .deploy import Head, parameter_group
 from .onnx_export import at_size, check_ops, op_types
 from .quantise import session
+from .shipped import MANIFEST
 from .states import sha256
 
 MAX_TRUNK_BYTES = 3_000_000
@@ -35,11 +36,13 @@ def write_model(out: Path, trunk: onnx.ModelProto, head: onnx.ModelProto, module
         raise ValueError(
             f"trunk.onnx would have {len(data)} bytes, more than {MAX_TRUNK_BYTES}; choose a smaller network"
         )
+    # The manifest goes first and comes last: without it no mixture of two exports is taken for a model.
+    (out / MANIFEST).unlink(missing_ok=True)
     write_whole(out / "trunk.onnx", data)
     write_whole(out / "head.onnx", head.SerializeToString())
     write_fixtures(out, pictures, info["other_sizes"][0])
     text = manifest(out, trunk, head, module, info)
-    write_whole(out / "manifest.toml", text.encode())
+    write_whole(out / MANIFEST, text.encode())
 
 
 def manifest(out: Path, trunk: onnx.ModelProto, head: onnx.ModelProto, module: Head, info: dict) -> str:

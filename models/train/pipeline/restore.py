@@ -4,16 +4,15 @@ The int8 kernels become the 3x3 branches; the other branches start at zero and g
 the statistics of rendered pictures and scales that undo them, so the function is the same and its gradients are sane.
 """
 
-import tomllib
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
-from google.protobuf.message import DecodeError
 
 from .config import HEIGHT, NETWORKS, PERSON, WIDTH, TrainConfig, to_dict
 from .network import MergedConv, Parser, sine_position
+from .shipped import read_model
 from .states import save_state
 
 # What a 3x3 kernel of He's initialisation has for a norm; optimisers expect weights of that size.
@@ -140,27 +139,10 @@ def settle(model: Parser, pictures: np.ndarray) -> None:
         norm.bias.copy_(norm.bias + mean)
 
 
-def load_graph(path: Path) -> onnx.ModelProto:
-    """One graph of a model folder."""
-    try:
-        return onnx.load(path)
-    except DecodeError as error:
-        raise RestoreError(f"{path}: not a whole ONNX file ({error}); export the model again") from error
-
-
-def person_bias(folder: Path) -> float:
-    """What was subtracted from the class head's bias of `person` before the export, from the manifest."""
-    path = folder / "manifest.toml"
-    try:
-        return float(tomllib.loads(path.read_text())["person_bias"])
-    except (tomllib.TOMLDecodeError, KeyError, UnicodeDecodeError) as error:
-        raise RestoreError(f"{path}: no person_bias can be read ({error}); export the model again") from error
-
-
 def restore(folder: Path, network: str, pictures: np.ndarray) -> Parser:
     """The float network of a shipped folder; `pictures` settle its batch norms. The bias of `person` is the trained one:
     what `export` subtracted from it is added again."""
-    trunk, head = (load_graph(folder / name) for name in ("trunk.onnx", "head.onnx"))
+    trunk, head, manifest = read_model(folder)
     model = Parser(NETWORKS[network]).eval()
     found, places = kernels(trunk), blocks(model)
     check(places, found)
@@ -171,7 +153,7 @@ def restore(folder: Path, network: str, pictures: np.ndarray) -> Parser:
         model.pyramid.mask_out.bias.copy_(found["mask_out"][1])
     put_decoder(model, constants(trunk), constants(head))
     with torch.no_grad():
-        model.predictor.class_head.bias[PERSON] += person_bias(folder)
+        model.predictor.class_head.bias[PERSON] += float(manifest["person_bias"])
     settle(model, pictures)
     return model
 

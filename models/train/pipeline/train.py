@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import math
+import subprocess
 import time
 from collections import deque
 from contextlib import nullcontext
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn import functional as F
+
+from render.files import append_line
 
 from .config import NETWORKS, TrainConfig, to_dict
 from .data import Batches, ShardError, plain_samples
@@ -34,6 +37,16 @@ from .transfer import Fetched
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
 LATE = 4  # steps that a GPU may be behind when it is looked whether the loss is a number
+
+
+def source_commit() -> str:
+    """The commit of this code, with "+" where files differ from it; "unknown" outside a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return answer.stdout.strip()
 
 
 class TrainError(Exception):
@@ -142,7 +155,7 @@ class Run:
         self.log({"event": "origin", "weights": weights.name, "sha256": sha256(weights), "seen": self.seen_before})
 
     def log_start(self, distilled: bool, held: dict) -> None:
-        """A record of the settings, the machine and the validation pictures."""
+        """A record of the settings, the machine, the validation pictures and the code."""
         gpu = self.device.type == "cuda"
         self.log(
             {
@@ -153,6 +166,7 @@ class Run:
                 "threads": torch.get_num_threads(),
                 "distilled": distilled,
                 "validation": digest(held),
+                "source": source_commit(),
             }
         )
 
@@ -184,8 +198,7 @@ class Run:
     def log(self, record: dict) -> None:
         """Appends one record to the log and shows it."""
         line = json.dumps(record)
-        with open(self.out / LOG, "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        append_line(self.out / LOG, line)
         print(line, flush=True)
 
     def autocast(self):

@@ -1,5 +1,6 @@
 """Files that are whole or absent, whatever interrupts the program."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -21,10 +22,41 @@ def write_whole(path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OSError(
             f"cannot write {path}: {error.strerror}; make room or name another place, and run the same command again"
         ) from error
+    finally:  # also when the program is interrupted
+        temporary.unlink(missing_ok=True)
+
+
+def append_line(path, line: str) -> None:
+    """Adds a line to a file, whole or not at all: half a line that a full disk or an end of power left there goes away again.
+
+    Raises `OSError` that names the file and the next step.
+    """
+    data = line.encode() + b"\n"
+    try:
+        with open(path, "ab+", buffering=0) as file:
+            end = whole_lines(file)
+            file.truncate(end)
+            if file.write(data) < len(data):
+                file.truncate(end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror}; make room, and run the same command again") from error
+
+
+def whole_lines(file) -> int:
+    """How many bytes of a file that is open for reading are whole lines."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - 65536)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
 
 
 def encoded(ending: str, image, quality: int = 85) -> bytes:

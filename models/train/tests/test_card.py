@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from pipeline.card import comparable, curve, read_log, run_sentence, write_card
+from pipeline.card import PHOTOGRAPHS, card, comparable, curve, headlines, read_log, run_sentence
 from pipeline.evaluate import evaluate, group_keys
 from render.classes import PARTS
 
@@ -99,7 +99,11 @@ def scores():
     truth = np.repeat(rng.integers(0, len(PARTS), (6, 8, 6)).astype(np.uint8), 4, 1)
     truth[5] = 0
     guess = np.where(rng.random(truth.shape) < 1 / 3, 0, truth).astype(np.uint8)
-    meta = [{"tone": k % 2, "seed": k * 77, "place": "kitchen", "people": 1 + (k == 3)} for k in range(6)]
+    lights, distances = ("bright", "dark"), ("over 3 m", "under 1.5 m")
+    meta = [
+        {"tone": k % 2, "seed": k * 77, "place": "kitchen", "people": (1, 3)[k == 3], "light": lights[k % 2], "distance": distances[k % 2]}
+        for k in range(6)
+    ]
     samples = {"parts": truth, "person": (truth > 0).astype(np.uint8), "meta": meta}
     return evaluate(samples, guess, samples["person"])
 
@@ -107,13 +111,19 @@ def scores():
 def test_the_card_holds_the_scores_and_the_curve_the_log(scores, tmp_path):
     log = tmp_path / "student.jsonl"
     log.write_text("\n".join(json.dumps(r) for r in steps(30, 40, 45)) + "\n")
-    info = {"name": "student", "version": "9.9", "parameters": 2.4, "macs": 0.68, "log": "runs/student.jsonl"}
+    info = {"name": "student", "version": "9.9", "parameters": 2.4, "macs": 0.68, "trunk": 2_600_000, "log": "runs/student.jsonl"}
     info["recipe"] = "recipes/student.json"
-    photographs = {"a set": {"pictures": 7, "silhouette IoU": 0.512}}
+    photographs = {"a set": {"pictures": 7, "silhouette IoU": 0.512}} | {name: {"pictures": 9, key: 0.25} for name, key, _ in PHOTOGRAPHS}
     kinds = ("int8", "float", "wide", "wide_upright", "tones", "outfits", "gowns", "moves", "leaps", "things")
     files = {name: scores for name in kinds} | {"photographs": photographs}
-    write_card(tmp_path / "CARD.md", info, files, log, "sheet.jpg", "- A fault.")
-    text = (tmp_path / "CARD.md").read_text()
+    before = headlines("9.8", files)
+    before["scenes"]["int8"]["ppp_miou"] = 12.34
+    before["photographs"] = dict.fromkeys(before["photographs"], 0.125)
+    text = card(info, files, before, log, "sheet.jpg", "- A fault.")
+    assert f"| seven-class mIoU, rendered test scenes | 80 | {scores['ppp_miou']:.1f}; 9.8 had 12.3 |" in text
+    assert f"| the test scenes (6) | 12.3, {scores['person_iou']:.1f} | {scores['ppp_miou']:.1f}, {scores['person_iou']:.1f} |" in text
+    assert "| nobody: false-alarm pixels (9) | 12.5 | 25.0 |" in text and "| trunk file | 3 MB | 2.60 MB |" in text
+    assert "- Left and right are exchanged on one in" in text and json.loads(json.dumps(before)) == before
     assert f"| mIoU, seven classes | {scores['ppp_miou']:.2f} |" in text
     assert all(f"| {name} | {scores['iou'][name]:.1f} |" in text for name in PARTS)
     assert text.count("| tone |") == 2 and "### Skin tone alone" in text
@@ -125,6 +135,8 @@ def test_the_card_holds_the_scores_and_the_curve_the_log(scores, tmp_path):
     alone = scores["groups"]["people"]["1"]["person_iou"]
     assert f"the person IoU is {alone:.1f}, and with all pictures counted {scores['person_iou']:.1f}." in text
     assert "- A fault." in text and "sheet.jpg" in text
-    curve(log, tmp_path / "curve.svg")
-    assert (tmp_path / "curve.svg").read_text().count("<polyline") == 3
+    assert curve(log).count("<polyline") == 3
     assert len(read_log(log)) == 3
+    before["scenes"]["moves"]["images"] = 7
+    with pytest.raises(ValueError, match="moves: 6 scenes are scored, and 7 of 9.8"):
+        card(info, files, before, log, "sheet.jpg", "- A fault.")

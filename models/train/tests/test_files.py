@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from render.files import encoded, write_picture, write_whole
+from render.files import append_line, encoded, write_picture, write_whole
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -30,6 +30,38 @@ def test_a_full_disk_leaves_the_old_file_and_names_the_new(tmp_path):
     assert answer.returncode != 0
     assert f"OSError: cannot write {tmp_path / 'a'}: File too large; make room" in answer.stderr
     assert (tmp_path / "a").read_bytes() == b"old" and os.listdir(tmp_path) == ["a"]
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "a", b"new")
+    assert os.listdir(tmp_path) == []
+
+
+def test_half_a_line_goes_away_before_the_next_is_added(tmp_path):
+    log = tmp_path / "log"
+    for content, wanted in ((b"", b"next\n"), (b"one\n", b"one\nnext\n"), (b"one\nhal", b"one\nnext\n"), (b"hal", b"next\n")):
+        log.write_bytes(content)
+        append_line(log, "next")
+        assert log.read_bytes() == wanted
+    long = b"x" * 200_000 + b"\n"
+    log.write_bytes(long + long[:-1])
+    append_line(log, "next")
+    assert log.read_bytes() == long + b"next\n"
+
+
+def test_a_full_disk_leaves_no_half_line_and_names_the_file(tmp_path):
+    log = tmp_path / "log"
+    log.write_bytes(b"y" * 4000 + b"\n")
+    code = f"from render.files import append_line; append_line({str(log)!r}, 'z' * 1000)"
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    answer = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE, preexec_fn=limit, capture_output=True, text=True)
+    assert answer.returncode != 0 and f"OSError: cannot write {log}: " in answer.stderr and "make room" in answer.stderr
+    assert log.read_bytes() == b"y" * 4000 + b"\n"
 
 
 def test_a_missing_folder_is_named(tmp_path):

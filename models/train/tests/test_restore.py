@@ -3,13 +3,16 @@
 import copy
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
-from pipeline.config import NETWORKS, PERSON
+from pipeline.config import HEIGHT, NETWORKS, PERSON, WIDTH
+from pipeline.evaluate import predictor
 from pipeline.export import ship
 from pipeline.quantise import session
 from pipeline.restore import KERNEL_NORM, RestoreError, blocks, main_kernel, restore, save_restored
+from pipeline.shipped import ModelError
 from pipeline.states import load_parser
 from render.files import write_whole
 
@@ -71,5 +74,20 @@ def test_another_network_is_refused(shipped, pictures):
 def test_a_broken_model_is_not_taken(shipped, pictures, tmp_path):
     for name in ("trunk.onnx", "head.onnx"):
         write_whole(tmp_path / name, (shipped / name).read_bytes()[:-200])
-    with pytest.raises(RestoreError, match="trunk.onnx"):
+    with pytest.raises(ModelError, match="manifest.toml does not exist"):
         restore(tmp_path, "tiny", pictures)
+    write_whole(tmp_path / "manifest.toml", (shipped / "manifest.toml").read_bytes())
+    with pytest.raises(ModelError, match="trunk.onnx is not the file"):
+        restore(tmp_path, "tiny", pictures)
+
+
+def test_two_exports_are_not_mixed(shipped, pictures, tmp_path):
+    """As an interruption between two files of an export over an older one leaves them."""
+    for name in ("trunk.onnx", "manifest.toml"):
+        write_whole(tmp_path / name, (shipped / name).read_bytes())
+    head = onnx.load(shipped / "head.onnx")
+    head.graph.initializer[0].name += "x"
+    write_whole(tmp_path / "head.onnx", head.SerializeToString())
+    for use in (lambda: restore(tmp_path, "tiny", pictures), lambda: predictor(tmp_path, None, (HEIGHT, WIDTH))):
+        with pytest.raises(ModelError, match="head.onnx is not the file that manifest.toml names"):
+            use()

@@ -260,6 +260,11 @@ def test_unknown_settings_are_refused():
         train_config({"phases": [[192, 144, 2, 10]]})
     with pytest.raises(ValueError, match="mild is 1.0; a share of the schedule"):
         train_config({"mild": 1.0})
+    with pytest.raises(ValueError, match="decay is 1.5; a share"):
+        train_config({"decay": 1.5})
+    for name in ("ema_images", "decay", "points", "val_images"):
+        with pytest.raises(ValueError, match=f"{name} is 0; more than 0"):
+            train_config({name: 0})
     for bad in ({"rate": "fast"}, {"network": ["student"]}, {"points": 0.5}, {"warmup": True}, {"frozen_norms": 1}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             train_config(bad)

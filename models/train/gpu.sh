@@ -103,4 +103,15 @@ left=$((began + seconds - SECONDS))
 "$python" -m pipeline together --recipe "$recipe" --shards "${upright[@]}" --val "$out/val" --out "$out/runs" \
     --wide-shards "${wide[@]}" --start "${starts[@]}" --seconds $left --log-every 45 &
 training=($!)
-wait "${training[0]}"
+# They render until they are ended here: one that ends by itself has failed, and the pictures get fewer.
+died=
+while kill -0 "${training[0]}" 2>/dev/null; do
+    if [ -z "$died" ] && ! rendering; then
+        died=1
+        echo "warning: a renderer ended; training goes on with the pictures that come" >&2
+        tail -n 5 "$out/render.log" >&2
+    fi
+    sleep 1
+done
+wait "${training[0]}" || exit
+[ -z "$died" ] || fail "trained to the end, but a renderer ended on the way; see $out/render.log"

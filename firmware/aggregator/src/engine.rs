@@ -116,7 +116,7 @@ pub enum EngineError {
     Superseded { version: u64, newer: u64 },
     #[error("there is no model version {0}; `model list` lists them")]
     NoModel(u64),
-    #[error("there is no model yet; `aggregator init --model FOLDER` adds the first")]
+    #[error("there is no model yet; `aggregator init` adds the one that the mirrors ship with")]
     NoModels,
     #[error("the model has {actual} numbers where this head has {expected}; it is another head")]
     ForeignModel { expected: usize, actual: usize },
@@ -203,7 +203,7 @@ pub struct RoundRequest {
 /// A device's word about a model version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// It is in use.
+    /// Its trial ended without a fault; whether the household keeps it in use stays in the house.
     Installed,
     /// It was refused or taken back.
     Failed,

@@ -287,7 +287,7 @@ pub struct Model {
     /// How it reaches the devices.
     #[serde(flatten)]
     pub rollout: Rollout,
-    /// Devices that reported it in use.
+    /// Devices whose trial of it ended without a fault.
     pub installed: u64,
     /// Devices that reported trouble with it.
     pub failed: u64,

@@ -45,7 +45,7 @@ const NAMES: TableDefinition<(u64, [u8; 16]), &str> = TableDefinition::new("name
 const MODELS: TableDefinition<u64, &[u8]> = TableDefinition::new("models");
 const PARAMETERS: TableDefinition<u64, &[u8]> = TableDefinition::new("parameters");
 const CANDIDATES: TableDefinition<u64, &[u8]> = TableDefinition::new("candidates");
-/// By version and device: the last thing that the device said of it, 1 in use, 2 trouble.
+/// By version and device: the last thing that the device said of it, 1 tried without a fault, 2 trouble.
 const REPORTS: TableDefinition<(u64, &str), u8> = TableDefinition::new("reports");
 const AUDIT: TableDefinition<u64, &[u8]> = TableDefinition::new("audit");
 

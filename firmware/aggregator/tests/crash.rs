@@ -17,7 +17,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aggregator::ingest::{Submission, Worker};
 use aggregator::records::{Pseudonym, Round};
@@ -109,6 +109,11 @@ fn killed_while_counting() {
     println!("{done} kills, {counted} updates counted");
 }
 
+/// Bytes of receipts that the children have written.
+fn receipts(root: &Path) -> u64 {
+    std::fs::metadata(root.join("receipts")).map_or(0, |file| file.len())
+}
+
 /// Kills one counting process after the other, at most `kills`, until the round's updates are all counted: from then on nothing is written
 /// that a kill could tear. Gives how many were killed, and the updates that count.
 fn kill_through_a_round(kills: usize, state: &mut u64) -> (usize, usize) {
@@ -128,6 +133,7 @@ fn kill_through_a_round(kills: usize, state: &mut u64) -> (usize, usize) {
     let all = submissions(root, 1);
     let mut most = 0;
     for kill in 0..kills {
+        let before = receipts(root);
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "child", "--nocapture", "--test-threads=1"])
             .env(ROOT, root)
@@ -136,7 +142,12 @@ fn kill_through_a_round(kills: usize, state: &mut u64) -> (usize, usize) {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_millis(20 + random(state, 130) as u64));
+        // Struck at a moment of its counting, not of its start, which takes longer on a busy machine.
+        let began = Instant::now();
+        while receipts(root) == before && began.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        std::thread::sleep(Duration::from_millis(random(state, 130) as u64));
         assert!(child.try_wait().unwrap().is_none(), "the child ended by itself");
         child.kill().unwrap();
         child.wait().unwrap();

@@ -24,7 +24,7 @@ pub struct LeftFile {
 }
 
 /// A folder of the mirror's with nothing learnt in it, which is no store: left as it is, and listed, so that every file that
-/// stays is known.
+/// stays of learning is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Beside {
     /// What stands before its files' names.

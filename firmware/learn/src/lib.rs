@@ -6,7 +6,8 @@
 //! **Invariants**
 //! - Training takes a consent token, and so does noising; only a current consent record makes one ([`consent`]).
 //! - Values leave only as [`privacy::Noised`], which takes a ledger reservation; nothing else can be encoded.
-//! - An epsilon is displayed only by [`privacy::PrivacyStatement`], which names its unit, adjacency, delta and trust.
+//! - An epsilon is told by [`privacy::PrivacyStatement`], which names its unit, adjacency, delta and trust. A gauge, a table or a
+//!   target that has the number alone stands beside such a statement.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a failed unwrap is a failed test
 

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The pixels are 256 x 192, or as many in another shape where the picture's asks for it ([`Manifest::grid_for`]).
-//! Only [`engine`] and [`sizes`] know `tract`. Nothing here does I/O except [`ModelFiles::read`].
+//! Only `engine`, `sizes` and `kernels` know `tract`. Nothing here does I/O except [`ModelFiles::read`].
 
 mod convert;
 mod denormals;

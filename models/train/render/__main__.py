@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -32,17 +33,32 @@ def write_shard(path, samples, save=np.savez_compressed):
     write_whole(path, file.getvalue())
 
 
+SETTINGS = "settings.json"
+
+
+def settle(folder, **settings):
+    """Makes a folder for pictures of one kind, whose settings stand in it: what is there already was made with the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / SETTINGS
+    text = json.dumps(settings) + "\n"
+    if not path.exists():
+        write_whole(path, text.encode())
+    elif path.read_text() != text:
+        raise ValueError(f"{path} says {path.read_text().strip()} and not {text.strip()}; give these pictures a folder of their own")
+
+
 SCENES = {"people": Scene, "outfits": OutfitScene, "gowns": GownScene, "moves": MoveScene, "leaps": LeapScene, "things": ThingScene}
 
 
 def shards(args):
     """Renders shard after shard; numbers that exist are skipped, so several processes and restarts work together."""
-    args.out.mkdir(parents=True, exist_ok=True)
+    settle(args.out, scenes=args.scenes, wide=args.wide, split=args.split, seed=args.seed, supersample=args.supersample)
     assets = Assets(args.assets, args.split)
-    began, made = time.monotonic(), 0
+    began, made, there = time.monotonic(), 0, 0
     for number in range(args.first, args.first + args.count * args.step, args.step):
         path = args.out / f"{args.split}-{number:05d}.npz"
         if path.exists():
+            there += 1
             continue
         split = 0 if args.split == "train" else 1
         more = learned_seed(args.scenes, args.wide) if split == 0 else []
@@ -53,6 +69,8 @@ def shards(args):
         print(f"{path.name}: {made / (time.monotonic() - began):.2f} pictures a second", flush=True)
         if args.max_seconds and time.monotonic() - began > args.max_seconds:
             break
+    if there:
+        print(f"{there} shards were there already", flush=True)
 
 
 def learned_seed(scenes, wide):
@@ -64,7 +82,7 @@ def learned_seed(scenes, wide):
 
 def tones(args):
     """The same test scenes once with every skin tone, shard k in tone group k: the groups differ in nothing else."""
-    args.out.mkdir(parents=True, exist_ok=True)
+    settle(args.out, seed=args.seed, count=args.count, supersample=args.supersample)
     assets = Assets(args.assets, "test")
     for group in range(TONE_GROUPS):
         path = args.out / f"tone-{group}.npz"
@@ -98,17 +116,28 @@ def make_clip(args):
 CLASSES_HEAD = "# Classes of the label pictures; each is one part of the network, so both ways of merging them stay open.\n"
 
 
+def clear_testset(folder):
+    """Takes the pictures of an older test set away; a folder with anything else in their places is left as it is."""
+    old = [path for name in TESTSET for path in (folder / name).glob("*")]
+    if strange := [path for path in old if not re.fullmatch(r"\d{4}\.(jpg|png)", path.name)]:
+        raise ValueError(f"{strange[0]} is not of a test set; name another folder, or take it away")
+    (folder / "classes.toml").unlink(missing_ok=True)
+    for path in old:
+        path.unlink()
+    for name in TESTSET:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+
+
+TESTSET = ("images", "labels", "person")
+
+
 def testset(args):
     """A folder that `mirror eval` reads: pictures, part labels, silhouettes, records.json and classes.toml.
 
     classes.toml goes first and comes last: without it no half-made folder is taken for a test set.
     """
     assets = Assets(args.assets, "test")
-    (args.out / "classes.toml").unlink(missing_ok=True)
-    for name in ("images", "labels", "person"):
-        (args.out / name).mkdir(parents=True, exist_ok=True)
-        for old in (args.out / name).iterdir():
-            old.unlink()
+    clear_testset(args.out)
     records = {}
     for k in range(args.count):
         image, parts, person, record = sample(assets, [args.seed, 3, 0, k], supersample=3.0)
@@ -138,6 +167,14 @@ def households(args):
         write_households(Assets(args.assets, split), args.out / folder, seeds, names, count, corrections)
 
 
+def positive(text):
+    """A whole number above nought."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not above 0")
+    return value
+
+
 def parser():
     top = argparse.ArgumentParser(prog="render", description="Pictures of synthetic people with the class of every pixel.")
     commands = top.add_subparsers(required=True)
@@ -151,22 +188,22 @@ def parser():
     chosen.add_argument("--scenes", choices=tuple(SCENES), default="people", help="outfits: a richer wardrobe; gowns: long clothes; moves: people who do something; leaps: sports, dance and gymnastics; things: what is no person fills the picture")
     one = commands.add_parser("shards", parents=[chosen, finer], help="render training or test shards until --count or --max-seconds")
     one.add_argument("--out", type=Path, required=True)
-    one.add_argument("--size", type=int, default=256, help="pictures in one shard")
-    one.add_argument("--count", type=int, default=10**6)
+    one.add_argument("--size", type=positive, default=256, help="pictures in one shard")
+    one.add_argument("--count", type=positive, default=10**6)
     one.add_argument("--first", type=int, default=0, help="number of the first shard; with --step, processes share the work")
-    one.add_argument("--step", type=int, default=1)
+    one.add_argument("--step", type=positive, default=1)
     one.add_argument("--max-seconds", type=float, default=0)
     one.add_argument("--wide", action="store_true", help="pictures of a camera on its side, 192 x 256; folders hold one kind")
     one.add_argument("--plain", action="store_true", help="uncompressed: three times the space, written and read faster")
     one.set_defaults(run=shards)
     tone = commands.add_parser("tones", parents=[common, finer], help="test scenes that differ in the people's skin tone alone")
     tone.add_argument("--out", type=Path, required=True)
-    tone.add_argument("--count", type=int, default=128, help="scenes, each rendered once for every tone")
+    tone.add_argument("--count", type=positive, default=128, help="scenes, each rendered once for every tone")
     tone.set_defaults(run=tones)
     two = commands.add_parser("sheet", parents=[chosen, finer], help="one picture of many samples")
     two.add_argument("--out", type=Path, required=True)
-    two.add_argument("--rows", type=int, default=4)
-    two.add_argument("--columns", type=int, default=8)
+    two.add_argument("--rows", type=positive, default=4)
+    two.add_argument("--columns", type=positive, default=8)
     two.add_argument("--labels", action="store_true")
     two.set_defaults(run=sheet)
     three = commands.add_parser("clip", parents=[common], help="the demo clip: concatenated JPEGs and label pictures")
@@ -175,7 +212,7 @@ def parser():
     three.set_defaults(run=make_clip)
     four = commands.add_parser("testset", parents=[common], help="a folder for `mirror eval`, from the test split")
     four.add_argument("--out", type=Path, required=True)
-    four.add_argument("--count", type=int, default=48)
+    four.add_argument("--count", type=positive, default=48)
     four.set_defaults(run=testset)
     five = commands.add_parser("households", parents=[common], help="rooms and people that stay the same, for learning")
     five.add_argument("--out", type=Path, required=True)
@@ -194,7 +231,7 @@ def main():
     args = parser().parse_args()
     try:
         args.run(args)
-    except (AssetError, OSError) as error:
+    except (AssetError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

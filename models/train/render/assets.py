@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -38,12 +39,15 @@ LIST = "MANIFEST.tsv"
 
 
 def check_files(root):
-    """Every file of the folder's list must be there and be the listed one: a picture that is cut off reads as a picture,
-    and with other assets the same seeds would give other scenes."""
+    """Every file of the folder's list must be there and be the listed one, and no other beside them: a picture that is cut off
+    reads as a picture, and with other assets the same seeds would give other scenes."""
     try:
         rows = [line.split("\t") for line in (root / LIST).read_text().splitlines()[1:]]
     except OSError as error:
         raise AssetError(f"{root / LIST}: {error.strerror}; it lists the assets (a copy is models/train/assets.tsv)") from None
+    if short := [row for row in rows if len(row) < 4]:
+        raise AssetError(f"{root / LIST}: {short[0]} is no row of path, digest, source and licence; copy models/train/assets.tsv again")
+    check_nothing_else(root, {name for name, *_ in rows})
     for name, digest, *_ in rows:
         path = root / name
         if "/" not in name:  # texts about the folder
@@ -52,6 +56,16 @@ def check_files(root):
             raise AssetError(f"{path}: missing; fetch it again, or take its line out of {LIST} if it is left out on purpose")
         if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
             raise AssetError(f"{path}: not the file that {LIST} lists; fetch it again")
+
+
+def check_nothing_else(root, names):
+    """No file in the folders of the listed ones that is not listed itself."""
+    for top in sorted({Path(name).parts[0] for name in names if "/" in name}):
+        for folder, _, files in os.walk(root / top, followlinks=True):
+            for file in files:
+                path = Path(folder) / file
+                if path.relative_to(root).as_posix() not in names:
+                    raise AssetError(f"{path}: not in {LIST}, and it would change the scenes; take it away, or add its line")
 
 
 class Mesh:

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from . import pose as poses
-from .files import encoded, write_picture, write_whole
+from .files import encoded, write_whole
 from .light import lights
 from .person import Person
 from .pose import Directions, about, from_directions
@@ -100,14 +100,19 @@ class ClipScene(Scene):
 
 
 def clip(assets, seed, out, labels):
-    """Writes concatenated JPEGs and one label PNG a frame; a file at a time, whole or not at all."""
+    """Writes concatenated JPEGs and one label PNG a frame, when all are made; labels of an older and longer clip go."""
     labels.mkdir(parents=True, exist_ok=True)
-    frames = []
+    frames, names = [], {}
     for k in range(int(SECONDS * RATE)):
         scene = ClipScene(assets, seed, k / RATE, 2 * HEIGHT, 2 * WIDTH)
         picture, parts = scene.frame()
         picture = cv2.resize(picture, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
         frames.append(encoded(".jpg", picture, 82))
         parts = cv2.resize(parts, (LABEL_WIDTH, LABEL_HEIGHT), interpolation=cv2.INTER_NEAREST_EXACT)
-        write_picture(labels / f"{k:04d}.png", parts)
+        names[f"{k:04d}.png"] = encoded(".png", parts)
     write_whole(out, b"".join(frames))
+    for name, data in names.items():
+        write_whole(labels / name, data)
+    for path in labels.glob("[0-9][0-9][0-9][0-9].png"):
+        if path.name not in names:
+            path.unlink()

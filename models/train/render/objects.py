@@ -1,7 +1,7 @@
 """Things that fill a picture without being a person: food on tables, animals, machines, abstract clutter.
 
 A network that has seen rooms and people alone takes every smooth, lit thing in front of a background for a person.
-These are the things that teach it otherwise: all are labelled background, and a fifth of the scenes also has a person.
+These are the things that teach it otherwise: all are labelled background, and one scene in six also has a person.
 """
 
 import cv2
@@ -235,7 +235,7 @@ KINDS, SHARES = ("table", "animals", "made", "abstract"), (0.32, 0.26, 0.28, 0.1
 
 
 class ThingScene(Scene):
-    """A scene of things that fill the picture; `people` is 0, or 1 in a fifth of the scenes."""
+    """A scene of things that fill the picture; `people` is 0, or 1 in one scene of six."""
 
     def __init__(self, assets, rng, height, width, tone=None):
         self.kind = KINDS[rng.choice(len(KINDS), p=SHARES)]

@@ -88,7 +88,7 @@ def blur(rng, picture):
 
 
 def movement(across, down):
-    """Kernel of a straight movement by so many pixels, `across` of them 3 to 7 and counting both ends. Its middle is the kernel's:
+    """Kernel of a straight movement by so many pixels, `across` of them 3 to 8 and counting both ends. Its middle is the kernel's:
     what moved is blurred about where it is labelled, and not moved away from there."""
     middle = across // 2
     kernel = np.zeros((2 * middle + 3, 2 * middle + 3))

@@ -56,8 +56,8 @@ case "$1 $2" in
 "-m render")
     echo "$*" >>"$STUB/renders"
     [[ "$*" =~ --out\\ ([^ ]+) ]] && mkdir -p "${BASH_REMATCH[1]}" && touch "${BASH_REMATCH[1]}/a.npz"
-    [[ "$*" != *--scenes* ]] || exec sleep 60 ;;
-"-m pipeline") echo "$*" >"$STUB/training" ;;
+    [[ "$*" != *--scenes* ]] || exec sleep ${LASTS:-60} ;;
+"-m pipeline") echo "$*" >"$STUB/training"; exec sleep ${TRAINS:-0} ;;
 *) exec "$REAL" "$@" ;;
 esac
 """
@@ -79,6 +79,10 @@ def test_the_script_starts_what_the_recipe_wants(tmp_path):
     wide = training.split("--wide-shards ")[1].split(" --start")[0].split()
     assert [Path(folder).name for folder in wide] == ["wide-outfits", "wide-things", "wide-leaps", "wide-people"]
     assert f"--start student={tmp_path}/w.pt" in training
+    arguments[1] = tmp_path / "died"
+    dying = os.environ | values | {"LASTS": "2", "TRAINS": "5"}
+    died = subprocess.run([ROOT / "gpu.sh", *arguments], env=dying, capture_output=True, text=True, check=False, timeout=60)
+    assert died.returncode == 1 and "warning: a renderer ended" in died.stderr and "but a renderer ended on the way" in died.stderr
     arguments[3] = ROOT / "recipes/student.json"
     arguments[1] = tmp_path / "other"
     failed = subprocess.run([ROOT / "gpu.sh", *arguments], env=os.environ | values, capture_output=True, text=True, check=False)

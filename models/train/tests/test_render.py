@@ -46,7 +46,7 @@ def assets():
 
 
 def test_a_movement_blurs_about_the_place_where_it_is_labelled():
-    for across in range(3, 8):
+    for across in range(3, 9):
         for down in range(1 - across, across):
             kernel = movement(across, down).astype(np.float64)
             y, x = np.indices(kernel.shape) - len(kernel) // 2
@@ -313,7 +313,7 @@ def test_socks_are_the_feet_a_little_thicker_and_in_no_shoe(assets):
 @needs_assets
 def test_some_go_in_socks_and_slippers(assets):
     worn = [len(Person(assets, np.random.default_rng([17, k]), lambda joints: ({}, {})).footwear) for k in range(30)]
-    assert {0, 1, 2} <= set(worn) | {2} and 3 < worn.count(0) + worn.count(2) and np.mean(worn) > 0.9
+    assert {0, 1, 2} <= set(worn) and 3 < worn.count(0) + worn.count(2) and np.mean(worn) > 0.9
 
 
 def test_missing_assets_are_one_clear_error(tmp_path):
@@ -333,6 +333,10 @@ def test_a_missing_or_changed_asset_is_named(tmp_path):
         check_files(tmp_path)
     (tmp_path / "MANIFEST.tsv").write_bytes((Path(ASSETS) / "MANIFEST.tsv").read_bytes())
     check_files(tmp_path)
+    (tmp_path / "makehuman" / "more.bvh").touch()
+    with pytest.raises(AssetError, match="makehuman/more.bvh: not in MANIFEST.tsv"):
+        check_files(tmp_path)
+    (tmp_path / "makehuman" / "more.bvh").unlink()
     mesh = tmp_path / "makehuman" / "base.obj"
     whole = mesh.read_bytes()
     mesh.unlink()
@@ -581,7 +585,8 @@ def test_a_portrait_shows_the_head_where_it_is_wanted():
 
 def test_pets_are_cats_and_dogs():
     rng = np.random.default_rng(5)
-    assert {draw_species(rng, pet=True).coats for _ in range(20)} == {SPECIES[0].coats}
+    pets = [draw_species(rng, pet=True) for _ in range(60)]
+    assert {pet.coats for pet in pets} == {SPECIES[0].coats} and not any(pet.bird or pet.horns or pet.trunk for pet in pets)
     assert len({draw_species(rng).coats for _ in range(60)}) > 4
 
 

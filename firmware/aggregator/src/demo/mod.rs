@@ -221,7 +221,7 @@ fn purpose(noise: NoiseMultiplier) -> String {
         );
     }
     format!(
-        "What follows uses noise multiplier {noise}, which protects. Where so few updates drown in it, the gate keeps the model."
+        "What follows uses noise multiplier {noise}, no less than real mirrors. Where so few updates drown in it, the gate keeps the model."
     )
 }
 

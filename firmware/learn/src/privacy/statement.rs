@@ -1,4 +1,4 @@
-//! What a value of epsilon means. No epsilon is shown without it.
+//! What a value of epsilon means. A number alone is shown only beside it, as in a table or a gauge.
 
 use std::fmt;
 
@@ -58,7 +58,7 @@ impl Accounting {
 
 /// An epsilon with everything that gives it a meaning: delta, adjacency, unit, trust, and how it was computed.
 ///
-/// This is the only type that displays an epsilon. `Display` is one sentence; `Serialize` gives the fields.
+/// The only type whose `Display` tells an epsilon. `Display` is one sentence; `Serialize` gives the fields.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PrivacyStatement {
     epsilon: f64,

@@ -172,7 +172,7 @@ fn step(kind: RecordKind) -> &'static str {
 fn spent(verified: &Verified, statement: &PrivacyStatement, target: f64, most: u64) -> String {
     let releases = verified.composition().release_count();
     format!(
-        "spent: {statement}\ntarget: epsilon {target}\nreleases: {releases} of at most {most}\n"
+        "spent: {statement}\ntarget: epsilon {target} at the same delta\nreleases: {releases} of at most {most}\n"
     )
 }
 

@@ -83,8 +83,32 @@ fn private(folder: &Path, name: &str) -> Result<Zeroizing<Vec<u8>>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    fn put(folder: &Path, name: &str, text: &str, mode: u32) {
+        fs::write(folder.join(name), text).expect("writable");
+        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(mode)).expect("ours");
+    }
+
+    /// A certificate that names mirror-17, signed by itself, and its key, both PEM.
+    fn certificate() -> (String, String) {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut wanted = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+        wanted.distinguished_name.push(rcgen::DnType::CommonName, "mirror-17");
+        (wanted.self_signed(&key).expect("a certificate").pem(), key.serialize_pem())
+    }
+
+    /// All five files, for a fleet with this public key.
+    pub fn enrol(folder: &Path, fleet: &str) {
+        fs::create_dir_all(folder).expect("writable");
+        let (certificate, key) = certificate();
+        put(folder, AUTHORITY, &certificate, 0o644);
+        put(folder, CERTIFICATE, &certificate, 0o644);
+        put(folder, KEY, &key, 0o600);
+        put(folder, SECRET, &"ab".repeat(32), 0o600);
+        put(folder, FLEET_KEYS, &format!("{fleet}\n"), 0o644);
+    }
 
     fn describe(folder: &Path) -> String {
         let error = Enrolment::read(folder).err().expect("refused");
@@ -95,22 +119,16 @@ mod tests {
     fn every_file_is_named_when_it_is_wrong() {
         let folder = std::env::temp_dir().join(format!("mirror-enrolment-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("writable");
-        let put = |name: &str, text: &str, mode: u32| {
-            fs::write(folder.join(name), text).expect("writable");
-            fs::set_permissions(folder.join(name), fs::Permissions::from_mode(mode)).expect("ours");
-        };
-        let key = rcgen::KeyPair::generate().expect("a key");
-        let mut wanted = rcgen::CertificateParams::new(Vec::new()).expect("no names");
-        wanted.distinguished_name.push(rcgen::DnType::CommonName, "mirror-17");
-        let certificate = wanted.self_signed(&key).expect("a certificate").pem();
+        let put = |name: &str, text: &str, mode: u32| put(&folder, name, text, mode);
+        let (certificate, key) = certificate();
 
         assert!(describe(&folder).contains("authority.pem"));
         put(AUTHORITY, &certificate, 0o644);
         assert!(describe(&folder).contains("device.pem"));
         put(CERTIFICATE, "nothing", 0o644);
-        put(KEY, &key.serialize_pem(), 0o644);
+        put(KEY, &key, 0o644);
         assert!(describe(&folder).contains("chmod 600"));
-        put(KEY, &key.serialize_pem(), 0o600);
+        put(KEY, &key, 0o600);
         assert!(describe(&folder).contains("device's certificate"));
         put(CERTIFICATE, &certificate, 0o644);
         assert!(describe(&folder).contains("fleet.pub"));

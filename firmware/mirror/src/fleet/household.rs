@@ -149,19 +149,10 @@ mod tests {
     use std::path::PathBuf;
     use std::sync::atomic::AtomicBool;
 
-    use home::{Conditions, Gate};
     use proto::task::ReportWindow;
 
     use super::*;
-    use crate::fleet::small::{self, Blind};
-
-    struct Idle;
-
-    impl Gate for Idle {
-        fn conditions(&self) -> Conditions {
-            Conditions::IDLE
-        }
-    }
+    use crate::fleet::small::{self, Blind, Idle};
 
     /// A household with a correction, and `count` updates that wait.
     fn waiting(name: &str, count: usize) -> (AtHome, PathBuf) {
@@ -204,6 +195,27 @@ mod tests {
         assert_eq!(at_home.waiting(&own).expect("readable").len(), 1);
         at_home.prepare(&TaskManifest { layout: proto::Digest([7; 32]), ..own }).expect("budget");
         assert!(at_home.home.waiting().expect("readable").is_empty());
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn the_floor_is_the_mirrors_own_and_is_there_with_consent_alone() {
+        let (at_home, folder) = waiting("floor", 0);
+        let floor = at_home.floor().expect("the household agreed");
+        let noise = Ratio::new(6, 5).expect("a number");
+        assert_eq!((floor.min_noise_multiplier, floor.min_cohort), (noise, 2));
+        assert_eq!((floor.max_clip, floor.max_update_bytes), (Ratio::new(1, 1).expect("one"), 1 << 20));
+        assert_eq!(floor.model.0, at_home.home.base().digest.0);
+        let own = task(&at_home.home, (6, 5));
+        floor.check(&own).expect("all it asks for");
+        let fewer = TaskManifest { min_cohort: 1, ..own.clone() };
+        let quieter = task(&at_home.home, (1, 1));
+        let longer = TaskManifest { clip: Ratio::new(2, 1).expect("two"), ..own };
+        for refused in [fewer, quieter, longer] {
+            assert!(floor.check(&refused).is_err(), "{refused:?}");
+        }
+        at_home.home.withdraw(learn::consent::PurposeKind::ContributeToFleet).expect("writable");
+        assert_eq!(at_home.floor(), None);
         std::fs::remove_dir_all(&folder).expect("ours");
     }
 

@@ -196,7 +196,49 @@ mod tests {
     use learn::consent::{ContributeToFleet, ImproveMyMirror};
 
     use super::*;
-    use crate::fleet::small;
+    use crate::fleet::{enrolment, small};
+
+    #[test]
+    fn a_start_with_another_fleets_keys_takes_back_the_consent_and_what_waits() {
+        let root = std::env::temp_dir().join(format!("mirror-moves-{}", std::process::id()));
+        let home = Arc::new(small::home(&root.join("home")));
+        let defaults = settings::Layers::defaults().and_then(|l| l.finish()).expect("valid").settings;
+        let settings = FleetSettings {
+            host: "fleet.example".into(),
+            port: 8883,
+            channel: "stable".into(),
+            folder: root.join("enrolment"),
+            min_cohort: 2,
+            max_update_kib: 1024,
+        };
+        let member = Member {
+            shared: Arc::new(Shared::new(Instant::now(), None)),
+            learning: Arc::new(Learning::new()),
+            fleet: Arc::new(Fleet::new(true)),
+            settings,
+            folder: root.join("fleet"),
+            model: ModelSource::new(&defaults.vision),
+        };
+        let start = |key: &str| {
+            enrolment::tests::enrol(&member.settings.folder, &format!("{key}{}", "00".repeat(31)));
+            member.prepare(&home).expect("whole");
+            let kept = Directory::open(&member.folder).expect("no longer held");
+            read_memory(&kept).expect("readable")
+        };
+        let first = start("00");
+        small::agree(&home);
+        small::learn(&home);
+        assert_eq!(start("00"), first);
+        assert!(home.token::<ContributeToFleet>().is_ok() && !member.fleet.asks(), "the same fleet");
+        assert_eq!(home.waiting().expect("readable").len(), 1);
+
+        let second = start("01");
+        assert_ne!(second, first);
+        assert!(home.token::<ContributeToFleet>().is_err() && member.fleet.asks());
+        assert!(home.waiting().expect("readable").is_empty(), "made for the other fleet");
+        assert!(home.token::<ImproveMyMirror>().is_ok() && home.usage().corrections == 1);
+        std::fs::remove_dir_all(&root).expect("ours");
+    }
 
     #[test]
     fn the_notice_names_the_broker_or_the_clock() {
@@ -217,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn another_fleet_asks_the_household_anew_and_nothing_is_kept_for_it() {
+    fn only_a_household_that_had_agreed_is_asked_anew() {
         let folder = std::env::temp_dir().join(format!("mirror-anew-{}", std::process::id()));
         let home = small::home(&folder);
         let (shared, fleet) = (Shared::new(Instant::now(), None), Fleet::new(true));

@@ -146,7 +146,7 @@ async fn follow(shared: Arc<Shared>, handle: Handle, version: impl Fn() -> u64) 
 pub(crate) mod small {
     //! Stores in a folder, for a head that trains in no time.
 
-    use home::{BaseModel, HomeOptions, Trunk};
+    use home::{BaseModel, Conditions, Gate, HomeOptions, Trunk};
     use learn::head::{HeadLayout, HeadShape};
     use vision::{GridSize, VisionError};
 
@@ -168,6 +168,23 @@ pub(crate) mod small {
         for purpose in [PurposeKind::ImproveMyMirror, PurposeKind::ContributeToFleet] {
             home.grant(purpose, home.explanation().version).expect("writable");
         }
+    }
+
+    /// A device that nobody uses.
+    pub struct Idle;
+
+    impl Gate for Idle {
+        fn conditions(&self) -> Conditions {
+            Conditions::IDLE
+        }
+    }
+
+    /// A correction, and an update that waits for the network.
+    pub fn learn(home: &Home) {
+        let (pixels, mask) = (vec![90; 3 * GRID.area()], vec![0; GRID.area()]);
+        home.add_correction(&home.token().expect("given"), &pixels, &mask).expect("stored");
+        home.train_when(&mut Blind, &Idle, &AtomicBool::new(false)).expect("trained");
+        home.release(&home.token().expect("given"), None).expect("within the budget");
     }
 
     /// Sees the same in every picture.

@@ -142,6 +142,7 @@ mod tests {
         encode(&mut text, &registry(&shared)).expect("a String takes everything");
         let mut types: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
         let declared = types.len();
+        types.sort_unstable();
         types.dedup();
         assert_eq!(types.len(), declared);
         assert!(text.contains("mirror_stage_duration_seconds_count{stage=\"infer\"} 1"), "{text}");

@@ -16,6 +16,8 @@ struct Inside {
     unseen: Option<FrameBuffer>,
     dropped: u64,
     closed: bool,
+    /// Pictures that come back are dropped with their memory, until the next one is taken.
+    forgetful: bool,
 }
 
 /// A mailbox with a fixed number of buffers. At most one picture waits in it; a newer one takes its place.
@@ -35,7 +37,7 @@ impl Mailbox {
             let _ = free.push(FrameBuffer::new());
         }
         Mailbox {
-            inside: Mutex::new(Inside { free, unseen: None, dropped: 0, closed: false }),
+            inside: Mutex::new(Inside { free, unseen: None, dropped: 0, closed: false, forgetful: false }),
             arrived: Condvar::new(),
         }
     }
@@ -43,6 +45,7 @@ impl Mailbox {
     /// Memory for the next picture. When every buffer is taken, the one that waits unseen is given up.
     pub fn take_free(&self) -> Option<FrameBuffer> {
         let mut inside = self.lock();
+        inside.forgetful = false;
         if let Some(buffer) = inside.free.pop() {
             return Some(buffer);
         }
@@ -78,8 +81,22 @@ impl Mailbox {
 
     /// Gives memory back.
     pub fn recycle(&self, buffer: FrameBuffer) {
+        let mut inside = self.lock();
+        let buffer = if inside.forgetful { FrameBuffer::new() } else { buffer };
         // A buffer too many can only be one that was not ours: it is freed.
-        let _ = self.lock().free.push(buffer);
+        let _ = inside.free.push(buffer);
+    }
+
+    /// Drops every picture: the one that waits, old ones in memory that is free, and, when they come back, those in use. For a camera
+    /// that is switched off.
+    pub fn forget(&self) {
+        let mut inside = self.lock();
+        inside.forgetful = true;
+        if inside.unseen.take().is_some() {
+            inside.dropped += 1;
+            let _ = inside.free.push(FrameBuffer::new());
+        }
+        inside.free.iter_mut().for_each(|buffer| *buffer = FrameBuffer::new());
     }
 
     /// Whether a picture waits.
@@ -113,6 +130,25 @@ mod tests {
         let mut buffer = mailbox.take_free().expect("free memory");
         buffer.sequence = number;
         buffer
+    }
+
+    #[test]
+    fn what_is_forgotten_leaves_no_picture_in_memory_and_the_memory_stays() {
+        let mailbox = Mailbox::new(3);
+        for number in 1..=2 {
+            mailbox.publish(numbered(&mailbox, number));
+        }
+        let read = mailbox.receive(Duration::ZERO).expect("one waits");
+        mailbox.publish(numbered(&mailbox, 3));
+        mailbox.forget();
+        assert!(!mailbox.has_unseen());
+        mailbox.recycle(read);
+        let sequences: Vec<u64> = std::iter::from_fn(|| mailbox.take_free()).map(|b| b.sequence).collect();
+        assert_eq!(sequences, [0; 3], "three, and all of them new");
+        let mut kept = FrameBuffer::new();
+        kept.sequence = 7;
+        mailbox.recycle(kept);
+        assert_eq!(mailbox.take_free().expect("given back").sequence, 7, "on again, memory is used again");
     }
 
     #[test]

@@ -55,6 +55,13 @@ pub(crate) fn store(
     vault.put(&name(number), &plain).map(|_| ())
 }
 
+/// Whether a stored head is whole and of another network than the one with this digest. One that cannot be opened is not said to be.
+pub(crate) fn is_of_another(vault: &Vault, number: u64, base: &Digest) -> bool {
+    let plain = vault.get(&name(number)).ok().flatten();
+    let body = plain.as_ref().and_then(|plain| plain.strip_prefix(MAGIC));
+    body.is_some_and(|body| body.strip_prefix(&base.0).is_none())
+}
+
 /// The flat vector of a stored head, or why it cannot be used with this base.
 pub(crate) fn load(
     vault: &Vault,

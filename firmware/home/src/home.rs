@@ -268,9 +268,31 @@ impl Home {
         Ok(())
     }
 
+    /// Heads of another network than this firmware's fit nothing any more: they leave the list, and their files go with those that no
+    /// list knows. The corrections count as new, so that what the household taught is learnt anew.
+    fn leave_other_networks(&self, shared: &mut Shared) -> Result<(), HomeError> {
+        let digest = &self.shipped.digest;
+        let fits = |head: &&HeadInfo| !heads::is_of_another(&self.vault, head.number, digest);
+        let fitting: Vec<HeadInfo> = shared.state.heads.iter().filter(fits).cloned().collect();
+        if fitting.len() == shared.state.heads.len() {
+            return Ok(());
+        }
+        tracing::info!("the network is another one now: the household's head will be trained anew");
+        let next = State {
+            heads: fitting,
+            learnt_up_to: 0,
+            second_look: None,
+            ..shared.state.clone()
+        };
+        self.save(shared, next)
+    }
+
     /// Uses the stored head, and removes heads that no list knows.
     fn restore(&self) -> Result<(), HomeError> {
-        let shared = self.lock();
+        let mut shared = self.lock();
+        if let Err(error) = self.leave_other_networks(&mut shared) {
+            tracing::warn!(%error, "heads of another network stay for now");
+        }
         // Where the list itself was lost, now or before, nothing is removed.
         let lost = shared.state.list_lost || !self.problems.is_empty();
         let orphans = if lost { vec![] } else { heads::stored(&self.vault)? };
@@ -496,9 +518,13 @@ impl Home {
         let mut shared = self.lock();
         let (expired, mut overdue) = self.expired(&shared, lived);
         let forgotten = self.forget_work_on(&mut shared, &expired);
+        // One that cannot be removed keeps no other.
+        let mut removed = Ok(());
         for number in &expired {
-            overdue.forget(*number);
-            shared.corrections.remove(&self.vault, *number)?;
+            match shared.corrections.remove(&self.vault, *number) {
+                Ok(()) => overdue.forget(*number),
+                Err(error) => removed = Err(error),
+            }
         }
         forgotten?;
         let changed = overdue != overdue_of(&shared.state) || !expired.is_empty();
@@ -511,7 +537,7 @@ impl Home {
             let next = State { overdue, overdue_wall, ..shared.state.clone() };
             self.save(&mut shared, next)?;
         }
-        Ok(expired.len() as u64)
+        removed.map(|()| expired.len() as u64)
     }
 
     /// Remembers the time lived, however short it was: a mirror may be on for minutes a day.

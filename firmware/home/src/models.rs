@@ -67,6 +67,13 @@ pub struct PublicCheck {
     pub pictures: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+/// Whether a file is whole, and of models for another network than this firmware's.
+fn is_of_another(bytes: &[u8], shipped: &BaseModel) -> bool {
+    let Some((body, digest)) = bytes.split_last_chunk::<32>() else { return false };
+    let models = body.strip_prefix(MAGIC).filter(|_| Digest::of(body).0 == *digest);
+    models.is_some_and(|models| models.strip_prefix(&shipped.digest.0).is_none())
+}
+
 #[derive(Clone, Debug, PartialEq)]
 struct FleetModel {
     version: u64,
@@ -83,6 +90,10 @@ impl Models {
     pub fn load(storage: &dyn Storage, shipped: &BaseModel, problems: &mut Vec<String>) -> Models {
         let models = match storage.read(NAME) {
             Ok(None) => return Models::default(),
+            Ok(Some(bytes)) if is_of_another(&bytes, shipped) => {
+                tracing::info!("the fleet's model is for another firmware; the one that the mirror came with is in use");
+                return Models::default();
+            }
             Ok(Some(bytes)) => Models::decode(&bytes, shipped),
             Err(error) => {
                 tracing::warn!(%error, "the fleet's model");
@@ -91,7 +102,7 @@ impl Models {
         };
         if models.is_none() {
             problems.push(
-                "the fleet's model is damaged or of another firmware; the one that the mirror came with is in use"
+                "the fleet's model is damaged; the one that the mirror came with is in use"
                     .to_owned(),
             );
         }
@@ -402,6 +413,10 @@ impl Home {
             false => None,
         };
         let mut shared = self.lock();
+        // Deleted, left or replaced while they were compared: then this says nothing, and sealing a state would make a new key.
+        if shared.state.second_look != Some(since) || self.models().version() != models.version() {
+            return Ok(None);
+        }
         let mut next = State { second_look: None, ..shared.state.clone() };
         let worse = compared.filter(|[now, before]| before > now);
         if let Some(scores) = worse {

@@ -80,6 +80,8 @@ pub struct TrainingStatus {
     pub example_milliseconds: Option<f64>,
     /// The last run that ended.
     pub last: Option<RunReport>,
+    /// Why training, or deleting what is too old, failed when it was last tried; it is tried again.
+    pub trouble: Option<String>,
 }
 
 /// How a run ended. Stays on this device: every number of it depends on the household's data.
@@ -279,9 +281,12 @@ impl Home {
         }
         while !stop.load(Ordering::SeqCst) {
             let pause = match self.serve_once(trunk, gate, stop) {
-                Ok(()) => TRIGGER_INTERVAL,
+                Ok(()) => {
+                    self.status().trouble = None;
+                    TRIGGER_INTERVAL
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "learning at home");
+                    self.tell(&error);
                     FAILURE_INTERVAL
                 }
             };
@@ -292,20 +297,30 @@ impl Home {
         }
     }
 
+    /// For the page, and for the journal once: what fails is tried again every minute.
+    fn tell(&self, error: &HomeError) {
+        let trouble = Some(error.to_string());
+        let mut status = self.status();
+        if status.trouble != trouble {
+            tracing::warn!(%error, "learning at home");
+            status.trouble = trouble;
+        }
+    }
+
     fn serve_once(
         &self,
         trunk: &mut dyn Trunk,
         gate: &dyn Gate,
         stop: &AtomicBool,
     ) -> Result<(), HomeError> {
-        self.tidy()?;
+        // What cannot be deleted now keeps nobody from learning.
+        let tidied = self.tidy();
         self.look_again(trunk, gate)?;
-        if !self.is_due() {
-            return Ok(());
+        if self.is_due() {
+            let outcome = self.train_when(trunk, gate, stop)?;
+            tracing::info!("training: {}", outcome.name());
         }
-        let outcome = self.train_when(trunk, gate, stop)?;
-        tracing::info!("training: {}", outcome.name());
-        Ok(())
+        tidied.map(drop)
     }
 
     /// Sleeps in slices, so that a stop is heard.
@@ -338,7 +353,7 @@ impl Home {
         let tidied = self.edges.steady.elapsed();
         let mut work = Work { trunk, gate, stop, consent: &consent, tidied };
         let ended = self.run(&mut work);
-        *self.status() = TrainingStatus::default();
+        self.show_nothing();
         match ended {
             Ok(report) => Ok(Outcome::Finished(report)),
             Err(Break::Outcome(outcome)) => Ok(outcome),
@@ -354,9 +369,14 @@ impl Home {
 
     fn run(&self, work: &mut Work<'_>) -> Result<RunReport, Break> {
         let conditions = self.open_gate(work, None)?;
-        self.requested.store(false, Ordering::SeqCst);
+        let requested = self.requested.swap(false, Ordering::SeqCst);
         self.inferences.store(0, Ordering::Relaxed);
-        let (plan, mut trainer) = self.begin(work.consent, &conditions)?;
+        let begun = self.begin(work.consent, &conditions);
+        if matches!(begun, Err(Break::Failed(_))) {
+            // Whoever asked for it still waits.
+            self.requested.fetch_or(requested, Ordering::SeqCst);
+        }
+        let (plan, mut trainer) = begun?;
         let mut losses = Losses::default();
         while let Some(index) = trainer.next_example() {
             self.open_gate(work, Some(&trainer))?;
@@ -390,7 +410,7 @@ impl Home {
         let mut is_saved = false;
         loop {
             work.consent.check()?;
-            self.tidy_again(work)?;
+            self.tidy_again(work);
             let stopped = work.stop.load(Ordering::SeqCst);
             let conditions = work.gate.conditions();
             let pause = self.options.capability.pause(&conditions);
@@ -409,13 +429,15 @@ impl Home {
     }
 
     /// A gate may stay closed for months; corrections grow too old meanwhile.
-    fn tidy_again(&self, work: &mut Work<'_>) -> Result<(), HomeError> {
+    fn tidy_again(&self, work: &mut Work<'_>) {
         let now = self.edges.steady.elapsed();
-        if now.saturating_sub(work.tidied) >= TIDY_INTERVAL {
-            work.tidied = now;
-            self.tidy()?;
+        if now.saturating_sub(work.tidied) < TIDY_INTERVAL {
+            return;
         }
-        Ok(())
+        work.tidied = now;
+        if let Err(error) = self.tidy() {
+            self.tell(&error);
+        }
     }
 
     /// The run under way, or a new one with as much work as fits.
@@ -693,6 +715,13 @@ impl Home {
     fn show(&self, state: TrainingState, done: u64, total: u64) {
         let mut status = self.status();
         (status.state, status.done, status.total) = (state, done, total);
+    }
+
+    /// Idle. A trouble stays told until what failed succeeds.
+    fn show_nothing(&self) {
+        let mut status = self.status();
+        let trouble = status.trouble.take();
+        *status = TrainingStatus { trouble, ..TrainingStatus::default() };
     }
 
     fn status(&self) -> MutexGuard<'_, TrainingStatus> {

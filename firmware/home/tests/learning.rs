@@ -12,6 +12,7 @@ use home::{
     Conditions, ConsentState, HomeError, NightlyWindow, Outcome, Pause, TrainingState, Triggers,
 };
 use learn::consent::{ConsentError, PurposeKind};
+use learn::edges::Digest;
 use learn::head::TrainError;
 
 const HOUR: u64 = 3_600;
@@ -51,6 +52,24 @@ fn a_better_head_is_adopted_survives_a_restart_and_can_be_undone() {
     assert_eq!(again.head_values(), base);
     assert!(matches!(again.undo_head(newest), Err(HomeError::NoHead)));
     assert!(device.vault.files.lock().unwrap().keys().all(|name| !name.starts_with("head-")));
+}
+
+#[test]
+fn with_another_network_what_the_household_taught_is_learnt_anew() {
+    let device = Device::new();
+    assert!(finished(train(&device.start_with(15))).adopted);
+    let mut other = base();
+    other.digest = Digest::of(b"the next firmware's network");
+    let start = || device.try_start_with_base(other.clone()).unwrap();
+    let home = start();
+    assert!(home.heads().is_empty() && home.head_values().to_vec() == other.parameters);
+    assert_eq!(home.training().new_corrections, 15);
+    let files = || device.vault.files.lock().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert!(files().iter().all(|name| !name.starts_with("head-")), "{:?}", files());
+    assert!(finished(train(&home)).adopted);
+    let again = start();
+    assert_eq!((again.heads().len(), again.training().new_corrections), (1, 0));
+    assert_eq!(again.head_values(), home.head_values());
 }
 
 #[test]

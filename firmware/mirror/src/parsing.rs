@@ -137,6 +137,7 @@ impl Worker {
             Err(error) => return Err(Refused::Network(error.to_string())),
         };
         let parsed = Parsed::of(parser, &frame, Orientation::default());
+        parser.forget();
         Ok((parsed.map_err(|error| Refused::Picture(error.to_string()))?, timings))
     }
 

@@ -23,6 +23,7 @@ pub fn advice(error: &io::Error) -> &'static str {
         ErrorKind::ReadOnlyFilesystem => {
             "mount the data folder writable, and under systemd name it in ReadWritePaths"
         }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some room on the disk",
         _ => "make the data folder writable, or name another one with data_dir",
     }
 }
@@ -90,6 +91,8 @@ mod tests {
         };
         let read_only = told(ErrorKind::ReadOnlyFilesystem);
         assert!(read_only.contains("ReadWritePaths"), "{read_only}");
+        let full = told(ErrorKind::StorageFull);
+        assert!(full.contains("free some room"), "{full}");
         let forbidden = told(ErrorKind::PermissionDenied);
         assert!(forbidden.contains("data_dir"), "{forbidden}");
     }

@@ -222,6 +222,8 @@ pub struct Shared {
     pub page_stop: Notify,
     camera_wanted: AtomicBool,
     camera_by: Mutex<&'static str>,
+    /// Since when the camera is wanted, where it is.
+    wanted_since: Mutex<Instant>,
     health: Mutex<Health>,
     health_changes: AtomicU64,
     /// Durations by stage.
@@ -273,6 +275,7 @@ impl Shared {
             page_stop: Notify::new(),
             camera_wanted: AtomicBool::new(off_by.is_none()),
             camera_by: Mutex::new(off_by.unwrap_or_default()),
+            wanted_since: Mutex::new(started),
             health: Mutex::new(Health {
                 camera,
                 sensor_open: false,
@@ -385,6 +388,9 @@ impl Shared {
     /// the capture part is still closing the device, and the one that somebody corrects is forgotten.
     pub fn switch_camera(&self, on: bool, by: &'static str) {
         *lock(&self.camera_by) = by;
+        if on && !self.camera_wanted() {
+            *lock(&self.wanted_since) = Instant::now();
+        }
         if self.camera_wanted.swap(on, Ordering::SeqCst) == on {
             return;
         }
@@ -399,6 +405,11 @@ impl Shared {
     /// Whether the camera should be on.
     pub fn camera_wanted(&self) -> bool {
         self.camera_wanted.load(Ordering::SeqCst)
+    }
+
+    /// Since when the camera is wanted. A picture from before is of a time that somebody has ended with the switch.
+    pub fn wanted_since(&self) -> Instant {
+        *lock(&self.wanted_since)
     }
 
     /// Who used the switch last.

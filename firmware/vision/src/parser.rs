@@ -112,10 +112,12 @@ impl Parser {
         self.student.swap_head(head)
     }
 
-    /// Forgets earlier pictures: after a pause, or another source.
+    /// Forgets earlier pictures: after a pause, another source, or where none is to stay in memory. The last parsing stays.
     pub fn forget(&mut self) {
         self.smoother.reset();
         self.tracker.reset();
+        self.pixels.fill(0);
+        self.colours.values.fill(0.0);
     }
 
     /// Parses a picture.

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use crate::memory;
 use crate::page::learning::beside;
 use crate::page::{Served, Trouble};
+use crate::run::switch::StorageError;
 use crate::shared::{CameraState, DisplayState, Health, ModelState, Shared, Topic, lock};
 use crate::timings::{Stage, Summary};
 
@@ -208,18 +209,25 @@ pub async fn camera(
     served.shared.switch_camera(change.on, BY);
     info!("the camera was switched {} {BY}", if change.on { "on" } else { "off" });
     beside(move || {
-        let switch = lock(&served.switch);
-        // What holds now: whoever switched later may have been written first.
-        let stored = switch.store(served.shared.camera_wanted());
-        if let Err(error) = &stored {
-            warn!("{error}");
-        }
+        let stored = keep_switch(&served).inspect_err(|error| warn!("{error}"));
         let kept_on = served.settings.settings.camera.enabled;
         let remembered = stored.is_ok() && (!change.on || kept_on);
-        served.shared.set_notice(Topic::Storage, stored.err().map(|error| error.to_string()));
         Ok(Json(CameraAnswer { on: change.on, remembered }))
     })
     .await
+}
+
+/// Stores the camera's switch, or where nobody used it sees whether it could be stored, and tells on the screen where it cannot.
+pub(super) fn keep_switch(served: &Served) -> Result<(), StorageError> {
+    let switch = lock(&served.switch);
+    // What holds now: whoever switched later may have been written first.
+    let stored = match served.shared.camera_switched_by() == BY {
+        true => switch.store(served.shared.camera_wanted()),
+        false => switch.prepare(),
+    };
+    let notice = stored.as_ref().err().map(|error| error.to_string());
+    served.shared.set_notice(Topic::Storage, notice);
+    stored
 }
 
 /// 200 while the mirror does what it is told to (a camera that is switched off is no failure),

@@ -158,11 +158,11 @@ const REASONS = {
   busy: "the mirror is busy",
 };
 
-function trainingText({ state, reason, done, total }) {
+function trainingText({ state, reason, done, total, trouble }) {
   if (state === "running") return `Training, step ${done} of ${total}`;
   if (state === "judging") return "Comparing the new head with the old one";
   if (state === "waiting") return `Waiting: ${REASONS[reason] || reason}`;
-  return "Idle";
+  return trouble ? `Not now, it is tried again every minute: ${trouble}` : "Idle";
 }
 
 function percent(value) {

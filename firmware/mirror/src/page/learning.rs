@@ -185,13 +185,16 @@ fn withdraw(home: &Home, shared: &Shared, purpose: PurposeKind) -> Result<Withdr
 /// Asks for a run; it begins when the mirror can spare its processor.
 pub async fn train(State(served): State<Arc<Served>>) -> Result<StatusCode, Trouble> {
     let home = home(&served)?;
-    home.token::<ImproveMyMirror>().map_err(HomeError::from)?;
-    if home.usage().corrections == 0 {
-        let text = "there is nothing to train on; correct a picture first";
-        return Err(Trouble::new(StatusCode::CONFLICT, text));
-    }
-    home.request_training();
-    Ok(StatusCode::ACCEPTED)
+    beside(move || {
+        home.token::<ImproveMyMirror>().map_err(HomeError::from)?;
+        if home.usage().corrections == 0 {
+            let text = "there is nothing to train on; correct a picture first";
+            return Err(Trouble::new(StatusCode::CONFLICT, text));
+        }
+        home.request_training();
+        Ok(StatusCode::ACCEPTED)
+    })
+    .await
 }
 
 /// Body of a POST to `/api/learning/undo`.
@@ -269,7 +272,7 @@ pub async fn correction_mask(
 
 /// Keeps the next picture and its parsing in memory, to be corrected.
 pub async fn freeze(State(served): State<Arc<Served>>) -> Result<Json<Value>, Trouble> {
-    may_freeze(&served)?;
+    may_freeze(&served).await?;
     if served.shared.frozen.is_in_hands(Instant::now()) {
         let text = "somebody is correcting a picture on another page; it has to be saved or discarded there, \
                     or left alone for a minute";
@@ -283,13 +286,18 @@ pub async fn freeze(State(served): State<Arc<Served>>) -> Result<Json<Value>, Tr
     let (width, height) = parsed.size;
     let id = served.shared.frozen.put(parsed);
     // Asked again now: what forbids it meanwhile (camera off, a withdrawal) has forgotten only what was there.
-    may_freeze(&served).inspect_err(|_| served.shared.frozen.forget(id))?;
+    may_freeze(&served).await.inspect_err(|_| served.shared.frozen.forget(id))?;
     Ok(Json(json!({ "id": id, "width": width, "height": height })))
 }
 
+/// Whether somebody agreed to corrections. A consent that is being written is waited for, and not by the page's own thread.
+pub(super) async fn agreed(home: Arc<Home>) -> Result<(), Trouble> {
+    beside(move || Ok(home.token::<ImproveMyMirror>().map(drop).map_err(HomeError::from)?)).await
+}
+
 /// Whether somebody agreed to corrections, the camera is on, and its pictures are parsed.
-fn may_freeze(served: &Served) -> Result<(), Trouble> {
-    home(served)?.token::<ImproveMyMirror>().map_err(HomeError::from)?;
+async fn may_freeze(served: &Served) -> Result<(), Trouble> {
+    agreed(home(served)?).await?;
     if !served.shared.may_show() {
         let text = "the camera delivers nothing; switch it on first";
         return Err(Trouble::new(StatusCode::CONFLICT, text));

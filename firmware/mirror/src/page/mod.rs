@@ -45,7 +45,7 @@ use crate::page::guard::Door;
 use crate::parsing::Desk;
 use crate::report;
 use crate::run::switch::SwitchFile;
-use crate::shared::{Shared, Topic, lock};
+use crate::shared::{Health, Shared, Topic, lock};
 
 /// Whose port it is, and so which setting names it.
 #[derive(Clone, Copy, Debug)]
@@ -329,6 +329,20 @@ impl Page {
             tokio::time::sleep(TIDY).await;
             self.context.shared.frozen.forget_old(Instant::now());
             self.context.tell_network();
+            self.mend_storage().await;
+        }
+    }
+
+    /// Tries again where the data folder could not be used, so that what is told of it stays true.
+    async fn mend_storage(&self) {
+        let is_told = |health: &Health| health.notices.get(Topic::Storage).is_some();
+        if !self.context.shared.with_health(is_told) {
+            return;
+        }
+        let context = Arc::clone(&self.context);
+        let kept = tokio::task::spawn_blocking(move || api::keep_switch(&context)).await;
+        if matches!(kept, Ok(Ok(()))) {
+            info!("the data folder can be used again");
         }
     }
 

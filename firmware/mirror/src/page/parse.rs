@@ -14,7 +14,6 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, body};
 use home::CorrectionInfo;
-use learn::consent::ImproveMyMirror;
 use proto::taxonomy::Part;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -22,7 +21,7 @@ use vision::StageTimings;
 
 use crate::found;
 use crate::learning::{Key, Noted};
-use crate::page::learning::{beside, home, read_mask, store};
+use crate::page::learning::{agreed, beside, home, read_mask, store};
 use crate::page::{Served, Trouble};
 use crate::parsed::{Parsed, palette};
 use crate::parsing::Refused;
@@ -78,7 +77,7 @@ pub async fn parse(
     let keys = match &training {
         Some(mask) => {
             // Before any work: without consent nothing is looked at.
-            home(&served)?.token::<ImproveMyMirror>().map_err(home::HomeError::from)?;
+            agreed(home(&served)?).await?;
             keys(&headers, &image, mask)?
         }
         None => Vec::new(),

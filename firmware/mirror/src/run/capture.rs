@@ -115,6 +115,7 @@ impl Capture {
     /// The camera is closed here: its own light is off, too.
     fn wait_while_off(&self) {
         info!("the camera is off (switched off {})", self.shared.camera_switched_by());
+        self.mailbox.forget();
         while !self.shared.camera_wanted() && !self.shared.sleep(Duration::from_millis(50)) {}
     }
 

@@ -100,9 +100,16 @@ fn stop_signal() -> Result<Arc<AtomicBool>> {
     Ok(flag)
 }
 
+/// The switch was used, and the page that has it is not served any more.
+const OFF_WITHOUT_A_PAGE: &str = "on the page, which is closed: set page.enabled, or remove camera-switch from the data folder";
+
 /// Who wants the camera off, if someone does: the settings, or whoever switched it off before.
 fn off_by(settings: &Settings, switch: &SwitchFile) -> Option<&'static str> {
-    if settings.camera.enabled { switch.off_by() } else { Some("in the settings") }
+    match (settings.camera.enabled, switch.off_by()) {
+        (false, _) => Some("in the settings"),
+        (true, Some(_)) if !settings.page.enabled => Some(OFF_WITHOUT_A_PAGE),
+        (true, by) => by,
+    }
 }
 
 /// What to open as a display.

@@ -279,16 +279,19 @@ fn status(copy: &Copy) -> Status<'_> {
         let left = pairing.until.saturating_duration_since(Instant::now());
         return Status::Pairing { code: &pairing.code, fingerprint: &pairing.fingerprint, left };
     }
+    // Whoever switched it off wants to see that it is.
+    if let CameraState::Off { by } = &health.camera {
+        return Status::CameraOff { by };
+    }
     if let ModelState::Failed { reason } = &health.model {
         return Status::NoModel { reason };
     }
     match &health.camera {
-        CameraState::Off { by } => return Status::CameraOff { by },
         CameraState::Lost { device, reason, absent, retry_at } => {
             let retry_in = retry_at.saturating_duration_since(Instant::now());
             return Status::CameraLost { device, reason, absent: *absent, retry_in };
         }
-        CameraState::Starting | CameraState::On | CameraState::Ended => {}
+        CameraState::Off { .. } | CameraState::Starting | CameraState::On | CameraState::Ended => {}
     }
     if let Some(celsius) = health.too_hot {
         return Status::Thermal { celsius: celsius as f32 };
@@ -369,8 +372,10 @@ mod tests {
         assert_eq!(status(&loading), Status::Starting { step: "loading the network" });
         let opening = copy(|health| health.model = ModelState::Ready { name: "m".into() });
         assert_eq!(status(&opening), Status::Starting { step: "opening the camera" });
-        let off = copy(|health| health.camera = CameraState::Off { by: "in the settings" });
+        let mut off = copy(|health| health.camera = CameraState::Off { by: "in the settings" });
         assert_eq!(status(&off), Status::CameraOff { by: "in the settings" });
+        off.health.model = ModelState::Failed { reason: "broken".into() };
+        assert_eq!(status(&off), Status::CameraOff { by: "in the settings" }, "with no network, too");
     }
 
     /// A display whose monitor may be unplugged.

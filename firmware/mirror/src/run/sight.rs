@@ -67,6 +67,17 @@ struct Memory {
     refused: Option<(u32, u32)>,
 }
 
+impl Memory {
+    /// Nothing of the last pictures stays, here or in the parser.
+    fn forget(&mut self, parser: &mut Parser) {
+        if self.captured_at.take().is_some() {
+            self.view.clear();
+            self.preview.forget();
+            parser.forget();
+        }
+    }
+}
+
 /// The network, and which of the household's heads it has: another network begins with its own.
 struct Network {
     parser: Parser,
@@ -162,6 +173,9 @@ impl Sight {
             let _done = picture.as_ref().map(|_| Done(&self.shared));
             // Without a picture, too: a board that cools while the camera is off is not to be called hot.
             let too_hot = self.is_too_hot(&mut thermometer);
+            if picture.is_none() && !self.shared.camera_wanted() {
+                memory.forget(&mut network.parser);
+            }
             if let Some(picture) = picture.filter(|_| !too_hot) {
                 self.follow_shape(&mut network, &picture, &mut memory);
                 self.follow_head(&mut network);
@@ -323,7 +337,8 @@ impl Sight {
         if let Some(home) = self.learning.home() {
             home.count_inference();
         }
-        if !self.shared.publish_view(&mut memory.view) {
+        // One from before the camera was switched off is not shown after it was switched on again.
+        if picture.captured_at < self.shared.wanted_since() || !self.shared.publish_view(&mut memory.view) {
             return;
         }
         if people > 0 {

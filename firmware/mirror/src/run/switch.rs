@@ -62,13 +62,20 @@ impl SwitchFile {
         }
     }
 
-    /// Remembers the switch, also through a power cut right after.
+    /// Remembers the switch, also through a power cut right after. "Off" is remembered on a full disk, too: an empty file is not
+    /// "on", and needs no room where there was a file.
     ///
     /// # Errors
     /// A folder that cannot be written.
     pub fn store(&self, on: bool) -> Result<(), StorageError> {
         let text = if on { ON } else { OFF };
-        private::replace(&self.path, text.as_bytes()).map_err(|source| self.error(source))
+        private::replace(&self.path, text.as_bytes())
+            .or_else(|error| if on { Err(error) } else { self.empty().map_err(|_| error) })
+            .map_err(|source| self.error(source))
+    }
+
+    fn empty(&self) -> io::Result<()> {
+        File::create(&self.path)?.sync_all()
     }
 
     fn error(&self, source: io::Error) -> StorageError {
@@ -100,6 +107,20 @@ mod tests {
         assert_eq!(SwitchFile::new(&folder).off_by(), Some("on the mirror's page"));
         file.store(true).expect("writable");
         assert_eq!(file.off_by(), None);
+        fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn off_is_remembered_where_no_new_file_can_be_written() {
+        let folder = folder("full");
+        let file = SwitchFile::new(&folder);
+        file.store(true).expect("writable");
+        // Stands for a full disk: what would be written first has no place.
+        fs::create_dir(file.path.with_extension("part")).expect("writable");
+        assert!(file.store(true).is_err());
+        assert_eq!(file.off_by(), None, "on as before");
+        file.store(false).expect("the file that is there is emptied");
+        assert!(file.off_by().is_some());
         fs::remove_dir_all(&folder).expect("ours");
     }
 

@@ -37,7 +37,13 @@ impl Mailbox {
             let _ = free.push(FrameBuffer::new());
         }
         Mailbox {
-            inside: Mutex::new(Inside { free, unseen: None, dropped: 0, closed: false, forgetful: false }),
+            inside: Mutex::new(Inside {
+                free,
+                unseen: None,
+                dropped: 0,
+                closed: false,
+                forgetful: false,
+            }),
             arrived: Condvar::new(),
         }
     }
@@ -143,12 +149,17 @@ mod tests {
         mailbox.forget();
         assert!(!mailbox.has_unseen());
         mailbox.recycle(read);
-        let sequences: Vec<u64> = std::iter::from_fn(|| mailbox.take_free()).map(|b| b.sequence).collect();
+        let sequences: Vec<u64> =
+            std::iter::from_fn(|| mailbox.take_free()).map(|b| b.sequence).collect();
         assert_eq!(sequences, [0; 3], "three, and all of them new");
         let mut kept = FrameBuffer::new();
         kept.sequence = 7;
         mailbox.recycle(kept);
-        assert_eq!(mailbox.take_free().expect("given back").sequence, 7, "on again, memory is used again");
+        assert_eq!(
+            mailbox.take_free().expect("given back").sequence,
+            7,
+            "on again, memory is used again"
+        );
     }
 
     #[test]

@@ -278,12 +278,8 @@ impl Home {
             return Ok(());
         }
         tracing::info!("the network is another one now: the household's head will be trained anew");
-        let next = State {
-            heads: fitting,
-            learnt_up_to: 0,
-            second_look: None,
-            ..shared.state.clone()
-        };
+        let next =
+            State { heads: fitting, learnt_up_to: 0, second_look: None, ..shared.state.clone() };
         self.save(shared, next)
     }
 

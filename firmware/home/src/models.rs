@@ -91,7 +91,9 @@ impl Models {
         let models = match storage.read(NAME) {
             Ok(None) => return Models::default(),
             Ok(Some(bytes)) if is_of_another(&bytes, shipped) => {
-                tracing::info!("the fleet's model is for another firmware; the one that the mirror came with is in use");
+                tracing::info!(
+                    "the fleet's model is for another firmware; the one that the mirror came with is in use"
+                );
                 return Models::default();
             }
             Ok(Some(bytes)) => Models::decode(&bytes, shipped),

@@ -295,7 +295,11 @@ fn a_full_disk_during_a_release_overspends_nothing() {
         train(&home);
         release(&home).unwrap();
         let summary = home.privacy().unwrap().ledger;
-        assert_eq!((summary.spent.releases(), summary.releases_left), (spent + 1, 2 - spent), "{room}");
+        assert_eq!(
+            (summary.spent.releases(), summary.releases_left),
+            (spent + 1, 2 - spent),
+            "{room}"
+        );
     }
 }
 

@@ -90,6 +90,8 @@ pub enum Topic {
     Screen,
     /// The temperature sensor.
     Temperature,
+    /// A camera that sees nothing.
+    Dark,
     /// The local page.
     Page,
     /// The page's door to the home network.
@@ -108,7 +110,7 @@ pub enum Topic {
     Program,
 }
 
-const TOPICS: usize = 11;
+const TOPICS: usize = 12;
 
 /// Sentences that someone should read, most important first.
 #[derive(Clone, Debug, Default, PartialEq)]

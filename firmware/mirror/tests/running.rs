@@ -72,6 +72,28 @@ fn picture(path: &std::path::Path, width: u32, height: u32) {
 }
 
 #[test]
+fn a_camera_that_sees_only_black_is_told_until_it_is_off() {
+    let folder = Folder::new("dark");
+    let clip = folder.path().join("clip.y4m");
+    let mut film = b"YUV4MPEG2 W64 H48 F10:1 Ip A1:1 C420\n".to_vec();
+    // A minute with the cover closed.
+    for _ in 0..600 {
+        film.extend_from_slice(b"FRAME\n");
+        film.extend(std::iter::repeat_n(16, 64 * 48));
+        film.extend(std::iter::repeat_n(128, 2 * 32 * 24));
+    }
+    std::fs::write(&clip, film).expect("ours");
+    let mut command = mirror(&folder);
+    command.args(["run", "--display", "headless", "--source"]).arg(&clip);
+    let mirror = Running::start(&mut command);
+    let told = |state: &serde_json::Value| state["notices"].to_string().contains("sees only black");
+    mirror.wait_for("notice of the dark", told);
+    mirror.switch_camera(false);
+    mirror.wait_for("end of the notice", |state| !told(state));
+    assert!(mirror.stop().0.success());
+}
+
+#[test]
 fn sigterm_stops_it_within_a_second() {
     let folder = Folder::new("stop");
     let mirror =

@@ -17,7 +17,8 @@ fn defaults_are_valid_and_private() {
     assert_eq!(settings.overlay.alignment, Alignment::Picture);
     assert_eq!(settings.data_dir, None);
     assert_eq!(settings.fleet, None);
-    let fleet = finish("[fleet]\nenabled = true\nhost = \"fleet.example\"").expect("valid").settings.fleet;
+    let fleet =
+        finish("[fleet]\nenabled = true\nhost = \"fleet.example\"").expect("valid").settings.fleet;
     assert_eq!(fleet.expect("switched on").min_cohort, 100);
 }
 

@@ -36,7 +36,9 @@ pub fn line(status: &Status, number: u64) -> String {
         phase => phase.name().to_owned(),
     };
     let kib = format!("{:.1}", last.tally.bytes as f64 / 1024.0);
-    let epsilon = status.epsilon.map_or("-".to_owned(), |epsilon| format!("{:.1}", (10.0 * epsilon).ceil() / 10.0));
+    let epsilon = status
+        .epsilon
+        .map_or("-".to_owned(), |epsilon| format!("{:.1}", (10.0 * epsilon).ceil() / 10.0));
     row(&number.to_string(), &last.tally.counted.to_string(), &kib, score, &epsilon, &end)
 }
 

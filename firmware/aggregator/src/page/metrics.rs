@@ -79,7 +79,11 @@ fn registry(office: &Office, status: &Status) -> Registry {
     if let Some(model) = status.models.last() {
         number("model_version", "Newest model version", model.version as f64);
         number("model_failed", "Devices that reported trouble with it", model.failed as f64);
-        number("model_installed", "Devices whose trial of it ended without a fault", model.installed as f64);
+        number(
+            "model_installed",
+            "Devices whose trial of it ended without a fault",
+            model.installed as f64,
+        );
         let stopped = matches!(model.rollout, crate::records::Rollout::Stopped { .. });
         number("rollout_stopped", "Whether its roll-out was stopped", flag(stopped));
     }

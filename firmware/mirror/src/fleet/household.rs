@@ -204,7 +204,10 @@ mod tests {
         let floor = at_home.floor().expect("the household agreed");
         let noise = Ratio::new(6, 5).expect("a number");
         assert_eq!((floor.min_noise_multiplier, floor.min_cohort), (noise, 2));
-        assert_eq!((floor.max_clip, floor.max_update_bytes), (Ratio::new(1, 1).expect("one"), 1 << 20));
+        assert_eq!(
+            (floor.max_clip, floor.max_update_bytes),
+            (Ratio::new(1, 1).expect("one"), 1 << 20)
+        );
         assert_eq!(floor.model.0, at_home.home.base().digest.0);
         let own = task(&at_home.home, (6, 5));
         floor.check(&own).expect("all it asks for");

@@ -202,7 +202,8 @@ mod tests {
     fn a_start_with_another_fleets_keys_takes_back_the_consent_and_what_waits() {
         let root = std::env::temp_dir().join(format!("mirror-moves-{}", std::process::id()));
         let home = Arc::new(small::home(&root.join("home")));
-        let defaults = settings::Layers::defaults().and_then(|l| l.finish()).expect("valid").settings;
+        let defaults =
+            settings::Layers::defaults().and_then(|l| l.finish()).expect("valid").settings;
         let settings = FleetSettings {
             host: "fleet.example".into(),
             port: 8883,
@@ -229,7 +230,10 @@ mod tests {
         small::agree(&home);
         small::learn(&home);
         assert_eq!(start("00"), first);
-        assert!(home.token::<ContributeToFleet>().is_ok() && !member.fleet.asks(), "the same fleet");
+        assert!(
+            home.token::<ContributeToFleet>().is_ok() && !member.fleet.asks(),
+            "the same fleet"
+        );
         assert_eq!(home.waiting().expect("readable").len(), 1);
 
         let second = start("01");

@@ -1,6 +1,7 @@
 //! `mirror run`: every part wired together and supervised.
 
 mod capture;
+mod dark;
 mod screen;
 mod sight;
 mod supervisor;
@@ -101,7 +102,8 @@ fn stop_signal() -> Result<Arc<AtomicBool>> {
 }
 
 /// The switch was used, and the page that has it is not served any more.
-const OFF_WITHOUT_A_PAGE: &str = "on the page, which is closed: set page.enabled, or remove camera-switch from the data folder";
+const OFF_WITHOUT_A_PAGE: &str =
+    "on the page, which is closed: set page.enabled, or remove camera-switch from the data folder";
 
 /// Who wants the camera off, if someone does: the settings, or whoever switched it off before.
 fn off_by(settings: &Settings, switch: &SwitchFile) -> Option<&'static str> {

@@ -375,7 +375,11 @@ mod tests {
         let mut off = copy(|health| health.camera = CameraState::Off { by: "in the settings" });
         assert_eq!(status(&off), Status::CameraOff { by: "in the settings" });
         off.health.model = ModelState::Failed { reason: "broken".into() };
-        assert_eq!(status(&off), Status::CameraOff { by: "in the settings" }, "with no network, too");
+        assert_eq!(
+            status(&off),
+            Status::CameraOff { by: "in the settings" },
+            "with no network, too"
+        );
     }
 
     /// A display whose monitor may be unplugged.

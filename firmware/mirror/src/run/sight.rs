@@ -15,6 +15,7 @@ use crate::learning::Learning;
 use crate::model::{self, ModelSource};
 use crate::parsed::Parsed;
 use crate::report;
+use crate::run::dark::{Dark, NOTICE, is_black};
 use crate::run::taken::Taken;
 use crate::shared::{Health, ModelState, Shared, Topic, count, lock};
 use crate::thermal::{Limit, Thermometer};
@@ -57,6 +58,8 @@ struct Memory {
     preview: PreviewInput,
     /// When the next preview picture is due.
     preview_due: Instant,
+    /// Whether the camera sees anything.
+    dark: Dark,
     /// When the last picture was taken by the camera.
     captured_at: Option<Instant>,
     /// Pictures in a row that could not be parsed.
@@ -73,6 +76,7 @@ impl Memory {
         if self.captured_at.take().is_some() {
             self.view.clear();
             self.preview.forget();
+            self.dark = Dark::default();
             parser.forget();
         }
     }
@@ -162,6 +166,7 @@ impl Sight {
             view: View::new(),
             preview: PreviewInput::new(),
             preview_due: Instant::now(),
+            dark: Dark::default(),
             captured_at: None,
             broken: 0,
             misfits: 0,
@@ -173,8 +178,9 @@ impl Sight {
             let _done = picture.as_ref().map(|_| Done(&self.shared));
             // Without a picture, too: a board that cools while the camera is off is not to be called hot.
             let too_hot = self.is_too_hot(&mut thermometer);
-            if picture.is_none() && !self.shared.camera_wanted() {
+            if picture.is_none() && !self.shared.may_show() {
                 memory.forget(&mut network.parser);
+                self.tell(Topic::Dark, None);
             }
             if let Some(picture) = picture.filter(|_| !too_hot) {
                 self.follow_shape(&mut network, &picture, &mut memory);
@@ -276,7 +282,7 @@ impl Sight {
 
     fn is_too_hot(&self, thermometer: &mut Thermometer) -> bool {
         let now = thermometer.too_hot();
-        self.tell_of_sensor(thermometer.notice());
+        self.tell(Topic::Temperature, thermometer.notice());
         let before = self.shared.with_health(|health| health.too_hot);
         if now != before {
             self.shared.update_health(|health| health.too_hot = now);
@@ -292,11 +298,18 @@ impl Sight {
         now.is_some()
     }
 
-    fn tell_of_sensor(&self, notice: Option<String>) {
-        let told = |health: &Health| health.notices.get(Topic::Temperature) == notice.as_deref();
+    fn tell(&self, topic: Topic, notice: Option<String>) {
+        let told = |health: &Health| health.notices.get(topic) == notice.as_deref();
         if !self.shared.with_health(told) {
-            self.shared.set_notice(Topic::Temperature, notice);
+            self.shared.set_notice(topic, notice);
         }
+    }
+
+    /// Says so where the camera sees nothing for a while.
+    fn tell_of_dark(&self, parser: &Parser, at: Instant, dark: &mut Dark) {
+        let content = parser.parsing().letterbox.content();
+        let black = is_black(parser.pixels(), parser.student().grid(), content);
+        self.tell(Topic::Dark, dark.note(black, at).then(|| NOTICE.to_owned()));
     }
 
     /// Parses one picture and hands the result on.
@@ -329,6 +342,7 @@ impl Sight {
         timings.record(Stage::Infer, parsing.timings.infer);
         timings.record(Stage::Parse, parsing.timings.parse);
         memory.view.fill(parsing);
+        self.tell_of_dark(parser, picture.captured_at, &mut memory.dark);
         if std::mem::take(&mut memory.broken) >= FAILURES {
             self.announce(parser);
         }
@@ -338,7 +352,9 @@ impl Sight {
             home.count_inference();
         }
         // One from before the camera was switched off is not shown after it was switched on again.
-        if picture.captured_at < self.shared.wanted_since() || !self.shared.publish_view(&mut memory.view) {
+        if picture.captured_at < self.shared.wanted_since()
+            || !self.shared.publish_view(&mut memory.view)
+        {
             return;
         }
         if people > 0 {

@@ -104,7 +104,7 @@ def comparable(records: list) -> tuple:
     run's name."""
     changed = last_change(records)
     before = scored(records[: changed + 1])
-    return scored(records[changed + 1 :]), before[-1]["seen"] if before else 0, "run" if changed < 0 else "last stretch, whose validation pictures are new,"
+    return scored(records[changed + 1 :]), before[-1]["seen"] if before else 0, "run" if changed < 0 else "part that was scored on the same pictures"
 
 
 def last_change(records: list) -> int:
@@ -267,17 +267,18 @@ def measured_faults(scores: dict) -> str:
     """What goes wrong and has a figure, as the first items of the list."""
     whole, groups = scores["int8"], scores["int8"]["groups"]
     one_in = lambda group: f"one in {100 / max(group['left_right'], 0.1):.0f}"
+    pixel = lambda group: one_in(group).replace("one in", "one limb pixel in")
     below = lambda better, worse: f"{better['ppp_miou'] - worse['ppp_miou']:.1f} points of seven-class mIoU and {better['person_iou'] - worse['person_iou']:.1f} of person IoU"
     people, light = groups["people"], groups["light"]
     leaps, moves = scores["leaps"], scores["moves"]
     return (
-        f"- Left and right are exchanged on {one_in(whole)} limb pixels: {one_in(people['1'])} where a person is alone, {one_in(people['3'])} with three,\n"
+        f"- Left and right are exchanged on {pixel(whole)}: {one_in(people['1'])} where a person is alone, {one_in(people['3'])} with three,\n"
         f"  {one_in(light['dark'])} in the dark.\n"
         f"- Beyond 3 m it scores {below(whole, groups['distance']['over 3 m'])} below the whole set, in dark pictures\n"
         f"  {below(light['bright'], light['dark'])} below bright ones, with three people\n"
         f"  {below(people['1'], people['3'])} below one alone.\n"
         "- Sports, dance and gymnastics are the hardest poses that were tried: on scenes of people who leap, kick, or stand on their hands it has\n"
-        f"  {leaps['ppp_miou']:.1f} of seven-class mIoU and {leaps['person_iou']:.1f} of person IoU, and left and right are exchanged on {one_in(leaps)} limb pixels; on scenes in\n"
+        f"  {leaps['ppp_miou']:.1f} of seven-class mIoU and {leaps['person_iou']:.1f} of person IoU, and left and right are exchanged on {pixel(leaps)}; on scenes in\n"
         f"  which a third do an exercise on the floor {moves['ppp_miou']:.1f} and {moves['person_iou']:.1f}.\n"
     )
 

@@ -51,7 +51,7 @@ def test_scores_on_other_validation_pictures_are_not_compared():
     for record in log[21:]:
         record["seen"] += 200_000
     text = run_sentence(log)
-    assert "last tenth of the last stretch, whose validation pictures are new, moved the seven-class mIoU by +0.0 points" in text
+    assert "last tenth of the part that was scored on the same pictures moved the seven-class mIoU by +0.0 points" in text
 
 
 def test_the_digest_of_the_validation_pictures_parts_the_log():
@@ -123,7 +123,7 @@ def test_the_card_holds_the_scores_and_the_curve_the_log(scores, tmp_path):
     assert f"| seven-class mIoU, rendered test scenes | 80 | {scores['ppp_miou']:.1f}; 9.8 had 12.3 |" in text
     assert f"| the test scenes (6) | 12.3, {scores['person_iou']:.1f} | {scores['ppp_miou']:.1f}, {scores['person_iou']:.1f} |" in text
     assert "| nobody: false-alarm pixels (9) | 12.5 | 25.0 |" in text and "| trunk file | 3 MB | 2.60 MB |" in text
-    assert "- Left and right are exchanged on one in" in text and json.loads(json.dumps(before)) == before
+    assert "- Left and right are exchanged on one limb pixel in " in text and json.loads(json.dumps(before)) == before
     assert f"| mIoU, seven classes | {scores['ppp_miou']:.2f} |" in text
     assert all(f"| {name} | {scores['iou'][name]:.1f} |" in text for name in PARTS)
     assert text.count("| tone |") == 2 and "### Skin tone alone" in text

@@ -12,7 +12,7 @@ from pipeline.config import train_config
 from pipeline.together import check_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
-PAST = ("student-0.5", "student-0.6", "student-0.7", "student-0.8", "student-0.9", "student-0.10", "student-grown")
+PAST = ("student-0.5", "student-0.6", "student-0.7", "student-0.8", "student-0.9", "student-0.10", "student-0.11", "student-grown")
 
 
 def configs(path: Path) -> list:

@@ -153,7 +153,7 @@ def follow(machine: Machine, args: argparse.Namespace) -> None:
         # aggregator that is let in itself.
         devices = lambda: machine.aggregator.command("device", "list").splitlines()
         shut_out = lambda: any("mirror-17 revoked" in line and "offline" in line for line in devices())
-        wait_until(shut_out, "the aggregator to say that the revoked mirror is offline")
+        wait_until(shut_out, "the aggregator to say that the revoked mirror is offline", 120)
         time.sleep(5)
         assert shut_out(), "a revoked mirror came back"
         shown = mirror.state()["counters"]["overlays"]

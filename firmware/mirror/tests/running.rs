@@ -76,8 +76,8 @@ fn a_camera_that_sees_only_black_is_told_until_it_is_off() {
     let folder = Folder::new("dark");
     let clip = folder.path().join("clip.y4m");
     let mut film = b"YUV4MPEG2 W64 H48 F10:1 Ip A1:1 C420\n".to_vec();
-    // A minute with the cover closed.
-    for _ in 0..600 {
+    // Two minutes with the cover closed, longer than any test waits.
+    for _ in 0..1200 {
         film.extend_from_slice(b"FRAME\n");
         film.extend(std::iter::repeat_n(16, 64 * 48));
         film.extend(std::iter::repeat_n(128, 2 * 32 * 24));

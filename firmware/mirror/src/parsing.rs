@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use frame::{FrameBuffer, Orientation};
+use frame::{Frame, FrameBuffer, Orientation};
 use tokio::sync::oneshot;
 use vision::{Parser, StageTimings};
 
@@ -129,16 +129,10 @@ impl Worker {
         };
         self.follow_head(loaded).map_err(broken)?;
         loaded.used = Instant::now();
-        let parser = &mut loaded.parser;
-        parser.forget();
-        let frame = picture.frame();
-        let timings = match parser.parse(&frame) {
-            Ok(parsing) => parsing.timings,
-            Err(error) => return Err(Refused::Network(error.to_string())),
-        };
-        let parsed = Parsed::of(parser, &frame, Orientation::default());
-        parser.forget();
-        Ok((parsed.map_err(|error| Refused::Picture(error.to_string()))?, timings))
+        let answer = parse(&mut loaded.parser, &picture.frame());
+        // Nothing of it stays in the network's input, whatever became of it.
+        loaded.parser.forget();
+        answer
     }
 
     /// Uses the household's head, as the camera's pictures do.
@@ -155,4 +149,11 @@ impl Worker {
         loaded.head = version;
         Ok(())
     }
+}
+
+fn parse(parser: &mut Parser, frame: &Frame<'_>) -> Answer {
+    let parsing = parser.parse(frame).map_err(|error| Refused::Network(error.to_string()))?;
+    let timings = parsing.timings;
+    let parsed = Parsed::of(parser, frame, Orientation::default());
+    Ok((parsed.map_err(|error| Refused::Picture(error.to_string()))?, timings))
 }

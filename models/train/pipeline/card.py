@@ -220,10 +220,9 @@ def asked_section(info: dict, now: dict, before: dict, exact: dict) -> str:
     """What was asked of the network beside what was measured. `now` and `before` are `headlines`, `exact` the float scores."""
     test, then = now["scenes"]["int8"], before["scenes"]["int8"]
     version = before["version"]
-    both = lambda value, older, spread=1: f"{value:.{spread}f}; {version} had {older:.{spread}f}"
-    shown = lambda title: both(100 * now["photographs"][title], 100 * before["photographs"][title])
-    street, nobody = PHOTOGRAPHS[1][2], PHOTOGRAPHS[0][2]
-    alone, crowd = PHOTOGRAPHS[4][2], PHOTOGRAPHS[5][2]
+    both = lambda value, older: f"{value:.1f}; {version} had {older:.1f}"
+    titles = {name: title for name, _, title in PHOTOGRAPHS}
+    shown = lambda name: both(100 * now["photographs"][titles[name]], 100 * before["photographs"][titles[name]])
     cost = exact["ppp_miou"] - test["ppp_miou"]
     rows = [
         ("multiply-accumulates and parameters", "1.0 G, 2.5 M", f"{info['macs']:.2f} G, {info['parameters']:.2f} M"),
@@ -232,10 +231,10 @@ def asked_section(info: dict, now: dict, before: dict, exact: dict) -> str:
         ("person IoU", "93", both(test["person_iou"], then["person_iou"])),
         ("left/right confusion", "below 5", both(test["left_right"], then["left_right"])),
         ("cost of int8, points of seven-class mIoU", "at most 1.0", f"{cost:.1f}" if cost > 0 else f"none ({cost:.1f})"),
-        ("false-alarm pixels, photographs of nobody", "0.5, at most 3", shown(nobody)),
-        ("silhouette, photographs of whole people in the street", "92, at least 88", shown(street) + "; within the box of the labelled person"),
-        ("middles of bones, photographs of one whole person", "80, at least 70", shown(alone)),
-        ("middles of bones, photographs with crowds", "80, at least 70", shown(crowd)),
+        ("false-alarm pixels, photographs of nobody", "0.5, at most 3", shown("COCO, nobody")),
+        ("silhouette, photographs of whole people in the street", "92, at least 88", shown("Clothing Co-Parsing") + "; within the box of the labelled person"),
+        ("middles of bones, photographs of one whole person", "80, at least 70", shown("one whole person, middles of bones")),
+        ("middles of bones, photographs with crowds", "80, at least 70", shown("middles of bones")),
         ("skin tones in the same scenes, best above worst, points of seven-class mIoU", "at most 3", both(now["tones"]["same"], before["tones"]["same"])),
         ("skin tones in different scenes, the same", "at most 3", both(now["tones"]["different"], before["tones"]["different"])),
     ]
@@ -266,8 +265,8 @@ def since_section(now: dict, before: dict) -> str:
 def measured_faults(scores: dict) -> str:
     """What goes wrong and has a figure, as the first items of the list."""
     whole, groups = scores["int8"], scores["int8"]["groups"]
-    one_in = lambda group: f"one in {100 / max(group['left_right'], 0.1):.0f}"
-    pixel = lambda group: one_in(group).replace("one in", "one limb pixel in")
+    one_in = lambda group, what="one": f"{what} in {100 / max(group['left_right'], 0.1):.0f}"
+    pixel = lambda group: one_in(group, "one limb pixel")
     below = lambda better, worse: f"{better['ppp_miou'] - worse['ppp_miou']:.1f} points of seven-class mIoU and {better['person_iou'] - worse['person_iou']:.1f} of person IoU"
     people, light = groups["people"], groups["light"]
     leaps, moves = scores["leaps"], scores["moves"]

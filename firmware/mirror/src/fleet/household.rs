@@ -147,23 +147,20 @@ fn told(error: impl std::error::Error) -> EdgeError {
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
-    use std::sync::atomic::AtomicBool;
 
     use proto::task::ReportWindow;
 
     use super::*;
-    use crate::fleet::small::{self, Blind, Idle};
+    use crate::fleet::small;
 
     /// A household with a correction, and `count` updates that wait.
     fn waiting(name: &str, count: usize) -> (AtHome, PathBuf) {
         let folder = std::env::temp_dir().join(format!("mirror-{name}-{}", std::process::id()));
         let home = Arc::new(small::home(&folder));
         small::agree(&home);
-        let (pixels, mask) = (vec![90; 3 * small::GRID.area()], vec![0; small::GRID.area()]);
-        home.add_correction(&home.token().expect("given"), &pixels, &mask).expect("stored");
+        small::correct(&home);
         for _ in 0..count {
-            home.train_when(&mut Blind, &Idle, &AtomicBool::new(false)).expect("trained");
-            home.release(&home.token().expect("given"), None).expect("within the budget");
+            small::learn(&home);
         }
         let max_update_bytes = 1 << 20;
         (AtHome { home, min_cohort: 2, max_update_bytes, task: Mutex::default() }, folder)

@@ -228,6 +228,7 @@ mod tests {
         };
         let first = start("00");
         small::agree(&home);
+        small::correct(&home);
         small::learn(&home);
         assert_eq!(start("00"), first);
         assert!(

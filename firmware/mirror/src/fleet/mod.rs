@@ -179,10 +179,14 @@ pub(crate) mod small {
         }
     }
 
-    /// A correction, and an update that waits for the network.
-    pub fn learn(home: &Home) {
+    /// A correction to learn from.
+    pub fn correct(home: &Home) {
         let (pixels, mask) = (vec![90; 3 * GRID.area()], vec![0; GRID.area()]);
         home.add_correction(&home.token().expect("given"), &pixels, &mask).expect("stored");
+    }
+
+    /// One more update that waits for the network.
+    pub fn learn(home: &Home) {
         home.train_when(&mut Blind, &Idle, &AtomicBool::new(false)).expect("trained");
         home.release(&home.token().expect("given"), None).expect("within the budget");
     }

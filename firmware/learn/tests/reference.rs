@@ -41,7 +41,7 @@ fn answers_loss_and_gradients_are_those_of_pytorch() {
     let memory_a = reader.take(SHAPE.tokens(0) * SHAPE.dim);
     let memory_b = reader.take(SHAPE.tokens(1) * SHAPE.dim);
     let mask_features = reader.take(SHAPE.dim * SHAPE.cells());
-    let shares = reader.take(PARTS * SHAPE.cells());
+    let shares = reader.take(PARTS * SHAPE.score_cells());
     let class_logits = reader.take(SHAPE.queries * 18);
     let mask_logits = reader.take(SHAPE.queries * SHAPE.cells());
     let expected_loss = reader.take(1)[0];

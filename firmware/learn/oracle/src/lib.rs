@@ -5,6 +5,7 @@ use learn::head::{HEADS, HeadLayout, LAYERS, PARTS, POOLING};
 
 const NORM_EPSILON: f64 = 1e-5;
 const FLOOR: f64 = 1e-3;
+const TOTAL_WEIGHT: f64 = 0.3;
 const SMOOTHING: f64 = 1.0;
 
 /// The parameters as candle variables, in the layout's order.
@@ -19,7 +20,7 @@ pub struct Picture {
     pub memories: [Tensor; 2],
     /// (dim, height, width).
     pub mask_features: Tensor,
-    /// (parts, cells).
+    /// (parts, cells of the scores).
     pub shares: Tensor,
 }
 
@@ -129,17 +130,20 @@ impl Oracle {
         }
         let logits = self.linear(&normed, "predictor.class_head")?;
         let masks = embedding.matmul(&features)?;
+        let masks = enlarged(&masks.reshape(((), height, width))?)?;
         let sigmoid = (masks.neg()?.exp()? + 1.0)?.recip()?;
         let parts = softmax(&logits)?.narrow(1, 0, PARTS)?.t()?.contiguous()?;
         let scores = (parts.matmul(&sigmoid)? + FLOOR)?;
-        let likely = scores.broadcast_div(&scores.sum_keepdim(0)?)?;
+        let totals = scores.sum_keepdim(0)?;
+        let likely = scores.broadcast_div(&totals)?;
         let shares = &picture.shares;
         let entropy = ((shares * likely.log()?)?.sum_all()?.neg()? / shares.sum_all()?)?;
         let weights = shares.sum_keepdim(0)?;
         let overlap = (&likely * shares)?.sum(1)?;
         let mass = (likely.broadcast_mul(&weights)? + shares)?.sum(1)?;
         let dice = (1.0 - (((overlap * 2.0)? + SMOOTHING)? / (mass + SMOOTHING)?)?)?.mean_all()?;
-        entropy + dice
+        let apart = ((totals.log()?.sqr()? * &weights)?.sum_all()? / shares.sum_all()?)?;
+        (entropy + dice)? + (apart * TOTAL_WEIGHT)?
     }
 
     /// Loss and the gradient of every trainable parameter, flat, in the layout's order; constants give nothing.
@@ -155,6 +159,24 @@ impl Oracle {
         }
         Ok((loss.to_dtype(DType::F64)?.to_scalar()?, flat))
     }
+}
+
+/// Planes (count, height, width) at twice their size, bilinear with aligned pixel centres, as (count, cells): candle has no such
+/// operation that gradients go through, so it is a product with the weights of each direction.
+fn enlarged(planes: &Tensor) -> Result<Tensor> {
+    let (count, height, width) = planes.dims3()?;
+    let along = |length: usize| {
+        let mut weights = vec![0.0; 2 * length * length];
+        for large in 0..2 * length {
+            let place = ((large as f64 + 0.5) / 2.0 - 0.5).clamp(0.0, (length - 1) as f64);
+            let (low, share) = (place as usize, place.fract());
+            weights[large * length + low] += 1.0 - share;
+            weights[large * length + (low + 1).min(length - 1)] += share;
+        }
+        Tensor::from_vec(weights, (2 * length, length), planes.device())?.to_dtype(planes.dtype())
+    };
+    let wide = planes.broadcast_matmul(&along(width)?.t()?)?;
+    along(height)?.broadcast_matmul(&wide)?.reshape((count, 4 * height * width))
 }
 
 fn softmax(x: &Tensor) -> Result<Tensor> {

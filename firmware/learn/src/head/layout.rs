@@ -133,6 +133,11 @@ impl HeadShape {
         self.mask_height * self.mask_width
     }
 
+    /// Cells of the scores, which are twice as wide and twice as high: masks are enlarged before they become scores.
+    pub fn score_cells(&self) -> usize {
+        4 * self.cells()
+    }
+
     /// Tokens of the memory of the layer at `index` (0 or 1).
     pub fn tokens(&self, index: usize) -> usize {
         (self.mask_height / POOLING[index]) * (self.mask_width / POOLING[index])

@@ -1,5 +1,6 @@
 //! Training of the head on corrected masks: hand-written passes over plain slices, one picture at a time.
 
+mod enlarge;
 mod evaluate;
 mod layout;
 mod loss;

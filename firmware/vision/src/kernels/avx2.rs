@@ -4,7 +4,10 @@
 //! two more; and it loads in SSE's encoding among AVX2's, over which some processors and virtual machines take a hundred times longer.
 //! `vpmaddwd` multiplies sixteen and adds them in pairs. The sums are the same: all of it is exact.
 
-#[allow(clippy::wildcard_imports, reason = "the processor's instructions are named by their own names")]
+#[allow(
+    clippy::wildcard_imports,
+    reason = "the processor's instructions are named by their own names"
+)]
 use std::arch::x86_64::*;
 use std::sync::LazyLock;
 
@@ -101,8 +104,12 @@ unsafe fn take(tile: &mut Tile, step: &FusedKerSpec<i32>) -> bool {
         Step::PerColAdd(columns) => by_column(tile, unsafe { read(columns) }, i32::wrapping_add),
         Step::PerColMul(columns) => by_column(tile, unsafe { read(columns) }, i32::wrapping_mul),
         Step::PerColSub(columns) => by_column(tile, unsafe { read(columns) }, i32::wrapping_sub),
-        Step::PerColSubF(columns) => by_column(tile, unsafe { read(columns) }, |x, v| v.wrapping_sub(x)),
-        Step::QScale(shift, RoundingPolicy::Even, factor) if factor >= 0 && (1..=62).contains(&(shift + 31)) => {
+        Step::PerColSubF(columns) => {
+            by_column(tile, unsafe { read(columns) }, |x, v| v.wrapping_sub(x))
+        }
+        Step::QScale(shift, RoundingPolicy::Even, factor)
+            if factor >= 0 && (1..=62).contains(&(shift + 31)) =>
+        {
             scale_to_even(tile, (shift + 31) as i64, factor);
         }
         Step::QScale(shift, rounding, factor) => {
@@ -113,13 +120,19 @@ unsafe fn take(tile: &mut Tile, step: &FusedKerSpec<i32>) -> bool {
         Step::AddRowColProducts(rows, columns) => {
             let (rows, columns) = unsafe { (read::<ROWS>(rows), read::<COLUMNS>(columns)) };
             for (line, factor) in tile.iter_mut().zip(columns) {
-                line.iter_mut().zip(rows).for_each(|(v, row)| *v = v.wrapping_add(row.wrapping_mul(factor)));
+                line.iter_mut()
+                    .zip(rows)
+                    .for_each(|(v, row)| *v = v.wrapping_add(row.wrapping_mul(factor)));
             }
         }
         Step::AddUnicast(other) => return unsafe { add(tile, &other) },
         Step::Store(place) => return unsafe { store(tile, &place) },
-        Step::AddMatMul { k, pa, pb, packing: 0 } => unsafe { add_wide(tile, k, pa.cast(), pb.cast()) },
-        Step::AddMatMul { k, pa, pb, packing: 1 } => unsafe { add_products(tile, k.div_ceil(4), pa.cast(), pb.cast()) },
+        Step::AddMatMul { k, pa, pb, packing: 0 } => unsafe {
+            add_wide(tile, k, pa.cast(), pb.cast())
+        },
+        Step::AddMatMul { k, pa, pb, packing: 1 } => unsafe {
+            add_products(tile, k.div_ceil(4), pa.cast(), pb.cast())
+        },
         Step::AddMatMul { .. } => return false,
     }
     true
@@ -164,12 +177,18 @@ unsafe fn add_products(tile: &mut Tile, blocks: usize, a: *const i8, b: *const i
         // SAFETY: as promised by the caller.
         let (first, last, columns) = unsafe {
             let rows = a.add(4 * ROWS * block).cast::<__m128i>();
-            (_mm_loadu_si128(rows), _mm_loadu_si128(rows.add(1)), b.add(4 * COLUMNS * block).cast::<i32>())
+            (
+                _mm_loadu_si128(rows),
+                _mm_loadu_si128(rows.add(1)),
+                b.add(4 * COLUMNS * block).cast::<i32>(),
+            )
         };
         let (first, last) = (_mm256_cvtepi8_epi16(first), _mm256_cvtepi8_epi16(last));
         for column in 0..COLUMNS {
             // SAFETY: as promised by the caller.
-            let four = _mm256_cvtepi8_epi16(_mm_set1_epi32(unsafe { columns.add(column).read_unaligned() }));
+            let four = _mm256_cvtepi8_epi16(_mm_set1_epi32(unsafe {
+                columns.add(column).read_unaligned()
+            }));
             upper[column] = _mm256_add_epi32(upper[column], _mm256_madd_epi16(first, four));
             lower[column] = _mm256_add_epi32(lower[column], _mm256_madd_epi16(last, four));
         }
@@ -190,9 +209,12 @@ unsafe fn add_products(tile: &mut Tile, blocks: usize, a: *const i8, b: *const i
 unsafe fn add_wide(tile: &mut Tile, k: usize, a: *const i32, b: *const i32) {
     for index in 0..k {
         // SAFETY: as promised by the caller.
-        let (rows, columns) = unsafe { (read::<ROWS>(a.add(ROWS * index)), read::<COLUMNS>(b.add(COLUMNS * index))) };
+        let (rows, columns) =
+            unsafe { (read::<ROWS>(a.add(ROWS * index)), read::<COLUMNS>(b.add(COLUMNS * index))) };
         for (line, column) in tile.iter_mut().zip(columns) {
-            line.iter_mut().zip(rows).for_each(|(v, row)| *v = v.wrapping_add(row.wrapping_mul(column)));
+            line.iter_mut()
+                .zip(rows)
+                .for_each(|(v, row)| *v = v.wrapping_add(row.wrapping_mul(column)));
         }
     }
 }
@@ -228,9 +250,13 @@ fn scale_to_even(tile: &mut Tile, shift: i64, factor: i32) {
 unsafe fn add(tile: &mut Tile, other: &OutputStoreKer) -> bool {
     match other.item_size {
         // SAFETY: as promised by the caller.
-        1 => with_places(tile, other, |v, at| *v = v.wrapping_add(i32::from(unsafe { at.cast::<i8>().read() }))),
+        1 => with_places(tile, other, |v, at| {
+            *v = v.wrapping_add(i32::from(unsafe { at.cast::<i8>().read() }))
+        }),
         // SAFETY: the same.
-        4 => with_places(tile, other, |v, at| *v = v.wrapping_add(unsafe { at.cast::<i32>().read_unaligned() })),
+        4 => with_places(tile, other, |v, at| {
+            *v = v.wrapping_add(unsafe { at.cast::<i32>().read_unaligned() })
+        }),
         _ => return false,
     }
     true
@@ -256,7 +282,12 @@ unsafe fn store(tile: &mut Tile, to: &OutputStoreKer) -> bool {
 fn with_places(tile: &mut Tile, matrix: &OutputStoreKer, both: impl Fn(&mut i32, *mut u8)) {
     for (column, line) in (0..).zip(tile) {
         for (row, v) in (0..).zip(line) {
-            both(v, matrix.ptr.wrapping_offset(matrix.row_byte_stride * row + matrix.col_byte_stride * column));
+            both(
+                v,
+                matrix.ptr.wrapping_offset(
+                    matrix.row_byte_stride * row + matrix.col_byte_stride * column,
+                ),
+            );
         }
     }
 }
@@ -290,7 +321,11 @@ mod tests {
         };
         let kernel = KERNEL.mmm();
         let steps = [
-            FusedSpec::AddMatMul { a: packed(PackedI8K4::new(ROWS), &a, 1, 0), b: packed(PackedI8K4::new(COLUMNS), &b, 0, 1), packing: 1 },
+            FusedSpec::AddMatMul {
+                a: packed(PackedI8K4::new(ROWS), &a, 1, 0),
+                b: packed(PackedI8K4::new(COLUMNS), &b, 0, 1),
+                packing: 1,
+            },
             // SAFETY: the matrix outlives the run.
             FusedSpec::Store(unsafe { kernel.c_view(Some(0), Some(1)).wrap(&sums.view()) }),
         ];
@@ -309,9 +344,17 @@ mod tests {
         for size in [[8, 4, 6], [1, 1, 2], [9, 5, 7], [16, 27, 48], [33, 288, 13], [7, 1023, 5]] {
             let [m, k, n] = size;
             // A quarter are the least number that there is: sixteen bits hold no two of their products.
-            let mut fill = |count| (0..count).map(|_| if next() % 4 == 0 { -128 } else { next() as i8 }).collect::<Vec<_>>();
+            let mut fill = |count| {
+                (0..count)
+                    .map(|_| if next() % 4 == 0 { -128 } else { next() as i8 })
+                    .collect::<Vec<_>>()
+            };
             let (a, b) = (fill(m * k), fill(k * n));
-            let plain = |row: usize, column: usize| (0..k).map(|i| i32::from(a[row * k + i]) * i32::from(b[i * n + column])).sum::<i32>();
+            let plain = |row: usize, column: usize| {
+                (0..k)
+                    .map(|i| i32::from(a[row * k + i]) * i32::from(b[i * n + column]))
+                    .sum::<i32>()
+            };
             let expected: Vec<i32> = (0..m * n).map(|at| plain(at / n, at % n)).collect();
             assert_eq!(product(&a, &b, size), expected, "{size:?}");
         }
@@ -328,7 +371,16 @@ mod tests {
         };
         let mut all = vec![FusedKerSpec::LoadTile(before.as_mut_ptr().cast(), std::ptr::null())];
         all.extend(steps);
-        all.extend([FusedKerSpec::Store(store), FusedKerSpec::Done, FusedKerSpec::AddMatMul { k: 1, pa: std::ptr::null(), pb: std::ptr::null(), packing: 9 }]);
+        all.extend([
+            FusedKerSpec::Store(store),
+            FusedKerSpec::Done,
+            FusedKerSpec::AddMatMul {
+                k: 1,
+                pa: std::ptr::null(),
+                pb: std::ptr::null(),
+                packing: 9,
+            },
+        ]);
         // SAFETY: the processor has AVX2, and the tiles are tiles; nothing after `Done` is looked at.
         assert_eq!(unsafe { run(&all) }, 0);
         result
@@ -339,7 +391,9 @@ mod tests {
     }
 
     fn changed(tile: &Tile, change: impl Fn(usize, usize, i32) -> i32) -> Tile {
-        std::array::from_fn(|column| std::array::from_fn(|row| change(row, column, tile[column][row])))
+        std::array::from_fn(|column| {
+            std::array::from_fn(|row| change(row, column, tile[column][row]))
+        })
     }
 
     #[test]
@@ -353,12 +407,25 @@ mod tests {
         let halves = [0, 1, -1, 2, -2, 3, -3, 5, -5, 6, -6, i32::MAX, i32::MIN + 1];
         for _ in 0..300 {
             let (shift, factor) = (next() as isize % 24, (1 << 30) + next() % (1 << 30));
-            let values = tile(|| if next() % 2 == 0 { halves[next() as usize % halves.len()] } else { next() >> (next() % 20) });
+            let values = tile(|| {
+                if next() % 2 == 0 {
+                    halves[next() as usize % halves.len()]
+                } else {
+                    next() >> (next() % 20)
+                }
+            });
             // A factor of a half and its powers gives exact halves.
-            for (rounding, factor) in [Even, Even, Zero, Away, MinusInf, PlusInf, Odd].into_iter().zip([1 << 30].into_iter().chain([factor; 6])) {
+            for (rounding, factor) in [Even, Even, Zero, Away, MinusInf, PlusInf, Odd]
+                .into_iter()
+                .zip([1 << 30].into_iter().chain([factor; 6]))
+            {
                 let scaler = || Scaler::from_fuse_params(shift, rounding, factor);
                 let expected = changed(&values, |_, _, v| v.q_scale(scaler()));
-                assert_eq!(after(values, &[FusedKerSpec::QScale(shift, rounding, factor)]), expected, "{shift} {rounding:?} {factor}");
+                assert_eq!(
+                    after(values, &[FusedKerSpec::QScale(shift, rounding, factor)]),
+                    expected,
+                    "{shift} {rounding:?} {factor}"
+                );
             }
         }
     }
@@ -406,17 +473,28 @@ mod tests {
             (Step::PerColSub(by_columns), &|_, column, v| columns[column] - v),
             (Step::PerColSubF(by_columns), &|_, column, v| v - columns[column]),
             (Step::ShiftLeft(3), &|_, _, v| v * 8),
-            (Step::RoundingShiftRight(3, RoundingPolicy::Even), &|_, _, v| v.q_shr(3, RoundingPolicy::Even)),
-            (Step::AddRowColProducts(by_rows, by_columns), &|row, column, v| v + rows[row] * columns[column]),
-            (Step::AddUnicast(matrix(other.as_mut_ptr().cast(), 4)), &|row, column, v| v + other[column][row]),
-            (Step::AddUnicast(matrix(bytes.as_mut_ptr().cast(), 1)), &|row, column, v| v + i32::from(other[column][row] as i8)),
+            (Step::RoundingShiftRight(3, RoundingPolicy::Even), &|_, _, v| {
+                v.q_shr(3, RoundingPolicy::Even)
+            }),
+            (Step::AddRowColProducts(by_rows, by_columns), &|row, column, v| {
+                v + rows[row] * columns[column]
+            }),
+            (Step::AddUnicast(matrix(other.as_mut_ptr().cast(), 4)), &|row, column, v| {
+                v + other[column][row]
+            }),
+            (Step::AddUnicast(matrix(bytes.as_mut_ptr().cast(), 1)), &|row, column, v| {
+                v + i32::from(other[column][row] as i8)
+            }),
         ];
         for (step, expected) in expectations {
             assert_eq!(after(values, &[step]), changed(&values, expected), "{step:?}");
         }
         let mut stored = [0i8; ROWS * COLUMNS];
         after(values, &[Step::Store(matrix(stored.as_mut_ptr().cast(), 1))]);
-        assert_eq!(stored.to_vec(), values.as_flattened().iter().map(|v| *v as i8).collect::<Vec<_>>());
+        assert_eq!(
+            stored.to_vec(),
+            values.as_flattened().iter().map(|v| *v as i8).collect::<Vec<_>>()
+        );
         // SAFETY: what is refused is not touched.
         let refused = unsafe { run(&[Step::Store(matrix(std::ptr::null_mut(), 2)), Step::Done]) };
         assert_eq!(refused, 1, "a matrix of two bytes a number");
@@ -426,7 +504,12 @@ mod tests {
     fn it_is_taken_where_there_is_nothing_better() {
         let chosen = |isa: &str, n| {
             let dispatch = MmmDispatch::for_isa(isa.parse().expect("a processor"));
-            dispatch.pick(&Query::plain(i32::datum_type(), Some(48), Some(288), n)).expect("a kernel").0.name().to_string()
+            dispatch
+                .pick(&Query::plain(i32::datum_type(), Some(48), Some(288), n))
+                .expect("a kernel")
+                .0
+                .name()
+                .to_string()
         };
         assert_eq!(chosen("avx,avx2,fma", Some(3072)), NAME);
         assert_eq!(chosen("avx,avx2,fma", None), NAME);

@@ -14,10 +14,10 @@ pub fn of(case: &Case, dtype: DType) -> Picture {
             .unwrap()
     };
     let (height, width) = (shape.mask_height, shape.mask_width);
-    let mut shares = vec![0.0; PARTS * shape.cells()];
+    let mut shares = vec![0.0; PARTS * shape.score_cells()];
     for (index, &label) in case.labels.iter().enumerate().filter(|(_, label)| **label != 255) {
         let (y, x) = (index / (4 * width), index % (4 * width));
-        shares[usize::from(label) * shape.cells() + y / 4 * width + x / 4] += 1.0 / 16.0;
+        shares[usize::from(label) * shape.score_cells() + y / 2 * 2 * width + x / 2] += 1.0 / 4.0;
     }
     Picture {
         queries: tensor(&case.queries, &[shape.queries, shape.dim]),
@@ -26,6 +26,6 @@ pub fn of(case: &Case, dtype: DType) -> Picture {
             tensor(&case.memory_b, &[shape.tokens(1), shape.dim]),
         ],
         mask_features: tensor(&case.mask_features, &[shape.dim, height, width]),
-        shares: tensor(&shares, &[PARTS, shape.cells()]),
+        shares: tensor(&shares, &[PARTS, shape.score_cells()]),
     }
 }

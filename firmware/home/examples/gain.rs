@@ -1,30 +1,33 @@
 //! What a held-back household gains from its corrections, and what other households lose.
 //!
-//! usage: gain MODEL-FOLDER HOUSEHOLDS-FOLDER [sparse|full] [LEARNING-RATE] [EPOCHS]
+//! usage: gain MODEL-FOLDER HOUSEHOLDS-FOLDER [full|sparse] [LEARNING-RATE] [EPOCHS]
 //!
 //! Goes the product's own way: corrections through the encrypted store, training through [`Home::train_when`] with its
 //! own held-back judges, and the answer of [`vision::Parser`] at the network's input size, with and without the
 //! household's head. Prints one line of JSON for each household of `heldback/`, and where there are several one with the mean
 //! gains and their standard errors; a figure is mean IoU over the parts that occur, in percent. Fails where the heads that
-//! are adopted lose more than the floors; that none is adopted is the judges' right.
+//! are adopted lose more than the floors, or none is adopted: one household's judges may turn its head down, but several households'
+//! hardly all.
 
 use std::error::Error;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use frame::jpeg::JpegDecoder;
-use frame::{Frame, FrameBuffer, Orientation};
+use frame::Orientation;
 use home::{BaseModel, Conditions, Gate, Home, HomeOptions, Limits, Outcome};
 use learn::consent::PurposeKind;
 use learn::head::{Confusion, Subset, TrainingSettings};
-use serde_json::Value;
 use vision::{EngineOptions, ModelFiles, Parser, ParserOptions, Student};
+
+#[path = "../tests/common/household.rs"]
+mod household;
+use household::{Household, read};
 
 type Answer<T> = Result<T, Box<dyn Error>>;
 
 /// Least gains of an adopted head, in points. The judges are four pictures, forty others may disagree a little.
-const LEAST_OWN_GAIN: f64 = -1.0;
+const LEAST_OWN_GAIN: f64 = -0.5;
 const LEAST_ELSEWHERE_GAIN: f64 = -1.0;
 
 struct Idle;
@@ -35,18 +38,9 @@ impl Gate for Idle {
     }
 }
 
-struct Labelled {
-    picture: FrameBuffer,
-    parts: Vec<u8>,
-}
-
-struct Household {
-    corrections: Vec<Labelled>,
-    others: Vec<Labelled>,
-}
-
-/// What one household's head changed.
+/// What one household's head changed; nothing where its judges turned it down.
 struct Gain {
+    adopted: bool,
     own: f64,
     elsewhere: f64,
 }
@@ -55,7 +49,7 @@ fn main() -> Answer<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [model, households, rest @ ..] = arguments.as_slice() else {
         return Err(
-            "usage: gain MODEL-FOLDER HOUSEHOLDS-FOLDER [sparse|full] [LEARNING-RATE] [EPOCHS]"
+            "usage: gain MODEL-FOLDER HOUSEHOLDS-FOLDER [full|sparse] [LEARNING-RATE] [EPOCHS]"
                 .into(),
         );
     };
@@ -80,6 +74,9 @@ fn main() -> Answer<()> {
             })
         );
     }
+    if !gains.iter().any(|gain| gain.adopted) {
+        return Err("no household's judges adopted its head".into());
+    }
     if own < LEAST_OWN_GAIN || elsewhere < LEAST_ELSEWHERE_GAIN {
         return Err(format!("less gain than {LEAST_OWN_GAIN} and {LEAST_ELSEWHERE_GAIN}").into());
     }
@@ -98,6 +95,7 @@ fn measure(
     let folder = std::env::temp_dir().join(format!("mirror-gain-{}", std::process::id()));
     let options = HomeOptions {
         training: settings,
+        at_home: settings,
         limits: Limits { headroom: 0, ..Limits::default() },
         ..HomeOptions::default()
     };
@@ -118,7 +116,8 @@ fn measure(
     parser.swap_head(head)?;
     let after = (score(&mut parser, [own])?, score(&mut parser, elsewhere)?);
     std::fs::remove_dir_all(&folder)?;
-    let gain = Gain { own: after.0 - before.0, elsewhere: after.1 - before.1 };
+    let gain =
+        Gain { adopted: report.adopted, own: after.0 - before.0, elsewhere: after.1 - before.1 };
     println!(
         "{}",
         serde_json::json!({
@@ -150,8 +149,8 @@ fn mean(gains: &[Gain], of: fn(&Gain) -> f64) -> (f64, f64) {
 
 fn training(words: &[String]) -> Answer<TrainingSettings> {
     let mut settings = match words.first().map(String::as_str) {
-        None | Some("sparse") => TrainingSettings::SPARSE,
-        Some("full") => TrainingSettings::FULL,
+        None | Some("full") => TrainingSettings::FULL,
+        Some("sparse") => TrainingSettings::SPARSE,
         Some(other) => return Err(format!("\"{other}\" is neither sparse nor full").into()),
     };
     if let Some(rate) = words.get(1) {
@@ -174,41 +173,4 @@ fn score<'a>(
         confusion.add(&labelled.parts, &parsing.parts);
     }
     Ok(100.0 * confusion.mean_iou().ok_or("no picture to judge by")?)
-}
-
-/// The households of a folder; its README has the format.
-fn read(folder: &Path) -> Answer<Vec<Household>> {
-    let index: Value = serde_json::from_slice(&std::fs::read(folder.join("index.json"))?)?;
-    let pack = std::fs::read(folder.join("pictures.pack"))?;
-    let households = index["households"].as_array().ok_or("index.json has no households")?;
-    households.iter().map(|household| read_household(household, &pack)).collect()
-}
-
-fn read_household(household: &Value, pack: &[u8]) -> Answer<Household> {
-    let pictures = household["pictures"].as_array().ok_or("a household without pictures")?;
-    let mut corrections: Vec<Labelled> =
-        pictures.iter().map(|picture| read_picture(picture, pack)).collect::<Answer<_>>()?;
-    let count = household["corrections"].as_u64().ok_or("a household without corrections")?;
-    let others = corrections.split_off(count as usize);
-    Ok(Household { corrections, others })
-}
-
-fn read_picture(entry: &Value, pack: &[u8]) -> Answer<Labelled> {
-    let slice = |key: &str| {
-        let at = |index: usize| entry[key][index].as_u64().map(|value| value as usize);
-        let (start, length) = at(0).zip(at(1))?;
-        pack.get(start..start.checked_add(length)?)
-    };
-    let mut picture = FrameBuffer::new();
-    let image = slice("image").ok_or("an image outside the pack")?;
-    JpegDecoder::new().decode(image, None, &mut picture)?;
-    let labels = slice("labels").ok_or("labels outside the pack")?;
-    let mut reader = png::Decoder::new(std::io::Cursor::new(labels)).read_info()?;
-    let mut parts = vec![0; reader.output_buffer_size().ok_or("labels are too large")?];
-    reader.next_frame(&mut parts)?;
-    let frame: Frame<'_> = picture.frame();
-    if parts.len() != frame.layout().width() as usize * frame.layout().height() as usize {
-        return Err("labels of another size than their picture".into());
-    }
-    Ok(Labelled { picture, parts })
 }

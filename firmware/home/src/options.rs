@@ -108,8 +108,11 @@ pub struct HomeOptions {
     pub limits: Limits,
     /// Limits of the outbox.
     pub outbox: OutboxLimits,
-    /// Which parameters move, how often and how far; see [`TrainingSettings::SPARSE`] and [`TrainingSettings::FULL`].
+    /// Which parameters move, how often and how far in a run whose change may be released; see [`TrainingSettings::SPARSE`] and
+    /// [`TrainingSettings::FULL`].
     pub training: TrainingSettings,
+    /// The same of a run of a household that did not agree to contribute: nothing of it leaves, so it may move more.
+    pub at_home: TrainingSettings,
     /// The device's privacy target over its life.
     pub budget: Budget,
     /// Noise of a release.
@@ -126,6 +129,7 @@ impl Default for HomeOptions {
             limits: Limits::default(),
             outbox: OutboxLimits::default(),
             training: TrainingSettings::SPARSE,
+            at_home: TrainingSettings::FULL,
             budget: Budget::DEFAULT,
             noise: NoisePlan::Multiplier(NoiseMultiplier::DEFAULT),
             triggers: Triggers::default(),
@@ -161,7 +165,7 @@ impl HomeOptions {
         Ok((1..=MOST_RELEASES).take_while(|&count| fits(count)).count() as u64)
     }
 
-    /// Which parameters move, in a word.
+    /// Which parameters move in an update, in a word.
     pub fn subset_name(&self) -> &'static str {
         match self.training.subset {
             Subset::Sparse => "sparse",
@@ -175,12 +179,13 @@ impl HomeOptions {
     /// [`HomeError::Options`] naming the setting.
     pub fn check(&self) -> Result<(), HomeError> {
         let refuse = |key, reason: &str| Err(HomeError::Options { key, reason: reason.to_owned() });
-        let TrainingSettings { epochs, learning_rate, .. } = self.training;
-        if epochs == 0 || epochs > 100 {
-            return refuse("training.epochs", "between 1 and 100 passes make sense");
-        }
-        if !(learning_rate.is_finite() && learning_rate > 0.0) {
-            return refuse("training.learning_rate", "it must be a positive number");
+        for TrainingSettings { epochs, learning_rate, .. } in [self.training, self.at_home] {
+            if epochs == 0 || epochs > 100 {
+                return refuse("training.epochs", "between 1 and 100 passes make sense");
+            }
+            if !(learning_rate.is_finite() && learning_rate > 0.0) {
+                return refuse("training.learning_rate", "it must be a positive number");
+            }
         }
         let fits =
             |window: NightlyWindow| window.start < 1440 && (1..=1440).contains(&window.length);

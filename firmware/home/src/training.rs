@@ -25,8 +25,9 @@ use crate::state::State;
 
 pub(crate) const CHECKPOINT_NAME: &str = "checkpoint";
 
-/// Steps between two checkpoints: at most so many are repeated after a power cut.
-const CHECKPOINT_STEPS: u64 = 8;
+/// Steps between two checkpoints: at most so many are repeated after a power cut. One of all of the head has four megabytes, sixty
+/// times as many as a sparse one, and flash wears out.
+const CHECKPOINT_STEPS: [u64; 2] = [8, 128];
 
 /// How often a closed gate is looked at again.
 const GATE_INTERVAL: Duration = Duration::from_millis(500);
@@ -152,6 +153,10 @@ pub(crate) struct RunPlan {
 }
 
 impl RunPlan {
+    fn checkpoint_steps(&self) -> u64 {
+        CHECKPOINT_STEPS[usize::from(self.full)]
+    }
+
     fn settings(&self) -> TrainingSettings {
         TrainingSettings {
             subset: if self.full { Subset::Full } else { Subset::Sparse },
@@ -394,7 +399,7 @@ impl Home {
             let loss = trainer.train(work.consent, &features, &target)?;
             losses.add(done / plan.corrections.len() as u64, plan.epochs, loss);
             self.measure(self.edges.steady.elapsed().saturating_sub(began));
-            if (done + 1) % CHECKPOINT_STEPS == 0 {
+            if (done + 1) % plan.checkpoint_steps() == 0 {
                 self.checkpoint(&plan, &trainer, work.consent)?;
             }
         }
@@ -458,7 +463,10 @@ impl Home {
         }
         let (trained, _) = shared.corrections.roles();
         let per_example = shared.state.example_milliseconds.unwrap_or(0.0) / 1e3;
-        let settings = self.options.training;
+        let settings = match self.token::<ContributeToFleet>() {
+            Ok(_) => self.options.training,
+            Err(_) => self.options.at_home,
+        };
         let fitting = self.options.capability.plan(
             conditions,
             Duration::from_secs_f64(per_example),
@@ -668,10 +676,13 @@ impl Home {
         let subset = plan.settings().subset;
         let (base, change) = (self.base().digest, trainer.change()?);
         let candidate = Candidate { run: trainer.run(), base, subset, change };
-        // Nothing is kept for a fleet that nobody agreed to contribute to.
+        // Nothing is kept for a fleet that nobody agreed to contribute to, nor what no update carries: a run that began before
+        // somebody agreed may have moved more.
         match self.token::<ContributeToFleet>() {
-            Ok(_) => self.vault.put(CANDIDATE_NAME, &candidate.encode()).map(drop)?,
-            Err(_) => self.vault.remove(CANDIDATE_NAME)?,
+            Ok(_) if subset == self.options.training.subset => {
+                self.vault.put(CANDIDATE_NAME, &candidate.encode()).map(drop)?
+            }
+            _ => self.vault.remove(CANDIDATE_NAME)?,
         }
         let mut next = self.concluded(&shared, plan, report);
         if report.adopted {

@@ -9,11 +9,13 @@ use std::sync::{Arc, Mutex};
 
 use common::{ColourTrunk, Device, Open, Script, add, agree, base, begin_training, train, turned};
 use home::{
-    Conditions, ConsentState, HomeError, NightlyWindow, Outcome, Pause, TrainingState, Triggers,
+    Conditions, ConsentState, Home, HomeError, NightlyWindow, Outcome, Pause, TrainingState,
+    Triggers,
 };
 use learn::consent::{ConsentError, PurposeKind};
 use learn::edges::Digest;
-use learn::head::TrainError;
+use learn::head::{Subset, TrainError};
+use learn::update::Update;
 
 const HOUR: u64 = 3_600;
 
@@ -156,6 +158,34 @@ fn numbers_of_a_run_are_kept_for_the_fleet_only_where_somebody_agreed_to_that() 
 }
 
 #[test]
+fn more_is_trained_where_nothing_leaves_and_none_of_that_is_ever_kept_for_the_fleet() {
+    let mut device = Device::new();
+    device.options.training.subset = Subset::Sparse;
+    let home = device.start();
+    home.grant(PurposeKind::ImproveMyMirror, home.explanation().version).unwrap();
+    add(&home, 0..6);
+    let moved = |home: &Home| {
+        let (layout, base) = (base().layout, base().parameters);
+        let weights = |values: &[f32]| layout.gather(Subset::Full, values);
+        let sparse = layout.gather(Subset::Sparse, &base);
+        let (now, before) = (weights(&home.head_values()), weights(&base));
+        let changed = now.iter().zip(&before).filter(|(now, before)| now != before).count();
+        changed > sparse.len()
+    };
+    // Begun before somebody agreed to contribute: finished as it began, and nothing of it waits to leave.
+    begin_training(&home, 3);
+    agree(&home);
+    finished(train(&home));
+    assert!(moved(&home) && !home.has_candidate());
+    add(&home, 6..8);
+    finished(train(&home));
+    assert!(home.has_candidate());
+    let release = home.release(&home.token().unwrap(), None).unwrap();
+    let update = Update::decode(&home.bytes(release, &home.token().unwrap()).unwrap()).unwrap();
+    assert_eq!(update.values().len(), base().layout.subset_len(Subset::Sparse));
+}
+
+#[test]
 fn a_changed_budget_asks_for_consent_again() {
     let mut device = Device::new();
     agree(&device.start());
@@ -193,7 +223,8 @@ fn a_stopped_run_goes_on_where_it_was_after_a_restart() {
 
 #[test]
 fn a_killed_run_repeats_at_most_the_steps_since_its_checkpoint() {
-    let device = Device::new();
+    let mut device = Device::new();
+    device.options.training.subset = Subset::Sparse;
     let home = device.start_with(10);
     // A panic in the trunk is a death without a goodbye: nothing is saved on the way out.
     let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

@@ -31,7 +31,8 @@ fn favouring(parameters: &[f32]) -> PublicCheck {
     let features = Features::new(&base.layout, &base.parameters, outputs).unwrap();
     let prediction = Network::new(&base.layout, parameters).unwrap().predict(&features);
     let small = semantic_labels(base.layout.shape(), &prediction);
-    let (scale, columns) = (HEIGHT / SHAPE.mask_height, SHAPE.mask_width);
+    // Scores are twice as fine as masks.
+    let (scale, columns) = (HEIGHT / (2 * SHAPE.mask_height), 2 * SHAPE.mask_width);
     let place = |at: usize| (at / WIDTH / scale) * columns + at % WIDTH / scale;
     let labels = (0..HEIGHT * WIDTH).map(|at| small[place(at)]).collect();
     PublicCheck { pictures: vec![(pixels, labels)] }

@@ -186,7 +186,7 @@ pub struct LearningSettings {
     pub noise_multiplier: f64,
     /// Releases that the noise is planned for; 0: `noise_multiplier` holds.
     pub lifetime_releases: u64,
-    /// `sparse` or `full`.
+    /// `sparse`, `full`, or `auto`: sparse for a household that contributes to a fleet, full for one that does not.
     pub parameters: String,
     /// Passes over the corrections, 1 to 100.
     pub epochs: u32,
@@ -453,8 +453,8 @@ fn check_words(raw: &RawSettings) -> Result<(), BadValue> {
             format!("choose {} or headless:FOLDER", DISPLAYS.join(", ")),
         ));
     }
-    if !["sparse", "full"].contains(&raw.learning.parameters.as_str()) {
-        return Err(bad("learning.parameters", "choose sparse or full"));
+    if !["auto", "sparse", "full"].contains(&raw.learning.parameters.as_str()) {
+        return Err(bad("learning.parameters", "choose auto, sparse or full"));
     }
     if raw.vision.model.is_empty() {
         return Err(bad("vision.model", "it must be builtin or a folder"));

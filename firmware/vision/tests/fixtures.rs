@@ -65,7 +65,7 @@ fn trunk_and_head_agree_with_onnxruntime() {
     }
 }
 
-/// tract's int8 kernel for AMX reads past its operands; see `engine.rs`.
+/// tract's int8 kernel for AMX reads past its operands; see `kernels.rs`.
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn the_engine_keeps_from_a_kernel_that_reads_too_far() {

@@ -152,7 +152,7 @@ def testset(args):
 
 
 # (folder, split, seed of the folder, number of its first household): households of different folders never share a
-# person or a room. The held-back one was chosen by eye: two people, a low and tilted camera, a dim room.
+# person or a room. The first held-back one was chosen by eye: two people, a low and tilted camera, a dim room.
 HOUSEHOLDS = (("train", "train", 4, 0), ("test", "test", 5, 0), ("heldback", "test", 6, 7))
 
 
@@ -221,7 +221,7 @@ def parser():
     five.add_argument("--pictures", type=int, default=6, help="pictures of each of these")
     five.add_argument("--corrections", type=int, default=4, help="how many of them are meant to be learned from")
     five.add_argument("--heldback", type=int, default=60, help="pictures of a held-back household; a third are corrections")
-    five.add_argument("--heldback-homes", type=int, default=1, help="how many of them, for a mean over households")
+    five.add_argument("--heldback-homes", type=int, default=3, help="how many of them, for a mean over households")
     five.set_defaults(run=households)
     return top
 

@@ -202,7 +202,7 @@ impl Device {
             space: Arc::new(TestSpace(AtomicU64::new(1 << 40))),
             draws: Draws(Arc::new(Mutex::new(Random::new(7)))),
             credential: None,
-            options: HomeOptions { training: QUICK, ..HomeOptions::default() },
+            options: HomeOptions { training: QUICK, at_home: QUICK, ..HomeOptions::default() },
         }
     }
 

@@ -38,7 +38,7 @@ const STABILISER: f32 = 1e-8;
 /// Gradients are cut to this norm before a step, so that one strange correction cannot throw the head away.
 const LARGEST_GRADIENT: f32 = 1.0;
 
-const CHECKPOINT_MAGIC: &[u8; 4] = b"MLT1";
+const CHECKPOINT_MAGIC: &[u8; 4] = b"MLT2";
 
 /// How a run trains.
 #[derive(Clone, Copy, Debug, PartialEq)]

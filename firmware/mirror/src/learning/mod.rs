@@ -270,10 +270,12 @@ fn is_unused(loaded: &Option<Loaded>, now: Instant) -> bool {
 /// # Errors
 /// A budget without a plan.
 pub fn options(settings: &LearningSettings) -> Result<HomeOptions> {
-    let training = match settings.parameters.as_str() {
-        "full" => TrainingSettings::FULL,
-        _ => TrainingSettings::SPARSE,
+    let (training, at_home) = match settings.parameters.as_str() {
+        "full" => (TrainingSettings::FULL, TrainingSettings::FULL),
+        "sparse" => (TrainingSettings::SPARSE, TrainingSettings::SPARSE),
+        _ => (TrainingSettings::SPARSE, TrainingSettings::FULL),
     };
+    let passes = |training| TrainingSettings { epochs: settings.epochs, ..training };
     let noise = match settings.lifetime_releases {
         0 => {
             let text = settings.noise_multiplier.to_string();
@@ -294,7 +296,8 @@ pub fn options(settings: &LearningSettings) -> Result<HomeOptions> {
             age: Duration::from_secs(settings.days * DAY),
             headroom: settings.free_megabytes * MEBIBYTE,
         },
-        training: TrainingSettings { epochs: settings.epochs, ..training },
+        training: passes(training),
+        at_home: passes(at_home),
         budget: Budget::new(settings.epsilon, settings.delta)?,
         noise,
         triggers: Triggers {
@@ -317,6 +320,7 @@ pub fn options(settings: &LearningSettings) -> Result<HomeOptions> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use learn::head::Subset;
     use settings::Layers;
 
     fn from(text: &str) -> LearningSettings {
@@ -327,6 +331,19 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_engine() {
         assert_eq!(options(&from("")).expect("a plan"), HomeOptions::default());
+    }
+
+    #[test]
+    fn all_of_the_head_is_trained_where_nothing_leaves() {
+        let trained = |text: &str| {
+            let options = options(&from(text)).expect("a plan");
+            [options.training, options.at_home].map(|training| (training.subset, training.epochs))
+        };
+        let (sparse, full) = ((Subset::Sparse, 3), (Subset::Full, 3));
+        assert_eq!(trained(""), [sparse, full]);
+        assert_eq!(trained("[learning]\nparameters = \"sparse\""), [sparse, sparse]);
+        assert_eq!(trained("[learning]\nparameters = \"full\""), [full, full]);
+        assert_eq!(trained("[learning]\nepochs = 5"), [(Subset::Sparse, 5), (Subset::Full, 5)]);
     }
 
     #[test]

@@ -303,7 +303,7 @@ mod tests {
         let mut state = 1u64;
         move || {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            (state >> 33) as i32
+            (state >> 32) as i32
         }
     }
 
@@ -346,7 +346,7 @@ mod tests {
             // A quarter are the least number that there is: sixteen bits hold no two of their products.
             let mut fill = |count| {
                 (0..count)
-                    .map(|_| if next() % 4 == 0 { -128 } else { next() as i8 })
+                    .map(|_| if next() & 3 == 0 { -128 } else { next() as i8 })
                     .collect::<Vec<_>>()
             };
             let (a, b) = (fill(m * k), fill(k * n));
@@ -404,14 +404,15 @@ mod tests {
         }
         use RoundingPolicy::{Away, Even, MinusInf, Odd, PlusInf, Zero};
         let mut next = numbers();
-        let halves = [0, 1, -1, 2, -2, 3, -3, 5, -5, 6, -6, i32::MAX, i32::MIN + 1];
+        let halves = [0, 1, -1, 2, -2, 3, -3, 5, -5, 6, -6, i32::MAX, i32::MIN + 1, i32::MIN];
         for _ in 0..300 {
-            let (shift, factor) = (next() as isize % 24, (1 << 30) + next() % (1 << 30));
+            let shift = next().rem_euclid(61) as isize - 30;
+            let factor = (1 << 30) + next().rem_euclid(1 << 30);
             let values = tile(|| {
-                if next() % 2 == 0 {
-                    halves[next() as usize % halves.len()]
+                if next() & 1 == 0 {
+                    halves[next().rem_euclid(halves.len() as i32) as usize]
                 } else {
-                    next() >> (next() % 20)
+                    next() >> next().rem_euclid(20)
                 }
             });
             // A factor of a half and its powers gives exact halves.
@@ -514,7 +515,12 @@ mod tests {
         assert_eq!(chosen("avx,avx2,fma", Some(3072)), NAME);
         assert_eq!(chosen("avx,avx2,fma", None), NAME);
         assert_eq!(chosen("avx,avx2,fma,avx512f", Some(3072)), NAME);
-        for other in ["avx", "avx,avx2,fma,avx512f,avx512vnni"] {
+        let better = [
+            "avx,avx2,fma,avxvnni",
+            "avx,avx2,fma,avx512f,avx512vnni",
+            "avx,avx2,fma,avx512f,amx-int8",
+        ];
+        for other in better.into_iter().chain(["avx"]) {
             assert_ne!(chosen(other, Some(3072)), NAME, "{other}");
         }
     }

@@ -114,7 +114,7 @@ fn what_a_household_gains_by_its_judges_it_gains_on_the_glass() {
     let mut scene = Scene::new();
     let households =
         household::read(&models("households/heldback")).expect("the held-back households");
-    let Household { corrections, others } = &households[0];
+    let Household { corrections, others } = &households[1];
     let examples: Vec<Example> =
         corrections[..10].iter().map(|labelled| scene.example(labelled)).collect();
     let judged: Vec<_> =
@@ -142,9 +142,15 @@ fn what_a_household_gains_by_its_judges_it_gains_on_the_glass() {
     println!(
         "{before:?} -> {after:?}: judged {by_judges:+.2}, shown {on_the_glass:+.2}; apart {apart:.3?}"
     );
+    // 2.6 and 1.7 when this was written, and without the term that keeps a cell's scores near one together 2.3 and 1.5; the scores
+    // were 0.030 apart then, and 0.046 without it.
+    assert!(
+        by_judges > 1.3 && on_the_glass > 0.8,
+        "judged {by_judges:+.2}, shown {on_the_glass:+.2}"
+    );
     assert!(
         (by_judges - on_the_glass).abs() < 1.5,
         "judged {by_judges:+.2}, shown {on_the_glass:+.2}"
     );
-    assert!(apart[1] < 2.0 * apart[0] + 0.05, "scores that claim a cell over and over: {apart:?}");
+    assert!(apart[1] < 0.7 * apart[0], "scores that claim a cell over and over: {apart:?}");
 }

@@ -32,7 +32,8 @@ fn favouring(parameters: &[f32]) -> PublicCheck {
     let prediction = Network::new(&base.layout, parameters).unwrap().predict(&features);
     let small = semantic_labels(base.layout.shape(), &prediction);
     // Scores are twice as fine as masks.
-    let (scale, columns) = (HEIGHT / (2 * SHAPE.mask_height), 2 * SHAPE.mask_width);
+    let (rows, columns) = SHAPE.score_size();
+    let scale = HEIGHT / rows;
     let place = |at: usize| (at / WIDTH / scale) * columns + at % WIDTH / scale;
     let labels = (0..HEIGHT * WIDTH).map(|at| small[place(at)]).collect();
     PublicCheck { pictures: vec![(pixels, labels)] }

@@ -133,9 +133,15 @@ impl HeadShape {
         self.mask_height * self.mask_width
     }
 
-    /// Cells of the scores, which are twice as wide and twice as high: masks are enlarged before they become scores.
+    /// Rows and columns of the scores, twice those of the mask features: masks are enlarged before they become scores.
+    pub fn score_size(&self) -> (usize, usize) {
+        (2 * self.mask_height, 2 * self.mask_width)
+    }
+
+    /// Cells of the scores.
     pub fn score_cells(&self) -> usize {
-        4 * self.cells()
+        let (height, width) = self.score_size();
+        height * width
     }
 
     /// Tokens of the memory of the layer at `index` (0 or 1).

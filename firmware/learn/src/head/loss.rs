@@ -88,7 +88,7 @@ impl<R: Real> Target<R> {
         if width.checked_mul(height) != Some(labels.len()) || labels.is_empty() {
             return Err(TargetError::Size { width, height, actual: labels.len() });
         }
-        let (cells_high, cells_wide) = (2 * shape.mask_height, 2 * shape.mask_width);
+        let (cells_high, cells_wide) = shape.score_size();
         if !height.is_multiple_of(cells_high) || !width.is_multiple_of(cells_wide) {
             return Err(TargetError::Grid { width, height, cells_wide, cells_high });
         }
@@ -113,7 +113,8 @@ impl<R: Real> Target<R> {
     pub fn from_shares(shape: &HeadShape, shares: Vec<R>) -> Result<Target<R>, TargetError> {
         let cells = shape.score_cells();
         if shares.len() != PARTS * cells {
-            let (width, height) = (2 * shape.mask_width, 2 * PARTS * shape.mask_height);
+            let (rows, width) = shape.score_size();
+            let height = PARTS * rows;
             return Err(TargetError::Size { width, height, actual: shares.len() });
         }
         let mut weights = vec![R::ZERO; cells];

@@ -117,14 +117,7 @@ unsafe fn take(tile: &mut Tile, step: &FusedKerSpec<i32>) -> bool {
         }
         Step::RoundingShiftRight(shift, rounding) => each(tile, |v| v.q_shr(shift, rounding)),
         Step::ShiftLeft(shift) => each(tile, |v| v.q_shl(shift)),
-        Step::AddRowColProducts(rows, columns) => {
-            let (rows, columns) = unsafe { (read::<ROWS>(rows), read::<COLUMNS>(columns)) };
-            for (line, factor) in tile.iter_mut().zip(columns) {
-                line.iter_mut()
-                    .zip(rows)
-                    .for_each(|(v, row)| *v = v.wrapping_add(row.wrapping_mul(factor)));
-            }
-        }
+        Step::AddRowColProducts(rows, columns) => unsafe { add_wide(tile, 1, rows, columns) },
         Step::AddUnicast(other) => return unsafe { add(tile, &other) },
         Step::Store(place) => return unsafe { store(tile, &place) },
         Step::AddMatMul { k, pa, pb, packing: 0 } => unsafe {
@@ -202,7 +195,7 @@ unsafe fn add_products(tile: &mut Tile, blocks: usize, a: *const i8, b: *const i
     }
 }
 
-/// The same of numbers that are 32 bits wide, packed one along the sum. No network of ours has such products.
+/// The same of numbers that are 32 bits wide, packed one along the sum; of one row and one column it is what zero points add.
 ///
 /// # Safety
 /// `a` has `k` times `ROWS` numbers, `b` as many times `COLUMNS`.

@@ -97,12 +97,16 @@ class Window(Browser):
         script = "const done = arguments[0]; fetch('/api/learning').then((a) => a.json()).then(done, (e) => done(String(e)))"
         return self.ask("POST", "/execute/async", {"script": script, "args": []})
 
-    def drag(self, kind: str, points: list[tuple[float, float]]) -> None:
-        """A real pointer over the canvas; points are shares of its width and height."""
+    def places(self, points: list[tuple[float, float]]) -> list[dict[str, int]]:
+        """Where shares of the canvas' width and height are in the window, with the canvas in its middle. A click on
+        anything else may scroll it away, so this is asked last."""
         self.run("paint.scrollIntoView({block: 'center'})")
         box = self.run("(({left, top, width, height}) => ({left, top, width, height}))(paint.getBoundingClientRect())")
-        at = [{"x": round(box["left"] + x * box["width"]), "y": round(box["top"] + y * box["height"])} for x, y in points]
-        moves = [{"type": "pointerMove", "duration": 40, **place} for place in at]
+        return [{"x": round(box["left"] + x * box["width"]), "y": round(box["top"] + y * box["height"])} for x, y in points]
+
+    def drag(self, kind: str, points: list[tuple[float, float]]) -> None:
+        """A real pointer over the canvas; points are shares of its width and height."""
+        moves = [{"type": "pointerMove", "duration": 40, **place} for place in self.places(points)]
         steps = [moves[0], {"type": "pointerDown", "button": 0}, *moves[1:], {"type": "pointerUp", "button": 0}]
         action = {"type": "pointer", "id": kind, "parameters": {"pointerType": kind}, "actions": steps}
         self.ask("POST", "/actions", {"actions": [action]})
@@ -281,18 +285,14 @@ def withdraw_and_delete(browser: Window, out: Path) -> None:
 
 def check_fingers(browser: Window) -> None:
     """A second finger that taps beside the first one's stroke neither paints nor ends it."""
-    box = browser.run("(({left, top, width, height}) => ({left, top, width, height}))(paint.getBoundingClientRect())")
     label = "editor.labels[Math.floor({1} * editor.height) * editor.width + Math.floor({0} * editor.width)]"
     browser.click("#palette [data-part='9']")
-
-    def move(x: float, y: float) -> dict:
-        place = {"x": round(box["left"] + x * box["width"]), "y": round(box["top"] + y * box["height"])}
-        return {"type": "pointerMove", "duration": 40, **place}
-
+    places = browser.places([(0.5, 0.5), (0.7, 0.7), (0.2, 0.8)])
+    start, end, aside = ({"type": "pointerMove", "duration": 40, **place} for place in places)
     down, up, rest = {"type": "pointerDown", "button": 0}, {"type": "pointerUp", "button": 0}, {"type": "pause"}
     steps = {
-        "first": [move(0.5, 0.5), down, rest, rest, move(0.7, 0.7), up],
-        "second": [move(0.2, 0.8), rest, down, up, rest, rest],
+        "first": [start, down, rest, rest, end, up],
+        "second": [aside, rest, down, up, rest, rest],
     }
     touch = {"pointerType": "touch"}
     fingers = [{"type": "pointer", "id": name, "parameters": touch, "actions": actions} for name, actions in steps.items()]

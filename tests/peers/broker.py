@@ -79,7 +79,7 @@ class Broker:
         command = list(map(str, [*command, *arguments]))
         return subprocess.run(command, capture_output=True, timeout=seconds)
 
-    def reaches(self, sender, topic, reader, payload=b"x", retained=False):
+    def reaches(self, sender, topic, reader, payload=b"x", retained=False, seconds=10):
         """Whether what `sender` publishes to `topic` arrives at `reader`, who subscribes to that very topic."""
         # Line by line: into a pipe it would keep its words to itself.
         listen = ["stdbuf", "-oL", "mosquitto_sub", "-V", "mqttv5", "-h", "127.0.0.1", "-p", self.port, "-q", "1", "-t", topic,
@@ -94,7 +94,7 @@ class Broker:
             extra = ["-r"] if retained else []
             self.client("mosquitto_pub", sender, "-t", topic, "-f", self.folder / "payload", *extra)
             try:
-                said, _ = sub.communicate(timeout=2)
+                said, _ = sub.communicate(timeout=seconds)
             except subprocess.TimeoutExpired:
                 sub.terminate()
                 said, _ = sub.communicate(timeout=10)
@@ -145,10 +145,10 @@ def main():
                 ("mirror-1", "anything/else", "mirror-2"),
             ]
             for sender, topic, reader in refused:
-                check(f"not {sender} -> {topic} -> {reader}", not broker.reaches(sender, topic, reader))
+                check(f"not {sender} -> {topic} -> {reader}", not broker.reaches(sender, topic, reader, seconds=2))
             largest = b"x" * 65536
             check("64 KiB pass", broker.reaches("mirror-1", update, "aggregator", largest))
-            check("68 KiB do not", not broker.reaches("mirror-1", update, "aggregator", b"x" * 69632))
+            check("68 KiB do not", not broker.reaches("mirror-1", update, "aggregator", b"x" * 69632, seconds=2))
             stranger = broker.client("mosquitto_pub", "mirror-3", "-t", update, "-m", "x")
             check("a certificate of another authority is refused", stranger.returncode != 0)
             nobody = broker.client("mosquitto_pub", None, "-t", update, "-m", "x")
@@ -159,7 +159,7 @@ def main():
             check("a notice is retained", broker.reaches("aggregator", round_topic, "mirror-1", b"notice", True))
             broker.stop()
             broker.start()
-            again = broker.client("mosquitto_sub", "mirror-2", "-t", round_topic, "-C", "1", "-W", "3")
+            again = broker.client("mosquitto_sub", "mirror-2", "-t", round_topic, "-C", "1", "-W", "9")
             check("and outlives a restart of the broker", again.stdout.strip() == b"notice")
         finally:
             broker.stop()

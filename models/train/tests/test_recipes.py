@@ -80,7 +80,7 @@ def test_the_script_starts_what_the_recipe_wants(tmp_path):
     assert [Path(folder).name for folder in wide] == ["wide-outfits", "wide-things", "wide-leaps", "wide-people"]
     assert f"--start student={tmp_path}/w.pt" in training
     arguments[1] = tmp_path / "died"
-    dying = os.environ | values | {"LASTS": "2", "TRAINS": "5"}
+    dying = os.environ | values | {"LASTS": "8", "TRAINS": "12"}
     died = subprocess.run([ROOT / "gpu.sh", *arguments], env=dying, capture_output=True, text=True, check=False, timeout=60)
     assert died.returncode == 1 and "warning: a renderer ended" in died.stderr and "but a renderer ended on the way" in died.stderr
     arguments[3] = ROOT / "recipes/student.json"

@@ -159,7 +159,9 @@ mod tests {
             let first = sent.recv().await;
             picture(shared, 2);
             // Not taken within the time.
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            while shared.viewers.load(Ordering::Relaxed) > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
             picture(shared, 3);
             let second = sent.recv().await;
             (first, second, sent.recv().await)

@@ -114,6 +114,8 @@ pub enum EngineError {
          {version}`"
     )]
     Superseded { version: u64, newer: u64 },
+    #[error("version {0} is everywhere already, so there is nothing to roll out")]
+    Everywhere(u64),
     #[error("there is no model version {0}; `model list` lists them")]
     NoModel(u64),
     #[error("there is no model yet; `aggregator init` adds the one that the mirrors ship with")]
@@ -581,13 +583,18 @@ impl Engine {
     /// Starts to roll a version out, or starts again after a stop.
     ///
     /// # Errors
-    /// [`EngineError::NoModel`], [`EngineError::Superseded`] below a version that was published, or of the database.
+    /// [`EngineError::NoModel`], [`EngineError::Superseded`] below a version that was published, [`EngineError::Everywhere`],
+    /// or of the database.
     pub fn publish(&self, version: u64) -> Result<Model> {
         let known = self.store.model(version)?;
         let mut model = known.ok_or(EngineError::NoModel(version))?;
         let announced = self.announced()?.map_or(0, |model| model.version);
         if announced > version {
             return Err(EngineError::Superseded { version, newer: announced });
+        }
+        // Its roll-out would begin with the first stage once more, and take the version back from everybody else.
+        if model.rollout == Rollout::Complete {
+            return Err(EngineError::Everywhere(version));
         }
         model.rollout = Rollout::Running { stage: 0, since: self.now() };
         (model.installed, model.failed) = (0, 0);

@@ -245,9 +245,12 @@ fn a_roll_out_reaches_more_and_more_devices_and_trouble_stops_it() {
     assert_eq!(announced(), (3, 1000));
     let refused = engine.publish(2).unwrap_err().to_string();
     assert!(refused.contains("version 3 is newer") && refused.contains("model rollback 2"));
-    engine.add_model(&parameters, "a test").unwrap();
-    engine.publish(3).unwrap();
-    assert_eq!(announced(), (3, 100), "a version that is only held is in nobody's way");
+    let refused = engine.publish(3).unwrap_err().to_string();
+    assert!(refused.contains("version 3 is everywhere already"), "{refused}");
+    assert_eq!(announced(), (3, 1000), "it is not taken back from anybody");
+    (0..2).for_each(|_| drop(engine.add_model(&parameters, "a test").unwrap()));
+    engine.publish(4).unwrap();
+    assert_eq!(announced(), (4, 100), "a version that is only held is in nobody's way");
 }
 
 #[test]

@@ -41,6 +41,11 @@ impl Chosen {
         self.spec.to_string()
     }
 
+    /// Whether opening it opens a camera.
+    pub fn is_camera(&self) -> bool {
+        matches!(self.spec, SourceSpec::Camera(_))
+    }
+
     /// What a person should know about this choice.
     pub fn notice(&self) -> Option<String> {
         self.stands_in.then(|| "Demo: no camera is connected".to_owned())
@@ -73,10 +78,11 @@ impl Sources {
             && !path.exists()
         {
             let path = path.display();
-            return Err(anyhow!(
+            let text = format!(
                 "there is no source {path}; name a folder of pictures, a .y4m or .mjpeg file, \
                  a device, camera or demo"
-            ));
+            );
+            return Err(Usage(text).into());
         }
         let formats =
             settings.formats.iter().filter_map(|name| fourcc(name)).collect::<Vec<PixelFormat>>();

@@ -65,6 +65,16 @@ fn bench_of_a_short_folder_starts_again() {
 }
 
 #[test]
+fn bench_leaves_a_camera_closed_that_is_switched_off() {
+    let folder = Folder::new("off");
+    let mut command = mirror(&folder);
+    command.args(["bench", "--frames", "1", "--source", "camera"]);
+    let result = output(command.env("MIRROR_CAMERA_ENABLED", "false"));
+    assert!(!result.status.success());
+    assert!(stderr(&result).contains("switched off in the settings"), "{}", stderr(&result));
+}
+
+#[test]
 fn bench_leaves_a_broken_picture_out() {
     let folder = Folder::new("broken");
     picture(&folder.path().join("one.png"), 48, 64);

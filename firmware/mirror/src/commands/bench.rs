@@ -85,6 +85,14 @@ type Sample = [f64; 6];
 impl Bench {
     fn open(settings: &Settings) -> Result<Bench> {
         let sources = Sources::new(&settings.camera)?.free_running();
+        let chosen = sources.choose(None);
+        if chosen.is_camera()
+            && let Some(by) = run::camera_off_by(settings)
+        {
+            bail!(
+                "the camera is switched off {by}; measure the demo scene instead, `--source demo`"
+            );
+        }
         let (spec, request) = run::display_of(&settings.display)?;
         let display = display::open(&spec, &request)?;
         let (width, height) = display.size();
@@ -92,7 +100,7 @@ impl Bench {
         let orientation = sources::orientation(&settings.camera);
         let source = ModelSource::new(&settings.vision).for_pictures(sources.size(orientation));
         let mut bench = Bench {
-            source: sources.open(&sources.choose(None))?,
+            source: sources.open(&chosen)?,
             sources,
             decoder: Decoder::new(),
             picture: FrameBuffer::new(),
@@ -156,7 +164,9 @@ impl Bench {
         let timings = parsing.timings;
         self.view.fill(parsing);
         let parsed = Instant::now();
-        let scene = Scene { mask: self.view.mask(), ..Scene::of_status(Status::Running) };
+        let camera_active = self.source.is_live();
+        let scene =
+            Scene { mask: self.view.mask(), camera_active, ..Scene::of_status(Status::Running) };
         self.painter.draw(&scene, &mut self.canvas);
         let drawn = Instant::now();
         self.display.present(&self.canvas)?;

@@ -105,6 +105,11 @@ fn stop_signal() -> Result<Arc<AtomicBool>> {
 const OFF_WITHOUT_A_PAGE: &str =
     "on the page, which is closed: set page.enabled, or remove camera-switch from the data folder";
 
+/// Who wants the camera off, if someone does: for whatever opens it beside a running mirror.
+pub fn camera_off_by(settings: &Settings) -> Option<&'static str> {
+    off_by(settings, &SwitchFile::new(&config::data_dir(settings.data_dir.as_deref())))
+}
+
 /// Who wants the camera off, if someone does: the settings, or whoever switched it off before.
 fn off_by(settings: &Settings, switch: &SwitchFile) -> Option<&'static str> {
     match (settings.camera.enabled, switch.off_by()) {

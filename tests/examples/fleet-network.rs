@@ -315,6 +315,7 @@ fn start_mirror(
         firmware: "0.1.0".into(),
         secret: trust.secret.clone(),
         keys: trust.keys.clone(),
+        least_trial: Duration::ZERO,
     };
     let memory = mirror.disk.lock().unwrap().memory.clone();
     let edge = || Box::new(mirror.clone());

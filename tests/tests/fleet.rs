@@ -284,6 +284,7 @@ impl Fleet {
             firmware: "0.1.0".into(),
             secret: self.secret(name),
             keys: keys.clone(),
+            least_trial: Duration::ZERO,
         };
         let (at, watch) = (endpoint(self.broker, &settings.device), Watch::default());
         let edge = || Box::new(home.clone());

@@ -55,6 +55,8 @@ pub struct Settings {
     pub secret: DeviceSecret,
     /// The fleet's keys.
     pub keys: KeyRing,
+    /// How long a model is tried at least, as far as the fleet can see.
+    pub least_trial: Duration,
 }
 
 /// What a person may see of the connection.
@@ -117,6 +119,9 @@ struct Download {
     next_at: Duration,
     attempts: u32,
     trying: bool,
+    /// When the fleet may be told how the trial ended, and how it did, as far as that is known.
+    say_at: Duration,
+    outcome: Option<Result<(), JobFault>>,
 }
 
 /// One device's side of the protocol.
@@ -158,8 +163,7 @@ impl Device {
         trial: Box<dyn ModelTrial>,
         keeper: Box<dyn Keeper>,
     ) -> Device {
-        // Also after a loss of memory: a roll-back to the model that the mirror came with is then no model that it has.
-        memory.model_tried = memory.model_tried.max(trial.version());
+        recall(&mut memory, trial.version());
         Device {
             settings,
             household,
@@ -361,7 +365,10 @@ impl Device {
         }
         self.heard = true;
         match notice {
-            RoundNotice::Closed { .. } => self.end_round(),
+            RoundNotice::Closed { .. } => {
+                self.end_round();
+                self.note = None;
+            }
             RoundNotice::Open(task) => self.open(now, task),
         }
     }
@@ -396,6 +403,7 @@ impl Device {
         let prepared = self.round.as_ref().is_some_and(asked);
         let (offer, attempts) = (None, 0);
         self.end_round();
+        self.note = None;
         self.round = Some(Round { task, report_at, prepared, offer, next_at: report_at, attempts });
     }
 
@@ -459,6 +467,8 @@ impl Device {
         }
         let topic = Topic::Update(offer.pseudonym, round.task.round, 0).to_string();
         if out.publish(&topic, offer.message.clone(), false) {
+            // What held it back before does not any more.
+            self.note = None;
             round.next_at = now + RETRY.wait(round.attempts, &mut self.jitter);
             round.attempts += 1;
         }
@@ -557,9 +567,10 @@ impl Device {
         self.keep(|memory| memory.contributions += 1)?;
         if counted == round {
             self.end_round();
-        } else if let Some(current) = &mut self.round {
-            // It had counted before, and its receipt was lost; this round is still to come.
-            (current.offer, current.attempts) = (None, 0);
+        } else {
+            // It had counted before, and its receipt was lost; this round is still to come, with an update of its own.
+            self.keep(|memory| memory.round_offered = memory.round_offered.min(round - 1))?;
+            self.round.iter_mut().for_each(|current| (current.offer, current.attempts) = (None, 0));
         }
         self.note = None;
         Ok(())
@@ -662,6 +673,10 @@ impl Device {
     fn consider(&mut self, now: Duration, manifest: ModelManifest, job: JobId, asked_by: AskedBy) {
         let current = self.download.as_ref().map_or(0, |download| download.manifest.version);
         let waits = |(version, until)| version == manifest.version && now < until;
+        if manifest.version == self.trial.version() && self.is_untold(manifest.version) {
+            // The power went between its trial and what the fleet was to be told.
+            return self.model_ended(now, job, manifest.version, Ok(()));
+        }
         if manifest.version <= self.memory.model_tried.max(current)
             || self.no_room.is_some_and(waits)
         {
@@ -681,9 +696,25 @@ impl Device {
         let parts = Reassembly::new(manifest.content.clone());
         let next_at = now + self.jitter.within(AFTER_RECONNECT);
         self.report(job, manifest.version, JobPhase::Downloading);
-        let (expected, attempts, trying) = (0, 0, false);
-        self.download =
-            Some(Download { manifest, job, asked_by, parts, expected, next_at, attempts, trying });
+        self.download = Some(Download {
+            manifest,
+            job,
+            asked_by,
+            parts,
+            expected: 0,
+            next_at,
+            attempts: 0,
+            trying: false,
+            say_at: now,
+            outcome: None,
+        });
+    }
+
+    /// Whether a version's end was never noted, neither of its own trial nor of a later one's.
+    fn is_untold(&self, version: u64) -> bool {
+        let is_under_way =
+            self.download.as_ref().is_some_and(|other| other.manifest.version >= version);
+        !is_under_way && self.memory.ended.is_none_or(|ended| ended.version < version)
     }
 
     /// Not remembered as tried: after an update of the firmware the same model may fit. A manifest that comes again with every
@@ -774,6 +805,7 @@ impl Device {
             Ok(None) => return,
             Ok(Some(bytes)) => {
                 download.trying = true;
+                download.say_at = now + self.settings.least_trial;
                 // The parts are not needed any more.
                 download.parts = Reassembly::new(download.manifest.content.clone());
                 self.trial.begin(version, bytes)
@@ -786,11 +818,24 @@ impl Device {
         }
     }
 
+    /// How a trial ended is kept at once, so that a mirror which is switched off does not try the same model at every start, and
+    /// told later: how long a trial takes stays in the house.
     fn advance_trial(&mut self, now: Duration) {
-        if !self.download.as_ref().is_some_and(|download| download.trying) {
+        let Some(download) = self.download.as_mut().filter(|download| download.trying) else {
             return;
+        };
+        if download.outcome.is_none() {
+            download.outcome = self.trial.poll();
+            let Some(outcome) = download.outcome else { return };
+            let state = ended(download.job, download.manifest.version, outcome);
+            if now < download.say_at
+                && let Err(error) = self.keep(|memory| memory.unsaid = Some(state))
+            {
+                self.refuse("memory", &error);
+            }
         }
-        if let Some(outcome) = self.trial.poll() {
+        let told = |download: &Download| download.outcome.filter(|_| now >= download.say_at);
+        if let Some(outcome) = self.download.as_ref().and_then(told) {
             self.end_model(now, outcome);
         }
     }
@@ -811,8 +856,7 @@ impl Device {
         version: u64,
         outcome: Result<(), JobFault>,
     ) {
-        let phase = outcome.map_or_else(JobPhase::Failed, |()| JobPhase::Done);
-        let state = JobState { job, version, phase };
+        let state = ended(job, version, outcome);
         if outcome == Err(JobFault::Storage) {
             // Not remembered as tried: there may be room when the manifest comes again.
             self.no_room = Some((version, now + NO_ROOM));
@@ -826,7 +870,7 @@ impl Device {
     fn settle(&mut self, state: JobState, change: impl FnOnce(&mut Memory)) {
         let kept = self.keep(|memory| {
             change(memory);
-            memory.ended = Some(state);
+            (memory.ended, memory.unsaid) = (Some(state), None);
         });
         if let Err(error) = kept {
             self.refuse("memory", &error);
@@ -860,6 +904,33 @@ impl Device {
             download.attempts += 1;
         }
     }
+}
+
+fn ended(job: JobId, version: u64, outcome: Result<(), JobFault>) -> JobState {
+    let phase = outcome.map_or_else(JobPhase::Failed, |()| JobPhase::Done);
+    JobState { job, version, phase }
+}
+
+/// Brings what was kept into line with the model in force, `version`.
+fn recall(memory: &mut Memory, version: u64) {
+    // The power went before the fleet was told; one that failed for want of room is tried again, and then told of.
+    if let Some(state) = memory.unsaid.take()
+        && state.phase != JobPhase::Failed(JobFault::Storage)
+    {
+        memory.model_tried = memory.model_tried.max(state.version);
+        memory.ended = Some(state);
+    }
+    // A model that was put in force and is gone from the disk is fetched again.
+    let is_gone = |state: JobState| {
+        state.phase == JobPhase::Done
+            && state.version == memory.model_tried
+            && state.version > version
+    };
+    if memory.ended.is_some_and(is_gone) {
+        memory.model_tried = version;
+    }
+    // Also after a loss of memory: a roll-back to the model that the mirror came with is then no model that it has.
+    memory.model_tried = memory.model_tried.max(version);
 }
 
 impl Offer {

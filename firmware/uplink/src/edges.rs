@@ -101,6 +101,9 @@ pub struct Memory {
     /// How the newest job ended. Said at every connection: a broker that loses its memory would leave the fleet in the dark.
     #[serde(default)]
     pub ended: Option<JobState>,
+    /// How a trial ended that the fleet is not told of yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsaid: Option<JobState>,
 }
 
 impl Memory {

@@ -33,8 +33,8 @@ pub struct State {
     pub epsilon_left: Option<f64>,
     /// The whole statement, in a sentence.
     pub privacy: String,
-    /// Updates that counted.
-    pub rounds: u64,
+    /// Updates that counted; `None` where the ledger cannot tell.
+    pub rounds: Option<u64>,
     /// When the last one did, RFC 3339.
     pub last_update: Option<String>,
     /// Model version in use.
@@ -363,7 +363,7 @@ mod tests {
             epsilon_spent: Some(3.55),
             epsilon_left: Some(4.45),
             privacy: "one household's device over its life; zero-out; delta 1e-5".into(),
-            rounds: 1,
+            rounds: Some(1),
             last_update: None,
             model: 3,
             newest_model: 4,

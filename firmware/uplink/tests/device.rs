@@ -205,12 +205,18 @@ impl Bench {
 
     /// A mirror that starts, with whatever its disk remembers.
     fn with(mirror: Shared) -> Bench {
+        Bench::trying(mirror, Duration::ZERO)
+    }
+
+    /// The same, which tells of no trial before this.
+    fn trying(mirror: Shared, least_trial: Duration) -> Bench {
         let settings = Settings {
             device: "mirror-17".parse().unwrap(),
             channel: channel(),
             firmware: "0.1.0".into(),
             secret: secret(),
             keys: KeyRing::single(key().verifying_key()),
+            least_trial,
         };
         let memory = mirror.with(|mirror| mirror.memory.clone());
         let edges = || Box::new(mirror.clone());
@@ -615,6 +621,33 @@ fn an_update_of_a_closed_round_goes_in_the_next_without_new_noise() {
     bench.receipt(6, b"noised", Verdict::Accepted { round: 5 });
     assert_eq!(bench.mirror.with(|mirror| mirror.published), 1);
     assert_eq!(bench.device.snapshot().round, Some(6));
+    // With an update of its own.
+    bench.mirror.with(|mirror| mirror.makes = Some(b"second".to_vec()));
+    bench.wait(60);
+    assert!(!bench.take("/fl/update/6/0").is_empty());
+    assert_eq!(bench.mirror.with(|mirror| mirror.prepared), 2);
+}
+
+#[test]
+fn what_held_a_round_back_is_not_told_of_when_it_is_over() {
+    let mut bench = Bench::new(Some(b"noised".to_vec()));
+    bench.announce(1, TaskManifest { min_cohort: 2, ..task(5) });
+    bench.wait(200);
+    assert!(bench.device.snapshot().note.is_some(), "below the mirror's own floor");
+    bench.close(2, 5);
+    bench.wait(10);
+    assert_eq!(bench.device.snapshot().note, None);
+    // A disk that fails for a while.
+    bench.mirror.with(|mirror| mirror.disk_fails = true);
+    bench.announce(3, task(6));
+    bench.mirror.with(|mirror| mirror.disk_fails = false);
+    bench.announce(3, task(6));
+    bench.mirror.with(|mirror| mirror.disk_fails = true);
+    bench.wait(200);
+    assert!(bench.device.snapshot().note.is_some_and(|note| note.contains("disk is full")));
+    bench.mirror.with(|mirror| mirror.disk_fails = false);
+    bench.wait(2000);
+    assert_eq!(bench.device.snapshot().note, None);
 }
 
 #[test]
@@ -737,6 +770,54 @@ fn fetch(bench: &mut Bench, bytes: &[u8]) {
         bench.wait(1);
         serve(bench, bytes, usize::MAX, &mut 0);
     }
+}
+
+#[test]
+fn how_a_trial_ended_is_told_late_and_not_lost_with_the_power() {
+    let least = Duration::from_secs(600);
+    for outcome in [Ok(()), Err(JobFault::PublicCheck)] {
+        let mut bench = Bench::trying(Shared::default(), least);
+        bench.state(Topic::ModelManifest(channel()), 1, &model(4, b"parameters"));
+        bench.mirror.with(|mirror| mirror.outcome = Some(outcome));
+        fetch(&mut bench, b"parameters");
+        bench.mirror.with(|mirror| mirror.in_force = if outcome.is_ok() { 4 } else { 0 });
+        bench.reconnect(10);
+        bench.wait(300);
+        assert_eq!(
+            bench.phases(),
+            [JobPhase::Downloading, JobPhase::Trying],
+            "not before the time"
+        );
+        assert_eq!(bench.device.snapshot().model_tried, 0);
+        let later = outcome.map_or_else(JobPhase::Failed, |()| JobPhase::Done);
+        // The power goes, and the next start tells.
+        let mut next = Bench::trying(bench.mirror.clone(), least);
+        assert_eq!(next.phases(), [later]);
+        next.kept(Topic::ModelManifest(channel()), 1, &model(4, b"parameters"));
+        next.wait(60);
+        assert!(next.take("/model/wanted").is_empty(), "it is not fetched again");
+        bench.wait(300);
+        assert_eq!(bench.phases(), [later], "where the power stays on");
+        assert_eq!(bench.mirror.with(|mirror| mirror.memory.unsaid), None);
+    }
+}
+
+#[test]
+fn a_start_tells_of_a_model_that_is_in_force_and_fetches_one_that_is_gone() {
+    // The power went between the model's own file and the protocol's.
+    let mirror = Shared::default();
+    mirror.with(|mirror| mirror.in_force = 4);
+    let mut bench = Bench::with(mirror);
+    bench.kept(Topic::ModelManifest(channel()), 1, &model(4, b"parameters"));
+    bench.wait(60);
+    assert_eq!(bench.phases(), [JobPhase::Done]);
+    assert!(bench.take("/model/wanted").is_empty());
+    // Its file was damaged.
+    bench.mirror.with(|mirror| mirror.in_force = 0);
+    let mut bench = Bench::with(bench.mirror.clone());
+    bench.kept(Topic::ModelManifest(channel()), 1, &model(4, b"parameters"));
+    bench.wait(60);
+    assert!(!bench.take("/model/wanted").is_empty());
 }
 
 #[test]

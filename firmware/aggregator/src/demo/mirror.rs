@@ -87,6 +87,7 @@ impl Mirror {
             firmware: env!("CARGO_PKG_VERSION").to_owned(),
             secret: trust.0,
             keys: trust.1,
+            least_trial: std::time::Duration::ZERO,
         };
         let jitter = || Jitter::new(number as u64);
         let device = Device::new(settings, Memory::default(), jitter(), edge(), edge(), edge());

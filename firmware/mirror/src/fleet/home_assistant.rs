@@ -115,13 +115,15 @@ impl home_assistant::Home for Shown {
         let snapshot = self.fleet.snapshot();
         let model = self.home.fleet_version();
         let newest = snapshot.model_under_way.max(snapshot.model_on_offer).unwrap_or(0);
-        let (epsilon_spent, epsilon_left, privacy) = match self.home.privacy() {
+        // Rounds by the ledger: what the connection knows of them comes later than a start, and ends with a fleet.
+        let (epsilon_spent, epsilon_left, rounds, privacy) = match self.home.privacy() {
             Ok(overview) => {
                 let spent = &overview.ledger.spent;
                 let left = (overview.ledger.target_epsilon - spent.shown_epsilon()).max(0.0);
-                (Some(spent.shown_epsilon()), Some(left), spent.to_string())
+                let rounds = overview.ledger.published;
+                (Some(spent.shown_epsilon()), Some(left), Some(rounds), spent.to_string())
             }
-            Err(error) => (None, None, error.to_string()),
+            Err(error) => (None, None, None, error.to_string()),
         };
         State {
             takes_part,
@@ -130,7 +132,7 @@ impl home_assistant::Home for Shown {
             epsilon_spent,
             epsilon_left,
             privacy,
-            rounds: snapshot.contributions,
+            rounds,
             last_update: self.home.last_published().and_then(|at| rfc3339(at.0)),
             model,
             newest_model: newest.max(model),

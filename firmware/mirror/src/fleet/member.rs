@@ -122,13 +122,14 @@ impl Member {
             firmware: crate::VERSION.to_owned(),
             secret,
             keys,
+            least_trial: TRIAL,
         };
         let device = Device::new(
             settings,
             memory,
             jitter()?,
             Box::new(AtHome::new(Arc::clone(home), &self.settings)),
-            Box::new(Trial::new(Arc::clone(home), self.model.clone()).answering_after(TRIAL)),
+            Box::new(Trial::new(Arc::clone(home), self.model.clone())),
             Box::new(kept),
         );
         let endpoint = Endpoint {

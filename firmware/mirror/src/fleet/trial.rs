@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use frame::Orientation;
@@ -21,25 +20,14 @@ use crate::model::ModelSource;
 pub struct Trial {
     home: Arc<Home>,
     model: ModelSource,
-    running: Option<Running>,
-    least: Duration,
-}
-
-struct Running {
-    began: Instant,
-    outcome: Receiver<Result<(), JobFault>>,
+    running: Option<Receiver<Result<(), JobFault>>>,
 }
 
 impl Trial {
     /// No trial yet.
     pub fn new(home: Arc<Home>, model: ModelSource) -> Trial {
         let model = at_size_of(&home, &model).without_smoothing();
-        Trial { home, model, running: None, least: Duration::ZERO }
-    }
-
-    /// The same, whose answer never comes sooner than this after its beginning.
-    pub fn answering_after(self, least: Duration) -> Trial {
-        Trial { least, ..self }
+        Trial { home, model, running: None }
     }
 }
 
@@ -67,13 +55,12 @@ impl ModelTrial for Trial {
             warn!("no thread for the trial of model {version}: {error}");
             return Err(JobFault::Storage);
         }
-        self.running = Some(Running { began: Instant::now(), outcome: receiver });
+        self.running = Some(receiver);
         Ok(())
     }
 
     fn poll(&mut self) -> Option<Result<(), JobFault>> {
-        let running = self.running.as_ref().filter(|trial| trial.began.elapsed() >= self.least)?;
-        let outcome = match running.outcome.try_recv() {
+        let outcome = match self.running.as_ref()?.try_recv() {
             Err(TryRecvError::Empty) => return None,
             Ok(outcome) => outcome,
             // It panicked.

@@ -235,8 +235,11 @@ pub(crate) fn open(vault: &Vault, number: u64) -> Result<Opened, HomeError> {
     let plain = match vault.get(&name(number)) {
         Ok(Some(plain)) => plain,
         Ok(None) => return Err(HomeError::NoCorrection(number)),
-        Err(EdgeError::Seal(_)) => return Err(HomeError::Damaged(number)),
-        Err(error) => return Err(error.into()),
+        // One that the disk does not give back is as good as damaged: the others are learnt from.
+        Err(error) => {
+            tracing::warn!(%error, "a correction cannot be read");
+            return Err(HomeError::Damaged(number));
+        }
     };
     let damaged = HomeError::Damaged(number);
     if plain.len() < HEADER_BYTES || plain[..4] != *MAGIC {

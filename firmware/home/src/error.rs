@@ -31,9 +31,10 @@ pub enum HomeError {
     TooLarge { stored: u64, limit: u64 },
     #[error("the disk has {free} bytes left and {kept} are kept free; nothing was stored")]
     DiskFull { free: u64, kept: u64 },
-    #[error("there is no correction {0}")]
+    // As the page counts them, from one.
+    #[error("there is no correction {}", .0 + 1)]
     NoCorrection(u64),
-    #[error("correction {0} is damaged or of another device; delete it")]
+    #[error("correction {} is damaged, cannot be read, or is of another device; delete it", .0 + 1)]
     Damaged(u64),
     #[error("{0} was sealed for another place, changed, or written by another device")]
     Unsealed(String),

@@ -197,7 +197,7 @@ impl Home {
         let base = models.newest(&shipped);
         let began = (state.lived, edges.steady.elapsed());
         let night = Night::draw(&edges)?;
-        let home = Home {
+        let mut home = Home {
             head: RwLock::new(base.parameters.clone().into()),
             shipped,
             base: RwLock::new(base),
@@ -220,7 +220,8 @@ impl Home {
             problems,
             began,
         };
-        home.restore()?;
+        let lost = home.restore()?;
+        home.problems.extend(lost);
         Ok(home)
     }
 
@@ -283,22 +284,41 @@ impl Home {
         self.save(shared, next)
     }
 
-    /// Uses the stored head, and removes heads that no list knows.
-    fn restore(&self) -> Result<(), HomeError> {
+    /// Uses the stored head, and removes heads that no list knows. Gives what a person should know.
+    fn restore(&self) -> Result<Option<String>, HomeError> {
         let mut shared = self.lock();
         if let Err(error) = self.leave_other_networks(&mut shared) {
             tracing::warn!(%error, "heads of another network stay for now");
         }
-        // Where the list itself was lost, now or before, nothing is removed.
-        let lost = shared.state.list_lost || !self.problems.is_empty();
-        let orphans = if lost { vec![] } else { heads::stored(&self.vault)? };
-        for number in orphans {
-            if shared.state.heads.iter().all(|head| head.number != number) {
-                heads::remove(&self.vault, number)?;
-            }
-        }
+        let lost = self.leave_damaged(&mut shared);
+        self.remove_unlisted(&shared)?;
         self.use_head(shared.state.heads.last());
-        Ok(())
+        Ok(lost)
+    }
+
+    /// Heads that do not open any more leave the end of the list, so that the one that is shown as in use is in use. What is
+    /// said of it, if any did.
+    fn leave_damaged(&self, shared: &mut Shared) -> Option<String> {
+        let mut heads = shared.state.heads.clone();
+        while heads.last().is_some_and(|head| self.is_damaged(head)) {
+            heads.pop();
+        }
+        let lost = shared.state.heads.len() - heads.len();
+        if lost == 0 {
+            return None;
+        }
+        let next = State { heads, run: None, ..shared.state.clone() };
+        if let Err(error) = self.save(shared, next) {
+            tracing::warn!(%error, "heads that cannot be opened stay in the list for now");
+        }
+        Some(format!("{lost} of the household's heads cannot be opened; the one before is in use"))
+    }
+
+    fn is_damaged(&self, head: &HeadInfo) -> bool {
+        let BaseModel { layout, parameters, digest, .. } = &*self.shipped;
+        let loaded = heads::load(&self.vault, head.number, layout, digest, parameters);
+        // A disk that fails may give it back at the next start.
+        matches!(loaded, Err(EdgeError::Seal(_)))
     }
 
     /// Hands the head's numbers to whoever polls; the base's own where there is no head or it does not fit the base.
@@ -486,7 +506,8 @@ impl Home {
         Ok(shared.state.heads.last().cloned())
     }
 
-    /// Stores and uses a better head. Called with the run's state still to be saved.
+    /// Stores a better head and puts it last in the list. Called with the list still to be saved; [`Home::remove_unlisted`] comes
+    /// after that.
     pub(crate) fn adopt(
         &self,
         next: &mut State,
@@ -497,8 +518,21 @@ impl Home {
         heads::store(&self.vault, info.number, layout, digest, parameters)?;
         next.heads.push(info);
         if next.heads.len() > KEPT_HEADS {
-            let oldest = next.heads.remove(0);
-            heads::remove(&self.vault, oldest.number)?;
+            next.heads.remove(0);
+        }
+        Ok(())
+    }
+
+    /// Removes the files of heads that the stored list does not name: a failure leaves files too many, and never a head without one.
+    pub(crate) fn remove_unlisted(&self, shared: &Shared) -> Result<(), EdgeError> {
+        // Where the list itself was lost, now or before, nothing is removed.
+        if shared.state.list_lost || !self.problems.is_empty() {
+            return Ok(());
+        }
+        for number in heads::stored(&self.vault)? {
+            if shared.state.heads.iter().all(|head| head.number != number) {
+                heads::remove(&self.vault, number)?;
+            }
         }
         Ok(())
     }

@@ -221,9 +221,10 @@ impl Home {
         self.shipped.layout.scatter(Subset::Full, &values, &mut parameters);
         self.public_check(version, &parameters, check, trunk)?;
         let judged = self.judges();
+        let head = self.head_version();
         let own = self.compare(trunk, &judged, [&self.head_values(), &parameters])?;
         let models = self.models().with(FleetModel { version, values });
-        Ok(self.put_in_force(models, &parameters, own)?)
+        Ok(self.put_in_force(models, &parameters, own, head)?)
     }
 
     fn public_check(
@@ -297,13 +298,17 @@ impl Home {
         Ok(if let (Some(first), Some(second)) = scores { Some([first, second]) } else { None })
     }
 
+    /// `own` compares the head of version `judged` with the new model.
     fn put_in_force(
         &self,
         models: Models,
         parameters: &[f32],
         own: Comparison,
+        judged: u64,
     ) -> Result<(), HomeError> {
         let mut shared = self.lock();
+        // Learnt, undone or withdrawn while they were compared: then this says nothing of the head in use.
+        let own = own.filter(|_| self.may_still_judge(judged));
         let base = models.newest(&self.shipped);
         let mut next = State {
             second_look: Some(shared.state.next_correction),
@@ -324,8 +329,10 @@ impl Home {
             // As before: the household's own head, or whatever the base is.
             _ => {}
         }
-        // The head in use first: a power cut between the two leaves the old base and a head that was chosen.
+        // The head in use first: a power cut or a full disk between the two leaves the old base and a head that was chosen.
         self.save(&mut shared, next)?;
+        self.use_head(shared.state.heads.last());
+        self.remove_unlisted(&shared)?;
         self.drop_run(&mut shared)?;
         self.vault.remove(CANDIDATE_NAME)?;
         self.stores.models.replace(NAME, &models.encode(&self.shipped))?;
@@ -333,6 +340,12 @@ impl Home {
         self.set_base(base);
         self.use_head(shared.state.heads.last());
         Ok(())
+    }
+
+    /// Whether what was compared with the head of this version counts: it is in use still, and the household still lets its
+    /// corrections be used.
+    fn may_still_judge(&self, head_version: u64) -> bool {
+        self.head_version() == head_version && self.token::<ImproveMyMirror>().is_ok()
     }
 
     /// Leaves the fleet: the model that the mirror came with is in force again, and its models are
@@ -409,6 +422,7 @@ impl Home {
         let models = self.models().clone();
         let in_use = newest.map_or(Some(models.version()), |head| head.fleet);
         let (previous, parameters) = models.at(1, &self.shipped);
+        let head = self.head_version();
         // A head of the household's own is judged by its own runs.
         let compared = match in_use == Some(models.version()) {
             true => self.compare(trunk, &numbers, [&self.head_values(), &parameters])?,
@@ -416,7 +430,10 @@ impl Home {
         };
         let mut shared = self.lock();
         // Deleted, left or replaced while they were compared: then this says nothing, and sealing a state would make a new key.
-        if shared.state.second_look != Some(since) || self.models().version() != models.version() {
+        if shared.state.second_look != Some(since)
+            || self.models().version() != models.version()
+            || self.head_version() != head
+        {
             return Ok(None);
         }
         let mut next = State { second_look: None, ..shared.state.clone() };
@@ -429,6 +446,7 @@ impl Home {
             return Ok(None);
         }
         self.use_head(shared.state.heads.last());
+        self.remove_unlisted(&shared)?;
         self.drop_run(&mut shared)?;
         tracing::info!("back to model {previous}: {} did worse here", models.version());
         Ok(Some(previous))

@@ -381,11 +381,25 @@ impl Home {
             // Whoever asked for it still waits.
             self.requested.fetch_or(requested, Ordering::SeqCst);
         }
-        let (plan, mut trainer) = begun?;
+        let (plan, trainer) = begun?;
+        let ended = self.carry_out(work, &plan, trainer);
+        if matches!(ended, Err(Break::Outcome(Outcome::Abandoned))) {
+            self.requested.fetch_or(requested, Ordering::SeqCst);
+        }
+        ended
+    }
+
+    /// The rest of a run that has begun.
+    fn carry_out(
+        &self,
+        work: &mut Work<'_>,
+        plan: &RunPlan,
+        mut trainer: Trainer,
+    ) -> Result<RunReport, Break> {
         let mut losses = Losses::default();
         while let Some(index) = trainer.next_example() {
             self.open_gate(work, Some(&trainer))?;
-            self.check_plan(&plan)?;
+            self.check_plan(plan)?;
             let (done, total) = trainer.progress();
             self.show(TrainingState::Running, done, total);
             let began = self.edges.steady.elapsed();
@@ -400,10 +414,10 @@ impl Home {
             losses.add(done / plan.corrections.len() as u64, plan.epochs, loss);
             self.measure(self.edges.steady.elapsed().saturating_sub(began));
             if (done + 1) % plan.checkpoint_steps() == 0 {
-                self.checkpoint(&plan, &trainer, work.consent)?;
+                self.checkpoint(plan, &trainer, work.consent)?;
             }
         }
-        self.finish(work, &plan, &trainer, &losses)
+        self.finish(work, plan, &trainer, &losses)
     }
 
     /// Waits until the device may train. While it must wait, the run is on the disk.
@@ -455,7 +469,11 @@ impl Home {
         let base = self.base();
         let parameters = self.head_values().to_vec();
         let from = shared.state.heads.last().map(|head| head.number);
-        if let Some(plan) = shared.state.run.clone() {
+        let contributes = self.token::<ContributeToFleet>().is_ok();
+        let settings = if contributes { self.options.training } else { self.options.at_home };
+        // A run for this house alone, of numbers that no update carries, gives way to one for a fleet; see `conclude`.
+        let is_wanted = |plan: &RunPlan| !contributes || plan.settings().subset == settings.subset;
+        if let Some(plan) = shared.state.run.clone().filter(is_wanted) {
             match self.resume(&plan, from, parameters.clone(), consent) {
                 Ok(trainer) => return Ok((plan, trainer)),
                 Err(error) => tracing::info!(%error, "the run under way starts over"),
@@ -463,10 +481,6 @@ impl Home {
         }
         let (trained, _) = shared.corrections.roles();
         let per_example = shared.state.example_milliseconds.unwrap_or(0.0) / 1e3;
-        let settings = match self.token::<ContributeToFleet>() {
-            Ok(_) => self.options.training,
-            Err(_) => self.options.at_home,
-        };
         let fitting = self.options.capability.plan(
             conditions,
             Duration::from_secs_f64(per_example),
@@ -699,11 +713,11 @@ impl Home {
             self.adopt(&mut next, info, trainer.parameters())?;
         }
         self.save(&mut shared, next)?;
-        self.vault.remove(CHECKPOINT_NAME)?;
         if report.adopted {
             self.use_head(shared.state.heads.last());
+            self.remove_unlisted(&shared)?;
         }
-        Ok(())
+        Ok(self.vault.remove(CHECKPOINT_NAME)?)
     }
 
     fn concluded(&self, shared: &Shared, plan: &RunPlan, report: &RunReport) -> State {

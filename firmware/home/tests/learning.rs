@@ -172,14 +172,17 @@ fn more_is_trained_where_nothing_leaves_and_none_of_that_is_ever_kept_for_the_fl
         let changed = now.iter().zip(&before).filter(|(now, before)| now != before).count();
         changed > sparse.len()
     };
-    // Begun before somebody agreed to contribute: finished as it began, and nothing of it waits to leave.
-    begin_training(&home, 3);
-    agree(&home);
     finished(train(&home));
     assert!(moved(&home) && !home.has_candidate());
+    home.undo_head(0).unwrap();
+    // Begun before somebody agreed to contribute, and interrupted: it gives way to one that an update can carry, so that a
+    // round which asked for it is answered.
     add(&home, 6..8);
+    begin_training(&home, 3);
+    agree(&home);
+    home.request_training();
     finished(train(&home));
-    assert!(home.has_candidate());
+    assert!(!moved(&home) && home.has_candidate());
     let release = home.release(&home.token().unwrap(), None).unwrap();
     let update = Update::decode(&home.bytes(release, &home.token().unwrap()).unwrap()).unwrap();
     assert_eq!(update.values().len(), base().layout.subset_len(Subset::Sparse));
@@ -288,6 +291,18 @@ fn a_run_does_not_wait_for_a_correction_that_is_gone_or_damaged() {
     assert_eq!(train(&home), Outcome::Abandoned);
     assert_eq!(finished(train(&home)).examples, 7, "no run is planned with it any more");
     assert!(home.corrections()[0].damaged);
+
+    let unreadable = Device::new();
+    let home = unreadable.start_with(15);
+    let judge = home.corrections().into_iter().find(|entry| entry.held_back).unwrap();
+    begin_training(&home, 5);
+    unreadable.vault.make_unreadable(NAME);
+    unreadable.vault.make_unreadable(&format!("correction-{:010}", judge.number));
+    home.request_training();
+    assert_eq!(train(&home), Outcome::Abandoned);
+    assert!(home.is_due(), "whoever asked for a run still waits");
+    let report = finished(train(&home));
+    assert_eq!((report.examples, report.judged), (11, 2));
 }
 
 #[test]

@@ -239,6 +239,42 @@ fn a_full_disk_leaves_the_old_model_in_force() {
 }
 
 #[test]
+fn a_full_disk_behind_a_chosen_model_leaves_the_list_and_the_glass_alike() {
+    let mut device = Device::new();
+    (device.options.training.epochs, device.options.training.learning_rate) = (1, 1e-3);
+    let (home, better) = (device.start_with(10), better());
+    train(&home);
+    device.models.set_room(Some(10));
+    for _ in 0..3 {
+        assert!(matches!(try_model(&home, 7, &better), Err(ModelTrouble::Home(_))));
+        let fleets: Vec<Option<u64>> = home.heads().iter().map(|head| head.fleet).collect();
+        assert_eq!(fleets, [None, Some(7)], "what is tried again is chosen once");
+        assert!(in_use(&home) == better);
+    }
+    device.models.set_room(None);
+    try_model(&home, 7, &better).unwrap();
+    assert!(in_use(&home) == better && home.heads().len() == 2);
+}
+
+#[test]
+fn what_was_said_of_a_head_that_was_undone_meanwhile_counts_for_nothing() {
+    let device = Device::new();
+    let home = Arc::new(device.start_with(10));
+    train(&home);
+    let middling = towards(&in_use(&home));
+    let undoer = Arc::clone(&home);
+    // The first picture is the public check's.
+    let mut trunk = ColourTrunk::calling(move |runs| {
+        if runs == 2 {
+            undoer.undo_head(0).unwrap();
+        }
+    });
+    home.try_model(1, &bytes_of(&middling), &favouring(&middling), &mut trunk).unwrap();
+    assert!(home.heads().is_empty(), "nobody compared the old base");
+    assert!(in_use(&home) == middling);
+}
+
+#[test]
 fn a_damaged_file_means_the_model_that_the_mirror_came_with() {
     let (device, better) = (Device::new(), better());
     try_model(&device.start(), 1, &better).unwrap();

@@ -7,7 +7,7 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use common::{Device, HEIGHT, MemoryStore, WIDTH, add, agree, contains, scene, train};
+use common::{Device, HEIGHT, MemoryStore, WIDTH, add, agree, base, contains, scene, train};
 use home::vault::{Vault, machine_credential};
 use home::{ConsentState, HomeError, Limits};
 use learn::consent::PurposeKind;
@@ -280,6 +280,28 @@ fn a_head_is_in_use_again_after_a_start_with_the_right_credential() {
     let home = device.start();
     add(&home, 30..31);
     assert_eq!(home.corrections().last().unwrap().number, 12, "no number is used twice");
+}
+
+#[test]
+fn a_head_that_does_not_open_any_more_is_not_shown_as_in_use() {
+    let device = Device::new();
+    let home = device.start_with(10);
+    train(&home);
+    assert_eq!(home.heads().len(), 1);
+    device.vault.damage("head-0000000000");
+    let home = device.start();
+    assert!(home.heads().is_empty() && *home.head_values() == *base().parameters);
+    assert!(home.problems()[0].contains("cannot be opened"), "{:?}", home.problems());
+    assert!(device.start().problems().is_empty(), "told once");
+    assert!(!device.vault.files.lock().unwrap().contains_key("head-0000000000"));
+    // What a disk does not give back today it may give back tomorrow.
+    train(&home);
+    let (name, own) = ("head-0000000001", home.head_values());
+    assert_eq!(home.heads().len(), 1);
+    device.vault.make_unreadable(name);
+    assert_eq!(device.start().heads().len(), 1);
+    device.vault.unreadable.lock().unwrap().clear();
+    assert_eq!(device.start().head_values(), own);
 }
 
 #[test]

@@ -114,8 +114,14 @@ pub enum EngineError {
          {version}`"
     )]
     Superseded { version: u64, newer: u64 },
+    #[error("version {0} is being rolled out already; `model show {0}` says how far")]
+    UnderWay(u64),
     #[error("version {0} is everywhere already, so there is nothing to roll out")]
     Everywhere(u64),
+    #[error(
+        "the model that rounds start from has changed just now; look at `model list`, and try again"
+    )]
+    ModelChanged,
     #[error("there is no model version {0}; `model list` lists them")]
     NoModel(u64),
     #[error("there is no model yet; `aggregator init` adds the one that the mirrors ship with")]
@@ -583,29 +589,22 @@ impl Engine {
     /// Starts to roll a version out, or starts again after a stop.
     ///
     /// # Errors
-    /// [`EngineError::NoModel`], [`EngineError::Superseded`] below a version that was published, [`EngineError::Everywhere`],
-    /// or of the database.
+    /// [`EngineError::NoModel`], [`EngineError::Superseded`] below a version that was published, [`EngineError::UnderWay`],
+    /// [`EngineError::Everywhere`], or of the database.
     pub fn publish(&self, version: u64) -> Result<Model> {
-        let known = self.store.model(version)?;
-        let mut model = known.ok_or(EngineError::NoModel(version))?;
-        let announced = self.announced()?.map_or(0, |model| model.version);
-        if announced > version {
-            return Err(EngineError::Superseded { version, newer: announced });
-        }
-        // Its roll-out would begin with the first stage once more, and take the version back from everybody else.
-        if model.rollout == Rollout::Complete {
-            return Err(EngineError::Everywhere(version));
-        }
-        model.rollout = Rollout::Running { stage: 0, since: self.now() };
-        (model.installed, model.failed) = (0, 0);
-        let event = self.published(&model);
+        let mut outcome = Err(EngineError::NoModel(version));
+        // Looked at and changed in one: a stage may end in between.
         self.decide(|decision| {
+            outcome = may_roll_out(&decision.models()?, version);
+            let Ok(model) = &mut outcome else { return Ok(()) };
+            model.rollout = Rollout::Running { stage: 0, since: self.now() };
+            (model.installed, model.failed) = (0, 0);
             decision.forget_reports(version)?;
-            decision.put_model(&model)?;
-            decision.record(&event)?;
+            decision.put_model(model)?;
+            decision.record(&self.published(model))?;
             end_outdated(decision)
         })?;
-        Ok(model)
+        outcome
     }
 
     /// Ends a version's roll-out at every device: for the one that they ship with.
@@ -634,8 +633,9 @@ impl Engine {
         }
     }
 
-    /// Puts an older version's numbers on top as a new version, everywhere at once: devices never go down. The round at
-    /// hand ends, since its average belongs to what was on top before.
+    /// Puts an older version's numbers on top as a new version: devices never go down. Numbers whose own roll-out was over are
+    /// everywhere at once; others, such as those of a version that was stopped for trouble, begin with the first stage. The
+    /// round at hand ends, since its average belongs to what was on top before.
     ///
     /// # Errors
     /// [`EngineError::NoModel`], or of the database.
@@ -676,12 +676,16 @@ impl Engine {
         Ok(top)
     }
 
-    /// A version's numbers as a new model for every device, which [`put_next`] is to give a number; and their bytes.
+    /// A version's numbers as a new model, which [`put_next`] is to give a number; and their bytes.
     fn again(&self, version: u64) -> Result<(Model, Vec<u8>)> {
         let known = self.store.model(version)?.ok_or(EngineError::NoModel(version))?;
         let bytes = self.store.parameters(version)?.ok_or(EngineError::NoModel(version))?;
         let origin = format!("version {version} again");
-        Ok((self.new_model(&bytes, &origin, Rollout::Complete, known.score), bytes))
+        let rollout = match known.rollout {
+            Rollout::Complete => Rollout::Complete,
+            _ => Rollout::Running { stage: 0, since: self.now() },
+        };
+        Ok((self.new_model(&bytes, &origin, rollout, known.score), bytes))
     }
 
     /// Notes what a device says about a version, and stops its roll-out if that follows.
@@ -801,7 +805,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Busy`], [`EngineError::Gate`], [`EngineError::NoSignal`],
     /// [`EngineError::SmallFleet`], [`EngineError::RollingOut`], [`EngineError::StoppedAbove`],
-    /// [`EngineError::NoModels`], a noise multiplier that is none, or of the database.
+    /// [`EngineError::NoModels`], [`EngineError::ModelChanged`], a noise multiplier that is none, or of the database.
     pub fn start_round(&self, request: &RoundRequest) -> Result<Round> {
         if let Some(live) = self.live_round()? {
             return Err(EngineError::Busy(live.id));
@@ -864,7 +868,20 @@ impl Engine {
             score_after: None,
             candidate: None,
         };
+        let mut outdated = None;
         self.decide(|decision| {
+            // A report may have stopped the version since it was looked at, and another command may have been faster.
+            let now_in_force = decision.models()?.into_iter().rev().find(is_usable);
+            outdated = match decision.live_round()? {
+                Some(live) => Some(EngineError::Busy(live.id)),
+                None if now_in_force.is_none_or(|model| model.version != base.version) => {
+                    Some(EngineError::ModelChanged)
+                }
+                None => None,
+            };
+            if outdated.is_some() {
+                return Ok(());
+            }
             round.id = decision.next_round()?;
             decision.put_round(&round)?;
             decision.each_enrolled(|decision, device| {
@@ -881,7 +898,7 @@ impl Engine {
                 forced,
             })
         })?;
-        Ok(round)
+        outdated.map_or(Ok(round), Err)
     }
 
     /// Why a round on this version would reach some mirrors only, if it would.
@@ -1237,6 +1254,22 @@ fn end_outdated(decision: &mut Decision<'_>) -> Result<(), StoreError> {
     }
     let reason = format!("version {started_from}, from which it started, is no longer in force");
     abort(decision, &round, &reason).map(drop)
+}
+
+/// The model of this version, if its roll-out may begin. One that has begun would be taken back from all mirrors that the first
+/// stage does not reach.
+fn may_roll_out(models: &[Model], version: u64) -> Result<Model> {
+    let known = models.iter().find(|model| model.version == version);
+    let model = known.cloned().ok_or(EngineError::NoModel(version))?;
+    let announced = models.iter().rfind(|model| is_published(model));
+    match announced.filter(|newest| newest.version > version) {
+        Some(newest) => Err(EngineError::Superseded { version, newer: newest.version }),
+        None => match model.rollout {
+            Rollout::Held | Rollout::Stopped { .. } => Ok(model),
+            Rollout::Running { .. } => Err(EngineError::UnderWay(version)),
+            Rollout::Complete => Err(EngineError::Everywhere(version)),
+        },
+    }
 }
 
 fn added(model: &Model) -> Event {

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use learn::edges::{Entropy, SystemEntropy};
 use proto::Topic;
@@ -42,6 +42,9 @@ const SESSION_SECONDS: u32 = 3600;
 
 const SHORTEST_BACKOFF: Duration = Duration::from_millis(200);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+
+/// A connection that lasted this long was a good one: the next attempt after it comes soon.
+const STABLE: Duration = Duration::from_secs(5);
 
 /// Why there is no connection to try.
 #[derive(Debug, thiserror::Error)]
@@ -80,8 +83,8 @@ impl Carrier for Mqtt {
             return Some(message);
         }
         // A queue that can be waited for with a limit, without a runtime on this thread.
-        let until = std::time::Instant::now() + patience;
-        while std::time::Instant::now() < until {
+        let until = Instant::now() + patience;
+        while Instant::now() < until {
             std::thread::sleep(Duration::from_millis(2));
             if let Ok(message) = self.incoming.try_recv() {
                 return Some(message);
@@ -211,12 +214,12 @@ struct Session<F> {
 
 impl<F: Fn()> Session<F> {
     async fn poll(self, client: AsyncClient, mut events: EventLoop, health: &Health) {
-        let mut backoff = SHORTEST_BACKOFF;
+        let (mut backoff, mut since) = (SHORTEST_BACKOFF, None::<Instant>);
         let (mut told, mut complained) = (false, false);
         loop {
             match events.poll().await {
                 Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                    (backoff, told, complained) = (SHORTEST_BACKOFF, false, false);
+                    since = Some(Instant::now());
                     (self.connected)();
                     health.connected.store(true, Ordering::SeqCst);
                     health.connections.fetch_add(1, Ordering::SeqCst);
@@ -251,6 +254,10 @@ impl<F: Fn()> Session<F> {
                 Ok(Event::Outgoing(_)) => {}
                 Err(error) => {
                     health.connected.store(false, Ordering::SeqCst);
+                    // Somebody else with the same client id, or a broker that hangs up, is no reason to come back at once.
+                    if since.take().is_some_and(|since| since.elapsed() > STABLE) {
+                        (backoff, told, complained) = (SHORTEST_BACKOFF, false, false);
+                    }
                     if !told {
                         warn!("no broker: {error}; trying again, up to every 30 s");
                         told = true;

@@ -234,6 +234,9 @@ fn a_roll_out_reaches_more_and_more_devices_and_trouble_stops_it() {
     fleet.clock.add(100);
     engine.advance().unwrap();
     assert_eq!(announced(), (2, 1000));
+    let refused = engine.publish(2).unwrap_err().to_string();
+    assert!(refused.contains("version 2 is being rolled out already"), "{refused}");
+    assert_eq!(announced(), (2, 1000), "it is not taken back from anybody");
     (0..5).for_each(|_| engine.report("mirror-0", 2, Report::Failed).unwrap());
     assert_eq!(announced(), (2, 1000), "one device counts once");
     (1..5).for_each(|n| engine.report(&format!("mirror-{n}"), 2, Report::Failed).unwrap());
@@ -251,6 +254,14 @@ fn a_roll_out_reaches_more_and_more_devices_and_trouble_stops_it() {
     (0..2).for_each(|_| drop(engine.add_model(&parameters, "a test").unwrap()));
     engine.publish(4).unwrap();
     assert_eq!(announced(), (4, 100), "a version that is only held is in nobody's way");
+    assert_eq!(engine.rollback(2).unwrap().version, 6);
+    assert_eq!(
+        announced(),
+        (6, 100),
+        "numbers that were stopped for trouble begin with the first stage"
+    );
+    assert_eq!(engine.rollback(3).unwrap().version, 7);
+    assert_eq!(announced(), (7, 1000));
 }
 
 #[test]

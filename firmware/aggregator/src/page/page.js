@@ -1,4 +1,7 @@
 "use strict";
+// Between two looks, and how long an answer may take.
+const INTERVAL_MS = 2000;
+const PATIENCE_MS = 8000;
 const byId = (id) => document.getElementById(id);
 
 function row(cells) {
@@ -91,15 +94,21 @@ function trouble(status) {
   return lines.join("\n");
 }
 
+/// Read aloud when it changes, and only then.
+function showTrouble(text) {
+  if (byId("trouble").textContent === text) return;
+  byId("trouble").textContent = text;
+  byId("trouble").hidden = text === "";
+}
+
 async function refresh() {
   try {
-    const answer = await fetch("/api/status");
+    const answer = await fetch("/api/status", { signal: AbortSignal.timeout(PATIENCE_MS) });
     if (!answer.ok) throw new Error(await answer.text());
     const status = await answer.json();
     byId("when").textContent = new Date(1000 * status.now).toLocaleString();
     byId("when").className = "";
-    byId("trouble").textContent = trouble(status);
-    byId("trouble").hidden = byId("trouble").textContent === "";
+    showTrouble(trouble(status));
     byId("enrolled").textContent = status.enrolled;
     byId("online").textContent = status.online ?? "–";
     byId("revoked").textContent = status.revoked;
@@ -112,10 +121,10 @@ async function refresh() {
     chart("accuracy", accuracy(status.rounds), percent, "No round has been judged yet.");
     chart("spent", spent(status), (height) => height.toFixed(height < 10 ? 2 : 0), "No round yet.");
   } catch (error) {
-    byId("when").textContent = `No answer from the aggregator: ${error.message}`;
     byId("when").className = "bad";
+    showTrouble(`No answer from the aggregator, so what is shown here is old: ${error.message}`);
   }
+  setTimeout(refresh, INTERVAL_MS);
 }
 
 refresh();
-setInterval(refresh, 2000);

@@ -4,6 +4,7 @@ use std::ffi::{c_char, c_ulong};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use overlay::Canvas;
 use rustix::ioctl::{Getter, IntegerSetter, Opcode, Updater, ioctl};
@@ -22,6 +23,9 @@ const FBIOBLANK: Opcode = 0x4611;
 const FB_BLANK_UNBLANK: usize = 0;
 const FB_TYPE_PACKED_PIXELS: u32 = 0;
 const FB_ACTIVATE_VBL: u32 = 16;
+
+/// Between two looks at whether the device is still there.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// `struct fb_bitfield`: where a colour lies in a pixel.
 #[repr(C)]
@@ -101,6 +105,8 @@ pub struct FbdevDisplay {
     original_row: u32,
     pages: Pages,
     mapping: Mapping,
+    /// When the device was last there.
+    looked_at: Instant,
     _console: Option<Console>,
 }
 
@@ -143,8 +149,25 @@ impl FbdevDisplay {
             original_row,
             pages,
             mapping,
+            looked_at: Instant::now(),
             _console: console,
         })
+    }
+
+    /// Whether the device is still the one that was opened. A mapping outlives its device: a native driver that takes the
+    /// firmware's place leaves memory that can be drawn into and that nobody sees.
+    fn look_again(&mut self) -> Result<(), DisplayError> {
+        if self.looked_at.elapsed() < LOOK {
+            return Ok(());
+        }
+        let failed = |source| device_error(&self.device, "find it again", source);
+        let now = variable_info(&self.file).map_err(failed)?;
+        let shape = |info: &VariableInfo| (info.xres, info.yres, info.bits_per_pixel);
+        if shape(&now) != shape(&self.variable) {
+            return Err(failed(io::Error::other("its mode has changed")));
+        }
+        self.looked_at = Instant::now();
+        Ok(())
     }
 
     fn pan(&mut self, row: u32) -> io::Result<()> {
@@ -164,6 +187,7 @@ impl Display for FbdevDisplay {
 
     fn present(&mut self, canvas: &Canvas) -> Result<(), DisplayError> {
         check_canvas(canvas, self.size())?;
+        self.look_again()?;
         let (rotation, surface) = (self.rotation, self.surface);
         match self.pages {
             Pages::One { start } => {

@@ -78,11 +78,11 @@ impl Sources {
             && !path.exists()
         {
             let path = path.display();
-            let text = format!(
+            // No wrong setting for ever: what it names may lie on a disk that comes later, and a supervisor starts the mirror again.
+            return Err(anyhow!(
                 "there is no source {path}; name a folder of pictures, a .y4m or .mjpeg file, \
                  a device, camera or demo"
-            );
-            return Err(Usage(text).into());
+            ));
         }
         let formats =
             settings.formats.iter().filter_map(|name| fourcc(name)).collect::<Vec<PixelFormat>>();

@@ -213,7 +213,7 @@ fn a_camera_that_is_not_there_is_waited_for() {
 fn a_file_that_is_not_there_is_an_error() {
     let folder = Folder::new("nofile");
     let result = output(mirror(&folder).args(["run", "--source", "/nowhere/clip.mjpeg"]));
-    assert_eq!(result.status.code(), Some(2));
+    assert_eq!(result.status.code(), Some(1));
     assert!(stderr(&result).contains("/nowhere/clip.mjpeg"), "{}", stderr(&result));
 }
 

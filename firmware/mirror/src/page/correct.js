@@ -341,6 +341,11 @@ function closeForgotten(reason) {
   say(`${reason}: the frozen picture was forgotten.`, true);
 }
 
+// Nor does a browser keep it that is not paired any more, or ask whether to stay with it.
+document.addEventListener("unpaired", () => {
+  if (editor.id !== null) closeEditor();
+});
+
 document.addEventListener("camera-off", () => closeForgotten("The camera was switched off"));
 
 // Withdrawn, deleted, too old, or a mirror that started anew: here, or on another page. While a step is under way its own

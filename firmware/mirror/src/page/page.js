@@ -88,7 +88,9 @@ function showMessage(state) {
 }
 
 function message(state) {
-  if (state.camera.state === "off") return ["Camera is off", `${state.camera.text}. The device is closed.`];
+  // A camera that hangs is closed late.
+  const closed = state.camera_active ? "The device is being closed." : "The device is closed.";
+  if (state.camera.state === "off") return ["Camera is off", `${state.camera.text}. ${closed}`];
   if (state.camera.state === "lost") return ["No picture from the camera", state.camera.text];
   if (state.camera.state === "ended") return ["The end", state.camera.text];
   if (state.model.state === "failed") return ["No network", state.model.text];
@@ -228,6 +230,7 @@ function showSilence() {
 async function ask(path, options = {}) {
   const answer = await fetch(path, { ...options, signal: AbortSignal.timeout(PATIENCE_MS) });
   // Not paired any more: the mirror then shows the page that pairs.
+  if (answer.status === 401) document.dispatchEvent(new Event("unpaired"));
   if (answer.status === 401 && !stays) location.reload();
   if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
   return answer.json();

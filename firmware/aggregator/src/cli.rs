@@ -143,7 +143,7 @@ pub enum ModelAction {
         /// Its number
         version: u64,
     },
-    /// Put an older version's numbers on top as a new version, for every device at once
+    /// Put an older version's numbers on top as a new version: for every device at once if its own roll-out was over, else stage by stage
     Rollback {
         /// The older version
         version: u64,

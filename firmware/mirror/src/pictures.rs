@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use frame::jpeg::JpegDecoder;
-use frame::{FrameBuffer, Layout, Orientation, PixelFormat, Rotation};
+use frame::{FrameBuffer, FrameError, Layout, Orientation, PixelFormat, Rotation};
 use png::{BitDepth, ColorType, Compression, Transformations};
 
 /// Largest number of pixels of a file on the command line.
@@ -68,6 +68,26 @@ fn turn(orientation: Orientation, picture: &mut FrameBuffer) -> Result<()> {
         for (rgb, (x, y)) in rgb.chunks_exact_mut(3).zip(places) {
             let (x, y) = orientation.to_camera(x, y, width, height);
             rgb.copy_from_slice(&lying[y as usize * stride + 3 * x as usize..][..3]);
+        }
+        Ok(())
+    })
+}
+
+/// The inverse of turning: makes of an upright packed RGB picture what a camera sees whose pictures must be turned by `orientation`.
+///
+/// # Errors
+/// A size that no picture has.
+pub fn lay(orientation: Orientation, picture: &mut FrameBuffer) -> Result<(), FrameError> {
+    let (layout, upright) = (picture.frame().layout(), picture.frame().bytes().to_vec());
+    let (across, down) = (layout.width(), layout.height());
+    let (width, height) = orientation.upright_size(across, down);
+    let (stride, lying) = (layout.stride(), Layout::new(PixelFormat::Rgb3, width, height, 0)?);
+    picture.fill_with(lying, |rgb| {
+        for (y, row) in (0..down).zip(upright.chunks_exact(stride)) {
+            for (x, pixel) in (0..across).zip(row.chunks_exact(3)) {
+                let (x, y) = orientation.to_camera(x, y, width, height);
+                rgb[y as usize * lying.stride() + 3 * x as usize..][..3].copy_from_slice(pixel);
+            }
         }
         Ok(())
     })
@@ -458,6 +478,26 @@ mod tests {
         assert!(decode_labels(&bomb, 1000).is_err());
         for cut in 0..jpeg.len() {
             assert!(decode(&jpeg[..cut], 1000, &mut picture).is_err());
+        }
+    }
+
+    #[test]
+    fn a_picture_that_is_laid_and_turned_is_what_it_was() {
+        let upright: Vec<u8> = (0..3 * 7 * 5).collect();
+        for degrees in [0, 90, 180, 270] {
+            for flip_horizontal in [false, true] {
+                let rotation = Rotation::from_degrees(degrees).expect("a quarter");
+                let orientation = Orientation { rotation, flip_horizontal };
+                let mut picture = FrameBuffer::new();
+                let layout = Layout::new(PixelFormat::Rgb3, 7, 5, 0).expect("small");
+                picture.copy_from(frame::Frame::new(layout, &upright).expect("whole"));
+                lay(orientation, &mut picture).expect("small");
+                let layout = picture.frame().layout();
+                let lying = (layout.width(), layout.height());
+                assert_eq!(lying, orientation.upright_size(7, 5));
+                turn(orientation, &mut picture).expect("small");
+                assert_eq!(picture.frame().bytes(), upright, "{orientation:?}");
+            }
         }
     }
 

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use camera::{CaptureRequest, Delivery, DemoClip, Source, SourceError, SourceSpec};
 use frame::jpeg::JpegDecoder;
 use frame::{FrameBuffer, Orientation, PixelFormat, Rotation};
 use settings::CameraSettings;
 
+use crate::pictures;
 use crate::report::Usage;
 
 /// The built-in scene: JPEG files one after the other, ten a second, rendered by the project.
@@ -23,6 +24,8 @@ pub struct Sources {
     spec: SourceSpec,
     device: PathBuf,
     request: CaptureRequest,
+    /// How the camera's pictures must be turned.
+    orientation: Orientation,
     /// Longest wait for a picture.
     pub timeout: Duration,
 }
@@ -75,7 +78,7 @@ impl Sources {
             text => text.parse().map_err(|error| Usage(format!("source `{text}`: {error}")))?,
         };
         if let SourceSpec::Path(path) = &spec
-            && !path.exists()
+            && !is_there(path)?
         {
             let path = path.display();
             // No wrong setting for ever: what it names may lie on a disk that comes later, and a supervisor starts the mirror again.
@@ -96,6 +99,7 @@ impl Sources {
                 rate: settings.rate,
                 buffers: DRIVER_BUFFERS,
             },
+            orientation: orientation(settings),
             timeout: Duration::from_millis(settings.timeout_ms),
         })
     }
@@ -121,13 +125,22 @@ impl Sources {
 
     /// Width and height of the upright pictures that can be expected: of the demo scene, or what a camera is asked for.
     /// Nothing is known about files.
-    pub fn size(&self, orientation: Orientation) -> Option<(u32, u32)> {
-        let (width, height) = match self.choose(None).spec {
-            SourceSpec::Demo => demo_size()?,
-            SourceSpec::Camera(_) => (self.request.width, self.request.height),
-            SourceSpec::Auto | SourceSpec::Path(_) => return None,
-        };
-        Some(orientation.upright_size(width, height))
+    pub fn size(&self) -> Option<(u32, u32)> {
+        match self.choose(None).spec {
+            SourceSpec::Demo => demo_size(),
+            SourceSpec::Camera(_) => {
+                Some(self.orientation.upright_size(self.request.width, self.request.height))
+            }
+            SourceSpec::Auto | SourceSpec::Path(_) => None,
+        }
+    }
+
+    /// Makes what this source delivers ready for the network. The demo scene is upright, whichever way the camera is mounted: it
+    /// comes as that camera would see it.
+    pub fn decoder(&self, chosen: &Chosen) -> Decoder {
+        let mounted = matches!(chosen.spec, SourceSpec::Demo).then_some(self.orientation);
+        let mounted = mounted.filter(|orientation| *orientation != Orientation::default());
+        Decoder { jpeg: JpegDecoder::new(), compressed: FrameBuffer::new(), mounted }
     }
 
     /// The device of the settings if it may be a camera, else any that can capture.
@@ -151,6 +164,15 @@ impl Sources {
     pub fn open(&self, chosen: &Chosen) -> Result<Box<dyn Source>, SourceError> {
         camera::open(&chosen.spec, &self.request, DemoClip::new(DEMO))
     }
+}
+
+fn is_there(path: &Path) -> Result<bool> {
+    path.try_exists().with_context(|| {
+        format!(
+            "the source {} may not be looked at; a service sees neither /home nor /tmp: put it under /var/lib/mirror",
+            path.display()
+        )
+    })
 }
 
 fn demo_size() -> Option<(u32, u32)> {
@@ -178,20 +200,11 @@ pub fn orientation(settings: &CameraSettings) -> Orientation {
 pub struct Decoder {
     jpeg: JpegDecoder,
     compressed: FrameBuffer,
-}
-
-impl Default for Decoder {
-    fn default() -> Decoder {
-        Decoder::new()
-    }
+    /// How the camera is mounted whose pictures these stand in for.
+    mounted: Option<Orientation>,
 }
 
 impl Decoder {
-    /// Without memory yet.
-    pub fn new() -> Decoder {
-        Decoder { jpeg: JpegDecoder::new(), compressed: FrameBuffer::new() }
-    }
-
     /// The source's next picture, never a compressed one.
     ///
     /// # Errors
@@ -211,6 +224,9 @@ impl Decoder {
         let expected = Some((layout.width(), layout.height()));
         let decoded = self.jpeg.decode(self.compressed.frame().bytes(), expected, into);
         decoded.map_err(SourceError::Frame)?;
+        if let Some(orientation) = self.mounted {
+            pictures::lay(orientation, into).map_err(SourceError::Frame)?;
+        }
         into.sequence = self.compressed.sequence;
         into.captured_at = self.compressed.captured_at;
         Ok(delivery)
@@ -237,6 +253,23 @@ mod tests {
     }
 
     #[test]
+    fn the_demo_is_upright_whichever_way_the_camera_is_mounted() {
+        for (rotation, shape) in [(0, (240, 320)), (90, (320, 240))] {
+            let mut settings = Layers::defaults().and_then(Layers::finish).expect("valid").settings;
+            (settings.camera.source, settings.camera.rotation) = ("demo".into(), rotation);
+            let sources = Sources::new(&settings.camera).expect("a source").free_running();
+            let chosen = sources.choose(None);
+            let (mut source, mut decoder) =
+                (sources.open(&chosen).expect("opens"), sources.decoder(&chosen));
+            let mut picture = FrameBuffer::new();
+            decoder.next(source.as_mut(), &mut picture, Duration::ZERO).expect("a picture");
+            let layout = picture.frame().layout();
+            assert_eq!((layout.width(), layout.height()), shape, "as such a camera sees it");
+            assert_eq!(sources.size(), Some((240, 320)), "turned by the settings it is upright");
+        }
+    }
+
+    #[test]
     fn the_demo_gives_way_to_a_camera() {
         let demo = Chosen { spec: SourceSpec::Demo, stands_in: true };
         let chosen = sources("auto", "/dev/null").choose(Some(&demo));
@@ -248,12 +281,12 @@ mod tests {
 
     #[test]
     fn the_shape_of_the_pictures_is_known_before_the_first_one() {
-        let upright = Orientation::default();
-        let turned = Orientation { rotation: Rotation::Clockwise90, ..upright };
-        assert_eq!(sources("camera", "/dev/video7").size(upright), Some((640, 480)));
-        assert_eq!(sources("camera", "/dev/video7").size(turned), Some((480, 640)));
-        assert_eq!(sources("demo", "/dev/video7").size(upright), Some((240, 320)));
-        assert_eq!(sources("/dev", "/dev/video7").size(upright), None, "a folder of anything");
+        let mut camera = sources("camera", "/dev/video7");
+        assert_eq!(camera.size(), Some((640, 480)));
+        camera.orientation.rotation = Rotation::Clockwise90;
+        assert_eq!(camera.size(), Some((480, 640)));
+        assert_eq!(sources("demo", "/dev/video7").size(), Some((240, 320)));
+        assert_eq!(sources("/dev", "/dev/video7").size(), None, "a folder of anything");
     }
 
     #[test]

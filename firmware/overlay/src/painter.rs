@@ -109,7 +109,8 @@ impl Painter {
         }
         let mut notice = scene.notice;
         if scene.status != Status::Running {
-            self.poster.draw(&scene.status, &mut self.font, canvas);
+            let room = self.room_above(scene);
+            self.poster.draw(&scene.status, room, &mut self.font, canvas);
         } else if let Some(mask) = &scene.mask {
             if mask.is_consistent() {
                 self.draw_people(mask, canvas);
@@ -179,6 +180,19 @@ impl Painter {
         self.brush.paint(&self.figure, &self.ramps, &place, canvas);
     }
 
+    /// The row at which a status screen must end for its notice to hide nothing of it.
+    fn room_above(&mut self, scene: &Scene<'_>) -> f32 {
+        let (unit, height) = (unit(self.size.0, self.size.1), self.size.1 as f32);
+        let Some(notice) = scene.notice else { return height };
+        let mut bottom = height - unit * MARGIN;
+        if let Some(address) = scene.page_address {
+            let (size, one_line) = self.fit_address(address, unit);
+            bottom -= if one_line { 1.0 } else { 2.0 } * size as f32 * LINE_HEIGHT;
+        }
+        let (plate, _) = self.lay_out_notice(notice, unit);
+        bottom - 2.0 * plate.half.1 - plate.pad
+    }
+
     fn draw_texts(&mut self, scene: &Scene<'_>, notice: Option<&str>, canvas: &mut Canvas) {
         let unit = unit(self.size.0, self.size.1);
         let margin = unit * MARGIN;
@@ -233,12 +247,9 @@ impl Painter {
     /// Draws a notice on a dark plate above `bottom`.
     fn draw_notice(&mut self, notice: &str, bottom: f32, unit: f32, canvas: &mut Canvas) {
         let width = self.size.0 as f32;
-        let (size, widest) = self.fit_notice(notice, unit);
-        let cut = self.lines.len() > MOST_NOTICE_LINES;
-        self.lines.truncate(MOST_NOTICE_LINES);
+        let (Plate { size, half, pad }, cut) = self.lay_out_notice(notice, unit);
         let em = size as f32;
-        let (line, pad) = (em * LINE_HEIGHT, em * 0.45);
-        let half = (widest / 2.0 + em, self.lines.len() as f32 * line / 2.0 + pad);
+        let line = em * LINE_HEIGHT;
         let middle = (width / 2.0, bottom - half.1 - pad);
         let corner = half.1.min(line / 2.0 + pad);
         let plate = |place| round_box(place, (0.0, 0.0), half, corner);
@@ -259,6 +270,17 @@ impl Painter {
         }
     }
 
+    /// A notice in lines, of which there are only so many, and whether it is cut for that.
+    fn lay_out_notice(&mut self, notice: &str, unit: f32) -> (Plate, bool) {
+        let (size, widest) = self.fit_notice(notice, unit);
+        let cut = self.lines.len() > MOST_NOTICE_LINES;
+        self.lines.truncate(MOST_NOTICE_LINES);
+        let em = size as f32;
+        let pad = em * 0.45;
+        let half = (widest / 2.0 + em, self.lines.len() as f32 * em * LINE_HEIGHT / 2.0 + pad);
+        (Plate { size, half, pad }, cut)
+    }
+
     /// Breaks a notice into lines, with smaller letters where it is long: its end says what to do. Font size and widest line.
     fn fit_notice(&mut self, notice: &str, unit: f32) -> (u32, f32) {
         let mut share = NOTICE_TEXT;
@@ -272,6 +294,13 @@ impl Painter {
             share *= 0.92;
         }
     }
+}
+
+/// The plate of a notice: its font size, half its width and height, and the free space around its letters.
+struct Plate {
+    size: u32,
+    half: (f32, f32),
+    pad: f32,
 }
 
 /// The largest font size, of `size` at most, at which a line of these words is `most` pixels wide at most, but none that nobody can

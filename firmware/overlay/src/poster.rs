@@ -43,6 +43,10 @@ const TALLEST: f32 = 0.74;
 const TOP: f32 = 0.22;
 /// Share of the height above which everything stays, in its middle where room is short.
 const BOTTOM: f32 = 0.92;
+/// Share of the height that stays free above where a notice takes room below: half of it, as the rest is in the middle.
+const LEAST_TOP: f32 = 0.04;
+/// How often everything gets smaller to fit.
+const STEPS: i32 = 12;
 /// A detail of more lines gets smaller letters, down to this: its end says what to do. A driver's message can be as long as it
 /// likes; what is still longer than the most is cut, with a mark.
 const FEW_LINES: usize = 3;
@@ -87,12 +91,13 @@ pub(crate) struct Poster {
 }
 
 impl Poster {
-    /// Draws the screen of a status other than running.
-    pub fn draw(&mut self, status: &Status<'_>, font: &mut Font, canvas: &mut Canvas) {
+    /// Draws the screen of a status other than running, above the row `room`.
+    pub fn draw(&mut self, status: &Status<'_>, room: f32, font: &mut Font, canvas: &mut Canvas) {
         let (width, height) = (canvas.width(), canvas.height());
-        self.lay_out(status, font, width, height);
+        let bottom = room.min(height as f32 * BOTTOM);
+        self.lay_out(status, font, (width, height), bottom);
         let centre = width as f32 / 2.0;
-        let mut y = self.top(height as f32);
+        let mut y = self.top(height as f32, bottom);
         icon::draw(status, (centre, y + self.icon_radius), self.icon_radius, canvas);
         y += 2.0 * self.icon_radius;
         for (block, look) in self.blocks.iter().zip(&BLOCKS) {
@@ -112,22 +117,29 @@ impl Poster {
     }
 
     /// The same place on all screens where there is room, else in the middle.
-    fn top(&self, height: f32) -> f32 {
-        (height * TOP).min((height * BOTTOM - self.height) / 2.0).max(0.0)
+    fn top(&self, height: f32, bottom: f32) -> f32 {
+        (height * TOP).min((bottom - self.height) / 2.0).max(0.0)
     }
 
     /// Fills the blocks, a step smaller until all of them fit, and marks what is cut all the same.
-    fn lay_out(&mut self, status: &Status<'_>, font: &mut Font, width: u32, height: u32) {
+    fn lay_out(
+        &mut self,
+        status: &Status<'_>,
+        font: &mut Font,
+        (width, height): (u32, u32),
+        bottom: f32,
+    ) {
+        let tallest = (height as f32 * TALLEST).min(bottom - height as f32 * LEAST_TOP);
         let whole = unit(width, height);
         self.write(status);
         let headline = match status {
             Status::Pairing { .. } => CODE,
             _ => BLOCKS[0].share,
         };
-        for step in 0..10 {
+        for step in 0..STEPS {
             let unit = whole * 0.92_f32.powi(step);
             self.measure(font, unit, headline, width as f32 * (1.0 - 2.0 * SIDE));
-            if self.height <= height as f32 * TALLEST {
+            if self.height <= tallest {
                 break;
             }
         }
@@ -238,7 +250,7 @@ mod tests {
         ] {
             for status in statuses() {
                 let mut poster = Poster::default();
-                poster.lay_out(&status, &mut font, width, height);
+                poster.lay_out(&status, &mut font, (width, height), height as f32 * BOTTOM);
                 let context = format!("{status:?} on {width} x {height}");
                 assert!(!status.headline().is_empty() && !status.advice().is_empty());
                 assert!(poster.blocks[0].lines.len() <= 2, "headline of {context}");
@@ -260,6 +272,21 @@ mod tests {
                 }
                 let advice = poster.blocks[1].size as f32 / unit(width, height);
                 assert!(advice > BLOCKS[1].share * 0.6, "advice of {context} is small: {advice}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_status_fits_above_a_notice() {
+        let mut font = Font::new();
+        for (width, height) in [(640, 480), (540, 960), (1280, 720), (1920, 1080), (1080, 1920)] {
+            for status in statuses() {
+                let mut poster = Poster::default();
+                let bottom = height as f32 * 0.7;
+                poster.lay_out(&status, &mut font, (width, height), bottom);
+                let context = format!("{status:?} on {width} x {height}");
+                let end = poster.top(height as f32, bottom) + poster.height;
+                assert!(end <= bottom, "{context}: {end} of {bottom}");
             }
         }
     }

@@ -1,5 +1,7 @@
 //! From queries to people: M2FP's merge of class probability and mask probability, and whole-human masks.
 
+use std::cmp::Ordering;
+
 use heapless::Vec as Bounded;
 use proto::taxonomy::{CLASS_COUNT, PART_COUNT, PERSON_CLASS};
 
@@ -188,44 +190,50 @@ impl PostProcessor {
         held: &[Rect],
     ) -> Bounded<(usize, f32), MAX_PEOPLE> {
         let mut found: Bounded<(usize, f32), MAX_PEOPLE> = Bounded::new();
+        // Of before, and not found again yet: somebody who was is no reason to believe a weak query beside theirs.
+        let mut held: Bounded<Rect, MAX_PEOPLE> = held.iter().copied().take(MAX_PEOPLE).collect();
         let scores =
             || self.shares.chunks_exact(CLASS_COUNT).map(|share| share[PERSON_CLASS]).enumerate();
         let mut ceiling = (f32::INFINITY, usize::MAX);
         // Best first: the next is the largest below the last one taken. Q is a few dozen.
         while !found.is_full() {
             let is_there = |q: usize, s: f32| {
-                s >= least_score || (s >= HELD * least_score && self.is_held(raw, q, held))
+                s >= least_score || (s >= HELD * least_score && self.held(raw, q, &held).is_some())
             };
             let next = |&(q, s): &(usize, f32)| (s, q) < ceiling && is_there(q, s);
-            let Some((query, score)) = scores().filter(next).max_by(|a, b| {
-                (a.1, a.0).partial_cmp(&(b.1, b.0)).unwrap_or(std::cmp::Ordering::Equal)
-            }) else {
+            let Some((query, score)) = scores()
+                .filter(next)
+                .max_by(|a, b| (a.1, a.0).partial_cmp(&(b.1, b.0)).unwrap_or(Ordering::Equal))
+            else {
                 break;
             };
             ceiling = (score, query);
             if found.iter().all(|&(other, _)| overlap(raw, query, other) < SAME_PERSON) {
                 let _ = found.push((query, score));
+                if let Some(index) = self.held(raw, query, &held) {
+                    held.swap_remove(index);
+                }
             }
         }
         found.reverse();
         found
     }
 
-    /// Whether a query's mask lies where somebody was in the picture before.
-    fn is_held(&self, raw: &RawOutput, query: usize, held: &[Rect]) -> bool {
+    /// Which of these rectangles, of people in the picture before, a query's mask overlaps most, if it does enough.
+    fn held(&self, raw: &RawOutput, query: usize, held: &[Rect]) -> Option<usize> {
         if held.is_empty() {
-            return false;
+            return None;
         }
         let (width, area) = (raw.mask_size.width, raw.mask_size.area());
         let mask = &raw.mask_logits[query * area..][..area];
-        let Some(inside) = extent(mask, width, |&logit| logit > 0.0).map(|(rect, _)| rect) else {
-            return false;
-        };
+        let (inside, _) = extent(mask, width, |&logit| logit > 0.0)?;
         let share = (self.whole.columns.len() / width) as u32;
         let [x, y, width, height] =
             [inside.x, inside.y, inside.width, inside.height].map(|v| v * share);
         let inside = Rect { x, y, width, height };
-        held.iter().any(|rect| rect.iou(inside) >= HELD_OVERLAP)
+        let overlaps = held.iter().map(|rect| rect.iou(inside)).enumerate();
+        let most = overlaps.max_by(|a, b| a.1.partial_cmp(&b.1).unwrap_or(Ordering::Equal))?;
+        (most.1 >= HELD_OVERLAP).then_some(most.0)
     }
 
     /// A person takes the pixels inside their mask, over those pasted before, and pixels of no mask at all where
@@ -434,6 +442,21 @@ mod tests {
         assert_eq!(people_of(&one, 0.5, &[elsewhere]), 0);
         assert_eq!(people_of(&one, 0.5, &[elsewhere, there]), 1);
         assert_eq!(people_of(&one, 0.7, &[there]), 0, "0.4 is less than 0.6 of 0.7");
+    }
+
+    #[test]
+    fn somebody_who_is_found_again_vouches_for_no_second_query() {
+        // The second mask is the left two thirds of the first: less than half of it is the same as either.
+        let mut two = raw(&[(PERSON_CLASS, 1..7, 1..5, 8.0), (PERSON_CLASS, 1..7, 0..3, 8.0)]);
+        two.class_logits[CLASS_COUNT + PERSON_CLASS] = (0.4f32 / 0.6 * 17.0).ln();
+        let (there, left) = (
+            Rect { x: 4, y: 4, width: 16, height: 24 },
+            Rect { x: 0, y: 4, width: 12, height: 24 },
+        );
+        let wide = Rect { x: 0, y: 4, width: 18, height: 24 };
+        assert_eq!(people_of(&two, 0.5, &[]), 1);
+        assert_eq!(people_of(&two, 0.5, &[wide]), 1, "one was there, and is found");
+        assert_eq!(people_of(&two, 0.5, &[there, left]), 2, "both were there");
     }
 
     #[test]

@@ -84,7 +84,7 @@ type Sample = [f64; 6];
 
 impl Bench {
     fn open(settings: &Settings) -> Result<Bench> {
-        let sources = Sources::new(&settings.camera)?.free_running();
+        let sources = Sources::new(&settings.camera)?;
         let chosen = sources.choose(None);
         if chosen.is_camera()
             && let Some(by) = run::camera_off_by(settings)
@@ -93,16 +93,18 @@ impl Bench {
                 "the camera is switched off {by}; measure the demo scene instead, `--source demo`"
             );
         }
+        // A camera keeps its rate: which of its formats is fast enough depends on it.
+        let sources = if chosen.is_camera() { sources } else { sources.free_running() };
         let (spec, request) = run::display_of(&settings.display)?;
         let display = display::open(&spec, &request)?;
         let (width, height) = display.size();
         let look = Look::new(settings);
         let orientation = sources::orientation(&settings.camera);
-        let source = ModelSource::new(&settings.vision).for_pictures(sources.size(orientation));
+        let source = ModelSource::new(&settings.vision).for_pictures(sources.size());
         let mut bench = Bench {
             source: sources.open(&chosen)?,
+            decoder: sources.decoder(&chosen),
             sources,
-            decoder: Decoder::new(),
             picture: FrameBuffer::new(),
             parser: source.parser(orientation)?,
             view: View::new(),

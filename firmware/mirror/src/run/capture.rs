@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 
 use crate::run::taken::Taken;
 use crate::shared::{CameraState, Shared, Topic, count};
-use crate::sources::{Chosen, Decoder, Sources};
+use crate::sources::{Chosen, Sources};
 use crate::timings::Stage;
 
 /// How often a broken picture may repeat before the source is opened anew.
@@ -138,7 +138,7 @@ impl Capture {
             health.source.clone_from(&description);
             health.notices.set(Topic::Source, chosen.notice());
         });
-        let mut decoder = Decoder::new();
+        let mut decoder = self.sources.decoder(chosen);
         let (mut broken, mut looked) = (0, Instant::now());
         while !self.shared.is_stopping() {
             if !self.shared.camera_wanted() {

@@ -179,7 +179,7 @@ fn parts(
     let mailbox = Arc::new(Mailbox::new(MAILBOX));
     let learning = Arc::new(Learning::new());
     let orientation = sources::orientation(&settings.camera);
-    let model = ModelSource::new(&settings.vision).for_pictures(sources.size(orientation));
+    let model = ModelSource::new(&settings.vision).for_pictures(sources.size());
     let capture = Capture { shared: Arc::clone(shared), mailbox: Arc::clone(&mailbox), sources };
     let sight = Sight {
         shared: Arc::clone(shared),

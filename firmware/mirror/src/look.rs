@@ -11,6 +11,7 @@ const MOST_STRETCHED: f64 = 1.2;
 pub struct Look {
     opacity: f32,
     alignment: Alignment,
+    mirrored: bool,
     /// Whether frames a second are drawn.
     pub show_fps: bool,
 }
@@ -33,8 +34,8 @@ impl Look {
                 screen_bottom_m: display.bottom_m,
             }),
         };
-        let (opacity, show_fps) = (settings.overlay.opacity, settings.overlay.show_fps);
-        Look { opacity, alignment, show_fps }
+        let settings::OverlaySettings { opacity, show_fps, mirrored, .. } = settings.overlay;
+        Look { opacity, alignment, mirrored, show_fps }
     }
 
     /// What is wrong with a screen of this size in pixels: to lie on reflections, the overlay needs a screen of the settings' shape.
@@ -54,9 +55,9 @@ impl Look {
         Style { opacity: self.opacity }
     }
 
-    /// The painter's alignment.
-    pub fn alignment(&self) -> Alignment {
-        self.alignment
+    /// The painter's alignment; the demo scene is shown as the picture that it is, since nobody stands where its people do.
+    pub fn alignment(&self, demo: bool) -> Alignment {
+        if demo { Alignment::Picture { mirrored: self.mirrored } } else { self.alignment }
     }
 }
 
@@ -72,6 +73,8 @@ mod tests {
         assert_eq!(look.misfit((1080, 1920)), None);
         let told = look.misfit((1920, 1080)).expect("too wide");
         assert!(told.contains("1920 x 1080") && told.contains("display.rotation"), "{told}");
+        assert!(matches!(look.alignment(false), Alignment::Reflection(_)));
+        assert!(matches!(look.alignment(true), Alignment::Picture { .. }));
         let picture = Look { alignment: Alignment::Picture { mirrored: true }, ..look };
         assert_eq!(picture.misfit((1920, 1080)), None);
     }

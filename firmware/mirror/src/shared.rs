@@ -151,6 +151,8 @@ pub struct Health {
     pub too_hot: Option<f64>,
     /// Description of the open source.
     pub source: String,
+    /// Whether it is the demo scene, whose people nobody's reflection is.
+    pub demo: bool,
     /// The display.
     pub display: DisplayState,
     /// Address of the page while it is served.
@@ -281,6 +283,7 @@ impl Shared {
             health: Mutex::new(Health {
                 camera,
                 sensor_open: false,
+                demo: false,
                 model: ModelState::Loading,
                 too_hot: None,
                 source: String::new(),

@@ -49,6 +49,11 @@ impl Chosen {
         matches!(self.spec, SourceSpec::Camera(_))
     }
 
+    /// Whether it is the built-in scene.
+    pub fn is_demo(&self) -> bool {
+        self.spec == SourceSpec::Demo
+    }
+
     /// What a person should know about this choice.
     pub fn notice(&self) -> Option<String> {
         self.stands_in.then(|| "Demo: no camera is connected".to_owned())
@@ -138,7 +143,7 @@ impl Sources {
     /// Makes what this source delivers ready for the network. The demo scene is upright, whichever way the camera is mounted: it
     /// comes as that camera would see it.
     pub fn decoder(&self, chosen: &Chosen) -> Decoder {
-        let mounted = matches!(chosen.spec, SourceSpec::Demo).then_some(self.orientation);
+        let mounted = chosen.is_demo().then_some(self.orientation);
         let mounted = mounted.filter(|orientation| *orientation != Orientation::default());
         Decoder { jpeg: JpegDecoder::new(), compressed: FrameBuffer::new(), mounted }
     }

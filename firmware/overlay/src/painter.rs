@@ -99,6 +99,11 @@ impl Painter {
         }
     }
 
+    /// Lays what is drawn from now on otherwise.
+    pub fn align(&mut self, alignment: Alignment) {
+        self.alignment = alignment;
+    }
+
     /// Draws everything anew: black, then people or status screen, then texts, and last the camera
     /// badge, which nothing covers.
     pub fn draw(&mut self, scene: &Scene<'_>, canvas: &mut Canvas) {

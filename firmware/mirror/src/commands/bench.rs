@@ -108,7 +108,7 @@ impl Bench {
             picture: FrameBuffer::new(),
             parser: source.parser(orientation)?,
             view: View::new(),
-            painter: Painter::new(width, height, look.style(), look.alignment()),
+            painter: Painter::new(width, height, look.style(), look.alignment(chosen.is_demo())),
             canvas: Canvas::new(width, height),
             display,
         };

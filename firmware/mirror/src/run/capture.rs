@@ -136,6 +136,7 @@ impl Capture {
         info!("source: {description}");
         self.shared.update_health(|health| {
             health.source.clone_from(&description);
+            health.demo = chosen.is_demo();
             health.notices.set(Topic::Source, chosen.notice());
         });
         let mut decoder = self.sources.decoder(chosen);

@@ -156,7 +156,7 @@ impl Screen {
         let (width, height) = display.size();
         self.shared.set_notice(Topic::Screen, self.look.misfit((width, height)));
         let canvas = Canvas::new(width, height);
-        let painter = Painter::new(width, height, self.look.style(), self.look.alignment());
+        let painter = Painter::new(width, height, self.look.style(), self.look.alignment(false));
         Panel { display, canvas, painter, trouble: None }
     }
 
@@ -213,6 +213,7 @@ impl Screen {
             notice: health.notices.first(),
             page_address: page_address(health),
         };
+        panel.painter.align(self.look.alignment(health.demo));
         panel.painter.draw(&scene, &mut panel.canvas);
         running
     }

@@ -79,7 +79,7 @@ fn a_picture_s_way_allocates_nothing_outside_the_network() {
     let request = DisplayRequest { headless_size: (540, 960), ..DisplayRequest::default() };
     let mut display = HeadlessDisplay::open(None, &request).expect("nothing to open");
     let look = Look::new(&settings);
-    let mut painter = Painter::new(540, 960, look.style(), look.alignment());
+    let mut painter = Painter::new(540, 960, look.style(), look.alignment(true));
     let mut canvas = Canvas::new(540, 960);
     // Letters are rasterised when they are first seen: show every digit once.
     for fps in [10.2, 34.5, 67.8, 99.9] {

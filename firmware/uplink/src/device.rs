@@ -870,7 +870,8 @@ impl Device {
     fn settle(&mut self, state: JobState, change: impl FnOnce(&mut Memory)) {
         let kept = self.keep(|memory| {
             change(memory);
-            (memory.ended, memory.unsaid) = (Some(state), None);
+            memory.ended = Some(state);
+            memory.unsaid.take_if(|unsaid| unsaid.version == state.version);
         });
         if let Err(error) = kept {
             self.refuse("memory", &error);

@@ -446,7 +446,7 @@ mod tests {
 
     #[test]
     fn somebody_who_is_found_again_vouches_for_no_second_query() {
-        // The second mask is the left two thirds of the first: less than half of it is the same as either.
+        // The second mask lies partly beside the first.
         let mut two = raw(&[(PERSON_CLASS, 1..7, 1..5, 8.0), (PERSON_CLASS, 1..7, 0..3, 8.0)]);
         two.class_logits[CLASS_COUNT + PERSON_CLASS] = (0.4f32 / 0.6 * 17.0).ln();
         let (there, left) = (

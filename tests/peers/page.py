@@ -86,6 +86,15 @@ class Browser:
     def command(self, name: str, **parameters: object):
         return self.ask("POST", "/goog/cdp/execute", {"cmd": name, "params": parameters})
 
+    def become_phone(self) -> None:
+        """Shows the page as a phone does, on which nothing of it may be wider than the screen."""
+        width, height = PHONE
+        self.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=2, mobile=True)
+        wait_until(lambda: self.run("screen.width") == width, "window of a phone")
+        time.sleep(1)
+        wide = self.run("document.documentElement.scrollWidth")
+        assert wide <= width, f"the page is {wide} wide on a phone of {width}"
+
     def save(self, path: Path) -> None:
         """The whole page, however long."""
         shot = self.command("Page.captureScreenshot", captureBeyondViewport=True)
@@ -160,12 +169,7 @@ def check_one_too_many(browser: Browser, mirror: Mirror) -> None:
 
 
 def check_phone(browser: Browser, out: Path) -> None:
-    width, height = PHONE
-    browser.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=2, mobile=True)
-    wait_until(lambda: browser.run("screen.width") == width, "window of a phone")
-    time.sleep(1)
-    wide = browser.run("document.documentElement.scrollWidth")
-    assert wide <= width, f"the page is {wide} wide on a phone of {width}"
+    browser.become_phone()
     browser.save(out / "phone.png")
 
 

@@ -18,7 +18,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from page import PHONE, Browser
+from page import Browser
 from running import RELEASE, ROOT, Mirror, wait_until
 
 NO_CHECK = ssl._create_unverified_context()
@@ -328,12 +328,7 @@ def check_browsers(browser: Window, mirror: Path, environment: dict, url: str) -
 
 
 def check_phone(browser: Window, out: Path) -> None:
-    width, height = PHONE
-    browser.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=2, mobile=True)
-    wait_until(lambda: browser.run("screen.width") == width, "window of a phone")
-    time.sleep(1)
-    wide = browser.run("document.documentElement.scrollWidth")
-    assert wide <= width, f"the page is {wide} wide on a phone of {width}"
+    browser.become_phone()
     correct(browser, "touch")
     browser.save(out / "phone-editor.png")
     check_fingers(browser)

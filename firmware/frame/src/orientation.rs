@@ -47,6 +47,16 @@ impl Orientation {
         if self.rotation.swaps_axes() { (height, width) } else { (width, height) }
     }
 
+    /// What takes this back: a flip after a turn is its own, a turn alone goes the other way.
+    pub fn inverse(self) -> Orientation {
+        let rotation = match self.rotation {
+            Rotation::Clockwise90 if !self.flip_horizontal => Rotation::Clockwise270,
+            Rotation::Clockwise270 if !self.flip_horizontal => Rotation::Clockwise90,
+            rotation => rotation,
+        };
+        Orientation { rotation, ..self }
+    }
+
     /// Camera coordinates of the upright pixel `(x, y)`; the camera's picture is `width` x `height`.
     ///
     /// `x` and `y` must lie inside the upright picture.

@@ -291,8 +291,7 @@ impl Home {
             tracing::warn!(%error, "heads of another network stay for now");
         }
         let lost = self.leave_damaged(&mut shared);
-        self.remove_unlisted(&shared)?;
-        self.use_head(shared.state.heads.last());
+        self.use_list(&shared)?;
         Ok(lost)
     }
 
@@ -315,18 +314,18 @@ impl Home {
     }
 
     fn is_damaged(&self, head: &HeadInfo) -> bool {
-        let BaseModel { layout, parameters, digest, .. } = &*self.shipped;
-        let loaded = heads::load(&self.vault, head.number, layout, digest, parameters);
         // A disk that fails may give it back at the next start.
-        matches!(loaded, Err(EdgeError::Seal(_)))
+        matches!(self.load_head(head), Err(EdgeError::Seal(_)))
+    }
+
+    fn load_head(&self, head: &HeadInfo) -> Result<Vec<f32>, EdgeError> {
+        let BaseModel { layout, parameters, digest, .. } = &*self.shipped;
+        heads::load(&self.vault, head.number, layout, digest, parameters)
     }
 
     /// Hands the head's numbers to whoever polls; the base's own where there is no head or it does not fit the base.
     pub(crate) fn use_head(&self, head: Option<&HeadInfo>) {
-        let BaseModel { layout, parameters, digest, .. } = &*self.shipped;
-        let load =
-            |info: &HeadInfo| heads::load(&self.vault, info.number, layout, digest, parameters);
-        let values = match head.map(load) {
+        let values = match head.map(|head| self.load_head(head)) {
             None => self.base().parameters.clone(),
             Some(Ok(values)) => values,
             Some(Err(error)) => {
@@ -506,8 +505,8 @@ impl Home {
         Ok(shared.state.heads.last().cloned())
     }
 
-    /// Stores a better head and puts it last in the list. Called with the list still to be saved; [`Home::remove_unlisted`] comes
-    /// after that.
+    /// Stores a better head and puts it last in the list. Called with the list still to be saved; [`Home::use_list`] comes after
+    /// that.
     pub(crate) fn adopt(
         &self,
         next: &mut State,
@@ -523,8 +522,10 @@ impl Home {
         Ok(())
     }
 
-    /// Removes the files of heads that the stored list does not name: a failure leaves files too many, and never a head without one.
-    pub(crate) fn remove_unlisted(&self, shared: &Shared) -> Result<(), EdgeError> {
+    /// Uses the last head of the stored list, and removes the files of those that it does not name: a failure leaves files too many,
+    /// and never a head without one.
+    pub(crate) fn use_list(&self, shared: &Shared) -> Result<(), EdgeError> {
+        self.use_head(shared.state.heads.last());
         // Where the list itself was lost, now or before, nothing is removed.
         if shared.state.list_lost || !self.problems.is_empty() {
             return Ok(());

@@ -331,8 +331,7 @@ impl Home {
         }
         // The head in use first: a power cut or a full disk between the two leaves the old base and a head that was chosen.
         self.save(&mut shared, next)?;
-        self.use_head(shared.state.heads.last());
-        self.remove_unlisted(&shared)?;
+        self.use_list(&shared)?;
         self.drop_run(&mut shared)?;
         self.vault.remove(CANDIDATE_NAME)?;
         self.stores.models.replace(NAME, &models.encode(&self.shipped))?;
@@ -445,8 +444,7 @@ impl Home {
         if worse.is_none() {
             return Ok(None);
         }
-        self.use_head(shared.state.heads.last());
-        self.remove_unlisted(&shared)?;
+        self.use_list(&shared)?;
         self.drop_run(&mut shared)?;
         tracing::info!("back to model {previous}: {} did worse here", models.version());
         Ok(Some(previous))

@@ -714,8 +714,7 @@ impl Home {
         }
         self.save(&mut shared, next)?;
         if report.adopted {
-            self.use_head(shared.state.heads.last());
-            self.remove_unlisted(&shared)?;
+            self.use_list(&shared)?;
         }
         Ok(self.vault.remove(CHECKPOINT_NAME)?)
     }

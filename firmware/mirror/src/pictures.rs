@@ -52,13 +52,16 @@ pub fn read_upright(path: &Path, into: &mut FrameBuffer) -> Result<()> {
 pub fn decode_upright(bytes: &[u8], most: u64, into: &mut FrameBuffer) -> Result<()> {
     decode(bytes, most, into)?;
     match jpeg_orientation(bytes) {
-        Some(orientation) => turn(orientation, into),
+        Some(orientation) => Ok(turn(orientation, into)?),
         None => Ok(()),
     }
 }
 
 /// Turns packed RGB.
-fn turn(orientation: Orientation, picture: &mut FrameBuffer) -> Result<()> {
+///
+/// # Errors
+/// A size that no picture has.
+pub fn turn(orientation: Orientation, picture: &mut FrameBuffer) -> Result<(), FrameError> {
     let (layout, lying) = (picture.frame().layout(), picture.frame().bytes().to_vec());
     let (width, height) = (layout.width(), layout.height());
     let (across, down) = orientation.upright_size(width, height);
@@ -68,26 +71,6 @@ fn turn(orientation: Orientation, picture: &mut FrameBuffer) -> Result<()> {
         for (rgb, (x, y)) in rgb.chunks_exact_mut(3).zip(places) {
             let (x, y) = orientation.to_camera(x, y, width, height);
             rgb.copy_from_slice(&lying[y as usize * stride + 3 * x as usize..][..3]);
-        }
-        Ok(())
-    })
-}
-
-/// The inverse of turning: makes of an upright packed RGB picture what a camera sees whose pictures must be turned by `orientation`.
-///
-/// # Errors
-/// A size that no picture has.
-pub fn lay(orientation: Orientation, picture: &mut FrameBuffer) -> Result<(), FrameError> {
-    let (layout, upright) = (picture.frame().layout(), picture.frame().bytes().to_vec());
-    let (across, down) = (layout.width(), layout.height());
-    let (width, height) = orientation.upright_size(across, down);
-    let (stride, lying) = (layout.stride(), Layout::new(PixelFormat::Rgb3, width, height, 0)?);
-    picture.fill_with(lying, |rgb| {
-        for (y, row) in (0..down).zip(upright.chunks_exact(stride)) {
-            for (x, pixel) in (0..across).zip(row.chunks_exact(3)) {
-                let (x, y) = orientation.to_camera(x, y, width, height);
-                rgb[y as usize * lying.stride() + 3 * x as usize..][..3].copy_from_slice(pixel);
-            }
         }
         Ok(())
     })
@@ -491,7 +474,7 @@ mod tests {
                 let mut picture = FrameBuffer::new();
                 let layout = Layout::new(PixelFormat::Rgb3, 7, 5, 0).expect("small");
                 picture.copy_from(frame::Frame::new(layout, &upright).expect("whole"));
-                lay(orientation, &mut picture).expect("small");
+                turn(orientation.inverse(), &mut picture).expect("small");
                 let layout = picture.frame().layout();
                 let lying = (layout.width(), layout.height());
                 assert_eq!(lying, orientation.upright_size(7, 5));

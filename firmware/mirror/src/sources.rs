@@ -25,7 +25,7 @@ pub struct Sources {
     device: PathBuf,
     request: CaptureRequest,
     /// How the camera's pictures must be turned.
-    orientation: Orientation,
+    pub orientation: Orientation,
     /// Longest wait for a picture.
     pub timeout: Duration,
 }
@@ -145,7 +145,8 @@ impl Sources {
     pub fn decoder(&self, chosen: &Chosen) -> Decoder {
         let mounted = chosen.is_demo().then_some(self.orientation);
         let mounted = mounted.filter(|orientation| *orientation != Orientation::default());
-        Decoder { jpeg: JpegDecoder::new(), compressed: FrameBuffer::new(), mounted }
+        let laid = mounted.map(Orientation::inverse);
+        Decoder { jpeg: JpegDecoder::new(), compressed: FrameBuffer::new(), laid }
     }
 
     /// The device of the settings if it may be a camera, else any that can capture.
@@ -192,8 +193,7 @@ fn fourcc(name: &str) -> Option<PixelFormat> {
     PixelFormat::from_fourcc(name.as_bytes().try_into().ok()?)
 }
 
-/// How the camera's pictures must be turned.
-pub fn orientation(settings: &CameraSettings) -> Orientation {
+fn orientation(settings: &CameraSettings) -> Orientation {
     Orientation {
         rotation: Rotation::from_degrees(settings.rotation)
             .expect("the settings allow only quarter turns"),
@@ -205,8 +205,8 @@ pub fn orientation(settings: &CameraSettings) -> Orientation {
 pub struct Decoder {
     jpeg: JpegDecoder,
     compressed: FrameBuffer,
-    /// How the camera is mounted whose pictures these stand in for.
-    mounted: Option<Orientation>,
+    /// How upright pictures are laid to look as those of the camera that they stand in for.
+    laid: Option<Orientation>,
 }
 
 impl Decoder {
@@ -229,8 +229,8 @@ impl Decoder {
         let expected = Some((layout.width(), layout.height()));
         let decoded = self.jpeg.decode(self.compressed.frame().bytes(), expected, into);
         decoded.map_err(SourceError::Frame)?;
-        if let Some(orientation) = self.mounted {
-            pictures::lay(orientation, into).map_err(SourceError::Frame)?;
+        if let Some(orientation) = self.laid {
+            pictures::turn(orientation, into).map_err(SourceError::Frame)?;
         }
         into.sequence = self.compressed.sequence;
         into.captured_at = self.compressed.captured_at;

@@ -21,7 +21,7 @@ use crate::model::{self, ModelSource};
 use crate::progress::Progress;
 use crate::report;
 use crate::run;
-use crate::sources::{self, Decoder, Sources};
+use crate::sources::{Decoder, Sources};
 use crate::timings::{Stage, Summary};
 use crate::view::View;
 
@@ -99,7 +99,7 @@ impl Bench {
         let display = display::open(&spec, &request)?;
         let (width, height) = display.size();
         let look = Look::new(settings);
-        let orientation = sources::orientation(&settings.camera);
+        let orientation = sources.orientation;
         let source = ModelSource::new(&settings.vision).for_pictures(sources.size());
         let mut bench = Bench {
             source: sources.open(&chosen)?,

@@ -230,8 +230,10 @@ function showSilence() {
 async function ask(path, options = {}) {
   const answer = await fetch(path, { ...options, signal: AbortSignal.timeout(PATIENCE_MS) });
   // Not paired any more: the mirror then shows the page that pairs.
-  if (answer.status === 401) document.dispatchEvent(new Event("unpaired"));
-  if (answer.status === 401 && !stays) location.reload();
+  if (answer.status === 401) {
+    document.dispatchEvent(new Event("unpaired"));
+    if (!stays) location.reload();
+  }
   if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
   return answer.json();
 }

@@ -34,7 +34,7 @@ use crate::page::{self, Page, PageError};
 use crate::parsing;
 use crate::report;
 use crate::shared::{Shared, Topic};
-use crate::sources::{self, Sources};
+use crate::sources::Sources;
 use crate::thermal::Limit;
 
 use capture::Capture;
@@ -178,7 +178,7 @@ fn parts(
     let settings = &effective.settings;
     let mailbox = Arc::new(Mailbox::new(MAILBOX));
     let learning = Arc::new(Learning::new());
-    let orientation = sources::orientation(&settings.camera);
+    let orientation = sources.orientation;
     let model = ModelSource::new(&settings.vision).for_pictures(sources.size());
     let capture = Capture { shared: Arc::clone(shared), mailbox: Arc::clone(&mailbox), sources };
     let sight = Sight {

@@ -55,11 +55,15 @@ impl Home {
         }
     }
 
-    /// Records that somebody agreed after reading the explanation of this version.
+    /// Records that somebody agreed after reading the explanation of this version. What an earlier withdrawal could not
+    /// destroy is destroyed first.
     ///
     /// # Errors
-    /// [`ConsentError::Outdated`] where the words have changed since they were shown.
+    /// [`ConsentError::Outdated`] where the words have changed since they were shown, or of the stores.
     pub fn grant(&self, purpose: PurposeKind, version: u32) -> Result<ConsentRecord, HomeError> {
+        if self.consents.record(purpose).is_none() {
+            self.destroy(purpose)?;
+        }
         Ok(self.consents.grant(purpose, version)?)
     }
 
@@ -80,15 +84,10 @@ impl Home {
         let recorded = self.consents.withdraw(purpose);
         let already_sent = self.count_releases(RecordKind::Published);
         let given_up = self.count_releases(RecordKind::Burnt);
-        let discarded = match purpose {
-            PurposeKind::ImproveMyMirror => Ok(0),
-            PurposeKind::ContributeToFleet => self.discard_waiting(),
-        };
-        let forgotten = self.forget_run(purpose);
+        let discarded = self.destroy(purpose);
         // Only now: what one store refuses does not keep the others from forgetting.
         recorded?;
         let discarded = discarded?;
-        forgotten?;
         let message = match purpose {
             PurposeKind::ImproveMyMirror => TRAINING_STOPPED.to_owned(),
             PurposeKind::ContributeToFleet => {
@@ -96,6 +95,29 @@ impl Home {
             }
         };
         Ok(Withdrawal { purpose, discarded, already_sent, given_up, message })
+    }
+
+    /// What must not be there without consent: the updates that wait, whose number is given, and the numbers of a run.
+    fn destroy(&self, purpose: PurposeKind) -> Result<u64, HomeError> {
+        let discarded = match purpose {
+            PurposeKind::ImproveMyMirror => Ok(0),
+            PurposeKind::ContributeToFleet => self.discard_waiting(),
+        };
+        self.forget_run(purpose)?;
+        discarded
+    }
+
+    /// A power cut or a bad disk may have come between the record of a withdrawal and what it destroys. Gives what a person
+    /// should know.
+    pub(crate) fn finish_withdrawals(&self) -> Option<String> {
+        let purposes = [PurposeKind::ImproveMyMirror, PurposeKind::ContributeToFleet];
+        let withdrawn =
+            purposes.into_iter().filter(|purpose| self.consents.record(*purpose).is_none());
+        let results: Vec<_> = withdrawn.map(|purpose| self.destroy(purpose)).collect();
+        let error = results.into_iter().find_map(Result::err)?;
+        Some(format!(
+            "something of a run that nobody agrees to any more is still stored ({error}); the next start tries again"
+        ))
     }
 }
 

@@ -42,6 +42,10 @@ pub enum HomeError {
     NoHead,
     #[error("another head is in use by now; look at it first")]
     OtherHead,
+    #[error(
+        "the household's head cannot be read ({0}); the network's own is in use, and nothing is learnt until it can"
+    )]
+    HeadUnread(String),
     #[error("a training run is under way already")]
     Training,
     #[error("there is no finished training run to release")]

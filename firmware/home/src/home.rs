@@ -33,7 +33,7 @@ use crate::vault::Vault;
 
 /// The wall clock alone deletes a correction only after it has called it too old for this long, so that a clock that
 /// jumps and is put right deletes nothing.
-const GRACE: Duration = Duration::from_secs(7 * 86_400);
+pub(crate) const GRACE: Duration = Duration::from_secs(7 * 86_400);
 
 /// And after it was on for so long meanwhile: a clock that jumps on cannot have called it too old for a week at once.
 const SEEN_ON: u64 = 3_600;
@@ -146,6 +146,8 @@ pub struct Home {
     pub(crate) releases_version: AtomicU64,
     head: RwLock<Arc<[f32]>>,
     head_version: AtomicU64,
+    /// Why the last head of the list is not the one in use.
+    head_trouble: Mutex<Option<String>>,
     pub(crate) inferences: AtomicU64,
     pub(crate) requested: AtomicBool,
     /// Held by the one thread that trains.
@@ -208,6 +210,7 @@ impl Home {
             releases: Mutex::new(releases),
             releases_version: AtomicU64::new(0),
             head_version: AtomicU64::new(0),
+            head_trouble: Mutex::default(),
             inferences: AtomicU64::new(0),
             requested: AtomicBool::new(false),
             running: Mutex::new(()),
@@ -222,6 +225,8 @@ impl Home {
         };
         let lost = home.restore()?;
         home.problems.extend(lost);
+        home.problems.extend(home.head_trouble().map(|why| HomeError::HeadUnread(why).to_string()));
+        home.problems.extend(home.finish_withdrawals());
         Ok(home)
     }
 
@@ -325,16 +330,34 @@ impl Home {
 
     /// Hands the head's numbers to whoever polls; the base's own where there is no head or it does not fit the base.
     pub(crate) fn use_head(&self, head: Option<&HeadInfo>) {
+        let mut trouble = None;
         let values = match head.map(|head| self.load_head(head)) {
             None => self.base().parameters.clone(),
             Some(Ok(values)) => values,
             Some(Err(error)) => {
                 tracing::warn!(%error, "the household's head is not used");
+                trouble = Some(error.to_string());
                 self.base().parameters.clone()
             }
         };
+        *self.head_trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
         *self.head.write().unwrap_or_else(PoisonError::into_inner) = values.into();
         self.head_version.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Reads the head in use once more where the disk did not give it back: nothing is learnt from the numbers of another.
+    ///
+    /// # Errors
+    /// [`HomeError::HeadUnread`] where it still does not.
+    pub(crate) fn reread_head(&self, shared: &Shared) -> Result<(), HomeError> {
+        if self.head_trouble().is_some() {
+            self.use_head(shared.state.heads.last());
+        }
+        self.head_trouble().map_or(Ok(()), |trouble| Err(HomeError::HeadUnread(trouble)))
+    }
+
+    fn head_trouble(&self) -> Option<String> {
+        self.head_trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     // Corrections.
@@ -527,7 +550,7 @@ impl Home {
     pub(crate) fn use_list(&self, shared: &Shared) -> Result<(), EdgeError> {
         self.use_head(shared.state.heads.last());
         // Where the list itself was lost, now or before, nothing is removed.
-        if shared.state.list_lost || !self.problems.is_empty() {
+        if shared.state.list_lost {
             return Ok(());
         }
         for number in heads::stored(&self.vault)? {
@@ -616,6 +639,12 @@ impl Home {
             self.drop_run(&mut shared)?;
         }
         Ok(())
+    }
+
+    /// The key alone, at once; [`Home::forget_all`] erases one that a thread made anew meanwhile.
+    pub(crate) fn erase_key(&self) -> Result<(), EdgeError> {
+        let _shared = self.lock();
+        self.vault.erase_key()
     }
 
     /// Key, sealed files, memory, each whatever becomes of the others; the base's own head is in use afterwards.

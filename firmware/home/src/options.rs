@@ -8,6 +8,7 @@ use learn::privacy::{Budget, Composition, NoiseMultiplier, plan};
 use serde::{Deserialize, Serialize};
 
 use crate::error::HomeError;
+use crate::home::GRACE;
 
 /// More releases than this no device makes: a person needs the number only while it is small.
 const MOST_RELEASES: u64 = 1000;
@@ -198,6 +199,24 @@ impl HomeOptions {
         if self.limits.corrections == 0 || self.limits.corrections > 100_000 {
             return refuse("limits.corrections", "between 1 and 100000 corrections can be kept");
         }
-        self.noise_multiplier().map(|_| ())
+        if self.limits.age < GRACE {
+            return refuse(
+                "limits.age",
+                "at least 7 days: a date deletes nothing before it has held for so long",
+            );
+        }
+        if matches!(self.noise, NoisePlan::Lifetime(releases) if releases > MOST_RELEASES) {
+            return refuse("noise", "at most 1000 releases in a device's life can be planned");
+        }
+        if self.most_releases()? == 0 {
+            let (own, least) = (self.noise_multiplier()?, plan(&self.budget, 1)?);
+            let (epsilon, delta) = (self.budget.epsilon(), self.budget.delta());
+            let reason = format!(
+                "a noise multiplier of {own} spends more than epsilon {epsilon} at delta {delta:e} with the first release; \
+                 set at least {least}, or a larger epsilon"
+            );
+            return refuse("noise", &reason);
+        }
+        Ok(())
     }
 }

@@ -285,14 +285,16 @@ fn check_fit(clipped: &Clipped, z: NoiseMultiplier, rules: &ReleaseRules) -> Res
 }
 
 /// Whether a finished run can never be released after this error: its numbers are unreadable, of another model or no
-/// numbers, or its budget was reserved.
+/// numbers, its budget was reserved, or this device makes no update any more.
 fn is_useless(error: &HomeError) -> bool {
     match error {
         HomeError::Edge(EdgeError::Seal(_))
         | HomeError::Unsealed(_)
         | HomeError::OtherLayout(_)
         | HomeError::Mechanism(_)
-        | HomeError::Release(ReleaseError::Ledger(LedgerError::AlreadyReserved(_))) => true,
+        | HomeError::Release(ReleaseError::Ledger(
+            LedgerError::AlreadyReserved(_) | LedgerError::TooMany { .. },
+        )) => true,
         // Noise beyond the sampler is refused before the reservation; everything else comes after it.
         HomeError::Release(ReleaseError::Mechanism(error)) => {
             !matches!(error, MechanismError::Sigma(_))

@@ -103,8 +103,8 @@ pub struct RunReport {
     pub after: Option<f64>,
     /// Whether the trained head is in use now.
     pub adopted: bool,
-    /// Mean loss of the run's first and last pass.
-    pub loss: [f32; 2],
+    /// Mean loss of the run's first and last pass; `None` for one that was done before an interruption.
+    pub loss: [Option<f32>; 2],
 }
 
 /// How a call of [`Home::train_when`] ended.
@@ -220,8 +220,12 @@ impl Losses {
         }
     }
 
-    fn means(&self) -> [f32; 2] {
-        [0, 1].map(|slot| self.sums[slot] / self.counts[slot].max(1) as f32)
+    fn means(&self) -> [Option<f32>; 2] {
+        let mean = |slot| {
+            let count: u32 = self.counts[slot];
+            (count > 0).then(|| self.sums[slot] / count as f32)
+        };
+        [0, 1].map(mean)
     }
 }
 
@@ -267,15 +271,24 @@ impl Home {
         if new == 0 {
             return false;
         }
-        let rested =
-            last_nightly.is_none_or(|last| self.lived().saturating_sub(last) >= BETWEEN_NIGHTS);
-        let jitter = self.night.lock().unwrap_or_else(PoisonError::into_inner).jitter;
-        let is_night =
-            triggers.nightly.is_some_and(|window| window.is_due(self.edges.clock.now().0, jitter));
         let used = self.inferences.load(Ordering::Relaxed);
         triggers.corrections.is_some_and(|count| new >= count)
             || triggers.inferences.is_some_and(|count| used >= count)
-            || (is_night && rested)
+            || self.is_night(last_nightly)
+    }
+
+    /// Whether this is the night's moment, and the last nightly update, begun at `last` of the time lived, was long ago.
+    fn is_night(&self, last: Option<u64>) -> bool {
+        let rested = last.is_none_or(|last| self.lived().saturating_sub(last) >= BETWEEN_NIGHTS);
+        let jitter = self.night.lock().unwrap_or_else(PoisonError::into_inner).jitter;
+        let now = self.edges.clock.now().0;
+        rested && self.options.triggers.nightly.is_some_and(|window| window.is_due(now, jitter))
+    }
+
+    /// Whether an update of a run that ends now may still leave: somebody agreed to that, and there is budget for one.
+    fn contributes(&self) -> bool {
+        self.token::<ContributeToFleet>().is_ok()
+            && self.privacy().is_ok_and(|privacy| privacy.ledger.releases_left > 0)
     }
 
     /// The trainer's thread: lowest priority, until told to stop. Trains when a trigger asks and the gate is open. A finished
@@ -466,10 +479,13 @@ impl Home {
         conditions: &Conditions,
     ) -> Result<(RunPlan, Trainer), Break> {
         let mut shared = self.lock();
+        // Under the lock: "delete everything" may have come while the gate was looked at, and saving would make a new key.
+        consent.check()?;
+        self.reread_head(&shared)?;
         let base = self.base();
         let parameters = self.head_values().to_vec();
         let from = shared.state.heads.last().map(|head| head.number);
-        let contributes = self.token::<ContributeToFleet>().is_ok();
+        let contributes = self.contributes();
         let settings = if contributes { self.options.training } else { self.options.at_home };
         // A run for this house alone, of numbers that no update carries, gives way to one for a fleet; see `conclude`.
         let is_wanted = |plan: &RunPlan| !contributes || plan.settings().subset == settings.subset;
@@ -506,10 +522,8 @@ impl Home {
         let settings = plan.settings();
         let trainer = Trainer::new(layout, parameters, examples, settings, run, consent)?;
         let mut next = State { run: Some(plan.clone()), ..shared.state.clone() };
-        let rested = next
-            .last_nightly
-            .is_none_or(|last| self.lived().saturating_sub(last) >= BETWEEN_NIGHTS);
-        if rested {
+        // A run that something else asked for in the evening does not take the night's place.
+        if self.is_night(next.last_nightly) {
             next.last_nightly = Some(self.lived());
         }
         self.save(&mut shared, next)?;
@@ -598,6 +612,9 @@ impl Home {
     }
 
     /// Features and target of a correction.
+    ///
+    /// # Errors
+    /// [`HomeError::NoCorrection`] or [`HomeError::Damaged`] where nothing can be learnt from this one, and those of the network.
     pub(crate) fn example(
         &self,
         trunk: &mut dyn Trunk,
@@ -606,11 +623,17 @@ impl Home {
         let opened = corrections::open(&self.vault, number)?;
         let (pixels, labels) = (opened.pixels(), opened.labels());
         let BaseModel { grid, padding, .. } = *self.shipped;
-        if opened.size == grid {
-            return self.prepared(trunk, pixels, labels);
-        }
-        let refitted = refit(pixels, labels, opened.size, grid, padding);
-        self.prepared(trunk, &refitted.pixels, &refitted.labels)
+        let example = if opened.size == grid {
+            self.prepared(trunk, pixels, labels)
+        } else {
+            let refitted = refit(pixels, labels, opened.size, grid, padding);
+            self.prepared(trunk, &refitted.pixels, &refitted.labels)
+        };
+        // A few painted pixels can all be lost at another size. That is this correction's trouble and stops no other.
+        example.map_err(|error| match error {
+            HomeError::Mask(_) => HomeError::Damaged(number),
+            error => error,
+        })
     }
 
     /// Features and target of a picture of the network's input size: planes and one part per pixel.
@@ -692,11 +715,10 @@ impl Home {
         let candidate = Candidate { run: trainer.run(), base, subset, change };
         // Nothing is kept for a fleet that nobody agreed to contribute to, nor what no update carries: a run that began before
         // somebody agreed may have moved more.
-        match self.token::<ContributeToFleet>() {
-            Ok(_) if subset == self.options.training.subset => {
-                self.vault.put(CANDIDATE_NAME, &candidate.encode()).map(drop)?
-            }
-            _ => self.vault.remove(CANDIDATE_NAME)?,
+        if self.contributes() && subset == self.options.training.subset {
+            self.vault.put(CANDIDATE_NAME, &candidate.encode())?;
+        } else {
+            self.vault.remove(CANDIDATE_NAME)?;
         }
         let mut next = self.concluded(&shared, plan, report);
         if report.adopted {

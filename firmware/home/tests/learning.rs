@@ -98,6 +98,25 @@ fn a_household_that_turns_its_camera_keeps_its_head_and_its_corrections() {
 }
 
 #[test]
+fn a_painting_of_which_a_turned_camera_leaves_nothing_stops_no_other() {
+    let device = Device::new();
+    let home = device.start_with(13);
+    let (pixels, _) = common::scene(40);
+    // One pixel in a row that is left out at three quarters of the size; by number it is one to train on.
+    let mut mask = vec![255; common::HEIGHT * common::WIDTH];
+    mask[common::WIDTH + 1] = 3;
+    let added = home.add_correction(&home.token().unwrap(), &pixels, &mask).unwrap();
+    assert!(!added.held_back);
+    drop(home);
+    let home = device.try_start_with_base(turned(base())).unwrap();
+    let mut trunk = ColourTrunk { turned: true, ..ColourTrunk::default() };
+    let mut train = || home.train_when(&mut trunk, &Open, &AtomicBool::new(false)).unwrap();
+    assert_eq!(train(), Outcome::Abandoned);
+    assert_eq!(finished(train()).examples, 11);
+    assert!(home.corrections()[13].damaged);
+}
+
+#[test]
 fn a_run_that_was_interrupted_goes_on_with_a_turned_camera() {
     let device = Device::new();
     let home = device.start_with(15);
@@ -222,6 +241,7 @@ fn a_stopped_run_goes_on_where_it_was_after_a_restart() {
     let report = finished(home.train_when(&mut trunk, &Open, &AtomicBool::new(false)).unwrap());
     // 8 corrections times 12 passes, less the 21 steps done, and the judged ones.
     assert_eq!(trunk.runs, 8 * 12 - 21 + report.judged as u64);
+    assert!(report.loss[0].is_none() && report.loss[1].is_some(), "the first pass was before");
 }
 
 #[test]
@@ -400,24 +420,32 @@ fn corrections_grow_too_old_while_training_waits() {
 
 #[test]
 fn no_key_is_made_for_a_run_that_everything_was_deleted_under() {
-    struct Deleting(Arc<home::Home>, AtomicU32);
+    /// Everything is deleted while the gate is looked at; then somebody stands there, or nobody.
+    struct Deleting {
+        home: Arc<home::Home>,
+        looks: AtomicU32,
+        at: u32,
+        closes: bool,
+    }
     impl home::Gate for Deleting {
         fn conditions(&self) -> Conditions {
-            let deletes = self.1.fetch_add(1, Ordering::SeqCst) == 5;
+            let deletes = self.looks.fetch_add(1, Ordering::SeqCst) == self.at;
             if deletes {
-                assert!(self.0.delete_everything().unwrap().is_complete());
+                assert!(self.home.delete_everything().unwrap().is_complete());
             }
-            Conditions { person_present: deletes, ..Conditions::IDLE }
+            Conditions { person_present: deletes && self.closes, ..Conditions::IDLE }
         }
     }
-    let device = Device::new();
-    let home = Arc::new(device.start_with(6));
-    let gate = Deleting(home.clone(), AtomicU32::new(0));
-    let stop = AtomicBool::new(false);
-    let outcome = home.train_when(&mut ColourTrunk::default(), &gate, &stop).unwrap();
-    assert_eq!(outcome, Outcome::Withdrawn);
-    assert!(device.keys.files.lock().unwrap().is_empty(), "a key was made after the erasure");
-    assert!(device.vault.files.lock().unwrap().is_empty());
+    for (at, closes) in [(5, true), (0, false)] {
+        let device = Device::new();
+        let home = Arc::new(device.start_with(6));
+        let gate = Deleting { home: home.clone(), looks: AtomicU32::new(0), at, closes };
+        let stop = AtomicBool::new(false);
+        let outcome = home.train_when(&mut ColourTrunk::default(), &gate, &stop).unwrap();
+        assert_eq!(outcome, Outcome::Withdrawn);
+        assert!(device.keys.files.lock().unwrap().is_empty(), "a key was made after the erasure");
+        assert!(device.vault.files.lock().unwrap().is_empty());
+    }
 }
 
 /// Keeps what is logged on this thread, and stops whoever logs the end of a training.
@@ -582,6 +610,24 @@ fn triggers_ask_by_number_by_use_and_by_night_and_only_for_something_new() {
     }
     device.clocks.pass(21 * HOUR);
     device.clocks.wall.store(86_400 * 20_900 + 86_399, Ordering::SeqCst);
+    assert!(home.is_due());
+}
+
+#[test]
+fn a_run_that_was_asked_for_in_the_evening_takes_no_nights_place() {
+    let mut device = Device::new();
+    device.options.triggers = Triggers {
+        corrections: None,
+        nightly: Some(NightlyWindow { start: 60, length: 1 }),
+        inferences: None,
+    };
+    device.clocks.wall.store(86_400 * 20_000 + 18 * HOUR, Ordering::SeqCst);
+    let home = device.start_with(6);
+    home.request_training();
+    finished(train(&home));
+    add(&home, 6..9);
+    assert!(!home.is_due());
+    device.clocks.pass(7 * HOUR + 59);
     assert!(home.is_due());
 }
 

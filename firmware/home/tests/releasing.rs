@@ -12,10 +12,10 @@ use common::{
     ColourTrunk, Device, Open, QUICK, add, agree, base, begin_training, contains, scene, train,
 };
 use home::{Beside, Home, HomeError, HomeOptions, NoisePlan, ReleaseRules};
-use learn::consent::{ContributeToFleet, ImproveMyMirror, PurposeKind};
+use learn::consent::{CONSENT_NAME, ContributeToFleet, ImproveMyMirror, PurposeKind};
 use learn::edges::{Digest, LayoutId};
 use learn::head::Subset;
-use learn::ledger::{LEDGER_NAME, LedgerError};
+use learn::ledger::LEDGER_NAME;
 use learn::release::ReleaseError;
 use learn::update::Update;
 
@@ -49,18 +49,69 @@ fn a_finished_run_becomes_one_update_and_the_budget_shows_it() {
 }
 
 #[test]
-fn the_fourth_release_does_not_fit_the_default_budget() {
-    let home = Device::new().start_with(6);
+fn when_the_budget_is_spent_no_result_is_kept_for_the_fleet_and_more_is_trained() {
+    let mut device = Device::new();
+    device.options.training.subset = Subset::Sparse;
+    let home = device.start_with(15);
     for _ in 0..3 {
         train(&home);
         release(&home).unwrap();
     }
+    while let Some(head) = home.heads().last() {
+        home.undo_head(head.number).unwrap();
+    }
     train(&home);
-    let error = release(&home).unwrap_err();
-    let HomeError::Release(ReleaseError::Ledger(LedgerError::OverBudget { .. })) = error else {
-        panic!("{error}");
-    };
+    assert!(!home.has_candidate());
+    assert!(matches!(release(&home), Err(HomeError::NothingToRelease)));
     assert_eq!(home.waiting().unwrap().len(), 3);
+    let (values, before) = (home.head_values(), base().parameters);
+    let moved = values.iter().zip(&before).filter(|(now, then)| now != then).count();
+    let carried = base().layout.subset_len(Subset::Sparse);
+    assert!(moved > carried, "{moved} numbers moved; an update carries {carried}");
+}
+
+#[test]
+fn noise_that_allows_no_release_at_all_is_refused_by_name() {
+    let mut device = Device::new();
+    device.options.noise = NoisePlan::Multiplier("0.5".parse().unwrap());
+    let error = device.try_start().err().unwrap().to_string();
+    assert!(
+        error.contains("0.5 spends more than epsilon 8") && error.contains("at least 0.6"),
+        "{error}"
+    );
+    device.options.noise = NoisePlan::Lifetime(1001);
+    assert!(device.try_start().err().unwrap().to_string().contains("at most 1000"));
+}
+
+#[test]
+fn a_withdrawal_that_a_power_cut_came_into_is_finished_at_the_next_start() {
+    // What the withdrawal writes first, and nothing after it.
+    let withdrawn = |purpose| {
+        let device = Device::new();
+        let home = device.start_with(0);
+        home.withdraw(purpose).unwrap();
+        device.consent.get(CONSENT_NAME)
+    };
+    let device = Device::new();
+    let home = device.start_with(6);
+    train(&home);
+    let sent_later = release(&home).unwrap();
+    train(&home);
+    drop(home);
+    device.consent.set(CONSENT_NAME, withdrawn(PurposeKind::ContributeToFleet));
+    let home = device.start();
+    assert!(home.problems().is_empty(), "{:?}", home.problems());
+    assert!(!home.has_candidate() && device.outbox.files.lock().unwrap().is_empty());
+    agree(&home);
+    assert!(home.bytes(sent_later, &home.token().unwrap()).is_err());
+    assert!(matches!(release(&home), Err(HomeError::NothingToRelease)));
+
+    begin_training(&home, 5);
+    drop(home);
+    assert!(device.vault.files.lock().unwrap().contains_key("checkpoint"));
+    device.consent.set(CONSENT_NAME, withdrawn(PurposeKind::ImproveMyMirror));
+    device.start();
+    assert!(!device.vault.files.lock().unwrap().contains_key("checkpoint"));
 }
 
 #[test]
@@ -86,12 +137,7 @@ fn more_noise_does_not_buy_more_releases_than_people_were_told_of() {
     // Also after a restart: the ledger holds to it, not the process.
     drop(home);
     let home = device.start();
-    let error = release(&home).unwrap_err();
-    let HomeError::Release(ReleaseError::Ledger(LedgerError::TooMany { reserved: 3, most: 3 })) =
-        error
-    else {
-        panic!("{error}");
-    };
+    assert!(matches!(release(&home), Err(HomeError::NothingToRelease)));
     let ledger = home.privacy().unwrap().ledger;
     assert_eq!((ledger.spent.releases(), ledger.releases_left), (3, 0));
     assert!(ledger.spent.epsilon() < 3.0, "epsilon alone would allow more");
@@ -238,6 +284,7 @@ fn a_damaged_ledger_stops_releases_and_nothing_else() {
     train(&home);
     release(&home).unwrap();
     let good = device.ledger.get(LEDGER_NAME);
+    train(&home);
     let mut bad = good.clone();
     bad[300] ^= 1;
     device.ledger.set(LEDGER_NAME, bad);
@@ -245,9 +292,10 @@ fn a_damaged_ledger_stops_releases_and_nothing_else() {
     assert_eq!(home.problems().len(), 1);
     assert!(matches!(home.privacy(), Err(HomeError::NoReleases(_))));
     assert!(matches!(home.waiting(), Err(HomeError::NoReleases(_))));
+    assert!(matches!(release(&home), Err(HomeError::NoReleases(_))));
     add(&home, 6..8);
     train(&home);
-    assert!(matches!(release(&home), Err(HomeError::NoReleases(_))));
+    assert!(!home.has_candidate(), "nothing is kept that cannot leave");
     // Consent can still be taken back, and then nothing is left that could be sent.
     let withdrawal = home.withdraw(PurposeKind::ContributeToFleet).unwrap();
     assert!(device.outbox.files.lock().unwrap().is_empty());

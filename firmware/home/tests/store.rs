@@ -5,14 +5,18 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{Device, HEIGHT, MemoryStore, WIDTH, add, agree, base, contains, scene, train};
+use common::{
+    ColourTrunk, Device, HEIGHT, MemoryStore, Open, WIDTH, add, agree, base, begin_training,
+    contains, scene, train,
+};
 use home::vault::{Vault, machine_credential};
 use home::{ConsentState, HomeError, Limits};
 use learn::consent::PurposeKind;
 use learn::edges::{EdgeError, SystemEntropy};
 use learn::head::TargetError;
+use learn::ledger::LEDGER_NAME;
 use zeroize::Zeroizing;
 
 const DAY: u64 = 86_400;
@@ -299,9 +303,32 @@ fn a_head_that_does_not_open_any_more_is_not_shown_as_in_use() {
     let (name, own) = ("head-0000000001", home.head_values());
     assert_eq!(home.heads().len(), 1);
     device.vault.make_unreadable(name);
-    assert_eq!(device.start().heads().len(), 1);
+    let home = device.start();
+    assert_eq!(home.heads().len(), 1);
+    assert!(home.problems()[0].contains("head cannot be read"), "{:?}", home.problems());
+    // What would be learnt from the base's numbers could take the place of something better.
+    add(&home, 20..24);
+    let stop = AtomicBool::new(false);
+    let outcome = home.train_when(&mut ColourTrunk::default(), &Open, &stop);
+    assert!(matches!(outcome, Err(HomeError::HeadUnread(_))), "{outcome:?}");
     device.vault.unreadable.lock().unwrap().clear();
     assert_eq!(device.start().head_values(), own);
+    // Also without a start in between.
+    begin_training(&home, 1);
+    assert_eq!(home.head_values(), own);
+}
+
+#[test]
+fn heads_that_no_list_knows_go_whatever_else_is_damaged() {
+    let device = Device::new();
+    let home = device.start_with(10);
+    train(&home);
+    device.vault.set("head-0000000099", device.vault.get("head-0000000000"));
+    device.ledger.set(LEDGER_NAME, vec![7; 300]);
+    let home = device.start();
+    assert_eq!(home.problems().len(), 1, "{:?}", home.problems());
+    assert_eq!(home.heads().len(), 1);
+    assert!(!device.vault.files.lock().unwrap().contains_key("head-0000000099"));
 }
 
 #[test]

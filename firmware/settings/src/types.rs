@@ -184,7 +184,7 @@ pub struct LearningSettings {
     pub delta: f64,
     /// Noise divided by clipping norm, 0.5 to 10000.
     pub noise_multiplier: f64,
-    /// Releases that the noise is planned for; 0: `noise_multiplier` holds.
+    /// Releases that the noise is planned for, up to 1000; 0: `noise_multiplier` holds.
     pub lifetime_releases: u64,
     /// `sparse`, `full`, or `auto`: sparse for a household that contributes to a fleet, full for one that does not.
     pub parameters: String,
@@ -194,7 +194,7 @@ pub struct LearningSettings {
     pub corrections: usize,
     /// Mebibytes of all corrections at most, 1 to 100000.
     pub megabytes: u64,
-    /// Days that a correction is kept, 1 to 36500.
+    /// Days that a correction is kept, 7 to 36500.
     pub days: u64,
     /// Mebibytes of the disk that stay free.
     pub free_megabytes: u64,
@@ -371,11 +371,11 @@ const RANGES: &[(&str, f64, f64)] = &[
     ("learning.epsilon", 0.001, 1000.0),
     ("learning.delta", 1e-12, 0.1),
     ("learning.noise_multiplier", 0.5, 10_000.0),
-    ("learning.lifetime_releases", 0.0, 1_000_000.0),
+    ("learning.lifetime_releases", 0.0, 1_000.0),
     ("learning.epochs", 1.0, 100.0),
     ("learning.corrections", 1.0, 100_000.0),
     ("learning.megabytes", 1.0, 100_000.0),
-    ("learning.days", 1.0, 36_500.0),
+    ("learning.days", 7.0, 36_500.0),
     ("learning.free_megabytes", 0.0, 1_000_000.0),
     ("learning.after_corrections", 0.0, 100_000.0),
     ("learning.night_start", 0.0, 1439.0),

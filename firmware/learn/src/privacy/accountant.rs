@@ -38,6 +38,11 @@ pub enum AccountantError {
     /// `epsilon` is not a positive finite number.
     #[error("epsilon {0} is not a positive number; a usual target is 8")]
     Epsilon(f64),
+    /// So little noise that the curve of the continuous Gaussian says too little of the integer noise that is added.
+    #[error(
+        "noise multiplier {0} is below 0.5, the least that a mirror adds; the figures do not hold there"
+    )]
+    Noise(NoiseMultiplier),
     /// The sampling rate is not in `(0, 1]`.
     #[error("sampling rate {0} is outside (0, 1]; leave it out when every release uses all data")]
     SamplingRate(f64),
@@ -173,6 +178,9 @@ pub fn epsilon(
     releases: u64,
     delta: f64,
 ) -> Result<PrivacyStatement, AccountantError> {
+    if z.as_f64() < PLAN_LEAST as f64 / PLAN_STEPS_PER_UNIT as f64 {
+        return Err(AccountantError::Noise(z));
+    }
     let mut composition = Composition::new();
     composition.add(z, check_releases(releases)?);
     composition.statement(delta)

@@ -103,6 +103,8 @@ pub struct Decider {
     colours: [Vec<f32>; 3],
     wide: Vec<Vec<f32>>,
     best: Vec<f32>,
+    /// The score by which a part of the priority at hand holds a pixel.
+    held: Vec<f32>,
     /// Labels as wide as the scores, so that comparing and choosing runs on whole vectors.
     chosen: Vec<u32>,
 }
@@ -112,7 +114,8 @@ impl Decider {
     ///
     /// `colours` writes the colours, 0..=1, of a line of the output. The part with the highest score there wins, except that
     /// among parts of a person whose score is at least `margin` times the best, the one with the highest priority
-    /// ([`Part::priority`]) wins: face before hair before hands, and so on. The background takes no part in that: it wins
+    /// ([`Part::priority`]) wins, and among those of one priority the one with the higher score: face before hair before hands,
+    /// and so on, left and right alike. The background takes no part in that: it wins
     /// where it is best, and only there.
     pub fn decide<'a>(
         &mut self,
@@ -141,6 +144,7 @@ impl Decider {
             line.values.iter_mut().flatten().for_each(|values| values.resize(width, 0.0));
         }
         self.best.resize(width, 0.0);
+        self.held.resize(width, 0.0);
         self.chosen.resize(width, 0);
     }
 
@@ -182,12 +186,20 @@ impl Decider {
                 .zip(&self.wide[part])
                 .for_each(|(best, &value)| *best = best.max(value));
         }
-        // From the lowest priority to the highest, so that the last to claim a pixel keeps it.
+        // From the lowest priority to the highest, so that the last to claim a pixel keeps it; among equals, left and right,
+        // the higher score does.
+        let mut priority = None;
         for part in LOWEST_FIRST.into_iter().filter(|&p| counts(p.into())) {
+            if priority.replace(PRIORITY[usize::from(part)]) != Some(PRIORITY[usize::from(part)]) {
+                self.held.fill(0.0);
+            }
             let label = u32::from(part);
             let scored = self.wide[usize::from(part)].iter().zip(&self.best);
-            self.chosen.iter_mut().zip(scored).for_each(|(chosen, (&value, &best))| {
-                *chosen = if value >= margin * best { label } else { *chosen };
+            let claims = self.chosen.iter_mut().zip(&mut self.held);
+            claims.zip(scored).for_each(|((chosen, held), (&value, &best))| {
+                let wins = value >= margin * best && value > *held;
+                *chosen = if wins { label } else { *chosen };
+                *held = if wins { value } else { *held };
             });
         }
         let scored = self.wide[0].iter().zip(&self.best);
@@ -198,6 +210,17 @@ impl Decider {
         );
     }
 }
+
+/// [`Part::priority`] by index.
+const PRIORITY: [u8; PART_COUNT] = {
+    let mut priorities = [0; PART_COUNT];
+    let mut k = 0;
+    while k < PART_COUNT {
+        priorities[k] = Part::ALL[k].priority();
+        k += 1;
+    }
+    priorities
+};
 
 /// Parts of a person from the lowest priority to the highest.
 const LOWEST_FIRST: [u8; PART_COUNT - 1] = lowest_first();
@@ -256,6 +279,17 @@ mod tests {
         assert_eq!(label(&contest, 0.9), Part::Torso);
         assert_eq!(label(&contest, 1.0), Part::Torso);
         assert_eq!(label(&[(Part::Hair, 0.5), (Part::Face, 0.45)], 0.8), Part::Face);
+    }
+
+    #[test]
+    fn the_better_of_left_and_right_wins() {
+        for (left, right, better) in
+            [(0.5, 0.48, Part::LowerArmLeft), (0.48, 0.5, Part::LowerArmRight)]
+        {
+            let contest =
+                [(Part::LowerArmLeft, left), (Part::LowerArmRight, right), (Part::Torso, 0.45)];
+            assert_eq!(label(&contest, 0.8), better);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Picture files for `mirror parse` and `mirror eval`: JPEG and PNG in, label maps in and out.
 
 use std::fs::{self, File};
-use std::io::BufWriter;
+use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -26,21 +26,12 @@ pub struct LabelMap {
     pub labels: Vec<u8>,
 }
 
-/// Reads a JPEG or PNG file as packed RGB; alpha is ignored, grey becomes colour.
+/// Reads a JPEG or PNG file as packed RGB, as people see it; alpha is ignored, grey becomes colour. Telephones leave pictures as
+/// their sensor took them and note how they are to be turned, which is what this gives. Label maps of data sets are mostly drawn over the pixels of the file; for those there is [`turn_back`].
 ///
 /// # Errors
 /// A file that cannot be read or is neither; the message names it.
-pub fn read_picture(path: &Path, into: &mut FrameBuffer) -> Result<()> {
-    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    decode(&bytes, MOST_PIXELS, into).with_context(|| path.display().to_string())
-}
-
-/// The same, as people see it: telephones leave pictures as their sensor took them and note how they are to be turned. Label maps of
-/// data sets are mostly drawn over the pixels of the file; for those there is [`read_picture`].
-///
-/// # Errors
-/// As [`read_picture`].
-pub fn read_upright(path: &Path, into: &mut FrameBuffer) -> Result<()> {
+pub fn read_upright(path: &Path, into: &mut FrameBuffer) -> Result<Orientation> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     decode_upright(&bytes, MOST_PIXELS, into).with_context(|| path.display().to_string())
 }
@@ -49,12 +40,25 @@ pub fn read_upright(path: &Path, into: &mut FrameBuffer) -> Result<()> {
 ///
 /// # Errors
 /// As [`decode`].
-pub fn decode_upright(bytes: &[u8], most: u64, into: &mut FrameBuffer) -> Result<()> {
+pub fn decode_upright(bytes: &[u8], most: u64, into: &mut FrameBuffer) -> Result<Orientation> {
     decode(bytes, most, into)?;
-    match jpeg_orientation(bytes) {
-        Some(orientation) => Ok(turn(orientation, into)?),
-        None => Ok(()),
+    let orientation = jpeg_orientation(bytes).unwrap_or_default();
+    if orientation != Orientation::default() {
+        turn(orientation, into)?;
     }
+    Ok(orientation)
+}
+
+/// Labels of an upright picture, as its file of `width` x `height` pixels lies.
+pub fn turn_back(orientation: Orientation, upright: &[u8], (width, height): (u32, u32)) -> Vec<u8> {
+    let (across, down) = orientation.upright_size(width, height);
+    let places = (0..down).flat_map(|y| (0..across).map(move |x| (x, y)));
+    let mut lying = vec![0; upright.len()];
+    for (label, (x, y)) in upright.iter().zip(places) {
+        let (x, y) = orientation.to_camera(x, y, width, height);
+        lying[y as usize * width as usize + x as usize] = *label;
+    }
+    lying
 }
 
 /// Turns packed RGB.
@@ -280,10 +284,29 @@ fn write(
     palette: Option<Vec<u8>>,
     bytes: &[u8],
 ) -> Result<()> {
-    let save = || -> Result<()> {
-        encode(BufWriter::new(File::create(path)?), size, colour, palette, bytes)
+    let mut file = Vec::new();
+    encode(&mut file, size, colour, palette, bytes)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    write_whole(path, &file)
+}
+
+/// Writes a result whole or not at all: whoever works with a folder of them takes none that was cut off for one.
+///
+/// # Errors
+/// A file that cannot be written; what was there before is still there.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".part");
+    let put = || -> io::Result<()> {
+        let mut file = File::create(&beside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
     };
-    save().with_context(|| format!("cannot write {}", path.display()))
+    // Frees the space where the disk was full; the original error is the one that matters.
+    put()
+        .inspect_err(|_| drop(fs::remove_file(&beside)))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// A map of class indices as a palette PNG in memory.
@@ -478,8 +501,13 @@ mod tests {
                 let layout = picture.frame().layout();
                 let lying = (layout.width(), layout.height());
                 assert_eq!(lying, orientation.upright_size(7, 5));
+                let reds = |picture: &FrameBuffer| -> Vec<u8> {
+                    picture.frame().bytes().iter().step_by(3).copied().collect()
+                };
+                let before = reds(&picture);
                 turn(orientation, &mut picture).expect("small");
                 assert_eq!(picture.frame().bytes(), upright, "{orientation:?}");
+                assert_eq!(turn_back(orientation, &reds(&picture), lying), before);
             }
         }
     }
@@ -489,11 +517,11 @@ mod tests {
         let path = std::env::temp_dir().join(format!("mirror-no-picture-{}", std::process::id()));
         fs::write(&path, "hello").expect("writable");
         let mut picture = FrameBuffer::new();
-        let error = format!("{:#}", read_picture(&path, &mut picture).expect_err("a text"));
+        let error = format!("{:#}", read_upright(&path, &mut picture).expect_err("a text"));
         assert!(error.contains("mirror-no-picture") && error.contains("JPEG"), "{error}");
         for broken in [&b"\x89PNG\r\n\x1a\n\0\0"[..], b"\xFF\xD8\xFF\xE0\0\x10JF"] {
             fs::write(&path, broken).expect("writable");
-            assert!(read_picture(&path, &mut picture).is_err());
+            assert!(read_upright(&path, &mut picture).is_err());
         }
         fs::remove_file(&path).expect("ours");
     }

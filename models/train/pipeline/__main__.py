@@ -316,6 +316,10 @@ def run_evaluate(args) -> None:
     if args.model and args.person_bias:
         raise ValueError("--person-bias is for --checkpoint: a model folder has its own already, see its manifest")
 
+    for path in filter(None, (args.json, args.sheet)):
+        # Now, and not after minutes of work.
+        if not path.parent.is_dir():
+            raise ValueError(f"there is no folder {path.parent} to write {path.name} into; make it first")
     size = (HEIGHT, WIDTH) if args.upright else input_size(args.shards)
     samples = plain_samples(args.shards, args.skip + args.images, size)
     samples = {key: values[args.skip :] for key, values in samples.items()}

@@ -302,7 +302,9 @@ def thing_section(things: dict) -> str:
         "### Things that are not people\n\n"
         f"In {things['images']} rendered scenes of food, animals, made things and abstract clutter that fill the picture,\n"
         f"{things['false_alarms']:.2f} % of the pixels of people-free scenes were called a person; where a person stands among\n"
-        f"them, the person IoU is {things['groups']['people']['1']['person_iou']:.1f}, and with all pictures counted {things['person_iou']:.1f}.\n\n" + "\n".join(rows) + "\n\n"
+        f"them, the person IoU is {things['groups']['people']['1']['person_iou']:.1f}, and with all pictures counted {things['person_iou']:.1f}.\n"
+        "The bars beside pictures of another shape than the input count as pixels, and nothing is found on them: of the pictures\n"
+        "themselves, about a fifth more is called a person.\n\n" + "\n".join(rows) + "\n\n"
     )
 
 
@@ -346,7 +348,8 @@ def photograph_section(photographs: dict) -> str:
         rows += [f"| {name} | {scores['pictures']} | {key} | {100 * value:.1f} % |" for key, value in values]
     return (
         "## On photographs\n\n"
-        "Public photographs, none of them used for training or calibration, nor to choose the value of a setting; measured by\n"
+        "Public photographs, none of them used for training or calibration. What the renderer lacked was found by looking at some of\n"
+        'them, the sports among them, and one setting had a second look there; "What it gets wrong" says which. Measured by\n'
         "`tests/peers/photographs.py` with the shipped engine. They are harder than a mirror's view (crowds, people cut\n"
         "off, close-ups of food and animals) and the only figures here about the real world.\n\n" + "\n".join(rows) + "\n\n"
     )
@@ -362,7 +365,7 @@ def card(info: dict, scores: dict, before: dict, log: Path, sheet: str, faults: 
     """
     int8, exact = scores["int8"], scores["float"]
     text = INTRODUCTION.format(run=run_sentence(read_log(log)), **info)
-    text += f"\n## Measured\n\nOn {int8['images']} rendered test scenes, with seeds, surroundings and cloth never trained on (the shapes of\ngarments, hair and the skins are few and the same).\n\n"
+    text += f"\n## Measured\n\nOn {int8['images']} rendered test scenes, with seeds, surroundings and cloth never trained on (the shapes of\ngarments, hair, the skins, and captured and ready-made poses are few and the same).\n\n"
     text += (
         overall_table(int8, exact) + "\n\n" + class_table(int8) + "\n\n### By group\n\n"
         "A picture counts for the tone, age, build, sex and distance of its first person; all people in it are judged.\n\n"

@@ -85,9 +85,11 @@ impl LabelledSet {
         parts: &mut Vec<u8>,
         evaluation: &mut Evaluation,
     ) -> Result<()> {
-        pictures::read_picture(image, picture)?;
+        let orientation = pictures::read_upright(image, picture)?;
         let layout = picture.frame().layout();
-        let size = (layout.width(), layout.height());
+        let upright = (layout.width(), layout.height());
+        // Turning by quarters is its own way back for a size.
+        let size = orientation.upright_size(upright.0, upright.1);
         let name = name_of(image);
         let file = |folder| self.folder.join(folder).join(format!("{name}.png"));
         let (labels, person) = (map_of(&file("labels"), size)?, map_of(&file("person"), size)?);
@@ -99,11 +101,15 @@ impl LabelledSet {
                 file("labels").display()
             );
         }
-        let parser = parsers.fresh(size)?;
+        let parser = parsers.fresh(upright)?;
         parser.parse(&picture.frame()).with_context(|| image.display().to_string())?;
         let mut rgb = Vec::new();
         frame::rgb::upright(&picture.frame(), Orientation::default(), &mut rgb)?;
         parser.part_map(&rgb, parts);
+        // The labels are drawn over the pixels of the file.
+        if orientation != Orientation::default() {
+            *parts = pictures::turn_back(orientation, parts, size);
+        }
         if let Some(map) = labels {
             evaluation.add_labels(parts, &map.labels).map_err(|value| {
                 let path = file("labels");

@@ -182,8 +182,8 @@ impl Work {
             pixels: self.count(&map.labels),
             persons,
         };
-        fs::write(&results.json, serde_json::to_string_pretty(&found)? + "\n")
-            .with_context(|| format!("cannot write {}", results.json.display()))?;
+        let text = serde_json::to_string_pretty(&found)? + "\n";
+        pictures::write_whole(&results.json, text.as_bytes())?;
         Ok(found)
     }
 

@@ -6,7 +6,9 @@ pub mod jpeg;
 mod orientation;
 mod picture;
 pub mod rgb;
+mod wipe;
 pub mod yuv;
 
 pub use orientation::{Orientation, Rotation};
 pub use picture::{Frame, FrameBuffer, FrameError, Layout, MAX_SIDE, PixelFormat};
+pub use wipe::wipe;

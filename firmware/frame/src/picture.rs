@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::wipe;
+
 /// Pixel formats the mirror understands, by their V4L2 names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PixelFormat {
@@ -257,9 +259,21 @@ impl FrameBuffer {
         fill(&mut self.bytes)
     }
 
+    /// Makes it an empty buffer again. Nothing of the picture stays in memory.
+    pub fn forget(&mut self) {
+        *self = FrameBuffer::new();
+    }
+
     /// The picture.
     pub fn frame(&self) -> Frame<'_> {
         Frame { layout: self.layout, bytes: &self.bytes }
+    }
+}
+
+impl Drop for FrameBuffer {
+    /// Memory that is freed holds no picture.
+    fn drop(&mut self) {
+        wipe(&mut self.bytes);
     }
 }
 

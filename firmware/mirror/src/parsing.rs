@@ -130,7 +130,7 @@ impl Worker {
         self.follow_head(loaded).map_err(broken)?;
         loaded.used = Instant::now();
         let answer = parse(&mut loaded.parser, &picture.frame());
-        // Nothing of it stays in the network's input, whatever became of it.
+        // Nothing of it stays in the parser, whatever became of it.
         loaded.parser.forget();
         answer
     }

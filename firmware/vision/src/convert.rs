@@ -5,7 +5,7 @@
 //! before the colour matrix is exact, because both are linear.
 
 use frame::yuv::Matrix;
-use frame::{Frame, Layout, Orientation, PixelFormat};
+use frame::{Frame, Layout, Orientation, PixelFormat, wipe};
 
 use crate::error::VisionError;
 use crate::geometry::{GridSize, Letterbox};
@@ -157,6 +157,12 @@ impl Converter {
     pub fn new(grid: GridSize, padding: u8) -> Converter {
         let longest = grid.width.max(grid.height);
         Converter { grid, padding, plan: None, line: std::array::from_fn(|_| vec![0.0; longest]) }
+    }
+
+    /// Nothing of earlier pictures stays in memory; the tables do.
+    pub fn forget(&mut self) {
+        let planes = self.plan.iter_mut().flat_map(|plan| &mut plan.planes);
+        planes.map(|plane| &mut plane.sums).chain(&mut self.line).for_each(wipe);
     }
 
     /// Writes `frame`, upright and letterboxed, to `out`: R, G, B planes of height x width bytes each.

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use frame::wipe;
 use sha2::{Digest, Sha256};
 use tract_core::internal::multithread::{Executor, multithread_tract_scope};
 use tract_core::internal::{TValue, TVec, Tensor, TractResult, tvec};
@@ -364,6 +365,16 @@ impl Student {
         self.head = spawn(&self.manifest.head.file, &head.plan)?;
         self.parameters = head.parameters;
         Ok(())
+    }
+
+    /// Forgets the last picture: the output becomes zero, and what a run that failed had come to is dropped.
+    pub fn forget(&mut self) {
+        for running in [&mut self.trunk, &mut self.head] {
+            // The next run begins with an empty table as the first one does.
+            running.turn_state.values.clear();
+        }
+        wipe(&mut self.output.class_logits);
+        wipe(&mut self.output.mask_logits);
     }
 
     /// Runs trunk and head on `pixels`: R, G, B planes, 3 x height x width bytes.

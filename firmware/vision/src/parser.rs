@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use frame::{Frame, Orientation};
+use frame::{Frame, Orientation, wipe};
 use heapless::Vec as Bounded;
 
 use crate::convert::Converter;
@@ -112,12 +112,21 @@ impl Parser {
         self.student.swap_head(head)
     }
 
-    /// Forgets earlier pictures: after a pause, another source, or where none is to stay in memory. The last parsing stays.
+    /// Forgets earlier pictures and their parsings: after a pause, another source, or where none is to stay in memory. Pixels,
+    /// scores and labels are overwritten. What the engine gave back to the system while it ran is not.
     pub fn forget(&mut self) {
-        self.smoother.reset();
+        self.student.forget();
+        self.converter.forget();
+        wipe(&mut self.pixels);
+        self.post.forget();
+        wipe(&mut self.scores.values);
+        wipe(&mut self.colours.values);
+        self.fit.forget();
+        self.decider.forget();
+        self.smoother.forget();
+        self.specks.forget();
         self.tracker.reset();
-        self.pixels.fill(0);
-        self.colours.values.fill(0.0);
+        self.parsing.forget();
     }
 
     /// Parses a picture.
@@ -261,6 +270,99 @@ fn blank_border(parsing: &mut Parsing) {
         } else {
             line[..left].fill(0);
             line[right..].fill(0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use frame::{FrameBuffer, Layout, PixelFormat};
+
+    use super::*;
+    use crate::engine::{EngineOptions, ModelFiles};
+
+    const SIZE: (u32, u32) = (192, 256);
+
+    fn parser() -> Parser {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/student");
+        let files = ModelFiles::read(&folder).expect("the shipped model is readable");
+        let student = Student::load(&files, &EngineOptions::default()).expect("it loads");
+        Parser::new(student, Orientation::default(), &ParserOptions::default())
+    }
+
+    /// A picture of noise, which differs by `seed`.
+    fn picture(seed: u32) -> FrameBuffer {
+        let (layout, mut state) =
+            (Layout::new(PixelFormat::Rgb3, SIZE.0, SIZE.1, 0).expect("small"), seed);
+        let mut picture = FrameBuffer::new();
+        let filled = picture.fill_with(layout, |bytes| {
+            for byte in bytes {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                *byte = (state >> 24) as u8;
+            }
+            Ok::<(), ()>(())
+        });
+        filled.expect("filled");
+        picture
+    }
+
+    /// Everything that the parser keeps, as text.
+    fn kept(parser: &Parser) -> Vec<String> {
+        let Parser {
+            student,
+            orientation: _,
+            options: _,
+            converter,
+            pixels,
+            post,
+            scores,
+            colours,
+            fit,
+            places: _,
+            decider,
+            smoother,
+            specks,
+            tracker,
+            parsing,
+        } = parser;
+        let whom: Vec<Rect> = tracker.seen().collect();
+        let labels = (&parsing.parts, &parsing.person, &parsing.persons);
+        let all: [&dyn std::fmt::Debug; 12] = [
+            student.output(),
+            converter,
+            pixels,
+            post,
+            scores,
+            colours,
+            fit,
+            decider,
+            smoother,
+            specks,
+            &whom,
+            &labels,
+        ];
+        all.map(|part| format!("{part:?}")).into()
+    }
+
+    #[test]
+    fn what_is_forgotten_leaves_nothing_by_which_pictures_differ() {
+        let left = [1, 2].map(|seed| {
+            let (mut parser, picture) = (parser(), picture(seed));
+            for _ in 0..2 {
+                parser.parse(&picture.frame()).expect("parses");
+            }
+            parser.part_map(picture.frame().bytes(), &mut Vec::new());
+            let before = kept(&parser);
+            parser.forget();
+            (before, kept(&parser))
+        });
+        let [(first, first_left), (second, second_left)] = left;
+        let differ = |k: &usize| first[*k] != second[*k];
+        assert!((0..9).filter(differ).count() == 9, "these pictures are told apart by every part");
+        for (k, (a, b)) in first_left.iter().zip(&second_left).enumerate() {
+            assert!(a == b, "part {k} tells the pictures apart after they were forgotten");
         }
     }
 }

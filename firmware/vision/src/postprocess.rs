@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use frame::wipe;
 use heapless::Vec as Bounded;
 use proto::taxonomy::{CLASS_COUNT, PART_COUNT, PERSON_CLASS};
 
@@ -70,6 +71,13 @@ impl Parsing {
             timings: StageTimings::default(),
         }
     }
+
+    /// Nobody stays in memory.
+    pub(crate) fn forget(&mut self) {
+        wipe(&mut self.parts);
+        wipe(&mut self.person);
+        self.persons.clear();
+    }
 }
 
 /// How many times the masks' logits are enlarged before they become scores. Interpolated logits keep an edge where it is,
@@ -110,6 +118,12 @@ impl PostProcessor {
             wide: vec![0.0; grid.width],
             strongest: vec![0.0; grid.area()],
         }
+    }
+
+    /// Nothing of earlier pictures stays in memory.
+    pub fn forget(&mut self) {
+        let Self { shares, mask, line, wide, strongest, finer: _, whole: _ } = self;
+        [shares, mask, line, wide, strongest].into_iter().for_each(wipe);
     }
 
     /// Semantic merge: score of part c at a pixel = sum over queries of p(c) * sigmoid(mask), as M2FP does. `scores` is of

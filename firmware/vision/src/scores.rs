@@ -1,5 +1,6 @@
 //! Score of every part at every pixel of the enlarged masks, and the decision which part a pixel shows.
 
+use frame::wipe;
 use proto::taxonomy::{PART_COUNT, Part};
 
 use crate::geometry::GridSize;
@@ -132,6 +133,17 @@ impl Decider {
             let active = self.blend(fit, *row, columns);
             self.decide_line(active, margin, out);
         }
+    }
+
+    /// Nothing of earlier pictures stays in memory.
+    pub fn forget(&mut self) {
+        for line in &mut self.lines {
+            (line.row, line.active) = (None, 0);
+            line.values.iter_mut().flatten().for_each(wipe);
+        }
+        self.colours.iter_mut().chain(&mut self.wide).for_each(wipe);
+        wipe(&mut self.best);
+        wipe(&mut self.chosen);
     }
 
     fn resize(&mut self, width: usize) {

@@ -1,5 +1,6 @@
 //! Steadies still pictures without delaying moving ones.
 
+use frame::wipe;
 use proto::taxonomy::PART_COUNT;
 
 use crate::geometry::GridSize;
@@ -36,6 +37,14 @@ impl Smoother {
     /// Forgets the past, after a gap or when the picture has changed its place in the grid.
     pub fn reset(&mut self) {
         self.fresh = true;
+    }
+
+    /// The same, and nothing of earlier pictures stays in memory.
+    pub fn forget(&mut self) {
+        self.reset();
+        for values in [&mut self.before.values, &mut self.colours.values, &mut self.change] {
+            wipe(values);
+        }
     }
 
     /// Replaces `scores` by their smoothed version, and the colours by theirs: the camera's noise would move the edges that

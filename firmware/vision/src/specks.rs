@@ -1,5 +1,7 @@
 //! Islands of a few pixels: noise of the network, which on a mirror would glimmer beside people.
 
+use frame::wipe;
+
 use crate::geometry::GridSize;
 
 /// Connected grid pixels below this number are a speck: about a fifth of a face at four metres.
@@ -19,6 +21,15 @@ impl Specks {
     pub fn new(grid: GridSize) -> Specks {
         let none = vec![false; grid.area()];
         Specks { seen: none.clone(), island: Vec::with_capacity(grid.area()), gone: none }
+    }
+
+    /// Nothing of earlier maps stays in memory.
+    pub fn forget(&mut self) {
+        wipe(&mut self.seen);
+        wipe(&mut self.gone);
+        wipe(&mut self.island);
+        // Its length is the size of the last island.
+        self.island.clear();
     }
 
     /// Gives every group of fewer than [`LEAST_ISLAND`] pixels of people, joined along their sides, back to the

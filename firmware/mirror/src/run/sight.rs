@@ -234,7 +234,11 @@ impl Sight {
         // While it loads, nobody is to think that the vision part is stuck.
         self.shared.update_health(|health| health.model = ModelState::Loading);
         match self.model.clone().for_pictures(Some(size)).parser(self.orientation) {
-            Ok(parser) => *network = Network::new(parser),
+            Ok(parser) => {
+                // Nothing of the last pictures stays in memory that is freed.
+                network.parser.forget();
+                *network = Network::new(parser);
+            }
             Err(error) => {
                 warn!("the network's input stays as it is: {}", report::describe(&error));
                 memory.refused = Some(size);

@@ -16,7 +16,7 @@ struct Inside {
     unseen: Option<FrameBuffer>,
     dropped: u64,
     closed: bool,
-    /// Pictures that come back are dropped with their memory, until the next one is taken.
+    /// Pictures that come back are forgotten, until the next one is taken.
     forgetful: bool,
 }
 
@@ -86,23 +86,25 @@ impl Mailbox {
     }
 
     /// Gives memory back.
-    pub fn recycle(&self, buffer: FrameBuffer) {
+    pub fn recycle(&self, mut buffer: FrameBuffer) {
         let mut inside = self.lock();
-        let buffer = if inside.forgetful { FrameBuffer::new() } else { buffer };
+        if inside.forgetful {
+            buffer.forget();
+        }
         // A buffer too many can only be one that was not ours: it is freed.
         let _ = inside.free.push(buffer);
     }
 
-    /// Drops every picture: the one that waits, old ones in memory that is free, and, when they come back, those in use. For a camera
+    /// Forgets every picture: the one that waits, old ones in memory that is free, and, when they come back, those in use. For a camera
     /// that is switched off.
     pub fn forget(&self) {
         let mut inside = self.lock();
         inside.forgetful = true;
-        if inside.unseen.take().is_some() {
+        if let Some(unseen) = inside.unseen.take() {
             inside.dropped += 1;
-            let _ = inside.free.push(FrameBuffer::new());
+            let _ = inside.free.push(unseen);
         }
-        inside.free.iter_mut().for_each(|buffer| *buffer = FrameBuffer::new());
+        inside.free.iter_mut().for_each(FrameBuffer::forget);
     }
 
     /// Whether a picture waits.
@@ -139,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forgotten_leaves_no_picture_in_memory_and_the_memory_stays() {
+    fn what_is_forgotten_is_gone_and_the_buffers_stay() {
         let mailbox = Mailbox::new(3);
         for number in 1..=2 {
             mailbox.publish(numbered(&mailbox, number));

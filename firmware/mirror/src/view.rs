@@ -1,7 +1,7 @@
 //! What travels from the vision thread to the display and to the preview: plain copies in memory
 //! that is used again and again.
 
-use frame::{FrameBuffer, Orientation};
+use frame::{FrameBuffer, Orientation, wipe};
 use overlay::{MaskView, PersonView};
 use vision::Parsing;
 
@@ -53,8 +53,8 @@ impl View {
 
     /// Forgets the parsing, labels included.
     pub fn clear(&mut self) {
-        self.parts.fill(0);
-        self.person.fill(0);
+        wipe(&mut self.parts);
+        wipe(&mut self.person);
         self.people.clear();
         self.valid = false;
     }
@@ -94,9 +94,9 @@ impl PreviewInput {
         PreviewInput::default()
     }
 
-    /// Drops the picture's bytes.
+    /// Forgets the picture and its parsing; nothing of them stays in memory.
     pub fn forget(&mut self) {
-        self.picture = FrameBuffer::new();
+        self.picture.forget();
         self.view.clear();
     }
 }

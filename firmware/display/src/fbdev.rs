@@ -134,8 +134,9 @@ impl FbdevDisplay {
         let original_row = variable.yoffset;
         variable.activate = FB_ACTIVATE_VBL;
         let pages = pages(device, &variable, &fixed, &surface, || pans(&file, variable))?;
+        let skip = before_the_picture(fixed.smem_start, rustix::param::page_size());
         let mapping =
-            Mapping::new(&file, fixed.smem_len as usize).map_err(failed("map its memory"))?;
+            Mapping::new(&file, skip, fixed.smem_len as usize).map_err(failed("map its memory"))?;
         unblank(&file);
         let name = name(device, &variable, &fixed, pages);
         let console = Console::silence();
@@ -282,6 +283,12 @@ fn unblank(file: &File) {
     }
 }
 
+/// Bytes of a mapping before the device's memory: the kernel maps whole pages, from the one on in which the memory starts. An
+/// address that the kernel keeps to itself is 0; such memory starts with its page.
+fn before_the_picture(smem_start: c_ulong, page: usize) -> usize {
+    smem_start as usize % page
+}
+
 fn surface(
     device: &Path,
     variable: &VariableInfo,
@@ -416,6 +423,13 @@ mod tests {
         variable.green = field(5, 5);
         let message = shape(&variable, &fixed).expect_err("555").to_string();
         assert!(message.contains("green 5+5") && message.contains("-32"), "{message}");
+    }
+
+    #[test]
+    fn memory_may_start_within_a_page() {
+        assert_eq!(before_the_picture(0x3E40_3000, 4096), 0);
+        assert_eq!(before_the_picture(0x3E40_3000, 16384), 0x3000, "pages of 16 KiB");
+        assert_eq!(before_the_picture(0, 16384), 0);
     }
 
     #[test]

@@ -434,7 +434,7 @@ fn share_memory(
     bytes: usize,
 ) -> Result<(shm::Seg, Mapping), ShareError> {
     let file = memory_file(bytes)?;
-    let mapping = Mapping::new(&file, bytes)?;
+    let mapping = Mapping::new(&file, 0, bytes)?;
     let attach = || -> Result<shm::Seg, ReplyOrIdError> {
         let segment = connection.generate_id()?;
         connection.shm_attach_fd(segment, file, true)?.check()?;

@@ -114,7 +114,7 @@ fn jpeg_size(bytes: &[u8]) -> Option<(u32, u32)> {
 }
 
 /// How a JPEG is to be turned (Exif 2.32, table 6, and section 4.6.4, `Orientation`), if it says so.
-fn jpeg_orientation(bytes: &[u8]) -> Option<Orientation> {
+pub fn jpeg_orientation(bytes: &[u8]) -> Option<Orientation> {
     let is_exif =
         |(marker, body): &(u8, &[u8])| *marker == 0xE1 && body[2..].starts_with(b"Exif\0\0");
     let (_, body) = Segments(bytes.strip_prefix(b"\xFF\xD8")?).find(is_exif)?;

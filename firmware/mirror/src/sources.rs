@@ -146,7 +146,8 @@ impl Sources {
         let mounted = chosen.is_demo().then_some(self.orientation);
         let mounted = mounted.filter(|orientation| *orientation != Orientation::default());
         let laid = mounted.map(Orientation::inverse);
-        Decoder { jpeg: JpegDecoder::new(), compressed: FrameBuffer::new(), laid }
+        let is_stored = matches!(chosen.spec, SourceSpec::Path(_));
+        Decoder { jpeg: JpegDecoder::new(), compressed: FrameBuffer::new(), laid, is_stored }
     }
 
     /// The device of the settings if it may be a camera, else any that can capture.
@@ -207,6 +208,8 @@ pub struct Decoder {
     compressed: FrameBuffer,
     /// How upright pictures are laid to look as those of the camera that they stand in for.
     laid: Option<Orientation>,
+    /// Pictures come from files, which may say how they are to be turned.
+    is_stored: bool,
 }
 
 impl Decoder {
@@ -229,7 +232,9 @@ impl Decoder {
         let expected = Some((layout.width(), layout.height()));
         let decoded = self.jpeg.decode(self.compressed.frame().bytes(), expected, into);
         decoded.map_err(SourceError::Frame)?;
-        if let Some(orientation) = self.laid {
+        let stored = self.compressed.frame().bytes();
+        let said = self.is_stored.then(|| pictures::jpeg_orientation(stored)).flatten();
+        if let Some(orientation) = said.or(self.laid) {
             pictures::turn(orientation, into).map_err(SourceError::Frame)?;
         }
         into.sequence = self.compressed.sequence;
@@ -272,6 +277,38 @@ mod tests {
             assert_eq!((layout.width(), layout.height()), shape, "as such a camera sees it");
             assert_eq!(sources.size(), Some((240, 320)), "turned by the settings it is upright");
         }
+    }
+
+    #[test]
+    fn a_telephone_s_picture_in_a_folder_is_turned_as_it_says() {
+        // Red on the left, green on the right; the second file says that it was taken with the telephone on its side.
+        let rgb: Vec<u8> = (0..32 * 16)
+            .flat_map(|at| if at % 32 < 16 { [200, 0, 0] } else { [0, 200, 0] })
+            .collect();
+        let mut plain = Vec::new();
+        let encoder = jpeg_encoder::Encoder::new(&mut plain, 90);
+        encoder.encode(&rgb, 32, 16, jpeg_encoder::ColorType::Rgb).expect("encodes");
+        let exif = b"\xFF\xE1\0\x22Exif\0\0MM\0*\0\0\0\x08\
+            \0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+        let turned = [&plain[..2], exif, &plain[2..]].concat();
+        let folder = std::env::temp_dir().join(format!("mirror-turned-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a scratch folder");
+        for (name, bytes) in [("1.jpg", &plain), ("2.jpg", &turned)] {
+            std::fs::write(folder.join(name), bytes).expect("written");
+        }
+        let sources = sources(folder.to_str().expect("plain"), "/dev/null").free_running();
+        let chosen = sources.choose(None);
+        let (mut source, mut decoder) =
+            (sources.open(&chosen).expect("opens"), sources.decoder(&chosen));
+        let mut next = || {
+            let mut picture = FrameBuffer::new();
+            decoder.next(source.as_mut(), &mut picture, Duration::ZERO).expect("a picture");
+            let (layout, bytes) = (picture.frame().layout(), picture.frame().bytes());
+            ((layout.width(), layout.height()), [bytes[0] > 100, bytes[bytes.len() - 3] > 100])
+        };
+        assert_eq!(next(), ((32, 16), [true, false]), "as it is");
+        assert_eq!(next(), ((16, 32), [true, false]), "the left side is now at the top");
+        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::pace::Pace;
 use crate::source::{Delivery, Source};
 
 /// Pictures a second of the clip.
-pub const CLIP_RATE: f64 = 10.0;
+const CLIP_RATE: f64 = 10.0;
 
 /// The clip's bytes: JPEG files one after the other. The program that ships it embeds it.
 #[derive(Clone, Copy, Debug)]

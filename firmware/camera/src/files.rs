@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use frame::{Frame, FrameBuffer};
 use tracing::warn;
 
-use crate::demo::{CLIP_RATE, jpeg_layout};
+use crate::demo::jpeg_layout;
 use crate::error::SourceError;
 use crate::mjpeg::Search;
 use crate::pace::Pace;
@@ -57,6 +58,15 @@ impl Y4mFile {
     }
 }
 
+/// What is wrong with a file after its first picture ends it: opened anew, it would begin once more.
+fn ended(path: &Path, sequence: u64, reason: String) -> Result<Delivery, SourceError> {
+    if sequence == 0 {
+        return Err(SourceError::file(path, reason));
+    }
+    warn!("{}: {reason}; it ends here", path.display());
+    Ok(Delivery::End)
+}
+
 /// One line without its newline.
 fn read_line(reader: &mut impl BufRead) -> Result<String, String> {
     let mut line = Vec::new();
@@ -77,11 +87,7 @@ impl Source for Y4mFile {
         match self.read_picture() {
             Ok(true) => {}
             Ok(false) => return Ok(Delivery::End),
-            Err(reason) if self.sequence == 0 => return Err(SourceError::file(&self.path, reason)),
-            Err(reason) => {
-                warn!("{}: {reason}; it ends here", self.path.display());
-                return Ok(Delivery::End);
-            }
+            Err(reason) => return ended(&self.path, self.sequence, reason),
         }
         self.pace.wait();
         let header = self.header;
@@ -120,20 +126,35 @@ pub struct MjpegFile {
 }
 
 impl MjpegFile {
-    /// Opens a file; it is played at ten pictures a second, or as fast as asked for when `rate` is 0.
+    /// Opens a file; its pictures come `rate` a second, or as fast as asked for when `rate` is 0.
     ///
     /// # Errors
     /// A file that cannot be read.
     pub fn open(path: &Path, rate: u32) -> Result<MjpegFile, SourceError> {
         let file = File::open(path).map_err(|e| SourceError::file(path, e.to_string()))?;
-        let pace = Pace::new(if rate == 0 { 0.0 } else { CLIP_RATE });
+        let pace = Pace::new(f64::from(rate));
         let (waiting, search) = (Vec::new(), Search::default());
         Ok(MjpegFile { path: path.into(), file, waiting, search, pace, sequence: 0 })
     }
 
-    fn read_more(&mut self) -> Result<usize, SourceError> {
-        let read = (&mut self.file).take(CHUNK).read_to_end(&mut self.waiting);
-        read.map_err(|e| SourceError::file(&self.path, e.to_string()))
+    /// Where the next picture lies in `waiting`; none at the end of the file. The error says what is wrong with it.
+    fn read_picture(&mut self) -> Result<Option<Range<usize>>, String> {
+        loop {
+            if let Some(range) = self.search.next(&self.waiting) {
+                return Ok(Some(range));
+            }
+            if self.waiting.len() > LONGEST_PICTURE {
+                return Err("no whole picture in 32 MiB; the file is damaged or not MJPEG".into());
+            }
+            let read = (&mut self.file).take(CHUNK).read_to_end(&mut self.waiting);
+            if read.map_err(|e| e.to_string())? > 0 {
+                continue;
+            }
+            return match self.sequence {
+                0 => Err("no whole picture in it; not an MJPEG file".into()),
+                _ => Ok(None),
+            };
+        }
     }
 }
 
@@ -143,23 +164,10 @@ impl Source for MjpegFile {
         into: &mut FrameBuffer,
         _timeout: Duration,
     ) -> Result<Delivery, SourceError> {
-        let range = loop {
-            if let Some(range) = self.search.next(&self.waiting) {
-                break range;
-            }
-            if self.waiting.len() > LONGEST_PICTURE {
-                return Err(SourceError::file(
-                    &self.path,
-                    "no whole picture in 32 MiB; not an MJPEG file",
-                ));
-            }
-            if self.read_more()? == 0 {
-                return if self.sequence == 0 {
-                    Err(SourceError::file(&self.path, "no whole picture in it; not an MJPEG file"))
-                } else {
-                    Ok(Delivery::End)
-                };
-            }
+        let range = match self.read_picture() {
+            Ok(Some(range)) => range,
+            Ok(None) => return Ok(Delivery::End),
+            Err(reason) => return ended(&self.path, self.sequence, reason),
         };
         self.pace.wait();
         let picture = &self.waiting[range.clone()];

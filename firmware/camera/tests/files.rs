@@ -3,7 +3,7 @@
 mod suite;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use camera::{CaptureRequest, Delivery, DemoClip, Source, SourceError, SourceSpec};
 use frame::{FrameBuffer, PixelFormat};
@@ -104,6 +104,17 @@ fn every_kind_of_file_keeps_to_the_suite() {
 }
 
 #[test]
+fn an_mjpeg_file_is_played_at_the_rate_that_is_asked_for() {
+    let scratch = Scratch::new("rate");
+    let clip = scratch.file("slow.mjpeg", &[jpeg(1), jpeg(2)].concat());
+    let request = CaptureRequest { rate: 4, ..request() };
+    let began = Instant::now();
+    let source = camera::open(&SourceSpec::Path(clip), &request, DemoClip::new(&[]));
+    run(source.expect("opens").as_mut()).expect("keeps to the suite");
+    assert!(began.elapsed() >= Duration::from_millis(250), "a quarter of a second a picture");
+}
+
+#[test]
 fn the_demo_never_ends() {
     let clip: &'static [u8] = [jpeg(1), jpeg(60)].concat().leak();
     let mut source =
@@ -137,6 +148,13 @@ fn what_is_wrong_with_a_file_is_said_with_its_name() {
     let last = scratch.file("last.y4m", &y4m(3)[..y4m(3).len() - 20]);
     let seen = run(open(&last).expect("opens").as_mut()).expect("whole pictures come first");
     assert_eq!((seen.pictures, seen.ended), (2, true), "what is cut off is the end");
+    // A picture, then one that never ends.
+    let mut tail = jpeg(1);
+    tail.extend(b"\xFF\xD8");
+    tail.extend([b"\xFF\xFE\xFF\xFF".as_slice(), &[0; 65533]].concat().repeat(33 << 4));
+    let tail = scratch.file("tail.mjpeg", &tail);
+    let seen = run(open(&tail).expect("opens").as_mut()).expect("a whole picture comes first");
+    assert_eq!((seen.pictures, seen.ended), (1, true), "a bad tail is the end");
     let noise = scratch.file("noise.mjpeg", &[0xFF; 1000]);
     let error = run(open(&noise).expect("opens").as_mut()).expect_err("no picture");
     assert!(error.contains("noise.mjpeg"), "{error}");

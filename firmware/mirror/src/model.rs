@@ -28,10 +28,7 @@ impl ModelSource {
         ModelSource {
             folder: (settings.model != "builtin").then(|| PathBuf::from(&settings.model)),
             picture: None,
-            engine: EngineOptions {
-                threads: threads(settings.threads),
-                flush_denormals: settings.flush_denormals,
-            },
+            engine: EngineOptions { threads: threads(settings.threads) },
             options: ParserOptions {
                 person_score: settings.person_score,
                 priority_margin: settings.priority_margin,

@@ -91,8 +91,6 @@ pub struct VisionSettings {
     pub model: String,
     /// Threads for the network, 0 (choose) to 64.
     pub threads: usize,
-    /// Flush denormal floats to zero.
-    pub flush_denormals: bool,
     /// Least score of a person, 0 to 1.
     pub person_score: f32,
     /// Share of the best score at which a more important part wins, 0 to 1.

@@ -1,6 +1,6 @@
 //! Times a network and prints its answer as JSON, for `tests/peers/network.py`.
 //!
-//! usage: network MODEL-FOLDER FRAMES PICTURE [THREADS flush|keep]
+//! usage: network MODEL-FOLDER FRAMES PICTURE [THREADS]
 //!
 //! The picture has one of the network's input sizes, and that is the size it runs at.
 
@@ -15,11 +15,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (folder, frames, picture, options) = match arguments.as_slice() {
         [folder, frames, picture] => (folder, frames, picture, EngineOptions::default()),
-        [folder, frames, picture, threads, denormals @ ("flush" | "keep")] => {
-            let flush_denormals = *denormals == "flush";
-            (folder, frames, picture, EngineOptions { threads: threads.parse()?, flush_denormals })
+        [folder, frames, picture, threads] => {
+            (folder, frames, picture, EngineOptions { threads: threads.parse()? })
         }
-        _ => return Err("usage: network MODEL-FOLDER FRAMES PICTURE [THREADS flush|keep]".into()),
+        _ => return Err("usage: network MODEL-FOLDER FRAMES PICTURE [THREADS]".into()),
     };
     let (size, pixels) = planes(Path::new(picture))?;
     let mut student = Student::load_for(size, &ModelFiles::read(Path::new(folder))?, &options)?;

@@ -16,7 +16,6 @@ use tract_core::prelude::IntoRunnable;
 use tract_onnx::pb;
 use tract_onnx::prelude::{Framework, InferenceModelExt};
 
-use crate::denormals::FlushDenormals;
 use crate::error::{ModelError, VisionError};
 use crate::geometry::GridSize;
 use crate::kernels;
@@ -56,13 +55,11 @@ const HANDED_ON: [&str; 4] = ["queries", "memory_a", "memory_b", "mask_features"
 pub struct EngineOptions {
     /// Threads for matrix products, at least 1.
     pub threads: usize,
-    /// Flush denormal floats on the calling thread while the network runs.
-    pub flush_denormals: bool,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        EngineOptions { threads: 1, flush_denormals: true }
+        EngineOptions { threads: 1 }
     }
 }
 
@@ -232,7 +229,6 @@ pub struct Student {
     head_proto: pb::ModelProto,
     parameters: HeadParameters,
     executor: Executor,
-    flush_denormals: bool,
     output: RawOutput,
 }
 
@@ -301,7 +297,6 @@ impl Student {
             head_proto,
             parameters,
             executor,
-            flush_denormals: options.flush_denormals,
             output,
         };
         // Once now, so that a graph that cannot run is a load error and the first frame is not the slow one.
@@ -382,7 +377,6 @@ impl Student {
     /// # Errors
     /// [`VisionError::Network`] if the length is wrong or an operator fails.
     pub fn run(&mut self, pixels: &[u8]) -> Result<&RawOutput, VisionError> {
-        let _flush = self.flush_denormals.then(FlushDenormals::new);
         let executor = self.executor.clone();
         multithread_tract_scope(executor, || self.run_here(pixels))
             .map_err(|e| VisionError::Network(format!("{e:#}")))?;

@@ -10,7 +10,6 @@
 //! Only `engine`, `sizes` and `kernels` know `tract`. Nothing here does I/O except [`ModelFiles::read`].
 
 mod convert;
-mod denormals;
 mod engine;
 mod error;
 pub mod evaluate;

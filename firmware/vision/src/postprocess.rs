@@ -132,7 +132,8 @@ impl PostProcessor {
     /// # Errors
     /// [`VisionError::NotFinite`] if the network's output is.
     pub fn merge(&mut self, raw: &RawOutput, scores: &mut Scores) -> Result<(), VisionError> {
-        if !raw.class_logits.iter().all(|v| v.is_finite()) {
+        // All masks, also those that no part's score needs: people are told apart by theirs.
+        if !raw.class_logits.iter().chain(&raw.mask_logits).all(|v| v.is_finite()) {
             return Err(VisionError::NotFinite);
         }
         for (share, logits) in self
@@ -547,6 +548,12 @@ mod tests {
         bad.mask_logits[7] = f32::NAN;
         let mut post = PostProcessor::new(1, MASK, GRID);
         let mut scores = Scores::new(score_size(MASK));
+        assert!(matches!(post.merge(&bad, &mut scores), Err(VisionError::NotFinite)));
+        // A query that is surely a person has no share of any part.
+        let mut bad = raw(&[(3, 0..8, 0..6, 8.0), (PERSON_CLASS, 0..8, 0..6, 8.0)]);
+        bad.class_logits[CLASS_COUNT + PERSON_CLASS] = 20.0;
+        bad.mask_logits[MASK.area() + 7] = f32::NAN;
+        let mut post = PostProcessor::new(2, MASK, GRID);
         assert!(matches!(post.merge(&bad, &mut scores), Err(VisionError::NotFinite)));
     }
 

@@ -184,6 +184,8 @@ impl DrmDisplay {
         self.card
             .set_crtc(self.crtc, framebuffer, (0, 0), &connectors, Some(self.mode))
             .map_err(|source| self.error("set the screen's mode", source))?;
+        // A flip that was waited for in vain is done by now. Its event would pass for that of the next one.
+        self.take_events().map_err(|source| self.error("read its events", source))?;
         self.shown = true;
         self.flipping = false;
         self.back = 1 - self.back;
@@ -233,7 +235,7 @@ impl DrmDisplay {
     }
 
     fn take_events(&mut self) -> io::Result<()> {
-        // The signal case of `wait_readable` comes here with nothing to read.
+        // After a signal in `wait_readable`, or in `set_mode`, there may be nothing to read.
         if !self.is_readable()? {
             return Ok(());
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use frame::wipe;
 use sha2::{Digest, Sha256};
 use tract_core::internal::multithread::{Executor, multithread_tract_scope};
-use tract_core::internal::{TValue, TVec, Tensor, TractResult, tvec};
+use tract_core::internal::{TValue, TVec, Tensor, TractResult, ensure, tvec};
 use tract_core::model::{TypedRunnableModel, TypedSimpleState};
 use tract_core::prelude::IntoRunnable;
 use tract_onnx::pb;
@@ -388,13 +388,8 @@ impl Student {
         let input = Tensor::from_shape(&[1, 3, grid.height, grid.width], pixels)?;
         let handed_on = self.trunk.run(tvec!(input.into()))?;
         let answer = self.head.run(in_order(handed_on, &self.manifest))?;
-        self.output
-            .class_logits
-            .copy_from_slice(answer[0].to_plain_array_view::<f32>()?.as_slice().unwrap_or(&[]));
-        self.output
-            .mask_logits
-            .copy_from_slice(answer[1].to_plain_array_view::<f32>()?.as_slice().unwrap_or(&[]));
-        Ok(())
+        take(&answer[0], &mut self.output.class_logits)?;
+        take(&answer[1], &mut self.output.mask_logits)
     }
 
     /// The trunk's four outputs for `pixels`, in the order queries, memory a, memory b, mask features; for tests
@@ -456,6 +451,19 @@ impl HeadBuilder {
     }
 }
 
+/// Copies an output of the network.
+fn take(tensor: &Tensor, into: &mut [f32]) -> TractResult<()> {
+    let values = tensor.to_plain_array_view::<f32>()?;
+    ensure!(
+        values.len() == into.len(),
+        "an output has {} values, not {}",
+        values.len(),
+        into.len()
+    );
+    into.iter_mut().zip(values.iter()).for_each(|(into, value)| *into = *value);
+    Ok(())
+}
+
 /// The trunk's outputs in the order of the head's inputs.
 fn in_order(outputs: TVec<TValue>, manifest: &Manifest) -> TVec<TValue> {
     let names = &manifest.trunk.output;
@@ -500,26 +508,21 @@ fn check_interfaces(manifest: &Manifest) -> Result<usize, ModelError> {
             "trunk and head exchange other tensors than queries, memories and features",
         ));
     }
-    let queries = match head.output.as_slice() {
-        [logits, masks]
-            if logits.name == "class_logits"
-                && masks.name == "mask_logits"
-                && logits.shape.len() == 3
-                && logits.shape[2] == CLASS_COUNT
-                && masks.shape == [1, logits.shape[1], h, w] =>
+    let outputs: Vec<(&str, &[usize])> =
+        head.output.iter().map(|t| (t.name.as_str(), t.shape.as_slice())).collect();
+    match outputs[..] {
+        [("class_logits", &[1, queries, CLASS_COUNT]), ("mask_logits", masks)]
+            if *masks == [1, queries, h, w] =>
         {
-            logits.shape[1]
+            Ok(queries)
         }
-        _ => {
-            return Err(shape(
-                &head.file,
-                format!(
-                    "its outputs are not class_logits [1, Q, {CLASS_COUNT}] and mask_logits [1, Q, {h}, {w}]"
-                ),
-            ));
-        }
-    };
-    Ok(queries)
+        _ => Err(shape(
+            &head.file,
+            format!(
+                "its outputs are not class_logits [1, Q, {CLASS_COUNT}] and mask_logits [1, Q, {h}, {w}]"
+            ),
+        )),
+    }
 }
 
 /// Parses a graph after checking its digest, its operators and its interface against the manifest.

@@ -84,6 +84,7 @@ fn a_manifest_of_another_shape_is_refused() {
         ("height = 256", "height = 288", "trunk.onnx"),
         ("[input]", "[inputs]", "manifest.toml"),
         ("padding = 114", "padding = 1140", "manifest.toml"),
+        ("shape = [1, 28, 18]", "shape = [2, 28, 18]", "class_logits [1, Q, 18]"),
     ] {
         let message = refusal(&edit(from, to));
         assert!(message.contains(part), "{from} to {to}: {message}");

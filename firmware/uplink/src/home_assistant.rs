@@ -232,8 +232,10 @@ impl Talk {
             Event::Connected => (self.connected, self.greeted, self.said) = (Ok(()), false, None),
             Event::Disconnected(reason) => self.connected = Err(reason),
             Event::Message { topic, payload, retained } => {
-                let restarted = topic == format!("{PREFIX}/status") && payload == b"online";
-                // Home Assistant has just started and knows nothing.
+                // Home Assistant has just started and knows nothing. A birth that the broker had kept comes with every
+                // subscription, and would be answered with another one; a new connection greets anyway.
+                let born = topic == format!("{PREFIX}/status") && payload == b"online";
+                let restarted = born && !retained;
                 self.greeted &= !restarted;
                 self.said = self.said.take().filter(|_| !restarted);
                 let command = self.topics.command(&topic, &payload);
@@ -526,7 +528,26 @@ mod tests {
             talk.handle(event, &mut home);
             talk.speak(&home, &mut out);
         }
-        let discoveries = out.0.iter().filter(|(topic, _)| topic.ends_with("/config")).count();
-        assert_eq!(discoveries, 2);
+        assert_eq!(discoveries(&out), 2);
+    }
+
+    #[test]
+    fn a_birth_that_the_broker_kept_is_greeted_once() {
+        let (mut home, mut out) = (Fake::new(), Record::default());
+        let mut talk = Talk::new(topics(), "0.1.0".into());
+        let kept = || {
+            let (topic, payload) = ("homeassistant/status".into(), b"online".to_vec());
+            Event::Message { topic, payload, retained: true }
+        };
+        // It comes again with every subscription.
+        for event in [Event::Connected, kept(), kept()] {
+            talk.handle(event, &mut home);
+            talk.speak(&home, &mut out);
+        }
+        assert_eq!(discoveries(&out), 1);
+    }
+
+    fn discoveries(out: &Record) -> usize {
+        out.0.iter().filter(|(topic, _)| topic.ends_with("/config")).count()
     }
 }

@@ -10,7 +10,7 @@ use proto::task::{ReportWindow, RoundNotice, TaskManifest};
 use proto::wire::Message;
 use proto::{Digest, Ratio, Topic};
 
-use crate::desk::{Office, Outgoing};
+use crate::desk::{Office, Outgoing, Presence};
 use crate::engine::{Engine, EngineError};
 use crate::hex;
 use crate::ingest::update_bytes;
@@ -76,7 +76,8 @@ impl Announcer {
     }
 
     /// Jobs for the devices of the groups that a roll-out has come to, one each; not retained, and of no effect on a
-    /// device that has tried the version. Devices that are enrolled into a group later are told then.
+    /// device that has tried the version. Devices that are enrolled into a group later are told then, and those that connect
+    /// without having tried it are told again.
     fn groups(
         &mut self,
         office: &Office,
@@ -94,7 +95,11 @@ impl Announcer {
         let looked = (model.version, stage, engine.store().entries()?);
         // A version that came since is the next look's.
         let is_new = manifest.version != model.version;
-        if groups.is_empty() || is_new || self.looked == Some(looked) {
+        if groups.is_empty() || is_new {
+            return Ok(Vec::new());
+        }
+        let is_missed = self.forget_missed(&office.presence, model.version);
+        if self.looked == Some(looked) && !is_missed {
             return Ok(Vec::new());
         }
         if self.looked.is_none_or(|(version, at, _)| (version, at) != (model.version, stage)) {
@@ -118,6 +123,16 @@ impl Announcer {
         self.told.extend(devices);
         self.looked = Some(looked);
         Ok(jobs)
+    }
+
+    /// Forgets that the devices were told that have connected since the last call and have not tried the version: a job
+    /// reaches only a session that the broker has, and a device may restart before its trial ends. Says whether there are any.
+    fn forget_missed(&mut self, presence: &Presence, version: u64) -> bool {
+        let mut is_missed = false;
+        for (device, model_tried) in presence.births() {
+            is_missed |= model_tried < version && self.told.remove(device.as_str());
+        }
+        is_missed
     }
 
     /// What was announced, byte for byte, for a broker that may have forgotten it.

@@ -183,45 +183,70 @@ impl Strange {
     }
 }
 
-/// The known devices that are connected, by what they said last, and their firmware. A revoked one among them is one that the
-/// broker still lets in.
+/// The known devices that are connected, by what they said last. A revoked one among them is one that the broker still lets
+/// in.
 #[derive(Default)]
-pub struct Presence(Mutex<BTreeMap<DeviceId, String>>);
+pub struct Presence(Mutex<BTreeMap<DeviceId, Birth>>);
+
+/// What a device said when it connected.
+struct Birth {
+    firmware: String,
+    /// The newest model version whose trial ended there; 0 for none.
+    model_tried: u64,
+    /// Whether [`Presence::births`] has given it.
+    is_seen: bool,
+}
 
 impl Presence {
+    fn connected(&self) -> MutexGuard<'_, BTreeMap<DeviceId, Birth>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn set(&self, device: &DeviceId, status: &Status) {
-        let mut connected = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match status {
-            Status::Online { firmware, .. } => {
+            Status::Online { firmware, model_tried } => {
                 // It is printed on an operator's terminal.
-                let plain = firmware.chars().filter(char::is_ascii_graphic).collect();
-                connected.insert(device.clone(), plain);
+                let firmware = firmware.chars().filter(char::is_ascii_graphic).collect();
+                let birth = Birth { firmware, model_tried: *model_tried, is_seen: false };
+                self.connected().insert(device.clone(), birth);
             }
             Status::Offline { .. } => {
-                connected.remove(device);
+                self.connected().remove(device);
             }
         }
     }
 
     /// Forgets everybody: at a new connection the broker says again who is there.
     pub fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.connected().clear();
+    }
+
+    /// The connected devices that have said so since the last call, each with the newest model version whose trial ended
+    /// there; 0 for none.
+    pub fn births(&self) -> Vec<(DeviceId, u64)> {
+        let mut connected = self.connected();
+        let new = connected.iter_mut().filter(|(_, birth)| !birth.is_seen);
+        let seen = new.map(|(device, birth)| {
+            birth.is_seen = true;
+            (device.clone(), birth.model_tried)
+        });
+        seen.collect()
     }
 
     /// Who.
     fn devices(&self) -> Vec<DeviceId> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+        self.connected().keys().cloned().collect()
     }
 
     /// How many.
     pub fn count(&self) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len() as u64
+        self.connected().len() as u64
     }
 
     /// The firmware's version of a device that is among them.
     pub fn firmware(&self, device: &str) -> Option<String> {
-        let connected = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        connected.get(&device.parse::<DeviceId>().ok()?).cloned()
+        let device: DeviceId = device.parse().ok()?;
+        self.connected().get(&device).map(|birth| birth.firmware.clone())
     }
 }
 

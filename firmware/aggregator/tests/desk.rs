@@ -326,16 +326,49 @@ fn who_is_connected_is_known_of_enrolled_devices_alone() {
     assert_eq!(hall.office.presence.count(), 0);
 }
 
-#[test]
-fn a_group_is_told_of_a_model_before_the_fleet_is() {
+/// A fleet whose version 2 is at a stage that is the group of `mirror-9`.
+fn piloted(name: &str) -> Hall {
     let mut rules = common::rules();
     rules.rollout.stages = vec![Stage::Group("pilot".into()), Stage::Permille(1000)];
-    let hall = Hall::of(Fleet::new("desk-group", rules), Parameters::Sparse);
+    let hall = Hall::of(Fleet::new(name, rules), Parameters::Sparse);
     let engine = &hall.office.engine;
     engine.enrol_in("mirror-9", &"99".repeat(32), Some("pilot")).unwrap();
     let numbers = vec![0.5; engine.layout().subset_len(Subset::Full)];
     engine.add_model(&numbers, "a test").unwrap();
     engine.publish(2).unwrap();
+    hall
+}
+
+#[test]
+fn a_device_of_a_group_that_connects_without_having_tried_the_model_is_told_again() {
+    let mut hall = piloted("desk-group-again");
+    let mut announcer = Announcer::default();
+    let mut said = |hall: &Hall| -> Vec<Topic> {
+        let said = announcer.changes(&hall.office).unwrap();
+        said.into_iter()
+            .map(|said| said.topic)
+            .filter(|to| matches!(to, Topic::JobNotify(_)))
+            .collect()
+    };
+    let job = || [Topic::JobNotify("mirror-9".parse().unwrap())];
+    assert_eq!(said(&hall), job(), "the broker may have no session for it yet");
+    let born = |hall: &mut Hall, device: &str, model_tried| {
+        let status = Status::Online { firmware: "0.1.0".into(), model_tried };
+        hall.say(&incoming(&Topic::Status(device.parse().unwrap()), &status));
+    };
+    born(&mut hall, "mirror-9", 1);
+    assert_eq!(said(&hall), job());
+    assert!(said(&hall).is_empty(), "once a connection");
+    born(&mut hall, "mirror-1", 0);
+    assert!(said(&hall).is_empty(), "it is in no group");
+    born(&mut hall, "mirror-9", 2);
+    assert!(said(&hall).is_empty(), "it has tried it");
+}
+
+#[test]
+fn a_group_is_told_of_a_model_before_the_fleet_is() {
+    let hall = piloted("desk-group");
+    let engine = &hall.office.engine;
     let mut announcer = Announcer::default();
     let said = announcer.changes(&hall.office).unwrap();
     let jobs: Vec<_> =

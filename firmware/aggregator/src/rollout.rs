@@ -21,7 +21,7 @@ pub struct RolloutRules {
     pub stages: Vec<Stage>,
     /// Seconds of a stage.
     pub stage_seconds: u64,
-    /// Reports before the share of failures means anything.
+    /// Reports before the share of failures stops it within a stage. At a stage's end all that there are count.
     pub minimum_reports: u64,
     /// Failed reports without which it goes on, whatever their share: one mirror of a few may have
     /// a full disk.
@@ -50,6 +50,25 @@ impl RolloutRules {
         });
         named.collect()
     }
+
+    /// The stages of groups in which no report can stop a version, each with the number of devices that it has reached by
+    /// then, of a fleet whose enrolled devices are in `groups`: fewer than `minimum_failures`. Of devices in no group as many
+    /// are reached as the parts of a thousand say on average.
+    pub fn blind_stages(&self, groups: &[Option<String>]) -> Vec<(&str, u64)> {
+        let reached = |stage| {
+            let names = self.groups(stage);
+            let is_in = |group: &&Option<String>| {
+                group.as_deref().is_some_and(|group| names.contains(&group))
+            };
+            let members = groups.iter().filter(is_in).count() as u64;
+            members + (groups.len() as u64 - members) * u64::from(self.permille(stage)) / 1000
+        };
+        let blind = self.stages.iter().enumerate().filter_map(|(number, stage)| match stage {
+            Stage::Group(name) => Some((name.as_str(), reached(number))),
+            Stage::Permille(_) => None,
+        });
+        blind.filter(|(_, reached)| *reached < self.minimum_failures).collect()
+    }
 }
 
 /// What has to happen to a version that is being rolled out.
@@ -72,16 +91,17 @@ pub fn decide(model: &Model, rules: &RolloutRules, now: u64, goes_on: bool) -> C
     let Rollout::Running { stage, since } = model.rollout else { return Change::None };
     let reports = model.installed + model.failed;
     let share = model.failed as f64 / reports.max(1) as f64;
-    let means_something =
-        reports >= rules.minimum_reports && model.failed >= rules.minimum_failures;
-    if means_something && share > rules.error_threshold {
+    let is_over = goes_on && now >= since.saturating_add(rules.stage_seconds);
+    let is_trouble = model.failed >= rules.minimum_failures && share > rules.error_threshold;
+    // A group may be smaller than the reports that are wanted; nothing goes on over the trouble of all who did report.
+    if is_trouble && (reports >= rules.minimum_reports || is_over) {
         return Change::Stop(format!(
             "{} of {reports} devices reported trouble, above {:.0} %",
             model.failed,
             100.0 * rules.error_threshold
         ));
     }
-    if !goes_on || now < since.saturating_add(rules.stage_seconds) {
+    if !is_over {
         Change::None
     } else if stage + 1 < rules.stages.len() {
         Change::Advance
@@ -152,5 +172,31 @@ mod tests {
         assert!(matches!(among_five(2), Change::Stop(_)));
         let Change::Stop(reason) = decision(0, 2, 2, 110) else { panic!("it goes on") };
         assert!(reason.contains("2 of 4 devices"), "{reason}");
+    }
+
+    #[test]
+    fn no_stage_goes_on_over_the_trouble_of_a_few() {
+        for stage in [0, 1] {
+            assert_eq!(decision(stage, 0, 3, 159), Change::None, "others may still report");
+            let Change::Stop(reason) = decision(stage, 0, 3, 160) else { panic!("it goes on") };
+            assert!(reason.contains("3 of 3 devices"), "{reason}");
+        }
+        assert_eq!(decision(0, 0, 1, 160), Change::Advance, "one may be at fault itself");
+        assert_eq!(decide(&model(0, 0, 3), &rules(), u64::MAX, false), Change::None);
+    }
+
+    #[test]
+    fn stages_that_no_report_can_stop_are_known() {
+        let stages = r#"["pilot", 20, "staff", 1000]"#;
+        let rules = RolloutRules { stages: serde_json::from_str(stages).unwrap(), ..rules() };
+        let mut groups = vec![Some("pilot".to_owned()), Some("elsewhere".to_owned())];
+        assert_eq!(rules.blind_stages(&groups), [("pilot", 1), ("staff", 1)]);
+        groups.push(Some("staff".to_owned()));
+        assert_eq!(rules.blind_stages(&groups), [("pilot", 1)]);
+        groups.push(Some("pilot".to_owned()));
+        assert!(rules.blind_stages(&groups).is_empty());
+        groups.truncate(1);
+        groups.resize(101, None);
+        assert_eq!(rules.blind_stages(&groups), [("pilot", 1)], "20 of 1000 are two of these");
     }
 }

@@ -19,6 +19,7 @@ use crate::gate::{Gate, NoGate};
 use crate::hex;
 use crate::keys::{self, Keys};
 use crate::records::{Device, Model, Phase, Rollout, Round, Standing};
+use crate::rollout::RolloutRules;
 use crate::signal::NoisePlace;
 use crate::store::{Snapshot, Store, StoreError};
 use crate::student::{Holdout, Trunk};
@@ -217,7 +218,12 @@ pub fn model(config: &Config, action: ModelAction) -> Result<()> {
             Ok(())
         }
         ModelAction::Publish { version } => {
-            print_reply(request(config, Request::ModelPublish { version })?, plain)
+            let reply = request(config, Request::ModelPublish { version })?;
+            if let Reply::Devices(devices) = request(config, Request::DeviceList)? {
+                let devices: Vec<Device> = devices.into_iter().map(|known| known.device).collect();
+                warn_of_blind_stages(&config.rules.rollout, &devices);
+            }
+            print_reply(reply, plain)
         }
         ModelAction::Rollback { version } => {
             print_reply(request(config, Request::ModelRollback { version })?, plain)
@@ -391,6 +397,19 @@ fn warn_of_few(config: &Config, round: &Round) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Says which groups are too few for their reports to stop a version.
+pub fn warn_of_blind_stages(rules: &RolloutRules, devices: &[Device]) {
+    let enrolled = devices.iter().filter(|device| device.standing == Standing::Enrolled);
+    let groups: Vec<_> = enrolled.map(|device| device.group.clone()).collect();
+    for (stage, reached) in rules.blind_stages(&groups) {
+        warn!(
+            "once a version has reached the group \"{stage}\" of rollout.stages, {reached} devices have it, and fewer than {} \
+             failures (rollout.minimum_failures) stop nothing; enrol more of them into it, or lower that number",
+            rules.minimum_failures
+        );
+    }
 }
 
 /// A line each. A version that was rolling out when a newer one was announced goes no further.

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result, ensure};
 use tracing::info;
 
-use super::fleet::open;
+use super::fleet::{open, warn_of_blind_stages};
 use crate::config::Config;
 use crate::control;
 use crate::serve::Server;
@@ -22,6 +22,9 @@ pub fn run(config: &Config) -> Result<()> {
         !engine.store().models()?.is_empty(),
         "there is no model yet; `aggregator init` adds the one that the mirrors ship with"
     );
+    let mut devices = Vec::new();
+    engine.store().each_device(|device| devices.push(device))?;
+    warn_of_blind_stages(&config.rules.rollout, &devices);
     let stop: Arc<AtomicBool> = Arc::default();
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("signals")?;

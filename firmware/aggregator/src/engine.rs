@@ -163,6 +163,11 @@ pub enum EngineError {
          never comes back)"
     )]
     OtherCertificate(String),
+    #[error(
+        "the certificate is enrolled as {0} already, and one mirror must not count twice; give this mirror a certificate of its \
+         own, or end the other name first with `device revoke {0}`"
+    )]
+    KnownCertificate(String),
     #[error("the name {0} belongs to the fleet's own programs; enrol the mirror under another one")]
     Reserved(String),
     #[error("device {0} was revoked and stays so; give the mirror a new certificate and name")]
@@ -519,7 +524,8 @@ impl Engine {
                 return Err(EngineError::OtherCertificate(name.to_owned()));
             }
             Some(known) if group.is_none() || known.group == device.group => return Ok(known),
-            _ => {}
+            Some(_) => {}
+            None => self.refuse_known(&device.fingerprint)?,
         }
         let event = Event::DeviceEnrolled {
             device: device.name.clone(),
@@ -535,6 +541,17 @@ impl Engine {
             decision.record(&event)
         })?;
         Ok(device)
+    }
+
+    /// Refuses a certificate that another name has which was not revoked.
+    fn refuse_known(&self, fingerprint: &str) -> Result<()> {
+        let mut other = None;
+        self.store.each_device(|device| {
+            if device.fingerprint == fingerprint && device.standing == Standing::Enrolled {
+                other = Some(device.name);
+            }
+        })?;
+        other.map_or(Ok(()), |name| Err(EngineError::KnownCertificate(name)))
     }
 
     /// The secret of a device, for its settings.
@@ -644,8 +661,11 @@ impl Engine {
         self.decide(|decision| {
             let Some(newest) = decision.models()?.pop() else { return Ok(()) };
             let from = newest.version;
-            let reason = format!("rolled back to version {to}");
-            decision.put_model(&Model { rollout: Rollout::Stopped { reason }, ..newest })?;
+            // Why one was stopped is what an operator looks for after the rollback.
+            if is_usable(&newest) {
+                let reason = format!("rolled back to version {to}");
+                decision.put_model(&Model { rollout: Rollout::Stopped { reason }, ..newest })?;
+            }
             put_next(decision, &mut top, &bytes)?;
             decision.record(&Event::RolledBack { from, to, as_version: top.version })?;
             decision.record(&self.published(&top))?;

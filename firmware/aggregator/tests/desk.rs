@@ -259,7 +259,7 @@ fn a_batch_ends_at_its_answers_bytes_and_receipts_go_before_models() {
         incoming(&Topic::ModelWanted(device), &wanted)
     };
     for reader in 0..READERS {
-        let fingerprint = format!("{reader:02x}").repeat(32);
+        let fingerprint = format!("{:02x}", 100 + reader).repeat(32);
         hall.office.engine.enrol(&format!("reader-{reader}"), &fingerprint).unwrap();
     }
     hall.office.engine.revoke("mirror-2", "a test").unwrap();

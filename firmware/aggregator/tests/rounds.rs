@@ -242,8 +242,11 @@ fn a_roll_out_reaches_more_and_more_devices_and_trouble_stops_it() {
     (1..5).for_each(|n| engine.report(&format!("mirror-{n}"), 2, Report::Failed).unwrap());
     assert!(matches!(engine.store().model(2).unwrap().unwrap().rollout, Rollout::Stopped { .. }));
     assert_eq!(announced(), (2, 0));
+    let stopped = engine.store().model(2).unwrap().unwrap().rollout;
     let back = engine.rollback(1).unwrap();
     assert_eq!(back.version, 3, "devices only go up");
+    let after = engine.store().model(2).unwrap().unwrap().rollout;
+    assert_eq!(after, stopped, "why it was stopped can still be read");
     assert_eq!(engine.store().parameters(3).unwrap(), engine.store().parameters(1).unwrap());
     assert_eq!(announced(), (3, 1000));
     let refused = engine.publish(2).unwrap_err().to_string();
@@ -615,10 +618,13 @@ fn a_device_is_known_by_its_certificate_and_revoked_for_good() {
     assert!(refused(engine.enrol("mirror 1", &one)).contains("no device name"));
     assert!(refused(engine.enrol("mirror-2", "12")).contains("fingerprint"));
     assert!(refused(engine.enrol("aggregator", &one)).contains("own programs"));
+    let told = refused(engine.enrol("mirror-3", &one));
+    assert!(told.contains("enrolled as mirror-1") && told.contains("revoke mirror-1"), "{told}");
     engine.revoke("mirror-1", "stolen").unwrap();
     assert!(refused(engine.enrol("mirror-1", &one)).contains("stays so"));
     let status = engine.status().unwrap();
     assert_eq!((status.enrolled, status.revoked), (0, 1));
+    engine.enrol("mirror-3", &one).unwrap();
 }
 
 /// A round in which five devices counted, until every device has what came of it; and what they

@@ -8,6 +8,7 @@ import os
 import pathlib
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,8 @@ import time
 
 SAMPLE = pathlib.Path("board/broker")
 NAME = "00112233445566778899aabbccddeeff"
+# Mirrors whose status the broker keeps, as many as may connect; and the longest status that a mirror sends.
+MIRRORS, STATUS = 5000, b"s" * 128
 
 
 def free_port():
@@ -101,6 +104,35 @@ class Broker:
         return f"heard {len(payload)}" in said.splitlines()
 
 
+    def keep_statuses(self, count):
+        """Publishes the retained statuses of so many mirrors over one connection."""
+        context = ssl.create_default_context(cafile=self.folder / "ca.pem")
+        context.load_cert_chain(self.folder / "aggregator.pem", self.folder / "aggregator.key")
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as plain, \
+                context.wrap_socket(plain, server_hostname="127.0.0.1") as stream:
+            stream.sendall(packet(0x10, b"\0\4MQTT\5\2\0\0\0" + text("statuses")))
+            stream.recv(1024)
+            for number in range(count):
+                # QoS 1 as mirrors send it, retained, no properties; at QoS 0 the broker would queue nothing.
+                topic = text(f"mirror/v1/device-{number}/status")
+                stream.sendall(packet(0x33, topic + b"\0\1" + b"\0" + STATUS))
+                assert stream.recv(1024)[0] == 0x40, "no acknowledgement"
+
+    def statuses(self, count):
+        """How many retained statuses somebody hears who subscribes as the first worker does; waits for `count` of them."""
+        heard = self.client("mosquitto_sub", "aggregator", "-t", "mirror/v1/+/status", "-F", "%l", "-C", count, "-W", "15", seconds=30)
+        return len(heard.stdout.split())
+
+
+def text(words):
+    return len(words).to_bytes(2, "big") + words.encode()
+
+
+def packet(kind, body):
+    low, high = len(body) % 128, len(body) // 128
+    return bytes([kind, low | 128, high] if high else [kind, low]) + body
+
+
 def main():
     failures = []
 
@@ -161,6 +193,9 @@ def main():
             broker.start()
             again = broker.client("mosquitto_sub", "mirror-2", "-t", round_topic, "-C", "1", "-W", "9")
             check("and outlives a restart of the broker", again.stdout.strip() == b"notice")
+            broker.keep_statuses(MIRRORS)
+            heard = broker.statuses(MIRRORS)
+            check(f"who subscribes hears who is there: {heard} of {MIRRORS}", heard == MIRRORS)
         finally:
             broker.stop()
     print(f"{len(failures)} wrong")

@@ -250,9 +250,11 @@ impl Presence {
     }
 }
 
+/// Whose transfer: a round and a name in it. The name and not the bytes, which an update that is offered anew in another
+/// round shares, and which somebody else may claim to have.
+type Sender = (u64, Pseudonym);
+
 struct Transfer {
-    name: Pseudonym,
-    round: u64,
     parts: Reassembly,
     touched: Instant,
 }
@@ -262,7 +264,8 @@ pub struct Desk {
     office: Arc<Office>,
     lane: u16,
     worker: Worker,
-    transfers: BTreeMap<Digest, Transfer>,
+    /// One a sender, or a single device could fill the desk with offers that it never completes.
+    transfers: BTreeMap<Sender, Transfer>,
     held: usize,
     waiting: Vec<Submission>,
     out: Vec<Outgoing>,
@@ -330,8 +333,8 @@ impl Desk {
         let payload = &message.payload;
         match message.topic.parse() {
             Ok(Topic::Update(name, round, 0)) => self.offered(name, round, payload),
-            Ok(Topic::Update(_, round, _) | Topic::Lane(_, _, round, _)) => {
-                self.chunk(round, payload)
+            Ok(Topic::Update(name, round, _) | Topic::Lane(name, _, round, _)) => {
+                self.chunk((round, Pseudonym(name.0)), payload)
             }
             Ok(Topic::ModelWanted(device)) => self.model_wanted(&device, payload),
             Ok(Topic::JobState(device, _)) => self.job_state(&device, payload),
@@ -428,22 +431,22 @@ impl Desk {
             return self.refuse(name, round, update, Wrong::Mismatch);
         }
         self.forget_stale();
+        let sender = (round, Pseudonym(name.0));
         let bytes = content.bytes as usize;
-        if !self.transfers.contains_key(&update) {
-            self.forget_earlier(round, Pseudonym(name.0));
+        let under_way = self.transfers.get(&sender).map(|transfer| transfer.parts.content());
+        if under_way != Some(&content) {
+            self.forget(sender);
             if self.held + bytes > TRANSFER_BYTES {
                 let busy = Wrong::Busy { retry_seconds: BUSY_SECONDS };
                 self.early(round, "busy");
                 return self.refuse(name, round, update, busy);
             }
             self.held += bytes;
-            let pseudonym = Pseudonym(name.0);
             let parts = Reassembly::new(content);
-            let transfer = Transfer { name: pseudonym, round, parts, touched: Instant::now() };
-            self.transfers.insert(update, transfer);
+            self.transfers.insert(sender, Transfer { parts, touched: Instant::now() });
         }
-        self.part(update, 0, first)?;
-        let Some(transfer) = self.transfers.get(&update) else { return Ok(()) };
+        self.part(sender, update, 0, first)?;
+        let Some(transfer) = self.transfers.get(&sender) else { return Ok(()) };
         let wanted = ChunksWanted {
             round,
             update,
@@ -453,20 +456,29 @@ impl Desk {
         self.queue(Topic::Wanted(name), &wanted)
     }
 
-    fn chunk(&mut self, round: u64, payload: &[u8]) -> Result<(), EngineError> {
+    fn chunk(&mut self, sender: Sender, payload: &[u8]) -> Result<(), EngineError> {
         match UpdateChunk::decode(payload) {
-            Ok(chunk) => self.part(chunk.update, chunk.index, chunk.bytes.0),
+            Ok(chunk) => self.part(sender, chunk.update, chunk.index, chunk.bytes.0),
             Err(_) => {
-                self.strange(round, "chunk");
+                self.strange(sender.0, "chunk");
                 Ok(())
             }
         }
     }
 
-    fn part(&mut self, update: Digest, index: u16, bytes: Vec<u8>) -> Result<(), EngineError> {
-        // Unknown transfers are late chunks of finished ones, or meant for a desk that is gone.
-        let Some(transfer) = self.transfers.get_mut(&update) else { return Ok(()) };
-        let round = transfer.round;
+    fn part(
+        &mut self,
+        sender: Sender,
+        update: Digest,
+        index: u16,
+        bytes: Vec<u8>,
+    ) -> Result<(), EngineError> {
+        let (round, pseudonym) = sender;
+        // Others are late chunks of transfers that are over, or meant for a desk that is gone.
+        let transfer = self.transfers.get_mut(&sender);
+        let Some(transfer) = transfer.filter(|known| known.parts.content().sha256 == update) else {
+            return Ok(());
+        };
         if transfer.parts.take(update, index, bytes).is_err() {
             self.early(round, "chunk");
             return Ok(());
@@ -475,38 +487,30 @@ impl Desk {
         if transfer.parts.missing() > 0 {
             return Ok(());
         }
-        let Some(transfer) = self.transfers.remove(&update) else { return Ok(()) };
-        self.held = self.held.saturating_sub(transfer.parts.content().bytes as usize);
+        let Some(transfer) = self.forget(sender) else { return Ok(()) };
         match transfer.parts.finish() {
             Ok(Some(bytes)) => {
-                self.waiting.push(Submission { round, pseudonym: transfer.name, bytes });
+                self.waiting.push(Submission { round, pseudonym, bytes });
                 Ok(())
             }
             _ => {
                 self.early(round, "malformed");
-                self.refuse(Name(transfer.name.0), round, update, Wrong::Malformed)
+                self.refuse(Name(pseudonym.0), round, update, Wrong::Malformed)
             }
         }
     }
 
     fn forget_stale(&mut self) {
-        self.keep_transfers(|transfer| transfer.touched.elapsed() < TRANSFER_PATIENCE);
+        let is_stale = |transfer: &Transfer| transfer.touched.elapsed() >= TRANSFER_PATIENCE;
+        let stale = self.transfers.iter().filter(|(_, transfer)| is_stale(transfer));
+        let stale: Vec<Sender> = stale.map(|(sender, _)| *sender).collect();
+        stale.into_iter().for_each(|sender| drop(self.forget(sender)));
     }
 
-    /// One transfer a device and round, or a single device could fill the desk with offers that it never completes.
-    fn forget_earlier(&mut self, round: u64, name: Pseudonym) {
-        self.keep_transfers(|transfer| (transfer.round, transfer.name) != (round, name));
-    }
-
-    fn keep_transfers(&mut self, keep: impl Fn(&Transfer) -> bool) {
-        let held = &mut self.held;
-        self.transfers.retain(|_, transfer| {
-            let keep = keep(transfer);
-            if !keep {
-                *held = held.saturating_sub(transfer.parts.content().bytes as usize);
-            }
-            keep
-        });
+    fn forget(&mut self, sender: Sender) -> Option<Transfer> {
+        let transfer = self.transfers.remove(&sender)?;
+        self.held = self.held.saturating_sub(transfer.parts.content().bytes as usize);
+        Some(transfer)
     }
 
     fn answer(&mut self, receipt: &Receipt) -> Result<(), EngineError> {

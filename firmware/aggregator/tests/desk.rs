@@ -83,11 +83,33 @@ impl Hall {
 
     fn verdict(&mut self, message: &Incoming) -> Verdict {
         let answers = self.say(message);
+        self.read(&answers)
+    }
+
+    fn read(&self, answers: &[Outgoing]) -> Verdict {
         assert_eq!(answers.len(), 1);
         let signed = Signed::<Receipt>::decode(&answers[0].payload).unwrap();
         let receipt = signed.verify(&self.keys).unwrap();
         assert_eq!(answers[0].topic, Topic::Receipt(receipt.pseudonym));
         receipt.verdict
+    }
+
+    /// Offers an update of several chunks, and gives what the desk wants of it.
+    fn begin(&mut self, identity: &RoundIdentity, bytes: &[u8]) -> ChunksWanted {
+        let offer = self.offer(identity, bytes);
+        ChunksWanted::decode(&self.say(&offer)[0].payload).unwrap()
+    }
+
+    /// Sends the chunks that are wanted, and gives what came of it.
+    fn bring(&mut self, identity: &RoundIdentity, bytes: &[u8], wanted: &ChunksWanted) -> Verdict {
+        let mut answers = Vec::new();
+        for index in indexes(&wanted.chunks) {
+            let part = Blob(chunk(bytes, index).unwrap().to_vec());
+            let message = UpdateChunk { update: wanted.update, index, bytes: part };
+            let topic = Topic::Lane(identity.pseudonym, 3, self.round.id, index);
+            answers = self.say(&incoming(&topic, &message));
+        }
+        self.read(&answers)
     }
 }
 
@@ -163,6 +185,39 @@ fn a_device_that_offers_again_and_again_leaves_room_for_the_others() {
 }
 
 #[test]
+fn a_transfer_is_its_senders_whoever_else_claims_the_same_bytes() {
+    let mut hall = Hall::with_large("desk-claimed");
+    let bytes = hall.update();
+    let (claimant, sender) = (hall.identity("mirror-2"), hall.identity("mirror-1"));
+    hall.begin(&claimant, &bytes);
+    let wanted = hall.begin(&sender, &bytes);
+    assert_eq!(hall.bring(&sender, &bytes, &wanted), Verdict::Accepted { round: 1 });
+    let counted = |identity: &RoundIdentity| {
+        let name = aggregator::records::Pseudonym(identity.pseudonym.0);
+        hall.office.engine.store().counted(1, name).unwrap().is_some()
+    };
+    assert_eq!((counted(&sender), counted(&claimant)), (true, false));
+}
+
+#[test]
+fn an_unfinished_transfer_does_not_stand_in_the_way_of_the_same_bytes_in_another_round() {
+    let mut hall = Hall::with_large("desk-next-round");
+    let bytes = hall.update();
+    let first = hall.identity("mirror-1");
+    hall.begin(&first, &bytes);
+    let engine = &hall.office.engine;
+    engine.abort_round(1, "a test").unwrap();
+    let (parameters, noise_multiplier) = (Parameters::Full, Z.into());
+    let request = RoundRequest { parameters, noise_multiplier, force: true };
+    hall.round = engine.start_round(&request).unwrap();
+    hall.fleet_clock.add(10);
+    engine.advance().unwrap();
+    let second = hall.identity("mirror-1");
+    let wanted = hall.begin(&second, &bytes);
+    assert_eq!(hall.bring(&second, &bytes, &wanted), Verdict::Accepted { round: 2 });
+}
+
+#[test]
 fn a_large_update_for_a_round_that_is_over_is_refused_before_its_chunks() {
     let mut hall = Hall::with_large("desk-over");
     let offer = hall.offer(&hall.identity("mirror-1"), &hall.update());
@@ -210,18 +265,9 @@ fn a_revoked_device_is_refused_and_in_the_tally() {
 fn a_device_that_is_revoked_during_its_transfer_is_refused_when_it_is_complete() {
     let mut hall = Hall::with_large("desk-revoked-late");
     let (identity, bytes) = (hall.identity("mirror-1"), hall.update());
-    let offer = hall.offer(&identity, &bytes);
-    let wanted = ChunksWanted::decode(&hall.say(&offer)[0].payload).unwrap();
+    let wanted = hall.begin(&identity, &bytes);
     hall.office.engine.revoke("mirror-1", "stolen").unwrap();
-    let mut answers = Vec::new();
-    for index in indexes(&wanted.chunks) {
-        let part = Blob(chunk(&bytes, index).unwrap().to_vec());
-        let message = UpdateChunk { update: wanted.update, index, bytes: part };
-        let topic = Topic::Lane(identity.pseudonym, 3, 1, index);
-        answers = hall.say(&incoming(&topic, &message));
-    }
-    let signed = Signed::<Receipt>::decode(&answers[0].payload).unwrap();
-    let verdict = signed.verify(&hall.keys).unwrap().verdict;
+    let verdict = hall.bring(&identity, &bytes, &wanted);
     assert_eq!(verdict, Verdict::Refused(Refusal::Revoked));
     let tally = hall.office.engine.store().tally(1).unwrap();
     assert_eq!((tally.counted, tally.refused.get("revoked")), (0, Some(&1)));

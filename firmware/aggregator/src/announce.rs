@@ -40,8 +40,7 @@ impl Announcer {
     pub fn changes(&mut self, office: &Office) -> Result<Vec<Outgoing>, EngineError> {
         let engine = &office.engine;
         let mut changes = Vec::new();
-        let round =
-            engine.store().rounds()?.pop().map(|round| notice(engine, &round)).transpose()?;
+        let round = newest_round(engine)?;
         if round != self.round
             && let Some(notice) = &round
         {
@@ -144,6 +143,16 @@ impl Announcer {
 
 fn retained(topic: Topic, payload: Vec<u8>) -> Outgoing {
     Outgoing { topic, payload, retain: true }
+}
+
+/// The newest round. In a database that was restored from before its first one, the last that there may have been is over: the
+/// broker has kept its announcement.
+fn newest_round(engine: &Engine) -> Result<Option<RoundNotice>, EngineError> {
+    if let Some(round) = engine.store().rounds()?.pop() {
+        return notice(engine, &round).map(Some);
+    }
+    let (channel, round) = (engine.channel().clone(), engine.store().rounds_above()?);
+    Ok((round > 0).then_some(RoundNotice::Closed { channel, round }))
 }
 
 fn notice(engine: &Engine, round: &Round) -> Result<RoundNotice, EngineError> {

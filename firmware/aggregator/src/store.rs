@@ -340,11 +340,15 @@ impl Store {
         Ok(table.get((version, device))?.map(|said| said.value()))
     }
 
-    /// Rounds below the number that [`Decision::go_on_above`] was last told which this database
-    /// does not have.
-    pub fn unknown_rounds(&self) -> Result<u64> {
+    /// The last round that there may have been before this database, as far as [`Decision::go_on_above`] was told; 0 for none.
+    pub fn rounds_above(&self) -> Result<u64> {
         let above = self.meta(ROUNDS_ABOVE)?.and_then(|bytes| bytes.try_into().ok());
-        let above = above.map_or(0, u64::from_le_bytes);
+        Ok(above.map_or(0, u64::from_le_bytes))
+    }
+
+    /// Rounds up to [`Store::rounds_above`] which this database does not have.
+    pub fn unknown_rounds(&self) -> Result<u64> {
+        let above = self.rounds_above()?;
         let table = self.database.begin_read()?.open_table(ROUNDS)?;
         let known = table.range(..=above)?.count() as u64;
         Ok(above.saturating_sub(known))

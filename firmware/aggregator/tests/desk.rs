@@ -467,6 +467,24 @@ fn rounds_and_models_are_announced_once_and_signed() {
     assert!(matches!(closed.verify(&hall.keys).unwrap(), RoundNotice::Closed { round: 1, .. }));
 }
 
+#[test]
+fn a_restored_fleet_without_a_round_ends_the_one_that_the_broker_has_kept() {
+    let (engine, _clock, _folder) = Fleet::new("desk-restored", common::rules()).into_parts();
+    let keys = KeyRing::single(engine.key().verifying_key());
+    let office = Office::open(engine, 0).unwrap();
+    let mut announcer = Announcer::default();
+    let rounds = |said: Vec<Outgoing>| -> Vec<Outgoing> {
+        said.into_iter().filter(|said| matches!(said.topic, Topic::Round(_))).collect()
+    };
+    assert!(rounds(announcer.changes(&office).unwrap()).is_empty(), "there never was one");
+    office.engine.restore(7, 9).unwrap();
+    let said = rounds(announcer.changes(&office).unwrap());
+    assert!(said[0].retain);
+    let notice = Signed::<RoundNotice>::decode(&said[0].payload).unwrap();
+    assert!(matches!(notice.verify(&keys).unwrap(), RoundNotice::Closed { round: 7, .. }));
+    assert!(rounds(announcer.changes(&office).unwrap()).is_empty(), "once");
+}
+
 /// Judges nothing.
 struct Broken;
 

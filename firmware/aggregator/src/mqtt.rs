@@ -254,6 +254,9 @@ impl<F: Fn()> Session<F> {
                 Ok(Event::Outgoing(_)) => {}
                 Err(error) => {
                     health.connected.store(false, Ordering::SeqCst);
+                    // Kept, it would hold back whatever comes after it, and a broker that has lost the session never
+                    // acknowledges what it waits for. What it says is asked for again, or announced again.
+                    events.state.collision = None;
                     // Somebody else with the same client id, or a broker that hangs up, is no reason to come back at once.
                     if since.take().is_some_and(|since| since.elapsed() > STABLE) {
                         (backoff, told, complained) = (SHORTEST_BACKOFF, false, false);
@@ -340,7 +343,9 @@ fn client_config(tls: &TlsConfig) -> Result<rustls::ClientConfig, MqttError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rumqttc::v5::mqttbytes::v5::{PubAck, SubAck};
+    use rumqttc::v5::mqttbytes::v5::{PubAck, Publish, SubAck};
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
 
     #[test]
     fn no_session_of_another_number_of_workers_shares_the_work() {
@@ -366,5 +371,38 @@ mod tests {
         assert_eq!(Refused::of(&published(PubAckReason::NoMatchingSubscribers)), None);
         let told = Refused::of(&published(PubAckReason::NotAuthorized)).unwrap().to_string();
         assert!(told.contains("access list") && told.contains("common name"), "{told}");
+    }
+
+    /// Takes a connection, as a broker that has no session for it.
+    fn welcome(listener: &TcpListener) -> TcpStream {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = [0; 2];
+        stream.read_exact(&mut head).unwrap();
+        stream.read_exact(&mut vec![0; head[1].into()]).unwrap();
+        stream.write_all(&[0x20, 3, 0, 0, 0]).unwrap();
+        stream
+    }
+
+    #[test]
+    fn what_waits_for_a_lost_acknowledgement_holds_nothing_back_on_the_next_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let options = MqttOptions::new("aggregator", "127.0.0.1", port);
+        let (client, mut events) = AsyncClient::new(options, QUEUE);
+        events.state.collision = Some(Publish::new("topic", QoS::AtLeastOnce, "late", None));
+        let (incoming, _worker) = mpsc::channel(QUEUE);
+        let session =
+            Session { number: 0, filters: vec!["all".into()], incoming, connected: || {} };
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(session.poll(client, events, &Health::default()));
+        });
+        drop(welcome(&listener));
+        let mut stream = welcome(&listener);
+        // Only to end a test that is stuck.
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut kind = [0];
+        stream.read_exact(&mut kind).unwrap();
+        assert_eq!(kind[0] >> 4, 8, "a subscription");
     }
 }

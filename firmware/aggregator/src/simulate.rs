@@ -190,8 +190,9 @@ pub fn simulate(
         update_bytes = bytes as usize / plan_.devices as usize;
         let average = sum.average(plan_.devices)?;
         let clean = mean(&clipped, plan_.devices);
-        let mut candidate = global.clone();
-        moved(layout, subset, &mut candidate, |values| optimiser.apply(&average, values));
+        // The velocity belongs to the candidate: a server takes it from the round that its base was published by.
+        let (mut candidate, mut stepped) = (global.clone(), optimiser.clone());
+        moved(layout, subset, &mut candidate, |values| stepped.apply(&average, values));
         let mut noiseless = global.clone();
         let rate = plan_.optimiser.1;
         moved(layout, subset, &mut noiseless, |values| {
@@ -201,7 +202,7 @@ pub fn simulate(
         spent.add(noise, 1);
         let candidate_score = score(&fixed, &candidate)?;
         if !plan_.gate || candidate_score >= fleet {
-            (global, fleet) = (candidate, candidate_score);
+            (global, fleet, optimiser) = (candidate, candidate_score, stepped);
         }
         let update_cosine = leave_one_out(&clipped);
         let signal = Signal { dimension, noise_multiplier: noise, update_cosine };

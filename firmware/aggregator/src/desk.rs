@@ -38,6 +38,28 @@ const BUSY_SECONDS: u32 = 30;
 /// Bytes of answers at which a batch ends. Requests are a few bytes each and their answers megabytes.
 const ANSWER_BYTES: usize = 8 << 20;
 
+/// What may be wrong with an update of a device of the round: what [`Desk`] finds itself, and each [`Refusal::name`].
+pub const REFUSALS: [&str; 14] = [
+    "busy",
+    "channel",
+    "chunk",
+    "malformed",
+    "noise",
+    "norm",
+    "not-collecting",
+    "revoked",
+    "second-update",
+    "shape",
+    "signature",
+    "too-large",
+    "unknown-device",
+    "unknown-round",
+];
+
+/// What may be wrong with any other message.
+pub const STRANGE: [&str; 8] =
+    ["chunk", "job", "name", "offer", "request", "status", "stopped", "topic"];
+
 /// A message that arrived.
 #[derive(Clone, Debug)]
 pub struct Incoming {
@@ -134,11 +156,13 @@ impl Office {
     pub fn status(&self) -> Result<EngineStatus, EngineError> {
         let up = |health: &&Arc<Health>| health.connected.load(Ordering::SeqCst);
         let refused = |health: &Arc<Health>| health.refused.load(Ordering::SeqCst);
+        let refused_now = |health: &Arc<Health>| health.refused_now.load(Ordering::SeqCst);
         Ok(EngineStatus {
             online: self.online()?,
             workers: self.health.len() as u64,
             workers_connected: self.health.iter().filter(up).count() as u64,
             broker_refused: self.health.iter().map(refused).sum(),
+            broker_refused_now: self.health.iter().map(refused_now).sum(),
             decisions_failing: self.failure().clone(),
             ..self.engine.status()?
         })
@@ -167,8 +191,9 @@ impl Office {
 pub struct Strange(Mutex<BTreeMap<&'static str, u64>>);
 
 impl Strange {
-    /// One more of a kind.
+    /// One more of a kind, which is one of [`STRANGE`].
     pub fn add(&self, kind: &'static str) {
+        debug_assert!(STRANGE.contains(&kind), "{kind} is not among the known kinds");
         *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(kind).or_default() += 1;
     }
 
@@ -525,7 +550,9 @@ impl Desk {
             Fate::Refused(refusal) => {
                 let closed = || self.is_over(receipt.round);
                 let wrong = wire_refusal(refusal, closed()?);
-                self.log(receipt.round, refusal.name(), &refusal.to_string());
+                let kind = refusal.name();
+                debug_assert!(REFUSALS.contains(&kind), "{kind} is not among the known kinds");
+                self.log(receipt.round, kind, &refusal.to_string());
                 self.refuse(name, receipt.round, update, wrong)
             }
         }
@@ -642,6 +669,7 @@ impl Desk {
 
     /// A refusal of an update that came from a device of the round: part of the round's tally, at the next commit.
     fn early(&mut self, round: u64, kind: &'static str) {
+        debug_assert!(REFUSALS.contains(&kind), "{kind} is not among the known kinds");
         self.worker.note_refused(round, kind);
         self.log(round, kind, "an update was refused");
     }

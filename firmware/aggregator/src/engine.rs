@@ -272,6 +272,9 @@ pub struct Status {
     /// Subscriptions and messages that the broker has refused since the server's start.
     #[serde(default)]
     pub broker_refused: u64,
+    /// Of these, the ones on the connections at hand.
+    #[serde(default)]
+    pub broker_refused_now: u64,
     /// Why a running server's rounds and roll-outs do not go on, where they do not.
     #[serde(default)]
     pub decisions_failing: Option<String>,
@@ -1200,6 +1203,7 @@ impl Engine {
             workers: 0,
             workers_connected: 0,
             broker_refused: 0,
+            broker_refused_now: 0,
             decisions_failing: None,
             revoked,
             rounds: self

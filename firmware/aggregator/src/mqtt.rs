@@ -63,6 +63,8 @@ pub struct Health {
     pub connected: AtomicBool,
     /// Subscriptions and messages that the broker has refused.
     pub refused: AtomicU64,
+    /// Of these, the ones on the last connection that was made.
+    pub refused_now: AtomicU64,
     /// Connections made so far.
     pub connections: AtomicU64,
     /// Messages that found no room to wait in.
@@ -221,6 +223,7 @@ impl<F: Fn()> Session<F> {
                 Ok(Event::Incoming(Packet::ConnAck(_))) => {
                     since = Some(Instant::now());
                     (self.connected)();
+                    health.refused_now.store(0, Ordering::SeqCst);
                     health.connected.store(true, Ordering::SeqCst);
                     health.connections.fetch_add(1, Ordering::SeqCst);
                     info!("connected to the broker");
@@ -241,6 +244,7 @@ impl<F: Fn()> Session<F> {
                 }
                 Ok(Event::Incoming(packet)) => {
                     let Some(refusal) = Refused::of(&packet) else { continue };
+                    health.refused_now.fetch_add(1, Ordering::SeqCst);
                     health.refused.fetch_add(1, Ordering::SeqCst);
                     // What it cannot hear it will not hear on this connection, whatever else works.
                     if matches!(refusal, Refused::Subscription(_)) {

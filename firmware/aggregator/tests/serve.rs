@@ -175,5 +175,6 @@ fn a_worker_whose_subscriptions_are_refused_is_not_connected() {
     let status = status();
     assert_eq!((status.workers_connected, status.online), (0, None));
     assert_eq!(status.broker_refused, 5, "three shares, a lane, and who is there");
+    assert_eq!(status.broker_refused_now, 5, "all of them on the connection at hand");
     server.stop();
 }

@@ -13,7 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::desk::Office;
+use crate::desk::{Office, REFUSALS, STRANGE};
 use crate::engine::{EngineError, Status};
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -51,6 +51,15 @@ impl From<EngineError> for EngineErrorText {
     }
 }
 
+/// A counter for each of these reasons, at 0: what a counter has when it first appears is no increase to Prometheus.
+fn reasons(known: &[&str]) -> Family<Reason, Counter> {
+    let counters = Family::<Reason, Counter>::default();
+    for reason in known {
+        drop(counters.get_or_create(&Reason { reason: (*reason).to_owned() }));
+    }
+    counters
+}
+
 /// Everything as it stands now; numbers that live in the database are read from there.
 fn registry(office: &Office, status: &Status) -> Registry {
     let mut registry = Registry::with_prefix("aggregator");
@@ -69,6 +78,8 @@ fn registry(office: &Office, status: &Status) -> Registry {
     number("devices_revoked", "Devices that were revoked", status.revoked as f64);
     number("workers", "Connections that should be up", status.workers as f64);
     number("workers_connected", "Connections that are up", status.workers_connected as f64);
+    let help = "Subscriptions and messages that the broker refused on the connections at hand";
+    number("broker_refused_now", help, status.broker_refused_now as f64);
     let failing = status.decisions_failing.is_some();
     number("decisions_failing", "Whether the last decision failed", flag(failing));
     number(
@@ -111,14 +122,14 @@ fn registry(office: &Office, status: &Status) -> Registry {
         phases.get_or_create(&Phase { phase }).inc();
     }
     registry.register("rounds", "Rounds by phase", phases);
-    let refused = Family::<Reason, Counter>::default();
+    let refused = reasons(&REFUSALS);
     for round in &status.rounds {
         for (reason, count) in &round.tally.refused {
             refused.get_or_create(&Reason { reason: reason.clone() }).inc_by(*count);
         }
     }
     registry.register("refused", "Updates refused, by reason", refused);
-    let strange = Family::<Reason, Counter>::default();
+    let strange = reasons(&STRANGE);
     for (kind, count) in office.strange.counts() {
         strange.get_or_create(&Reason { reason: kind.to_owned() }).inc_by(count);
     }
@@ -145,4 +156,20 @@ fn registry(office: &Office, status: &Status) -> Registry {
         registry.register(name, help, counter);
     }
     registry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_known_reason_is_there_before_it_first_counts() {
+        let mut registry = Registry::default();
+        registry.register("refused", "A test", reasons(&REFUSALS));
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        for reason in REFUSALS {
+            assert!(text.contains(&format!("refused_total{{reason=\"{reason}\"}} 0\n")), "{text}");
+        }
+    }
 }

@@ -54,6 +54,11 @@ pub trait Display: Send {
     fn closed(&mut self) -> bool {
         false
     }
+
+    /// Whether it is a window, with a desktop beside it.
+    fn is_window(&self) -> bool {
+        false
+    }
 }
 
 /// How a display is opened. Parts that do not concern the chosen kind are ignored.

@@ -284,6 +284,10 @@ impl Display for WindowDisplay {
         self.closed |= self.handle_events().is_err();
         self.closed
     }
+
+    fn is_window(&self) -> bool {
+        true
+    }
 }
 
 impl Drop for WindowDisplay {

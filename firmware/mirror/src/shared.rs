@@ -81,9 +81,13 @@ pub enum DisplayState {
     },
 }
 
-/// What a notice is about. There is at most one notice for each.
+/// What a notice is about, most important first: the glass has room for one. There is at most one notice for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topic {
+    /// A part of the program that fails again and again.
+    Program,
+    /// A browser that was paired, or wrong codes.
+    Pairing,
     /// The mirror's data folder.
     Storage,
     /// The screen's shape.
@@ -106,11 +110,9 @@ pub enum Topic {
     HomeAssistant,
     /// The source of pictures.
     Source,
-    /// A part of the program that fails again and again.
-    Program,
 }
 
-const TOPICS: usize = 12;
+const TOPICS: usize = 13;
 
 /// Sentences that someone should read, most important first.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -174,8 +176,10 @@ pub struct PairingCode {
     pub address: Option<String>,
     /// SHA-256 of the certificate.
     pub fingerprint: String,
-    /// When it stops being good.
+    /// When it stops being good, or leaves the screen.
     pub until: Instant,
+    /// Wrong guesses have ended it.
+    pub spoiled: bool,
 }
 
 /// Without the digits: a code is on the screen and nowhere else.
@@ -605,6 +609,16 @@ mod tests {
         copy.source = "kept".into();
         shared.refresh_health(&mut copy, &mut seen);
         assert_eq!(copy.source, "kept");
+    }
+
+    #[test]
+    fn a_part_that_fails_again_and_again_is_told_first() {
+        let mut notices = Notices::default();
+        for topic in [Topic::Source, Topic::Storage, Topic::Pairing, Topic::Program] {
+            notices.set(topic, Some(format!("{topic:?}")));
+        }
+        let order: Vec<&str> = notices.iter().collect();
+        assert_eq!(order, ["Program", "Pairing", "Storage", "Source"]);
     }
 
     #[test]

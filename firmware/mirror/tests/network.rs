@@ -203,6 +203,7 @@ fn whoever_is_not_paired_gets_the_pairing_page_and_nothing_else() {
     assert_eq!(home.running.state()["camera_wanted"], true, "nothing was changed");
     let shown = home.post("/api/pairing", "").json();
     assert!(shown["code"].is_null() && shown["seconds_left"].as_u64() > Some(100), "{shown}");
+    assert_eq!(shown["on_screen"], false, "nobody sees a headless display");
     assert_eq!(home.ask("GET", "/", &[("host", "evil.example")], "").status, 403);
     let foreign = [("x-mirror-change", "1"), ("origin", "https://evil.example")];
     assert_eq!(home.ask("POST", "/api/pairing", &foreign, "").status, 403);
@@ -283,7 +284,7 @@ fn guesses_are_limited() {
         home.post("/api/pairing/finish", &format!("{{\"code\":\"{code}\",\"name\":\"\"}}")).status
     };
     assert_eq!(guess("123456"), 409, "no code was asked for");
-    for _ in 0..4 {
+    for _ in 0..2 {
         assert_eq!(home.post("/api/pairing", "").status, 200);
         let answers = [(); 3].map(|()| guess("12345"));
         assert_eq!(answers, [403, 403, 410], "the last one says that the code is dead");
@@ -294,7 +295,29 @@ fn guesses_are_limited() {
         home.running.get("/api/access").json()["browsers"].as_array().map(Vec::len),
         Some(0)
     );
+    let notices = || home.running.state()["notices"].to_string();
+    assert!(notices().contains("typed wrong codes"), "{}", notices());
     home.pair("at the mirror itself it goes on");
+    assert!(notices().contains("at the mirror itself"), "{}", notices());
+}
+
+#[test]
+fn a_browser_that_is_used_keeps_its_cookie() {
+    let folder = Folder::new("renewed");
+    let home = Home::start(&folder);
+    let cookie = home.pair("phone");
+    home.running.stop();
+    let file = folder.path().join("mirror/paired-browsers.json");
+    let stored = std::fs::read_to_string(&file).expect("stored");
+    let mut stored: serde_json::Value = serde_json::from_str(&stored).expect("JSON");
+    stored["browsers"][0]["seen_at"] = 0.into();
+    std::fs::write(&file, stored.to_string()).expect("writable");
+    let home = Home::start(&folder);
+    let visit = || home.ask("GET", "/api/state", &[("cookie", &cookie)], "");
+    let renewed = visit();
+    let set = renewed.header("set-cookie").unwrap_or_default();
+    assert!(set.starts_with(&cookie) && set.contains("Max-Age=34560000"), "{set}");
+    assert_eq!(visit().header("set-cookie"), None, "once in a while");
 }
 
 #[test]

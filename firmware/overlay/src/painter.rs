@@ -435,7 +435,7 @@ mod tests {
         let statuses = [
             Status::Running,
             Status::Starting { step: reason },
-            Status::CameraOff { by: reason },
+            Status::CameraOff { by: reason, on_page: true },
             Status::CameraLost { device: reason, reason, absent: true, retry_in: Duration::ZERO },
             Status::NoModel { reason },
             Status::Thermal { celsius: 90.0 },
@@ -484,6 +484,7 @@ mod tests {
             "http://127.0.0.1:8080/",
             "https://192.168.1.7:8443/",
             "https://[fd12:3456:789a:1234:5678:9abc:def0:1234]:8443/",
+            "on this device only; page.access = \"paired\" lets phones in",
         ];
         for (width, height) in
             [(480, 1920), (480, 640), (540, 960), (640, 480), (1280, 720), (1080, 1920)]

@@ -222,7 +222,9 @@ mod tests {
                 fingerprint: "A1B2 C3D4 E5F6 A7B8 C9D0 E1F2 A3B4 C5D6 E7F8 A9B0 C1D2 E3F4 A5B6 C7D8 E9F0 A1B2",
                 left: Duration::from_secs(120),
             },
-            Status::CameraOff { by: "on the mirror's page" },
+            Status::Pairing { code: "888 888", fingerprint: "A1B2", left: Duration::ZERO },
+            Status::CameraOff { by: "on the mirror's page", on_page: true },
+            Status::CameraOff { by: "in the settings", on_page: false },
             Status::CameraLost {
                 device: LONG,
                 reason: LONG,

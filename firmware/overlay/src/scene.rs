@@ -16,7 +16,7 @@ pub struct Scene<'a> {
     pub fps: Option<f32>,
     /// One sentence on the lower edge.
     pub notice: Option<&'a str>,
-    /// Address of the local page; shown on status screens, never over a running mirror.
+    /// Address of the local page, or who can open it; shown on status screens, never over a running mirror.
     pub page_address: Option<&'a str>,
 }
 
@@ -89,7 +89,7 @@ pub enum Status<'a> {
         code: &'a str,
         /// Of the mirror's certificate.
         fingerprint: &'a str,
-        /// Time for which the code is good.
+        /// Time for which the code is good; zero: wrong codes have ended it.
         left: Duration,
     },
     /// Not ready yet.
@@ -101,6 +101,8 @@ pub enum Status<'a> {
     CameraOff {
         /// Completes "Switched off ...", such as `in the settings` or `on the page`.
         by: &'a str,
+        /// Whether somebody in front of the mirror can open its page, which has the switch.
+        on_page: bool,
     },
     /// The camera was there and is not, or never was.
     CameraLost {
@@ -144,9 +146,15 @@ impl<'a> Status<'a> {
     pub fn advice(&self) -> &'static str {
         match self {
             Status::Running => "",
+            Status::Pairing { left: Duration::ZERO, .. } => {
+                "Wrong codes were typed. Ask for a new one."
+            }
             Status::Pairing { .. } => "Type this code into your browser.",
             Status::Starting { .. } => "The mirror is waking up.",
-            Status::CameraOff { .. } => "Switch it on again on the mirror's page.",
+            Status::CameraOff { on_page: true, .. } => "Switch it on again on the mirror's page.",
+            Status::CameraOff { on_page: false, .. } => {
+                "Whoever looks after the mirror can switch it on."
+            }
             Status::CameraLost { absent: true, .. } => "Please check that its cable is plugged in.",
             Status::CameraLost { absent: false, .. } => "The mirror goes on trying by itself.",
             Status::NoModel { .. } => "Install the mirror's software again.",
@@ -161,7 +169,7 @@ impl<'a> Status<'a> {
             Status::Running => Ok(()),
             Status::Pairing { fingerprint, .. } => write!(out, "Certificate {fingerprint}"),
             Status::Starting { step } => write!(out, "{step}…"),
-            Status::CameraOff { by } => write!(out, "Switched off {by}."),
+            Status::CameraOff { by, .. } => write!(out, "Switched off {by}."),
             Status::CameraLost { device, reason, .. } => write!(out, "{device}: {reason}"),
             Status::NoModel { reason } => write!(out, "{reason}"),
             Status::Thermal { celsius } => write!(out, "{celsius:.0} °C inside"),
@@ -179,6 +187,7 @@ impl<'a> Status<'a> {
         // Writing to a String cannot fail.
         let _ = match (seconds, self) {
             (0, Status::CameraLost { .. }) => write!(out, "Trying again now"),
+            (0, _) => write!(out, "No longer good"),
             (1, _) => write!(out, "{words} 1 second"),
             (seconds, _) => write!(out, "{words} {seconds} seconds"),
         };

@@ -96,7 +96,12 @@ fn status_screens() {
     for (name, status) in scenes::statuses() {
         let scene = Scene {
             camera_active: matches!(status, Status::NoModel { .. } | Status::Thermal { .. }),
-            page_address: Some("http://127.0.0.1:8080"),
+            page_address: Some(match status {
+                Status::CameraOff { on_page: false, .. } => {
+                    "on this device only; page.access = \"paired\" lets phones in"
+                }
+                _ => "http://127.0.0.1:8080",
+            }),
             ..Scene::of_status(status)
         };
         check(name, &scene, picture());

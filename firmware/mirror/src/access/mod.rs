@@ -28,8 +28,6 @@ pub enum AccessError {
     Certificate(String),
     #[error("the operating system gave no entropy ({0}); nothing can be paired until it does")]
     Entropy(String),
-    #[error("{0} browsers are paired already; remove one of them on the page first")]
-    TooMany(usize),
 }
 
 /// Everything about access, shared by both doors.

@@ -1,9 +1,14 @@
 //! The code on the mirror's screen. Whoever can read it stands in front of the mirror.
 //!
-//! Nobody in the home can keep the others from pairing by asking for codes, or by guessing at them: both are counted for
-//! each address. Whoever takes many addresses can, for an hour at a time, and then `mirror pair` on the mirror still
-//! gives codes. All addresses together have [`CODES`] times [`ATTEMPTS`] guesses an hour at codes that the network asked for:
-//! 48 among a million codes, each of which was shown on the mirror; one address alone has 12 at its own.
+//! Nobody in the home can keep the others from pairing by asking for codes, or by guessing at them, within a few hours: both
+//! are counted for each address. Whoever takes several addresses, or their time, can; `mirror pair` on the mirror gives
+//! codes all the same, which end only after [`ATTEMPTS_AT_DEVICE`] wrong guesses. That takes ten addresses a code, none of which
+//! has guesses left at the next one for an hour.
+//!
+//! What guessing can reach, among a million codes: all addresses together have [`GUESSES`] at the codes that the network asked
+//! for, a chance of 1 in 20,800. They do not come back with time, but with the next pairing and with the mirror's next start.
+//! At a code that somebody asked for at the mirror they have [`ATTEMPTS_AT_DEVICE`], 1 in 33,300. The glass tells of wrong
+//! guesses, and of who was paired, for a while ([`Pairing::news`]).
 //!
 //! Pure: time comes in as a duration since any fixed moment, so that tests decide when it passes.
 
@@ -19,16 +24,27 @@ use crate::shared::lock;
 
 /// A code is good for this long.
 pub const VALID: Duration = Duration::from_secs(120);
-/// Guesses at one code.
+/// Guesses at one code that the network asked for.
 pub const ATTEMPTS: u32 = 6;
+/// Guesses at one code that was asked for at the mirror: so many that a few addresses cannot end it.
+pub const ATTEMPTS_AT_DEVICE: u32 = 30;
 /// Of one address. The code that it asked for itself ends with them; another's goes on.
 pub const ATTEMPTS_OF_ONE: u32 = 3;
 /// Codes that the home network may ask for in [`WINDOW`].
 pub const CODES: usize = 8;
 /// Of one address.
 pub const CODES_OF_ONE: usize = 4;
-/// See [`CODES`].
+/// Wrong guesses of one address in [`WINDOW`] at the network's codes. At the mirror's own it has [`ATTEMPTS_OF_ONE`]
+/// besides: whoever mistypes too often is sent there.
+pub const GUESSES_OF_ONE: u32 = 6;
+/// See [`CODES`] and [`GUESSES_OF_ONE`].
 pub const WINDOW: Duration = Duration::from_secs(3600);
+/// Wrong guesses of all addresses together at the network's codes until a browser is paired.
+pub const GUESSES: u32 = 48;
+/// A paired browser is told of for this long,
+const PAIRED_TOLD: Duration = Duration::from_secs(600);
+/// and wrong guesses, with whoever came after them, for this long: those who live here may be asleep, or out.
+const WRONG_TOLD: Duration = Duration::from_secs(12 * 3600);
 
 const DIGITS: usize = 6;
 const CODE_COUNT: u32 = 1_000_000;
@@ -75,6 +91,12 @@ pub enum Refusal {
     LastWrong,
     #[error("no more tries at this code; it ends in {} s, then ask for a new one", wait.as_secs() + 1)]
     Spent { wait: Duration },
+    #[error("too many wrong codes came from here; wait {} minutes, or run `mirror pair` on the mirror", minutes(*wait))]
+    TooManyWrong { wait: Duration },
+    #[error(
+        "too many wrong codes were typed in this home; run `mirror pair` on the mirror, or start it anew"
+    )]
+    Locked,
     #[error(transparent)]
     Access(#[from] AccessError),
 }
@@ -92,6 +114,28 @@ struct State {
     current: Option<Current>,
     /// When the home network asked for codes that nobody used, and who did.
     asked: VecDeque<(Duration, IpAddr)>,
+    /// Wrong guesses of the last [`WINDOW`].
+    wrong: VecDeque<Wrong>,
+    /// Those that count for [`GUESSES`].
+    guessed: u32,
+    /// When there were last so many that somebody should know.
+    wrong_at: Option<Duration>,
+    paired: Option<Paired>,
+}
+
+/// A wrong guess.
+struct Wrong {
+    at: Duration,
+    from: IpAddr,
+    /// Whether the code was asked for at the mirror.
+    at_device: bool,
+}
+
+/// The browser that was paired last.
+struct Paired {
+    at: Duration,
+    name: String,
+    after_wrong: bool,
 }
 
 struct Current {
@@ -103,36 +147,45 @@ struct Current {
 }
 
 impl Current {
-    /// Guesses left to all together.
-    fn attempts(&self) -> u32 {
-        ATTEMPTS.saturating_sub(self.wrong.values().sum())
+    fn is_at_device(&self) -> bool {
+        self.asker == Asker::Device
     }
 
-    fn attempts_of(&self, asker: Asker) -> u32 {
-        let Asker::Network(address) = asker else { return self.attempts() };
+    /// Guesses left to all together.
+    fn attempts(&self) -> u32 {
+        let most = if self.is_at_device() { ATTEMPTS_AT_DEVICE } else { ATTEMPTS };
+        most.saturating_sub(self.wrong.values().sum())
+    }
+
+    fn attempts_of(&self, address: IpAddr) -> u32 {
         let wrong = self.wrong.get(&address).copied().unwrap_or(0);
         ATTEMPTS_OF_ONE.saturating_sub(wrong).min(self.attempts())
     }
 
-    fn shown(&self, asker: Asker, now: Duration, fresh: bool) -> Result<Shown, Refusal> {
-        let left = self.until - now;
-        match self.attempts_of(asker) {
-            0 => Err(Refusal::Spent { wait: left }),
-            attempts => {
-                let code = String::from_utf8_lossy(&self.code).into_owned();
-                Ok(Shown { code, left, attempts, fresh })
-            }
-        }
+    fn shown(&self, attempts: u32, now: Duration, fresh: bool) -> Shown {
+        let code = String::from_utf8_lossy(&self.code).into_owned();
+        Shown { code, left: self.until - now, attempts, fresh }
     }
 }
 
 impl State {
-    /// Notes that this address asks for a code, if there is one for it.
-    fn note_asked(&mut self, address: IpAddr, now: Duration) -> Result<(), Refusal> {
-        let old = |(asked, _): &(Duration, IpAddr)| now.saturating_sub(*asked) >= WINDOW;
-        while self.asked.front().is_some_and(old) {
+    fn forget_old(&mut self, now: Duration) {
+        let is_old = |at: Duration| now.saturating_sub(at) >= WINDOW;
+        while self.asked.front().is_some_and(|(at, _)| is_old(*at)) {
             self.asked.pop_front();
         }
+        while self.wrong.front().is_some_and(|wrong| is_old(wrong.at)) {
+            self.wrong.pop_front();
+        }
+        self.current.take_if(|current| now >= current.until);
+    }
+
+    /// Notes that this address asks for a code, if there is one for it.
+    fn note_asked(&mut self, address: IpAddr, now: Duration) -> Result<(), Refusal> {
+        if self.is_locked() {
+            return Err(Refusal::Locked);
+        }
+        self.guesses_of(address, false, now)?;
         let own: Vec<Duration> =
             self.asked.iter().filter(|(_, who)| *who == address).map(|(asked, _)| *asked).collect();
         let first = match self.asked.front() {
@@ -145,6 +198,49 @@ impl State {
         self.asked.push_back((now, address));
         Ok(())
     }
+
+    /// Whether one more code of the network's would allow more than [`GUESSES`].
+    fn is_locked(&self) -> bool {
+        self.guessed + ATTEMPTS > GUESSES
+    }
+
+    /// Guesses, 1 and more, that the [`WINDOW`] leaves to an address at the mirror's own codes, or at the network's.
+    fn guesses_of(&self, address: IpAddr, at_device: bool, now: Duration) -> Result<u32, Refusal> {
+        let most = if at_device { ATTEMPTS_OF_ONE } else { GUESSES_OF_ONE };
+        let is_its = |wrong: &&Wrong| wrong.from == address && wrong.at_device == at_device;
+        let its: Vec<Duration> = self.wrong.iter().filter(is_its).map(|wrong| wrong.at).collect();
+        match (most.saturating_sub(its.len() as u32), its.first()) {
+            (0, Some(first)) => {
+                Err(Refusal::TooManyWrong { wait: WINDOW.saturating_sub(now - *first) })
+            }
+            (left, _) => Ok(left),
+        }
+    }
+
+    /// Guesses, 1 and more, that are left to somebody at this code.
+    fn attempts(&self, current: &Current, asker: Asker, now: Duration) -> Result<u32, Refusal> {
+        let Asker::Network(address) = asker else { return Ok(current.attempts()) };
+        let left = self.guesses_of(address, current.is_at_device(), now)?;
+        match left.min(current.attempts_of(address)) {
+            0 => Err(Refusal::Spent { wait: current.until - now }),
+            attempts => Ok(attempts),
+        }
+    }
+
+    fn note_wrong(&mut self, current: &mut Current, from: IpAddr, now: Duration) {
+        *current.wrong.entry(from).or_default() += 1;
+        let at_device = current.is_at_device();
+        self.wrong.push_back(Wrong { at: now, from, at_device });
+        self.guessed += u32::from(!at_device);
+        let its = self.wrong.iter().filter(|wrong| wrong.from == from).count();
+        if its >= ATTEMPTS_OF_ONE as usize || current.attempts() == 0 || self.is_locked() {
+            self.wrong_at = Some(now);
+        }
+    }
+
+    fn is_told_wrong(&self, now: Duration) -> bool {
+        self.wrong_at.is_some_and(|at| now.saturating_sub(at) < WRONG_TOLD)
+    }
 }
 
 impl Pairing {
@@ -153,7 +249,8 @@ impl Pairing {
         Pairing::default()
     }
 
-    /// Makes a code, or gives the one that is on the screen already: nobody can take another's code away by asking.
+    /// Makes a code, or gives the one that is on the screen already: nobody can take another's code away by asking. Whoever asks
+    /// at the mirror makes it one that was asked for there.
     ///
     /// # Errors
     /// Too many codes that nobody used; no more guesses at the one on the screen; no entropy.
@@ -163,16 +260,21 @@ impl Pairing {
             Asker::Device => Asker::Device,
         };
         let mut state = lock(&self.0);
-        if let Some(current) = state.current.as_ref().filter(|current| now < current.until) {
-            return current.shown(asker, now, false);
+        state.forget_old(now);
+        if let Some(current) = state.current.as_mut().filter(|_| asker == Asker::Device) {
+            current.asker = asker;
+        }
+        if let Some(current) = &state.current {
+            let attempts = state.attempts(current, asker, now)?;
+            return Ok(current.shown(attempts, now, false));
         }
         if let Asker::Network(address) = asker {
             state.note_asked(address, now)?;
         }
         let current = Current { code: code()?, until: now + VALID, asker, wrong: HashMap::new() };
-        let shown = current.shown(asker, now, true);
+        let shown = current.shown(state.attempts(&current, asker, now)?, now, true);
         state.current = Some(current);
-        shown
+        Ok(shown)
     }
 
     /// Uses a code up; any number of guesses takes the same time to compare.
@@ -180,37 +282,54 @@ impl Pairing {
     /// # Errors
     /// A wrong code, none to compare with, or no more guesses for this address.
     pub fn finish(&self, given: &str, from: IpAddr, now: Duration) -> Result<(), Refusal> {
-        let from = Asker::at(from);
+        let from = from.to_canonical();
         let mut state = lock(&self.0);
-        let Some(current) = state.current.as_mut().filter(|current| now < current.until) else {
-            state.current = None;
-            return Err(Refusal::NoCode);
-        };
-        if current.attempts_of(from) == 0 {
-            return Err(Refusal::Spent { wait: current.until - now });
+        state.forget_old(now);
+        let Some(mut current) = state.current.take() else { return Err(Refusal::NoCode) };
+        if let Err(refusal) = state.attempts(&current, Asker::Network(from), now) {
+            state.current = Some(current);
+            return Err(refusal);
         }
         let digits: Vec<u8> = given.bytes().filter(|byte| !b" -".contains(byte)).collect();
         if bool::from(current.code.as_slice().ct_eq(&digits)) {
-            *state = State::default();
+            state.asked.clear();
+            state.wrong.retain(|wrong| wrong.from != from);
+            state.guessed = 0;
             return Ok(());
         }
-        if let Asker::Network(address) = from {
-            *current.wrong.entry(address).or_default() += 1;
+        state.note_wrong(&mut current, from, now);
+        let left = state.attempts(&current, Asker::Network(from), now);
+        let is_own = current.asker == Asker::Network(from);
+        if current.attempts() == 0 || is_own && left.is_err() {
+            return Err(Refusal::LastWrong);
         }
-        let left = current.attempts_of(from);
-        if left > 0 {
-            return Err(Refusal::Wrong { left });
-        }
-        if current.asker != from && current.attempts() > 0 {
-            return Err(Refusal::Spent { wait: current.until - now });
-        }
-        state.current = None;
-        Err(Refusal::LastWrong)
+        state.current = Some(current);
+        Err(left.map_or_else(|refusal| refusal, |left| Refusal::Wrong { left }))
     }
 
-    /// Whether there is a code on the screen.
-    pub fn is_shown(&self, now: Duration) -> bool {
-        lock(&self.0).current.as_ref().is_some_and(|current| now < current.until)
+    /// Notes that a browser of this name was paired.
+    pub fn note_paired(&self, name: String, now: Duration) {
+        let mut state = lock(&self.0);
+        let after_wrong = state.is_told_wrong(now);
+        state.paired = Some(Paired { at: now, name, after_wrong });
+    }
+
+    /// What those who live here should know about pairing now.
+    pub fn news(&self, now: Duration) -> Option<String> {
+        let state = lock(&self.0);
+        let told = |paired: &&Paired| {
+            let time = if paired.after_wrong { WRONG_TOLD } else { PAIRED_TOLD };
+            now.saturating_sub(paired.at) < time
+        };
+        match state.paired.as_ref().filter(told) {
+            Some(Paired { name, after_wrong: true, .. }) => Some(format!(
+                "After wrong codes a browser was paired: “{name}”. If it is none of yours, remove it on the mirror's page."
+            )),
+            Some(Paired { name, .. }) => Some(format!("A browser was paired: “{name}”.")),
+            None => state.is_told_wrong(now).then(|| {
+                "Somebody on the home network typed wrong codes to pair a browser.".to_owned()
+            }),
+        }
     }
 }
 
@@ -261,9 +380,9 @@ mod tests {
     fn a_code_dies_after_two_minutes() {
         let pairing = Pairing::new();
         let shown = begin(&pairing, START);
-        assert!(pairing.is_shown(START + VALID - Duration::from_millis(1)));
+        let almost = START + VALID - Duration::from_millis(1);
+        assert!(matches!(pairing.finish("x", PHONE, almost), Err(Refusal::Wrong { .. })));
         assert!(matches!(pairing.finish(&shown.code, PHONE, START + VALID), Err(Refusal::NoCode)));
-        assert!(!pairing.is_shown(START + VALID));
     }
 
     #[test]
@@ -285,27 +404,120 @@ mod tests {
             let shown = pairing.begin(asker, START).expect("a first code");
             let guess = |code: &str| pairing.finish(code, GUEST, START);
             assert!(matches!([guess("x"), guess("x")], [Err(Refusal::Wrong { .. }), Err(_)]));
-            assert!(matches!(guess("x"), Err(Refusal::Spent { .. })));
-            assert!(
-                matches!(guess(&shown.code), Err(Refusal::Spent { .. })),
-                "not even the right one"
-            );
+            let is_out = |refusal: &Refusal| match asker {
+                Asker::Device => matches!(refusal, Refusal::TooManyWrong { .. }),
+                Asker::Network(_) => matches!(refusal, Refusal::Spent { .. }),
+            };
+            assert!(guess("x").is_err_and(|refusal| is_out(&refusal)));
+            assert!(guess(&shown.code).is_err_and(|refusal| is_out(&refusal)), "the right one");
             let again = pairing.begin(Asker::Network(GUEST), START);
-            assert!(matches!(again, Err(Refusal::Spent { .. })));
+            assert!(again.is_err_and(|refusal| is_out(&refusal)));
             assert!(pairing.finish(&shown.code, PHONE, START).is_ok());
         }
     }
 
-    #[test]
-    fn all_addresses_together_have_six_guesses_at_a_code() {
-        let pairing = Pairing::new();
-        let shown = pairing.begin(Asker::Device, START).expect("a first code");
-        for number in 0..ATTEMPTS as u8 {
-            let last = number + 1 == ATTEMPTS as u8;
-            let refusal = pairing.finish("x", other(number), START).expect_err("wrong");
-            assert_eq!(matches!(refusal, Refusal::LastWrong), last, "{refusal}");
+    /// Guesses at the code on the screen, from as many addresses as it takes, until it ends; how many there were.
+    fn guess_to_the_end(pairing: &Pairing, first: u8, now: Duration) -> u32 {
+        let mut guesses = 0;
+        for number in first..=u8::MAX {
+            for _ in 0..ATTEMPTS_OF_ONE {
+                guesses += 1;
+                match pairing.finish("x", other(number), now).expect_err("wrong") {
+                    Refusal::LastWrong => return guesses,
+                    Refusal::Wrong { .. } => {}
+                    _ => break,
+                }
+            }
         }
-        assert!(matches!(pairing.finish(&shown.code, PHONE, START), Err(Refusal::NoCode)));
+        panic!("{guesses} guesses, and it goes on");
+    }
+
+    #[test]
+    fn all_addresses_together_have_six_guesses_at_a_code_and_thirty_at_the_mirror_s_own() {
+        for (asker, guesses) in [(Asker::Device, ATTEMPTS_AT_DEVICE), (Asker::at(PHONE), ATTEMPTS)]
+        {
+            let pairing = Pairing::new();
+            let shown = pairing.begin(asker, START).expect("a first code");
+            assert_eq!(guess_to_the_end(&pairing, 0, START), guesses);
+            assert!(matches!(pairing.finish(&shown.code, PHONE, START), Err(Refusal::NoCode)));
+        }
+    }
+
+    #[test]
+    fn two_addresses_cannot_end_what_was_asked_for_at_the_mirror() {
+        let pairing = Pairing::new();
+        for number in 0..20 {
+            let now = START + VALID * number;
+            let shown = pairing.begin(Asker::Device, now).expect("at the mirror always");
+            for guest in [GUEST, other(1)] {
+                assert!([(); 4].iter().all(|()| pairing.finish("x", guest, now).is_err()));
+            }
+            assert!(pairing.finish(&shown.code, PHONE, now).is_ok());
+        }
+    }
+
+    #[test]
+    fn nor_what_the_network_has_asked_for_before() {
+        let pairing = Pairing::new();
+        pairing.begin(Asker::Network(GUEST), START).expect("a first code");
+        let shown = pairing.begin(Asker::Device, START).expect("the same one");
+        for guest in [GUEST, other(1)] {
+            assert!([(); 4].iter().all(|()| pairing.finish("x", guest, START).is_err()));
+        }
+        assert!(pairing.finish(&shown.code, PHONE, START).is_ok());
+    }
+
+    #[test]
+    fn guesses_at_the_network_s_codes_do_not_come_back_with_time() {
+        let pairing = Pairing::new();
+        let year = (0..).map(|number| START + WINDOW * number).take(24 * 365);
+        let ask = |now| pairing.begin(Asker::Network(PHONE), now);
+        let guesses: u32 = year
+            .clone()
+            .filter(|now| ask(*now).is_ok())
+            .map(|now| guess_to_the_end(&pairing, 0, now))
+            .sum();
+        assert_eq!(guesses, GUESSES);
+        let now = START + WINDOW * 24 * 365;
+        assert!(matches!(ask(now), Err(Refusal::Locked)));
+        let shown = pairing.begin(Asker::Device, now).expect("at the mirror always");
+        assert!(pairing.finish(&shown.code, PHONE, now).is_ok());
+        assert!(ask(now).is_ok(), "somebody was there");
+    }
+
+    #[test]
+    fn whoever_mistypes_too_often_is_sent_to_the_mirror() {
+        let pairing = Pairing::new();
+        for _ in 0..GUESSES_OF_ONE / ATTEMPTS_OF_ONE {
+            begin(&pairing, START);
+            let guesses =
+                [(); ATTEMPTS_OF_ONE as usize].map(|()| pairing.finish("x", PHONE, START));
+            assert!(matches!(guesses.last(), Some(Err(Refusal::LastWrong))));
+        }
+        let again = pairing.begin(Asker::Network(PHONE), START + WINDOW / 2);
+        assert!(matches!(again, Err(Refusal::TooManyWrong { wait }) if wait == WINDOW / 2));
+        let shown = pairing.begin(Asker::Device, START).expect("at the mirror always");
+        assert!(pairing.finish(&shown.code, PHONE, START).is_ok());
+        begin(&pairing, START);
+    }
+
+    #[test]
+    fn wrong_guesses_and_whoever_came_after_them_are_told_of_for_half_a_day() {
+        let pairing = Pairing::new();
+        let news = |now| pairing.news(now).unwrap_or_default();
+        begin(&pairing, START);
+        let guess = |code: &str| pairing.finish(code, PHONE, START).is_ok();
+        assert!(!guess("x") && !guess("x") && news(START).is_empty(), "two are a slip");
+        assert!(!guess("x") && news(START).contains("wrong codes"), "{}", news(START));
+        let shown = begin(&pairing, START);
+        assert!(guess(&shown.code));
+        pairing.note_paired("Ada's phone".into(), START);
+        let late = START + WRONG_TOLD - Duration::from_secs(1);
+        assert!(news(late).contains("wrong codes") && news(late).contains("Ada's phone"));
+        assert!(news(START + WRONG_TOLD).is_empty());
+        pairing.note_paired("Tablet".into(), START + WRONG_TOLD);
+        assert_eq!(news(START + WRONG_TOLD), "A browser was paired: “Tablet”.");
+        assert!(news(START + WRONG_TOLD + PAIRED_TOLD).is_empty());
     }
 
     #[test]

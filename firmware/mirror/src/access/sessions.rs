@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tracing::info;
 
 use crate::access::{AccessError, hex, random};
 use crate::private;
@@ -14,7 +14,8 @@ use crate::shared::lock;
 
 /// The file that holds them.
 const NAME: &str = "paired-browsers.json";
-/// Browsers at most.
+/// Browsers at most. One more takes the place of the one that was longest not here: most of the old ones have lost their cookie,
+/// and whoever stands in front of the mirror cannot remove one before being paired.
 pub const MOST: usize = 16;
 /// "Last used" is written no more often than this, in seconds: flash wears.
 const NOTE_EVERY: u64 = 3600;
@@ -50,6 +51,18 @@ struct Stored {
     shut: bool,
 }
 
+impl Stored {
+    fn paired(&self) -> Paired {
+        Paired {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            paired_at: self.paired_at,
+            seen_at: self.seen_at,
+            shut: self.shut,
+        }
+    }
+}
+
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -63,19 +76,21 @@ pub struct Sessions {
     browsers: Mutex<Vec<Stored>>,
     /// Held while the file is written, and by nobody who asks.
     writing: Mutex<()>,
-    /// A visit is to be written down.
-    visited: AtomicBool,
+}
+
+/// Of a paired browser.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Visit {
+    /// The browser's.
+    pub id: String,
+    /// The first one for a while: it is to be written down ([`Sessions::write_visits`]), and the browser's cookie to be renewed.
+    pub is_noted: bool,
 }
 
 impl Sessions {
     /// None, and none stored so far.
     pub fn none(folder: &Path) -> Sessions {
-        Sessions {
-            path: folder.join(NAME),
-            browsers: Mutex::default(),
-            writing: Mutex::default(),
-            visited: AtomicBool::new(false),
-        }
+        Sessions { path: folder.join(NAME), browsers: Mutex::default(), writing: Mutex::default() }
     }
 
     /// Reads the stored ones.
@@ -89,40 +104,37 @@ impl Sessions {
         Ok(())
     }
 
-    /// Pairs a browser; its id and its token, which is nowhere else. Waits for the disk.
+    /// Pairs a browser, in place of another where there are [`MOST`]; and its token, which is nowhere else. Waits for the disk.
     ///
     /// # Errors
-    /// Too many browsers, no entropy, or a disk that does not take it: then it is not paired.
-    pub fn add(&self, name: &str, now: u64) -> Result<(String, String), AccessError> {
+    /// No entropy, or a disk that does not take it: then it is not paired.
+    pub fn add(&self, name: &str, now: u64) -> Result<(Paired, String), AccessError> {
         let (id, token) = (hex(&random::<4>()?), hex(&random::<32>()?));
-        self.store(Some(Stored {
-            id: id.clone(),
+        let stored = Stored {
+            id,
             name: shown_name(name),
             token_hash: hash(&token),
             paired_at: now,
             seen_at: now,
             shut: false,
-        }))?;
-        Ok((id, token))
+        };
+        let paired = stored.paired();
+        self.store(Some(stored))?;
+        Ok((paired, token))
     }
 
     /// The browser with this token.
-    pub fn find(&self, token: &str, now: u64) -> Option<String> {
+    pub fn find(&self, token: &str, now: u64) -> Option<Visit> {
         let given = hash(token);
         let mut browsers = lock(&self.browsers);
         let is_it =
             |stored: &&mut Stored| bool::from(stored.token_hash.as_bytes().ct_eq(given.as_bytes()));
         let found = browsers.iter_mut().find(is_it).filter(|stored| !stored.shut)?;
-        if now.abs_diff(found.seen_at) >= NOTE_EVERY {
+        let is_noted = now.abs_diff(found.seen_at) >= NOTE_EVERY;
+        if is_noted {
             found.seen_at = now;
-            self.visited.store(true, Ordering::Relaxed);
         }
-        Some(found.id.clone())
-    }
-
-    /// Whether there are visits to be written down by [`Sessions::write_visits`]; true once.
-    pub fn has_visits(&self) -> bool {
-        self.visited.swap(false, Ordering::Relaxed)
+        Some(Visit { id: found.id.clone(), is_noted })
     }
 
     /// Writes down who was here. Only a comfort: a disk that is full does not lock its owner out. Waits for the disk.
@@ -137,14 +149,7 @@ impl Sessions {
 
     /// All of them, the first one first.
     pub fn list(&self) -> Vec<Paired> {
-        let paired = |stored: &Stored| Paired {
-            id: stored.id.clone(),
-            name: stored.name.clone(),
-            paired_at: stored.paired_at,
-            seen_at: stored.seen_at,
-            shut: stored.shut,
-        };
-        lock(&self.browsers).iter().map(paired).collect()
+        lock(&self.browsers).iter().map(Stored::paired).collect()
     }
 
     /// Ends a pairing at once, on the disk too; false when there was none. Waits for the disk.
@@ -166,14 +171,15 @@ impl Sessions {
         let _turn = lock(&self.writing);
         let mut paired = lock(&self.browsers).clone();
         paired.retain(|stored| !stored.shut);
-        if more.is_some() && paired.len() >= MOST {
-            return Err(AccessError::TooMany(paired.len()));
-        }
+        let gone = if more.is_some() { make_room(&mut paired) } else { Vec::new() };
         let before = paired.len();
         paired.extend(more);
         let file = File { format: 1, browsers: paired };
         let text = serde_json::to_vec_pretty(&file).map_err(|error| damaged(error.to_string()))?;
         private::write(&self.path, &text)?;
+        for Stored { id, .. } in gone {
+            info!("the pairing of the browser that was longest not here has ended ({id})");
+        }
         // Not replaced: others may have been seen, or shut out, meanwhile.
         let (kept, more) = file.browsers.split_at(before);
         let mut browsers = lock(&self.browsers);
@@ -181,6 +187,17 @@ impl Sessions {
         browsers.extend_from_slice(more);
         Ok(())
     }
+}
+
+/// Takes those out that were longest not here, until there is room for one more.
+fn make_room(browsers: &mut Vec<Stored>) -> Vec<Stored> {
+    let mut gone = Vec::new();
+    while browsers.len() >= MOST {
+        let longest = browsers.iter().enumerate().min_by_key(|(_, stored)| stored.seen_at);
+        let Some((at, _)) = longest else { break };
+        gone.push(browsers.remove(at));
+    }
+    gone
 }
 
 fn parse(bytes: &[u8]) -> Result<Vec<Stored>, AccessError> {
@@ -223,9 +240,10 @@ mod tests {
     fn a_token_opens_after_a_restart_and_is_not_on_the_disk() {
         let folder = folder("sessions");
         let sessions = open(&folder).expect("nothing stored");
-        let (id, token) = sessions.add("  Ada's phone\n", 100).expect("writable");
+        let (paired, token) = sessions.add("  Ada's phone\n", 100).expect("writable");
+        let id = paired.id;
         let again = open(&folder).expect("stored");
-        assert_eq!(again.find(&token, 200), Some(id.clone()));
+        assert_eq!(again.find(&token, 200), Some(Visit { id: id.clone(), is_noted: false }));
         assert_eq!(again.find(&token[1..], 200), None);
         assert_eq!(again.find("", 200), None);
         assert_eq!(again.list()[0].name, "Ada's phone");
@@ -242,8 +260,8 @@ mod tests {
     fn a_removal_that_the_disk_does_not_take_shuts_out_at_once_and_can_be_repeated() {
         let folder = folder("shut");
         let sessions = open(&folder).expect("nothing stored");
-        let (id, token) = sessions.add("lost phone", 100).expect("writable");
-        let (other, _) = sessions.add("tablet", 100).expect("writable");
+        let (Paired { id, .. }, token) = sessions.add("lost phone", 100).expect("writable");
+        let (Paired { id: other, .. }, _) = sessions.add("tablet", 100).expect("writable");
         // Where the new file would be made there is a folder now.
         let blocked = folder.join(NAME).with_extension("part");
         std::fs::create_dir(&blocked).expect("writable");
@@ -266,9 +284,10 @@ mod tests {
         let folder = folder("visits");
         let sessions = open(&folder).expect("nothing stored");
         let (_, token) = sessions.add("phone", 100).expect("writable");
-        assert!(sessions.find(&token, 100 + NOTE_EVERY - 1).is_some() && !sessions.has_visits());
-        assert!(sessions.find(&token, 100 + NOTE_EVERY).is_some() && sessions.has_visits());
-        assert!(!sessions.has_visits(), "told once");
+        let is_noted = |now| sessions.find(&token, now).map(|visit| visit.is_noted);
+        assert_eq!(is_noted(100 + NOTE_EVERY - 1), Some(false));
+        assert_eq!(is_noted(100 + NOTE_EVERY), Some(true));
+        assert_eq!(is_noted(101 + NOTE_EVERY), Some(false), "told once");
         sessions.write_visits();
         let again = open(&folder).expect("stored");
         assert_eq!(again.list()[0].seen_at, 100 + NOTE_EVERY);
@@ -276,13 +295,18 @@ mod tests {
     }
 
     #[test]
-    fn sixteen_browsers_are_the_most() {
+    fn one_browser_too_many_takes_the_place_of_the_one_that_was_longest_not_here() {
         let folder = folder("most");
         let sessions = open(&folder).expect("nothing stored");
-        for number in 0..MOST {
-            sessions.add(&number.to_string(), 0).expect("room");
-        }
-        assert!(matches!(sessions.add("one more", 0), Err(AccessError::TooMany(MOST))));
+        let tokens: Vec<String> = (0..MOST as u64)
+            .map(|number| sessions.add(&number.to_string(), number).expect("writable").1)
+            .collect();
+        assert!(sessions.find(&tokens[0], NOTE_EVERY).is_some());
+        let (_, token) = sessions.add("one more", NOTE_EVERY).expect("always room");
+        let is_paired = |token: &String| sessions.find(token, NOTE_EVERY).is_some();
+        assert!(is_paired(&token) && is_paired(&tokens[0]) && !is_paired(&tokens[1]));
+        assert_eq!(open(&folder).expect("stored").list(), sessions.list());
+        assert_eq!(sessions.list().len(), MOST);
         std::fs::remove_dir_all(&folder).expect("ours");
     }
 

@@ -1,13 +1,14 @@
 //! Pairing over HTTP: asking for a code, using it, and the list of paired browsers.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::SET_COOKIE;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use display::DisplaySpec;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};
 
@@ -23,6 +24,17 @@ use crate::shared::{DisplayState, PairingCode, Topic, lock};
 /// Browsers forget a cookie after 400 days at the latest.
 const COOKIE_SECONDS: u64 = 400 * 86_400;
 
+/// A code that wrong guesses have ended stays on the screen for this long: whoever is there is to see that it was asked for.
+const SPOILED: Duration = Duration::from_secs(10);
+
+/// The cookie that makes a browser a paired one, for as long as browsers keep it.
+pub fn cookie(token: &str) -> String {
+    // Lax and not Strict: who follows a link from another page is paired still. Whatever changes something wants a header of ours.
+    format!(
+        "{COOKIE_NAME}={token}; Path=/; Max-Age={COOKIE_SECONDS}; Secure; HttpOnly; SameSite=Lax"
+    )
+}
+
 /// Seconds since 1970 by the mirror's clock, right or wrong; only ever shown.
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
@@ -31,7 +43,10 @@ pub fn now() -> u64 {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = match self {
-            Refusal::TooMany { .. } | Refusal::Spent { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::TooMany { .. }
+            | Refusal::Spent { .. }
+            | Refusal::TooManyWrong { .. }
+            | Refusal::Locked => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Wrong { .. } => StatusCode::FORBIDDEN,
             // The code is no longer good: the page offers a new one.
             Refusal::LastWrong => StatusCode::GONE,
@@ -135,6 +150,9 @@ pub async fn begin(
         info!("a pairing code is shown; it was asked for from {place}");
     }
     let open = |health: &crate::shared::Health| matches!(health.display, DisplayState::Open { .. });
+    // A headless display is always open; nobody can look at it unless it writes files.
+    let kind = served.settings.settings.display.kind.parse();
+    let is_screen = !matches!(kind, Ok(DisplaySpec::Headless(None)));
     let on_device = asker == Asker::Device;
     Ok(Json(PairingAnswer {
         code: on_device.then_some(shown.code),
@@ -142,7 +160,7 @@ pub async fn begin(
         fingerprint: on_device.then_some(fingerprint),
         seconds_left: shown.left.as_secs(),
         attempts_left: shown.attempts,
-        on_screen: served.shared.with_health(open),
+        on_screen: is_screen && served.shared.with_health(open),
     }))
 }
 
@@ -152,8 +170,18 @@ fn show(served: &Served, shown: &Shown, address: Option<String>, fingerprint: &s
         address,
         fingerprint: fingerprint.to_owned(),
         until: Instant::now() + shown.left,
+        spoiled: false,
     };
     served.shared.update_health(|health| health.pairing = Some(pairing));
+}
+
+/// Shows for a moment more that the code is no longer good.
+fn spoil(served: &Served) {
+    served.shared.update_health(|health| {
+        if let Some(pairing) = &mut health.pairing {
+            (pairing.spoiled, pairing.until) = (true, Instant::now() + SPOILED);
+        }
+    });
 }
 
 /// Body of a POST to `/api/pairing/finish`.
@@ -176,30 +204,35 @@ pub async fn finish(
     };
     let now_up = served.shared.uptime();
     let result = served.access.pairing.finish(&given.code, peer, now_up);
-    if !served.access.pairing.is_shown(now_up) {
-        served.shared.update_health(|health| health.pairing = None);
-    }
     if let Err(refusal) = result {
         // Guesses that count are few; the others must not fill the journal.
         match &refusal {
-            Refusal::NoCode | Refusal::Spent { .. } => debug!("pairing: {peer}: {refusal}"),
+            Refusal::NoCode | Refusal::Spent { .. } | Refusal::TooManyWrong { .. } => {
+                debug!("pairing: {peer}: {refusal}");
+            }
             counted => warn!("pairing: {counted}"),
         }
+        if matches!(refusal, Refusal::LastWrong) {
+            spoil(&served);
+        }
+        served.tell_pairing();
         return Err(refusal.into_response());
     }
+    served.shared.update_health(|health| health.pairing = None);
+    let context = Arc::clone(&served);
     let added = beside(move || {
-        Ok(served.access.sessions.add(&given.name, now()).inspect_err(|error| {
+        Ok(context.access.sessions.add(&given.name, now()).inspect_err(|error| {
             warn!("pairing: {error}");
         }))
     });
     let added = added.await.map_err(IntoResponse::into_response)?;
-    let (id, token) = added.map_err(|error| Refusal::Access(error).into_response())?;
-    info!("a browser was paired ({id})");
-    // Lax and not Strict: who follows a link from another page is paired still. Whatever changes something wants a header of ours.
-    let cookie = format!(
-        "{COOKIE_NAME}={token}; Path=/; Max-Age={COOKIE_SECONDS}; Secure; HttpOnly; SameSite=Lax"
-    );
-    Ok(([(SET_COOKIE, cookie)], Json(serde_json::json!({ "id": id }))).into_response())
+    let (paired, token) = added.map_err(|error| Refusal::Access(error).into_response())?;
+    // Not with its name, which somebody chose: the journal stays as long as the system likes.
+    info!("a browser was paired ({})", paired.id);
+    served.access.pairing.note_paired(paired.name, served.shared.uptime());
+    served.tell_pairing();
+    let cookie = [(SET_COOKIE, cookie(&token))];
+    Ok((cookie, Json(serde_json::json!({ "id": paired.id }))).into_response())
 }
 
 /// Body of a POST to `/api/browsers/remove`.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::body::Body;
-use axum::http::header::{CONNECTION, COOKIE};
+use axum::http::header::{CONNECTION, COOKIE, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
@@ -26,7 +26,8 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 use tracing::debug;
 
-use crate::access::sessions::Sessions;
+use crate::access::sessions::Visit;
+use crate::page::access::cookie;
 use crate::page::guard::Door;
 use crate::page::{Trouble, Visitor, silence};
 use crate::shared::lock;
@@ -109,20 +110,26 @@ impl NetworkDoor {
 
     async fn answer(&self, request: Request<Incoming>, door: Door) -> Result<Response, Infallible> {
         let mut request = request.map(Body::new);
-        let visitor = session(request.headers(), &self.access.sessions);
-        if self.access.sessions.has_visits() {
-            let access = Arc::clone(&self.access);
-            tokio::task::spawn_blocking(move || access.sessions.write_visits());
-        }
+        let now = crate::page::access::now();
+        let visitor = token(request.headers()).and_then(|token| {
+            let visit = self.access.sessions.find(&token, now)?;
+            Some((token, visit))
+        });
         request.extensions_mut().insert(door);
-        let Some(id) = visitor else {
+        let Some((token, Visit { id, is_noted })) = visitor else {
             let mut answer = hurried(self.unpaired.clone(), request, HEAD).await?;
             // A request every few seconds would hold the connection for ever.
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             return Ok(answer);
         };
         request.extensions_mut().insert(Visitor::Browser { id });
-        self.paired.clone().oneshot(request).await
+        let mut answer = self.paired.clone().oneshot(request).await?;
+        if is_noted {
+            let access = Arc::clone(&self.access);
+            tokio::task::spawn_blocking(move || access.sessions.write_visits());
+            renew(&mut answer, &token);
+        }
+        Ok(answer)
     }
 }
 
@@ -176,14 +183,21 @@ impl Drop for Seat {
     }
 }
 
-/// The paired browser that a request comes from.
-fn session(headers: &HeaderMap, sessions: &Sessions) -> Option<String> {
-    let now = crate::page::access::now();
+/// The token that a request carries, if it does.
+fn token(headers: &HeaderMap) -> Option<String> {
     let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs =
         cookies.flat_map(|text| text.split(';')).filter_map(|pair| pair.split_once('='));
     let (_, token) = pairs.find(|(name, _)| name.trim() == COOKIE_NAME)?;
-    sessions.find(token.trim(), now)
+    Some(token.trim().to_owned())
+}
+
+/// Lets the browser keep its cookie as long again: one that is used does not fall out.
+fn renew(answer: &mut Response, token: &str) {
+    // Whatever was found is one of the tokens that this mirror has made: hexadecimal digits.
+    if let Ok(cookie) = HeaderValue::from_str(&cookie(token)) {
+        answer.headers_mut().append(SET_COOKIE, cookie);
+    }
 }
 
 #[cfg(test)]

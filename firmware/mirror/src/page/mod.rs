@@ -167,6 +167,14 @@ impl Served {
         Some(format!("https://{shown}/"))
     }
 
+    /// Tells the glass and the page what happened about pairing, for as long as it is news.
+    pub fn tell_pairing(&self) {
+        let news = self.access.pairing.news(self.shared.uptime());
+        if self.shared.with_health(|health| health.notices.get(Topic::Pairing) != news.as_deref()) {
+            self.shared.set_notice(Topic::Pairing, news);
+        }
+    }
+
     /// Tells the screen where that is, if it has changed: a network may come after the start, and give another address.
     fn tell_network(&self) {
         let network = self.network_address();
@@ -323,12 +331,13 @@ impl Page {
         result
     }
 
-    /// Lets no frozen picture grow old, whether somebody asks for it or not, and no address.
+    /// Lets no frozen picture grow old, whether somebody asks for it or not, no address and no news.
     async fn tidy(&self) {
         loop {
             tokio::time::sleep(TIDY).await;
             self.context.shared.frozen.forget_old(Instant::now());
             self.context.tell_network();
+            self.context.tell_pairing();
             self.mend_storage().await;
         }
     }

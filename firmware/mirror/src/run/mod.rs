@@ -77,6 +77,7 @@ pub fn run(args: &RunArgs, started: Instant) -> Result<()> {
         look: Look::new(settings),
         frames: args.frames,
         stale_after: (2 * sources.timeout).max(Duration::from_secs(5)),
+        paired: settings.page.network.is_some(),
         first: Mutex::new(Some(display)),
     };
     let parts = parts(&shared, sources, screen, switch, &effective, access, listener);

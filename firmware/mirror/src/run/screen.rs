@@ -40,6 +40,8 @@ pub struct Screen {
     pub frames: Option<u64>,
     /// A camera that has given nothing for so long shows nobody.
     pub stale_after: Duration,
+    /// Whether the settings let the home network in.
+    pub paired: bool,
     /// The first attempt to open it, made while the mirror started.
     pub first: Mutex<Option<Opened>>,
 }
@@ -91,7 +93,7 @@ impl Screen {
             let keep = match &mut panel {
                 Some(panel) => self.show(panel, &copy, fresh),
                 None => {
-                    self.account(fresh && runs(&copy));
+                    self.account(fresh && status(&copy, self.place(false)) == Status::Running);
                     true
                 }
             };
@@ -200,10 +202,15 @@ impl Screen {
         true
     }
 
+    fn place(&self, is_window: bool) -> Place {
+        Place { is_window, paired: self.paired }
+    }
+
     /// Draws the scene; true when it shows the overlay and not a status.
     fn draw(&self, panel: &mut Panel, copy: &Copy) -> bool {
         let health = &copy.health;
-        let status = status(copy);
+        let place = self.place(panel.display.is_window());
+        let status = status(copy, place);
         let running = status == Status::Running;
         let scene = Scene {
             mask: if running { copy.view.mask() } else { None },
@@ -211,7 +218,7 @@ impl Screen {
             camera_active: health.sensor_open,
             fps: (running && self.look.show_fps).then(|| self.shared.timings.fps()),
             notice: health.notices.first(),
-            page_address: page_address(health),
+            page_address: page_address(health, place),
         };
         panel.painter.align(self.look.alignment(health.demo));
         panel.painter.draw(&scene, &mut panel.canvas);
@@ -254,35 +261,58 @@ impl Screen {
     }
 }
 
-fn runs(copy: &Copy) -> bool {
-    status(copy) == Status::Running
+/// What decides whether somebody in front of the mirror can open its page.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// There is a desktop, and so a browser, beside the overlay.
+    is_window: bool,
+    /// See [`Screen::paired`].
+    paired: bool,
 }
 
-/// The code that is good now.
+/// Where the page would be, for whoever looks after a mirror without a keyboard.
+const ON_THIS_DEVICE: &str = "on this device only; page.access = \"paired\" lets phones in";
+
+/// The code that is good now, or was a moment ago.
 fn pairing(health: &Health) -> Option<&PairingCode> {
     health.pairing.as_ref().filter(|pairing| Instant::now() < pairing.until)
 }
 
-/// While a code is shown, where to type it; else where the home network finds the page or, where that is not let in, this
-/// machine's own browser.
-fn page_address(health: &Health) -> Option<&str> {
-    match pairing(health) {
-        Some(pairing) => pairing.address.as_deref(),
-        None => health.network.as_deref().or(health.page.as_deref()),
+/// While a code is shown, where to type it; else where the home network finds the page or, where that is not let in, a browser
+/// beside this window. A panel has none: no address of this machine's own can be opened there.
+fn page_address(health: &Health, place: Place) -> Option<&str> {
+    if let Some(pairing) = pairing(health) {
+        return pairing.address.as_deref();
+    }
+    let Place { is_window, paired } = place;
+    match (&health.network, &health.page) {
+        (Some(network), _) => Some(network),
+        (None, Some(page)) if is_window => Some(page),
+        (None, Some(_)) if !paired => Some(ON_THIS_DEVICE),
+        _ => None,
     }
 }
 
+/// Whether somebody in front of the mirror can open its page. A door that is wanted and not open yet counts: it is being opened, or
+/// a notice says what keeps it.
+fn has_page(health: &Health, place: Place) -> bool {
+    health.network.is_some() || health.page.is_some() && (place.is_window || place.paired)
+}
+
 /// The one thing a person should be told now: what keeps the mirror from working, worst first.
-fn status(copy: &Copy) -> Status<'_> {
+fn status(copy: &Copy, place: Place) -> Status<'_> {
     let health = &copy.health;
     // Somebody asked for it a moment ago and stands in front of the mirror.
     if let Some(pairing) = pairing(health) {
-        let left = pairing.until.saturating_duration_since(Instant::now());
+        let left = match pairing.spoiled {
+            true => Duration::ZERO,
+            false => pairing.until.saturating_duration_since(Instant::now()),
+        };
         return Status::Pairing { code: &pairing.code, fingerprint: &pairing.fingerprint, left };
     }
     // Whoever switched it off wants to see that it is.
     if let CameraState::Off { by } = &health.camera {
-        return Status::CameraOff { by };
+        return Status::CameraOff { by, on_page: has_page(health, place) };
     }
     if let ModelState::Failed { reason } = &health.model {
         return Status::NoModel { reason };
@@ -319,6 +349,13 @@ mod tests {
         Copy { health, seen: 0, view: View::new(), viewed_at: Instant::now() }
     }
 
+    const WINDOW: Place = Place { is_window: true, paired: false };
+    const PANEL: Place = Place { is_window: false, paired: false };
+
+    fn status(copy: &Copy) -> Status<'_> {
+        super::status(copy, WINDOW)
+    }
+
     #[test]
     fn what_is_worst_is_told_first() {
         let lost = CameraState::Lost {
@@ -348,23 +385,48 @@ mod tests {
             address: Some("https://192.168.1.7:8443/".into()),
             fingerprint: "AB".into(),
             until,
+            spoiled: false,
         };
         let later = Instant::now() + Duration::from_secs(60);
         let mut shown = copy(|health| health.pairing = Some(code(later)));
         assert!(matches!(status(&shown), Status::Pairing { code: "123 456", .. }));
-        assert_eq!(page_address(&shown.health), Some("https://192.168.1.7:8443/"));
+        assert_eq!(page_address(&shown.health, PANEL), Some("https://192.168.1.7:8443/"));
         assert!(!format!("{:?}", shown.health).contains("123 456"), "no code in a log");
+        shown.health.pairing = Some(PairingCode { spoiled: true, ..code(later) });
+        assert!(matches!(status(&shown), Status::Pairing { left: Duration::ZERO, .. }));
         shown.health.pairing = Some(code(Instant::now()));
         assert!(matches!(status(&shown), Status::Starting { .. }));
-        assert_eq!(page_address(&shown.health), None);
+        assert_eq!(page_address(&shown.health, PANEL), None);
     }
 
     #[test]
     fn the_address_is_one_that_somebody_in_the_room_can_open() {
         let mut shown = copy(|health| health.page = Some("http://127.0.0.1:8080/".into()));
-        assert_eq!(page_address(&shown.health), Some("http://127.0.0.1:8080/"));
+        assert_eq!(page_address(&shown.health, WINDOW), Some("http://127.0.0.1:8080/"));
+        assert_eq!(page_address(&shown.health, PANEL), Some(ON_THIS_DEVICE));
+        let soon = Place { paired: true, ..PANEL };
+        assert_eq!(page_address(&shown.health, soon), None, "it is set already");
         shown.health.network = Some("https://192.168.1.7:8443/".into());
-        assert_eq!(page_address(&shown.health), Some("https://192.168.1.7:8443/"));
+        for place in [WINDOW, PANEL, soon] {
+            assert_eq!(page_address(&shown.health, place), Some("https://192.168.1.7:8443/"));
+        }
+        (shown.health.network, shown.health.page) = (None, None);
+        assert_eq!(page_address(&shown.health, PANEL), None, "no page at all");
+    }
+
+    #[test]
+    fn nobody_is_sent_to_a_page_that_nobody_there_can_open() {
+        let off = |health: &mut Health| health.camera = CameraState::Off { by: "x" };
+        let mut shown = copy(off);
+        let on_page = |shown: &Copy, place| {
+            matches!(super::status(shown, place), Status::CameraOff { on_page: true, .. })
+        };
+        assert!(!on_page(&shown, WINDOW), "no page");
+        shown.health.page = Some("http://127.0.0.1:8080/".into());
+        assert!(on_page(&shown, WINDOW) && !on_page(&shown, PANEL));
+        assert!(on_page(&shown, Place { paired: true, ..PANEL }), "soon");
+        shown.health.network = Some("https://192.168.1.7:8443/".into());
+        assert!(on_page(&shown, PANEL));
     }
 
     #[test]
@@ -374,13 +436,10 @@ mod tests {
         let opening = copy(|health| health.model = ModelState::Ready { name: "m".into() });
         assert_eq!(status(&opening), Status::Starting { step: "opening the camera" });
         let mut off = copy(|health| health.camera = CameraState::Off { by: "in the settings" });
-        assert_eq!(status(&off), Status::CameraOff { by: "in the settings" });
+        let expected = Status::CameraOff { by: "in the settings", on_page: false };
+        assert_eq!(status(&off), expected);
         off.health.model = ModelState::Failed { reason: "broken".into() };
-        assert_eq!(
-            status(&off),
-            Status::CameraOff { by: "in the settings" },
-            "with no network, too"
-        );
+        assert_eq!(status(&off), expected, "with no network, too");
     }
 
     /// A display whose monitor may be unplugged.
@@ -416,6 +475,7 @@ mod tests {
             look: Look::new(&settings.expect("the defaults").settings),
             frames: Some(1),
             stale_after: Duration::from_secs(5),
+            paired: false,
             first: Mutex::new(Some(display)),
         }
     }

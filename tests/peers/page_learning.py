@@ -200,6 +200,29 @@ def check_forgotten(browser: Window, mirror: Mirror) -> None:
     assert is_in_sight(browser, "#learn-message"), "nobody sees why"
 
 
+def check_withdrawn(browser: Window) -> None:
+    """An open picture goes with the consent, and the answer to that stays on the page."""
+    open_editor(browser)
+    agree(browser, "improve_my_mirror", False)
+    wait_until(lambda: browser.run("!busy && document.querySelector('#editor').hidden"), "the end of the editor")
+    time.sleep(3)
+    said = browser.text("#learn-message")
+    assert said and "does not hold" not in said, said
+    agree(browser, "improve_my_mirror", True)
+
+
+def save_without_an_answer(browser: Window, count: int) -> None:
+    """The mirror stores the picture, and the page hears of that later only."""
+    browser.run(
+        "(window.answers = 0, window.whole = fetch, window.fetch = (path, options) => whole(path, options).then((answer) => {"
+        " if (!path.endsWith('/save') || (answers += 1) > 2) return answer; throw new TypeError('lost'); }), 0)"
+    )
+    save(browser, count)
+    wait_until(lambda: f"Correction {count} was saved" in browser.text("#learn-message"), "word of the saving")
+    assert browser.run("document.querySelector('#editor').hidden && answers === 3"), "saved otherwise"
+    browser.run("(window.fetch = whole, 0)")
+
+
 def is_in_sight(browser: Browser, selector: str) -> bool:
     box = f"document.querySelector('{selector}').getBoundingClientRect()"
     return browser.run(f"(({{top, bottom}}) => top >= 0 && bottom <= innerHeight && bottom > top)({box})")
@@ -371,13 +394,14 @@ def main() -> int:
         browser.save(args.out / "consent.png")
         check_discard(browser, mirror)
         check_forgotten(browser, mirror)
+        check_withdrawn(browser)
         check_tools(browser, args.out)
         check_access(browser)
         check_words(browser)
         check_browsers(browser, args.mirror, environment, url)
         save(browser, 1)
         correct(browser, "pen")
-        save(browser, 2)
+        save_without_an_answer(browser, 2)
         check_phone(browser, args.out)
         epsilon = train(browser, mirror, args.out)
         command = [args.mirror, "privacy", "ledger", "--verify", "--json"]

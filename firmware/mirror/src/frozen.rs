@@ -12,8 +12,10 @@ use crate::shared::lock;
 
 /// A picture that nobody saved is forgotten this long after it was last worked on.
 const KEPT: Duration = Duration::from_secs(20 * 60);
-/// Whoever worked on it so lately is not to lose it to somebody else.
-const IN_HANDS: Duration = Duration::from_secs(60);
+/// Whoever looked at it so lately is not to lose it to somebody else,
+const LOOKED_AT: Duration = Duration::from_secs(60);
+/// nor whoever painted on it: it takes a while to find the next stroke, or to come back to a telephone.
+const PAINTED_ON: Duration = Duration::from_secs(10 * 60);
 
 /// The frozen picture, while there is one.
 pub struct Frozen {
@@ -22,12 +24,28 @@ pub struct Frozen {
     saving: Mutex<()>,
 }
 
-/// Number of the newest frozen picture, the picture with the moment of the last work on it while it is kept, and what was
-/// saved last.
+/// Number of the newest frozen picture, the picture while it is kept, and what was saved last.
 struct Slot {
     number: u64,
-    picture: Option<(Instant, Arc<Parsed>)>,
+    picture: Option<Kept>,
     saved: Option<(u64, CorrectionInfo)>,
+}
+
+struct Kept {
+    parsed: Arc<Parsed>,
+    /// When somebody worked on it last, or froze it.
+    worked: Instant,
+    /// Until when nobody else may freeze another. A picture that never came to a page is in nobody's hands.
+    held: Option<Instant>,
+}
+
+/// How somebody works on a picture.
+#[derive(Clone, Copy, Debug)]
+pub enum Work {
+    /// A page has fetched it.
+    Looking,
+    /// Its parts were painted.
+    Painting,
 }
 
 impl Default for Frozen {
@@ -45,7 +63,8 @@ impl Frozen {
     pub fn put(&self, parsed: Parsed) -> u64 {
         let mut slot = lock(&self.slot);
         slot.number += 1;
-        slot.picture = Some((Instant::now(), Arc::new(parsed)));
+        let (parsed, worked) = (Arc::new(parsed), Instant::now());
+        slot.picture = Some(Kept { parsed, worked, held: None });
         slot.number
     }
 
@@ -56,17 +75,23 @@ impl Frozen {
     }
 
     /// Somebody works on the picture of this number.
-    pub fn touch(&self, id: u64, now: Instant) {
+    pub fn touch(&self, id: u64, work: Work, now: Instant) {
         let mut slot = lock(&self.slot);
         let is_it = slot.number == id;
-        if let Some((at, _)) = slot.picture.as_mut().filter(|_| is_it) {
-            *at = now;
+        if let Some(kept) = slot.picture.as_mut().filter(|_| is_it) {
+            let time = match work {
+                Work::Looking => LOOKED_AT,
+                Work::Painting => PAINTED_ON,
+            };
+            kept.worked = now;
+            kept.held = kept.held.max(Some(now + time));
         }
     }
 
-    /// Whether somebody works on the picture.
-    pub fn is_in_hands(&self, now: Instant) -> bool {
-        lock(&self.slot).picture.as_ref().is_some_and(|(at, _)| now < *at + IN_HANDS)
+    /// For how long the picture is in somebody's hands, if nobody works on it any more.
+    pub fn in_hands(&self, now: Instant) -> Option<Duration> {
+        let held = lock(&self.slot).picture.as_ref()?.held?;
+        Some(held.saturating_duration_since(now)).filter(|left| !left.is_zero())
     }
 
     /// Saves the picture of this number with `store`, once: whoever asks again, be it while the first is still written, is
@@ -98,8 +123,8 @@ impl Frozen {
     /// The picture of this number, if it is the one that is kept.
     pub fn get(&self, id: u64) -> Option<Arc<Parsed>> {
         let slot = lock(&self.slot);
-        let (_, parsed) = slot.picture.as_ref().filter(|_| slot.number == id)?;
-        Some(Arc::clone(parsed))
+        let kept = slot.picture.as_ref().filter(|_| slot.number == id)?;
+        Some(Arc::clone(&kept.parsed))
     }
 
     /// Forgets the picture of this number; another one, which somebody froze meanwhile, stays.
@@ -118,7 +143,7 @@ impl Frozen {
 
     /// Forgets a picture that nobody worked on for too long.
     pub fn forget_old(&self, now: Instant) {
-        let is_old = |(at, _): &mut (Instant, Arc<Parsed>)| *at + KEPT < now;
+        let is_old = |kept: &mut Kept| kept.worked + KEPT < now;
         lock(&self.slot).picture.take_if(is_old);
     }
 }
@@ -151,11 +176,16 @@ mod tests {
         let frozen = Frozen::default();
         let id = frozen.put(Parsed::blank((6, 8)));
         let later = Instant::now() + KEPT - Duration::from_secs(1);
-        assert!(frozen.is_in_hands(Instant::now()) && !frozen.is_in_hands(later));
-        frozen.touch(id + 1, later);
-        assert!(!frozen.is_in_hands(later), "another's work");
-        frozen.touch(id, later);
-        assert!(frozen.is_in_hands(later));
+        let in_hands = |now| frozen.in_hands(now);
+        assert_eq!(in_hands(Instant::now()), None, "no page has it yet");
+        frozen.touch(id + 1, Work::Painting, later);
+        assert_eq!(in_hands(later), None, "another's work");
+        frozen.touch(id, Work::Looking, later);
+        assert_eq!(in_hands(later), Some(LOOKED_AT));
+        frozen.touch(id, Work::Painting, later);
+        frozen.touch(id, Work::Looking, later);
+        assert_eq!(in_hands(later + LOOKED_AT), Some(PAINTED_ON - LOOKED_AT));
+        assert_eq!(in_hands(later + PAINTED_ON), None);
         frozen.forget_old(later + KEPT - Duration::from_secs(1));
         assert_eq!(frozen.kept(), Some(id));
         frozen.forget_old(later + KEPT + Duration::from_secs(1));
@@ -166,7 +196,7 @@ mod tests {
     fn an_old_picture_goes_without_being_asked_for() {
         let frozen = Frozen::default();
         frozen.put(Parsed::blank((6, 8)));
-        let picture = lock(&frozen.slot).picture.as_ref().map(|(_, parsed)| Arc::downgrade(parsed));
+        let picture = lock(&frozen.slot).picture.as_ref().map(|kept| Arc::downgrade(&kept.parsed));
         let picture = picture.expect("just put");
         frozen.forget_old(Instant::now() + KEPT - Duration::from_secs(1));
         assert!(picture.upgrade().is_some());

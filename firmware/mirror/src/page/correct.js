@@ -6,7 +6,8 @@
 const UNDO_STEPS = 40;
 
 const editor = {
-  id: null, opened: 0, width: 0, height: 0,
+  // Whether the mirror was asked to save it and did not answer.
+  id: null, opened: 0, unanswered: false, width: 0, height: 0,
   labels: null, picture: null, shown: null,
   tool: "brush", part: 3, size: 14,
   undo: [], redo: [], before: null, last: null, keyboard: null, pointer: null,
@@ -314,7 +315,8 @@ async function openEditor() {
   // As large as the page and the window allow, and never letterboxed: a pointer's place is a share of the canvas.
   canvas.style.width = `min(100%, ${((80 * width) / height).toFixed(2)}vh)`;
   Object.assign(editor, {
-    id, width, height, labels, picture, opened: performance.now(), undo: [], redo: [], before: null, keyboard: null,
+    id, width, height, labels, picture, opened: performance.now(), unanswered: false,
+    undo: [], redo: [], before: null, keyboard: null,
   });
   editor.shown = new ImageData(new Uint8ClampedArray(picture.data), width, height);
   element("editor").hidden = false;
@@ -327,18 +329,24 @@ async function openEditor() {
 
 // Nothing of the picture stays on the page.
 function closeEditor() {
-  Object.assign(editor, { id: null, labels: null, picture: null, shown: null, undo: [], redo: [], before: null });
+  Object.assign(editor, {
+    id: null, unanswered: false, labels: null, picture: null, shown: null, undo: [], redo: [], before: null,
+  });
   context.clearRect(0, 0, canvas.width, canvas.height);
   element("editor").hidden = true;
 }
 
-// What the mirror has forgotten is not to stay on show here.
-function closeForgotten(reason) {
-  if (editor.id === null) return;
+// What the mirror has forgotten is not to stay on show here. Whether there was something.
+function dropPicture() {
+  if (editor.id === null) return false;
   const inside = element("editor").contains(document.activeElement);
   closeEditor();
   if (inside) leaveEditor();
-  say(`${reason}: the frozen picture was forgotten.`, true);
+  return true;
+}
+
+function closeForgotten(reason) {
+  if (dropPicture()) say(`${reason}: the frozen picture was forgotten.`, true);
 }
 
 // Nor does a browser keep it that is not paired any more, or ask whether to stay with it.
@@ -351,7 +359,10 @@ document.addEventListener("camera-off", () => closeForgotten("The camera was swi
 // Withdrawn, deleted, too old, or a mirror that started anew: here, or on another page. While a step is under way its own
 // answer says more; and what was asked before the picture was frozen tells nothing about it.
 document.addEventListener("learning", ({ detail: { asked, frozen } }) => {
-  if (!busy && asked > editor.opened && frozen !== editor.id) closeForgotten("The mirror does not hold it any more");
+  if (busy || editor.id === null || asked <= editor.opened || frozen === editor.id) return;
+  // It may be gone because it was stored, and the answer was lost: whoever asks again is told what came of it.
+  if (editor.unanswered) act(saveCorrection);
+  else closeForgotten("The mirror does not hold it any more");
 });
 
 // Whoever leaves the page is asked first where something was painted, and takes the picture along.
@@ -375,8 +386,10 @@ async function saveCorrection() {
     body: labels,
   });
   // An answer may be lost after the mirror has stored the picture; it stores it once.
+  editor.unanswered = true;
   const answer = await send().catch(send);
   const content = await answer.json();
+  editor.unanswered = false;
   if (!answer.ok) throw new Error(content.error);
   closeEditor();
   leaveEditor();

@@ -1,7 +1,7 @@
 "use strict";
 
 // Learning at home: consent, training, the privacy budget, stored corrections, deletion. Uses what page.js and
-// access.js define.
+// access.js define, and correct.js for an open picture.
 
 const LEARNING_INTERVAL_MS = 2000;
 const MEBIBYTE = 1024 * 1024;
@@ -82,6 +82,8 @@ function hasAgreed(purpose) {
 async function switchConsent(purpose, agreed) {
   const version = learning.explanation.version;
   const answer = await change("/api/learning/consent", { purpose, version, agree: !agreed });
+  // Before it is said, and not with a word of its own: the answer is to stay.
+  if (agreed && purpose === "improve_my_mirror") dropPicture();
   say(agreed ? answer.message : "Thank you. You can switch this off at any time.");
 }
 
@@ -341,6 +343,7 @@ element("delete-sure").addEventListener("close", () => {
   if (element("delete-sure").returnValue !== "delete") return;
   act(async () => {
     const { complete, proof } = await change("/api/learning/delete", {});
+    dropPicture();
     say(complete ? "Everything was deleted." : "Not everything could be deleted.", !complete);
     // A damaged ledger cannot tell.
     const sent = proof.already_sent === null ? "cannot be told: the ledger is damaged" : `${proof.already_sent} updates`;

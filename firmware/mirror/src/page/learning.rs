@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use tracing::{debug, info, warn};
 
 use crate::fleet::Fleet;
+use crate::frozen::{Frozen, Work};
 use crate::page::{Served, Trouble};
 use crate::parsed::{NOT_SAID, Parsed};
 use crate::parsing::MOST_PIXELS;
@@ -83,7 +84,7 @@ pub async fn state(
     Query(working): Query<Working>,
 ) -> Result<Json<Value>, Trouble> {
     if let Some(id) = working.painted {
-        served.shared.frozen.touch(id, Instant::now());
+        served.shared.frozen.touch(id, Work::Painting, Instant::now());
     }
     let home = match home(&served) {
         Ok(home) => home,
@@ -273,9 +274,11 @@ pub async fn correction_mask(
 /// Keeps the next picture and its parsing in memory, to be corrected.
 pub async fn freeze(State(served): State<Arc<Served>>) -> Result<Json<Value>, Trouble> {
     may_freeze(&served).await?;
-    if served.shared.frozen.is_in_hands(Instant::now()) {
-        let text = "somebody is correcting a picture on another page; it has to be saved or discarded there, \
-                    or left alone for a minute";
+    if let Some(wait) = served.shared.frozen.in_hands(Instant::now()) {
+        let minutes = wait.as_secs().div_ceil(60).max(1);
+        let text = format!(
+            "somebody is correcting a picture on another page; save or discard it there, or wait {minutes} min"
+        );
         return Err(Trouble::new(StatusCode::CONFLICT, text));
     }
     let waiting = served.shared.ask_to_freeze();
@@ -285,9 +288,24 @@ pub async fn freeze(State(served): State<Arc<Served>>) -> Result<Json<Value>, Tr
     };
     let (width, height) = parsed.size;
     let id = served.shared.frozen.put(parsed);
+    let unasked = Unasked { frozen: &served.shared.frozen, id };
     // Asked again now: what forbids it meanwhile (camera off, a withdrawal) has forgotten only what was there.
-    may_freeze(&served).await.inspect_err(|_| served.shared.frozen.forget(id))?;
+    may_freeze(&served).await?;
+    std::mem::forget(unasked);
     Ok(Json(json!({ "id": id, "width": width, "height": height })))
+}
+
+/// A picture that was put before it was asked again whether it may be. It goes where it may not, and with a browser that does not
+/// wait for the answer.
+struct Unasked<'a> {
+    frozen: &'a Frozen,
+    id: u64,
+}
+
+impl Drop for Unasked<'_> {
+    fn drop(&mut self) {
+        self.frozen.forget(self.id);
+    }
 }
 
 /// Whether somebody agreed to corrections. A consent that is being written is waited for, and not by the page's own thread.
@@ -315,6 +333,12 @@ async fn may_freeze(served: &Served) -> Result<(), Trouble> {
     }
 }
 
+/// The picture for a page, in whose hands it is from now on.
+fn look_at(served: &Served, id: u64) -> Result<Arc<Parsed>, Trouble> {
+    served.shared.frozen.touch(id, Work::Looking, Instant::now());
+    frozen(served, id)
+}
+
 fn frozen(served: &Served, id: u64) -> Result<Arc<Parsed>, Trouble> {
     let gone = || Trouble::new(StatusCode::GONE, "this picture is gone; freeze another one");
     served.shared.frozen.get(id).ok_or_else(gone)
@@ -324,7 +348,7 @@ pub async fn frozen_picture(
     State(served): State<Arc<Served>>,
     Path(id): Path<u64>,
 ) -> Result<Response, Trouble> {
-    let parsed = frozen(&served, id)?;
+    let parsed = look_at(&served, id)?;
     beside(move || png(pictures::rgb_png(parsed.size, &parsed.rgb))).await
 }
 
@@ -334,7 +358,7 @@ pub async fn frozen_parts(
     State(served): State<Arc<Served>>,
     Path(id): Path<u64>,
 ) -> Result<Response, Trouble> {
-    let parsed = frozen(&served, id)?;
+    let parsed = look_at(&served, id)?;
     Ok(([(CONTENT_TYPE, "application/octet-stream")], parsed.labels.clone()).into_response())
 }
 
@@ -577,6 +601,8 @@ mod tests {
         let rig = Rig::new("hands");
         rig.agree();
         let (_, id) = rig.freeze(|| {});
+        let parts = || rig.status("GET", &format!("/api/frozen/{id}/parts"), "");
+        assert_eq!(parts(), StatusCode::OK, "the page has it");
         let (status, body) = rig.runtime.block_on(rig.answer("POST", "/api/freeze", String::new()));
         let text = String::from_utf8_lossy(&body);
         assert_eq!(status, StatusCode::CONFLICT);
@@ -588,6 +614,25 @@ mod tests {
             StatusCode::NO_CONTENT
         );
         assert_eq!(rig.freeze(|| {}).0, StatusCode::OK);
+    }
+
+    #[test]
+    fn a_picture_whose_number_never_arrived_keeps_nobody_from_freezing() {
+        let rig = Rig::new("lost");
+        rig.agree();
+        let (_, lost) = rig.freeze(|| {});
+        let (status, id) = rig.freeze(|| {});
+        assert_eq!(status, StatusCode::OK);
+        assert!(rig.is_kept(id) && !rig.is_kept(lost));
+    }
+
+    #[test]
+    fn a_picture_goes_with_the_browser_that_does_not_wait_for_it() {
+        let rig = Rig::new("left");
+        let frozen = &rig.served.shared.frozen;
+        let id = frozen.put(Parsed::blank((6, 8)));
+        drop(Unasked { frozen, id });
+        assert_eq!(frozen.kept(), None);
     }
 
     #[test]

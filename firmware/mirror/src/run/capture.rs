@@ -10,6 +10,7 @@ use camera::mailbox::Mailbox;
 use camera::{Delivery, Source, SourceError};
 use tracing::{debug, info, warn};
 
+use crate::run::seldom::Seldom;
 use crate::run::taken::Taken;
 use crate::shared::{CameraState, Shared, Topic, count};
 use crate::sources::{Chosen, Sources};
@@ -79,7 +80,7 @@ impl Capture {
     /// None at present; a source that fails is opened again.
     pub fn run(&self) -> Result<()> {
         let _leaves = Leaves(&self.shared);
-        let mut backoff = Backoff::new();
+        let (mut backoff, mut dropped) = (Backoff::new(), Seldom::default());
         let mut chosen = self.sources.choose(None);
         while !self.shared.is_stopping() {
             if !self.shared.camera_wanted() {
@@ -91,7 +92,7 @@ impl Capture {
                 self.leave(&next);
             }
             chosen = next;
-            match self.session(&chosen, &mut backoff) {
+            match self.session(&chosen, &mut backoff, &mut dropped) {
                 End::Done => return Ok(()),
                 End::Again => {}
                 End::Failed(error) => self.lost(&chosen, &error, backoff.next_delay()),
@@ -119,19 +120,25 @@ impl Capture {
         while !self.shared.camera_wanted() && !self.shared.sleep(Duration::from_millis(50)) {}
     }
 
-    fn session(&self, chosen: &Chosen, backoff: &mut Backoff) -> End {
+    fn session(&self, chosen: &Chosen, backoff: &mut Backoff, dropped: &mut Seldom) -> End {
         match self.sources.open(chosen) {
             Ok(source) => {
                 // Declared in this order: the source is closed first, then the badge goes.
                 let _sensor = SensorOpen::new(&self.shared, source.is_live());
                 let mut source = source;
-                self.deliver(source.as_mut(), chosen, backoff)
+                self.deliver(source.as_mut(), chosen, backoff, dropped)
             }
             Err(error) => End::Failed(error),
         }
     }
 
-    fn deliver(&self, source: &mut dyn Source, chosen: &Chosen, backoff: &mut Backoff) -> End {
+    fn deliver(
+        &self,
+        source: &mut dyn Source,
+        chosen: &Chosen,
+        backoff: &mut Backoff,
+        dropped: &mut Seldom,
+    ) -> End {
         let description = source.describe();
         info!("source: {description}");
         self.shared.update_health(|health| {
@@ -174,7 +181,7 @@ impl Capture {
                     if error.is_frame_only() && (broken < BROKEN_IN_A_ROW || !source.is_live()) =>
                 {
                     broken += 1;
-                    self.drop_broken(&description, &error, broken);
+                    self.drop_broken(&description, &error, dropped);
                 }
                 Err(error) if error.is_frame_only() => {
                     return End::Failed(hopeless(chosen.name(), &error));
@@ -202,12 +209,14 @@ impl Capture {
         self.shared.counters.overtaken.store(self.mailbox.dropped(), Ordering::Relaxed);
     }
 
-    fn drop_broken(&self, description: &str, error: &SourceError, in_a_row: u32) {
+    fn drop_broken(&self, description: &str, error: &SourceError, dropped: &mut Seldom) {
         count(&self.shared.counters.broken);
-        if in_a_row == 1 {
-            warn!("{description}: picture dropped: {error}");
-        } else {
-            debug!("{description}: picture {in_a_row} in a row dropped: {error}");
+        match dropped.note(Instant::now()) {
+            Some(1) => warn!("{description}: picture dropped: {error}"),
+            Some(more) => {
+                warn!("{description}: {more} pictures dropped lately; the last one: {error}")
+            }
+            None => debug!("{description}: picture dropped: {error}"),
         }
     }
 

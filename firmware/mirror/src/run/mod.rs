@@ -3,6 +3,7 @@
 mod capture;
 mod dark;
 mod screen;
+mod seldom;
 mod sight;
 mod supervisor;
 pub mod switch;

@@ -16,6 +16,7 @@ use crate::model::{self, ModelSource};
 use crate::parsed::Parsed;
 use crate::report;
 use crate::run::dark::{Dark, NOTICE, is_black};
+use crate::run::seldom::Seldom;
 use crate::run::taken::Taken;
 use crate::shared::{Health, ModelState, Shared, Topic, count, lock};
 use crate::thermal::{Limit, Thermometer};
@@ -64,6 +65,8 @@ struct Memory {
     captured_at: Option<Instant>,
     /// Pictures in a row that could not be parsed.
     broken: u64,
+    /// Tells of them.
+    dropped: Seldom,
     /// Pictures in a row for which another input size of the network would be better.
     misfits: u64,
     /// Size of pictures for which the network could not be loaded.
@@ -169,6 +172,7 @@ impl Sight {
             dark: Dark::default(),
             captured_at: None,
             broken: 0,
+            dropped: Seldom::default(),
             misfits: 0,
             refused: None,
         };
@@ -327,10 +331,10 @@ impl Sight {
             Err(error) => {
                 count(&self.shared.counters.broken);
                 memory.broken += 1;
-                if memory.broken == 1 {
-                    warn!("picture {} dropped: {error}", picture.sequence);
-                } else {
-                    debug!("picture {} dropped: {error}", picture.sequence);
+                match memory.dropped.note(Instant::now()) {
+                    Some(1) => warn!("picture {} dropped: {error}", picture.sequence),
+                    Some(more) => warn!("{more} pictures dropped lately; the last one: {error}"),
+                    None => debug!("picture {} dropped: {error}", picture.sequence),
                 }
                 if memory.broken == FAILURES {
                     let reason = format!("it fails on every picture: {error}");

@@ -1,0 +1,38 @@
+//! What happens again and again, told seldom: a camera that breaks one picture in a hundred must not fill the journal.
+
+use std::time::{Duration, Instant};
+
+/// The first one is told at once, then no more than this often.
+const EVERY: Duration = Duration::from_secs(3600);
+
+/// Counts what was not told.
+#[derive(Debug, Default)]
+pub struct Seldom {
+    told: Option<Instant>,
+    untold: u64,
+}
+
+impl Seldom {
+    /// One more; how many there were since the last time that somebody was told, if it is to be told now.
+    pub fn note(&mut self, now: Instant) -> Option<u64> {
+        self.untold += 1;
+        if self.told.is_some_and(|told| now.saturating_duration_since(told) < EVERY) {
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_of_broken_pictures_is_told_once_an_hour() {
+        let (mut seldom, start) = (Seldom::default(), Instant::now());
+        let day = (0..86_400).map(|second| start + Duration::from_secs(second));
+        let told: Vec<u64> = day.filter_map(|now| seldom.note(now)).collect();
+        assert_eq!((told.len(), told[0], told[1]), (24, 1, 3600));
+    }
+}

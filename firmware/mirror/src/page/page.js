@@ -14,6 +14,8 @@ let delivering = false;
 let cameraWanted = false;
 let changing = false;
 let refusal = "";
+// Settings and colours do not change while the mirror runs: they are asked for until they came.
+let settled = false;
 // This browser is not paired any more, and the page has something to say about it.
 let stays = false;
 
@@ -254,6 +256,7 @@ async function keepFresh() {
   if (Date.now() - turn > SLEPT_MS) preview.removeAttribute("src");
   turn = Date.now();
   if (!document.hidden) await refresh();
+  if (!document.hidden && !settled) await refreshSettings();
   setTimeout(keepFresh, INTERVAL_MS);
 }
 
@@ -271,6 +274,15 @@ async function showSettings() {
     return row;
   }));
   element("parts").replaceChildren(...pairs(parts).map(partItem));
+  settled = true;
+}
+
+async function refreshSettings() {
+  try {
+    await showSettings();
+  } catch (error) {
+    console.warn(error);
+  }
 }
 
 // "lower_arm_left" and "lower_arm_right" are one line: a name with two colours.
@@ -330,4 +342,3 @@ document.addEventListener("visibilitychange", () => {
 });
 
 keepFresh();
-showSettings().catch((error) => console.warn(error));

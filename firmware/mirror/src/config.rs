@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use settings::{Board, Effective, Layers};
+use tracing::warn;
 
 use crate::cli::SettingsArgs;
 use crate::report::Usage;
@@ -13,6 +14,10 @@ use crate::report::Usage;
 /// The settings file of an installed mirror, unless `MIRROR_SYSTEM_FILE` names another: a test on an installed mirror must not
 /// join its fleet.
 const SYSTEM_FILE: &str = "/etc/mirror/mirror.toml";
+
+/// Variables that name no setting and are ours all the same; the last three are of builds, tests and training.
+const NO_SETTINGS: [&str; 5] =
+    ["MIRROR_SYSTEM_FILE", "MIRROR_BOARD", "MIRROR_BUILD", "MIRROR_TEST_X11", "MIRROR_ASSETS"];
 
 const DEVICE_TREE_MODEL: &str = "/proc/device-tree/model";
 
@@ -44,6 +49,7 @@ pub fn load_on(
         layers = layers.file(&path.display().to_string(), &read(path)?)?;
     }
     layers = environment(layers)?;
+    warn_of_misnamed(&layers);
     for (option, key, value) in options {
         layers = layers.set(option, key, *value)?;
     }
@@ -68,6 +74,17 @@ fn environment(layers: Layers) -> Result<Layers> {
             Err(Usage(text).into())
         }
         None => Ok(layers),
+    }
+}
+
+/// A warning and no error, unlike a file's unknown key: another program may own the variable.
+fn warn_of_misnamed(layers: &Layers) {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let names = names.filter(|name| !NO_SETTINGS.contains(&name.as_str()));
+    for name in layers.misnamed(names) {
+        warn!(
+            "no setting has the environment variable {name}; `mirror config show` lists them all"
+        );
     }
 }
 

@@ -42,6 +42,18 @@ fn a_variable_that_is_no_text_is_named() {
 }
 
 #[test]
+fn a_misspelt_variable_is_told_of_and_stops_nothing() {
+    let folder = Folder::new("misspelt");
+    let mut command = mirror(&folder);
+    command.args(["config", "check"]).env("MIRROR_CAMERA_WIDHT", "640");
+    let result = output(command.env("MIRROR_TEST_X11", "1"));
+    let text = stderr(&result);
+    assert!(result.status.success(), "{text}");
+    assert!(text.contains("MIRROR_CAMERA_WIDHT (did you mean `MIRROR_CAMERA_WIDTH`?)"), "{text}");
+    assert!(!text.contains("MIRROR_TEST_X11") && !text.contains("MIRROR_SYSTEM_FILE"), "{text}");
+}
+
+#[test]
 fn values_out_of_range_are_refused_wherever_they_come_from() {
     let folder = Folder::new("range");
     for (name, value, parts) in [

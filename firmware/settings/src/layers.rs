@@ -10,6 +10,8 @@ use crate::types::Settings;
 
 const DEFAULTS: &str = include_str!("defaults.toml");
 const DEFAULTS_ORIGIN: &str = "built-in defaults";
+/// How the environment variables of settings begin.
+const PREFIX: &str = "MIRROR_";
 
 /// Why settings cannot be used. Every message names the origin, the key, and the next step.
 #[derive(Debug, Error)]
@@ -94,7 +96,7 @@ impl Layers {
 
     /// Adds settings from environment variables: `camera.width` is `MIRROR_CAMERA_WIDTH`.
     ///
-    /// Variables that name no setting are left alone: other programs may own them.
+    /// Variables that name no setting are left alone: other programs may own them. [`Layers::misnamed`] tells of them.
     ///
     /// # Errors
     /// A value that is not of the setting's type.
@@ -120,6 +122,18 @@ impl Layers {
             self.origins.insert(key, format!("environment variable {name}"));
         }
         Ok(self)
+    }
+
+    /// Those of the names of environment variables that look like a setting's and are none's, each with the name that was
+    /// perhaps meant.
+    pub fn misnamed(&self, names: impl IntoIterator<Item = String>) -> Vec<String> {
+        let mut known = Table::new();
+        for_each_leaf(&self.known, "", &mut |key, value| {
+            known.insert(environment_name(key), value.clone());
+        });
+        let is_none_s = |name: &String| name.starts_with(PREFIX) && !known.contains_key(name);
+        let names = names.into_iter().filter(is_none_s);
+        names.map(|name| format!("{name}{}", closest(&name, &known))).collect()
     }
 
     /// Sets one key, as a command-line option does.
@@ -170,7 +184,7 @@ impl Layers {
 
 /// The environment variable for a key.
 fn environment_name(key: &str) -> String {
-    format!("MIRROR_{}", key.replace('.', "_").to_uppercase())
+    format!("{PREFIX}{}", key.replace('.', "_").to_uppercase())
 }
 
 fn parse(origin: &str, text: &str) -> Result<Table, SettingsError> {

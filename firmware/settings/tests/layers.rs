@@ -218,3 +218,14 @@ fn a_bad_environment_variable_is_named() {
         "environment variable MIRROR_CAMERA_RATE: `camera.rate` must be a whole number, not this text"
     );
 }
+
+#[test]
+fn a_misspelt_environment_variable_is_told_of() {
+    let misnamed = |name: &str| Layers::defaults().expect("valid").misnamed([name.to_owned()]);
+    assert_eq!(
+        misnamed("MIRROR_CAMERA_WIDHT"),
+        ["MIRROR_CAMERA_WIDHT (did you mean `MIRROR_CAMERA_WIDTH`?)"]
+    );
+    assert_eq!(misnamed("MIRROR_URL_OF_ANOTHER_PROGRAM"), ["MIRROR_URL_OF_ANOTHER_PROGRAM"]);
+    assert!(misnamed("MIRROR_CAMERA_WIDTH").is_empty() && misnamed("PATH").is_empty());
+}

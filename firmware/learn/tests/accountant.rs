@@ -144,7 +144,7 @@ impl Cases {
 fn monotone_in_noise_releases_and_delta_at_rate_one() {
     let mut cases = Cases(1);
     for _ in 0..400 {
-        let steps = cases.between(5_000, 200_000);
+        let steps = cases.between(3_000, 200_000);
         let z = NoiseMultiplier::from_fraction(steps, 10_000).unwrap();
         let noisier =
             NoiseMultiplier::from_fraction(steps + cases.between(1, 20_000), 10_000).unwrap();
@@ -159,14 +159,6 @@ fn monotone_in_noise_releases_and_delta_at_rate_one() {
         );
         assert!(cost(z, releases, delta * (1.0 + cases.unit())) <= base, "delta {z} {releases}");
     }
-}
-
-#[test]
-fn noise_for_which_the_figures_do_not_hold_has_none() {
-    let z = |steps| NoiseMultiplier::from_fraction(steps, 10_000).unwrap();
-    assert!(epsilon(z(5_000), 1, 1e-5).is_ok());
-    let error = epsilon(z(4_999), 1, 1e-5).unwrap_err().to_string();
-    assert!(error.contains("below 0.5"), "{error}");
 }
 
 #[test]

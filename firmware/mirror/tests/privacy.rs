@@ -72,6 +72,7 @@ fn numbers_that_no_budget_has_are_wrong_usage() {
         ["plan", "--epsilon", "8", "--delta", "2", "--releases", "3"],
         ["plan", "--epsilon", "8", "--delta", "1e-5", "--releases", "0"],
         ["epsilon", "--noise-multiplier", "1e3", "--delta", "1e-5", "--releases", "3"],
+        ["epsilon", "--noise-multiplier", "0.4999", "--delta", "1e-5", "--releases", "3"],
     ] {
         let result = output(mirror(&folder).arg("privacy").args(arguments));
         assert_eq!(result.status.code(), Some(2), "{arguments:?}: {}", stderr(&result));

@@ -172,15 +172,23 @@ impl Composition {
     }
 }
 
-/// The privacy cost of `releases` equal releases, each using all data.
+/// Whether statements about this noise hold to the last digit: the continuous curve stands for that of the discrete noise, which is
+/// far enough from it below 0.5 to show.
+///
+/// # Errors
+/// [`AccountantError::Noise`] where it is less.
+pub fn check_noise(z: NoiseMultiplier) -> Result<(), AccountantError> {
+    let is_enough = z.as_f64() >= PLAN_LEAST as f64 / PLAN_STEPS_PER_UNIT as f64;
+    if is_enough { Ok(()) } else { Err(AccountantError::Noise(z)) }
+}
+
+/// The privacy cost of `releases` equal releases, each using all data. For noise that [`check_noise`] accepts it holds to the last
+/// digit.
 pub fn epsilon(
     z: NoiseMultiplier,
     releases: u64,
     delta: f64,
 ) -> Result<PrivacyStatement, AccountantError> {
-    if z.as_f64() < PLAN_LEAST as f64 / PLAN_STEPS_PER_UNIT as f64 {
-        return Err(AccountantError::Noise(z));
-    }
     let mut composition = Composition::new();
     composition.add(z, check_releases(releases)?);
     composition.statement(delta)

@@ -8,7 +8,9 @@ mod renyi;
 pub mod sampler;
 mod statement;
 
-pub use accountant::{AccountantError, Budget, Composition, epsilon, plan, sampled_epsilon};
+pub use accountant::{
+    AccountantError, Budget, Composition, check_noise, epsilon, plan, sampled_epsilon,
+};
 pub use mechanism::{
     CLIP_STEPS, Clipped, Delta, FRACTION_BITS, MAX_DIMENSION, MechanismError, Noised,
 };

@@ -54,6 +54,7 @@ fn plan(epsilon: f64, delta: f64, releases: u64, json: bool) -> Result<()> {
 }
 
 fn cost(z: NoiseMultiplier, rate: f64, releases: u64, delta: f64, json: bool) -> Result<()> {
+    privacy::check_noise(z).map_err(wrong)?;
     let statement = privacy::sampled_epsilon(z, rate, releases, delta).map_err(wrong)?;
     let text = if json { as_json(&statement, &[])? } else { format!("{statement}\n") };
     Ok(report::print(&text)?)

@@ -263,7 +263,7 @@ CONTRAST = """(() => {
 
 def train(browser: Window, mirror: Mirror, out: Path) -> float:
     # Nobody is in front of a mirror that does not look.
-    browser.run("scrollTo(0, 0)")
+    browser.run("document.querySelector('#camera').scrollIntoView({block: 'center'})")
     browser.click("#camera")
     wait_until(lambda: browser.text("#pill") == "Camera is off", "camera off")
     browser.run("document.querySelector('#train').scrollIntoView({block: 'center'})")

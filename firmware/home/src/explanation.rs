@@ -87,8 +87,8 @@ fn improve(options: &HomeOptions) -> PurposeText {
             "The mirror keeps the pictures that you correct, encrypted, and trains itself on them at night or when \
              nobody is in front of it. It keeps at most {corrections} corrections, each for at most {days} days."
         ),
-        leaves: "Nothing goes to the fleet or anywhere else. The mirror's page shows your corrections to whoever may open it: on \
-                 this device, or in the browsers that you paired with it."
+        leaves: "Nothing goes to the fleet or anywhere else. The mirror's page shows your corrections to whoever may open it: \
+                 on this device, or in the browsers that you paired with it."
             .to_owned(),
         stays: "Your pictures, the parts you painted and the head trained on them stay on this device.".to_owned(),
         budget: "No privacy budget is spent, because nothing goes to the fleet.".to_owned(),
@@ -115,8 +115,9 @@ fn contribute(options: &HomeOptions) -> Result<PurposeText, HomeError> {
             .to_owned(),
         leaves: format!(
             "An update leaves: the change of the head's {} parameters, cut to length 1, and random noise added to every one \
-             of its numbers, with a standard deviation of {z} times that length. The server also sees that this mirror takes part, and when. Where the mirror reports to your own Home Assistant, that \
-             hears of the budget spent, of the rounds, and when the last update was received.",
+             of its numbers, with a standard deviation of {z} times that length. The server also sees that this mirror takes \
+             part, and when. Where the mirror reports to your own Home Assistant, that hears of the budget spent, of the rounds, \
+             and when the last update was received.",
             options.subset_name()
         ),
         stays: "No picture, no painted part, no score, no count of your corrections and no number without noise ever \

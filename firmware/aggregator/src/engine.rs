@@ -272,7 +272,7 @@ pub struct Status {
     /// Subscriptions and messages that the broker has refused since the server's start.
     #[serde(default)]
     pub broker_refused: u64,
-    /// Of these, the ones on the connections at hand.
+    /// Of these, the subscriptions on the connections at hand.
     #[serde(default)]
     pub broker_refused_now: u64,
     /// Why a running server's rounds and roll-outs do not go on, where they do not.

@@ -63,7 +63,7 @@ pub struct Health {
     pub connected: AtomicBool,
     /// Subscriptions and messages that the broker has refused.
     pub refused: AtomicU64,
-    /// Of these, the ones on the last connection that was made.
+    /// Of these, the subscriptions on the last connection that was made.
     pub refused_now: AtomicU64,
     /// Connections made so far.
     pub connections: AtomicU64,
@@ -244,10 +244,10 @@ impl<F: Fn()> Session<F> {
                 }
                 Ok(Event::Incoming(packet)) => {
                     let Some(refusal) = Refused::of(&packet) else { continue };
-                    health.refused_now.fetch_add(1, Ordering::SeqCst);
                     health.refused.fetch_add(1, Ordering::SeqCst);
                     // What it cannot hear it will not hear on this connection, whatever else works.
                     if matches!(refusal, Refused::Subscription(_)) {
+                        health.refused_now.fetch_add(1, Ordering::SeqCst);
                         health.connected.store(false, Ordering::SeqCst);
                     }
                     if !complained {

@@ -40,10 +40,10 @@ unsafe impl GlobalAlloc for Looking {
 #[global_allocator]
 static ALLOCATOR: Looking = Looking;
 
-/// A small picture in memory that has held a larger one.
+/// A small picture in memory that has held a larger one, and that in place of one in between.
 fn picture(mailbox: &Mailbox) -> FrameBuffer {
     let mut buffer = mailbox.take_free().expect("free memory");
-    for (width, height) in [(64, 48), (8, 8)] {
+    for (width, height) in [(64, 48), (96, 64), (8, 8)] {
         let layout = Layout::new(PixelFormat::Rgb3, width, height, 0).expect("small");
         let filled = buffer.fill_with(layout, |bytes| {
             bytes.fill(SHADE);

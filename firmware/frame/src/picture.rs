@@ -236,13 +236,13 @@ impl FrameBuffer {
     /// Copies a checked picture in.
     pub fn copy_from(&mut self, frame: Frame<'_>) {
         self.layout = frame.layout;
+        let bytes = &frame.bytes[..match frame.layout.format {
+            PixelFormat::Mjpg => frame.bytes.len(),
+            _ => frame.layout.byte_len(),
+        }];
+        self.make_room(bytes.len());
         self.bytes.clear();
-        self.bytes.extend_from_slice(
-            &frame.bytes[..match frame.layout.format {
-                PixelFormat::Mjpg => frame.bytes.len(),
-                _ => frame.layout.byte_len(),
-            }],
-        );
+        self.bytes.extend_from_slice(bytes);
     }
 
     /// Lets `fill` write a picture of `layout` straight into the buffer.
@@ -255,8 +255,16 @@ impl FrameBuffer {
         fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         self.layout = layout;
+        self.make_room(layout.byte_len());
         self.bytes.resize(layout.byte_len(), 0);
         fill(&mut self.bytes)
+    }
+
+    /// A larger picture gets memory of its own, and the old one's is left overwritten.
+    fn make_room(&mut self, length: usize) {
+        if length > self.bytes.capacity() {
+            wipe(&mut self.bytes);
+        }
     }
 
     /// Makes it an empty buffer again. Nothing of the picture stays in memory.

@@ -43,7 +43,8 @@ pub enum HomeError {
     #[error("another head is in use by now; look at it first")]
     OtherHead,
     #[error(
-        "the household's head cannot be read ({0}); the network's own is in use, and nothing is learnt until it can"
+        "the household's head cannot be read ({0}) and the network's own is in use; start the mirror again, or go back to the \
+         head before: nothing is learnt until then"
     )]
     HeadUnread(String),
     #[error("a training run is under way already")]

@@ -225,14 +225,14 @@ impl Home {
         };
         let lost = home.restore()?;
         home.problems.extend(lost);
-        home.problems.extend(home.head_trouble().map(|why| HomeError::HeadUnread(why).to_string()));
         home.problems.extend(home.finish_withdrawals());
         Ok(home)
     }
 
-    /// What was found damaged when opening, for people.
-    pub fn problems(&self) -> &[String] {
-        &self.problems
+    /// What was found damaged when opening, and what is now, for people.
+    pub fn problems(&self) -> Vec<String> {
+        let unread = self.head_trouble().map(|why| HomeError::HeadUnread(why).to_string());
+        self.problems.iter().cloned().chain(unread).collect()
     }
 
     /// The settings in force.

@@ -221,8 +221,12 @@ impl Home {
         self.shipped.layout.scatter(Subset::Full, &values, &mut parameters);
         self.public_check(version, &parameters, check, trunk)?;
         let judged = self.judges();
+        let in_use = self.readable_head();
         let head = self.head_version();
-        let own = self.compare(trunk, &judged, [&self.head_values(), &parameters])?;
+        let own = match in_use {
+            Some(values) => self.compare(trunk, &judged, [&values, &parameters])?,
+            None => None,
+        };
         let models = self.models().with(FleetModel { version, values });
         Ok(self.put_in_force(models, &parameters, own, head)?)
     }
@@ -260,6 +264,13 @@ impl Home {
         let mut judges = if held_back.is_empty() { trained } else { held_back };
         judges.drain(..judges.len().saturating_sub(MOST_JUDGES));
         judges
+    }
+
+    /// The numbers of the head in use, to be compared with others; `None` where the disk does not give the household's back, of
+    /// which nothing can be said then.
+    fn readable_head(&self) -> Option<Arc<[f32]>> {
+        let shared = self.lock();
+        self.reread_head(&shared).ok().map(|()| self.head_values())
     }
 
     /// What the household's corrections say of two heads; `None` without its consent, or without a correction.
@@ -421,10 +432,11 @@ impl Home {
         let models = self.models().clone();
         let in_use = newest.map_or(Some(models.version()), |head| head.fleet);
         let (previous, parameters) = models.at(1, &self.shipped);
+        let Some(values) = self.readable_head() else { return Ok(None) };
         let head = self.head_version();
         // A head of the household's own is judged by its own runs.
         let compared = match in_use == Some(models.version()) {
-            true => self.compare(trunk, &numbers, [&self.head_values(), &parameters])?,
+            true => self.compare(trunk, &numbers, [&values, &parameters])?,
             false => None,
         };
         let mut shared = self.lock();

@@ -15,7 +15,7 @@ use home::{Beside, Home, HomeError, HomeOptions, NoisePlan, ReleaseRules};
 use learn::consent::{CONSENT_NAME, ContributeToFleet, ImproveMyMirror, PurposeKind};
 use learn::edges::{Digest, LayoutId};
 use learn::head::Subset;
-use learn::ledger::LEDGER_NAME;
+use learn::ledger::{LEDGER_NAME, LedgerError};
 use learn::release::ReleaseError;
 use learn::update::Update;
 
@@ -130,14 +130,24 @@ fn more_noise_does_not_buy_more_releases_than_people_were_told_of() {
         train(home);
         home.release(&home.token().unwrap(), Some(&quiet))
     };
+    train(&home);
+    let older = device.vault.get("candidate");
     for left in [2, 1, 0] {
         release(&home).unwrap();
         assert_eq!(home.privacy().unwrap().ledger.releases_left, left);
     }
-    // Also after a restart: the ledger holds to it, not the process.
+    // Also after a restart, and for a run of before: the ledger holds to it, not the process.
     drop(home);
     let home = device.start();
     assert!(matches!(release(&home), Err(HomeError::NothingToRelease)));
+    device.vault.set("candidate", older);
+    let error = home.release(&home.token().unwrap(), Some(&quiet)).unwrap_err();
+    let HomeError::Release(ReleaseError::Ledger(LedgerError::TooMany { reserved: 3, most: 3 })) =
+        error
+    else {
+        panic!("{error}");
+    };
+    assert!(!home.has_candidate(), "it can never be released");
     let ledger = home.privacy().unwrap().ledger;
     assert_eq!((ledger.spent.releases(), ledger.releases_left), (3, 0));
     assert!(ledger.spent.epsilon() < 3.0, "epsilon alone would allow more");

@@ -277,7 +277,7 @@ fn a_head_is_in_use_again_after_a_start_with_the_right_credential() {
     device.credential = secret;
     for _ in 0..2 {
         let home = device.start();
-        assert_eq!((home.problems(), home.heads().len()), (&[] as &[String], 1));
+        assert_eq!((home.problems(), home.heads().len()), (Vec::new(), 1));
         assert_eq!(home.head_values(), own);
         assert!(!device.vault.files.lock().unwrap().contains_key("state-before"));
     }
@@ -316,6 +316,7 @@ fn a_head_that_does_not_open_any_more_is_not_shown_as_in_use() {
     // Also without a start in between.
     begin_training(&home, 1);
     assert_eq!(home.head_values(), own);
+    assert!(home.problems().is_empty(), "told for as long as it is so");
 }
 
 #[test]

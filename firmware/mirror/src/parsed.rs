@@ -1,7 +1,7 @@
 //! One picture with what the network saw in it, for the page: to be corrected, or to be answered with.
 
 use embedded_graphics::prelude::RgbColor;
-use frame::{Frame, Layout, Orientation, PixelFormat};
+use frame::{Frame, Layout, Orientation, PixelFormat, wipe};
 use vision::{Converter, GridSize, Letterbox, Parser, VisionError};
 
 use crate::found::{self, FoundPerson};
@@ -23,6 +23,14 @@ pub struct Parsed {
     pub pixels: Vec<u8>,
     grid: GridSize,
     letterbox: Letterbox,
+}
+
+impl Drop for Parsed {
+    /// Memory that is freed holds no picture.
+    fn drop(&mut self) {
+        let Parsed { rgb, labels, pixels, size: _, persons: _, grid: _, letterbox: _ } = self;
+        [rgb, labels, pixels].into_iter().for_each(wipe);
+    }
 }
 
 impl Parsed {

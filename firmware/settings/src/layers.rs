@@ -12,6 +12,8 @@ const DEFAULTS: &str = include_str!("defaults.toml");
 const DEFAULTS_ORIGIN: &str = "built-in defaults";
 /// How the environment variables of settings begin.
 const PREFIX: &str = "MIRROR_";
+/// Keys of earlier versions without which nothing is missing.
+const RETIRED: [(&str, &str); 1] = [("vision", "flush_denormals")];
 
 /// Why settings cannot be used. Every message names the origin, the key, and the next step.
 #[derive(Debug, Error)]
@@ -166,7 +168,8 @@ impl Layers {
         Ok(Effective { settings, table: self.table, origins: self.origins })
     }
 
-    fn add_table(mut self, origin: &str, layer: Table) -> Result<Layers, SettingsError> {
+    fn add_table(mut self, origin: &str, mut layer: Table) -> Result<Layers, SettingsError> {
+        leave_retired(&mut layer);
         check_shape(origin, "", &self.known, &layer)?;
         let mut leaves = Vec::new();
         for_each_leaf(&layer, "", &mut |key, value| leaves.push((key.to_owned(), value.clone())));
@@ -179,6 +182,15 @@ impl Layers {
             self.origins.insert(key, origin.to_owned());
         }
         Ok(self)
+    }
+}
+
+/// Takes out what earlier versions had: it decides nothing any more, and an update must not stop a mirror over it.
+fn leave_retired(layer: &mut Table) {
+    for (table, key) in RETIRED {
+        if let Some(Value::Table(table)) = layer.get_mut(table) {
+            table.remove(key);
+        }
     }
 }
 

@@ -229,3 +229,10 @@ fn a_misspelt_environment_variable_is_told_of() {
     assert_eq!(misnamed("MIRROR_URL_OF_ANOTHER_PROGRAM"), ["MIRROR_URL_OF_ANOTHER_PROGRAM"]);
     assert!(misnamed("MIRROR_CAMERA_WIDTH").is_empty() && misnamed("PATH").is_empty());
 }
+
+#[test]
+fn a_file_with_a_key_of_an_earlier_version_is_valid() {
+    let with = |text| Layers::defaults().expect("valid").file("old.toml", text);
+    assert!(with("[vision]\nflush_denormals = true\nthreads = 2").is_ok());
+    assert!(with("[vision]\nflush_denormal = true").is_err());
+}

@@ -137,13 +137,13 @@ impl Decider {
 
     /// Nothing of earlier pictures stays in memory.
     pub fn forget(&mut self) {
-        for line in &mut self.lines {
+        let Decider { lines, colours, wide, best, held, chosen } = self;
+        for line in lines {
             (line.row, line.active) = (None, 0);
             line.values.iter_mut().flatten().for_each(wipe);
         }
-        self.colours.iter_mut().chain(&mut self.wide).for_each(wipe);
-        wipe(&mut self.best);
-        wipe(&mut self.chosen);
+        colours.iter_mut().chain(wide).chain([best, held]).for_each(wipe);
+        wipe(chosen);
     }
 
     fn resize(&mut self, width: usize) {

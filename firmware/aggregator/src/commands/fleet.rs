@@ -218,12 +218,13 @@ pub fn model(config: &Config, action: ModelAction) -> Result<()> {
             Ok(())
         }
         ModelAction::Publish { version } => {
-            let reply = request(config, Request::ModelPublish { version })?;
-            if let Reply::Devices(devices) = request(config, Request::DeviceList)? {
+            print_reply(request(config, Request::ModelPublish { version })?, plain)?;
+            // It is published, whatever becomes of the rest.
+            if let Ok(Reply::Devices(devices)) = request(config, Request::DeviceList) {
                 let devices: Vec<Device> = devices.into_iter().map(|known| known.device).collect();
                 warn_of_blind_stages(&config.rules.rollout, &devices);
             }
-            print_reply(reply, plain)
+            Ok(())
         }
         ModelAction::Rollback { version } => {
             print_reply(request(config, Request::ModelRollback { version })?, plain)
@@ -405,8 +406,8 @@ pub fn warn_of_blind_stages(rules: &RolloutRules, devices: &[Device]) {
     let groups: Vec<_> = enrolled.map(|device| device.group.clone()).collect();
     for (stage, reached) in rules.blind_stages(&groups) {
         warn!(
-            "once a version has reached the group \"{stage}\" of rollout.stages, {reached} devices have it, and fewer than {} \
-             failures (rollout.minimum_failures) stop nothing; enrol more of them into it, or lower that number",
+            "with the group \"{stage}\" of rollout.stages a version has reached only {reached} of the fleet's devices, and fewer \
+             than {} failures (rollout.minimum_failures) stop nothing; enrol more of them into it, or lower that number",
             rules.minimum_failures
         );
     }

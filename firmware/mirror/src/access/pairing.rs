@@ -18,6 +18,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use subtle::ConstantTimeEq;
+use tracing::warn;
 
 use crate::access::{AccessError, random};
 use crate::shared::lock;
@@ -35,7 +36,7 @@ pub const CODES: usize = 8;
 /// Of one address.
 pub const CODES_OF_ONE: usize = 4;
 /// Wrong guesses of one address in [`WINDOW`] at the network's codes. At the mirror's own it has [`ATTEMPTS_OF_ONE`]
-/// besides: whoever mistypes too often is sent there.
+/// besides: whoever mistypes too often is sent there, and waits who does so there, too.
 pub const GUESSES_OF_ONE: u32 = 6;
 /// See [`CODES`] and [`GUESSES_OF_ONE`].
 pub const WINDOW: Duration = Duration::from_secs(3600);
@@ -91,14 +92,20 @@ pub enum Refusal {
     LastWrong,
     #[error("no more tries at this code; it ends in {} s, then ask for a new one", wait.as_secs() + 1)]
     Spent { wait: Duration },
-    #[error("too many wrong codes came from here; wait {} minutes, or run `mirror pair` on the mirror", minutes(*wait))]
-    TooManyWrong { wait: Duration },
+    #[error("{}", too_many_wrong(*wait, *at_device))]
+    TooManyWrong { wait: Duration, at_device: bool },
     #[error(
         "too many wrong codes were typed in this home; run `mirror pair` on the mirror, or start it anew"
     )]
     Locked,
     #[error(transparent)]
     Access(#[from] AccessError),
+}
+
+fn too_many_wrong(wait: Duration, at_device: bool) -> String {
+    let otherwise =
+        if at_device { "use another device" } else { "run `mirror pair` on the mirror" };
+    format!("too many wrong codes came from here; wait {} minutes, or {otherwise}", minutes(wait))
 }
 
 fn minutes(time: Duration) -> u64 {
@@ -211,7 +218,8 @@ impl State {
         let its: Vec<Duration> = self.wrong.iter().filter(is_its).map(|wrong| wrong.at).collect();
         match (most.saturating_sub(its.len() as u32), its.first()) {
             (0, Some(first)) => {
-                Err(Refusal::TooManyWrong { wait: WINDOW.saturating_sub(now - *first) })
+                let wait = WINDOW.saturating_sub(now - *first);
+                Err(Refusal::TooManyWrong { wait, at_device })
             }
             (left, _) => Ok(left),
         }
@@ -228,6 +236,8 @@ impl State {
     }
 
     fn note_wrong(&mut self, current: &mut Current, from: IpAddr, now: Duration) {
+        // Guesses that count are few; what is refused before it is compared must not fill the journal.
+        warn!("pairing: a wrong code was typed on the home network");
         *current.wrong.entry(from).or_default() += 1;
         let at_device = current.is_at_device();
         self.wrong.push_back(Wrong { at: now, from, at_device });
@@ -495,7 +505,7 @@ mod tests {
             assert!(matches!(guesses.last(), Some(Err(Refusal::LastWrong))));
         }
         let again = pairing.begin(Asker::Network(PHONE), START + WINDOW / 2);
-        assert!(matches!(again, Err(Refusal::TooManyWrong { wait }) if wait == WINDOW / 2));
+        assert!(matches!(&again, Err(Refusal::TooManyWrong { wait, .. }) if *wait == WINDOW / 2));
         let shown = pairing.begin(Asker::Device, START).expect("at the mirror always");
         assert!(pairing.finish(&shown.code, PHONE, START).is_ok());
         begin(&pairing, START);

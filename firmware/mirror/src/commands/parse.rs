@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::mem;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -163,7 +164,8 @@ impl Work {
         let (width, height) = (frame.layout().width(), frame.layout().height());
         let parser = self.parsers.fresh((width, height))?;
         parser.parse(&frame).with_context(|| image.display().to_string())?;
-        let Parsed { labels, persons, .. } = Parsed::of(parser, &frame, Orientation::default())?;
+        let mut parsed = Parsed::of(parser, &frame, Orientation::default())?;
+        let (labels, persons) = (mem::take(&mut parsed.labels), mem::take(&mut parsed.persons));
         let mut map = LabelMap { width, height, labels };
         let palette = match self.classes {
             Classes::Full => palette(),

@@ -46,7 +46,7 @@ pub fn pictures(parser: &mut Parser) -> Result<PublicCheck> {
         let parsed = Parsed::of(parser, &buffer.frame(), Orientation::default())?;
         let map = pictures::decode_labels(labels, MOST_PIXELS).context("the built-in labels")?;
         let mask = parsed.to_grid(&scaled(&map, parsed.size));
-        pictures.push((parsed.pixels, mask));
+        pictures.push((parsed.pixels.clone(), mask));
     }
     ensure!(pictures.len() == LABELS.len(), "the built-in scene lacks pictures");
     Ok(PublicCheck { pictures })

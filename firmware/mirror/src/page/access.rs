@@ -205,13 +205,7 @@ pub async fn finish(
     let now_up = served.shared.uptime();
     let result = served.access.pairing.finish(&given.code, peer, now_up);
     if let Err(refusal) = result {
-        // Guesses that count are few; the others must not fill the journal.
-        match &refusal {
-            Refusal::NoCode | Refusal::Spent { .. } | Refusal::TooManyWrong { .. } => {
-                debug!("pairing: {peer}: {refusal}");
-            }
-            counted => warn!("pairing: {counted}"),
-        }
+        debug!("pairing: {peer}: {refusal}");
         if matches!(refusal, Refusal::LastWrong) {
             spoil(&served);
         }

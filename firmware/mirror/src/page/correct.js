@@ -361,8 +361,11 @@ document.addEventListener("camera-off", () => closeForgotten("The camera was swi
 document.addEventListener("learning", ({ detail: { asked, frozen } }) => {
   if (busy || editor.id === null || asked <= editor.opened || frozen === editor.id) return;
   // It may be gone because it was stored, and the answer was lost: whoever asks again is told what came of it.
-  if (editor.unanswered) act(saveCorrection);
-  else closeForgotten("The mirror does not hold it any more");
+  if (!editor.unanswered) {
+    closeForgotten("The mirror does not hold it any more");
+    return;
+  }
+  act(() => saveCorrection(true));
 });
 
 // Whoever leaves the page is asked first where something was painted, and takes the picture along.
@@ -376,7 +379,8 @@ addEventListener("pagehide", () => {
   fetch(`/api/frozen/${id}/discard`, { method: "POST", keepalive: true, headers, body: "{}" }).catch(() => {});
 });
 
-async function saveCorrection() {
+// Of itself it is tried again once; what has no answer then, either, is told as forgotten.
+async function saveCorrection(isRetried = false) {
   // Taken now: "camera off" may close the editor meanwhile.
   const { id, labels } = editor;
   const send = () => fetch(`/api/frozen/${id}/save`, {
@@ -386,7 +390,7 @@ async function saveCorrection() {
     body: labels,
   });
   // An answer may be lost after the mirror has stored the picture; it stores it once.
-  editor.unanswered = true;
+  editor.unanswered = !isRetried;
   const answer = await send().catch(send);
   const content = await answer.json();
   editor.unanswered = false;

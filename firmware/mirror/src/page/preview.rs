@@ -60,6 +60,13 @@ pub struct Studio {
     file: Vec<u8>,
 }
 
+impl Drop for Studio {
+    /// Memory that is freed holds no picture.
+    fn drop(&mut self) {
+        [&mut self.rgb, &mut self.file].into_iter().for_each(frame::wipe);
+    }
+}
+
 impl Studio {
     /// With an overlay style and a JPEG quality of 1 to 100.
     pub fn new(style: Style, quality: u8) -> Studio {

@@ -48,7 +48,7 @@ listen = "127.0.0.1:{page}"
 minimum_cohort = 2
 maximum_cohort = 2
 lead_seconds = 0
-window_seconds = 180
+window_seconds = 300
 rate = {RATE}
 tolerance = 0.02
 [rollout]

@@ -107,8 +107,7 @@ fn debian_rustc() -> Result<PathBuf> {
     println!("   rustup has no {TARGET}; taking Debian's rustc-web");
     let debs = folder.join("debs");
     std::fs::create_dir_all(&debs)?;
-    run(Command::new("dpkg").args(["--add-architecture", "arm64"]))?;
-    run(Command::new("apt-get").args(["update", "-q"]))?;
+    know_arm64()?;
     let policy = output(Command::new("apt-cache").args(["policy", "rustc-web"]))?;
     let version = policy
         .lines()
@@ -139,6 +138,16 @@ fn debian_rustc() -> Result<PathBuf> {
     std::fs::write(&wrapper, text)?;
     run(Command::new("chmod").arg("+x").arg(&wrapper))?;
     Ok(wrapper)
+}
+
+/// Lets apt find packages for arm64. Asks for nothing where it does already: changing that takes root.
+pub fn know_arm64() -> Result<()> {
+    let foreign = output(Command::new("dpkg").arg("--print-foreign-architectures"))?;
+    if !foreign.contains("arm64") {
+        run(Command::new("dpkg").args(["--add-architecture", "arm64"]))?;
+        run(Command::new("apt-get").args(["update", "-q"]))?;
+    }
+    Ok(())
 }
 
 /// Unpacks every package of a folder into another; nothing is installed.

@@ -84,6 +84,9 @@ pub fn check() -> Result<()> {
         }
     }
     for (start, forbidden) in NO_WAY_OUT {
+        if !graph.contains_key(start) {
+            wrong.push(format!("there is no crate {start}, which a rule names"));
+        }
         for bad in reachable(&graph, start).iter().filter(|n| forbidden.contains(&n.as_str())) {
             wrong.push(format!("{bad} is reachable from {start}"));
         }
@@ -99,22 +102,37 @@ fn array<'a>(value: &'a Value, key: &str) -> Result<&'a Vec<Value>> {
     value[key].as_array().with_context(|| format!("cargo metadata has no {key}"))
 }
 
-/// Imports of every package by name, without those of tests. Optional ones count in our crates, where a feature may be on;
-/// in others' most are off.
+/// Imports of every package by name, without those of tests. Optional ones count in our crates, where a feature may be on; in
+/// others' those count that are on.
 fn imports(metadata: &Value) -> Result<BTreeMap<String, BTreeSet<String>>> {
     let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut names = BTreeMap::new();
     for package in array(metadata, "packages")? {
-        let name = package["name"].as_str().unwrap_or_default().to_owned();
-        let foreign = !package["source"].is_null();
-        let entry = graph.entry(name).or_default();
-        for dependency in array(package, "dependencies")? {
-            let off = foreign && dependency["optional"].as_bool().unwrap_or(false);
-            if dependency["kind"].as_str() != Some("dev") && !off {
-                entry.insert(dependency["name"].as_str().unwrap_or_default().to_owned());
+        let name = text(&package["name"]);
+        names.insert(text(&package["id"]), name);
+        let entry = graph.entry(name.to_owned()).or_default();
+        if package["source"].is_null() {
+            let dependencies = array(package, "dependencies")?.iter();
+            let imported = dependencies.filter(|dependency| dependency["kind"] != "dev");
+            entry.extend(imported.map(|dependency| text(&dependency["name"]).to_owned()));
+        }
+    }
+    for node in array(&metadata["resolve"], "nodes")? {
+        let name =
+            names.get(text(&node["id"])).context("cargo metadata names an unknown package")?;
+        for dependency in array(node, "deps")? {
+            let is_imported =
+                array(dependency, "dep_kinds")?.iter().any(|kind| kind["kind"] != "dev");
+            if let (true, Some(other)) = (is_imported, names.get(text(&dependency["pkg"]))) {
+                graph.entry((*name).to_owned()).or_default().insert((*other).to_owned());
             }
         }
     }
     Ok(graph)
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
 }
 
 fn reachable(graph: &BTreeMap<String, BTreeSet<String>>, start: &str) -> BTreeSet<String> {

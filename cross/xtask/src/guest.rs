@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use crate::crossbuild::unpack_all;
+use crate::crossbuild::{know_arm64, unpack_all};
 use crate::tools::{need, output, run};
 
 /// Modules that the guest loads, with all they depend on.
@@ -50,11 +50,7 @@ pub fn fetch(folder: &Path) -> Result<Parts> {
     let (debs, unpacked) = (folder.join("debs"), folder.join("unpacked"));
     if !unpacked.join("complete").is_file() {
         std::fs::create_dir_all(&debs)?;
-        let foreign = output(Command::new("dpkg").arg("--print-foreign-architectures"))?;
-        if !foreign.contains("arm64") {
-            run(Command::new("dpkg").args(["--add-architecture", "arm64"]))?;
-            run(Command::new("apt-get").args(["update", "-q"]))?;
-        }
+        know_arm64()?;
         let depends =
             output(Command::new("apt-cache").args(["depends", "linux-image-arm64:arm64"]))?;
         let kernel = depends

@@ -1,13 +1,14 @@
 //! Picture files for `mirror parse` and `mirror eval`: JPEG and PNG in, label maps in and out.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use frame::jpeg::JpegDecoder;
 use frame::{FrameBuffer, FrameError, Layout, Orientation, PixelFormat, Rotation};
 use png::{BitDepth, ColorType, Compression, Transformations};
+
+use crate::private;
 
 /// Largest number of pixels of a file on the command line.
 const MOST_PIXELS: u64 = 8192 * 8192;
@@ -51,14 +52,21 @@ pub fn decode_upright(bytes: &[u8], most: u64, into: &mut FrameBuffer) -> Result
 
 /// Labels of an upright picture, as its file of `width` x `height` pixels lies.
 pub fn turn_back(orientation: Orientation, upright: &[u8], (width, height): (u32, u32)) -> Vec<u8> {
-    let (across, down) = orientation.upright_size(width, height);
-    let places = (0..down).flat_map(|y| (0..across).map(move |x| (x, y)));
     let mut lying = vec![0; upright.len()];
-    for (label, (x, y)) in upright.iter().zip(places) {
-        let (x, y) = orientation.to_camera(x, y, width, height);
+    for (label, (x, y)) in upright.iter().zip(places(orientation, (width, height))) {
         lying[y as usize * width as usize + x as usize] = *label;
     }
     lying
+}
+
+/// For every pixel of an upright picture in turn, its column and row in the file of `width` x `height` pixels.
+fn places(
+    orientation: Orientation,
+    (width, height): (u32, u32),
+) -> impl Iterator<Item = (u32, u32)> {
+    let (across, down) = orientation.upright_size(width, height);
+    let upright = (0..down).flat_map(move |y| (0..across).map(move |x| (x, y)));
+    upright.map(move |(x, y)| orientation.to_camera(x, y, width, height))
 }
 
 /// Turns packed RGB.
@@ -71,9 +79,7 @@ pub fn turn(orientation: Orientation, picture: &mut FrameBuffer) -> Result<(), F
     let (across, down) = orientation.upright_size(width, height);
     let stride = layout.stride();
     picture.fill_with(Layout::new(PixelFormat::Rgb3, across, down, 0)?, |rgb| {
-        let places = (0..down).flat_map(|y| (0..across).map(move |x| (x, y)));
-        for (rgb, (x, y)) in rgb.chunks_exact_mut(3).zip(places) {
-            let (x, y) = orientation.to_camera(x, y, width, height);
+        for (rgb, (x, y)) in rgb.chunks_exact_mut(3).zip(places(orientation, (width, height))) {
             rgb.copy_from_slice(&lying[y as usize * stride + 3 * x as usize..][..3]);
         }
         Ok(())
@@ -297,15 +303,7 @@ fn write(
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".part");
-    let put = || -> io::Result<()> {
-        let mut file = File::create(&beside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    };
-    // Frees the space where the disk was full; the original error is the one that matters.
-    put()
-        .inspect_err(|_| drop(fs::remove_file(&beside)))
+    private::put_whole(path, Path::new(&beside), bytes, 0o666)
         .with_context(|| format!("cannot write {}", path.display()))
 }
 

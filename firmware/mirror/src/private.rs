@@ -63,19 +63,28 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), PrivateError> {
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let beside = path.with_extension("part");
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    put_whole(path, &beside, bytes, 0o600)?;
+    File::open(folder)?.sync_all()
+}
+
+/// Writes a file beside its place, with these permissions if it is new there, and renames it: whoever reads it finds the old
+/// content or the new one, and never a part.
+///
+/// # Errors
+/// A folder that cannot be written, or a full disk; the old content is then still there.
+pub fn put_whole(path: &Path, beside: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let put = || -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&beside)?;
+        options.write(true).create(true).truncate(true).mode(mode);
+        let mut file = options.open(beside)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&beside, path)?;
-        File::open(folder)?.sync_all()
+        fs::rename(beside, path)
     };
     // Frees the space where the disk was full; the original error is the one that matters.
     put().inspect_err(|_| {
-        let _ = fs::remove_file(&beside);
+        let _ = fs::remove_file(beside);
     })
 }
 

@@ -6,6 +6,7 @@ nothing else. The first run of a recipe is the teacher. Pictures stay in the dev
 schedule may be counted in seconds, as a rented machine's time is.
 """
 
+import os
 import time
 from collections import deque
 from pathlib import Path
@@ -15,10 +16,11 @@ import torch
 from .config import train_config
 from .data import plain_samples
 from .resident import Mixed, Resident
-from .states import write_weights
-from .train import Run, TrainError, rate_at, validate
+from .states import read_state, save_state, write_weights
+from .train import CHECKPOINT, Run, TrainError, rate_at, validate
 
 WEIGHTS = "weights.pt"
+NEXT = "checkpoint.next.pt"  # a checkpoint that waits for those of the other runs
 # What decides which pictures come, how they are judged, and when the schedule moves: one for all runs.
 COMMON = ("phases", "points", "wide", "mild", "val_images", "warmup", "seed")
 
@@ -30,6 +32,7 @@ def make_runs(recipe: dict, out: Path, device: str, starts: dict) -> list:
     if unknown:
         raise ValueError(f"the recipe's runs are {sorted(recipe)}; --start names {unknown}")
     runs = [Run(Path(out) / name, config, device) for name, config in configs.items()]
+    complete_save([run.out for run in runs])
     for name, run in zip(configs, runs, strict=True):
         if not run.resume() and name in starts:
             run.begin(starts[name])
@@ -107,10 +110,38 @@ def check_all(runs: list) -> None:
 
 
 def save_all(runs: list) -> None:
-    """Checkpoints, and beside them the averaged weights in half precision."""
+    """Checkpoints, and beside them the averaged weights in half precision. All checkpoints are written before the first takes
+    the place of the one before: whatever ends this, each run has one of the same position (see `complete_save`)."""
     check_all(runs)
     for run in runs:
-        write_weights(run.save(), run.out / WEIGHTS)
+        save_state(run.out / NEXT, run.state())
+    for run in runs:
+        os.replace(run.out / NEXT, run.out / CHECKPOINT)
+    for run in runs:
+        write_weights(run.state(), run.out / WEIGHTS)
+
+
+def complete_save(folders: list) -> None:
+    """Ends what `save_all` was kept from ending: the newest position that every run has becomes the one of its checkpoint. Where
+    there is none, all is left as it is."""
+    if not any((folder / NEXT).exists() for folder in folders):
+        return
+    kept = [{name: seen_at(folder / name) for name in (CHECKPOINT, NEXT)} for folder in folders]
+    common = set.intersection(*(set(positions.values()) for positions in kept)) - {None}
+    if not common:
+        return
+    for folder, positions in zip(folders, kept, strict=True):
+        if positions[CHECKPOINT] != max(common):
+            os.replace(folder / NEXT, folder / CHECKPOINT)
+        (folder / NEXT).unlink(missing_ok=True)
+
+
+def seen_at(checkpoint: Path) -> int | None:
+    """How many pictures a run had seen at a checkpoint; 0 at the one that was not written yet, before its first, and `None` for
+    a file of `NEXT` that is not there."""
+    if checkpoint.exists():
+        return read_state(checkpoint)["seen"]
+    return 0 if checkpoint.name == CHECKPOINT else None
 
 
 def train_together(

@@ -54,13 +54,12 @@ class TrainError(Exception):
 
 
 def rate_at(config: TrainConfig, seen: int) -> float:
-    """Learning rate after `seen` pictures: linear warm-up, constant, then 1 - sqrt decay over the last part."""
+    """Learning rate after `seen` pictures: linear warm-up, constant, then 1 - sqrt decay over the last part. A decay that begins
+    within the warm-up does not end it."""
     warm = min(1.0, (seen + 1) / max(config.warmup, 1))
     start = config.total * (1 - config.decay)
-    if seen <= start:
-        return config.rate * warm
-    left = 1 - math.sqrt(min(1.0, (seen - start) / (config.total - start)))
-    return config.rate * max(left, config.final_rate)
+    left = 1 - math.sqrt(min(1.0, max(0.0, seen - start) / (config.total - start)))
+    return config.rate * warm * max(left, config.final_rate)
 
 
 def phase_at(config: TrainConfig, seen: int):
@@ -123,10 +122,14 @@ class Run:
         """Lets torch compile the convolutional part; the decoder stays as written."""
         self.forward = torch.compile(self.model.features)
 
-    def save(self) -> dict:
-        """Writes the checkpoint, whole or not at all, and gives what it holds."""
+    def save(self) -> None:
+        """Writes the checkpoint, whole or not at all."""
         self.check_finite()
-        state = {
+        save_state(self.out / CHECKPOINT, self.state())
+
+    def state(self) -> dict:
+        """What a checkpoint holds."""
+        return {
             "config": to_dict(self.config),
             "model": self.model.state_dict(),
             "average": self.average.model.state_dict(),
@@ -137,8 +140,6 @@ class Run:
             "seconds": self.seconds,
             "rng": torch.get_rng_state(),
         }
-        save_state(self.out / CHECKPOINT, state)
-        return state
 
     def start_from(self, weights: Path) -> None:
         """Takes the averaged weights of a checkpoint or weights file as the beginning of this run."""

@@ -1,6 +1,7 @@
 """A teacher and its students trained at once, and schedules counted in seconds."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from pipeline.config import TrainConfig
 from pipeline.data import ShardError
 from pipeline.resident import Mixed, Resident
 from pipeline.states import load_parser, pictures_seen, read_state
-from pipeline.together import Position, make_runs, train_together
+from pipeline.together import NEXT, Position, make_runs, save_all, train_together
 from pipeline.train import CHECKPOINT, LOG, Run, TrainError
 
 SILENT = {"distil_class": 0.0, "distil_mask": 0.0, "distil_semantic": 0.0}
@@ -189,6 +190,53 @@ def test_interrupted_runs_leave_checkpoints_of_one_position(shard_folder, tmp_pa
     (tmp_path / "student" / CHECKPOINT).unlink()
     with pytest.raises(TrainError, match="teacher 8, student 0, baseline 8 pictures"):
         make_runs(recipe(), tmp_path, "cpu", {})
+
+
+def renames(count, end):
+    """`os.replace` that works `count` times and then raises."""
+    rename, left = os.replace, iter(range(count))
+
+    def replace(source, target):
+        if next(left, None) is None:
+            raise end
+        rename(source, target)
+
+    return replace
+
+
+@pytest.mark.parametrize("end", [OSError("the disk is full"), KeyboardInterrupt()], ids=["full", "killed"])
+def test_whatever_ends_the_saving_leaves_checkpoints_of_one_position(shard_folder, tmp_path, monkeypatch, end):
+    """Every file gets its name by a renaming; each one in turn is the one that fails."""
+    students = {name: values for name, values in recipe().items() if name != "teacher"}
+    runs, reached, whole = make_runs(students, tmp_path, "cpu", {}), [], False
+    for run in runs:
+        run.seen = 4
+    save_all(runs)
+    while not whole:
+        for run in runs:
+            run.seen += 4
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", renames(len(reached), end))
+            try:
+                save_all(runs)
+                whole = True
+            except (OSError, KeyboardInterrupt):
+                pass
+        again = make_runs(students, tmp_path, "cpu", {})
+        reached.append({run.seen == runs[0].seen for run in again})
+        assert not list(tmp_path.rglob(NEXT)) and len({run.seen for run in again}) == 1
+    # Both checkpoints are written before the new position counts; then both and as many weights get their names.
+    assert reached == 2 * [{False}] + 5 * [{True}]
+
+
+def test_a_first_saving_that_ends_early_leaves_a_run_that_begins(shard_folder, tmp_path, monkeypatch):
+    runs = make_runs(recipe(), tmp_path, "cpu", {})
+    for run in runs:
+        run.seen = 4
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="teacher|student|baseline"):
+        patch.setattr(os, "replace", renames(2, OSError("the disk is full")))
+        save_all(runs)
+    assert [run.seen for run in make_runs(recipe(), tmp_path, "cpu", {})] == [0, 0, 0] and not list(tmp_path.rglob("*.pt"))
 
 
 def test_a_loss_that_is_no_number_leaves_the_last_checkpoints(shard_folder, tmp_path):

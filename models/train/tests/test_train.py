@@ -10,7 +10,7 @@ import torch
 
 from pipeline.config import NETWORKS, Phase, TrainConfig, train_config
 from pipeline.metrics import confusion, false_alarms, intersection_over_union, people_scores, summary, to_ppp
-from pipeline.data import Batches
+from pipeline.data import Batches, Stream, make_batch
 from pipeline.network import MergedConv, Parser
 from pipeline.optimiser import Optimiser, orthogonal
 from pipeline.states import StateError, load_parser, pictures_seen, read_state, save_state, save_weights
@@ -39,6 +39,33 @@ def test_a_run_resumes_where_it_stopped(shard_folder, tmp_path_factory):
     whole, half = again.average.model, load_parser(out / "weights.pt")
     for a, b in zip(whole.parameters(), half.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-2)
+
+
+def test_a_break_changes_nothing_of_the_steps_after_it(shard_folder, tmp_path):
+    """The same three batches with and without a checkpoint after the second: weights, their average and the optimiser's memory."""
+    stream, rng = Stream([shard_folder], 4, np.random.default_rng(0)), np.random.default_rng(1)
+    batches = [make_batch(stream, rng, 4, (64, 64), 64) for _ in range(3)]
+    whole, broken = (Run(tmp_path / name, short(), "cpu") for name in ("whole", "broken"))
+    for batch in batches[:2]:
+        for run in (whole, broken):
+            run.step(run.to_device(batch))
+    broken.save()
+    again = Run(tmp_path / "broken", short(), "cpu")
+    assert again.resume() and again.average.steps == whole.average.steps == 2
+    for batch in batches[2:]:
+        for run in (whole, again):
+            run.step(run.to_device(batch))
+    for one, other in zip(tensors(whole.state()), tensors(again.state()), strict=True):
+        assert torch.equal(one, other)
+    assert whole.average.steps == again.average.steps == 3
+
+
+def tensors(value) -> list:
+    """All tensors of nested dictionaries and lists, in order."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return [tensor for part in parts for tensor in tensors(part)]
 
 
 def test_a_run_goes_on_with_its_own_optimiser_only(shard_folder, tmp_path):
@@ -279,6 +306,13 @@ def test_the_rate_warms_up_holds_and_decays():
     assert rate_at(config, 0) < 0.02
     assert rate_at(config, 300) == rate_at(config, 599) == 1.0
     assert rate_at(config, 700) < 1.0 and rate_at(config, 1000) == pytest.approx(0.01)
+
+
+def test_a_decay_from_the_first_picture_on_leaves_the_warm_up():
+    config = TrainConfig(phases=(Phase(64, 64, 1, 1000),), warmup=100, decay=1.0, rate=1.0)
+    assert rate_at(config, 0) == pytest.approx(0.01) and rate_at(config, 1) < 0.02
+    rates = [rate_at(config, seen) for seen in range(1001)]
+    assert 80 < rates.index(max(rates)) < 100 and rates[250] == pytest.approx(0.5) and rates[-1] == pytest.approx(0.01)
 
 
 def test_the_average_follows_a_model_that_is_moved_and_filled(tiny):

@@ -22,7 +22,7 @@ from .leaps import LeapScene
 from .moves import MoveScene
 from .objects import ThingScene
 from .outfits import OutfitScene
-from .scene import Scene, sample
+from .scene import FRAMES, NARROW, NARROW_WIDE, UPRIGHT, WIDE, Scene, sample
 
 
 def write_shard(path, samples, save=np.savez_compressed):
@@ -52,7 +52,10 @@ SCENES = {"people": Scene, "outfits": OutfitScene, "gowns": GownScene, "moves": 
 
 def shards(args):
     """Renders shard after shard; numbers that exist are skipped, so several processes and restarts work together."""
-    settle(args.out, scenes=args.scenes, wide=args.wide, split=args.split, seed=args.seed, supersample=args.supersample)
+    frame = args.frame
+    # The settings of folders with the older frames are as they were written before there were others.
+    others = {} if frame in (UPRIGHT, WIDE) else {"frame": frame_name(frame)}
+    settle(args.out, scenes=args.scenes, wide=frame[1] > frame[0], split=args.split, seed=args.seed, supersample=args.supersample, **others)
     assets = Assets(args.assets, args.split)
     began, made, there = time.monotonic(), 0, 0
     for number in range(args.first, args.first + args.count * args.step, args.step):
@@ -61,8 +64,8 @@ def shards(args):
             there += 1
             continue
         split = 0 if args.split == "train" else 1
-        more = learned_seed(args.scenes, args.wide) if split == 0 else []
-        samples = [sample(assets, [args.seed, split, number, k, *more], supersample=args.supersample, make=SCENES[args.scenes], wide=args.wide)
+        more = learned_seed(args.scenes, frame) if split == 0 else []
+        samples = [sample(assets, [args.seed, split, number, k, *more], supersample=args.supersample, make=SCENES[args.scenes], frame=frame)
                    for k in range(args.size)]
         write_shard(path, samples, np.savez if args.plain else np.savez_compressed)
         made += len(samples)
@@ -73,11 +76,26 @@ def shards(args):
         print(f"{there} shards were there already", flush=True)
 
 
-def learned_seed(scenes, wide):
+def learned_seed(scenes, frame):
     """What a training scene's seed has beside its number, so that no kind shows the people and rooms of another. Test scenes
     have nothing: kinds and frames are compared on the same people."""
-    kind = list(SCENES).index(scenes)
-    return [int(wide), kind] if kind else [1] if wide else []
+    kind, wide = list(SCENES).index(scenes), int(frame[1] > frame[0])
+    if frame in (NARROW, NARROW_WIDE):
+        return [wide, kind, 1]
+    return [wide, kind] if kind else [1] if wide else []
+
+
+def frame_name(frame):
+    """A frame (height, width) as --frame names it."""
+    return f"{frame[0]}x{frame[1]}"
+
+
+def frame_of(text):
+    """The frame (height, width) of a name."""
+    names = {frame_name(frame): frame for frame in FRAMES}
+    if text not in names:
+        raise argparse.ArgumentTypeError(f"{text} is none of {', '.join(names)}")
+    return names[text]
 
 
 def tones(args):
@@ -193,7 +211,9 @@ def parser():
     one.add_argument("--first", type=int, default=0, help="number of the first shard; with --step, processes share the work")
     one.add_argument("--step", type=positive, default=1)
     one.add_argument("--max-seconds", type=float, default=0)
-    one.add_argument("--wide", action="store_true", help="pictures of a camera on its side, 192 x 256; folders hold one kind")
+    frame = one.add_mutually_exclusive_group()
+    frame.add_argument("--frame", type=frame_of, default=UPRIGHT, help=f"height x width of the pictures, {', '.join(map(frame_name, FRAMES))}; folders hold one kind")
+    frame.add_argument("--wide", dest="frame", action="store_const", const=WIDE, help=f"pictures of a camera on its side, --frame {frame_name(WIDE)}")
     one.add_argument("--plain", action="store_true", help="uncompressed: three times the space, written and read faster")
     one.set_defaults(run=shards)
     tone = commands.add_parser("tones", parents=[common, finer], help="test scenes that differ in the people's skin tone alone")

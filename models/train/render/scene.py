@@ -378,11 +378,14 @@ def panorama_of(assets, index):
 ASPECTS = (((256, 192), 0.55), ((256, 170), 0.10), ((192, 192), 0.10), ((144, 192), 0.17), ((108, 192), 0.08))
 # The same for the frame of a camera that lies on its side.
 WIDE_ASPECTS = (((192, 256), 0.55), ((170, 256), 0.15), ((144, 256), 0.20), ((192, 192), 0.10))
+# The frames (height, width) that the network's inputs have. Into the two narrow ones come pictures of 16 to 9.
+UPRIGHT, WIDE, NARROW, NARROW_WIDE = (256, 192), (192, 256), (288, 160), (160, 288)
+FRAMES = {UPRIGHT: ASPECTS, WIDE: WIDE_ASPECTS, NARROW: (((284, 160), 0.75), (NARROW, 0.25)), NARROW_WIDE: (((160, 284), 0.75), (NARROW_WIDE, 0.25))}
 
 
-def sample(assets, seed, supersample=1.0, tone=None, make=Scene, wide=False):
-    """One picture by seed: image (H, W, 3), parts and person (H, W), all uint8, and its record; 256 x 192, or 192 x 256
-    with `wide`.
+def sample(assets, seed, supersample=1.0, tone=None, make=Scene, frame=UPRIGHT):
+    """One picture by seed: image (H, W, 3), parts and person (H, W), all uint8, and its record; `frame` is one of `FRAMES`,
+    and the picture's height and width.
 
     With `tone` everybody in it has that skin tone (see `Shape`), and the scene is the same for every tone. `make` is the
     kind of scene: this module's or one made from it, such as `moves.MoveScene`.
@@ -390,7 +393,7 @@ def sample(assets, seed, supersample=1.0, tone=None, make=Scene, wide=False):
     if supersample % 2 == 0:
         raise ValueError(f"a supersample of {supersample}: of an even number of pixels none is the middle one; take another")
     rng = np.random.default_rng(seed)
-    height, width, aspects = (192, 256, WIDE_ASPECTS) if wide else (256, 192, ASPECTS)
+    (height, width), aspects = frame, FRAMES[frame]
     (h, w), _ = aspects[rng.choice(len(aspects), p=[share for _, share in aspects])]
     scene = make(assets, rng, round(h * supersample), round(w * supersample), tone=tone)
     radiance, parts, who = sensor.distorted(rng.spawn(1)[0], *scene.render())

@@ -1,5 +1,6 @@
 """The renderer: deterministic, labelled everywhere, split in two, and never half-written. Needs $MIRROR_ASSETS."""
 
+import json
 import os
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.data import read_shard
-from render.__main__ import SCENES, learned_seed, write_shard
+from pipeline.config import HEIGHT, OTHER_SIZES, WIDTH
+from pipeline.data import input_size, plain_samples, read_shard
+from render.__main__ import SCENES, frame_name, frame_of, learned_seed, parser, write_shard
 from render.animals import POSTURES, SPECIES, Animal, animal, draw_species
 from render import kernels, scene, seats, sensor
 from render.assets import AssetError, Assets, check_files, held_out
@@ -396,11 +398,11 @@ def test_a_scene_in_another_tone_differs_in_the_skin_alone(assets):
 
 
 @needs_assets
-@pytest.mark.parametrize("wide, size", [(False, (256, 192)), (True, (192, 256))])
-def test_every_person_pixel_has_a_part_and_only_those(assets, wide, size):
+@pytest.mark.parametrize("size", scene.FRAMES, ids=frame_name)
+def test_every_person_pixel_has_a_part_and_only_those(assets, size):
     people = 0
     for k in range(12):
-        image, parts, person, record = sample(assets, [2, 0, 0, k], wide=wide)
+        image, parts, person, record = sample(assets, [2, 0, 0, k], frame=size)
         assert image.shape == (*size, 3) and parts.shape == person.shape == size
         assert ((parts > 0) == (person > 0)).all() and parts.max() < 16
         assert set(np.unique(person)) == set(range(person.max() + 1))
@@ -472,8 +474,32 @@ def test_people_who_leap_are_labelled_whole_and_some_are_upside_down_or_in_the_a
 
 
 def test_no_two_kinds_of_training_scenes_begin_with_the_same_seed():
-    seeds = {tuple(learned_seed(kind, wide)) for kind in SCENES for wide in (False, True)}
-    assert len(seeds) == 2 * len(SCENES)
+    seeds = {tuple(learned_seed(kind, frame)) for kind in SCENES for frame in scene.FRAMES}
+    assert len(seeds) == len(scene.FRAMES) * len(SCENES)
+    # What was rendered before there were other frames is rendered as then.
+    assert learned_seed("people", scene.UPRIGHT) == [] and learned_seed("people", scene.WIDE) == [1]
+    assert learned_seed("gowns", scene.UPRIGHT) == [0, 2] and learned_seed("gowns", scene.WIDE) == [1, 2]
+
+
+def test_every_input_of_the_network_has_a_frame():
+    assert set(scene.FRAMES) == {(HEIGHT, WIDTH), *OTHER_SIZES}
+    for frame in scene.FRAMES:
+        assert frame_of(frame_name(frame)) == frame
+    arguments = ["shards", "--assets", "a", "--out", "o"]
+    assert parser().parse_args([*arguments, "--wide"]).frame == scene.WIDE and parser().parse_args(arguments).frame == scene.UPRIGHT
+    assert parser().parse_args([*arguments, "--frame", "288x160"]).frame == scene.NARROW
+
+
+@needs_assets
+def test_narrow_shards_are_judged_at_a_narrow_input(tmp_path):
+    for name in ("288x160", "160x288"):
+        arguments = ["shards", "--assets", ASSETS, "--out", str(tmp_path / name), "--frame", name, "--size", "1", "--count", "1", "--supersample", "1"]
+        args = parser().parse_args(arguments)
+        for _ in range(2):
+            args.run(args)
+        assert input_size(tmp_path / name) == frame_of(name)
+        assert plain_samples(tmp_path / name, 1, frame_of(name))["parts"].shape == (1, *frame_of(name))
+        assert json.loads((tmp_path / name / "settings.json").read_text())["frame"] == name
 
 
 @needs_assets

@@ -57,6 +57,28 @@ def test_image_and_labels_move_together(shard_folder):
             assert image[inside].mean() > image[~inside].mean(), state
 
 
+def ramps(size):
+    """A sample whose picture and labels are fractions: the columns in the first channel and the parts, the rows in the second and the
+    people."""
+    rows, columns = (grid.astype(np.float32) for grid in np.indices(size))
+    return np.stack([columns, rows, columns], -1), columns, rows
+
+
+def test_picture_and_labels_show_the_same_place():
+    source, target = (256, 192), (128, 96)
+    maps = [*random_affines(np.random.default_rng(3), 200, source, target), plain_affine(source, (200, 150))]
+    away = []
+    for matrix in maps:
+        image, columns, rows = warp(ramps(source), matrix, target)
+        # Well within the source: at its border the picture is mixed with padding.
+        inside = (columns > 8) & (columns < source[1] - 8) & (rows > 8) & (rows < source[0] - 8)
+        if inside.sum() > 500:
+            away.append([(label - image[..., k])[inside].mean() for k, label in enumerate((columns, rows))])
+    assert len(away) > 150
+    # Labels are those of the nearest pixel, up to half a pixel beside, but in the mean of a picture on no side of it.
+    assert np.abs(away).mean(0).max() < 0.05 and np.abs(away).max() < 0.4
+
+
 def test_bars_are_padding_and_background(shard_folder):
     shard = read_shard(shard_folder / "a.npz")
     sample = shard["image"][0], np.full((256, 192), 3, np.uint8), np.ones((256, 192), np.uint8)

@@ -3,8 +3,10 @@
 import argparse
 import io
 import json
+import os
 import re
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -134,39 +136,58 @@ def make_clip(args):
 CLASSES_HEAD = "# Classes of the label pictures; each is one part of the network, so both ways of merging them stay open.\n"
 
 
-def clear_testset(folder):
-    """Takes the pictures of an older test set away; a folder with anything else in their places is left as it is."""
+TESTSET = ("images", "labels", "person")
+CLASSES = "classes.toml"
+
+
+def old_testset(folder):
+    """The pictures of an older test set; `ValueError` for a folder with anything else in their places."""
     old = [path for name in TESTSET for path in (folder / name).glob("*")]
     if strange := [path for path in old if not re.fullmatch(r"\d{4}\.(jpg|png)", path.name)]:
         raise ValueError(f"{strange[0]} is not of a test set; name another folder, or take it away")
-    (folder / "classes.toml").unlink(missing_ok=True)
+    return old
+
+
+def replace_testset(new, folder):
+    """Moves a whole test set from one folder to another of the same disk, in the place of an older one. classes.toml goes first and
+    comes last: without it no half-made folder is taken for a test set."""
+    old = old_testset(folder)
+    (folder / CLASSES).unlink(missing_ok=True)
     for path in old:
         path.unlink()
     for name in TESTSET:
         (folder / name).mkdir(parents=True, exist_ok=True)
-
-
-TESTSET = ("images", "labels", "person")
+    files = sorted(path.relative_to(new) for path in new.rglob("*") if path.is_file())
+    for name in sorted(files, key=lambda name: name.name == CLASSES):
+        os.replace(new / name, folder / name)
 
 
 def testset(args):
-    """A folder that `mirror eval` reads: pictures, part labels, silhouettes, records.json and classes.toml.
-
-    classes.toml goes first and comes last: without it no half-made folder is taken for a test set.
-    """
+    """A folder that `mirror eval` reads: pictures, part labels, silhouettes, records.json and classes.toml. An older test set there
+    stays until the new one is whole."""
     assets = Assets(args.assets, "test")
-    clear_testset(args.out)
+    old_testset(args.out)
+    args.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=args.out, prefix=".new-") as folder:
+        make_testset(assets, args.seed, args.count, Path(folder))
+        replace_testset(Path(folder), args.out)
+
+
+def make_testset(assets, seed, count, folder):
+    """The files of a test set in an empty folder."""
+    for name in TESTSET:
+        (folder / name).mkdir()
     records = {}
-    for k in range(args.count):
-        image, parts, person, record = sample(assets, [args.seed, 3, 0, k], supersample=3.0)
+    for k in range(count):
+        image, parts, person, record = sample(assets, [seed, 3, 0, k], supersample=3.0)
         name = f"{k:04d}"
-        write_picture(args.out / "images" / f"{name}.jpg", image, 90)
-        write_picture(args.out / "labels" / f"{name}.png", parts)
-        write_picture(args.out / "person" / f"{name}.png", (person > 0).astype(np.uint8))
+        write_picture(folder / "images" / f"{name}.jpg", image, 90)
+        write_picture(folder / "labels" / f"{name}.png", parts)
+        write_picture(folder / "person" / f"{name}.png", (person > 0).astype(np.uint8))
         records[name] = record
-    write_whole(args.out / "records.json", (json.dumps(records, indent=0) + "\n").encode())
+    write_whole(folder / "records.json", (json.dumps(records, indent=0) + "\n").encode())
     lines = [f'[[class]]\nindex = {i}\nname = "{name}"\nmaps = ["{name}"]\n' for i, name in enumerate(PARTS)]
-    write_whole(args.out / "classes.toml", (CLASSES_HEAD + "\n".join(lines)).encode())
+    write_whole(folder / CLASSES, (CLASSES_HEAD + "\n".join(lines)).encode())
 
 
 # (folder, split, seed of the folder, number of its first household): households of different folders never share a
@@ -255,7 +276,8 @@ def main():
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; finished files are whole, and the same command goes on from them", file=sys.stderr)
+        goes_on = args.run in (shards, tones)
+        print("interrupted; " + ("finished files are whole, and the same command goes on from them" if goes_on else "the same command begins anew"), file=sys.stderr)
         return 130
     return 0
 

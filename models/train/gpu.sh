@@ -6,7 +6,7 @@
 # Everything lands under OUT: shards, runs/NAME/weights.pt, runs/NAME/log.jsonl, render.log. The schedule is SECONDS long, less the first
 # renders; loading PyTorch and the last scores come on top: leave half a minute for them. All cores but two render, six processes at least;
 # as many of them render wide pictures as the recipe wants wide batches. FIRST is the number of the first shard: one whose scenes were not
-# trained on yet, which the table in README.md tells. PYTHON names another interpreter.
+# trained on yet, which the table in runs/HISTORY.md tells. PYTHON names another interpreter.
 set -uo pipefail
 [ $# -ge 5 ] || { sed -n '2,9s/^# \?//p' "$0"; exit 2; }
 began=$SECONDS
@@ -16,7 +16,7 @@ fail() { echo "error: $*" >&2; exit 1; }
 [ -d "$1" ] || fail "$1 is not a folder of assets"
 [[ $3 =~ ^[0-9]+$ ]] || fail "$3 is not a number of seconds"
 [ -f "$4" ] || fail "there is no recipe $4"
-[[ ${FIRST:-} =~ ^[0-9]+$ ]] || fail "FIRST, the number of the first shard, is not set; README.md tells which numbers were trained on"
+[[ ${FIRST:-} =~ ^[0-9]+$ ]] || fail "FIRST, the number of the first shard, is not set; runs/HISTORY.md tells which numbers were trained on"
 ls "$2"/runs/*/checkpoint.pt >/dev/null 2>&1 && fail "$2 holds a run already; take another OUT and start from its weights.pt"
 assets=$(realpath "$1") out=$(realpath -m "$2") seconds=$3 recipe=$(realpath "$4")
 starts=()

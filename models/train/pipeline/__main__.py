@@ -33,6 +33,8 @@ SCORES = {
     "things": "things.json",
     "photographs": "photographs.json",
 }
+# Those that a card has where they are there.
+MORE_SCORES = {"narrow": "narrow.json", "narrow_wide": "narrow-wide.json"}
 DEFAULT_SHARE = 0.5  # of the weights that a run began from, in the mean that is kept
 
 
@@ -172,12 +174,12 @@ def add_card(commands) -> None:
     """Options of `card`."""
     sub = commands.add_parser("card", help="write CARD.md and the curve from scores and a log")
     sub.add_argument("--network", choices=sorted(NETWORKS), default="student")
-    sub.add_argument("--scores", type=Path, required=True, help=f"folder with {', '.join(SCORES.values())}, see README.md")
+    sub.add_argument("--scores", type=Path, required=True, help=f"folder with {', '.join(SCORES.values())}, and perhaps {', '.join(MORE_SCORES.values())}; see README.md")
     sub.add_argument("--before", type=Path, required=True, help="JSON that --keep wrote for the version before")
     sub.add_argument("--keep", type=Path, required=True, help="write the headline figures here, for the next version's --before")
     sub.add_argument("--log", type=Path, required=True)
     sub.add_argument("--recipe", type=Path, required=True, help="recipe of the last stretch")
-    sub.add_argument("--faults", type=Path, required=True, help="text: what was seen to go wrong")
+    sub.add_argument("--faults", type=Path, required=True, help="text: what was seen to go wrong; its first line is `version = X`")
     sub.add_argument("--sheet", default="predictions.jpg", help="picture of predictions beside the card")
     sub.add_argument("--name", default="student")
     sub.add_argument("--version", required=True)
@@ -236,7 +238,7 @@ def run_weights(args) -> None:
 
 def run_card(args) -> None:
     """`card`: figures from the given files."""
-    from .card import card, curve, headlines
+    from .card import card, curve, faults_of, headlines
     from .deploy import Head, Trunk
     from .network import Parser, multiplications
 
@@ -250,13 +252,15 @@ def run_card(args) -> None:
         "macs": multiplications(config, HEIGHT, WIDTH) / 1e9,
     }
     info |= {"log": f"runs/{args.log.name}", "recipe": f"recipes/{args.recipe.name}", "trunk": args.out.with_name("trunk.onnx").stat().st_size}
-    scores = {name: read_json((args.scores / file).read_text(), args.scores / file) for name, file in SCORES.items()}
+    files = SCORES | {name: file for name, file in MORE_SCORES.items() if (args.scores / file).exists()}
+    scores = {name: read_json((args.scores / file).read_text(), args.scores / file) for name, file in files.items()}
     before = read_json(args.before.read_text(), args.before)
     if before.get("version") == args.version:
         raise ValueError(f"{args.before} is of {args.version} itself; give --before the file of the version before, as committed with it")
     # All are made before one is written: a card without its curve is no card.
     try:
-        text = card(info, scores, before, args.log, args.sheet, args.faults.read_text().strip())
+        faults = faults_of(args.faults.read_text(), args.version, args.faults)
+        text = card(info, scores, before, args.log, args.sheet, faults)
         kept = headlines(args.version, scores)
         drawing = curve(args.log)
     except KeyError as error:

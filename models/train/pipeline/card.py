@@ -26,8 +26,8 @@ CORES = "one or two processor cores that other work shared"
 
 OUTLOOK = """## What it gets wrong
 
-The lower rows of `{sheet}` are the worst pictures of the test set (picture, truth, answer); the upper rows are drawn
-at random.
+`{sheet}` has pictures of the test set, each with truth and answer below it: first ones drawn at random, then those of somebody
+and at last those of nobody in which most pixels are wrong.
 {measured}{faults}
 
 Scores on rendered scenes do not predict real ones: expect clearly lower figures in front of a camera, most of all for
@@ -47,6 +47,8 @@ SETS = {
     "wide_upright": "wide, at an upright input",
     "things": "among things",
 }
+# Sets that a version may have: for the inputs that pictures of 16 to 9 get.
+NARROW = {"narrow": "narrow, 288 x 160", "narrow_wide": "narrow on its side, 160 x 288"}
 # The same for photographs: set, score, and what it is.
 PHOTOGRAPHS = (
     ("COCO, nobody", "false-alarm pixels", "nobody: false-alarm pixels"),
@@ -204,11 +206,11 @@ def apart(groups: dict, key: str) -> float:
 
 
 def headlines(version: str, scores: dict) -> dict:
-    """What the next version's card will compare itself with: a few figures of every set."""
-    keys = ("images", "miou", "ppp_miou", "person_iou", "left_right", "false_alarms")
+    """What the next version's card will compare itself with: a few figures of every set, and what they were measured on."""
+    keys = ("images", "digest", "miou", "ppp_miou", "person_iou", "left_right", "false_alarms")
     return {
         "version": version,
-        "scenes": {name: {key: scores[name][key] for key in keys} for name in SETS},
+        "scenes": {name: {key: scores[name][key] for key in keys} for name in [*SETS, *(name for name in NARROW if name in scores)]},
         "people_among_things": scores["things"]["groups"]["people"]["1"]["person_iou"],
         "tones": {"same": apart(scores["tones"]["groups"]["tone"], "ppp_miou"), "different": apart(scores["int8"]["groups"]["tone"], "ppp_miou")},
         "photographs": {title: scores["photographs"][name][key] for name, key, title in PHOTOGRAPHS},
@@ -244,20 +246,34 @@ def asked_section(info: dict, now: dict, before: dict, exact: dict) -> str:
     )
 
 
+def same_pictures(title: str, newer: dict, older: dict, version: str) -> bool:
+    """Whether figures of now and of `version` are known to be of the same pictures: `ValueError` if they are not, and `False` if
+    the older ones, kept before there were digests, are of as many."""
+    if older["images"] != newer["images"]:
+        raise ValueError(f"{title}: {newer['images']} scenes are scored, and {older['images']} of {version}; they must be the same")
+    if older.get("digest", newer["digest"]) != newer["digest"]:
+        raise ValueError(f"{title}: other pictures or labels are scored than of {version}; render them with the code and assets of then, or score {version} on these")
+    return "digest" in older
+
+
 def since_section(now: dict, before: dict) -> str:
     """This version and the one before on the same scenes and photographs."""
+    version = before["version"]
     pair = lambda one: f"{one['ppp_miou']:.1f}, {one['person_iou']:.1f}"
-    text = f"### Since {before['version']}\n\nOn the same rendered scenes, seven-class mIoU and person IoU:\n\n| scenes | {before['version']} | now |\n|---|---|---|\n"
-    for name, title in SETS.items():
-        older, newer = before["scenes"][name], now["scenes"][name]
-        if older["images"] != newer["images"]:
-            raise ValueError(f"{title}: {newer['images']} scenes are scored, and {older['images']} of {before['version']}; they must be the same")
+    both = {title: (now["scenes"][name], before["scenes"][name]) for name, title in (SETS | NARROW).items() if name in now["scenes"] and name in before["scenes"]}
+    known = [same_pictures(title, newer, older, version) for title, (newer, older) in both.items()]
+    scenes = "the same rendered scenes" if all(known) else f"as many rendered scenes of each kind (no digest was kept with {version} that shows them to be the same pictures)"
+    text = f"### Since {version}\n\nOn {scenes}, seven-class mIoU and person IoU:\n\n| scenes | {version} | now |\n|---|---|---|\n"
+    for title, (newer, older) in both.items():
         text += f"| {title} ({newer['images']}) | {pair(older)} | {pair(newer)} |\n"
     text += f"| somebody among things: person IoU alone | {before['people_among_things']:.1f} | {now['people_among_things']:.1f} |\n"
     alarms = lambda headline: headline["scenes"]["things"]["false_alarms"]
     text += f"| nobody among things: false-alarm pixels | {alarms(before):.2f} | {alarms(now):.2f} |\n"
-    text += f"\nOn the same photographs:\n\n| photographs | {before['version']} | now |\n|---|---|---|\n"
+    text += f"\nOn photographs of the same sets, as many of each:\n\n| photographs | {version} | now |\n|---|---|---|\n"
     for title, value in now["photographs"].items():
+        count, older = now["pictures"][title], before["pictures"][title]
+        if count != older:
+            raise ValueError(f"{title}: {count} photographs are scored, and {older} of {version}; they must be the same")
         text += f"| {title} ({now['pictures'][title]}) | {100 * before['photographs'][title]:.1f} | {100 * value:.1f} |\n"
     return text + "\n"
 
@@ -313,8 +329,9 @@ def headline(scores: dict) -> str:
     return "| " + " | ".join(f"{scores[key]:.1f}" for key in ("miou", "ppp_miou", "person_iou", "left_right")) + " |\n"
 
 
-def wide_section(wide: dict, upright: dict, records: list) -> str:
-    """The same wide pictures at the network's wide input, and made to fit its upright one. `records`: the training log."""
+def wide_section(wide: dict, upright: dict, narrow: dict, records: list) -> str:
+    """The same wide pictures at the network's wide input, and made to fit its upright one; and other scenes at the narrow inputs,
+    where `narrow` has scores of a set of `NARROW`. `records`: the training log."""
     share = max((r["config"].get("wide", 0) for r in records if r["event"] == "start"), default=0)
     learned = f"in its last stretches up to {share:.0%} of the batches were wide" if share else "it was trained on upright inputs alone"
     return (
@@ -322,7 +339,9 @@ def wide_section(wide: dict, upright: dict, records: list) -> str:
         f"On {wide['images']} rendered wide test scenes. The network runs at a wide input with the same weights and the\n"
         f"same work, and that is what the mirror does; {learned}.\n\n"
         "| input | mIoU | seven-class | person IoU | left/right |\n|---|---|---|---|---|\n"
-        f"| 192 x 256 {headline(wide)}| 256 x 192, the picture small in the middle {headline(upright)}\n"
+        f"| 192 x 256 {headline(wide)}| 256 x 192, the picture small in the middle {headline(upright)}"
+        + "".join(f"| {NARROW[name]}: {scores['images']} other scenes, of a camera of 16 to 9 {headline(scores)}" for name, scores in narrow.items())
+        + "\n"
     )
 
 
@@ -338,6 +357,17 @@ def wardrobe_section(outfits: dict, gowns: dict, moves: dict, leaps: dict) -> st
         f"| outfits | {outfits['images']} {headline(outfits)}| long clothes | {gowns['images']} {headline(gowns)}"
         f"| moves | {moves['images']} {headline(moves)}| leaps | {leaps['images']} {headline(leaps)}\n"
     )
+
+
+def faults_of(text: str, version: str, where) -> str:
+    """The text about what goes wrong without its first line, `version = X`: what was seen of one version is not said of another."""
+    first, _, rest = text.partition("\n")
+    name, _, value = (part.strip() for part in first.partition("="))
+    if name != "version":
+        raise ValueError(f"{where} begins with {first[:40]!r}; its first line must be `version = {version}`")
+    if value != version:
+        raise ValueError(f"{where} is of {value} and not of {version}; write what was seen of {version}, then change its first line")
+    return rest.strip()
 
 
 def photograph_section(photographs: dict) -> str:
@@ -360,10 +390,12 @@ def card(info: dict, scores: dict, before: dict, log: Path, sheet: str, faults: 
     in the card. `before`: `headlines` of the version before, on the same scenes and photographs.
 
     `scores`: `int8` and `float` of `evaluate` on the test scenes, `wide` and `wide_upright` on wide ones without and with
-    `--upright`, `tones` on those of `render tones`, `outfits`, `gowns`, `moves`, `leaps`
+    `--upright`, where there are such ones `narrow` and `narrow_wide` on those of `--frame 288x160` and `160x288`, `tones` on those of `render tones`, `outfits`, `gowns`, `moves`, `leaps`
     and `things` on those of `render shards --scenes`, `photographs` of `tests/peers/photographs.py`.
     """
     int8, exact = scores["int8"], scores["float"]
+    if int8["digest"] != exact["digest"]:
+        raise ValueError("the scores in int8 and in float are of other pictures; evaluate both on the same shards, with the same --skip")
     text = INTRODUCTION.format(run=run_sentence(read_log(log)), **info)
     text += f"\n## Measured\n\nOn {int8['images']} rendered test scenes, with seeds, surroundings and cloth never trained on (the shapes of\ngarments, hair, the skins, and captured and ready-made poses are few and the same).\n\n"
     text += (
@@ -371,7 +403,8 @@ def card(info: dict, scores: dict, before: dict, log: Path, sheet: str, faults: 
         "A picture counts for the tone, age, build, sex and distance of its first person; all people in it are judged.\n\n"
         + group_tables(int8) + "\n\n"
     )
-    text += wide_section(scores["wide"], scores["wide_upright"], read_log(log))
+    narrow = {name: scores[name] for name in NARROW if name in scores}
+    text += wide_section(scores["wide"], scores["wide_upright"], narrow, read_log(log))
     wardrobe = wardrobe_section(*(scores[name] for name in ("outfits", "gowns", "moves", "leaps")))
     text += tone_section(scores["tones"]) + wardrobe
     text += thing_section(scores["things"]) + photograph_section(scores["photographs"])

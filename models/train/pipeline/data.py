@@ -4,6 +4,7 @@ The renderer owns everything expensive (light, blur, noise, occluders); here are
 bars, other surroundings and people, colours and sharpness.
 """
 
+import hashlib
 import json
 from collections import deque
 from dataclasses import dataclass, replace
@@ -404,6 +405,14 @@ def plain_samples(folder: Path, count: int, target: tuple) -> dict:
     if not images:
         raise ShardError(f"no shards in {folder}; render some first (see README)")
     return {"image": np.stack(images), "parts": np.stack(parts), "person": np.stack(people), "meta": meta}
+
+
+def digest(samples: dict, names: tuple = ("image", "parts")) -> str:
+    """SHA-256 of pictures and their labels: scores on others are not to be compared."""
+    content = hashlib.sha256()
+    for name in names:
+        content.update(np.ascontiguousarray(samples[name]).reshape(-1))
+    return content.hexdigest()
 
 
 def input_size(folder: Path) -> tuple:

@@ -10,6 +10,7 @@ from render.classes import COLOURS
 from render.files import write_picture
 
 from .config import HEIGHT, PART_CLASSES, PERSON, WIDTH
+from .data import digest
 from .metrics import confusion, false_alarms, people_scores, summary
 from .onnx_export import at_size
 from .package import run_both
@@ -147,9 +148,10 @@ def float_answer(checkpoint: Path, person_bias: float):
 
 
 def evaluate(samples: dict, parts: np.ndarray, person: np.ndarray) -> dict:
-    """All scores: overall, whole people, false alarms on empty scenes, and part scores per group of pictures."""
+    """All scores: overall, whole people, false alarms on empty scenes, and part scores per group of pictures; and the digest of
+    what was judged."""
     truth = samples["parts"]
-    scores = {"images": len(truth)} | summary(confusion(truth, parts, PART_CLASSES))
+    scores = {"images": len(truth), "digest": digest(samples, ("image", "parts", "person"))} | summary(confusion(truth, parts, PART_CLASSES))
     wrong, pixels = false_alarms(truth, parts)
     scores["empty_scene_pixels"] = pixels
     scores["false_alarms"] = round(100 * wrong / max(pixels, 1), 3)
@@ -197,21 +199,24 @@ def place_alarms(meta: list, truth: np.ndarray, guess: np.ndarray) -> dict:
     }
 
 
-def picture_error(truth: np.ndarray, guess: np.ndarray) -> float:
-    """Share of wrong pixels among those that are or were called a person."""
-    seen = (truth != 0) | (guess != 0)
-    return float((truth != guess)[seen].mean()) if seen.any() else 0.0
+def shown_pictures(truth: np.ndarray, guess: np.ndarray, columns: int) -> list:
+    """Indices of pictures to show, at most `columns` in a row: drawn at random, then those of somebody and those of nobody with the
+    most wrong pixels. A share of the people's pixels would call every false pixel in an empty room as wrong as can be."""
+    wrong = (truth != guess).reshape(len(truth), -1).sum(1)
+    somebody = truth.reshape(len(truth), -1).any(1)
+    random = np.random.default_rng(0).permutation(len(truth))[:columns]
+    rows = [np.flatnonzero(kind) for kind in (somebody, ~somebody)]
+    return [random, *(row[np.argsort(-wrong[row], kind="stable")][:columns] for row in rows if len(row))]
 
 
 def prediction_sheet(samples: dict, guess: np.ndarray, path: Path, columns: int = 8) -> None:
-    """Rows of picture, truth and prediction: first random ones, then the worst."""
+    """Writes the rows of `shown_pictures`, each picture above its truth and the prediction, at half their size."""
     palette = np.array(COLOURS, np.uint8)
-    errors = [picture_error(t, g) for t, g in zip(samples["parts"], guess, strict=True)]
-    random = np.random.default_rng(0).permutation(len(guess))[:columns]
-    worst = np.argsort(errors)[::-1][:columns]
+    columns = min(columns, len(guess))
     rows = []
-    for chosen in (random, worst):
-        column = [np.vstack([samples["image"][i], palette[samples["parts"][i]], palette[guess[i]]]) for i in chosen]
-        rows.append(np.hstack(column))
+    for chosen in shown_pictures(samples["parts"], guess, columns):
+        tiles = [np.vstack([samples["image"][i], palette[samples["parts"][i]], palette[guess[i]]]) for i in chosen]
+        tiles += [np.zeros_like(tiles[0])] * (columns - len(tiles))
+        rows.append(np.hstack(tiles))
     sheet = cv2.resize(np.vstack(rows), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     write_picture(path, sheet)

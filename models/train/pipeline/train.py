@@ -1,7 +1,6 @@
 """The training loop: streams shards, resumes from checkpoints, logs one JSON record per line."""
 
 import copy
-import hashlib
 import json
 import math
 import subprocess
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 from render.files import append_line
 
 from .config import NETWORKS, TrainConfig, to_dict
-from .data import Batches, ShardError, plain_samples
+from .data import Batches, ShardError, digest, plain_samples
 from .losses import (
     Answer,
     Targets,
@@ -289,14 +288,6 @@ class Run:
                     f"the loss is {loss} and its gradient {gradient} after {seen} pictures; run again with a lower rate in the recipe: it goes on from {self.out / CHECKPOINT}"
                 )
             self.unchecked.popleft()
-
-
-def digest(held: dict) -> str:
-    """SHA-256 of validation pictures and their labels: scores on others are not to be compared."""
-    content = hashlib.sha256()
-    for name in ("image", "parts"):
-        content.update(np.ascontiguousarray(held[name]).reshape(-1))
-    return content.hexdigest()
 
 
 def freeze_norms(model: torch.nn.Module) -> None:

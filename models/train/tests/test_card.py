@@ -1,12 +1,16 @@
 """The model card: every figure in it comes from a log or from measured scores."""
 
+import copy
 import json
+import tomllib
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from pipeline.card import PHOTOGRAPHS, card, comparable, curve, headlines, read_log, run_sentence
-from pipeline.evaluate import evaluate, group_keys
+from pipeline.card import PHOTOGRAPHS, card, comparable, curve, faults_of, headlines, read_log, run_sentence
+from pipeline.evaluate import evaluate, group_keys, prediction_sheet, shown_pictures
 from render.classes import PARTS
 
 
@@ -104,22 +108,35 @@ def scores():
         {"tone": k % 2, "seed": k * 77, "place": "kitchen", "people": (1, 3)[k == 3], "light": lights[k % 2], "distance": distances[k % 2]}
         for k in range(6)
     ]
-    samples = {"parts": truth, "person": (truth > 0).astype(np.uint8), "meta": meta}
+    image = rng.integers(0, 256, (*truth.shape, 3)).astype(np.uint8)
+    samples = {"image": image, "parts": truth, "person": (truth > 0).astype(np.uint8), "meta": meta}
     return evaluate(samples, guess, samples["person"])
 
 
-def test_the_card_holds_the_scores_and_the_curve_the_log(scores, tmp_path):
-    log = tmp_path / "student.jsonl"
-    log.write_text("\n".join(json.dumps(r) for r in steps(30, 40, 45)) + "\n")
-    info = {"name": "student", "version": "9.9", "parameters": 2.4, "macs": 0.68, "trunk": 2_600_000, "log": "runs/student.jsonl"}
-    info["recipe"] = "recipes/student.json"
+INFO = {"name": "student", "version": "9.9", "parameters": 2.4, "macs": 0.68, "trunk": 2_600_000}
+INFO |= {"log": "runs/student.jsonl", "recipe": "recipes/student.json"}
+
+
+@pytest.fixture
+def log(tmp_path):
+    path = tmp_path / "student.jsonl"
+    path.write_text("\n".join(json.dumps(r) for r in steps(30, 40, 45)) + "\n")
+    return path
+
+
+@pytest.fixture
+def files(scores):
+    """The same scores for every set, and those of photographs."""
     photographs = {"a set": {"pictures": 7, "silhouette IoU": 0.512}} | {name: {"pictures": 9, key: 0.25} for name, key, _ in PHOTOGRAPHS}
     kinds = ("int8", "float", "wide", "wide_upright", "tones", "outfits", "gowns", "moves", "leaps", "things")
-    files = {name: scores for name in kinds} | {"photographs": photographs}
+    return {name: scores for name in kinds} | {"photographs": photographs}
+
+
+def test_the_card_holds_the_scores_and_the_curve_the_log(scores, files, log):
     before = headlines("9.8", files)
     before["scenes"]["int8"]["ppp_miou"] = 12.34
     before["photographs"] = dict.fromkeys(before["photographs"], 0.125)
-    text = card(info, files, before, log, "sheet.jpg", "- A fault.")
+    text = card(INFO, files, before, log, "sheet.jpg", "- A fault.")
     assert f"| seven-class mIoU, rendered test scenes | 80 | {scores['ppp_miou']:.1f}; 9.8 had 12.3 |" in text
     assert f"| the test scenes (6) | 12.3, {scores['person_iou']:.1f} | {scores['ppp_miou']:.1f}, {scores['person_iou']:.1f} |" in text
     assert "| nobody: false-alarm pixels (9) | 12.5 | 25.0 |" in text and "| trunk file | 3 MB | 2.60 MB |" in text
@@ -137,6 +154,98 @@ def test_the_card_holds_the_scores_and_the_curve_the_log(scores, tmp_path):
     assert "- A fault." in text and "sheet.jpg" in text
     assert curve(log).count("<polyline") == 3
     assert len(read_log(log)) == 3
-    before["scenes"]["moves"]["images"] = 7
-    with pytest.raises(ValueError, match="moves: 6 scenes are scored, and 7 of 9.8"):
-        card(info, files, before, log, "sheet.jpg", "- A fault.")
+    assert "On the same rendered scenes," in text and "16 to 9" not in text
+
+
+def test_versions_are_compared_on_the_same_pictures_only(files, log):
+    made = lambda before: card(INFO, files, before, log, "sheet.jpg", "- A fault.")
+    kept = headlines("9.8", files)
+    assert all(len(one["digest"]) == 64 for one in kept["scenes"].values())
+    for path, value, says in (
+        (("scenes", "moves", "images"), 7, "moves: 6 scenes are scored, and 7 of 9.8"),
+        (("scenes", "gowns", "digest"), 64 * "0", "long clothes: other pictures or labels are scored than of 9.8"),
+        (("pictures", "nobody: false-alarm pixels"), 8, "nobody: false-alarm pixels: 9 photographs are scored, and 8 of 9.8"),
+    ):
+        before = copy.deepcopy(kept)
+        place = before
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+        with pytest.raises(ValueError, match=says):
+            made(before)
+    before = copy.deepcopy(kept)
+    for one in before["scenes"].values():
+        del one["digest"]
+    text = made(before)
+    assert "as many rendered scenes of each kind (no digest was kept with 9.8" in text and "On the same rendered scenes," not in text
+    files["float"] = files["float"] | {"digest": 64 * "0"}
+    with pytest.raises(ValueError, match="in int8 and in float are of other pictures"):
+        made(kept)
+
+
+def test_scores_know_the_pictures_and_labels_they_are_of(tmp_path):
+    samples = {name: np.zeros((2, 4, 3, *rest), np.uint8) for name, rest in (("image", (3,)), ("parts", ()), ("person", ()))} | {"meta": [{}, {}]}
+    of = lambda samples: evaluate(samples, samples["parts"], samples["person"])["digest"]
+    first = of(samples)
+    for name in ("image", "parts", "person"):
+        other = samples | {name: samples[name].copy()}
+        other[name][1, 2, 1] = 1
+        assert of(other) != first == of(samples), name
+
+
+def test_narrow_inputs_have_rows_where_they_were_scored(scores, files, log):
+    before = headlines("9.8", files)
+    files |= {"narrow": scores, "narrow_wide": scores}
+    text = card(INFO, files, before, log, "sheet.jpg", "- A fault.")
+    for title in ("narrow, 288 x 160", "narrow on its side, 160 x 288"):
+        assert f"| {title}: 6 other scenes, of a camera of 16 to 9 | {scores['miou']:.1f} | {scores['ppp_miou']:.1f} |" in text
+        assert f"| {title} (6) |" not in text, "the version before has none"
+    text = card(INFO, files, headlines("9.8", files), log, "sheet.jpg", "- A fault.")
+    assert "| narrow, 288 x 160 (6) |" in text and "| narrow on its side, 160 x 288 (6) |" in text
+
+
+def test_what_was_seen_of_one_version_is_not_said_of_another():
+    assert faults_of("version = 9.9\n\n- A fault.\n", "9.9", "f.md") == "- A fault."
+    with pytest.raises(ValueError, match="f.md is of 9.8 and not of 9.9; write what was seen of 9.9"):
+        faults_of("version = 9.8\n\n- A fault.\n", "9.9", "f.md")
+    with pytest.raises(ValueError, match="f.md begins with '- A fault.'; its first line must be `version = 9.9`"):
+        faults_of("- A fault.\n", "9.9", "f.md")
+
+
+def test_what_is_shipped_is_of_one_version():
+    train = Path(__file__).resolve().parent.parent
+    student = train.parent / "student"
+    version = tomllib.loads((student / "manifest.toml").read_text())["version"]
+    text = (student / "CARD.md").read_text()
+    assert text.startswith(f"# Model card: student {version}\n")
+    assert json.loads((train / "runs" / "scores.json").read_text())["version"] == version
+    assert faults_of((train / "runs" / "faults.md").read_text(), version, "faults.md") in text
+
+
+def test_what_photographs_decided_is_told_alike_everywhere():
+    root = Path(__file__).resolve().parents[3]
+    said = (
+        "None of them is in the training or the calibration, and no value of a setting, no bias and no checkpoint was chosen by a score on them; "
+        "that the radius of the guide (`firmware/vision/src/guide.rs`) needed a second look was seen on them, and its value was chosen on renders."
+    )
+    for path in ("models/train/README.md", "models/student/CARD.md", "tests/peers/photographs.py"):
+        assert said in " ".join((root / path).read_text().split()), path
+
+
+def test_pictures_of_nobody_are_not_the_worst_for_a_single_pixel():
+    truth = np.zeros((6, 10, 10), np.uint8)
+    truth[:3, 2:8, 2:8] = 3
+    guess = truth.copy()
+    guess[0, 2:4, 2:8], guess[1, 2:7, 2:8], guess[2, 2, 2] = 0, 4, 0  # 12, 30 and 1 of 36
+    guess[3, 0, 0], guess[4, :4] = 3, 3  # 1 and 40 of nobody
+    random, somebody, nobody = shown_pictures(truth, guess, 2)
+    assert len(random) == 2 and list(somebody) == [1, 0] and list(nobody) == [4, 3]
+    assert [list(row) for row in shown_pictures(truth[:1], guess[:1], 1)] == [[0], [0]]
+
+
+def test_the_sheet_has_a_row_of_each_kind(tmp_path):
+    parts = np.zeros((5, 8, 6), np.uint8)
+    parts[:4, 2:6, 2:4] = 3
+    samples = {"image": np.full((5, 8, 6, 3), 90, np.uint8), "parts": parts}
+    prediction_sheet(samples, parts, tmp_path / "sheet.png", 3)
+    assert cv2.imread(str(tmp_path / "sheet.png")).shape == (3 * 3 * 4, 3 * 3, 3)

@@ -1,0 +1,268 @@
+//! `board/install.sh` in a folder instead of a board, with stand-ins for what only root and systemd can do.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../board/install.sh");
+
+/// What runs in place of the commands. Each is noted with what it was given; those that write files are the real ones.
+const STAND_INS: [(&str, &str); 9] = [
+    ("useradd", ""),
+    ("getent", "exit 1"),
+    ("sleep", ""),
+    ("runuser", "shift 3; \"$@\""),
+    ("systemctl", SYSTEMCTL),
+    ("sync", "/bin/sync -d \"$MIRROR_INSTALL_ROOT\""),
+    ("mv", "/bin/mv \"$@\""),
+    ("cp", "/bin/cp \"$@\""),
+    ("install", "/usr/bin/install \"$@\""),
+];
+
+/// A service is active after a restart if its program runs.
+const SYSTEMCTL: &str = r#"
+state=$MIRROR_INSTALL_ROOT/active
+case $1 in
+    restart) if "$MIRROR_INSTALL_ROOT/usr/local/bin/mirror" run; then echo $$ >"$state"; else rm -f "$state"; exit 1; fi ;;
+    show) case $3 in
+        ActiveState) if [ -f "$state" ]; then echo active; else echo failed; fi ;;
+        MainPID) cat "$state" 2>/dev/null || echo 0 ;;
+    esac ;;
+esac"#;
+
+/// A board's files, and beside them what is to be installed.
+struct Board {
+    folder: PathBuf,
+}
+
+impl Board {
+    fn new(name: &str) -> Board {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = std::fs::remove_dir_all(&folder);
+        for inside in ["bin", "root", "sent"] {
+            std::fs::create_dir_all(folder.join(inside)).expect("a folder");
+        }
+        let log = folder.join("log");
+        for (name, does) in STAND_INS {
+            let text = format!("echo {name} \"$@\" >>'{}'\n{does}", log.display());
+            write_program(&folder.join("bin").join(name), &text);
+        }
+        std::fs::copy(SCRIPT, folder.join("sent/install.sh")).expect("the script");
+        Board { folder }
+    }
+
+    /// A board on which the version runs.
+    fn with(name: &str, version: &str) -> Board {
+        let board = Board::new(name);
+        board.send(version, "exit 0", "exit 0");
+        board.ask("first");
+        board.systemctl("restart");
+        board
+    }
+
+    /// Brings a program that does so when it is asked to check the settings, and to run.
+    fn send(&self, version: &str, check: &str, run: &str) {
+        let text = format!("# {version}\ncase $1 in config) {check} ;; run) {run} ;; esac");
+        write_program(&self.folder.join("sent/mirror"), &text);
+        std::fs::write(self.folder.join("sent/mirror.service"), format!("# {version}\n"))
+            .expect("a unit");
+    }
+
+    fn ask(&self, word: &str) -> Output {
+        self.command("sh").arg(self.folder.join("sent/install.sh")).arg(word).output().expect("sh")
+    }
+
+    fn systemctl(&self, word: &str) {
+        assert!(self.command("systemctl").arg(word).status().expect("sh").success());
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let paths = format!("{}:/usr/bin:/bin", self.folder.join("bin").display());
+        // Programs are looked for in the path of this process, not in the one that they are given.
+        let mut command = Command::new("/usr/bin/env");
+        command.env("PATH", paths).env("MIRROR_INSTALL_ROOT", self.root()).arg(program);
+        command
+    }
+
+    fn root(&self) -> PathBuf {
+        self.folder.join("root")
+    }
+
+    fn place(&self, name: &str) -> PathBuf {
+        let folder = if name.contains(".service") { "etc/systemd/system" } else { "usr/local/bin" };
+        self.root().join(folder).join(name)
+    }
+
+    /// The version whose program and unit are in their places, or kept beside them.
+    fn version(&self, end: &str) -> Option<String> {
+        let read = |name: &str| {
+            let text = std::fs::read_to_string(self.place(&format!("{name}{end}"))).ok()?;
+            text.lines().find_map(|line| Some(line.strip_prefix("# ")?.to_owned()))
+        };
+        let version = read("mirror");
+        assert_eq!(version, read("mirror.service"), "program and unit of one version{end}");
+        version
+    }
+
+    fn runs(&self) -> bool {
+        self.root().join("active").exists()
+    }
+
+    fn log(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.folder.join("log")).expect("a log");
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Nothing but a rename touches a place, what it brings has reached the disk before, and the rename has at the end.
+    fn assert_places_are_only_renamed_to(&self) {
+        let places = ["mirror", "mirror.service", "mirror.old", "mirror.service.old"]
+            .map(|name| self.place(name).display().to_string());
+        let mut written: Vec<String> = Vec::new();
+        let mut to_sync = false;
+        for line in self.log() {
+            let words: Vec<&str> = line.split(' ').collect();
+            let last = words.last().copied().unwrap_or_default();
+            match words[0] {
+                "sync" => {
+                    written.clear();
+                    to_sync = false;
+                }
+                "cp" | "install" => {
+                    assert!(!places.iter().any(|place| place == last), "written in place: {line}");
+                    written.push(last.to_owned());
+                }
+                "mv" => {
+                    assert!(places.iter().any(|place| place == last), "{line}");
+                    assert!(!written.iter().any(|new| line.contains(new)), "not synced: {line}");
+                    to_sync = true;
+                }
+                "systemctl" => assert!(!to_sync, "not synced before: {line}"),
+                _ => {}
+            }
+        }
+        assert!(!to_sync, "the last rename is not synced");
+    }
+}
+
+fn write_program(path: &Path, text: &str) {
+    // In another process: one that is started meanwhile by another test would hold it open for writing ("text file busy").
+    let script = format!("#!/bin/sh\n{text}\n");
+    let mut child = Command::new("tee")
+        .arg(path)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("tee");
+    let mut input = child.stdin.take().expect("its input");
+    std::io::Write::write_all(&mut input, script.as_bytes()).expect("written");
+    drop(input);
+    assert!(child.wait().expect("tee").success());
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+#[test]
+fn the_first_time_everything_is_there_and_nothing_was_started() {
+    let board = Board::new("first");
+    board.send("A", "exit 1", "exit 0");
+    let output = board.ask("first");
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(board.version(""), Some("A".into()));
+    let mode = |name| board.place(name).metadata().expect("it is there").mode() & 0o777;
+    assert_eq!((mode("mirror"), mode("mirror.service")), (0o755, 0o644));
+    assert!(board.root().join("etc/mirror").is_dir());
+    let log = board.log();
+    assert!(log.contains(&"useradd --system --no-create-home --groups video mirror".into()));
+    assert!(log.contains(&"systemctl enable mirror".into()));
+    assert!(!board.runs());
+    assert_eq!(log.last().map(String::as_str), Some("sync"), "what useradd and enable wrote, too");
+    board.assert_places_are_only_renamed_to();
+    board.systemctl("restart");
+    assert!(!board.ask("first").status.success(), "it runs: that would be an update");
+}
+
+#[test]
+fn an_update_keeps_what_ran_before() {
+    let board = Board::with("update", "A");
+    let old = std::fs::File::open(board.place("mirror")).expect("the old program");
+    board.send("B", "exit 0", "exit 0");
+    let output = board.ask("update");
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(board.version(""), Some("B".into()));
+    assert_eq!(board.version(".old"), Some("A".into()));
+    assert!(board.runs());
+    board.assert_places_are_only_renamed_to();
+    let text = std::io::read_to_string(old).expect("it can still be read");
+    assert!(text.contains("# A"), "the old file was left as it was, and only lost its name");
+    // Where it turns out later that the new one is not wanted.
+    let output = board.ask("back");
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(board.version(""), Some("A".into()));
+}
+
+#[test]
+fn a_program_that_does_not_run_gives_its_place_back_however_often_it_is_tried() {
+    let board = Board::with("broken", "A");
+    for _ in 0..2 {
+        board.send("B", "exit 0", "exit 1");
+        let output = board.ask("update");
+        assert!(!output.status.success());
+        assert!(said(&output).contains("is back and runs"), "{}", said(&output));
+        assert_eq!(board.version(""), Some("A".into()));
+        assert_eq!(board.version(".old"), Some("A".into()));
+        assert!(board.runs());
+    }
+    board.assert_places_are_only_renamed_to();
+}
+
+#[test]
+fn what_did_not_run_is_not_kept() {
+    let board = Board::with("not-kept", "A");
+    board.send("B", "exit 0", "exit 0");
+    board.ask("update");
+    // It broke since.
+    std::fs::remove_file(board.root().join("active")).expect("it ran");
+    board.send("C", "exit 0", "exit 1");
+    assert!(!board.ask("update").status.success());
+    assert_eq!(board.version(""), Some("A".into()), "the last one that ran before an update");
+}
+
+#[test]
+fn settings_that_the_new_program_refuses_change_nothing() {
+    let board = Board::with("refused", "A");
+    board.send("B", "exit 2", "exit 0");
+    let output = board.ask("update");
+    assert!(!output.status.success());
+    assert!(said(&output).contains("Nothing was changed"), "{}", said(&output));
+    assert_eq!(board.version(""), Some("A".into()));
+    assert_eq!(board.version(".old"), None);
+    assert!(!board.place("mirror.new").exists() && !board.place("mirror.service.new").exists());
+    assert!(board.runs());
+}
+
+#[test]
+fn a_program_that_ends_soon_after_it_was_ready_does_not_run() {
+    let board = Board::with("unsteady", "A");
+    // Systemd starts it anew meanwhile, as another process.
+    write_program(
+        &board.folder.join("bin/sleep"),
+        "grep -q B \"$MIRROR_INSTALL_ROOT/usr/local/bin/mirror\" && echo 1 >\"$MIRROR_INSTALL_ROOT/active\"; exit 0",
+    );
+    board.send("B", "exit 0", "exit 0");
+    assert!(!board.ask("update").status.success());
+    assert_eq!(board.version(""), Some("A".into()));
+    assert!(board.runs());
+}
+
+#[test]
+fn a_disk_without_room_for_the_way_back_keeps_what_is_there() {
+    let board = Board::with("full", "A");
+    write_program(&board.folder.join("bin/install"), "exit 1");
+    board.send("B", "exit 0", "exit 0");
+    assert!(!board.ask("update").status.success());
+    assert_eq!(board.version(""), Some("A".into()));
+    assert!(board.runs());
+}

@@ -13,7 +13,7 @@ use anyhow::{Result, ensure};
 use crate::crossbuild;
 use crate::guest::{self, Guest};
 use crate::labels::{Area, Picture, compare, read_png};
-use crate::tools::{need, root, run, stage};
+use crate::tools::{need, root, run, stage, target};
 
 /// The screen of the emulated board, portrait as a mirror's.
 const SCREEN: (u32, u32) = (540, 960);
@@ -36,14 +36,15 @@ const PATIENCE: Duration = Duration::from_secs(1200);
 pub fn test(out: &Path) -> Result<()> {
     std::fs::create_dir_all(out)?;
     let out = out.canonicalize()?;
-    let built = stage("aarch64 build", crossbuild::build)?;
-    let parts = stage("kernel and packages", || guest::fetch(&root().join("target/board-parts")))?;
+    let mirror = stage("aarch64 build", crossbuild::for_board)?.join("mirror");
+    let suites = stage("device suites", crossbuild::suites)?;
+    let parts = stage("kernel and packages", || guest::fetch(&target().join("board-parts")))?;
     let clip = stage("camera picture", || camera_picture(&out))?;
     let archive = stage("initramfs", || {
         let extra = [
-            (built.mirror.as_path(), "bin/mirror"),
-            (built.camera_suite.as_path(), "bin/camera-suite"),
-            (built.display_suite.as_path(), "bin/display-suite"),
+            (mirror.as_path(), "bin/mirror"),
+            (suites.camera.as_path(), "bin/camera-suite"),
+            (suites.display.as_path(), "bin/display-suite"),
             (clip.as_path(), "root/clip.yuyv"),
         ];
         guest::initramfs(&parts, &out, INIT, &extra)

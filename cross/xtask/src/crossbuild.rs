@@ -6,55 +6,82 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
-use crate::tools::{need, output, root, run};
+use crate::notices;
+use crate::tools::{cargo_build, need, output, root, run, target};
 
 /// The target's name.
 pub const TARGET: &str = "aarch64-unknown-linux-gnu";
 
-/// Programs that were built.
-pub struct Built {
-    /// The device program.
-    pub mirror: PathBuf,
+/// Newest C library that the mirror may ask for: the one of Debian 12, and so of the 64-bit Raspberry Pi OS bookworm.
+const NEWEST_GLIBC: (u32, u32) = (2, 36);
+
+/// The device suites, which only the emulated board runs.
+pub struct Suites {
     /// The suite of the camera crate.
-    pub camera_suite: PathBuf,
+    pub camera: PathBuf,
     /// The suite of the display crate.
-    pub display_suite: PathBuf,
+    pub display: PathBuf,
 }
 
-/// Builds everything that the emulated board needs, optimised.
-pub fn build() -> Result<Built> {
+/// Builds the mirror and gathers what a board gets: the program, its unit, what installs them, and the notices.
+pub fn for_board() -> Result<PathBuf> {
+    let program = mirror()?;
+    let folder = target().join(TARGET).join("board");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::copy(&program, folder.join("mirror"))?;
+    for name in ["mirror.service", "install.sh"] {
+        std::fs::copy(root().join("board").join(name), folder.join(name)).context(name)?;
+    }
+    std::fs::write(folder.join("NOTICES.txt"), notices::text_for_device()?)?;
+    Ok(folder)
+}
+
+/// Builds the device program, optimised; its path. In a call of its own: what the suites need beside it would change the
+/// features of its dependencies, and with them the program that ships.
+pub fn mirror() -> Result<PathBuf> {
+    need("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu libc6-dev-arm64-cross")?;
+    cargo(&["-p", "mirror", "--bin", "mirror"])?;
+    let program = stripped("mirror")?;
+    let needs = output(
+        Command::new("aarch64-linux-gnu-readelf").env("LC_ALL", "C").arg("-VW").arg(&program),
+    )?;
+    let newest = newest_glibc(&needs).context("the program names no C library")?;
+    ensure!(
+        newest <= NEWEST_GLIBC,
+        "the program needs the C library {}.{}, and boards with Debian 12 have {}.{}: build it on Debian 12 (bookworm), or in \
+         its container",
+        newest.0,
+        newest.1,
+        NEWEST_GLIBC.0,
+        NEWEST_GLIBC.1,
+    );
+    Ok(program)
+}
+
+/// Builds the device suites, optimised.
+pub fn suites() -> Result<Suites> {
     need("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu libc6-dev-arm64-cross")?;
     cargo(&[
-        "build",
-        "--release",
-        "--locked",
-        "--target",
-        TARGET,
-        "-p",
-        "mirror",
         "-p",
         "camera",
         "-p",
         "display",
-        "--bin",
-        "mirror",
         "--example",
         "camera-suite",
         "--example",
         "display-suite",
     ])?;
-    Ok(Built {
-        mirror: stripped("mirror")?,
-        camera_suite: stripped("examples/camera-suite")?,
-        display_suite: stripped("examples/display-suite")?,
+    Ok(Suites {
+        camera: stripped("examples/camera-suite")?,
+        display: stripped("examples/display-suite")?,
     })
 }
 
 /// A copy without debugging lines, which are ten times the program.
 fn stripped(program: &str) -> Result<PathBuf> {
-    let folder = root().join("target").join(TARGET);
+    let folder = target().join(TARGET);
     let from = folder.join("release").join(program);
     let name = from.file_name().context("a program's name")?;
     let to = folder.join("stripped").join(name);
@@ -63,11 +90,20 @@ fn stripped(program: &str) -> Result<PathBuf> {
     Ok(to)
 }
 
+/// The newest version of the C library that a program needs, from what `readelf -V` says about it.
+fn newest_glibc(needs: &str) -> Option<(u32, u32)> {
+    let versions = needs.lines().filter_map(|line| {
+        let name = line.split_once("Name: GLIBC_")?.1.split_whitespace().next()?;
+        let mut numbers = name.split('.').map(|number| number.parse().ok());
+        Some((numbers.next()??, numbers.next()??))
+    });
+    versions.max()
+}
+
 fn cargo(arguments: &[&str]) -> Result<()> {
-    let mut command = Command::new("cargo");
+    let mut command = cargo_build(&["--target", TARGET]);
     command
         .args(arguments)
-        .current_dir(root())
         .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc")
         .env("CC_aarch64_unknown_linux_gnu", "aarch64-linux-gnu-gcc")
         .env("AR_aarch64_unknown_linux_gnu", "aarch64-linux-gnu-ar");
@@ -99,7 +135,7 @@ fn rustup_has_target() -> bool {
 
 /// Unpacks Debian's compiler and its standard libraries for both architectures, and writes a wrapper that finds them.
 fn debian_rustc() -> Result<PathBuf> {
-    let folder = root().join("target/rustc-web");
+    let folder = target().join("rustc-web");
     let wrapper = folder.join("rustc");
     if wrapper.is_file() {
         return Ok(wrapper);
@@ -177,5 +213,28 @@ mod tests {
         let Ok(name) = build_name() else { return };
         let commit = name.strip_prefix(concat!(env!("CARGO_PKG_VERSION"), "+"));
         assert!(commit.is_some_and(|c| c.len() >= 4) && name.len() <= 64, "{name}");
+    }
+    /// What `readelf -V` of binutils 2.40 said about the mirror, shortened.
+    const NEEDS: &str = "\
+Version symbols section '.gnu.version' contains 256 entries:
+  000:   0 (*local*)       2 (GLIBC_2.99)    3 (GCC_3.0)       4 (GLIBC_2.17)
+Version needs section '.gnu.version_r' contains 3 entries:
+  000000: Version: 1  File: libm.so.6  Cnt: 4
+  0x0010:   Name: GLIBC_2.27  Flags: none  Version: 11
+  0x0030:   Name: GLIBC_2.35  Flags: none  Version: 5
+  0x0050: Version: 1  File: libgcc_s.so.1  Cnt: 3
+  0x0060:   Name: GCC_4.2.0  Flags: none  Version: 13
+  0x0090: Version: 1  File: libc.so.6  Cnt: 8
+  0x0100:   Name: GLIBC_2.4  Flags: none  Version: 7
+  0x0110:   Name: GLIBC_2.2.5  Flags: none  Version: 2
+";
+
+    #[test]
+    fn the_newest_c_library_that_is_needed_is_found() {
+        assert_eq!(newest_glibc(NEEDS), Some((2, 35)), "a number, not letters");
+        let newer = format!("{NEEDS}  0x0120:   Name: GLIBC_2.38  Flags: none  Version: 17\n");
+        assert_eq!(newest_glibc(&newer), Some((2, 38)));
+        assert!(NEWEST_GLIBC < (2, 38) && NEWEST_GLIBC >= (2, 35));
+        assert_eq!(newest_glibc("There is no version information in this file."), None);
     }
 }

@@ -98,7 +98,8 @@ pub fn check() -> Result<()> {
     bail!("imports that must not be:\n  {}", wrong.join("\n  "))
 }
 
-fn array<'a>(value: &'a Value, key: &str) -> Result<&'a Vec<Value>> {
+/// A list within cargo's answer.
+pub fn array<'a>(value: &'a Value, key: &str) -> Result<&'a Vec<Value>> {
     value[key].as_array().with_context(|| format!("cargo metadata has no {key}"))
 }
 
@@ -131,7 +132,8 @@ fn imports(metadata: &Value) -> Result<BTreeMap<String, BTreeSet<String>>> {
     Ok(graph)
 }
 
-fn text(value: &Value) -> &str {
+/// A string within cargo's answer, empty where there is none.
+pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 

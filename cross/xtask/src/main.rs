@@ -6,6 +6,7 @@ mod deps;
 mod guest;
 mod labels;
 mod locks;
+mod notices;
 mod same_parsing;
 mod tools;
 mod unfinished;
@@ -27,8 +28,14 @@ struct Cli {
 enum Chore {
     /// Check which crate imports which, that the lock files agree, and that nothing unfinished is left
     Deps,
-    /// Build the mirror and the device suites for aarch64 Linux
+    /// Build the mirror for aarch64 Linux, and gather what a board gets in one folder
     Cross,
+    /// Write whose work is in the device program, and under which terms
+    Notices {
+        /// File to write
+        #[arg(long, default_value = "target/NOTICES.txt")]
+        out: PathBuf,
+    },
     /// Run the mirror on a virtual camera and screen in an emulated aarch64 board
     BoardTest {
         /// Folder for logs and screens
@@ -48,7 +55,8 @@ fn main() -> Result<()> {
         Chore::Deps => {
             deps::check().and_then(|()| locks::check()).and_then(|()| unfinished::check())
         }
-        Chore::Cross => crossbuild::build().map(|built| println!("{}", built.mirror.display())),
+        Chore::Cross => crossbuild::for_board().map(|folder| println!("{}", folder.display())),
+        Chore::Notices { out } => Ok(std::fs::write(out, notices::text_for_device()?)?),
         Chore::BoardTest { out } => board::test(&out),
         Chore::SameParsing { pictures } => same_parsing::check(pictures),
     }

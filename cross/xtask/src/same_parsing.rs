@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::crossbuild;
 use crate::labels::read_png;
-use crate::tools::{need, root, run, stage};
+use crate::tools::{cargo_build, need, root, run, stage, target};
 
 /// Share of pixels that may get another label: float sums are added in another order, and a label may flip where two
 /// parts are equally likely.
@@ -16,22 +16,20 @@ const MOST_DIFFERENT: f64 = 0.002;
 /// Compares label maps of the demo clip's first pictures.
 pub fn check(pictures: usize) -> Result<()> {
     need("qemu-aarch64-static", "qemu-user-static")?;
-    let folder = root().join("target/same-parsing");
+    let folder = target().join("same-parsing");
     let mut inputs = stage("pictures of the demo clip", || clip_pictures(&folder, pictures))?;
     // The clip is upright; this one is wide, and the network's input with it.
     inputs.push(root().join("models/student/fixtures/pair.png"));
-    let built = stage("aarch64 build", crossbuild::build)?;
+    let mirror = stage("aarch64 build", crossbuild::mirror)?;
     let native = stage("native build", || {
-        run(Command::new("cargo")
-            .args(["build", "--release", "--locked", "-p", "mirror"])
-            .current_dir(root()))?;
-        Ok(root().join("target/release/mirror"))
+        run(&mut cargo_build(&["-p", "mirror"]))?;
+        Ok(target().join("release/mirror"))
     })?;
     let (here, there) = (folder.join("x86-64"), folder.join("aarch64"));
     stage("native parsing", || parse(&mut Command::new(&native), &inputs, &here))?;
     stage("aarch64 parsing", || {
         let mut command = Command::new("qemu-aarch64-static");
-        command.args(["-L", "/usr/aarch64-linux-gnu"]).arg(&built.mirror);
+        command.args(["-L", "/usr/aarch64-linux-gnu"]).arg(&mirror);
         parse(&mut command, &inputs, &there)
     })?;
     for input in &inputs {

@@ -1,10 +1,11 @@
-//! Commands, stages and their times.
+//! Commands, stages and their times; cargo's builds and its view of the packages.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 /// The workspace's root.
 pub fn root() -> PathBuf {
@@ -14,6 +15,31 @@ pub fn root() -> PathBuf {
         .collect::<PathBuf>()
         .canonicalize()
         .unwrap_or_default()
+}
+
+/// Where everything is built, whatever `CARGO_TARGET_DIR` or the settings of cargo say: a program is looked for where it
+/// was just made, and never an older one where it was made once.
+pub fn target() -> PathBuf {
+    root().join("target")
+}
+
+/// An optimised build into [`target`].
+pub fn cargo_build(arguments: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    command.args(["build", "--release", "--locked", "--target-dir"]).arg(target());
+    command.args(arguments).current_dir(root());
+    command
+}
+
+/// Cargo's view of the packages that are built for one of the targets. Packages of other systems are neither downloaded nor
+/// named.
+pub fn metadata(targets: &[&str]) -> Result<Value> {
+    let mut command = Command::new("cargo");
+    command.args(["metadata", "--format-version=1", "--locked"]).current_dir(root());
+    for target in targets {
+        command.args(["--filter-platform", target]);
+    }
+    serde_json::from_str(&output(&mut command)?).context("cargo metadata")
 }
 
 /// Runs a stage, printing its name and how long it took.
@@ -56,4 +82,17 @@ pub fn output(command: &mut Command) -> Result<String> {
         bail!("{shown} failed: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_built_where_it_is_looked_for() {
+        let command = cargo_build(&["-p", "mirror"]);
+        let arguments: Vec<PathBuf> = command.get_args().map(PathBuf::from).collect();
+        let at = arguments.iter().position(|argument| argument.as_os_str() == "--target-dir");
+        assert_eq!(at.map(|at| &arguments[at + 1]), Some(&root().join("target")));
+    }
 }

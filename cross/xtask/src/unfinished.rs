@@ -29,7 +29,8 @@ pub fn check() -> Result<()> {
     bail!("unfinished:\n  {}", wrong.join("\n  "))
 }
 
-fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+/// Adds the Rust files of a folder and of those within it.
+pub fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
     for entry in entries {
         let path = entry?.path();

@@ -1,12 +1,13 @@
 //! The mirror on a real camera device and real display devices, in an emulated aarch64 board.
 //!
 //! A picture of the demo clip goes into the virtual camera through its HDMI loop. The mirror runs on `/dev/video0` and
-//! `/dev/dri/card0`; a screen dump is compared with the labels that were rendered with the clip. Then the camera is taken
-//! away under the running mirror and given back, and the mirror runs once more on `/dev/fb0`.
+//! `/dev/dri/card0`, with the rights that its service gives it; a screen dump is compared with the labels that were rendered with the
+//! clip. The camera is switched off and on. Then it is taken away under the running mirror and given back, and the mirror runs
+//! once more on `/dev/fb0`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
@@ -29,6 +30,12 @@ const MOST_LEFT: f64 = 0.35;
 /// Rows at the top of the screen that belong to the badge.
 const BADGE_ROWS: usize = 110;
 
+/// The badge's colour, and the fewest pixels of it while a camera is open. `overlay` has it as `CAMERA_ACTIVE`.
+const BADGE_COLOUR: [u8; 3] = [0x3B, 0xF0, 0x7A];
+const LEAST_BADGE: usize = 50;
+
+/// Time in which the screen must follow what the mirror already knows.
+const DRAWN: Duration = Duration::from_secs(120);
 /// For a stage that takes a minute where nothing else runs; a guest that ends is noticed at once.
 const PATIENCE: Duration = Duration::from_secs(1200);
 
@@ -57,12 +64,21 @@ pub fn test(out: &Path) -> Result<()> {
     stage("display suite on /dev/dri/card0", || passed(&mut guest, "display-suite drm"))?;
     stage("camera suite on /dev/video0", || passed(&mut guest, "camera-suite"))?;
     stage("mirror on /dev/video0 and /dev/dri/card0", || {
-        seen(&mut guest, "@@ overlay on drm", &out, "drm.png")
+        seen(&mut guest, "@@ overlay on drm, device open", &out.join("drm.png"))
     })?;
-    stage("camera taken away", || lost(&mut guest, &out))?;
-    stage("camera given back", || seen(&mut guest, "@@ overlay again", &out, "again.png"))?;
+    unprivileged(&guest.console())?;
+    stage("camera switched off", || {
+        nobody(&mut guest, "@@ switched off, device closed", &out.join("off.png"))
+    })?;
+    stage("camera switched on", || {
+        seen(&mut guest, "@@ switched on, device open", &out.join("on.png"))
+    })?;
+    stage("camera taken away", || nobody(&mut guest, "@@ camera lost", &out.join("lost.png")))?;
+    stage("camera given back", || seen(&mut guest, "@@ overlay again", &out.join("again.png")))?;
     stage("stops cleanly", || guest.wait_for("@@ the first stopped cleanly", PATIENCE))?;
-    stage("mirror on /dev/fb0", || seen(&mut guest, "@@ overlay on fbdev", &out, "fbdev.png"))?;
+    stage("mirror on /dev/fb0", || {
+        seen(&mut guest, "@@ overlay on fbdev", &out.join("fbdev.png"))
+    })?;
     stage("stops cleanly there, too", || guest.wait_for("@@ stopped cleanly", PATIENCE))?;
     println!("screens are in {}", out.display());
     Ok(())
@@ -75,18 +91,21 @@ fn passed(guest: &mut Guest, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The overlay must lie where the labels say the people are.
-fn seen(guest: &mut Guest, event: &str, out: &Path, name: &str) -> Result<()> {
-    guest.wait_for(event, PATIENCE)?;
-    let path = out.join(name);
-    guest.screenshot(&path)?;
-    let screen = read_png(&path)?;
-    ensure!(
-        (screen.width, screen.height) == (SCREEN.0 as usize, SCREEN.1 as usize),
-        "the screen is {} x {}",
-        screen.width,
-        screen.height
+/// The device nodes alone give the mirror what it needs; it has a user of its own, in no group but its own and video.
+fn unprivileged(console: &str) -> Result<()> {
+    let said = console.lines().find_map(|line| line.strip_prefix("@@ rights: "));
+    let rights = said.unwrap_or_default().trim();
+    let (user, video) = (guest::MIRROR_USER, guest::VIDEO_GROUP);
+    let expected = format!(
+        "Uid: {user} {user} {user} {user} Groups: {video} {user} CapEff: 0000000000000000 NoNewPrivs: 1"
     );
+    ensure!(rights == expected, "the mirror runs with {rights:?}");
+    Ok(())
+}
+
+/// The overlay must lie where the labels say the people are, and the badge be lit.
+fn seen(guest: &mut Guest, event: &str, path: &Path) -> Result<()> {
+    let screen = shown(guest, event, path)?;
     let labels = clip_labels()?;
     let agreement = compare(&screen, &labels, where_the_clip_is(&screen, &labels), BADGE_ROWS);
     println!(
@@ -99,7 +118,57 @@ fn seen(guest: &mut Guest, event: &str, out: &Path, name: &str) -> Result<()> {
         "the overlay is not where the people are: {agreement:?}, see {}",
         path.display()
     );
-    Ok(())
+    ensure!(badge(&screen) >= LEAST_BADGE, "the camera's badge is not lit: see {}", path.display());
+    guest.go_on()
+}
+
+/// A status screen must say why the mirror sees nobody; nobody may stay on the screen, nor the badge.
+fn nobody(guest: &mut Guest, event: &str, path: &Path) -> Result<()> {
+    let labels = clip_labels()?;
+    let until = Instant::now() + DRAWN;
+    loop {
+        let screen = shown(guest, event, path)?;
+        let lit =
+            screen.bytes.chunks_exact(screen.samples).filter(|p| p.iter().any(|&v| v > 24)).count();
+        let share = lit as f64 / (screen.width * screen.height) as f64;
+        let left =
+            compare(&screen, &labels, where_the_clip_is(&screen, &labels), BADGE_ROWS).covered;
+        let badge = badge(&screen);
+        if share > 0.002 && left < MOST_LEFT && badge == 0 {
+            println!(
+                "   {:.1} % of the screen is lit, {:.1} % of where the people were",
+                100.0 * share,
+                100.0 * left
+            );
+            return guest.go_on();
+        }
+        ensure!(
+            Instant::now() < until,
+            "{share:.4} of the screen is lit, {left:.2} of where the people were, and {badge} pixels of the badge: see {}",
+            path.display()
+        );
+    }
+}
+
+/// What the screen shows once the guest has said `event`, also kept at `path`. After a comma stands what must be so, too.
+fn shown(guest: &mut Guest, event: &str, path: &Path) -> Result<Picture> {
+    let said = guest.line(event.split(',').next().unwrap_or(event), PATIENCE)?;
+    ensure!(said == event, "the guest said {said:?} instead of {event:?}");
+    guest.screenshot(path)?;
+    let screen = read_png(path)?;
+    ensure!(
+        (screen.width, screen.height) == (SCREEN.0 as usize, SCREEN.1 as usize),
+        "the screen is {} x {}",
+        screen.width,
+        screen.height
+    );
+    Ok(screen)
+}
+
+/// Pixels of the badge's colour among its rows.
+fn badge(screen: &Picture) -> usize {
+    let rows = &screen.bytes[..BADGE_ROWS * screen.width * screen.samples];
+    rows.chunks_exact(screen.samples).filter(|pixel| **pixel == BADGE_COLOUR).count()
 }
 
 /// Where the people of the clip's picture are.
@@ -113,28 +182,6 @@ fn where_the_clip_is(screen: &Picture, labels: &Picture) -> Area {
     whole
         .fit(f64::from(CAMERA.0), f64::from(CAMERA.1))
         .fit(labels.width as f64, labels.height as f64)
-}
-
-/// A status screen must say that the camera is gone, and nobody may stay on the screen.
-fn lost(guest: &mut Guest, out: &Path) -> Result<()> {
-    guest.wait_for("@@ camera lost", PATIENCE)?;
-    let path = out.join("lost.png");
-    guest.screenshot(&path)?;
-    let screen = read_png(&path)?;
-    let lit =
-        screen.bytes.chunks_exact(screen.samples).filter(|p| p.iter().any(|&v| v > 24)).count();
-    let share = lit as f64 / (screen.width * screen.height) as f64;
-    println!("   {:.1} % of the screen is lit", 100.0 * share);
-    ensure!(share > 0.002, "the status screen is empty: see {}", path.display());
-    let labels = clip_labels()?;
-    let left = compare(&screen, &labels, where_the_clip_is(&screen, &labels), BADGE_ROWS).covered;
-    println!("   {:.1} % of where the people were is lit", 100.0 * left);
-    ensure!(
-        left < MOST_LEFT,
-        "the people of the last picture stay on the screen: see {}",
-        path.display()
-    );
-    Ok(())
 }
 
 /// One picture of the clip as YUYV of the camera's size, in the middle of grey.
@@ -156,49 +203,5 @@ fn camera_picture(out: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// What the guest does. Lines that begin with @@ are read above.
-const INIT: &str = r#"#!/bin/sh
-export PATH=/bin HOME=/root
-mount -t devtmpfs dev /dev; mount -t proc proc /proc; mount -t sysfs sys /sys
-ip link set lo up
-modprobe virtio_pci; modprobe virtio-gpu
-# A camera and an output joined by an HDMI loop; the output's picture is what the camera sees once both have the same
-# timings (index 0: 640 x 480) and format.
-feed() {
-    v4l2-ctl -d /dev/video0 --set-dv-bt-timings index=0 >/dev/null
-    v4l2-ctl -d /dev/video1 --set-dv-bt-timings index=0 >/dev/null
-    v4l2-ctl -d /dev/video1 -x width=640,height=480,pixelformat=YUYV
-    v4l2-ctl -d /dev/video0 -c loop_video=1 -c osd_text_mode=2
-    v4l2-ctl -d /dev/video1 --stream-out-mmap=4 --stream-from=/root/clip.yuyv --stream-loop >/tmp/feeder.log 2>&1 &
-    FEEDER=$!
-    sleep 1
-}
-overlays() { wget -q -O - http://127.0.0.1:8080/metrics 2>/dev/null | grep '^mirror_overlays' | grep -v '^#' | head -1 | cut -d' ' -f2; }
-wait_for_overlays() {
-    # More than were there before: the picture on the screen is a new one.
-    BEFORE=$(overlays); BEFORE=${BEFORE:-0}
-    while :; do NOW=$(overlays); [ "${NOW:-0}" -gt $((BEFORE + 3)) ] && break; sleep 1; done
-    sleep 1
-}
-modprobe vivid n_devs=1 node_types=0x101 num_inputs=1 input_types=0x3 num_outputs=1 output_types=0x1 no_error_inj=1
-feed
-ls /dev/video0 /dev/video1 /dev/dri/card0 /dev/fb0 && echo "@@ devices ready"
-suite() { NAME=$1; shift; "$@"; echo "@@ $NAME ended $?"; echo "@@ $NAME is over"; }
-suite "display-suite drm" display-suite drm --presents 10
-suite camera-suite camera-suite /dev/video0
-mirror run --board virt --display drm & MIRROR=$!
-wait_for_overlays; echo "@@ overlay on drm"; sleep 10
-# The camera is taken away under the running mirror. Its module cannot go while a file is open, its device can.
-kill $FEEDER
-DEVICE=$(ls /sys/bus/platform/drivers/vivid | grep vivid | head -1)
-echo $DEVICE > /sys/bus/platform/drivers/vivid/unbind
-sleep 20; echo "@@ camera lost"; sleep 10
-echo $DEVICE > /sys/bus/platform/drivers/vivid/bind
-feed
-wait_for_overlays; echo "@@ overlay again"; sleep 10
-kill -TERM $MIRROR; wait $MIRROR && echo "@@ the first stopped cleanly"
-mirror run --board virt --display fbdev & MIRROR=$!
-wait_for_overlays; echo "@@ overlay on fbdev"; sleep 10
-kill -TERM $MIRROR; wait $MIRROR && echo "@@ stopped cleanly"
-sync; poweroff -f
-"#;
+/// What the guest does.
+const INIT: &str = include_str!("guest-init.sh");

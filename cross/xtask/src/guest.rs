@@ -18,7 +18,7 @@ const MODULES: [&str; 4] = ["virtio_pci", "virtio-gpu", "vivid", "drm_kms_helper
 /// Libraries of the cross compiler that our programs need.
 const LIBRARIES: [&str; 4] = ["ld-linux-aarch64.so.1", "libc.so.6", "libm.so.6", "libgcc_s.so.1"];
 /// Packages for the guest, unpacked and never installed. v4l2-ctl and what it links to feed the camera.
-const PACKAGES: [&str; 10] = [
+const PACKAGES: [&str; 8] = [
     "busybox-static",
     "v4l-utils",
     "libv4l-0",
@@ -27,14 +27,15 @@ const PACKAGES: [&str; 10] = [
     "libjpeg62-turbo",
     "libudev1",
     "libstdc++6",
-    "libc6",
-    "libgcc-s1",
 ];
-const APPLETS: [&str; 25] = [
-    "sh", "mount", "modprobe", "insmod", "rmmod", "lsmod", "cat", "ls", "echo", "sleep", "mkdir",
-    "head", "grep", "kill", "ps", "poweroff", "sync", "dmesg", "test", "cut", "wget", "find",
-    "tail", "pidof", "ip",
+/// What the guest's script calls.
+const APPLETS: [&str; 19] = [
+    "sh", "mount", "modprobe", "ls", "echo", "sleep", "head", "grep", "kill", "poweroff", "sync",
+    "cut", "wget", "ip", "tr", "chown", "chmod", "su", "setpriv",
 ];
+/// The mirror's user and group of its own, and the group of cameras and screens, in the guest.
+pub const MIRROR_USER: u32 = 998;
+pub const VIDEO_GROUP: u32 = 44;
 
 /// Downloaded and unpacked parts.
 pub struct Parts {
@@ -89,7 +90,7 @@ pub fn initramfs(parts: &Parts, folder: &Path, init: &str, extra: &[Extra<'_>]) 
     if tree.exists() {
         std::fs::remove_dir_all(&tree)?;
     }
-    for name in ["bin", "dev", "proc", "sys", "tmp", "root", "lib", "var/lib/mirror"] {
+    for name in ["bin", "dev", "proc", "sys", "tmp", "root", "lib", "etc", "var/lib/mirror"] {
         std::fs::create_dir_all(tree.join(name))?;
     }
     copy(&parts.packages.join("bin/busybox"), &tree.join("bin/busybox"))?;
@@ -102,12 +103,24 @@ pub fn initramfs(parts: &Parts, folder: &Path, init: &str, extra: &[Extra<'_>]) 
     for (from, to) in extra {
         copy(from, &tree.join(to))?;
     }
+    accounts(&tree)?;
     std::fs::write(tree.join("init"), init)?;
     run(Command::new("chmod").arg("+x").arg(tree.join("init")))?;
     let archive = folder.join("initramfs.cpio");
     let pack = "find . | cpio -o -H newc --quiet --owner=0:0 > ../initramfs.cpio";
     run(Command::new("sh").args(["-c", pack]).current_dir(&tree))?;
     Ok(archive)
+}
+
+/// The users and groups that `install.sh` and Debian make on a board.
+fn accounts(tree: &Path) -> Result<()> {
+    let (user, video) = (MIRROR_USER, VIDEO_GROUP);
+    let users =
+        format!("root:x:0:0::/root:/bin/sh\nmirror:x:{user}:{user}::/nonexistent:/bin/sh\n");
+    let groups = format!("root:x:0:\nvideo:x:{video}:mirror\nmirror:x:{user}:\n");
+    std::fs::write(tree.join("etc/passwd"), users)?;
+    std::fs::write(tree.join("etc/group"), groups)?;
+    Ok(())
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
@@ -200,11 +213,11 @@ pub fn boot(parts: &Parts, archive: &Path, folder: &Path, screen: (u32, u32)) ->
         .arg(&parts.kernel)
         .arg("-initrd")
         .arg(archive)
-        .args(["-append", "console=ttyAMA0 quiet panic=-1"])
+        .args(["-append", "console=ttyAMA0 loglevel=3 panic=-1"])
         .args(["-device", &format!("virtio-gpu-pci,xres={},yres={}", screen.0, screen.1)])
         .arg("-qmp")
         .arg(format!("unix:{},server,nowait", monitor.display()))
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(File::create(&log)?)
         .stderr(File::create(folder.join("qemu.log"))?)
         .spawn()
@@ -221,30 +234,47 @@ impl Guest {
 
     /// Waits until the console shows `text`.
     pub fn wait_for(&mut self, text: &str, patience: Duration) -> Result<()> {
+        self.wait_until(text, patience, |console| console.contains(text).then_some(()))
+    }
+
+    /// Waits for a whole line that begins with `text`.
+    pub fn line(&mut self, text: &str, patience: Duration) -> Result<String> {
+        self.wait_until(text, patience, |console| {
+            let (whole, _) = console.rsplit_once('\n')?;
+            Some(whole.lines().find(|line| line.starts_with(text))?.to_owned())
+        })
+    }
+
+    fn wait_until<T>(
+        &mut self,
+        text: &str,
+        patience: Duration,
+        find: impl Fn(&str) -> Option<T>,
+    ) -> Result<T> {
         let until = Instant::now() + patience;
         loop {
-            if self.console().contains(text) {
-                return Ok(());
+            // Before the console is read: what it printed last may still be on its way.
+            let ended = self.child.try_wait()?;
+            let console = self.console();
+            if let Some(found) = find(&console) {
+                return Ok(found);
             }
-            if let Some(status) = self.child.try_wait()? {
-                // What it printed last may still have been on its way.
-                if self.console().contains(text) {
-                    return Ok(());
-                }
-                bail!(
-                    "the guest ended ({status}) before it said {text:?}:\n{}",
-                    tail(&self.console())
-                );
+            if let Some(status) = ended {
+                bail!("the guest ended ({status}) before it said {text:?}:\n{}", tail(&console));
             }
             if Instant::now() > until {
-                bail!(
-                    "the guest did not say {text:?} in {} s:\n{}",
-                    patience.as_secs(),
-                    tail(&self.console())
-                );
+                let seconds = patience.as_secs();
+                bail!("the guest did not say {text:?} in {seconds} s:\n{}", tail(&console));
             }
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// Lets the guest go on from where it shows something.
+    pub fn go_on(&mut self) -> Result<()> {
+        let serial = self.child.stdin.as_mut().context("the guest has no serial line")?;
+        writeln!(serial)?;
+        serial.flush().context("the guest's serial line")
     }
 
     /// Saves what the screen shows as a PNG file.

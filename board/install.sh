@@ -104,6 +104,7 @@ back_to_old() {
     write "$program.old" "$program" 755 && write "$unit.old" "$unit" 644 && place "$program" "$unit" && restart
 }
 
+[ -n "$root" ] || [ "$(id -u)" = 0 ] || end "Only root may: sudo sh install.sh ${1:-}"
 case ${1:-first} in
     first) first ;;
     update) update ;;

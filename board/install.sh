@@ -51,6 +51,11 @@ property() {
     systemctl show --property "$1" --value mirror
 }
 
+# Whether what was brought is what is there.
+is_installed() {
+    cmp -s "$program" "$program.new" && cmp -s "$unit" "$unit.new"
+}
+
 # Whether the mirror becomes ready, and goes on.
 restart() {
     systemctl daemon-reload && systemctl restart mirror || return 1
@@ -77,8 +82,9 @@ update() {
         rm -f "$program.new" "$unit.new"
         end "The new program does not take this board's settings. Nothing was changed; mend the settings and update again."
     fi
-    # Only what runs is worth going back to: a program that never started must not take the last good one's place.
-    if is_active; then
+    # Only what runs is worth going back to: a program that never started must not take the last good one's place, nor the same one
+    # again.
+    if is_active && ! is_installed; then
         write "$program" "$program.old" 755
         write "$unit" "$unit.old" 644
         place "$program.old" "$unit.old"

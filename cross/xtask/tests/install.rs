@@ -197,6 +197,8 @@ fn an_update_keeps_what_ran_before() {
     board.assert_places_are_only_renamed_to();
     let text = std::io::read_to_string(old).expect("it can still be read");
     assert!(text.contains("# A"), "the old file was left as it was, and only lost its name");
+    assert!(board.ask("update").status.success(), "the same once more");
+    assert_eq!(board.version(".old"), Some("A".into()));
     // Where it turns out later that the new one is not wanted.
     let output = board.ask("back");
     assert!(output.status.success(), "{}", said(&output));

@@ -256,6 +256,99 @@ fn a_paired_browser_sees_the_page_until_its_pairing_ends() {
     assert_eq!(home.ask("GET", "/api/state", &[("cookie", &other)], "").status, 200);
 }
 
+type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+/// A change from a browser with this cookie, whose head has come to where its body is waited for.
+fn half_a_change(home: &Home, cookie: &str, path: &str, body: &str) -> Stream {
+    let (host, length) = (&home.address, body.len());
+    let mut stream = home.open(&format!(
+        "POST {path} HTTP/1.1\r\nhost: {host}\r\ncookie: {cookie}\r\ncontent-type: application/json\r\n\
+         x-mirror-change: 1\r\nconnection: close\r\nexpect: 100-continue\r\ncontent-length: {length}\r\n\r\n"
+    ));
+    let mut head = [0; 25];
+    stream.read_exact(&mut head).expect("the body is wanted");
+    assert_eq!(&head, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream
+}
+
+/// What comes back after the body; 0 for a connection that has ended without an answer.
+fn status_after(mut stream: Stream, body: &str) -> u16 {
+    let mut bytes = Vec::new();
+    let _ = stream.write_all(body.as_bytes()).and_then(|()| stream.flush());
+    let _ = stream.read_to_end(&mut bytes);
+    if bytes.is_empty() { 0 } else { answer(&bytes).status }
+}
+
+#[test]
+fn what_was_begun_before_the_end_of_a_pairing_is_not_obeyed_after_it() {
+    let folder = Folder::new("begun");
+    let home = Home::start(&folder);
+    let (guest, owner) = (home.pair("Guest"), home.pair("Owner"));
+    let browsers = || home.running.get("/api/access").json()["browsers"].clone();
+    let id = |name: &str| {
+        let browsers = browsers();
+        let found = browsers.as_array().expect("a list").iter().find(|b| b["name"] == name);
+        found.expect("paired")["id"].as_str().expect("an id").to_owned()
+    };
+    let removal = |name: &str| format!("{{\"id\":\"{}\"}}", id(name));
+    let changes = [
+        ("/api/camera", "{\"on\":false}".to_owned()),
+        ("/api/browsers/remove", removal("Owner")),
+        ("/api/frozen/1/save", "0123456789".to_owned()),
+    ];
+    let begun: Vec<_> =
+        changes.iter().map(|(path, body)| half_a_change(&home, &guest, path, body)).collect();
+    let other = half_a_change(&home, &owner, "/api/camera", "{\"on\":true}");
+    let headers = [
+        ("cookie", owner.as_str()),
+        ("content-type", "application/json"),
+        ("x-mirror-change", "1"),
+    ];
+    let removed = home.ask("POST", "/api/browsers/remove", &headers, &removal("Guest"));
+    assert_eq!(removed.status, 204, "{}", removed.text());
+    for (stream, (path, body)) in begun.into_iter().zip(&changes) {
+        let status = status_after(stream, body);
+        assert!(matches!(status, 0 | 401), "{path}: {status}");
+    }
+    assert_eq!(home.running.state()["camera_wanted"], true, "nothing was switched");
+    id("Owner");
+    let status = status_after(other, "{\"on\":true}");
+    assert_eq!(status, 200, "the others' requests go on");
+
+    // One browser too many ends the pairing of the one that was longest not here.
+    let begun = half_a_change(&home, &owner, "/api/camera", "{\"on\":false}");
+    for number in 0..16 {
+        home.pair(&number.to_string());
+    }
+    let status = status_after(begun, "{\"on\":false}");
+    assert!(matches!(status, 0 | 401), "{status}");
+    assert_eq!(home.running.state()["camera_wanted"], true, "nothing was switched");
+}
+
+#[test]
+fn idle_connections_of_others_do_not_keep_a_paired_browser_out() {
+    let folder = Folder::new("siege");
+    let home = Home::start(&folder);
+    let cookie = home.pair("phone");
+    let door: std::net::SocketAddr = home.address.parse().expect("an address");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let idle: Vec<_> = (0..80)
+        .filter_map(|number| {
+            let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+            let own = std::net::SocketAddr::from(([127, 0, 0, 2 + number % 4], 0));
+            socket.bind(own).expect("a loopback address");
+            runtime.block_on(socket.connect(door)).ok()
+        })
+        .collect();
+    let began = std::time::Instant::now();
+    let state = home.ask("GET", "/api/state", &[("cookie", &cookie)], "");
+    let taken = began.elapsed();
+    assert_eq!(state.status, 200, "{}", state.text());
+    assert!(taken < Duration::from_secs(4), "it took {taken:?}");
+    drop(idle);
+}
+
 #[test]
 fn a_port_that_becomes_free_is_taken() {
     let folder = Folder::new("busy-network");

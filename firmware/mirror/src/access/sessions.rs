@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tokio::sync::watch;
 use tracing::info;
 
 use crate::access::{AccessError, hex, random};
@@ -49,6 +51,10 @@ struct Stored {
     /// See [`Paired::shut`]; what is written has none of them.
     #[serde(skip)]
     shut: bool,
+    /// Which visit of all was its last one. Not by the clock, which may be decades off at a start and right later. What is written
+    /// is in this order.
+    #[serde(skip)]
+    visit: u64,
 }
 
 impl Stored {
@@ -74,6 +80,10 @@ struct File {
 pub struct Sessions {
     path: PathBuf,
     browsers: Mutex<Vec<Stored>>,
+    /// Visits so far.
+    visits: AtomicU64,
+    /// Told when a pairing has ended.
+    ends: watch::Sender<()>,
     /// Held while the file is written, and by nobody who asks.
     writing: Mutex<()>,
 }
@@ -90,7 +100,17 @@ pub struct Visit {
 impl Sessions {
     /// None, and none stored so far.
     pub fn none(folder: &Path) -> Sessions {
-        Sessions { path: folder.join(NAME), browsers: Mutex::default(), writing: Mutex::default() }
+        Sessions {
+            path: folder.join(NAME),
+            browsers: Mutex::default(),
+            visits: AtomicU64::default(),
+            ends: watch::Sender::new(()),
+            writing: Mutex::default(),
+        }
+    }
+
+    fn next_visit(&self) -> u64 {
+        self.visits.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Reads the stored ones.
@@ -98,9 +118,13 @@ impl Sessions {
     /// # Errors
     /// A file that cannot be read or understood: then nobody is let in.
     pub fn load(&self) -> Result<(), AccessError> {
-        if let Some(bytes) = private::read(&self.path)? {
-            *lock(&self.browsers) = parse(&bytes)?;
+        let Some(bytes) = private::read(&self.path)? else { return Ok(()) };
+        let mut stored = parse(&bytes)?;
+        for browser in &mut stored {
+            browser.visit = self.next_visit();
         }
+        stored.sort_by_key(|browser| browser.paired_at);
+        *lock(&self.browsers) = stored;
         Ok(())
     }
 
@@ -117,6 +141,7 @@ impl Sessions {
             paired_at: now,
             seen_at: now,
             shut: false,
+            visit: self.next_visit(),
         };
         let paired = stored.paired();
         self.store(Some(stored))?;
@@ -130,6 +155,7 @@ impl Sessions {
         let is_it =
             |stored: &&mut Stored| bool::from(stored.token_hash.as_bytes().ct_eq(given.as_bytes()));
         let found = browsers.iter_mut().find(is_it).filter(|stored| !stored.shut)?;
+        found.visit = self.next_visit();
         let is_noted = now.abs_diff(found.seen_at) >= NOTE_EVERY;
         if is_noted {
             found.seen_at = now;
@@ -147,6 +173,15 @@ impl Sessions {
         lock(&self.browsers).iter().any(|stored| stored.id == id && !stored.shut)
     }
 
+    /// Waits until this browser is not paired any more.
+    pub async fn ended(&self, id: &str) {
+        let mut ends = self.ends.subscribe();
+        while self.is_paired(id) {
+            // Never an error: the sender is ours.
+            let _ = ends.changed().await;
+        }
+    }
+
     /// All of them, the first one first.
     pub fn list(&self) -> Vec<Paired> {
         lock(&self.browsers).iter().map(Stored::paired).collect()
@@ -162,6 +197,7 @@ impl Sessions {
             Some(stored) => stored.shut = true,
             None => return Ok(false),
         }
+        self.ends.send_replace(());
         self.store(None)?;
         Ok(true)
     }
@@ -172,8 +208,8 @@ impl Sessions {
         let mut paired = lock(&self.browsers).clone();
         paired.retain(|stored| !stored.shut);
         let gone = if more.is_some() { make_room(&mut paired) } else { Vec::new() };
-        let before = paired.len();
-        paired.extend(more);
+        paired.extend(more.clone());
+        paired.sort_by_key(|stored| stored.visit);
         let file = File { format: 1, browsers: paired };
         let text = serde_json::to_vec_pretty(&file).map_err(|error| damaged(error.to_string()))?;
         private::write(&self.path, &text)?;
@@ -181,10 +217,12 @@ impl Sessions {
             info!("the pairing of the browser that was longest not here has ended ({id})");
         }
         // Not replaced: others may have been seen, or shut out, meanwhile.
-        let (kept, more) = file.browsers.split_at(before);
+        let kept = |stored: &Stored| file.browsers.iter().any(|kept| kept.id == stored.id);
         let mut browsers = lock(&self.browsers);
-        browsers.retain(|stored| kept.iter().any(|kept| kept.id == stored.id));
-        browsers.extend_from_slice(more);
+        browsers.retain(kept);
+        browsers.extend(more);
+        drop(browsers);
+        self.ends.send_replace(());
         Ok(())
     }
 }
@@ -193,7 +231,7 @@ impl Sessions {
 fn make_room(browsers: &mut Vec<Stored>) -> Vec<Stored> {
     let mut gone = Vec::new();
     while browsers.len() >= MOST {
-        let longest = browsers.iter().enumerate().min_by_key(|(_, stored)| stored.seen_at);
+        let longest = browsers.iter().enumerate().min_by_key(|(_, stored)| stored.visit);
         let Some((at, _)) = longest else { break };
         gone.push(browsers.remove(at));
     }
@@ -230,6 +268,8 @@ fn shown_name(name: &str) -> String {
 mod tests {
     use super::*;
     use crate::access::test_folder as folder;
+    use std::future::poll_fn;
+    use std::task::Poll;
 
     fn open(folder: &Path) -> Result<Sessions, AccessError> {
         let sessions = Sessions::none(folder);
@@ -307,6 +347,51 @@ mod tests {
         assert!(is_paired(&token) && is_paired(&tokens[0]) && !is_paired(&tokens[1]));
         assert_eq!(open(&folder).expect("stored").list(), sessions.list());
         assert_eq!(sessions.list().len(), MOST);
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn who_was_longest_not_here_is_not_told_by_the_clock() {
+        let folder = folder("clock");
+        let sessions = open(&folder).expect("nothing stored");
+        let today = 1_790_000_000;
+        let tokens: Vec<String> = (1..MOST as u64)
+            .map(|number| sessions.add(&number.to_string(), today + number).expect("writable").1)
+            .collect();
+        // A board without a battery for its clock starts in 1970.
+        let sessions = open(&folder).expect("stored");
+        let (_, phone) = sessions.add("phone", 10).expect("room");
+        assert!(sessions.find(&tokens[0], 20).is_some_and(|visit| visit.is_noted));
+        sessions.write_visits();
+        let sessions = open(&folder).expect("stored");
+        sessions.add("tablet", 30).expect("always room");
+        let is_paired = |token: &String| sessions.find(token, 40).is_some();
+        assert!(is_paired(&phone) && is_paired(&tokens[0]), "here a moment ago");
+        assert!(!is_paired(&tokens[1]));
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn the_end_of_a_pairing_is_waited_for() {
+        let folder = folder("ended");
+        let sessions = open(&folder).expect("nothing stored");
+        let pair = |name: &str| sessions.add(name, 100).expect("writable").0.id;
+        let ids: Vec<String> = (0..MOST).map(|number| pair(&number.to_string())).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut ended = std::pin::pin!(sessions.ended(&ids[0]));
+            let mut has_ended = async || {
+                poll_fn(|context| Poll::Ready(ended.as_mut().poll(context).is_ready())).await
+            };
+            assert!(!has_ended().await);
+            sessions.revoke(&ids[1]).expect("writable");
+            assert!(!has_ended().await, "another one");
+            pair("in its place");
+            assert!(!has_ended().await);
+            pair("one too many");
+            assert!(has_ended().await, "it had to make room");
+            sessions.ended(&ids[1]).await;
+        });
         std::fs::remove_dir_all(&folder).expect("ours");
     }
 

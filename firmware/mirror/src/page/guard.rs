@@ -57,7 +57,7 @@ impl Door {
 
     /// Whether `host`, with or without a port, is this machine. The port is free: a tunnel (`ssh -L`) may use another
     /// one.
-    fn is_called(&self, host: &str) -> bool {
+    pub(super) fn is_called(&self, host: &str) -> bool {
         let name = match host.rsplit_once(':') {
             Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
             _ => host,

@@ -228,6 +228,14 @@ impl Visitor {
             Visitor::Browser { id } => access.sessions.is_paired(id),
         }
     }
+
+    /// Waits until it may not look any more.
+    pub async fn is_gone(&self, access: &Access) {
+        match self {
+            Visitor::Device => std::future::pending().await,
+            Visitor::Browser { id } => access.sessions.ended(id).await,
+        }
+    }
 }
 
 /// A refusal, with the next step, as JSON.
@@ -382,7 +390,7 @@ impl Page {
         let address = listener.local_addr().with_context(|| format!("no {}", Whose::Network))?;
         let door = NetworkDoor {
             tls: TlsAcceptor::from(tls),
-            names: certificate::names().into(),
+            names: certificate::names,
             paired: paired_router(Arc::clone(context)),
             unpaired: unpaired_router(Arc::clone(context)),
             access: Arc::clone(&context.access),

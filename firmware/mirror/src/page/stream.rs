@@ -77,6 +77,7 @@ async fn feed(
         let jpeg = tokio::select! {
             jpeg = newest(&mut pictures) => jpeg,
             () = parts.closed() => None,
+            () = visitor.is_gone(&access) => None,
         };
         // A pairing that was ended ends its open streams, too.
         let Some(jpeg) = jpeg.filter(|_| visitor.is_welcome(&access)) else { return };

@@ -138,6 +138,8 @@ def check_camera(browser: Browser, mirror: Mirror, out: Path) -> None:
     wait_until(lambda: browser.run("document.querySelector('#preview').hasAttribute('data-empty')"), "empty preview")
     assert browser.text("#message-title") == "Camera is off"
     browser.save(out / "off.png")
+    pressable = "document.querySelector('#camera').getAttribute('aria-disabled') === 'false'"
+    wait_until(lambda: browser.run(pressable), "the camera's switch")
     browser.click("#camera")
     pill(browser, "Running")
     wait_until(lambda: mirror.state()["camera"]["state"] == "on", "camera that is on again")

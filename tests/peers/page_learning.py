@@ -29,7 +29,7 @@ PATHS = [
     "/api/frozen/1/picture.png", "/api/frozen/1/parts", "/api/corrections/0/picture.png", "/api/corrections/0/mask.png",
 ]
 # Everything that anybody can ask for.
-OPEN = ["/", "/page.css", "/pair.js", "/icon.svg", "/healthz"]
+OPEN = ["/", "/page.css", "/call.js", "/pair.js", "/icon.svg", "/healthz"]
 # How JPEG, PNG, GIF and RIFF begin.
 PICTURES = [b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF"]
 
@@ -326,8 +326,61 @@ def check_fingers(browser: Window) -> None:
     assert browser.run(label.format(0.2, 0.8)) != 9, "the second finger painted"
 
 
+def check_part_map(browser: Window, mirror: Mirror) -> None:
+    """Beside each stored picture its part map is had, under the picture's own number."""
+    wait_until(lambda: browser.run("document.querySelectorAll('#corrections a').length") == 1, "the part map's link")
+    path = browser.run("document.querySelector('#corrections a').getAttribute('href')")
+    name = browser.run("document.querySelector('#corrections a').getAttribute('aria-label')")
+    status, body, _ = get(mirror.url + path)
+    assert name == "Part map of Correction 1" and status == 200 and body.startswith(b"\x89PNG"), (name, path, status)
+
+
+def has_focus(browser: Window, selector: str) -> bool:
+    """Whether the keyboard's place is there, and not lost to the page's beginning."""
+    lost = browser.run("document.activeElement === document.body")
+    return not lost and browser.run(f"document.activeElement.matches('{selector}')")
+
+
+def check_focus(browser: Window) -> None:
+    """What a press switches off, or hides, does not lose the keyboard's place."""
+    browser.run("document.querySelector('#camera').scrollIntoView({block: 'center'})")
+    for wanted in ("false", "true"):
+        browser.run("document.querySelector('#camera').focus()")
+        # A poll of the state comes while the request runs.
+        browser.run("(changing = true, 0)")
+        time.sleep(1.5)
+        assert has_focus(browser, "#camera"), "a poll takes the switch's place"
+        browser.run("(changing = false, 0)")
+        pressable = "document.querySelector('#camera').getAttribute('aria-disabled') === 'false'"
+        wait_until(lambda: browser.run(pressable), "the camera's switch")
+        browser.click("#camera")
+        is_so = f"document.querySelector('#camera').getAttribute('aria-checked') === '{wanted}'"
+        wait_until(lambda is_so=is_so: browser.run(is_so), f"camera, switched to {wanted}")
+        assert has_focus(browser, "#camera"), "the switch's place is lost"
+    wait_until(lambda: browser.text("#pill") == "Running", "running mirror")
+    browser.run("(showQuestion(true), document.querySelector('#fleet-decline').focus())")
+    browser.run("showQuestion(false)")
+    assert has_focus(browser, "#fleet-title"), "the place of whoever declines is lost"
+    browser.run("(setDisabled(document.querySelector('#undo'), false), document.querySelector('#undo').focus())")
+    browser.run("refreshLearning()")
+    wait_until(lambda: browser.run("document.querySelector('#undo').getAttribute('aria-disabled')") == "true", "nothing to undo")
+    assert has_focus(browser, "#undo"), "the place of whoever went back is lost"
+
+
+def check_missing(browser: Window) -> None:
+    """Whoever contributes and has nothing to contribute is told so."""
+    since = "#purpose-contribute_to_fleet [data-since]"
+    wait_until(lambda: "before a picture was corrected" in browser.text(since), "word of the missing correction")
+    agree(browser, "improve_my_mirror", False)
+    wait_until(lambda: "is off" in browser.text(since), "word of the other switch")
+    agree(browser, "improve_my_mirror", True)
+
+
 def check_words(browser: Window) -> None:
-    """Of the last run: in use only while the newest head is that run's."""
+    """Of the last run: in use only while the newest head is that run's. Of refusals: whose they were."""
+    rows = browser.run("refusalRows({update: 1, memory: 3, job: 2}).map((row) => row.join(': '))")
+    expected = ["Updates that the fleet turned down: 1", "Could not be written on this device: 3", "Refused by this mirror: job: 2"]
+    assert rows == expected, rows
     run = "{adopted: true, after: 1, ended_at: 5}"
     for head, wanted in (("{fleet: null, adopted_at: 5}", True), ("{fleet: null, adopted_at: 4}", False),
                          ("{fleet: 2, adopted_at: 5}", False), ("undefined", False)):
@@ -392,6 +445,8 @@ def main() -> int:
         agree(browser, "improve_my_mirror", True)
         agree(browser, "contribute_to_fleet", True)
         browser.save(args.out / "consent.png")
+        check_missing(browser)
+        check_focus(browser)
         check_discard(browser, mirror)
         check_forgotten(browser, mirror)
         check_withdrawn(browser)
@@ -400,6 +455,7 @@ def main() -> int:
         check_words(browser)
         check_browsers(browser, args.mirror, environment, url)
         save(browser, 1)
+        check_part_map(browser, mirror)
         correct(browser, "pen")
         save_without_an_answer(browser, 2)
         check_phone(browser, args.out)

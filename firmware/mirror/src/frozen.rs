@@ -59,13 +59,13 @@ impl Default for Frozen {
 }
 
 impl Frozen {
-    /// Keeps a picture in place of the one before; the number by which it is asked for.
-    pub fn put(&self, parsed: Parsed) -> u64 {
+    /// Puts a picture in place of the one before. It stays only once somebody says so.
+    pub fn put(&self, parsed: Parsed) -> Put<'_> {
         let mut slot = lock(&self.slot);
         slot.number += 1;
         let (parsed, worked) = (Arc::new(parsed), Instant::now());
         slot.picture = Some(Kept { parsed, worked, held: None });
-        slot.number
+        Put { frozen: self, id: slot.number, is_kept: false }
     }
 
     /// The number of the picture that is kept.
@@ -135,7 +135,12 @@ impl Frozen {
         }
     }
 
-    /// Forgets the picture, whosever it is, and what was saved last.
+    /// Forgets the picture, whosever it is. What was saved is saved all the same, and whoever asks again is told.
+    pub fn forget_picture(&self) {
+        lock(&self.slot).picture = None;
+    }
+
+    /// Forgets the picture, whosever it is, and what was saved last: it was deleted.
     pub fn forget_any(&self) {
         let mut slot = lock(&self.slot);
         (slot.picture, slot.saved) = (None, None);
@@ -148,6 +153,30 @@ impl Frozen {
     }
 }
 
+/// A picture that was put before it was asked again whether it may be. It goes where it may not, and with a browser that does not
+/// wait for the answer.
+pub struct Put<'a> {
+    frozen: &'a Frozen,
+    id: u64,
+    is_kept: bool,
+}
+
+impl Put<'_> {
+    /// Lets it stay; the number by which it is asked for.
+    pub fn keep(mut self) -> u64 {
+        self.is_kept = true;
+        self.id
+    }
+}
+
+impl Drop for Put<'_> {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            self.frozen.forget(self.id);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,8 +184,8 @@ mod tests {
     #[test]
     fn only_the_newest_picture_is_kept_and_only_its_own_number_forgets_it() {
         let frozen = Frozen::default();
-        let first = frozen.put(Parsed::blank((6, 8)));
-        let second = frozen.put(Parsed::blank((6, 8)));
+        let first = frozen.put(Parsed::blank((6, 8))).keep();
+        let second = frozen.put(Parsed::blank((6, 8))).keep();
         assert!(frozen.get(first).is_none() && frozen.get(second).is_some());
         frozen.forget(first);
         assert!(frozen.get(second).is_some(), "another's picture");
@@ -165,8 +194,19 @@ mod tests {
     }
 
     #[test]
+    fn a_picture_that_nobody_let_stay_goes() {
+        let frozen = Frozen::default();
+        drop(frozen.put(Parsed::blank((6, 8))));
+        assert_eq!(frozen.kept(), None, "its browser did not wait");
+        let first = frozen.put(Parsed::blank((6, 8)));
+        let second = frozen.put(Parsed::blank((6, 8))).keep();
+        drop(first);
+        assert_eq!(frozen.kept(), Some(second), "another's picture");
+    }
+
+    #[test]
     fn numbers_of_another_run_are_others() {
-        let first = |_| Frozen::default().put(Parsed::blank((6, 8)));
+        let first = |_| Frozen::default().put(Parsed::blank((6, 8))).keep();
         let numbers: std::collections::BTreeSet<u64> = (0..32).map(first).collect();
         assert!(numbers.len() > 30 && numbers.iter().all(|number| *number <= 1 << 32));
     }
@@ -174,7 +214,7 @@ mod tests {
     #[test]
     fn work_on_a_picture_keeps_it() {
         let frozen = Frozen::default();
-        let id = frozen.put(Parsed::blank((6, 8)));
+        let id = frozen.put(Parsed::blank((6, 8))).keep();
         let later = Instant::now() + KEPT - Duration::from_secs(1);
         let in_hands = |now| frozen.in_hands(now);
         assert_eq!(in_hands(Instant::now()), None, "no page has it yet");
@@ -195,7 +235,7 @@ mod tests {
     #[test]
     fn an_old_picture_goes_without_being_asked_for() {
         let frozen = Frozen::default();
-        frozen.put(Parsed::blank((6, 8)));
+        frozen.put(Parsed::blank((6, 8))).keep();
         let picture = lock(&frozen.slot).picture.as_ref().map(|kept| Arc::downgrade(&kept.parsed));
         let picture = picture.expect("just put");
         frozen.forget_old(Instant::now() + KEPT - Duration::from_secs(1));

@@ -407,7 +407,7 @@ impl Shared {
         self.update_health(|health| health.camera = camera);
         if !on {
             self.forget_pictures();
-            self.frozen.forget_any();
+            self.frozen.forget_picture();
         }
     }
 
@@ -586,7 +586,7 @@ mod tests {
         let shared = Shared::new(Instant::now(), None);
         shared.update_health(|health| health.camera = CameraState::On);
         shared.preview_jpeg.send_replace(Some(Arc::from([1, 2, 3])));
-        let frozen = shared.frozen.put(Parsed::blank((6, 8)));
+        let frozen = shared.frozen.put(Parsed::blank((6, 8))).keep();
         assert!(shared.may_show());
         shared.switch_camera(false, "by a test");
         assert!(!shared.may_show());

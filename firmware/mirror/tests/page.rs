@@ -17,6 +17,7 @@ fn every_address_answers() {
     for (path, kind) in [
         ("/", "text/html"),
         ("/page.css", "text/css"),
+        ("/call.js", "text/javascript"),
         ("/page.js", "text/javascript"),
         ("/icon.svg", "image/svg+xml"),
         ("/api/state", "application/json"),
@@ -98,6 +99,7 @@ fn other_sites_are_kept_out() {
         let answer = mirror.request("GET", path, &[("host", &forged)], "");
         assert_eq!(answer.status, 403, "{path}");
         assert!(!answer.text().contains("camera"), "{path}");
+        assert!(answer.json()["error"].is_string(), "{path}: {}", answer.text());
     }
     let embedded = [("host", host.as_str()), ("sec-fetch-site", "cross-site")];
     assert_eq!(mirror.request("GET", "/preview.mjpg", &embedded, "").status, 403);

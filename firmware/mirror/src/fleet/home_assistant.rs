@@ -335,7 +335,7 @@ mod tests {
     fn deleting_forgets_what_is_only_in_memory_too() {
         let folder = folder("delete");
         let mut shown = shown(&folder);
-        let frozen = shown.shared.frozen.put(Parsed::blank((6, 8)));
+        let frozen = shown.shared.frozen.put(Parsed::blank((6, 8))).keep();
         shown.learning.seen.note(vec![[1; 32]]).expect("new").stored_as(0);
         shown.command(Command::Delete);
         assert!(shown.shared.frozen.get(frozen).is_none());

@@ -1,28 +1,13 @@
 "use strict";
 
-// Paired browsers: who may open this page from the home network. Uses what page.js defines.
+// Paired browsers: who may open this page from the home network. Uses what call.js and page.js define.
 
-// Longer than anything that the mirror does while somebody waits.
-const CHANGE_MS = 60000;
 // How often the list is looked at: a browser may be paired, or removed, elsewhere.
 const ACCESS_INTERVAL_MS = 5000;
 
 let codeTimer = 0;
 // Browsers that were paired when the list was shown last.
 let known = null;
-
-async function change(path, body) {
-  const answer = await fetch(path, {
-    method: "POST",
-    signal: AbortSignal.timeout(CHANGE_MS),
-    headers: { "content-type": "application/json", "x-mirror-change": "1" },
-    body: JSON.stringify(body),
-  });
-  const text = await answer.text();
-  const content = text ? JSON.parse(text) : {};
-  if (!answer.ok) throw new Error(content.error || `${path}: ${answer.status}`);
-  return content;
-}
 
 function day(seconds) {
   return new Date(1000 * seconds).toLocaleDateString(undefined, { dateStyle: "medium" });
@@ -43,11 +28,11 @@ function browserItem(browser) {
 async function removeBrowser(browser) {
   setText(element("access-trouble"), "");
   try {
-    await change("/api/browsers/remove", { id: browser.id });
+    await call("POST", "/api/browsers/remove", { id: browser.id });
     if (browser.this) location.reload();
   } catch (error) {
-    // Shut out all the same: the page that pairs would come, and nobody would read this.
-    stays = browser.this;
+    // Shut out all the same, until the next start: the page that pairs would come, and nobody would read this.
+    stays = browser.this && error.status === 507;
     setText(element("access-trouble"), error.message);
   }
   if (!browser.this) await refreshAccess();
@@ -66,7 +51,7 @@ function showRows(list, heading, key, rows) {
 }
 
 async function showAccess() {
-  const access = await ask("/api/access");
+  const access = await call("GET", "/api/access");
   const open = access.network !== null;
   element("access").hidden = !open;
   if (!open) return;
@@ -114,7 +99,7 @@ function countCode(until) {
 element("access-pair").addEventListener("click", async () => {
   setText(element("access-trouble"), "");
   try {
-    const shown = await change("/api/pairing", {});
+    const shown = await call("POST", "/api/pairing", {});
     hideCode();
     setText(element("access-code"), `${shown.code.slice(0, 3)} ${shown.code.slice(3)}`);
     countCode(Date.now() + 1000 * shown.seconds_left);

@@ -1,6 +1,6 @@
 "use strict";
 
-// The editor of a corrected picture: a mask of parts over a frozen picture. Uses what page.js, access.js and learn.js
+// The editor of a corrected picture: a mask of parts over a frozen picture. Uses what call.js, page.js and learn.js
 // define. A mask has one byte a pixel; every change keeps the pixels it replaced, for undo.
 
 const UNDO_STEPS = 40;
@@ -266,7 +266,7 @@ function partButton({ name, colour }, index) {
 }
 
 async function showPalette() {
-  const { parts } = await ask("/api/settings");
+  const { parts } = await call("GET", "/api/settings");
   partColours = [[0, 0, 0], ...parts.map((part) => rgb(part.colour))];
   element("palette").replaceChildren(...parts.map(partButton));
   setPart(editor.part);
@@ -276,15 +276,14 @@ async function showPalette() {
 
 // ---- A picture -----------------------------------------------------------------------------
 
-async function get(path) {
-  const answer = await fetch(path, { signal: AbortSignal.timeout(CHANGE_MS) });
-  if (!answer.ok) throw new Error((await answer.json()).error);
-  return answer;
+// A picture may take as long as a change.
+function fetched(path) {
+  return call("GET", path, undefined, { signal: AbortSignal.timeout(CHANGE_MS) });
 }
 
 // For showing only: browsers that guard against fingerprints change a little of what is read from a canvas.
 async function pixelsOf(path) {
-  const blob = await (await get(path)).blob();
+  const blob = await (await fetched(path)).blob();
   const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
   const scratch = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
   scratch.drawImage(bitmap, 0, 0);
@@ -292,11 +291,11 @@ async function pixelsOf(path) {
 }
 
 async function labelsOf(path) {
-  return new Uint8Array(await (await get(path)).arrayBuffer());
+  return new Uint8Array(await (await fetched(path)).arrayBuffer());
 }
 
 async function openEditor() {
-  const { id, width, height } = await change("/api/freeze", {});
+  const { id, width, height } = await call("POST", "/api/freeze", {});
   opening = id;
   let picture, labels;
   try {
@@ -305,7 +304,7 @@ async function openEditor() {
     if (labels.length !== width * height) throw new Error("The picture came incomplete; freeze another one.");
   } catch (error) {
     // Nobody can correct what nobody sees, and it would keep others from freezing one.
-    change(`/api/frozen/${id}/discard`, {}).catch((trouble) => console.warn(trouble));
+    call("POST", `/api/frozen/${id}/discard`, {}).catch((trouble) => console.warn(trouble));
     throw error;
   } finally {
     opening = null;
@@ -375,26 +374,24 @@ addEventListener("beforeunload", (event) => {
 addEventListener("pagehide", () => {
   const id = editor.id ?? opening;
   if (id === null) return;
-  const headers = { "content-type": "application/json", "x-mirror-change": "1" };
-  fetch(`/api/frozen/${id}/discard`, { method: "POST", keepalive: true, headers, body: "{}" }).catch(() => {});
+  call("POST", `/api/frozen/${id}/discard`, {}, { keepalive: true }).catch(() => {});
 });
 
 // Of itself it is tried again once; what has no answer then, either, is told as forgotten.
 async function saveCorrection(isRetried = false) {
   // Taken now: "camera off" may close the editor meanwhile.
   const { id, labels } = editor;
-  const send = () => fetch(`/api/frozen/${id}/save`, {
-    method: "POST",
-    signal: AbortSignal.timeout(CHANGE_MS),
-    headers: { "content-type": "application/octet-stream", "x-mirror-change": "1" },
-    body: labels,
-  });
+  const send = () => call("POST", `/api/frozen/${id}/save`, labels);
   // An answer may be lost after the mirror has stored the picture; it stores it once.
   editor.unanswered = !isRetried;
-  const answer = await send().catch(send);
-  const content = await answer.json();
+  let content;
+  try {
+    content = await send().catch((error) => (error.status === undefined ? send() : Promise.reject(error)));
+  } catch (error) {
+    if (error.status !== undefined) editor.unanswered = false;
+    throw error;
+  }
   editor.unanswered = false;
-  if (!answer.ok) throw new Error(content.error);
   closeEditor();
   leaveEditor();
   say(`Correction ${content.correction.number + 1} was saved on this device, encrypted.`);
@@ -410,7 +407,7 @@ async function discardPicture() {
   const { id } = editor;
   closeEditor();
   leaveEditor();
-  await change(`/api/frozen/${id}/discard`, {});
+  await call("POST", `/api/frozen/${id}/discard`, {});
 }
 
 element("freeze").addEventListener("click", () => act(openEditor));

@@ -9,11 +9,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use axum::body::to_bytes;
 use axum::extract::Request;
-use axum::http::header::{HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
+use axum::http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+
+use crate::page::Trouble;
 
 /// The header that changes must carry.
 pub const CHANGE_HEADER: &str = "x-mirror-change";
@@ -84,8 +87,8 @@ fn is_loopback_name(name: &str) -> bool {
 const ANSWER: [(&str, &str); 7] = [
     (
         "content-security-policy",
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; \
-         connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
     ("cross-origin-resource-policy", "same-origin"),
     ("cross-origin-opener-policy", "same-origin"),
@@ -95,7 +98,10 @@ const ANSWER: [(&str, &str); 7] = [
     ("cache-control", "no-store"),
 ];
 
-/// Refuses what [`check`] refuses, and adds the headers that keep other pages out.
+/// Bytes of a refusal at most.
+const LONGEST_REFUSAL: usize = 4096;
+
+/// Refuses what [`check`] refuses, and adds the headers that keep other pages out. Whatever is refused is told alike.
 pub async fn guard(request: Request, next: Next) -> Response {
     let authority = request.uri().authority().map(|authority| authority.as_str());
     let path = request.uri().path();
@@ -104,14 +110,30 @@ pub async fn guard(request: Request, next: Next) -> Response {
         None => Err("this request came through no door".into()),
     };
     let mut response = match checked {
-        Ok(()) => next.run(request).await,
-        Err(reason) => (StatusCode::FORBIDDEN, format!("{reason}\n")).into_response(),
+        Ok(()) => told(next.run(request).await).await,
+        Err(reason) => Trouble::new(StatusCode::FORBIDDEN, reason).into_response(),
     };
     for (name, value) in ANSWER {
         let name = HeaderName::from_static(name);
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+/// A refusal as JSON, as [`Trouble`] is one, whoever refused: axum's own are plain text, or empty.
+async fn told(response: Response) -> Response {
+    let (status, headers) = (response.status(), response.headers());
+    let is_json = headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    if !status.is_client_error() || is_json {
+        return response;
+    }
+    let text = to_bytes(response.into_body(), LONGEST_REFUSAL).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).trim().to_owned();
+    let reason = || status.canonical_reason().unwrap_or("refused").to_lowercase();
+    let text = if text.is_empty() { reason() } else { text };
+    Trouble::new(status, text).into_response()
 }
 
 /// Why a request is refused.

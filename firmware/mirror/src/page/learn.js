@@ -1,6 +1,6 @@
 "use strict";
 
-// Learning at home: consent, training, the privacy budget, stored corrections, deletion. Uses what page.js and
+// Learning at home: consent, training, the privacy budget, stored corrections, deletion. Uses what call.js, page.js and
 // access.js define, and correct.js for an open picture.
 
 const LEARNING_INTERVAL_MS = 2000;
@@ -81,7 +81,7 @@ function hasAgreed(purpose) {
 
 async function switchConsent(purpose, agreed) {
   const version = learning.explanation.version;
-  const answer = await change("/api/learning/consent", { purpose, version, agree: !agreed });
+  const answer = await call("POST", "/api/learning/consent", { purpose, version, agree: !agreed });
   // Before it is said, and not with a word of its own: the answer is to stay.
   if (agreed && purpose === "improve_my_mirror") dropPicture();
   say(agreed ? answer.message : "Thank you. You can switch this off at any time.");
@@ -97,8 +97,15 @@ function showConsents() {
   for (const { purpose, agreed, consent } of learning.consents) {
     const box = element(`purpose-${purpose}`);
     box.querySelector("[role=switch]").setAttribute("aria-checked", String(agreed));
-    setText(box.querySelector("[data-since]"), since(consent));
+    const missing = purpose === "contribute_to_fleet" && agreed ? missingText() : "";
+    setText(box.querySelector("[data-since]"), `${since(consent)}${missing}`);
   }
+}
+
+// Whoever contributes, and has nothing to contribute, is told so.
+function missingText() {
+  if (!hasAgreed("improve_my_mirror")) return " Nothing new can be sent while “Improve my mirror” is off.";
+  return learning.usage.corrections === 0 ? " Nothing new can be sent before a picture was corrected." : "";
 }
 
 function since({ state, record }) {
@@ -135,20 +142,6 @@ function showPrivacy() {
     ["Releases so far", `${spent.releases} (${privacy.waiting} waiting, ${privacy.published} sent, ${privacy.burnt} burnt)`],
   ];
   fillList(element("privacy-facts"), rows);
-}
-
-function fillList(list, rows) {
-  if (list.children.length !== rows.length) {
-    list.replaceChildren(...rows.map(() => {
-      const row = make("div");
-      row.append(make("dt"), make("dd"));
-      return row;
-    }));
-  }
-  rows.forEach(([name, text], index) => {
-    setText(list.children[index].children[0], name);
-    setText(list.children[index].children[1], text);
-  });
 }
 
 // ---- Training and corrections --------------------------------------------------------------
@@ -202,11 +195,18 @@ function showTraining() {
   }
   rows.push(["Head in use", headText(heads.at(-1))]);
   fillList(element("training"), rows);
-  element("undo").disabled = heads.length === 0;
+  setDisabled(element("undo"), heads.length === 0);
 }
 
 function bytes(count) {
   return count < MEBIBYTE ? `${Math.ceil(count / 1024)} KiB` : `${(count / MEBIBYTE).toFixed(1)} MiB`;
+}
+
+// Its values are the parts' numbers, 0 to 15: a program reads them, and to people it is nearly black.
+function partMapLink(number, name) {
+  return make("a", "part map", {
+    href: `/api/corrections/${number}/mask.png`, download: `correction-${number + 1}-parts.png`, "aria-label": `Part map of ${name}`,
+  });
 }
 
 function correctionItem(correction) {
@@ -217,9 +217,10 @@ function correctionItem(correction) {
   const text = make("span", name);
   const when = correction.saved_at === null ? "" : day(correction.saved_at);
   text.append(make("small", `${when}, ${bytes(correction.bytes)}${correction.held_back ? ", held back to judge" : ""}`));
+  if (!correction.damaged) text.append(partMapLink(correction.number, name));
   const remove = make("button", "Delete", { type: "button", class: "quiet", "aria-label": `Delete ${name}` });
   remove.addEventListener("click", () => act(async () => {
-    await change("/api/corrections/remove", { number: correction.number });
+    await call("POST", "/api/corrections/remove", { number: correction.number });
     say(`${name} was deleted. What the mirror has learnt from it stays in its head until you go back to an earlier head, or delete everything.`);
   }));
   item.append(text, remove);
@@ -249,27 +250,44 @@ function roundText({ round, note }) {
   return note ? `${text}; ${note}` : text;
 }
 
+// With the question goes its button, and the place of whoever has pressed it.
+function showQuestion(asks) {
+  const question = element("fleet-asks");
+  const inside = question.contains(document.activeElement);
+  question.hidden = !asks;
+  if (inside && !asks) element("fleet-title").focus();
+}
+
+// Who refused what: the fleet the household's updates, the disk what was to be remembered, and this mirror the rest.
+function refusalRows({ update = 0, memory = 0, ...others }) {
+  const rows = [];
+  if (update > 0) rows.push(["Updates that the fleet turned down", String(update)]);
+  if (memory > 0) rows.push(["Could not be written on this device", String(memory)]);
+  const refused = Object.entries(others).map(([what, count]) => `${what}: ${count}`);
+  if (refused.length > 0) rows.push(["Refused by this mirror", refused.join(", ")]);
+  return rows;
+}
+
 function showFleet() {
   const { fleet } = learning;
-  element("fleet-asks").hidden = !fleet.asks;
+  showQuestion(fleet.asks);
   if (!fleet.member) {
     fillList(element("fleet"), [["Member", "This mirror belongs to no fleet. Nothing is sent."]]);
     return;
   }
-  const refused = Object.entries(fleet.refused).map(([what, count]) => `${what}: ${count}`);
   const rows = [
     ["Broker", fleet.connected ? "connected" : "away; the mirror works without it"],
     ["Now", roundText(fleet)],
     ["Updates that counted", String(fleet.contributions)],
     ["Model", modelText(fleet)],
+    ...refusalRows(fleet.refused),
   ];
-  if (refused.length) rows.push(["Refused by this mirror", refused.join(", ")]);
   fillList(element("fleet"), rows);
 }
 
 element("fleet-decline").addEventListener("click", () => act(async () => {
   const version = learning.explanation.version;
-  await change("/api/learning/consent", { purpose: "contribute_to_fleet", version, agree: false });
+  await call("POST", "/api/learning/consent", { purpose: "contribute_to_fleet", version, agree: false });
   say("Nothing changes: the household does not take part.");
 }, { urgent: true }));
 
@@ -297,7 +315,7 @@ async function refreshLearning() {
   const [asked, worked] = [performance.now(), painted];
   painted = null;
   try {
-    const state = await ask(worked === null ? "/api/learning" : `/api/learning?painted=${worked}`);
+    const state = await call("GET", worked === null ? "/api/learning" : `/api/learning?painted=${worked}`);
     document.dispatchEvent(new CustomEvent("learning", { detail: { asked, frozen: state.frozen } }));
     showLearning(state);
   } catch (error) {
@@ -312,13 +330,13 @@ async function keepLearning() {
 }
 
 element("train").addEventListener("click", () => act(async () => {
-  await change("/api/learning/train", {});
+  await call("POST", "/api/learning/train", {});
   say("Training starts as soon as nobody needs the mirror.");
 }));
 
 let undoing = null;
 
-element("undo").addEventListener("click", () => {
+onPress(element("undo"), () => {
   undoing = learning.heads.at(-1);
   setText(element("undo-what"), `In use now: ${headText(undoing)}. Afterwards: ${headText(learning.heads.at(-2))}.`);
   element("undo-sure").returnValue = "";
@@ -328,7 +346,7 @@ element("undo").addEventListener("click", () => {
 element("undo-sure").addEventListener("close", () => {
   if (element("undo-sure").returnValue !== "undo") return;
   act(async () => {
-    const { head } = await change("/api/learning/undo", { number: undoing.number });
+    const { head } = await call("POST", "/api/learning/undo", { number: undoing.number });
     say(`In use now: ${headText(head)}.`);
   });
 });
@@ -342,7 +360,7 @@ element("delete-all").addEventListener("click", () => {
 element("delete-sure").addEventListener("close", () => {
   if (element("delete-sure").returnValue !== "delete") return;
   act(async () => {
-    const { complete, proof } = await change("/api/learning/delete", {});
+    const { complete, proof } = await call("POST", "/api/learning/delete", {});
     dropPicture();
     say(complete ? "Everything was deleted." : "Not everything could be deleted.", !complete);
     // A damaged ledger cannot tell.

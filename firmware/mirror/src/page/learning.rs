@@ -20,7 +20,8 @@ use serde_json::{Value, json};
 use tracing::{debug, info, warn};
 
 use crate::fleet::Fleet;
-use crate::frozen::{Frozen, Work};
+use crate::frozen::Work;
+use crate::page::parse::MOST_BYTES;
 use crate::page::{Served, Trouble};
 use crate::parsed::{NOT_SAID, Parsed};
 use crate::parsing::MOST_PIXELS;
@@ -178,7 +179,7 @@ pub async fn consent(
 fn withdraw(home: &Home, shared: &Shared, purpose: PurposeKind) -> Result<Withdrawal, HomeError> {
     let withdrawn = home.withdraw(purpose);
     if purpose == PurposeKind::ImproveMyMirror {
-        shared.frozen.forget_any();
+        shared.frozen.forget_picture();
     }
     withdrawn
 }
@@ -287,25 +288,16 @@ pub async fn freeze(State(served): State<Arc<Served>>) -> Result<Json<Value>, Tr
         return Err(Trouble::new(StatusCode::SERVICE_UNAVAILABLE, text));
     };
     let (width, height) = parsed.size;
-    let id = served.shared.frozen.put(parsed);
-    let unasked = Unasked { frozen: &served.shared.frozen, id };
+    if u64::from(width) * u64::from(height) > MOST_BYTES as u64 {
+        let text = format!(
+            "a picture of {width} x {height} is too large to be corrected; lower camera.width and camera.height"
+        );
+        return Err(Trouble::new(StatusCode::CONFLICT, text));
+    }
+    let put = served.shared.frozen.put(parsed);
     // Asked again now: what forbids it meanwhile (camera off, a withdrawal) has forgotten only what was there.
     may_freeze(&served).await?;
-    std::mem::forget(unasked);
-    Ok(Json(json!({ "id": id, "width": width, "height": height })))
-}
-
-/// A picture that was put before it was asked again whether it may be. It goes where it may not, and with a browser that does not
-/// wait for the answer.
-struct Unasked<'a> {
-    frozen: &'a Frozen,
-    id: u64,
-}
-
-impl Drop for Unasked<'_> {
-    fn drop(&mut self) {
-        self.frozen.forget(self.id);
-    }
+    Ok(Json(json!({ "id": put.keep(), "width": width, "height": height })))
 }
 
 /// Whether somebody agreed to corrections. A consent that is being written is waited for, and not by the page's own thread.
@@ -536,6 +528,10 @@ mod tests {
 
         /// Freezes the next picture; `meanwhile` happens just before it comes.
         fn freeze(&self, meanwhile: impl FnOnce()) -> (StatusCode, u64) {
+            self.freeze_one(Parsed::blank((6, 8)), meanwhile)
+        }
+
+        fn freeze_one(&self, parsed: Parsed, meanwhile: impl FnOnce()) -> (StatusCode, u64) {
             let camera = async {
                 let waiting = loop {
                     match self.served.shared.take_freeze() {
@@ -544,7 +540,7 @@ mod tests {
                     }
                 };
                 meanwhile();
-                assert!(waiting.send(Parsed::blank((6, 8))).is_ok(), "nobody waits");
+                assert!(waiting.send(parsed).is_ok(), "nobody waits");
             };
             let freeze = self.answer("POST", "/api/freeze", String::new());
             let ((status, body), ()) =
@@ -627,12 +623,34 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_goes_with_the_browser_that_does_not_wait_for_it() {
-        let rig = Rig::new("left");
-        let frozen = &rig.served.shared.frozen;
-        let id = frozen.put(Parsed::blank((6, 8)));
-        drop(Unasked { frozen, id });
-        assert_eq!(frozen.kept(), None);
+    fn a_picture_that_could_never_be_saved_is_not_frozen() {
+        let rig = Rig::new("large");
+        rig.agree();
+        let mut parsed = Parsed::blank((6, 8));
+        parsed.size = (8192, 8192);
+        assert_eq!(rig.freeze_one(parsed, || {}).0, StatusCode::CONFLICT);
+        assert!(rig.served.shared.frozen.kept().is_none());
+    }
+
+    #[test]
+    fn whoever_refuses_says_why_in_json() {
+        let rig = Rig::new("refusals");
+        let large = " ".repeat(3 << 20);
+        for (method, path, body, status) in [
+            ("POST", "/api/camera", "{\"on\"", 400),
+            ("POST", "/api/camera", "{\"on\":1}", 422),
+            ("POST", "/api/camera", large.as_str(), 413),
+            ("GET", "/api/camera", "", 405),
+            ("GET", "/api/corrections/x/mask.png", "", 400),
+            ("GET", "/api/learning?painted=x", "", 400),
+            ("GET", "/api/nowhere", "", 404),
+        ] {
+            let (was, body) = rig.runtime.block_on(rig.answer(method, path, body.to_owned()));
+            let text = String::from_utf8_lossy(&body).into_owned();
+            let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
+            assert_eq!(was.as_u16(), status, "{method} {path}: {text}");
+            assert!(answer["error"].as_str().is_some_and(|why| !why.is_empty()), "{path}: {text}");
+        }
     }
 
     #[test]
@@ -656,6 +674,10 @@ mod tests {
         let home = rig.served.learning.home().expect("open");
         assert_eq!(home.usage().corrections, 1);
         assert!(!rig.is_kept(id));
+        rig.served.shared.switch_camera(false, "by a test");
+        assert_eq!(first, save(), "it is stored all the same");
+        assert_eq!(rig.status("POST", "/api/learning/delete", ""), StatusCode::OK);
+        assert_eq!(save().0, StatusCode::GONE);
     }
 
     #[test]

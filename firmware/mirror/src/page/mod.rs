@@ -425,6 +425,7 @@ pub fn url(listener: &TcpListener) -> std::io::Result<String> {
 
 const HTML: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
+const CALL_SCRIPT: &str = include_str!("call.js");
 const SCRIPT: &str = include_str!("page.js");
 const LEARN_STYLE: &str = include_str!("learn.css");
 const LEARN_SCRIPT: &str = include_str!("learn.js");
@@ -442,6 +443,7 @@ fn routes() -> Router<Arc<Served>> {
     Router::new()
         .route("/", get(|| asset("text/html; charset=utf-8", HTML)))
         .route("/page.css", get(|| asset("text/css; charset=utf-8", STYLE)))
+        .route("/call.js", get(|| asset("text/javascript; charset=utf-8", CALL_SCRIPT)))
         .route("/page.js", get(|| asset("text/javascript; charset=utf-8", SCRIPT)))
         .route("/access.js", get(|| asset("text/javascript; charset=utf-8", ACCESS_SCRIPT)))
         .route("/icon.svg", get(|| asset("image/svg+xml", ICON)))
@@ -496,6 +498,7 @@ fn unpaired_router(context: Arc<Served>) -> Router {
     Router::new()
         .route("/", get(|| asset("text/html; charset=utf-8", PAIR_HTML)))
         .route("/page.css", get(|| asset("text/css; charset=utf-8", STYLE)))
+        .route("/call.js", get(|| asset("text/javascript; charset=utf-8", CALL_SCRIPT)))
         .route("/pair.js", get(|| asset("text/javascript; charset=utf-8", PAIR_SCRIPT)))
         .route("/icon.svg", get(|| asset("image/svg+xml", ICON)))
         .route("/api/pairing", post(access::begin))

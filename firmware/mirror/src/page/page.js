@@ -1,8 +1,9 @@
 "use strict";
 
-// How often the mirror is asked how it is, and how long an answer may take.
+// What the mirror does now: preview, states, timings, settings, the camera's switch. Uses what call.js defines.
+
+// How often the mirror is asked how it is.
 const INTERVAL_MS = 1000;
-const PATIENCE_MS = 4000;
 // A longer time without a turn means that this machine slept.
 const SLEPT_MS = 15000;
 
@@ -29,6 +30,34 @@ function make(name, text, attributes = {}) {
   if (text !== undefined) made.textContent = text;
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   return made;
+}
+
+// A list of names with their texts, and whether each tells of a trouble.
+function fillList(list, rows) {
+  if (list.children.length !== rows.length) {
+    list.replaceChildren(...rows.map(() => {
+      const row = make("div");
+      row.append(make("dt"), make("dd"));
+      return row;
+    }));
+  }
+  rows.forEach(([name, text, trouble = false], index) => {
+    const [term, description] = list.children[index].children;
+    setText(term, name);
+    setText(description, text);
+    description.toggleAttribute("data-trouble", trouble);
+  });
+}
+
+// Not `disabled`: a button that was just pressed would lose the focus.
+function setDisabled(button, isDisabled) {
+  button.setAttribute("aria-disabled", String(isDisabled));
+}
+
+function onPress(button, work) {
+  button.addEventListener("click", () => {
+    if (button.getAttribute("aria-disabled") !== "true") work();
+  });
 }
 
 function milliseconds(value) {
@@ -73,9 +102,10 @@ preview.addEventListener("error", async () => {
 async function whyNoPreview() {
   const look = new AbortController();
   try {
-    const answer = await fetch("/preview.mjpg", { signal: look.signal });
-    return answer.ok ? "" : await answer.text();
+    await call("GET", "/preview.mjpg", undefined, { signal: look.signal });
+    return "";
   } catch (error) {
+    if (error.status !== undefined) return error.message;
     console.warn(error);
     return "";
   } finally {
@@ -126,7 +156,7 @@ function showState(state) {
   updatePreview();
   element("badge").hidden = !state.camera_active;
   const camera = element("camera");
-  camera.disabled = changing;
+  setDisabled(camera, changing);
   camera.setAttribute("aria-checked", String(cameraWanted));
   showNotices(state.notices);
   showFigures(state);
@@ -202,20 +232,7 @@ function showStates(state) {
     rows.push(["Temperature", `${state.too_hot_celsius.toFixed(0)} °C`, true]);
   }
   if (counters.restarts > 0) rows.push(["Restarted parts", String(counters.restarts), false]);
-  const list = element("states");
-  if (list.children.length !== rows.length) {
-    list.replaceChildren(...rows.map(() => {
-      const row = make("div");
-      row.append(make("dt"), make("dd"));
-      return row;
-    }));
-  }
-  rows.forEach(([name, text, trouble], index) => {
-    const [term, description] = list.children[index].children;
-    setText(term, name);
-    setText(description, text);
-    description.toggleAttribute("data-trouble", trouble);
-  });
+  fillList(element("states"), rows);
 }
 
 function showSilence() {
@@ -224,25 +241,19 @@ function showSilence() {
   setText(element("pill"), "No answer");
   setText(element("message-title"), "The mirror does not answer");
   setText(element("message-text"), "It may have been stopped. This page goes on asking.");
-  element("camera").disabled = true;
+  setDisabled(element("camera"), true);
   element("badge").hidden = true;
   updatePreview();
 }
 
-async function ask(path, options = {}) {
-  const answer = await fetch(path, { ...options, signal: AbortSignal.timeout(PATIENCE_MS) });
-  // Not paired any more: the mirror then shows the page that pairs.
-  if (answer.status === 401) {
-    document.dispatchEvent(new Event("unpaired"));
-    if (!stays) location.reload();
-  }
-  if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
-  return answer.json();
-}
+// After whatever else hears of it: an open picture is put away first.
+document.addEventListener("unpaired", () => queueMicrotask(() => {
+  if (!stays) location.reload();
+}));
 
 async function refresh() {
   try {
-    showState(await ask("/api/state"));
+    showState(await call("GET", "/api/state"));
   } catch (error) {
     console.warn(error);
     showSilence();
@@ -263,7 +274,7 @@ async function keepFresh() {
 // ---- Settings and colours ------------------------------------------------------------------
 
 async function showSettings() {
-  const { settings, parts } = await ask("/api/settings");
+  const { settings, parts } = await call("GET", "/api/settings");
   element("settings").replaceChildren(...settings.map(({ key, value, origin }) => {
     const row = make("tr");
     const name = make("th", undefined, { scope: "row" });
@@ -310,16 +321,13 @@ function partItem([base, colours]) {
 
 // ---- Controls ------------------------------------------------------------------------------
 
-element("camera").addEventListener("click", async () => {
+onPress(element("camera"), async () => {
   changing = true;
+  setDisabled(element("camera"), true);
   element("camera").setAttribute("aria-busy", "true");
   setText(element("camera-trouble"), "");
   try {
-    const { remembered } = await ask("/api/camera", {
-      method: "POST",
-      headers: { "content-type": "application/json", "x-mirror-change": "1" },
-      body: JSON.stringify({ on: !cameraWanted }),
-    });
+    const { remembered } = await call("POST", "/api/camera", { on: !cameraWanted }, { signal: AbortSignal.timeout(PATIENCE_MS) });
     if (!remembered) setText(element("camera-trouble"), "This holds until the mirror’s next start only.");
   } catch (error) {
     setText(element("camera-trouble"), `The mirror did not confirm it (${error.message}). The switch shows what holds.`);

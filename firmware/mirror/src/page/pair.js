@@ -3,20 +3,6 @@
 const element = (id) => document.getElementById(id);
 let counting = 0;
 
-async function send(path, body) {
-  const answer = await fetch(path, {
-    method: "POST",
-    headers: { "content-type": "application/json", "x-mirror-change": "1" },
-    body: JSON.stringify(body),
-  });
-  const content = await answer.json().catch(() => ({}));
-  if (!answer.ok) {
-    const error = new Error(content.error || `The mirror answered ${answer.status}.`);
-    throw Object.assign(error, { status: answer.status });
-  }
-  return content;
-}
-
 function sentence(text) {
   const ended = /[.!?]$/.test(text) ? text : `${text}.`;
   return ended[0].toUpperCase() + ended.slice(1);
@@ -44,7 +30,7 @@ element("begin").addEventListener("click", async () => {
   element("trouble").textContent = "";
   element("begin").disabled = true;
   try {
-    const shown = await send("/api/pairing", {});
+    const shown = await call("POST", "/api/pairing", {});
     if (shown.on_screen) {
       tell("The mirror shows a code.");
       countDown(Date.now() + 1000 * shown.seconds_left);
@@ -63,7 +49,7 @@ element("form").addEventListener("submit", async (event) => {
   event.preventDefault();
   element("trouble").textContent = "";
   try {
-    await send("/api/pairing/finish", { code: element("code").value, name: element("name").value });
+    await call("POST", "/api/pairing/finish", { code: element("code").value, name: element("name").value });
     location.reload();
   } catch (error) {
     element("trouble").textContent = sentence(error.message);

@@ -26,7 +26,7 @@ pub struct Preview {
 }
 
 impl Preview {
-    /// Runs until the mirror stops. Without a watcher it holds no picture.
+    /// Runs until the mirror stops. Without a watcher, or with the camera off, it holds no picture.
     ///
     /// # Errors
     /// A picture that cannot be converted or encoded; the supervisor starts it again.
@@ -36,11 +36,16 @@ impl Preview {
         while !self.shared.is_stopping() {
             if self.shared.receive_preview(&mut input, PATIENCE) {
                 self.shared.publish_jpeg(studio.develop(&input)?);
-            } else if self.shared.viewers.load(Ordering::Relaxed) == 0 {
+            } else if !self.is_wanted() {
                 self.forget(&mut studio, &mut input);
             }
         }
         Ok(())
+    }
+
+    /// Whether a picture that is kept may still be of use. Not with the camera off, whoever is connected: nothing of it stays then.
+    fn is_wanted(&self) -> bool {
+        self.shared.viewers.load(Ordering::Relaxed) > 0 && self.shared.may_show()
     }
 
     fn forget(&self, studio: &mut Studio, input: &mut PreviewInput) {
@@ -91,5 +96,28 @@ impl Studio {
         let (width, height) = (size.0 as u16, size.1 as u16);
         encoder.encode(&self.rgb, width, height, ColorType::Rgb).context("the preview's JPEG")?;
         Ok(Jpeg::from(self.file.as_slice()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shared::CameraState;
+    use std::time::Instant;
+
+    #[test]
+    fn with_the_camera_off_no_picture_stays_whoever_watches() {
+        let shared = Arc::new(Shared::new(Instant::now(), None));
+        shared.update_health(|health| health.camera = CameraState::On);
+        shared.viewers.store(1, Ordering::Relaxed);
+        let preview = Preview { shared: Arc::clone(&shared), style: Style::default(), quality: 80 };
+        assert!(preview.is_wanted());
+        let mut studio = Studio::new(preview.style, preview.quality);
+        let mut input = PreviewInput::new();
+        studio.rgb = vec![90; 12];
+        shared.switch_camera(false, "by a test");
+        assert!(!preview.is_wanted());
+        preview.forget(&mut studio, &mut input);
+        assert!(studio.rgb.is_empty() && studio.file.is_empty());
     }
 }

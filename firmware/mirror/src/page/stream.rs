@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use crate::access::Access;
-use crate::page::{Served, Visitor, silence};
+use crate::page::{Served, Trouble, Visitor, silence};
 use crate::shared::{Jpeg, Shared};
 
 /// More watchers at once are refused: each costs the mirror's processor time.
@@ -47,8 +47,8 @@ pub async fn preview(
     Extension(visitor): Extension<Visitor>,
 ) -> Response {
     let Some(viewer) = Viewer::new(&served.shared) else {
-        let text = format!("{MOST_VIEWERS} browsers are watching already; close one of them\n");
-        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+        let text = format!("{MOST_VIEWERS} browsers are watching already; close one of them");
+        return Trouble::new(StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     };
     let access = Arc::clone(&served.access);
     // One part at a time: a slow browser is to see the newest picture, not all of them.

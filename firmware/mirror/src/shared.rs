@@ -176,6 +176,10 @@ pub struct PairingCode {
     pub address: Option<String>,
     /// SHA-256 of the certificate.
     pub fingerprint: String,
+    /// What to do with it, and what to compare, where it is shown over the overlay.
+    pub words: String,
+    /// Whether it was asked for at the mirror: then it may have the whole screen.
+    pub at_device: bool,
     /// When it stops being good, or leaves the screen.
     pub until: Instant,
     /// Wrong guesses have ended it.

@@ -39,6 +39,7 @@ fn overlay(folder: &Path, size: (u32, u32)) {
         camera_active: true,
         fps: Some(14.8),
         notice: Some("Updated to version 1.2. What is new is on the mirror's page."),
+        page_address: Some(ADDRESS),
         ..Scene::of_status(Status::Running)
     };
     let alignment = Alignment::Picture { mirrored: true };

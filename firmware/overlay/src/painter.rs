@@ -44,6 +44,9 @@ const MOST_NOTICE_LINES: usize = 6;
 const ADDRESS_TEXT: f32 = 0.031;
 const LEAST_ADDRESS_TEXT: f32 = 0.022;
 const ADDRESS_LABEL: &str = "Mirror's page  ";
+const HINT_TEXT: f32 = 0.024;
+/// A code is read from some way off, and is not to hide who stands there.
+const CODE_TEXT: f32 = 0.1;
 
 /// What settings may change about the look. The camera badge is not among it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -190,9 +193,8 @@ impl Painter {
         let (unit, height) = (unit(self.size.0, self.size.1), self.size.1 as f32);
         let Some(notice) = scene.notice else { return height };
         let mut bottom = height - unit * MARGIN;
-        if let Some(address) = scene.page_address {
-            let (size, one_line) = self.fit_address(address, unit);
-            bottom -= if one_line { 1.0 } else { 2.0 } * size as f32 * LINE_HEIGHT;
+        if let Some(sign) = self.lay_out_sign(scene, unit) {
+            bottom -= sign.height;
         }
         let (plate, _) = self.lay_out_notice(notice, unit);
         bottom - 2.0 * plate.half.1 - plate.pad
@@ -210,31 +212,83 @@ impl Painter {
             self.font.draw(&self.text, (margin, baseline), size, TEXT_SOFT, canvas);
         }
         let mut bottom = self.size.1 as f32 - margin;
-        if let (Some(address), true) = (scene.page_address, scene.status != Status::Running) {
-            bottom = self.draw_address(address, bottom, unit, canvas);
+        if let Some(sign) = self.lay_out_sign(scene, unit) {
+            if scene.status == Status::Running {
+                darken_behind(&sign, bottom, canvas);
+            }
+            self.draw_sign(&sign, bottom, canvas);
+            bottom -= sign.height;
         }
         if let Some(notice) = notice {
-            self.draw_notice(notice, bottom, unit, canvas);
+            bottom = self.draw_notice(notice, bottom, unit, canvas);
+        }
+        if let Some(code) = scene.code {
+            self.draw_code(code, bottom, unit, canvas);
         }
     }
 
-    /// Draws the page's address above `bottom`; returns the upper edge.
-    fn draw_address(&mut self, address: &str, bottom: f32, unit: f32, canvas: &mut Canvas) -> f32 {
+    /// Draws a code in large letters on a dark plate above `bottom`.
+    fn draw_code(&mut self, code: &str, bottom: f32, unit: f32, canvas: &mut Canvas) {
+        let most = self.size.0 as f32 * WIDEST_TEXT;
+        let size = shrink(&mut self.font, [code, ""], font_size(unit, CODE_TEXT), most);
+        let (em, width) = (size as f32, self.font.width(code, size));
+        let half = (width / 2.0 + em * 0.3, em * 0.6);
+        let middle = (self.size.0 as f32 / 2.0, bottom - half.1 - em * 0.1);
+        let plate = |place| round_box(place, (0.0, 0.0), half, em * 0.3);
+        shape::fill(canvas, middle, (half.0 + 2.0, half.1 + 2.0), Rgb888::BLACK, plate);
+        let at = (middle.0 - width / 2.0, middle.1 + em * CAPITAL_HEIGHT / 2.0);
+        self.font.draw(code, at, size, TEXT, canvas);
+    }
+
+    /// Where the page is, laid out in lines.
+    fn lay_out_sign<'a>(&mut self, scene: &Scene<'a>, unit: f32) -> Option<Sign<'a>> {
+        let address = scene.page_address?;
         let (size, one_line) = self.fit_address(address, unit);
         let label = if one_line { ADDRESS_LABEL } else { ADDRESS_LABEL.trim_end() };
         let widths = (self.font.width(label, size), self.font.width(address, size));
-        let line = size as f32 * LINE_HEIGHT;
-        let baseline = bottom - size as f32 * (LINE_HEIGHT - CAPITAL_HEIGHT) / 2.0;
-        let width = self.size.0 as f32;
-        let (label_at, address_at) = if one_line {
-            let x = (width - widths.0 - widths.1) / 2.0;
+        let lines = if one_line { 1.0 } else { 2.0 };
+        let mut sign = Sign {
+            address,
+            label,
+            size,
+            one_line,
+            widths,
+            hint: None,
+            height: lines * size as f32 * LINE_HEIGHT,
+            widest: if one_line { widths.0 + widths.1 } else { widths.0.max(widths.1) },
+        };
+        if let Some(hint) = scene.page_hint {
+            let most = self.size.0 as f32 * WIDEST_TEXT;
+            let size = shrink(&mut self.font, [hint, ""], font_size(unit, HINT_TEXT), most);
+            let width = self.font.width(hint, size);
+            sign.hint = Some((hint, size, width));
+            sign.height += size as f32 * LINE_HEIGHT;
+            sign.widest = sign.widest.max(width);
+        }
+        Some(sign)
+    }
+
+    /// Draws where the page is above `bottom`.
+    fn draw_sign(&mut self, sign: &Sign<'_>, mut bottom: f32, canvas: &mut Canvas) {
+        let middle = self.size.0 as f32 / 2.0;
+        let baseline =
+            |bottom: f32, size: u32| bottom - size as f32 * (LINE_HEIGHT - CAPITAL_HEIGHT) / 2.0;
+        if let Some((hint, size, width)) = sign.hint {
+            let at = (middle - width / 2.0, baseline(bottom, size));
+            self.font.draw(hint, at, size, TEXT_FAINT, canvas);
+            bottom -= size as f32 * LINE_HEIGHT;
+        }
+        let (size, widths) = (sign.size, sign.widths);
+        let baseline = baseline(bottom, size);
+        let (label_at, address_at) = if sign.one_line {
+            let x = middle - (widths.0 + widths.1) / 2.0;
             ((x, baseline), (x + widths.0, baseline))
         } else {
-            (((width - widths.0) / 2.0, baseline - line), ((width - widths.1) / 2.0, baseline))
+            let above = baseline - size as f32 * LINE_HEIGHT;
+            ((middle - widths.0 / 2.0, above), (middle - widths.1 / 2.0, baseline))
         };
-        self.font.draw(label, label_at, size, TEXT_FAINT, canvas);
-        self.font.draw(address, address_at, size, CALM, canvas);
-        bottom - if one_line { line } else { 2.0 * line }
+        self.font.draw(sign.label, label_at, size, TEXT_FAINT, canvas);
+        self.font.draw(sign.address, address_at, size, CALM, canvas);
     }
 
     /// Font size of the page's address, and whether its label fits on the same line.
@@ -249,8 +303,8 @@ impl Painter {
         (shrink(&mut self.font, [address, ""], least, most), false)
     }
 
-    /// Draws a notice on a dark plate above `bottom`.
-    fn draw_notice(&mut self, notice: &str, bottom: f32, unit: f32, canvas: &mut Canvas) {
+    /// Draws a notice on a dark plate above `bottom`; the plate's upper edge.
+    fn draw_notice(&mut self, notice: &str, bottom: f32, unit: f32, canvas: &mut Canvas) -> f32 {
         let width = self.size.0 as f32;
         let (Plate { size, half, pad }, cut) = self.lay_out_notice(notice, unit);
         let em = size as f32;
@@ -273,6 +327,7 @@ impl Painter {
             self.font.draw(&self.text, (x, baseline), size, TEXT, canvas);
             baseline += line;
         }
+        middle.1 - half.1
     }
 
     /// A notice in lines, of which there are only so many, and whether it is cut for that.
@@ -299,6 +354,30 @@ impl Painter {
             share *= 0.92;
         }
     }
+}
+
+/// Where the page is, in lines of these font sizes and widths.
+struct Sign<'a> {
+    address: &'a str,
+    label: &'static str,
+    size: u32,
+    /// Whether label and address share a line.
+    one_line: bool,
+    /// Of the label and of the address.
+    widths: (f32, f32),
+    hint: Option<(&'a str, u32, f32)>,
+    height: f32,
+    widest: f32,
+}
+
+/// Letters over a person's colours could not be read.
+fn darken_behind(sign: &Sign<'_>, bottom: f32, canvas: &mut Canvas) {
+    let pad = sign.size as f32 * 0.3;
+    let half = (sign.widest / 2.0 + 2.0 * pad, sign.height / 2.0 + pad);
+    let middle = (canvas.width() as f32 / 2.0, bottom - sign.height / 2.0);
+    let reach = (half.0 + 2.0, half.1 + 2.0);
+    let plate = |place| round_box(place, (0.0, 0.0), half, 2.0 * pad);
+    shape::fill(canvas, middle, reach, Rgb888::BLACK, plate);
 }
 
 /// The plate of a notice: its font size, half its width and height, and the free space around its letters.
@@ -518,8 +597,10 @@ mod tests {
                 let scene = Scene {
                     camera_active: true,
                     fps: Some(f32::NAN),
+                    code: Some(&long),
                     notice: Some(&long),
                     page_address: Some(&long),
+                    page_hint: Some(&long),
                     ..Scene::of_status(status)
                 };
                 painter.draw(&scene, &mut canvas);

@@ -14,10 +14,14 @@ pub struct Scene<'a> {
     pub camera_active: bool,
     /// Pictures a second, drawn when given.
     pub fps: Option<f32>,
+    /// A code to be typed, above the notice.
+    pub code: Option<&'a str>,
     /// One sentence on the lower edge.
     pub notice: Option<&'a str>,
-    /// Address of the local page, or who can open it; shown on status screens, never over a running mirror.
+    /// Address of the local page, or who can open it; on the lower edge, beneath the notice.
     pub page_address: Option<&'a str>,
+    /// What to know before opening it; one line beneath it.
+    pub page_hint: Option<&'a str>,
 }
 
 impl Scene<'_> {
@@ -28,8 +32,10 @@ impl Scene<'_> {
             status,
             camera_active: false,
             fps: None,
+            code: None,
             notice: None,
             page_address: None,
+            page_hint: None,
         }
     }
 }

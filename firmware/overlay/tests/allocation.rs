@@ -81,8 +81,10 @@ fn drawing_allocates_nothing_in_the_steady_state() {
                     status: Status::Running,
                     camera_active: true,
                     fps: Some(10.0 + step as f32),
+                    code: Some("493 027"),
                     notice: Some("A notice that is long enough to need two lines."),
-                    page_address: None,
+                    page_address: Some("https://192.168.1.7:8443/"),
+                    page_hint: Some("Your browser warns once."),
                 };
                 painter.draw(&scene, &mut canvas);
             }

@@ -73,6 +73,40 @@ fn overlay_of_two_people() {
 }
 
 #[test]
+fn overlay_with_a_notice_that_points_to_the_page() {
+    let crowd = Crowd::large();
+    let scene = Scene {
+        mask: Some(crowd.mask()),
+        camera_active: true,
+        notice: Some(
+            "After wrong codes a browser was paired: “Ada's phone”. If it is none of yours, remove it on the mirror's page.",
+        ),
+        page_address: Some("https://192.168.1.7:8443/"),
+        page_hint: Some("Your browser warns once: go on, then compare the fingerprint."),
+        ..Scene::of_status(Status::Running)
+    };
+    check("overlay-address", &scene, picture());
+}
+
+#[test]
+fn overlay_with_a_code_that_somebody_asked_for_elsewhere() {
+    let crowd = Crowd::pair();
+    let scene = Scene {
+        mask: Some(crowd.mask()),
+        camera_active: true,
+        code: Some("493 027"),
+        notice: Some(
+            "If you asked for it, type this code into your browser. Certificate \
+             A1B2 C3D4 E5F6 A7B8 C9D0 E1F2 A3B4 C5D6 E7F8 A9B0 C1D2 E3F4 A5B6 C7D8 E9F0 A1B2",
+        ),
+        page_address: Some("https://192.168.1.7:8443/"),
+        page_hint: Some("Your browser warns once: go on, then compare the fingerprint."),
+        ..Scene::of_status(Status::Running)
+    };
+    check("overlay-code", &scene, picture());
+}
+
+#[test]
 fn overlay_on_the_reflection() {
     let geometry = MirrorGeometry {
         camera_height_m: 1.85,
@@ -100,8 +134,11 @@ fn status_screens() {
                 Status::CameraOff { on_page: false, .. } => {
                     "on this device only; page.access = \"paired\" lets phones in"
                 }
+                Status::Pairing { .. } => "https://192.168.1.7:8443/",
                 _ => "http://127.0.0.1:8080",
             }),
+            page_hint: matches!(status, Status::Pairing { .. })
+                .then_some("Your browser warns once: go on, then compare the fingerprint."),
             ..Scene::of_status(status)
         };
         check(name, &scene, picture());

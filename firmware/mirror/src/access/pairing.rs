@@ -76,6 +76,8 @@ pub struct Shown {
     pub attempts: u32,
     /// Whether it was made just now.
     pub fresh: bool,
+    /// Whether somebody asked for it at the mirror.
+    pub at_device: bool,
 }
 
 /// Why nothing was paired.
@@ -127,7 +129,8 @@ struct State {
     guessed: u32,
     /// When there were last so many that somebody should know.
     wrong_at: Option<Duration>,
-    paired: Option<Paired>,
+    /// Those who were paired lately, the first one first.
+    paired: Vec<Paired>,
 }
 
 /// A wrong guess.
@@ -138,9 +141,10 @@ struct Wrong {
     at_device: bool,
 }
 
-/// The browser that was paired last.
+/// A browser that was paired.
 struct Paired {
     at: Duration,
+    id: String,
     name: String,
     after_wrong: bool,
 }
@@ -171,7 +175,8 @@ impl Current {
 
     fn shown(&self, attempts: u32, now: Duration, fresh: bool) -> Shown {
         let code = String::from_utf8_lossy(&self.code).into_owned();
-        Shown { code, left: self.until - now, attempts, fresh }
+        let left = self.until - now;
+        Shown { code, left, attempts, fresh, at_device: self.is_at_device() }
     }
 }
 
@@ -251,6 +256,12 @@ impl State {
     fn is_told_wrong(&self, now: Duration) -> bool {
         self.wrong_at.is_some_and(|at| now.saturating_sub(at) < WRONG_TOLD)
     }
+
+    /// Whether nobody was paired since: whoever was is told of by name, and after a removal there is nothing more to do.
+    fn is_wrong_unanswered(&self, now: Duration) -> bool {
+        let last = self.paired.last().map(|paired| paired.at);
+        self.is_told_wrong(now) && self.wrong_at > last
+    }
 }
 
 impl Pairing {
@@ -317,30 +328,51 @@ impl Pairing {
         Err(left.map_or_else(|refusal| refusal, |left| Refusal::Wrong { left }))
     }
 
-    /// Notes that a browser of this name was paired.
-    pub fn note_paired(&self, name: String, now: Duration) {
+    /// Notes that this browser was paired.
+    pub fn note_paired(&self, id: String, name: String, now: Duration) {
         let mut state = lock(&self.0);
         let after_wrong = state.is_told_wrong(now);
-        state.paired = Some(Paired { at: now, name, after_wrong });
+        state.paired.retain(|paired| now.saturating_sub(paired.at) < WRONG_TOLD);
+        state.paired.push(Paired { at: now, id, name, after_wrong });
     }
 
-    /// What those who live here should know about pairing now.
-    pub fn news(&self, now: Duration) -> Option<String> {
+    /// What those who live here should know about pairing now: of browsers that are paired still, as `is_paired` knows by their ids.
+    pub fn news(&self, now: Duration, is_paired: impl Fn(&str) -> bool) -> Option<String> {
         let state = lock(&self.0);
         let told = |paired: &&Paired| {
             let time = if paired.after_wrong { WRONG_TOLD } else { PAIRED_TOLD };
-            now.saturating_sub(paired.at) < time
+            now.saturating_sub(paired.at) < time && is_paired(&paired.id)
         };
-        match state.paired.as_ref().filter(told) {
-            Some(Paired { name, after_wrong: true, .. }) => Some(format!(
+        let told: Vec<&Paired> = state.paired.iter().filter(told).collect();
+        let doubtful: Vec<&str> = told
+            .iter()
+            .filter(|paired| paired.after_wrong)
+            .map(|paired| paired.name.as_str())
+            .collect();
+        match (doubtful.as_slice(), told.last()) {
+            ([name], _) => Some(format!(
                 "After wrong codes a browser was paired: “{name}”. If it is none of yours, remove it on the mirror's page."
             )),
-            Some(Paired { name, .. }) => Some(format!("A browser was paired: “{name}”.")),
-            None => state.is_told_wrong(now).then(|| {
+            ([_, ..], _) => Some(format!(
+                "After wrong codes browsers were paired: {}. Remove what is none of yours on the mirror's page.",
+                few(&doubtful)
+            )),
+            ([], Some(Paired { name, .. })) => Some(format!("A browser was paired: “{name}”.")),
+            ([], None) => state.is_wrong_unanswered(now).then(|| {
                 "Somebody on the home network typed wrong codes to pair a browser.".to_owned()
             }),
         }
     }
+}
+
+/// The first of these names: those that came soonest after the wrong codes.
+fn few(names: &[&str]) -> String {
+    const MOST: usize = 3;
+    let mut text: Vec<String> = names.iter().take(MOST).map(|name| format!("“{name}”")).collect();
+    if names.len() > MOST {
+        text.push(format!("and {} more", names.len() - MOST));
+    }
+    text.join(", ")
 }
 
 /// Six digits, each code as likely as any other.
@@ -471,6 +503,7 @@ mod tests {
         let pairing = Pairing::new();
         pairing.begin(Asker::Network(GUEST), START).expect("a first code");
         let shown = pairing.begin(Asker::Device, START).expect("the same one");
+        assert!(shown.at_device && begin(&pairing, START).at_device, "it stays the mirror's own");
         for guest in [GUEST, other(1)] {
             assert!([(); 4].iter().all(|()| pairing.finish("x", guest, START).is_err()));
         }
@@ -514,20 +547,46 @@ mod tests {
     #[test]
     fn wrong_guesses_and_whoever_came_after_them_are_told_of_for_half_a_day() {
         let pairing = Pairing::new();
-        let news = |now| pairing.news(now).unwrap_or_default();
+        let news = |now| pairing.news(now, |_| true).unwrap_or_default();
         begin(&pairing, START);
         let guess = |code: &str| pairing.finish(code, PHONE, START).is_ok();
         assert!(!guess("x") && !guess("x") && news(START).is_empty(), "two are a slip");
         assert!(!guess("x") && news(START).contains("wrong codes"), "{}", news(START));
         let shown = begin(&pairing, START);
         assert!(guess(&shown.code));
-        pairing.note_paired("Ada's phone".into(), START);
+        pairing.note_paired("1".into(), "Ada's phone".into(), START);
         let late = START + WRONG_TOLD - Duration::from_secs(1);
         assert!(news(late).contains("wrong codes") && news(late).contains("Ada's phone"));
         assert!(news(START + WRONG_TOLD).is_empty());
-        pairing.note_paired("Tablet".into(), START + WRONG_TOLD);
+        pairing.note_paired("2".into(), "Tablet".into(), START + WRONG_TOLD);
         assert_eq!(news(START + WRONG_TOLD), "A browser was paired: “Tablet”.");
         assert!(news(START + WRONG_TOLD + PAIRED_TOLD).is_empty());
+    }
+
+    #[test]
+    fn whoever_came_after_wrong_codes_is_told_of_until_removed() {
+        let pairing = Pairing::new();
+        let news =
+            |paired: &[&str]| pairing.news(START, |id| paired.contains(&id)).unwrap_or_default();
+        begin(&pairing, START);
+        assert!([(); 3].iter().all(|()| pairing.finish("x", PHONE, START).is_err()));
+        pairing.note_paired("1".into(), "Stranger".into(), START);
+        pairing.note_paired("2".into(), "Tablet".into(), START);
+        let both = news(&["1", "2"]);
+        assert!(both.contains("“Stranger”, “Tablet”") && both.contains("Remove"), "{both}");
+        let own = news(&["2"]);
+        assert!(own.contains("“Tablet”") && !own.contains("Stranger"), "{own}");
+        assert_eq!(news(&[]), "", "it was done");
+        for number in 3..6 {
+            pairing.note_paired(number.to_string(), number.to_string(), START);
+        }
+        let many = news(&["1", "2", "3", "4", "5"]);
+        assert!(many.contains("“Stranger”, “Tablet”, “3”, and 2 more"), "{many}");
+        begin(&pairing, START);
+        let later = START + Duration::from_secs(1);
+        assert!([(); 3].iter().all(|()| pairing.finish("x", GUEST, later).is_err()));
+        let again = pairing.news(later, |_| false);
+        assert!(again.is_some_and(|text| text.contains("typed wrong codes")), "they go on");
     }
 
     #[test]

@@ -169,6 +169,10 @@ fn show(served: &Served, shown: &Shown, address: Option<String>, fingerprint: &s
         code: format!("{} {}", &shown.code[..3], &shown.code[3..]),
         address,
         fingerprint: fingerprint.to_owned(),
+        words: format!(
+            "If you asked for it, type this code into your browser. Certificate {fingerprint}"
+        ),
+        at_device: shown.at_device,
         until: Instant::now() + shown.left,
         spoiled: false,
     };
@@ -223,10 +227,11 @@ pub async fn finish(
     let (paired, token) = added.map_err(|error| Refusal::Access(error).into_response())?;
     // Not with its name, which somebody chose: the journal stays as long as the system likes.
     info!("a browser was paired ({})", paired.id);
-    served.access.pairing.note_paired(paired.name, served.shared.uptime());
+    let Paired { id, name, .. } = paired;
+    served.access.pairing.note_paired(id.clone(), name, served.shared.uptime());
     served.tell_pairing();
     let cookie = [(SET_COOKIE, cookie(&token))];
-    Ok((cookie, Json(serde_json::json!({ "id": paired.id }))).into_response())
+    Ok((cookie, Json(serde_json::json!({ "id": id }))).into_response())
 }
 
 /// Body of a POST to `/api/browsers/remove`.
@@ -241,18 +246,23 @@ pub async fn remove(
     State(served): State<Arc<Served>>,
     Json(given): Json<Remove>,
 ) -> Result<StatusCode, Trouble> {
-    beside(move || match served.access.sessions.revoke(&given.id) {
-        Ok(true) => {
-            info!("the pairing of a browser was ended ({})", given.id);
-            Ok(StatusCode::NO_CONTENT)
-        }
-        Ok(false) => Err(Trouble::new(StatusCode::NOT_FOUND, "this browser is not paired")),
-        Err(error) => {
-            let text = format!(
-                "this browser is shut out only until the mirror's next start: {error}; then remove it once more"
-            );
-            warn!("{text}");
-            Err(Trouble::new(StatusCode::INSUFFICIENT_STORAGE, text))
+    beside(move || {
+        let removed = served.access.sessions.revoke(&given.id);
+        // What was told of it is over.
+        served.tell_pairing();
+        match removed {
+            Ok(true) => {
+                info!("the pairing of a browser was ended ({})", given.id);
+                Ok(StatusCode::NO_CONTENT)
+            }
+            Ok(false) => Err(Trouble::new(StatusCode::NOT_FOUND, "this browser is not paired")),
+            Err(error) => {
+                let text = format!(
+                    "this browser is shut out only until the mirror's next start: {error}; then remove it once more"
+                );
+                warn!("{text}");
+                Err(Trouble::new(StatusCode::INSUFFICIENT_STORAGE, text))
+            }
         }
     })
     .await

@@ -169,7 +169,8 @@ impl Served {
 
     /// Tells the glass and the page what happened about pairing, for as long as it is news.
     pub fn tell_pairing(&self) {
-        let news = self.access.pairing.news(self.shared.uptime());
+        let sessions = &self.access.sessions;
+        let news = self.access.pairing.news(self.shared.uptime(), |id| sessions.is_paired(id));
         if self.shared.with_health(|health| health.notices.get(Topic::Pairing) != news.as_deref()) {
             self.shared.set_notice(Topic::Pairing, news);
         }

@@ -20,6 +20,17 @@ use crate::view::View;
 /// Status screens are drawn anew this often, so that a count-down counts.
 const IDLE_REFRESH: Duration = Duration::from_millis(250);
 
+/// A mirror that started so lately shows where its page is: whoever sets it up is there.
+const NEWLY_STARTED: Duration = Duration::from_secs(180);
+/// So does one in front of which nobody was for this long: there the letters disturb nobody.
+const NOBODY: Duration = Duration::from_secs(10);
+/// How a notice names the page.
+const THE_PAGE: &str = "the mirror's page";
+/// Instead of a code that wrong guesses have ended.
+const SPOILED: &str = "Wrong codes were typed. Ask for a new one.";
+/// What to know before a page with the mirror's own certificate is opened.
+const BROWSER_WARNS: &str = "Your browser warns once: go on, then compare the fingerprint.";
+
 /// Longest wait for the sensor to close when the mirror stops; the parts have 800 ms.
 const CLOSING: Duration = Duration::from_millis(500);
 
@@ -212,17 +223,28 @@ impl Screen {
         let place = self.place(panel.display.is_window());
         let status = status(copy, place);
         let running = status == Status::Running;
+        let code = pairing(health).filter(|_| running);
+        let is_page_shown = !running || code.is_some() || self.is_page_shown(health, place);
+        let page_address = page_address(health, place).filter(|_| is_page_shown);
+        let is_https = |address: &&str| address.starts_with("https://");
         let scene = Scene {
             mask: if running { copy.view.mask() } else { None },
             status,
             camera_active: health.sensor_open,
             fps: (running && self.look.show_fps).then(|| self.shared.timings.fps()),
-            notice: health.notices.first(),
-            page_address: page_address(health, place),
+            code: code.filter(|code| !code.spoiled).map(|code| code.code.as_str()),
+            notice: code.map_or_else(|| health.notices.first(), |code| Some(words(code))),
+            page_address,
+            page_hint: page_address.filter(is_https).map(|_| BROWSER_WARNS),
         };
         panel.painter.align(self.look.alignment(health.demo));
         panel.painter.draw(&scene, &mut panel.canvas);
         running
+    }
+
+    fn is_page_shown(&self, health: &Health, place: Place) -> bool {
+        let is_new = self.shared.uptime() < NEWLY_STARTED;
+        is_new || is_page_shown(health, place, self.shared.person_within(NOBODY))
     }
 
     /// Whether the display can be kept after this error. Even then nothing is seen on it for now; a passing trouble (a
@@ -278,6 +300,19 @@ fn pairing(health: &Health) -> Option<&PairingCode> {
     health.pairing.as_ref().filter(|pairing| Instant::now() < pairing.until)
 }
 
+/// Beneath a code that is shown over people.
+fn words(pairing: &PairingCode) -> &str {
+    if pairing.spoiled { SPOILED } else { &pairing.words }
+}
+
+/// Whether where the page is may be shown over the overlay, and not only on status screens: a notice sends people there, or nobody is in
+/// front of it.
+fn is_page_shown(health: &Health, place: Place, is_anybody_there: bool) -> bool {
+    let can_open = health.network.is_some() || place.is_window;
+    health.notices.first().is_some_and(|notice| notice.contains(THE_PAGE))
+        || can_open && !is_anybody_there
+}
+
 /// While a code is shown, where to type it; else where the home network finds the page or, where that is not let in, a browser
 /// beside this window. A panel has none: no address of this machine's own can be opened there.
 fn page_address(health: &Health, place: Place) -> Option<&str> {
@@ -299,17 +334,25 @@ fn has_page(health: &Health, place: Place) -> bool {
     health.network.is_some() || health.page.is_some() && (place.is_window || place.paired)
 }
 
-/// The one thing a person should be told now: what keeps the mirror from working, worst first.
+/// The one thing a person should be told now.
 fn status(copy: &Copy, place: Place) -> Status<'_> {
-    let health = &copy.health;
-    // Somebody asked for it a moment ago and stands in front of the mirror.
-    if let Some(pairing) = pairing(health) {
-        let left = match pairing.spoiled {
-            true => Duration::ZERO,
-            false => pairing.until.saturating_duration_since(Instant::now()),
-        };
-        return Status::Pairing { code: &pairing.code, fingerprint: &pairing.fingerprint, left };
+    let state = state(copy, place);
+    match pairing(&copy.health) {
+        // Anybody on the home network may ask for one, and nobody who trains in front of the mirror is to lose the overlay for that.
+        Some(pairing) if pairing.at_device || state != Status::Running => {
+            let left = match pairing.spoiled {
+                true => Duration::ZERO,
+                false => pairing.until.saturating_duration_since(Instant::now()),
+            };
+            Status::Pairing { code: &pairing.code, fingerprint: &pairing.fingerprint, left }
+        }
+        _ => state,
     }
+}
+
+/// What keeps the mirror from working, worst first.
+fn state(copy: &Copy, place: Place) -> Status<'_> {
+    let health = &copy.health;
     // Whoever switched it off wants to see that it is.
     if let CameraState::Off { by } = &health.camera {
         return Status::CameraOff { by, on_page: has_page(health, place) };
@@ -384,6 +427,8 @@ mod tests {
             code: "123 456".into(),
             address: Some("https://192.168.1.7:8443/".into()),
             fingerprint: "AB".into(),
+            words: "if you asked for it".into(),
+            at_device: true,
             until,
             spoiled: false,
         };
@@ -397,6 +442,32 @@ mod tests {
         shown.health.pairing = Some(code(Instant::now()));
         assert!(matches!(status(&shown), Status::Starting { .. }));
         assert_eq!(page_address(&shown.health, PANEL), None);
+
+        let asked_elsewhere = PairingCode { at_device: false, ..code(later) };
+        shown.health.pairing = Some(asked_elsewhere.clone());
+        assert!(matches!(status(&shown), Status::Pairing { .. }), "nothing else to see");
+        shown.view.fill(&vision::Parsing::new(vision::GridSize { height: 64, width: 48 }));
+        shown.health.camera = CameraState::On;
+        assert_eq!(status(&shown), Status::Running, "the overlay stays");
+        assert_eq!(words(&asked_elsewhere), "if you asked for it");
+        assert_eq!(words(&PairingCode { spoiled: true, ..asked_elsewhere }), SPOILED);
+        shown.health.pairing = Some(code(later));
+        assert!(matches!(status(&shown), Status::Pairing { .. }), "asked for at the mirror");
+    }
+
+    #[test]
+    fn a_running_mirror_says_where_its_page_is_when_somebody_needs_it_or_nobody_is_there() {
+        let network =
+            |health: &mut Health| health.network = Some("https://192.168.1.7:8443/".into());
+        let mut shown = copy(network).health;
+        assert!(!is_page_shown(&shown, PANEL, true), "over somebody who trains");
+        assert!(is_page_shown(&shown, PANEL, false));
+        shown.notices.set(Topic::Question, Some("answer on the mirror's page".into()));
+        assert!(is_page_shown(&shown, PANEL, true));
+        shown.notices.set(Topic::Question, Some("the camera sees only black".into()));
+        assert!(!is_page_shown(&shown, PANEL, true));
+        shown.network = None;
+        assert!(!is_page_shown(&shown, PANEL, false), "no address all day that nobody can open");
     }
 
     #[test]

@@ -1,19 +1,17 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 /// A fitness mirror that sees body parts and keeps every picture to itself.
 ///
 /// Without a command it starts the mirror, as `mirror run` does.
 #[derive(Debug, Parser)]
-#[command(
-    name = "mirror",
-    version = crate::VERSION,
-    propagate_version = true,
-    args_conflicts_with_subcommands = true
-)]
+#[command(name = "mirror", version = crate::VERSION, propagate_version = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -27,10 +25,33 @@ pub struct Cli {
 }
 
 impl Cli {
+    /// The command line of this process; on a wrong one the process ends with a message.
+    pub fn read() -> Cli {
+        Cli::try_read(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    fn try_read(
+        words: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<Cli, clap::Error> {
+        let mut command = Cli::command();
+        let matches = command.try_get_matches_from_mut(words)?;
+        if let (Some((name, _)), Some(option)) = (matches.subcommand(), option_of_run(&matches)) {
+            let text = format!("--{option} belongs to a command; put it after `{name}`");
+            return Err(command.error(ErrorKind::ArgumentConflict, text));
+        }
+        Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+
     /// Whether this starts the mirror.
     pub fn is_run(&self) -> bool {
         matches!(self.command, None | Some(Command::Run(_)))
     }
+}
+
+/// An option of `mirror` without a command, if one was given: before a command it would say nothing to it.
+fn option_of_run(matches: &ArgMatches) -> Option<&'static str> {
+    let given = |name: &&str| matches.value_source(name) == Some(ValueSource::CommandLine);
+    ["source", "display", "frames", "config", "board"].into_iter().find(given)
 }
 
 /// What to do.
@@ -247,7 +268,6 @@ pub enum PrivacyAction {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_definition_is_sound() {
@@ -259,5 +279,32 @@ mod tests {
         let cli = Cli::try_parse_from(["mirror", "--source", "demo", "--frames", "3"]).expect("ok");
         assert!(cli.command.is_none());
         assert_eq!(cli.run.frames, Some(3));
+    }
+
+    #[test]
+    fn more_may_be_asked_for_before_the_command_and_after_it() {
+        for words in [&["-v", "run"][..], &["run", "-v"], &["-v", "privacy", "ledger"], &["-v"]] {
+            let cli = Cli::try_read(["mirror"].iter().chain(words)).expect("ok");
+            assert_eq!(cli.verbose, 1, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn an_option_before_the_command_is_sent_behind_it() {
+        let words = ["mirror", "--board", "rpi9", "config", "show"];
+        let text = Cli::try_read(words).expect_err("in front").to_string();
+        assert!(text.contains("--board belongs") && text.contains("after `config`"), "{text}");
+        assert!(Cli::try_read(["mirror", "config", "show", "--board", "rpi5"]).is_ok());
+        assert!(Cli::try_read(["mirror", "--board", "rpi5"]).is_ok());
+        // Every option of `mirror` without a command is asked about.
+        let command = Cli::command();
+        let own = command.get_arguments().filter_map(|argument| argument.get_long());
+        for option in own.filter(|option| !["verbose", "help", "version"].contains(option)) {
+            let text = Cli::try_read(["mirror", &format!("--{option}"), "1", "pair"]);
+            assert!(
+                text.is_err_and(|error| error.to_string().contains("after `pair`")),
+                "{option}"
+            );
+        }
     }
 }

@@ -32,7 +32,6 @@ pub mod view;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 /// What the program, its page, its fleet and Home Assistant call this build: what `MIRROR_BUILD` said when it was made, as
@@ -48,7 +47,7 @@ const _: () = assert!(VERSION.len() <= 64, "MIRROR_BUILD is longer than 64 bytes
 /// The whole program: 0 when it worked, 1 when it did not, 2 for wrong usage or settings.
 pub fn main() -> ExitCode {
     let started = Instant::now();
-    let cli = cli::Cli::parse();
+    let cli = cli::Cli::read();
     start_log(cli.verbose, cli.is_run());
     match commands::dispatch(cli, started) {
         Ok(()) => ExitCode::SUCCESS,

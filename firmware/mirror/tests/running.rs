@@ -26,6 +26,18 @@ fn it_ends_after_the_wanted_overlays_and_says_in_plain_words_what_it_does() {
 }
 
 #[test]
+fn on_a_board_that_no_profile_knows_a_service_is_told_how_to_choose_one() {
+    let folder = Folder::new("unknown");
+    let other = if cfg!(target_arch = "x86_64") { "rpi5" } else { "pc" };
+    let mut command = mirror(&folder);
+    command.args(["run", "--board", other, "--source", "demo", "--frames", "1"]);
+    let result = output(command.args(["--display", "headless"]));
+    let text = stdout(&result);
+    assert!(result.status.success(), "{}", stderr(&result));
+    assert!(text.contains("--board NAME") && text.contains("MIRROR_BOARD=NAME"), "{text}");
+}
+
+#[test]
 fn a_file_is_played_to_its_end() {
     let folder = Folder::new("clip");
     let pictures = folder.path().join("clip");

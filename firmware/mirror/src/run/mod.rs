@@ -301,10 +301,12 @@ fn start_text(
         None => "switched off (page.enabled)".to_owned(),
     };
     let Board { name, description, architecture, .. } = board;
+    // A service has no command line of its own: the variable goes into a drop-in.
     let unknown = match architecture == std::env::consts::ARCH {
         true => String::new(),
         false => format!(
-            "; this machine is none, choose another profile with --board ({architecture} is expected)"
+            "; this machine is none ({architecture} is expected), choose another profile with --board NAME or, for the service, with \
+             Environment=MIRROR_BOARD=NAME under [Service] in a drop-in (systemctl edit mirror)"
         ),
     };
     // Writing to a String cannot fail.

@@ -443,7 +443,8 @@ mod tests {
     use crate::learning::Learning;
     use crate::model::ModelSource;
     use crate::page::guard::CHANGE_HEADER;
-    use crate::page::{Page, device_router};
+    use crate::page::routes::device_router;
+    use crate::page::{Page, Parts};
     use crate::parsing;
     use crate::run::switch::SwitchFile;
     use crate::shared::CameraState;
@@ -482,7 +483,8 @@ mod tests {
             let (desk, _) = parsing::open(Arc::clone(&shared), Arc::clone(&learning), model);
             let (switch, access) = (SwitchFile::new(&folder), Access::closed(&folder));
             let fleet = Arc::new(Fleet::new(true));
-            let served = Page::new(shared, switch, settings, access, learning, fleet, desk).context;
+            let parts = Parts { shared, switch, settings, access, learning, fleet, desk };
+            let served = Page::new(parts).context;
             let router = device_router(Arc::clone(&served));
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let rig = Rig { served, router, runtime: runtime.expect("a runtime"), folder };

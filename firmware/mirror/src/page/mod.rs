@@ -7,29 +7,28 @@
 //! stored by the browser; the unpaired router has no route to a picture.
 
 pub(crate) mod access;
+mod address;
 mod api;
 pub(crate) mod door;
 mod guard;
 mod learning;
 mod metrics;
 mod parse;
+mod port;
 pub mod preview;
+mod routes;
 mod silence;
 mod stream;
 
-use std::fmt;
-use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use axum::extract::DefaultBodyLimit;
+use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use axum::serve::ListenerExt;
-use axum::{Extension, Json, Router, middleware};
 use camera::backoff::Backoff;
 use prometheus_client::registry::Registry;
 use settings::Effective;
@@ -40,99 +39,17 @@ use crate::access::Access;
 use crate::access::certificate;
 use crate::fleet::Fleet;
 use crate::learning::Learning;
+use crate::page::address::{leads_out, reachable};
 use crate::page::door::NetworkDoor;
-use crate::page::guard::Door;
+use crate::page::port::{Whose, bind};
+use crate::page::routes::{device_router, paired_router, unpaired_router};
 use crate::parsing::Desk;
 use crate::report;
 use crate::run::switch::SwitchFile;
 use crate::shared::{Health, Shared, Topic, lock};
 
-/// Whose port it is, and so which setting names it.
-#[derive(Clone, Copy, Debug)]
-pub enum Whose {
-    /// This machine's own browser.
-    Device,
-    /// Paired browsers of the home network.
-    Network,
-}
-
-impl Whose {
-    fn key(self) -> &'static str {
-        match self {
-            Whose::Device => "page.listen",
-            Whose::Network => "page.network_listen",
-        }
-    }
-
-    fn variable(self) -> &'static str {
-        match self {
-            Whose::Device => "MIRROR_PAGE_LISTEN",
-            Whose::Network => "MIRROR_PAGE_NETWORK_LISTEN",
-        }
-    }
-}
-
-/// What is missing without the port.
-impl fmt::Display for Whose {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Whose::Device => "page",
-            Whose::Network => "page for the home network",
-        })
-    }
-}
-
-/// Why the page cannot be served.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // the messages say it
-pub enum PageError {
-    #[error(
-        "the page would be reachable from outside at {address}; only a loopback address \
-         (127.0.0.1 or [::1]) is allowed for page.listen"
-    )]
-    NotLoopback { address: SocketAddr },
-    #[error(
-        "no {whose}: port {} of {} is in use, perhaps by another mirror; stop that program, or choose \
-         another port with {} or {}={}",
-        address.port(), address.ip(), whose.key(), whose.variable(), next_port(*address)
-    )]
-    Busy { whose: Whose, address: SocketAddr },
-    #[error(
-        "no {whose}: port {} of {} needs administrator rights; choose one above 1023 for {}",
-        address.port(), address.ip(), whose.key()
-    )]
-    Forbidden { whose: Whose, address: SocketAddr },
-    #[error("no {whose}: cannot listen at {address}: {source}; change {}", whose.key())]
-    Listen { whose: Whose, address: SocketAddr, source: io::Error },
-}
-
-/// The same address with the next port.
-fn next_port(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip(), address.port().wrapping_add(1))
-}
-
-/// Opens the page's port; port 0 takes any free one.
-///
-/// # Errors
-/// An address that is not loopback, or a port that cannot be had.
-pub fn listen(address: SocketAddr) -> Result<TcpListener, PageError> {
-    if !address.ip().is_loopback() {
-        return Err(PageError::NotLoopback { address });
-    }
-    bind(Whose::Device, address)
-}
-
-fn bind(whose: Whose, address: SocketAddr) -> Result<TcpListener, PageError> {
-    let opened = TcpListener::bind(address).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    });
-    opened.map_err(|source| match source.kind() {
-        ErrorKind::AddrInUse => PageError::Busy { whose, address },
-        ErrorKind::PermissionDenied => PageError::Forbidden { whose, address },
-        _ => PageError::Listen { whose, address, source },
-    })
-}
+pub use address::url;
+pub use port::{PageError, listen};
 
 /// How often to look whether a frozen picture is too old.
 const TIDY: Duration = Duration::from_secs(10);
@@ -142,6 +59,24 @@ pub struct Page {
     address: SocketAddr,
     first: Mutex<Option<TcpListener>>,
     context: Arc<Served>,
+}
+
+/// What the page is made of.
+pub struct Parts {
+    /// The mirror's common state.
+    pub shared: Arc<Shared>,
+    /// The camera's switch on the disk.
+    pub switch: SwitchFile,
+    /// What is in effect, and where it comes from.
+    pub settings: Effective,
+    /// Who may use it from the home network.
+    pub access: Access,
+    /// The stores of learning at home.
+    pub learning: Arc<Learning>,
+    /// Membership in a fleet.
+    pub fleet: Arc<Fleet>,
+    /// Where programs have pictures parsed.
+    pub desk: Desk,
 }
 
 /// What every request may look at.
@@ -183,28 +118,6 @@ impl Served {
             self.shared.update_health(|health| health.network = network);
         }
     }
-}
-
-/// An address that others can use: a listener on all addresses is reached by the one that leads out or, while none does,
-/// by this machine's name in its home.
-fn reachable(address: SocketAddr, own: Option<IpAddr>, names: &[String]) -> Option<String> {
-    if !address.ip().is_unspecified() {
-        return Some(address.to_string());
-    }
-    let port = address.port();
-    let name = || names.iter().find(|name| name.ends_with(".local"));
-    match own {
-        Some(own) => Some(SocketAddr::new(own, port).to_string()),
-        None => name().map(|name| format!("{name}:{port}")),
-    }
-}
-
-/// This machine's address on the network. Connecting a UDP socket sends nothing; it asks the kernel which address it would
-/// use (192.0.2.1: RFC 5737).
-fn leads_out() -> Option<IpAddr> {
-    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-    socket.connect("192.0.2.1:9").ok()?;
-    Some(socket.local_addr().ok()?.ip())
 }
 
 /// Who asks.
@@ -260,25 +173,17 @@ impl IntoResponse for Trouble {
 
 impl Page {
     /// A page at the settings' address.
-    pub fn new(
-        shared: Arc<Shared>,
-        switch: SwitchFile,
-        settings: Effective,
-        access: Access,
-        learning: Arc<Learning>,
-        fleet: Arc<Fleet>,
-        desk: Desk,
-    ) -> Page {
+    pub fn new(parts: Parts) -> Page {
+        let Parts { shared, switch, settings, access, learning, fleet, desk } = parts;
         let registry = metrics::registry(&shared);
         let address = settings.settings.page.listen;
-        let (access, network) = (Arc::new(access), Mutex::new(None));
         let context = Arc::new(Served {
             shared,
             switch: Mutex::new(switch),
             settings,
             registry,
-            access,
-            network,
+            access: Arc::new(access),
+            network: Mutex::new(None),
             learning,
             fleet,
             desk,
@@ -416,105 +321,6 @@ impl Page {
     }
 }
 
-/// The address to type into a browser.
-///
-/// # Errors
-/// A listener whose own address cannot be asked.
-pub fn url(listener: &TcpListener) -> std::io::Result<String> {
-    Ok(format!("http://{}/", listener.local_addr()?))
-}
-
-const HTML: &str = include_str!("page.html");
-const STYLE: &str = include_str!("page.css");
-const CALL_SCRIPT: &str = include_str!("call.js");
-const SCRIPT: &str = include_str!("page.js");
-const LEARN_STYLE: &str = include_str!("learn.css");
-const LEARN_SCRIPT: &str = include_str!("learn.js");
-const CORRECT_SCRIPT: &str = include_str!("correct.js");
-const ACCESS_SCRIPT: &str = include_str!("access.js");
-const PAIR_HTML: &str = include_str!("pair.html");
-const PAIR_SCRIPT: &str = include_str!("pair.js");
-const ICON: &str = include_str!("icon.svg");
-
-/// A code and a name are short.
-const MOST_UNPAIRED_BYTES: usize = 4096;
-
-/// What this machine's own browser and paired browsers have in common.
-fn routes() -> Router<Arc<Served>> {
-    Router::new()
-        .route("/", get(|| asset("text/html; charset=utf-8", HTML)))
-        .route("/page.css", get(|| asset("text/css; charset=utf-8", STYLE)))
-        .route("/call.js", get(|| asset("text/javascript; charset=utf-8", CALL_SCRIPT)))
-        .route("/page.js", get(|| asset("text/javascript; charset=utf-8", SCRIPT)))
-        .route("/access.js", get(|| asset("text/javascript; charset=utf-8", ACCESS_SCRIPT)))
-        .route("/icon.svg", get(|| asset("image/svg+xml", ICON)))
-        .route("/preview.mjpg", get(stream::preview))
-        .route("/api/state", get(api::state))
-        .route("/api/settings", get(api::settings))
-        .route("/api/camera", post(api::camera))
-        .route("/api/access", get(access::access))
-        .route("/api/browsers/remove", post(access::remove))
-        .route("/learn.css", get(|| asset("text/css; charset=utf-8", LEARN_STYLE)))
-        .route("/learn.js", get(|| asset("text/javascript; charset=utf-8", LEARN_SCRIPT)))
-        .route("/correct.js", get(|| asset("text/javascript; charset=utf-8", CORRECT_SCRIPT)))
-        .route("/api/learning", get(learning::state))
-        .route("/api/learning/consent", post(learning::consent))
-        .route("/api/learning/train", post(learning::train))
-        .route("/api/learning/undo", post(learning::undo))
-        .route("/api/learning/delete", post(learning::delete))
-        .route("/api/corrections/remove", post(learning::remove))
-        .route("/api/corrections/{number}/picture.png", get(learning::correction_picture))
-        .route("/api/corrections/{number}/mask.png", get(learning::correction_mask))
-        .route("/api/freeze", post(learning::freeze))
-        .route("/api/frozen/{id}/picture.png", get(learning::frozen_picture))
-        .route("/api/frozen/{id}/parts", get(learning::frozen_parts))
-        .route("/api/frozen/{id}/discard", post(learning::discard))
-        .route(
-            "/api/frozen/{id}/save",
-            post(learning::save).layer(DefaultBodyLimit::max(parse::MOST_BYTES)),
-        )
-        .route("/parse", post(parse::parse).layer(DefaultBodyLimit::max(parse::MOST_BYTES)))
-        .route("/healthz", get(api::healthz))
-        .route("/metrics", get(metrics::metrics))
-}
-
-fn device_router(context: Arc<Served>) -> Router {
-    routes()
-        .route("/api/pairing", post(access::begin))
-        .layer(middleware::from_fn(guard::guard))
-        .layer(Extension(Door::Device))
-        .layer(Extension(Visitor::Device))
-        .with_state(context)
-}
-
-fn paired_router(context: Arc<Served>) -> Router {
-    routes().layer(middleware::from_fn(guard::guard)).with_state(context)
-}
-
-/// The pairing page. What is not in this list does not exist for whoever is not paired.
-fn unpaired_router(context: Arc<Served>) -> Router {
-    let pair_first = || async {
-        Trouble::new(StatusCode::UNAUTHORIZED, "pair this browser with the mirror first")
-    };
-    Router::new()
-        .route("/", get(|| asset("text/html; charset=utf-8", PAIR_HTML)))
-        .route("/page.css", get(|| asset("text/css; charset=utf-8", STYLE)))
-        .route("/call.js", get(|| asset("text/javascript; charset=utf-8", CALL_SCRIPT)))
-        .route("/pair.js", get(|| asset("text/javascript; charset=utf-8", PAIR_SCRIPT)))
-        .route("/icon.svg", get(|| asset("image/svg+xml", ICON)))
-        .route("/api/pairing", post(access::begin))
-        .route("/api/pairing/finish", post(access::finish))
-        .route("/healthz", get(access::healthz))
-        .fallback(pair_first)
-        .layer(DefaultBodyLimit::max(MOST_UNPAIRED_BYTES))
-        .layer(middleware::from_fn(guard::guard))
-        .with_state(context)
-}
-
-async fn asset(kind: &'static str, text: &'static str) -> Response {
-    ([("content-type", kind)], text).into_response()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -533,7 +339,7 @@ mod tests {
         let model = ModelSource::new(&settings.settings.vision);
         let (desk, _) = parsing::open(Arc::clone(&shared), Arc::clone(&learning), model);
         let (switch, access) = (SwitchFile::new(folder), Access::closed(folder));
-        Page::new(shared, switch, settings, access, learning, fleet, desk)
+        Page::new(Parts { shared, switch, settings, access, learning, fleet, desk })
     }
 
     async fn ask_for_a_code(page: &Page) -> (StatusCode, String) {
@@ -595,42 +401,5 @@ mod tests {
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(text.contains("in use"), "{text}");
         std::fs::remove_dir_all(&folder).expect("ours");
-    }
-
-    #[test]
-    fn a_listener_on_all_addresses_is_named_as_others_reach_it() {
-        let names = ["localhost".to_owned(), "kitchen.local".to_owned(), "kitchen".to_owned()];
-        let own = Some(IpAddr::from([192, 168, 1, 7]));
-        let shown = |listener: &str, own, names: &[String]| {
-            reachable(listener.parse().expect("an address"), own, names)
-        };
-        for (listener, own, expected) in [
-            ("192.168.1.20:8443", None, "192.168.1.20:8443"),
-            ("0.0.0.0:8443", own, "192.168.1.7:8443"),
-            ("[::]:8443", own, "192.168.1.7:8443"),
-            ("0.0.0.0:8443", None, "kitchen.local:8443"),
-        ] {
-            assert_eq!(shown(listener, own, &names).as_deref(), Some(expected), "{listener}");
-        }
-        assert_eq!(shown("0.0.0.0:8443", None, &names[..1]), None, "no name either");
-    }
-
-    #[test]
-    fn a_port_that_cannot_be_had_names_its_own_setting() {
-        let other = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = other.local_addr().expect("bound");
-        for (whose, key, what) in [
-            (Whose::Device, "page.listen or MIRROR_PAGE_LISTEN=127", "no page: port"),
-            (
-                Whose::Network,
-                "page.network_listen or MIRROR_PAGE_NETWORK_LISTEN=127",
-                "network: port",
-            ),
-        ] {
-            let text = bind(whose, address).expect_err("in use").to_string();
-            assert!(text.contains(key) && text.contains(what), "{text}");
-            assert_eq!(text.matches("no page").count(), 1, "{text}");
-        }
-        assert!(listen("192.0.2.1:80".parse().expect("an address")).is_err());
     }
 }

@@ -231,9 +231,16 @@ fn parts(
         let (desk, worker) = parsing::open(Arc::clone(shared), Arc::clone(&learning), model);
         let quality = settings.page.preview_quality;
         let preview = Preview { shared: Arc::clone(shared), style, quality };
-        let page =
-            Page::new(Arc::clone(shared), switch, effective.clone(), access, learning, fleet, desk)
-                .on(listener);
+        let page = page::Parts {
+            shared: Arc::clone(shared),
+            switch,
+            settings: effective.clone(),
+            access,
+            learning,
+            fleet,
+            desk,
+        };
+        let page = Page::new(page).on(listener);
         parts.push(Part::new("preview", move || preview.run()));
         parts.push(Part::new("parse", move || worker.run()));
         parts.push(Part::new("page", move || page.run()));

@@ -49,6 +49,10 @@ pub trait Storage: Send + Sync {
     fn remove(&self, name: &str) -> Result<(), EdgeError>;
     /// Every name, sorted.
     fn names(&self) -> Result<Vec<String>, EdgeError>;
+    /// The same with whatever else lies there, under names that are none of the store's: for a proof that nothing does.
+    fn everything(&self) -> Result<Vec<String>, EdgeError> {
+        self.names()
+    }
     /// Bytes under the name, 0 where it does not exist. Asked of content that may be unreadable: a store that knows the
     /// size without reading says so.
     fn size(&self, name: &str) -> Result<u64, EdgeError> {

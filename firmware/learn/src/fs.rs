@@ -128,7 +128,7 @@ impl Storage for Directory {
         let path = self.locate(name)?;
         let unfinished = self.path.join(format!("{name}{UNFINISHED}"));
         let result = write_synchronised(&unfinished, bytes)
-            .and_then(|()| fs::rename(&unfinished, &path))
+            .and_then(|()| rename(&unfinished, &path))
             .and_then(|()| sync_directory(&self.path));
         if result.is_err() {
             // Frees the space where the disk was full; the original error is the one that matters.
@@ -142,7 +142,7 @@ impl Storage for Directory {
         let shorten = || {
             let file = OpenOptions::new().write(true).open(&path)?;
             file.set_len(length)?;
-            file.sync_all()
+            synchronise(&file, &path)
         };
         shorten().map_err(storage_error("truncate", name))
     }
@@ -156,6 +156,10 @@ impl Storage for Directory {
         let mut names = self.entries()?;
         names.retain(|name| self.locate(name).is_ok());
         Ok(names)
+    }
+
+    fn everything(&self) -> Result<Vec<String>, EdgeError> {
+        Ok(list(&self.path)?.into_iter().map(|(name, _)| name).collect())
     }
 
     fn size(&self, name: &str) -> Result<u64, EdgeError> {
@@ -178,7 +182,7 @@ fn storage_error(
 fn append_to(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(path)?;
     let before = file.metadata()?.len();
-    let result = file.write_all(bytes).and_then(|()| file.sync_all());
+    let result = file.write_all(bytes).and_then(|()| synchronise(&file, path));
     if result.is_err() {
         // Best effort: readers recognise a torn end anyway.
         let _ = file.set_len(before);
@@ -190,11 +194,50 @@ fn write_synchronised(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut options = OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
     file.write_all(bytes)?;
-    file.sync_all()
+    synchronise(&file, path)
 }
 
 fn sync_directory(path: &Path) -> std::io::Result<()> {
-    File::open(path)?.sync_all()
+    synchronise(&File::open(path)?, path)
+}
+
+/// Waits until the file, or the directory, is on the medium as it is now.
+fn synchronise(file: &File, path: &Path) -> std::io::Result<()> {
+    file.sync_all()?;
+    noted::note("synchronise", path);
+    Ok(())
+}
+
+fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::rename(from, to)?;
+    noted::note("rename", from);
+    Ok(())
+}
+
+/// Nobody but a test looks at what reached the medium, and in which order.
+#[cfg(not(test))]
+mod noted {
+    pub fn note(_: &str, _: &std::path::Path) {}
+}
+
+#[cfg(test)]
+mod noted {
+    use std::cell::RefCell;
+    use std::path::Path;
+
+    thread_local! {
+        static STEPS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub fn note(step: &str, path: &Path) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        STEPS.with_borrow_mut(|steps| steps.push(format!("{step} {name}")));
+    }
+
+    /// The steps of this thread since it was last asked.
+    pub fn take() -> Vec<String> {
+        STEPS.take()
+    }
 }
 
 /// A counter in another store, for platforms whose only place apart from the ledger is a second partition.
@@ -237,5 +280,29 @@ impl<S: Storage> MonotonicCounter for StoredCounter<S> {
             return Ok(());
         }
         self.store.replace(COUNTER_NAME, &value.to_le_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_said_to_be_done_before_it_is_on_the_medium() {
+        let name = format!("learn-durable-{}", std::process::id());
+        let path = std::env::temp_dir().join(&name);
+        let directory = Directory::open(&path).unwrap();
+        let folder = format!("synchronise {name}");
+        let folder = folder.as_str();
+        noted::take();
+        directory.append("ledger", b"one").unwrap();
+        assert_eq!(noted::take(), ["synchronise ledger", folder]);
+        directory.replace("state", b"new").unwrap();
+        assert_eq!(noted::take(), ["synchronise state.tmp", "rename state.tmp", folder]);
+        directory.truncate("ledger", 1).unwrap();
+        assert_eq!(noted::take(), ["synchronise ledger"]);
+        directory.remove("state").unwrap();
+        assert_eq!(noted::take(), [folder]);
+        fs::remove_dir_all(&path).unwrap();
     }
 }

@@ -7,7 +7,7 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use common::{Device, DryingEntropy, clipped};
+use common::{Device, DryingEntropy, FixedEntropy, clipped};
 use learn::consent::PurposeKind;
 use learn::edges::{NoCounter, Storage, SystemEntropy};
 use learn::ledger::{LEDGER_NAME, Ledger, LedgerError, RECORD_BYTES, RecordKind, verify};
@@ -48,6 +48,30 @@ fn the_default_budget_allows_exactly_three_releases() {
     assert!(path.summary(quieter).unwrap().releases_left >= 1);
     path.release(clipped(5), quieter, &consent).unwrap();
     assert_eq!(path.waiting().len(), 4);
+}
+
+#[test]
+fn the_noise_is_drawn_after_the_record_from_a_key_of_which_every_byte_counts() {
+    let update = |key: [u8; 32]| {
+        let device = Device::new();
+        let entropy = FixedEntropy { key, store: Some(device.store.clone()), ..Default::default() };
+        let consent = device.consent();
+        let mut path = device.path_with(Box::new(entropy.clone()));
+        let release = path.release(clipped(1), Z, &consent).unwrap();
+        let fills = entropy.fills.lock().unwrap().clone();
+        assert_eq!(fills, [(16, 0), (32, RECORD_BYTES)], "the release's name, then its key");
+        let bytes = path.bytes(release, &consent).unwrap();
+        Update::decode(&bytes).unwrap().values().to_vec()
+    };
+    let key: [u8; 32] = std::array::from_fn(|at| at as u8);
+    let values = update(key);
+    assert_eq!(update(key), values);
+    for at in 0..key.len() {
+        let mut other = key;
+        other[at] ^= 1;
+        let changed = update(other).iter().zip(&values).filter(|(a, b)| a != b).count();
+        assert!(changed > 150, "byte {at}: {changed} of 200 values changed");
+    }
 }
 
 #[test]

@@ -282,11 +282,6 @@ impl Ledger {
         &self.verified
     }
 
-    /// The target.
-    pub fn budget(&self) -> &Budget {
-        &self.budget
-    }
-
     /// Spent and left. `z` is the noise multiplier of the releases to come.
     pub fn summary(&self, z: NoiseMultiplier) -> Result<LedgerSummary, LedgerError> {
         let states = || self.verified.releases.values();

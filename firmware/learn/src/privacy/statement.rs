@@ -103,11 +103,6 @@ impl PrivacyStatement {
     pub fn releases(&self) -> u64 {
         self.releases
     }
-
-    /// How the epsilon was computed.
-    pub fn accounting(&self) -> Accounting {
-        self.accounting
-    }
 }
 
 impl fmt::Display for PrivacyStatement {

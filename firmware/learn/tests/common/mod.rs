@@ -13,7 +13,7 @@ use learn::consent::{ConsentToken, Consents, ContributeToFleet, PurposeKind};
 use learn::edges::{
     Clock, EdgeError, Entropy, LayoutId, MonotonicCounter, RunId, Storage, SystemEntropy, Timestamp,
 };
-use learn::ledger::{Ledger, LedgerError};
+use learn::ledger::{LEDGER_NAME, Ledger, LedgerError};
 use learn::outbox::{Outbox, OutboxLimits};
 use learn::privacy::{Budget, Clipped, Delta};
 use learn::release::ReleasePath;
@@ -140,6 +140,26 @@ impl Entropy for DryingEntropy {
         }
         self.fills -= 1;
         SystemEntropy.fill(buffer)
+    }
+}
+
+/// Gives the same bytes for every fill of this length, and notes what was asked for.
+#[derive(Clone, Default)]
+pub struct FixedEntropy {
+    pub key: [u8; 32],
+    /// Bytes of each fill, and of the ledger at that moment.
+    pub fills: Arc<Mutex<Vec<(usize, usize)>>>,
+    pub store: Option<Arc<MemoryStore>>,
+}
+
+impl Entropy for FixedEntropy {
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<(), EdgeError> {
+        let ledger = self.store.as_ref().map(|store| store.read(LEDGER_NAME));
+        let written = ledger.transpose()?.flatten().map_or(0, |bytes| bytes.len());
+        self.fills.lock().unwrap().push((buffer.len(), written));
+        let length = buffer.len().min(self.key.len());
+        buffer[..length].copy_from_slice(&self.key[..length]);
+        Ok(())
     }
 }
 

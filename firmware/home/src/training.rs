@@ -103,7 +103,7 @@ pub struct RunReport {
     pub after: Option<f64>,
     /// Whether the trained head is in use now.
     pub adopted: bool,
-    /// Mean loss of the run's first and last pass; `None` for one that was done before an interruption.
+    /// Mean loss of the run's first and last pass; `None` for one that was done before an interruption, or that had none.
     pub loss: [Option<f32>; 2],
 }
 
@@ -354,7 +354,7 @@ impl Home {
     ///
     /// # Errors
     /// [`HomeError::Training`] where another thread trains, no consent, or a failure of the network or the stores. The
-    /// run under way can be gone on with unless its training diverged.
+    /// run under way can be gone on with.
     pub fn train_when(
         &self,
         trunk: &mut dyn Trunk,
@@ -376,12 +376,7 @@ impl Home {
             Ok(report) => Ok(Outcome::Finished(report)),
             Err(Break::Outcome(outcome)) => Ok(outcome),
             Err(Break::Failed(_)) if consent.check().is_err() => Ok(Outcome::Withdrawn),
-            Err(Break::Failed(error)) => {
-                if matches!(error, HomeError::Train(TrainError::Diverged(_))) {
-                    self.drop_run(&mut self.lock())?;
-                }
-                Err(error)
-            }
+            Err(Break::Failed(error)) => Err(error),
         }
     }
 
@@ -424,7 +419,9 @@ impl Home {
                 example => example?,
             };
             let loss = trainer.train(work.consent, &features, &target)?;
-            losses.add(done / plan.corrections.len() as u64, plan.epochs, loss);
+            if let Some(loss) = loss {
+                losses.add(done / plan.corrections.len() as u64, plan.epochs, loss);
+            }
             self.measure(self.edges.steady.elapsed().saturating_sub(began));
             if (done + 1) % plan.checkpoint_steps() == 0 {
                 self.checkpoint(plan, &trainer, work.consent)?;
@@ -691,7 +688,7 @@ impl Home {
             judged: counted,
             before: old.mean_iou(),
             after: new.mean_iou(),
-            adopted: should_adopt(old, new),
+            adopted: should_adopt(old, new) && !trainer.has_diverged(),
             loss: losses.means(),
         };
         self.conclude(work.consent, plan, trainer, &report)?;

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use common::head::{Case, STUDENT};
 use common::{MemoryStore, TEXT_VERSION, TestClock};
 use learn::consent::{ConsentToken, Consents, ImproveMyMirror, PurposeKind};
-use learn::edges::{EdgeError, RunId, Sealer};
+use learn::edges::{EdgeError, LayoutId, RunId, Sealer};
 use learn::head::{
     Confusion, Features, HeadShape, Network, Subset, Target, TrainError, Trainer, TrainingSettings,
     semantic_labels, should_adopt,
 };
+use learn::privacy::Delta;
 use zeroize::Zeroizing;
 
 const MEDIUM: HeadShape =
@@ -73,7 +74,7 @@ fn run(
 ) -> Vec<f32> {
     let mut losses = Vec::new();
     while let Some(index) = trainer.next_example() {
-        losses.push(trainer.train(token, &pictures[index].0, &pictures[index].1).unwrap());
+        losses.extend(trainer.train(token, &pictures[index].0, &pictures[index].1).unwrap());
     }
     losses
 }
@@ -112,7 +113,7 @@ fn only_the_subset_moves_and_the_delta_is_its_own() {
     let token = consents.token().unwrap();
     let (case, pictures) = pictures(MEDIUM, 2);
     let mut trainer = start(&case, TrainingSettings::SPARSE, 2, &token);
-    let unfinished = trainer.delta(&[0; 32]).unwrap_err();
+    let unfinished = trainer.change().unwrap_err();
     assert!(matches!(unfinished, TrainError::Unfinished { done: 0, total: 6 }));
     run(&mut trainer, &pictures, &token);
     assert!(matches!(
@@ -131,9 +132,7 @@ fn only_the_subset_moves_and_the_delta_is_its_own() {
     let ends = [&before[..], trainer.parameters()];
     let [start, end] = ends.map(|values| case.layout.gather(Subset::Sparse, values));
     assert!(change.iter().zip(start.iter().zip(&end)).all(|(moved, (a, b))| *moved == b - a));
-    let clipped = trainer.delta(&[0; 32]).unwrap().clip();
-    assert_eq!(clipped.dimension(), case.layout.subset_len(Subset::Sparse));
-    assert_eq!(clipped.run(), RunId([5; 16]));
+    assert_eq!(change.len(), case.layout.subset_len(Subset::Sparse));
 }
 
 #[test]
@@ -213,23 +212,27 @@ fn no_step_after_a_withdrawal() {
 }
 
 #[test]
-fn divergence_is_noticed() {
+fn a_step_that_is_no_number_is_done_and_moves_nothing() {
     let consents = consents();
     let token = consents.token().unwrap();
     let (case, pictures) = pictures(MEDIUM, 1);
+    let start = |parameters: Vec<f32>, learning_rate| {
+        let settings = TrainingSettings { learning_rate, ..TrainingSettings::SPARSE };
+        let layout = case.layout.clone();
+        Trainer::new(layout, parameters, 1, settings, RunId([0; 16]), &token).unwrap()
+    };
     let mut parameters = narrow(&case.parameters);
     parameters[10] = f32::NAN;
-    let mut trainer = Trainer::new(
-        case.layout.clone(),
-        parameters,
-        1,
-        TrainingSettings::SPARSE,
-        RunId([0; 16]),
-        &token,
-    )
-    .unwrap();
-    let error = trainer.train(&token, &pictures[0].0, &pictures[0].1).unwrap_err();
-    assert!(matches!(error, TrainError::Diverged(0)), "{error}");
+    let mut broken = start(parameters, 2e-3);
+    assert!(run(&mut broken, &pictures, &token).is_empty());
+    assert_eq!(broken.progress(), (3, 3));
+    assert!(broken.change().unwrap().iter().all(|moved| *moved == 0.0));
+
+    let mut thrown = start(narrow(&case.parameters), f32::MAX);
+    assert!(!run(&mut thrown, &pictures, &token).is_empty());
+    assert!(thrown.has_diverged());
+    let change = thrown.change().unwrap().to_vec();
+    assert!(Delta::new(RunId([0; 16]), LayoutId([1; 32]), change).is_ok());
 }
 
 #[test]

@@ -347,6 +347,8 @@ pub fn turned(base: BaseModel) -> BaseModel {
 pub struct ColourTrunk {
     /// Its pictures are [`turned`].
     pub turned: bool,
+    /// Nothing that it says is a number.
+    pub is_blind: bool,
     /// Called before each picture.
     pub before: Option<Box<dyn FnMut(u64)>>,
     pub runs: u64,
@@ -365,7 +367,10 @@ impl Trunk for ColourTrunk {
         }
         self.runs += 1;
         let width = if self.turned { HEIGHT } else { WIDTH };
-        let queries = values(1, SHAPE.queries * SHAPE.dim);
+        let mut queries = values(1, SHAPE.queries * SHAPE.dim);
+        if self.is_blind {
+            queries.fill(f32::NAN);
+        }
         let memory = |pooling: usize| {
             let grid = cells(pixels, width, 4 * pooling);
             grid.iter().flat_map(|cell| (0..SHAPE.dim).map(|c| channel(cell, c))).collect()

@@ -18,7 +18,7 @@ pub use loss::{IGNORE, Target, TargetError, loss_and_gradient, semantic_labels, 
 pub use network::{Activations, Features, Network, Prediction, SizeError, TrunkOutput};
 pub use ops::Gradients;
 pub use real::Real;
-pub use train::{EPOCHS_PER_UPDATE, TrainError, Trainer, TrainingSettings};
+pub use train::{CHECKPOINT_MAGIC, EPOCHS_PER_UPDATE, TrainError, Trainer, TrainingSettings};
 
 impl<R: Real> Gradients<R> {
     /// Zeros for every parameter of a layout; `subset` says which are worked out.

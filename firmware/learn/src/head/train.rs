@@ -25,8 +25,8 @@ use super::loss::Target;
 use super::network::{Features, Network, SizeError};
 use super::ops::Gradients;
 use crate::consent::{ConsentError, ConsentToken, ImproveMyMirror};
-use crate::edges::{Digest, EdgeError, LayoutId, RunId, Sealer};
-use crate::privacy::{Delta, MechanismError};
+use crate::edges::{Digest, EdgeError, RunId, Sealer};
+use crate::privacy::LARGEST_VALUE;
 
 /// Passes over the corrections in one update.
 pub const EPOCHS_PER_UPDATE: u32 = 3;
@@ -38,7 +38,8 @@ const STABILISER: f32 = 1e-8;
 /// Gradients are cut to this norm before a step, so that one strange correction cannot throw the head away.
 const LARGEST_GRADIENT: f32 = 1.0;
 
-const CHECKPOINT_MAGIC: &[u8; 4] = b"MLT2";
+/// How a checkpoint begins, under its seal.
+pub const CHECKPOINT_MAGIC: &[u8; 4] = b"MLT2";
 
 /// How a run trains.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -80,10 +81,6 @@ pub enum TrainError {
     /// The parameters are not of this layout.
     #[error(transparent)]
     Size(#[from] SizeError),
-    /// The loss or a parameter is no number any more after so many steps. The message leaves them out: it gets into the
-    /// journal, where no number of a run belongs.
-    #[error("training diverged; the run is given up and the head stays as it was")]
-    Diverged(u64),
     /// There is nothing to train on, or nothing left.
     #[error("the run has no picture to train on now")]
     NoExample,
@@ -98,9 +95,6 @@ pub enum TrainError {
     /// The checkpoint belongs to another model, other settings or another version.
     #[error("the checkpoint does not fit: {0}; start a new run")]
     Checkpoint(&'static str),
-    /// The delta is unusable.
-    #[error(transparent)]
-    Delta(#[from] MechanismError),
     /// The encrypted store failed.
     #[error(transparent)]
     Edge(#[from] EdgeError),
@@ -172,7 +166,9 @@ impl Trainer {
         (done < total).then(|| self.order(epoch)[(done % self.examples as u64) as usize])
     }
 
-    /// Trains on the correction that [`Trainer::next_example`] named, and gives its loss before the step.
+    /// Trains on the correction that [`Trainer::next_example`] named, and gives its loss before the step; `None` where the
+    /// loss or its gradient is no number. Such a step moves nothing and is done all the same: whether a run comes to its
+    /// end, and an update leaves, depends on no picture.
     ///
     /// Whoever calls may stop between any two calls.
     pub fn train(
@@ -180,7 +176,7 @@ impl Trainer {
         consent: &ConsentToken<ImproveMyMirror>,
         features: &Features<f32>,
         target: &Target<f32>,
-    ) -> Result<f32, TrainError> {
+    ) -> Result<Option<f32>, TrainError> {
         consent.check()?;
         if self.next_example().is_none() {
             return Err(TrainError::NoExample);
@@ -191,17 +187,17 @@ impl Trainer {
         let gradient =
             Zeroizing::new(self.layout.gather(self.settings.subset, &self.gradients.values));
         let norm = gradient.iter().map(|value| value * value).sum::<f32>().sqrt();
-        if !loss.is_finite() || !norm.is_finite() {
-            return Err(TrainError::Diverged(self.steps));
-        }
         // The passes take a while: a withdrawal meanwhile still stops the step.
         consent.check()?;
+        self.steps += 1;
+        if !loss.is_finite() || !norm.is_finite() {
+            return Ok(None);
+        }
         self.step(&gradient, LARGEST_GRADIENT / norm.max(LARGEST_GRADIENT));
-        Ok(loss)
+        Ok(Some(loss))
     }
 
     fn step(&mut self, gradient: &[f32], scale: f32) {
-        self.steps += 1;
         let TrainingSettings { subset, learning_rate, weight_decay, .. } = self.settings;
         let mut values = Zeroizing::new(self.layout.gather(subset, &self.parameters));
         // Beyond 2^31 steps the corrections are 1 anyway.
@@ -225,8 +221,8 @@ impl Trainer {
         &self.parameters
     }
 
-    /// How far the finished run moved each value of the subset from where it started. Holds unnoised numbers: only for
-    /// the encrypted store.
+    /// How far the finished run moved each value of the subset from where it started; nowhere where it has diverged, so that an
+    /// update can be made of every run. Holds unnoised numbers: only for the encrypted store.
     ///
     /// # Errors
     /// [`TrainError::Unfinished`] before the end.
@@ -235,22 +231,22 @@ impl Trainer {
         if done < total {
             return Err(TrainError::Unfinished { done, total });
         }
+        let mut moved = self.moved();
+        if !is_change(&moved) {
+            moved.fill(0.0);
+        }
+        Ok(moved)
+    }
+
+    /// Whether a value is no number any more, or so far from where it started that no training would bring it there.
+    pub fn has_diverged(&self) -> bool {
+        !is_change(&self.moved())
+    }
+
+    fn moved(&self) -> Zeroizing<Vec<f32>> {
         let after = Zeroizing::new(self.layout.gather(self.settings.subset, &self.parameters));
         let moved = after.iter().zip(self.start.iter()).map(|(after, start)| after - start);
-        Ok(Zeroizing::new(moved.collect()))
-    }
-
-    /// The finished run's delta. `model` is the SHA-256 of the base model's head file.
-    ///
-    /// # Errors
-    /// [`TrainError::Unfinished`] before the end, [`TrainError::Delta`] where a value is no number.
-    pub fn delta(&self, model: &[u8; 32]) -> Result<Delta, TrainError> {
-        Ok(Delta::new(self.run, self.layout_id(model), self.change()?.to_vec())?)
-    }
-
-    /// What an update of this run belongs to.
-    pub fn layout_id(&self, model: &[u8; 32]) -> LayoutId {
-        self.layout.id(self.settings.subset, model)
+        Zeroizing::new(moved.collect())
     }
 
     /// Everything that is needed to go on later, through the encrypted store's seal: it holds unnoised numbers.
@@ -322,6 +318,11 @@ impl Trainer {
         }
         order
     }
+}
+
+/// Whether an update can say it; what is no number it cannot.
+fn is_change(moved: &[f32]) -> bool {
+    moved.iter().all(|value| value.abs() <= LARGEST_VALUE)
 }
 
 impl Drop for Trainer {

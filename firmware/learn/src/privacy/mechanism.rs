@@ -73,7 +73,7 @@ pub const MAX_DIMENSION: usize = 1 << 21;
 const FINE_BITS: u32 = 24;
 
 /// Values beyond this are a training that has diverged; refusing them keeps the sums below within 128 bits.
-const LARGEST_VALUE: f32 = 65_536.0;
+pub const LARGEST_VALUE: f32 = 65_536.0;
 
 /// Attempts at rounding to nearest before the update is rounded towards zero.
 const ROUNDING_ATTEMPTS: u32 = 4;

@@ -12,7 +12,7 @@ pub use accountant::{
     AccountantError, Budget, Composition, check_noise, epsilon, plan, sampled_epsilon,
 };
 pub use mechanism::{
-    CLIP_STEPS, Clipped, Delta, FRACTION_BITS, MAX_DIMENSION, MechanismError, Noised,
+    CLIP_STEPS, Clipped, Delta, FRACTION_BITS, LARGEST_VALUE, MAX_DIMENSION, MechanismError, Noised,
 };
 pub use noise::{NoiseMultiplier, NoiseMultiplierError};
 pub use statement::{ADJACENCY, Accounting, PrivacyStatement, TRUST, UNIT};

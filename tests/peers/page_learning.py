@@ -126,6 +126,12 @@ def agree(browser: Window, purpose: str, wanted: bool) -> None:
     wait_until(lambda: browser.run(state) == str(wanted).lower(), f"{purpose} to be {wanted}")
 
 
+def check_no_fleet(browser: Window) -> None:
+    box = "#purpose-contribute_to_fleet"
+    assert browser.run(f"document.querySelector('{box} [role=switch]').disabled"), "there is no fleet to contribute to"
+    assert "belongs to no fleet" in browser.text(f"{box} [data-since]"), browser.text(box)
+
+
 def open_editor(browser: Window) -> None:
     browser.run("document.querySelector('#freeze').scrollIntoView({block: 'center'})")
     wait_until(lambda: browser.run("!busy && !document.querySelector('#freeze').disabled"), "freeze button")
@@ -282,10 +288,8 @@ def train(browser: Window, mirror: Mirror, out: Path) -> float:
 
 
 def withdraw_and_delete(browser: Window, out: Path) -> None:
-    agree(browser, "contribute_to_fleet", False)
-    wait_until(lambda: "Contributing has stopped" in browser.text("#learn-message"), "words on the withdrawal")
-    assert browser.learning()["privacy"]["waiting"] == 0, "an update still waits"
     agree(browser, "improve_my_mirror", False)
+    wait_until(lambda: "Training has stopped" in browser.text("#learn-message"), "words on the withdrawal")
     wait_until(lambda: browser.run("document.querySelector('#freeze').disabled"), "freeze to be refused")
     browser.run("document.querySelector('#delete-all').scrollIntoView({block: 'center'})")
     browser.click("#delete-all")
@@ -443,7 +447,7 @@ def main() -> int:
         pair(browser, args.mirror, environment, args.out)
         check_unpaired(url)
         agree(browser, "improve_my_mirror", True)
-        agree(browser, "contribute_to_fleet", True)
+        check_no_fleet(browser)
         browser.save(args.out / "consent.png")
         check_missing(browser)
         check_focus(browser)

@@ -1,12 +1,14 @@
 //! Consent as the page shows it, and what a withdrawal does.
 
-use learn::consent::{ConsentError, ConsentRecord, ConsentToken, Purpose, PurposeKind};
+use learn::consent::{
+    ConsentError, ConsentRecord, ConsentToken, ContributeToFleet, Purpose, PurposeKind,
+};
 use learn::ledger::RecordKind;
 use serde::Serialize;
 
 use crate::error::HomeError;
 use crate::explanation::Explanation;
-use crate::home::Home;
+use crate::household::Household;
 
 const TRAINING_STOPPED: &str = "Training has stopped. Your corrections and your mirror's head stay on this device until \
                                 you delete them.";
@@ -21,6 +23,19 @@ pub enum ConsentState {
     Outdated(ConsentRecord),
     /// In force.
     Given(ConsentRecord),
+}
+
+/// Whether updates of a household may leave its mirror.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contribution {
+    /// The mirror belongs to no fleet, whatever was agreed to.
+    NoFleet,
+    /// Nobody agreed, or to other words.
+    Off,
+    /// Somebody agreed, and there is budget for an update.
+    On,
+    /// Somebody agreed, and no update can be made any more: the budget is spent, or releases are stopped.
+    Spent,
 }
 
 /// What a withdrawal did, and what it could not undo.
@@ -38,7 +53,7 @@ pub struct Withdrawal {
     pub message: String,
 }
 
-impl Home {
+impl Household {
     /// The words that are agreed to, with the figures in force.
     pub fn explanation(&self) -> &Explanation {
         &self.explanation
@@ -59,12 +74,35 @@ impl Home {
     /// destroy is destroyed first.
     ///
     /// # Errors
-    /// [`ConsentError::Outdated`] where the words have changed since they were shown, or of the stores.
+    /// [`ConsentError::Outdated`] where the words have changed since they were shown, [`HomeError::NoFleet`] where there is
+    /// none to contribute to, or of the stores.
     pub fn grant(&self, purpose: PurposeKind, version: u32) -> Result<ConsentRecord, HomeError> {
         if self.consents.record(purpose).is_none() {
             self.destroy(purpose)?;
         }
-        Ok(self.consents.grant(purpose, version)?)
+        if purpose == PurposeKind::ContributeToFleet && !self.options.member {
+            return Err(HomeError::NoFleet);
+        }
+        let record = self.consents.grant(purpose, version)?;
+        if purpose == PurposeKind::ImproveMyMirror
+            && let Err(error) = self.agree_to_age()
+        {
+            // They go at the age that was agreed to before.
+            tracing::warn!(%error, "the age of corrections");
+        }
+        Ok(record)
+    }
+
+    /// Whether updates of this household may leave, and why not.
+    pub fn contribution(&self) -> Contribution {
+        if !self.options.member {
+            return Contribution::NoFleet;
+        }
+        if self.token::<ContributeToFleet>().is_err() {
+            return Contribution::Off;
+        }
+        let fits = || self.privacy().is_ok_and(|privacy| privacy.ledger.releases_left > 0);
+        if self.stopped.is_none() && fits() { Contribution::On } else { Contribution::Spent }
     }
 
     /// A token for a purpose, for as long as its record is current.
@@ -107,13 +145,16 @@ impl Home {
         discarded
     }
 
-    /// A power cut or a bad disk may have come between the record of a withdrawal and what it destroys. Gives what a person
-    /// should know.
+    /// A power cut or a bad disk may have come between the record of a withdrawal and what it destroys, and what was agreed to
+    /// in other words allows no run any more. Gives what a person should know.
     pub(crate) fn finish_withdrawals(&self) -> Option<String> {
+        let finish = |purpose| match self.consent(purpose) {
+            ConsentState::Absent => self.destroy(purpose).map(drop),
+            ConsentState::Outdated(_) => self.forget_run(purpose),
+            ConsentState::Given(_) => Ok(()),
+        };
         let purposes = [PurposeKind::ImproveMyMirror, PurposeKind::ContributeToFleet];
-        let withdrawn =
-            purposes.into_iter().filter(|purpose| self.consents.record(*purpose).is_none());
-        let results: Vec<_> = withdrawn.map(|purpose| self.destroy(purpose)).collect();
+        let results = purposes.map(finish);
         let error = results.into_iter().find_map(Result::err)?;
         Some(format!(
             "something of a run that nobody agrees to any more is still stored ({error}); the next start tries again"

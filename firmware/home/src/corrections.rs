@@ -167,6 +167,18 @@ impl Corrections {
         }
     }
 
+    /// Those with the numbers `from..to` were saved so many seconds lived later than they know themselves.
+    pub fn put_later(&mut self, [from, to]: [u64; 2], seconds: u64) {
+        for (_, entry) in self.entries.range_mut(from..to.max(from)) {
+            entry.lived = entry.lived.saturating_add(seconds);
+        }
+    }
+
+    /// The largest time lived at which one was saved that can be opened.
+    pub fn newest_lived(&self) -> Option<u64> {
+        self.entries.values().filter(|entry| !entry.damaged).map(|entry| entry.lived).max()
+    }
+
     pub fn contains(&self, number: u64) -> bool {
         self.entries.contains_key(&number)
     }

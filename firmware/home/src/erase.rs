@@ -10,7 +10,7 @@ use learn::ledger::LEDGER_NAME;
 use serde::Serialize;
 
 use crate::error::HomeError;
-use crate::home::Home;
+use crate::household::Household;
 
 /// A file that stays, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -77,7 +77,7 @@ pub(crate) const COUNTER_STAYS: &str =
 const CONSENT_STAYS: &str = "the record that no consent is in force";
 const MODELS_STAY: &str = "the fleet's models, the same in every house";
 
-impl Home {
+impl Household {
     /// Withdraws every consent and removes corrections, heads, checkpoints, waiting updates and the key. The privacy
     /// ledger stays, because what was sent cannot be unsent; the proof names every other file that stays, too.
     ///
@@ -111,7 +111,7 @@ impl Home {
         let removed = before.iter().map(|(store, name, _)| format!("{store}/{name}"));
         Ok(ErasureProof {
             removed: removed.filter(|path| !still(path) && !remaining.contains(path)).collect(),
-            key_erased: self.stores.keys.names()?.is_empty(),
+            key_erased: self.stores.keys.everything()?.is_empty(),
             left,
             remaining,
             already_sent: withdrawal.already_sent,
@@ -119,11 +119,11 @@ impl Home {
         })
     }
 
-    /// Every file of every store: store, name, bytes.
+    /// Every file of every store, also under names that are none of a store's: store, name, bytes.
     fn files(&self) -> Result<Vec<(&'static str, String, u64)>, EdgeError> {
         let mut files = Vec::new();
         for (label, store) in self.labelled_stores() {
-            for name in store.names()? {
+            for name in store.everything()? {
                 // A file that cannot be measured is there all the same.
                 let bytes = store.size(&name).unwrap_or(0);
                 files.push((label, name, bytes));

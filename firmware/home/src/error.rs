@@ -62,6 +62,8 @@ pub enum HomeError {
     UpdateTooLarge { bytes: usize, limit: u32 },
     #[error("the fleet asks for {what} {asked}; this mirror's own setting is {own}")]
     Rules { what: &'static str, asked: String, own: String },
+    #[error("this mirror belongs to no fleet, so there is nothing to contribute to")]
+    NoFleet,
     #[error("releases are stopped: {0}")]
     NoReleases(String),
     #[error(transparent)]

@@ -4,6 +4,7 @@
 
 use learn::consent::PurposeKind;
 use learn::edges::Digest;
+use learn::ledger::Ledger;
 use learn::privacy::{ADJACENCY, Composition, TRUST, UNIT};
 use serde::Serialize;
 
@@ -59,9 +60,17 @@ impl Explanation {
     /// The explanation with the figures of `options`.
     ///
     /// # Errors
-    /// [`HomeError::Accountant`] where the budget allows no plan.
+    /// [`HomeError::Accountant`] where the accountant cannot answer.
     pub fn new(options: &HomeOptions) -> Result<Explanation, HomeError> {
-        let purposes = [improve(options), contribute(options)?];
+        Explanation::after(options, None)
+    }
+
+    /// The same for a mirror with this ledger: what was released with other noise counts.
+    ///
+    /// # Errors
+    /// As [`Explanation::new`].
+    pub fn after(options: &HomeOptions, ledger: Option<&Ledger>) -> Result<Explanation, HomeError> {
+        let purposes = [improve(options), contribute(options, ledger)?];
         let words: Vec<&str> = purposes.iter().flat_map(PurposeText::sentences).collect();
         let digest = Digest::of(words.join("\n").as_bytes()).0;
         let version = u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]);
@@ -101,14 +110,33 @@ fn improve(options: &HomeOptions) -> PurposeText {
     }
 }
 
-fn contribute(options: &HomeOptions) -> Result<PurposeText, HomeError> {
+const CONTRIBUTE: &str = "Contribute to the fleet";
+
+/// The words of a mirror whose settings allow no release.
+fn contribute_nothing(reason: &HomeError) -> PurposeText {
+    PurposeText {
+        purpose: PurposeKind::ContributeToFleet,
+        title: CONTRIBUTE,
+        what: "This mirror contributes nothing, as it is set.".to_owned(),
+        leaves: "No update leaves.".to_owned(),
+        stays: "Whatever is learnt here.".to_owned(),
+        budget: format!("No release fits it ({reason})."),
+        stop: "Nothing is sent.".to_owned(),
+        cannot_undo: "Updates that were sent before cannot be called back, and their share of the budget stays spent.".to_owned(),
+    }
+}
+
+fn contribute(options: &HomeOptions, ledger: Option<&Ledger>) -> Result<PurposeText, HomeError> {
+    if let Err(reason) = options.check_releases() {
+        return Ok(contribute_nothing(&reason));
+    }
     let z = options.noise_multiplier()?;
     let (epsilon, delta) = (options.budget.epsilon(), options.budget.delta());
-    let releases = options.most_releases()?;
-    let between = between_households(options)?;
+    let releases = options.most_releases();
+    let between = between_households(options, ledger)?;
     Ok(PurposeText {
         purpose: PurposeKind::ContributeToFleet,
-        title: "Contribute to the fleet",
+        title: CONTRIBUTE,
         what: "After training at home, the mirror may send how its numbers changed to the fleet's server, which \
                averages the changes of many mirrors into a better model for everybody. Your yes holds for the fleet that \
                this mirror belongs to when you give it; another fleet asks again."
@@ -139,9 +167,21 @@ fn contribute(options: &HomeOptions) -> Result<PurposeText, HomeError> {
 /// Epsilon of all releases where one household's updates stand in the place of another's, rounded up to one decimal: they
 /// can lie twice as far apart as one of them from an update that says nothing. Twice the distance costs as much as four
 /// times the releases.
-fn between_households(options: &HomeOptions) -> Result<f64, HomeError> {
-    let mut composition = Composition::new();
-    composition.add(options.noise_multiplier()?, 4 * options.most_releases()?);
-    let epsilon = composition.statement(options.budget.delta())?.epsilon();
+///
+/// Of the plan, or of what the ledger has and what still fits where that is more; a round that asks for more noise than the
+/// plan makes it neither, so that the words stay as they are.
+fn between_households(options: &HomeOptions, ledger: Option<&Ledger>) -> Result<f64, HomeError> {
+    let z = options.noise_multiplier()?;
+    let bound = |releases: &Composition| -> Result<f64, HomeError> {
+        Ok(releases.times(4).statement(options.budget.delta())?.epsilon())
+    };
+    let mut planned = Composition::new();
+    planned.add(z, options.most_releases());
+    let mut epsilon = bound(&planned)?;
+    if let Some(ledger) = ledger {
+        let mut whole = ledger.verified().composition().clone();
+        whole.add(z, ledger.releases_left(z));
+        epsilon = epsilon.max(bound(&whole)?);
+    }
     Ok((10.0 * epsilon).ceil() / 10.0)
 }

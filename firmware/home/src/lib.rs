@@ -8,7 +8,11 @@
 //!                                                       \--release: clip, ledger, noise--> outbox --> uplink
 //! ```
 //!
+//! A [`Household`] has the stores and may do with them what needs no network; a [`Home`] is one that learns.
+//!
 //! **Invariants**
+//! - Consent, withdrawal, retention and deletion depend on stores and a clock alone: not on the network, nor on a budget that
+//!   a release fits.
 //! - Pictures, masks, checkpoints and unnoised numbers lie on the disk only through [`vault`]'s seal.
 //! - Storing a correction and training take a consent token for [`learn::consent::ImproveMyMirror`], releasing takes
 //!   one for [`learn::consent::ContributeToFleet`]; both die with the record they came from.
@@ -26,6 +30,7 @@ mod error;
 pub mod explanation;
 mod heads;
 mod home;
+mod household;
 mod model;
 mod models;
 mod options;
@@ -36,12 +41,13 @@ mod state;
 mod training;
 pub mod vault;
 
-pub use consents::{ConsentState, Withdrawal};
+pub use consents::{ConsentState, Contribution, Withdrawal};
 pub use corrections::{CorrectionInfo, Mask, Picture, Usage};
 pub use erase::{Beside, ErasureProof, LeftFile};
 pub use error::HomeError;
 pub use heads::HeadInfo;
-pub use home::{Home, Stores};
+pub use home::Home;
+pub use household::{Household, Stores};
 pub use model::{BaseModel, Trunk};
 pub use models::{ModelTrouble, PublicCheck};
 pub use options::{Capability, HomeOptions, Limits, NightlyWindow, NoisePlan, Triggers};

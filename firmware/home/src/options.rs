@@ -4,14 +4,19 @@ use std::time::Duration;
 
 use learn::head::{Subset, TrainingSettings};
 use learn::outbox::OutboxLimits;
-use learn::privacy::{Budget, Composition, NoiseMultiplier, plan};
+use learn::privacy::sampler::DiscreteGaussian;
+use learn::privacy::{Budget, CLIP_STEPS, Composition, NoiseMultiplier, plan};
 use serde::{Deserialize, Serialize};
 
 use crate::error::HomeError;
-use crate::home::GRACE;
+use crate::household::GRACE;
 
 /// More releases than this no device makes: a person needs the number only while it is small.
 const MOST_RELEASES: u64 = 1000;
+
+/// What people set the noise by.
+const NOISE_KEY: &str = "learning.noise_multiplier";
+const LIFETIME_KEY: &str = "learning.lifetime_releases";
 
 /// How much may be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -45,6 +50,8 @@ pub enum NoisePlan {
     Multiplier(NoiseMultiplier),
     /// So much noise that the budget lasts for this many releases in the device's life.
     Lifetime(u64),
+    /// Noise that was asked for and that no ledger can account for: nothing is released.
+    Unknown,
 }
 
 /// A time of night, and a length.
@@ -114,6 +121,8 @@ pub struct HomeOptions {
     pub training: TrainingSettings,
     /// The same of a run of a household that did not agree to contribute: nothing of it leaves, so it may move more.
     pub at_home: TrainingSettings,
+    /// Whether the mirror belongs to a fleet: without one no update is made, whatever was agreed to.
+    pub member: bool,
     /// The device's privacy target over its life.
     pub budget: Budget,
     /// Noise of a release.
@@ -131,6 +140,7 @@ impl Default for HomeOptions {
             outbox: OutboxLimits::default(),
             training: TrainingSettings::SPARSE,
             at_home: TrainingSettings::FULL,
+            member: true,
             budget: Budget::DEFAULT,
             noise: NoisePlan::Multiplier(NoiseMultiplier::DEFAULT),
             triggers: Triggers::default(),
@@ -143,27 +153,60 @@ impl HomeOptions {
     /// The noise multiplier of a release.
     ///
     /// # Errors
-    /// [`HomeError::Accountant`] where no noise makes a lifetime plan fit the budget.
+    /// [`HomeError::Options`] naming the setting where no noise is known, it cannot be sampled, or none makes a lifetime plan fit
+    /// the budget.
     pub fn noise_multiplier(&self) -> Result<NoiseMultiplier, HomeError> {
+        let refuse = |key, reason| Err(HomeError::Options { key, reason });
         match self.noise {
-            NoisePlan::Multiplier(multiplier) => Ok(multiplier),
-            NoisePlan::Lifetime(releases) => Ok(plan(&self.budget, releases)?),
+            NoisePlan::Multiplier(multiplier) => {
+                match DiscreteGaussian::for_clip(multiplier, CLIP_STEPS) {
+                    Ok(_) => Ok(multiplier),
+                    Err(error) => refuse(NOISE_KEY, error.to_string()),
+                }
+            }
+            NoisePlan::Lifetime(releases) if releases > MOST_RELEASES => {
+                let reason = "at most 1000 releases in a device's life can be planned";
+                refuse(LIFETIME_KEY, reason.to_owned())
+            }
+            NoisePlan::Lifetime(releases) => plan(&self.budget, releases)
+                .or_else(|error| refuse(LIFETIME_KEY, error.to_string())),
+            NoisePlan::Unknown => {
+                refuse(NOISE_KEY, "it must be a number with at most six decimals".to_owned())
+            }
         }
     }
 
     /// How many releases the device makes in its life at most: what people are told, and what the ledger holds to whatever
-    /// noise a fleet asks for.
-    ///
-    /// # Errors
-    /// As [`HomeOptions::noise_multiplier`].
-    pub fn most_releases(&self) -> Result<u64, HomeError> {
-        let z = self.noise_multiplier()?;
+    /// noise a fleet asks for. None where [`HomeOptions::check_releases`] says why.
+    pub fn most_releases(&self) -> u64 {
+        let Ok(z) = self.noise_multiplier() else { return 0 };
         let fits = |count: u64| {
             let mut composition = Composition::new();
             composition.add(z, count);
             composition.fits(&self.budget)
         };
-        Ok((1..=MOST_RELEASES).take_while(|&count| fits(count)).count() as u64)
+        (1..=MOST_RELEASES).take_while(|&count| fits(count)).count() as u64
+    }
+
+    /// Whether a release can ever be made with these settings. Where none can, everything else goes on.
+    ///
+    /// # Errors
+    /// [`HomeError::Options`] naming the setting and the next step.
+    pub fn check_releases(&self) -> Result<(), HomeError> {
+        let z = self.noise_multiplier()?;
+        if self.most_releases() > 0 {
+            return Ok(());
+        }
+        let (epsilon, delta) = (self.budget.epsilon(), self.budget.delta());
+        let least = plan(&self.budget, 1).map_or_else(
+            |_| String::new(),
+            |least| format!("{NOISE_KEY} to at least {least}, or "),
+        );
+        let reason = format!(
+            "noise of {z} spends more than epsilon {epsilon} at delta {delta:e} with the first release; set {least}a larger \
+             learning.epsilon"
+        );
+        Err(HomeError::Options { key: NOISE_KEY, reason })
     }
 
     /// Which parameters move in an update, in a word.
@@ -174,7 +217,8 @@ impl HomeOptions {
         }
     }
 
-    /// Refuses what cannot work, naming the setting.
+    /// Refuses what cannot work, naming the setting. A budget that no release fits is no such thing; see
+    /// [`HomeOptions::check_releases`].
     ///
     /// # Errors
     /// [`HomeError::Options`] naming the setting.
@@ -204,18 +248,6 @@ impl HomeOptions {
                 "limits.age",
                 "at least 7 days: a date deletes nothing before it has held for so long",
             );
-        }
-        if matches!(self.noise, NoisePlan::Lifetime(releases) if releases > MOST_RELEASES) {
-            return refuse("noise", "at most 1000 releases in a device's life can be planned");
-        }
-        if self.most_releases()? == 0 {
-            let (own, least) = (self.noise_multiplier()?, plan(&self.budget, 1)?);
-            let (epsilon, delta) = (self.budget.epsilon(), self.budget.delta());
-            let reason = format!(
-                "a noise multiplier of {own} spends more than epsilon {epsilon} at delta {delta:e} with the first release; \
-                 set at least {least}, or a larger epsilon"
-            );
-            return refuse("noise", &reason);
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::error::HomeError;
 use crate::home::Home;
+use crate::household::Household;
 
 /// The finished run's numbers, until they are released or forgotten.
 pub(crate) const CANDIDATE_NAME: &str = "candidate";
@@ -46,8 +47,6 @@ pub struct PrivacyOverview {
     pub next_noise_multiplier: f64,
     /// Clipping norm.
     pub clip: f64,
-    /// Values of the next release.
-    pub dimension: usize,
 }
 
 /// A finished run: which parameters, and how far it moved them.
@@ -91,28 +90,13 @@ impl Home {
         base.layout.id(self.options.training.subset, &base.digest.0)
     }
 
-    /// Spent and left.
-    ///
-    /// # Errors
-    /// [`HomeError::NoReleases`] with the ledger's reason.
-    pub fn privacy(&self) -> Result<PrivacyOverview, HomeError> {
-        let z = self.options.noise_multiplier()?;
-        let ledger = self.with_releases(|path| Ok(path.summary(z)?))?;
-        Ok(PrivacyOverview {
-            ledger,
-            next_noise_multiplier: z.as_f64(),
-            clip: CLIP,
-            dimension: self.shipped.layout.subset_len(self.options.training.subset),
-        })
+    /// Values of an update.
+    pub fn update_values(&self) -> usize {
+        self.shipped.layout.subset_len(self.options.training.subset)
     }
 
-    /// Whether a finished run waits to be released.
-    pub fn has_candidate(&self) -> bool {
-        self.vault.names().is_ok_and(|names| names.iter().any(|name| name == CANDIDATE_NAME))
-    }
-
-    /// Releases the finished run into the outbox: what it changed is clipped, budget is reserved, noise added, the bytes
-    /// stored. `rules` are those of a fleet's task; without one the device's own hold.
+    /// Releases the finished run into the outbox by the rules of a fleet's task: what it changed is clipped, budget is reserved,
+    /// noise added, the bytes stored.
     ///
     /// The run's numbers are forgotten as soon as its budget is reserved, and where they can never be released.
     ///
@@ -121,7 +105,7 @@ impl Home {
     pub fn release(
         &self,
         consent: &ConsentToken<ContributeToFleet>,
-        rules: Option<&ReleaseRules>,
+        rules: &ReleaseRules,
     ) -> Result<ReleaseId, HomeError> {
         consent.check()?;
         let z = self.accepted_noise(rules)?;
@@ -133,9 +117,7 @@ impl Home {
             self.vault.remove(CANDIDATE_NAME)?;
         }
         let clipped = delta?.clip();
-        if let Some(rules) = rules {
-            check_fit(&clipped, z, rules)?;
-        }
+        check_fit(&clipped, z, rules)?;
         self.check_space(clipped.encoded_bytes(z) as u64)?;
         let result = self.with_releases(|path| Ok(path.release(clipped, z, consent)?));
         if result.as_ref().map_or_else(is_useless, |_| true) {
@@ -157,10 +139,30 @@ impl Home {
         }
         Ok(Delta::new(run, layout, change.to_vec())?)
     }
+}
 
-    fn accepted_noise(&self, rules: Option<&ReleaseRules>) -> Result<NoiseMultiplier, HomeError> {
+impl Household {
+    /// Spent and left.
+    ///
+    /// # Errors
+    /// [`HomeError::NoReleases`] with the reason: of the ledger, or of settings that know no noise.
+    pub fn privacy(&self) -> Result<PrivacyOverview, HomeError> {
+        let unknown = |reason: HomeError| HomeError::NoReleases(reason.to_string());
+        let z = self.options.noise_multiplier().map_err(unknown)?;
+        let ledger = self.with_releases(|path| Ok(path.summary(z)?))?;
+        Ok(PrivacyOverview { ledger, next_noise_multiplier: z.as_f64(), clip: CLIP })
+    }
+
+    /// Whether a finished run waits to be released.
+    pub fn has_candidate(&self) -> bool {
+        self.vault.names().is_ok_and(|names| names.iter().any(|name| name == CANDIDATE_NAME))
+    }
+
+    fn accepted_noise(&self, rules: &ReleaseRules) -> Result<NoiseMultiplier, HomeError> {
+        if let Some(reason) = &self.stopped {
+            return Err(HomeError::NoReleases(reason.clone()));
+        }
         let own = self.options.noise_multiplier()?;
-        let Some(rules) = rules else { return Ok(own) };
         if rules.clip != CLIP {
             let (asked, own) = (rules.clip.to_string(), CLIP.to_string());
             return Err(HomeError::Rules { what: "clipping norm", asked, own });

@@ -32,6 +32,9 @@ pub(crate) struct State {
     pub lived: u64,
     /// `lived` when the last nightly update began.
     pub last_nightly: Option<u64>,
+    /// The wall clock's time then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_nightly_at: Option<u64>,
     /// The household's heads, oldest first; the last one is in use.
     pub heads: Vec<HeadInfo>,
     /// The run under way.
@@ -50,6 +53,28 @@ pub(crate) struct State {
     /// What was kept before could not be read: heads that this list does not name may be the household's.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub list_lost: bool,
+    /// Heads from this number on were all made since then, so that the list knows them; `None` where nobody knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heads_since: Option<u64>,
+    /// `lived` as it began then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lived_since: Option<u64>,
+    /// Corrections that were saved meanwhile, after what was kept before could be read again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub meanwhile: Vec<Meanwhile>,
+    /// Seconds for which somebody agreed that corrections are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agreed_age: Option<u64>,
+}
+
+/// Corrections whose time lived was counted from a later moment than that of all others.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Meanwhile {
+    /// The first number, and the one behind the last.
+    pub numbers: [u64; 2],
+    /// Seconds lived until that moment.
+    pub later: u64,
 }
 
 impl State {
@@ -91,12 +116,22 @@ impl State {
         heads.sort_by_key(|head| head.number);
         heads.dedup_by_key(|head| head.number);
         heads.drain(..heads.len().saturating_sub(KEPT_HEADS));
+        // Both clocks ran on, one after the other.
+        let later = self.lived.saturating_sub(since.lived_since.unwrap_or(0));
+        let numbers = [self.next_correction, since.next_correction];
+        let mut meanwhile = self.meanwhile;
+        if numbers[0] < numbers[1] {
+            meanwhile.push(Meanwhile { numbers, later });
+        }
         State {
             heads,
             next_correction: self.next_correction.max(since.next_correction),
             next_head: self.next_head.max(since.next_head),
             learnt_up_to: self.learnt_up_to.max(since.learnt_up_to),
-            lived: self.lived.max(since.lived),
+            lived: since.lived.saturating_add(later).max(self.lived),
+            meanwhile,
+            agreed_age: self.agreed_age.into_iter().chain(since.agreed_age).min(),
+            heads_since: since.heads_since,
             run: None,
             ..self
         }

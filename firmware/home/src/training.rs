@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use learn::consent::{ConsentToken, ContributeToFleet, ImproveMyMirror};
+use learn::consent::{ConsentToken, ImproveMyMirror};
 use learn::edges::{EdgeError, RunId, Timestamp};
 use learn::head::{
     Confusion, Features, HeadLayout, Network, Subset, Target, TrainError, Trainer,
@@ -12,11 +12,13 @@ use learn::head::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::consents::Contribution;
 use crate::corrections;
 use crate::edges::Edges;
 use crate::error::HomeError;
 use crate::heads::HeadInfo;
-use crate::home::{Home, Shared};
+use crate::home::Home;
+use crate::household::{Household, Shared};
 use crate::model::{BaseModel, Trunk};
 use crate::refit::refit;
 use crate::releases::{CANDIDATE_NAME, Candidate};
@@ -41,8 +43,11 @@ const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 /// How long the trainer's thread waits after a failure.
 const FAILURE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Between two nightly updates by the time lived, so that a clock that jumps cannot make nights shorter.
+/// Between two nightly updates, in seconds of the time lived: a clock that jumps makes no night shorter.
 const BETWEEN_NIGHTS: u64 = 20 * 3_600;
+
+/// On a mirror that is seldom on the date says it, after it was on for so long.
+const ON_BETWEEN_NIGHTS: u64 = 3_600;
 
 /// Weight of the newest measurement in the running average of an example's time.
 const NEWEST_SHARE: f64 = 0.2;
@@ -229,17 +234,7 @@ impl Losses {
     }
 }
 
-impl Home {
-    /// Asks for a run as soon as the gate allows, whatever the triggers say.
-    pub fn request_training(&self) {
-        self.requested.store(true, Ordering::SeqCst);
-    }
-
-    /// Counts a parsed picture, for the trigger by use. Never waits.
-    pub fn count_inference(&self) {
-        self.inferences.fetch_add(1, Ordering::Relaxed);
-    }
-
+impl Household {
     /// What training is doing.
     pub fn training(&self) -> TrainingStatus {
         let (new_corrections, example_milliseconds, last) = {
@@ -253,17 +248,32 @@ impl Home {
         TrainingStatus { new_corrections, example_milliseconds, last, ..status }
     }
 
+    fn status(&self) -> MutexGuard<'_, TrainingStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Home {
+    /// Asks for a run as soon as the gate allows, whatever the triggers say.
+    pub fn request_training(&self) {
+        self.requested.store(true, Ordering::SeqCst);
+    }
+
+    /// Counts a parsed picture, for the trigger by use. Never waits.
+    pub fn count_inference(&self) {
+        self.inferences.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Whether a trigger asks for an update now. A trigger asks only where something is new or unfinished.
     pub fn is_due(&self) -> bool {
         if self.token::<ImproveMyMirror>().is_err() {
             return false;
         }
         let triggers = &self.options.triggers;
-        let (new, unfinished, last_nightly) = {
+        let (new, unfinished, is_night) = {
             let shared = self.lock();
-            let State { learnt_up_to, run, last_nightly, .. } = &shared.state;
-            let new = shared.corrections.count_from(*learnt_up_to);
-            (new, run.is_some(), *last_nightly)
+            let new = shared.corrections.count_from(shared.state.learnt_up_to);
+            (new, shared.state.run.is_some(), self.is_night(&shared.state))
         };
         if unfinished || self.requested.load(Ordering::SeqCst) {
             return true;
@@ -274,21 +284,25 @@ impl Home {
         let used = self.inferences.load(Ordering::Relaxed);
         triggers.corrections.is_some_and(|count| new >= count)
             || triggers.inferences.is_some_and(|count| used >= count)
-            || self.is_night(last_nightly)
+            || is_night
     }
 
-    /// Whether this is the night's moment, and the last nightly update, begun at `last` of the time lived, was long ago.
-    fn is_night(&self, last: Option<u64>) -> bool {
-        let rested = last.is_none_or(|last| self.lived().saturating_sub(last) >= BETWEEN_NIGHTS);
-        let jitter = self.night.lock().unwrap_or_else(PoisonError::into_inner).jitter;
+    /// Whether this is the night's moment, and the last nightly update was long ago.
+    fn is_night(&self, state: &State) -> bool {
         let now = self.edges.clock.now().0;
+        let on = state.last_nightly.map(|last| self.lived().saturating_sub(last));
+        let by_date = state.last_nightly_at.map(|last| now.saturating_sub(last));
+        let rested = on.is_none_or(|on| {
+            let is_another_day = by_date.is_some_and(|passed| passed >= BETWEEN_NIGHTS);
+            on >= BETWEEN_NIGHTS || (on >= ON_BETWEEN_NIGHTS && is_another_day)
+        });
+        let jitter = self.night.lock().unwrap_or_else(PoisonError::into_inner).jitter;
         rested && self.options.triggers.nightly.is_some_and(|window| window.is_due(now, jitter))
     }
 
-    /// Whether an update of a run that ends now may still leave: somebody agreed to that, and there is budget for one.
+    /// Whether an update of a run that ends now may still leave.
     fn contributes(&self) -> bool {
-        self.token::<ContributeToFleet>().is_ok()
-            && self.privacy().is_ok_and(|privacy| privacy.ledger.releases_left > 0)
+        self.contribution() == Contribution::On
     }
 
     /// The trainer's thread: lowest priority, until told to stop. Trains when a trigger asks and the gate is open. A finished
@@ -520,8 +534,9 @@ impl Home {
         let trainer = Trainer::new(layout, parameters, examples, settings, run, consent)?;
         let mut next = State { run: Some(plan.clone()), ..shared.state.clone() };
         // A run that something else asked for in the evening does not take the night's place.
-        if self.is_night(next.last_nightly) {
+        if self.is_night(&next) {
             next.last_nightly = Some(self.lived());
+            next.last_nightly_at = Some(self.edges.clock.now().0);
         }
         self.save(&mut shared, next)?;
         let night = Night::draw(&self.edges)?;
@@ -765,10 +780,6 @@ impl Home {
         let mut status = self.status();
         let trouble = status.trouble.take();
         *status = TrainingStatus { trouble, ..TrainingStatus::default() };
-    }
-
-    fn status(&self) -> MutexGuard<'_, TrainingStatus> {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

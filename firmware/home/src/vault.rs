@@ -27,7 +27,8 @@ use zeroize::Zeroizing;
 
 use crate::edges::EntropySource;
 
-const MAGIC: &[u8; 4] = b"MHV1";
+/// How every sealed file begins.
+pub const MAGIC: &[u8; 4] = b"MHV1";
 const NONCE_BYTES: usize = 24;
 const KEY_BYTES: usize = 32;
 const KEY_NAME: &str = "vault-key";

@@ -7,12 +7,14 @@ mod common;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use common::{ColourTrunk, Device, Open, Script, add, agree, base, begin_training, train, turned};
-use home::{
-    Conditions, ConsentState, Home, HomeError, NightlyWindow, Outcome, Pause, TrainingState,
-    Triggers,
+use common::{
+    ColourTrunk, Device, Open, Script, add, agree, base, begin_training, own_rules, train, turned,
 };
-use learn::consent::{ConsentError, PurposeKind};
+use home::{
+    Conditions, ConsentState, Contribution, Home, HomeError, NightlyWindow, Outcome, Pause,
+    TrainingState, Triggers,
+};
+use learn::consent::{ConsentError, ContributeToFleet, PurposeKind};
 use learn::edges::Digest;
 use learn::head::Subset;
 use learn::update::Update;
@@ -202,7 +204,7 @@ fn more_is_trained_where_nothing_leaves_and_none_of_that_is_ever_kept_for_the_fl
     home.request_training();
     finished(train(&home));
     assert!(!moved(&home) && home.has_candidate());
-    let release = home.release(&home.token().unwrap(), None).unwrap();
+    let release = home.release(&home.token().unwrap(), &own_rules(&home)).unwrap();
     let update = Update::decode(&home.bytes(release, &home.token().unwrap()).unwrap()).unwrap();
     assert_eq!(update.values().len(), base().layout.subset_len(Subset::Sparse));
 }
@@ -217,6 +219,71 @@ fn a_changed_budget_asks_for_consent_again() {
     assert_ne!(home.explanation().version, before);
     assert!(matches!(home.consent(PurposeKind::ContributeToFleet), ConsentState::Outdated(_)));
     assert!(home.grant(PurposeKind::ContributeToFleet, before).is_err());
+}
+
+#[test]
+fn what_was_agreed_to_in_other_words_allows_no_run_and_can_be_taken_back() {
+    let mut device = Device::new();
+    let home = device.start_with(6);
+    train(&home);
+    begin_training(&home, 5);
+    let has = |name: &str| device.vault.files.lock().unwrap().contains_key(name);
+    assert!(has("candidate") && has("checkpoint"));
+    device.options.budget = learn::privacy::Budget::new(20.0, 1e-5).unwrap();
+    device.options.limits.age /= 2;
+    let home = device.start();
+    assert!(!has("candidate") && !has("checkpoint"));
+    for purpose in [PurposeKind::ImproveMyMirror, PurposeKind::ContributeToFleet] {
+        assert!(matches!(home.consent(purpose), ConsentState::Outdated(_)));
+        home.withdraw(purpose).unwrap();
+        assert_eq!(home.consent(purpose), ConsentState::Absent);
+    }
+}
+
+#[test]
+fn without_a_fleet_more_is_trained_and_nothing_is_kept_for_one() {
+    let mut device = Device::new();
+    device.options.training.subset = Subset::Sparse;
+    device.start_with(6);
+    // Agreed to when there was one.
+    device.options.member = false;
+    let home = device.start();
+    assert!(home.token::<ContributeToFleet>().is_ok());
+    assert_eq!(home.contribution(), Contribution::NoFleet);
+    let refused = home.grant(PurposeKind::ContributeToFleet, home.explanation().version);
+    assert!(matches!(refused, Err(HomeError::NoFleet)));
+    begin_training(&home, 5);
+    let (before, sparse) = (base().layout, base().layout.subset_len(Subset::Sparse));
+    train(&home);
+    assert!(!home.has_candidate());
+    assert!(home.training().last.is_some() && sparse < before.subset_len(Subset::Full));
+    device.options.member = true;
+    assert_eq!(device.start().contribution(), Contribution::On);
+}
+
+#[test]
+fn a_mirror_that_is_on_for_an_hour_a_day_trains_every_night() {
+    let mut device = Device::new();
+    let window = NightlyWindow { start: 0, length: 1440 };
+    device.options.triggers =
+        Triggers { corrections: None, nightly: Some(window), inferences: None };
+    // The window's last minute, at which its moment has come whatever was drawn.
+    let night = |number: u64| {
+        device.clocks.wall.store((20_834 + number) * 86_400 + 1_439 * 60, Ordering::SeqCst);
+    };
+    night(0);
+    let home = device.start_with(4);
+    assert!(home.is_due());
+    train(&home);
+    add(&home, 4..6);
+    device.clocks.steady.fetch_add(1_000 * HOUR, Ordering::SeqCst);
+    assert!(!home.is_due(), "the same night");
+    night(1);
+    assert!(home.is_due());
+    train(&home);
+    add(&home, 6..8);
+    night(2);
+    assert!(!home.is_due(), "a clock that jumps makes no night");
 }
 
 #[test]
@@ -560,7 +627,7 @@ fn whether_an_update_leaves_depends_on_no_picture() {
         assert_eq!(home.head_values(), before);
         assert!(home.has_candidate() && !home.is_due());
         assert_eq!(home.training().new_corrections, 0);
-        let release = home.release(&home.token().unwrap(), None).unwrap();
+        let release = home.release(&home.token().unwrap(), &own_rules(&home)).unwrap();
         assert_eq!(home.waiting().unwrap(), [release]);
     }
 }

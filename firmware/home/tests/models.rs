@@ -6,7 +6,9 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{ColourTrunk, Device, HEIGHT, Open, SHAPE, WIDTH, add, agree, base, scene, train};
+use common::{
+    ColourTrunk, Device, HEIGHT, Open, SHAPE, WIDTH, add, agree, base, own_rules, scene, train,
+};
 use home::vault::Vault;
 use home::{Home, ModelTrouble, PublicCheck, Trunk};
 use learn::edges::{Entropy, SystemEntropy};
@@ -128,7 +130,7 @@ fn the_households_own_better_head_stays_in_use_while_the_base_moves() {
     assert!(!home.has_candidate(), "it belonged to the old base");
     // The next run starts from its own head and belongs to the new base.
     train(&home);
-    home.release(&home.token().unwrap(), None).unwrap();
+    home.release(&home.token().unwrap(), &own_rules(&home)).unwrap();
 }
 
 /// The sealed numbers of the finished run, behind its header.
@@ -158,7 +160,7 @@ fn what_is_released_is_what_the_run_changed_wherever_it_started() {
     train(&home);
     let length = candidate(&device).iter().map(|step| step * step).sum::<f32>().sqrt();
     assert!(length < 1e-6, "a run that moves nothing changes nothing: {length}");
-    home.release(&home.token().unwrap(), None).unwrap();
+    home.release(&home.token().unwrap(), &own_rules(&home)).unwrap();
 }
 
 #[test]

@@ -6,21 +6,25 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{
-    ColourTrunk, Device, Open, QUICK, add, agree, base, begin_training, contains, scene, train,
+    ColourTrunk, Device, MemoryStore, Open, QUICK, add, agree, base, begin_training, contains,
+    own_rules, scene, train,
 };
-use home::{Beside, Home, HomeError, HomeOptions, NoisePlan, ReleaseRules};
+use home::explanation::Explanation;
+use home::{Beside, Home, HomeError, HomeOptions, NoisePlan, ReleaseRules, vault};
 use learn::consent::{CONSENT_NAME, ContributeToFleet, ImproveMyMirror, PurposeKind};
-use learn::edges::{Digest, LayoutId};
-use learn::head::Subset;
+use learn::edges::{Digest, Entropy, LayoutId, SystemEntropy};
+use learn::head::{CHECKPOINT_MAGIC, Subset};
 use learn::ledger::{LEDGER_NAME, LedgerError};
+use learn::privacy::{Budget, Composition};
 use learn::release::ReleaseError;
 use learn::update::Update;
 
 fn release(home: &Home) -> Result<learn::edges::ReleaseId, HomeError> {
-    home.release(&home.token::<ContributeToFleet>().unwrap(), None)
+    home.release(&home.token::<ContributeToFleet>().unwrap(), &own_rules(home))
 }
 
 #[test]
@@ -71,16 +75,87 @@ fn when_the_budget_is_spent_no_result_is_kept_for_the_fleet_and_more_is_trained(
 }
 
 #[test]
-fn noise_that_allows_no_release_at_all_is_refused_by_name() {
-    let mut device = Device::new();
-    device.options.noise = NoisePlan::Multiplier("0.5".parse().unwrap());
-    let error = device.try_start().err().unwrap().to_string();
-    assert!(
-        error.contains("0.5 spends more than epsilon 8") && error.contains("at least 0.6"),
-        "{error}"
-    );
-    device.options.noise = NoisePlan::Lifetime(1001);
-    assert!(device.try_start().err().unwrap().to_string().contains("at most 1000"));
+fn settings_that_allow_no_release_stop_releases_by_name_and_nothing_else() {
+    let budget = |epsilon| Budget::new(epsilon, 1e-5).unwrap();
+    let noise = |text: &str| NoisePlan::Multiplier(text.parse().unwrap());
+    for (budget, noise, told) in [
+        (
+            budget(3.0),
+            noise("1.2"),
+            "learning.noise_multiplier: noise of 1.2 spends more than epsilon 3",
+        ),
+        (budget(8.0), noise("0.5"), "set learning.noise_multiplier to at least 0.6"),
+        (budget(8.0), noise("40.000001"), "learning.noise_multiplier: a standard deviation"),
+        (budget(8.0), NoisePlan::Unknown, "learning.noise_multiplier: it must be"),
+        (budget(8.0), NoisePlan::Lifetime(1001), "learning.lifetime_releases: at most 1000"),
+        (
+            budget(1e-9),
+            NoisePlan::Lifetime(1000),
+            "learning.lifetime_releases: no noise multiplier",
+        ),
+    ] {
+        let mut device = Device::new();
+        let home = device.start_with(6);
+        train(&home);
+        let waiting = release(&home).unwrap();
+        train(&home);
+        drop(home);
+        (device.options.budget, device.options.noise) = (budget, noise);
+        let home = device.start();
+        let problems = home.problems();
+        assert!(problems.len() == 1 && problems[0].contains(told), "{problems:?}");
+        agree(&home);
+        let error = release(&home).unwrap_err();
+        assert!(
+            matches!(error, HomeError::NoReleases(_)) && error.to_string().contains(told),
+            "{error}"
+        );
+        train(&home);
+        assert!(!home.has_candidate(), "{told}");
+        home.remove_correction(0).unwrap();
+        let withdrawal = home.withdraw(PurposeKind::ContributeToFleet).unwrap();
+        assert_eq!((withdrawal.discarded, withdrawal.already_sent), (1, Some(0)), "{told}");
+        agree(&home);
+        assert!(home.bytes(waiting, &home.token().unwrap()).is_err(), "{told}");
+        device.clocks.pass(181 * 86_400);
+        home.tidy().unwrap();
+        assert_eq!(home.usage().corrections, 0, "{told}");
+        assert!(home.delete_everything().unwrap().is_complete(), "{told}");
+    }
+}
+
+#[test]
+fn without_a_network_corrections_grow_old_and_can_be_withdrawn_and_deleted() {
+    let device = Device::new();
+    let home = device.start_with(6);
+    train(&home);
+    drop(home);
+    let household = device.household();
+    assert!(household.has_candidate() && household.usage().corrections == 6);
+    household.remove_correction(5).unwrap();
+    household.withdraw(PurposeKind::ImproveMyMirror).unwrap();
+    assert!(!household.has_candidate());
+    device.clocks.pass(181 * 86_400);
+    assert_eq!(household.tidy().unwrap(), 5);
+    let proof = household.delete_everything().unwrap();
+    assert!(proof.is_complete() && household.heads().is_empty(), "{proof:?}");
+}
+
+#[test]
+fn a_network_that_comes_later_finds_what_is_left() {
+    let device = Device::new();
+    let home = device.start_with(15);
+    train(&home);
+    assert_eq!(home.heads().len(), 1);
+    drop(home);
+    let household = Arc::new(device.household());
+    let home = Home::of(household.clone(), base()).unwrap();
+    assert_ne!(home.head_values().to_vec(), base().parameters);
+    // By whoever has only this of it.
+    let version = home.head_version();
+    household.delete_everything().unwrap();
+    assert!(home.head_version() > version);
+    assert_eq!(home.head_values().to_vec(), base().parameters);
 }
 
 #[test]
@@ -128,7 +203,7 @@ fn more_noise_does_not_buy_more_releases_than_people_were_told_of() {
     };
     let release = |home: &Home| {
         train(home);
-        home.release(&home.token().unwrap(), Some(&quiet))
+        home.release(&home.token().unwrap(), &quiet)
     };
     train(&home);
     let older = device.vault.get("candidate");
@@ -141,7 +216,7 @@ fn more_noise_does_not_buy_more_releases_than_people_were_told_of() {
     let home = device.start();
     assert!(matches!(release(&home), Err(HomeError::NothingToRelease)));
     device.vault.set("candidate", older);
-    let error = home.release(&home.token().unwrap(), Some(&quiet)).unwrap_err();
+    let error = home.release(&home.token().unwrap(), &quiet).unwrap_err();
     let HomeError::Release(ReleaseError::Ledger(LedgerError::TooMany { reserved: 3, most: 3 })) =
         error
     else {
@@ -151,6 +226,36 @@ fn more_noise_does_not_buy_more_releases_than_people_were_told_of() {
     let ledger = home.privacy().unwrap().ledger;
     assert_eq!((ledger.spent.releases(), ledger.releases_left), (3, 0));
     assert!(ledger.spent.epsilon() < 3.0, "epsilon alone would allow more");
+}
+
+#[test]
+fn the_bound_between_two_households_counts_what_was_sent_with_other_noise() {
+    let mut device = Device::new();
+    let home = device.start_with(6);
+    for _ in 0..2 {
+        train(&home);
+        release(&home).unwrap();
+    }
+    let told =
+        |home: &Home| home.explanation().purpose(PurposeKind::ContributeToFleet).budget.clone();
+    let planned = |options: &HomeOptions| {
+        let explanation = Explanation::new(options).unwrap();
+        explanation.purpose(PurposeKind::ContributeToFleet).budget.clone()
+    };
+    assert_eq!(
+        told(&device.start()),
+        planned(&device.options),
+        "the same words after each release"
+    );
+    device.options.noise = NoisePlan::Multiplier("1.5".parse().unwrap());
+    // Two with noise of 1.2 and the three that still fit, at half the noise.
+    let mut whole = Composition::new();
+    whole.add("0.6".parse().unwrap(), 2);
+    whole.add("0.75".parse().unwrap(), 3);
+    let bound = (10.0 * whole.statement(1e-5).unwrap().epsilon()).ceil() / 10.0;
+    let words = told(&device.start());
+    assert!(words.contains(&format!("the bound is {bound}")), "{bound}: {words}");
+    assert_ne!(words, planned(&device.options));
 }
 
 #[test]
@@ -181,11 +286,11 @@ fn a_fleets_rules_are_followed_where_they_are_not_weaker_than_the_devices_own() 
     };
     let own = home.layout_id();
     for bad in [rules("0.8", 1.0, own), rules("1.2", 2.0, own)] {
-        assert!(matches!(home.release(&token, Some(&bad)), Err(HomeError::Rules { .. })));
+        assert!(matches!(home.release(&token, &bad), Err(HomeError::Rules { .. })));
     }
     let foreign = rules("1.2", 1.0, LayoutId([1; 32]));
-    assert!(matches!(home.release(&token, Some(&foreign)), Err(HomeError::OtherLayout(_))));
-    let id = home.release(&token, Some(&rules("2", 1.0, own))).unwrap();
+    assert!(matches!(home.release(&token, &foreign), Err(HomeError::OtherLayout(_))));
+    let id = home.release(&token, &rules("2", 1.0, own)).unwrap();
     let update = Update::decode(&home.bytes(id, &token).unwrap()).unwrap();
     assert_eq!(update.header().noise_multiplier, "2".parse().unwrap());
 }
@@ -208,7 +313,7 @@ fn a_withdrawal_destroys_what_waits_and_counts_what_was_sent() {
     assert!(
         withdrawal.message.contains("1 noised updates had been sent and cannot be called back")
     );
-    assert!(home.bytes(id, &token).is_err() && home.release(&token, None).is_err());
+    assert!(home.bytes(id, &token).is_err() && home.release(&token, &own_rules(&home)).is_err());
     assert!(device.outbox.files.lock().unwrap().is_empty() && !home.has_candidate());
     assert_eq!(home.privacy().unwrap().ledger.spent.releases(), 2, "spent stays spent");
 }
@@ -242,18 +347,18 @@ fn what_the_round_or_the_disk_would_not_take_costs_no_budget() {
         clip: 1.0,
         max_update_bytes,
     };
-    let error = home.release(&token, Some(&rules(1_000, "1.2"))).unwrap_err();
+    let error = home.release(&token, &rules(1_000, "1.2")).unwrap_err();
     assert!(matches!(error, HomeError::UpdateTooLarge { limit: 1_000, .. }), "{error}");
     // More decimals than the sampler's integers hold.
-    let error = home.release(&token, Some(&rules(1 << 20, "35.123457"))).unwrap_err();
+    let error = home.release(&token, &rules(1 << 20, "35.123457")).unwrap_err();
     assert!(matches!(error, HomeError::Release(ReleaseError::Mechanism(_))), "{error}");
     device.space.0.store(1 << 20, Ordering::SeqCst);
-    let error = home.release(&token, None).unwrap_err();
+    let error = home.release(&token, &own_rules(&home)).unwrap_err();
     assert!(matches!(error, HomeError::DiskFull { .. }), "{error}");
     let privacy = home.privacy().unwrap().ledger;
     assert_eq!((privacy.spent.releases(), privacy.burnt), (0, 0));
     device.space.0.store(1 << 40, Ordering::SeqCst);
-    home.release(&token, None).unwrap();
+    home.release(&token, &own_rules(&home)).unwrap();
 }
 
 #[test]
@@ -416,6 +521,18 @@ fn forms(values: &[f32]) -> Vec<Vec<u8>> {
     (0..values.len() - 8).step_by(97).flat_map(window).collect()
 }
 
+/// What a mirror's own key finds under a seal in its folder, whoever has the folder open.
+fn opened(folder: &Path, name: &str) -> Vec<u8> {
+    let copy = |store: &str, name: &str| {
+        let files = MemoryStore::default();
+        files.set(name, fs::read(folder.join(store).join(name)).unwrap());
+        Arc::new(files)
+    };
+    let entropy = Arc::new(|| Box::new(SystemEntropy) as Box<dyn Entropy>);
+    let vault = vault::Vault::new(copy("vault", name), copy("keys", "vault-key"), entropy, None);
+    vault.get(name).unwrap().unwrap().to_vec()
+}
+
 #[test]
 fn no_unnoised_number_and_no_picture_lies_in_the_clear_and_everything_can_be_deleted() {
     let folder =
@@ -426,7 +543,8 @@ fn no_unnoised_number_and_no_picture_lies_in_the_clear_and_everything_can_be_del
     add(&home, 0..10);
     // Scanned in the middle of training too, when a checkpoint is on the disk.
     let (watched, pixels) = (folder.clone(), scene(0).0);
-    let header = [b"MLT1".as_slice(), &[1], &QUICK.epochs.to_le_bytes()].concat();
+    let header = [CHECKPOINT_MAGIC.as_slice(), &[1], &QUICK.epochs.to_le_bytes()].concat();
+    let begins = header.clone();
     let look = move |values: &[f32]| {
         let needles = forms(values);
         for path in files(&watched) {
@@ -434,15 +552,23 @@ fn no_unnoised_number_and_no_picture_lies_in_the_clear_and_everything_can_be_del
             assert!(!contains(&bytes, &pixels[..64]), "{}", path.display());
             // A checkpoint holds the numbers of its own step, which nobody here knows; how it begins is known.
             assert!(!contains(&bytes, &header), "{} is not sealed", path.display());
+            let is_ours = path.starts_with(watched.join("vault")) && !path.ends_with("lock");
+            assert!(
+                !is_ours || bytes.starts_with(vault::MAGIC),
+                "{} is not sealed",
+                path.display()
+            );
             let leaks = needles.iter().any(|needle| contains(&bytes, needle));
             assert!(!leaks, "{} holds unnoised numbers", path.display());
         }
     };
-    let (midway, checkpoint) = (look.clone(), folder.join("vault/checkpoint"));
+    let (midway, stores) = (look.clone(), folder.clone());
     let initial = base();
     let mut trunk = ColourTrunk::calling(move |runs| {
         if runs == 30 {
-            assert!(checkpoint.is_file(), "the run has left no checkpoint yet");
+            // What is looked for would be found: it is there, under the seal.
+            let plain = opened(&stores, "checkpoint");
+            assert!(plain.starts_with(&begins), "not how a checkpoint begins");
             midway(&initial.layout.gather(Subset::Full, &initial.parameters));
         }
     });
@@ -494,6 +620,26 @@ fn no_unnoised_number_and_no_picture_lies_in_the_clear_and_everything_can_be_del
     assert_eq!(home.corrections()[0].number, 10);
     assert_eq!(home.privacy().unwrap().ledger.spent.releases(), 1);
     drop(home);
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_file_that_is_none_of_the_mirrors_is_named_as_remaining() {
+    let folder =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("strange-{}", std::process::id()));
+    let home = Home::open(&folder, base(), HomeOptions::default()).unwrap();
+    agree(&home);
+    add(&home, 0..1);
+    fs::copy(folder.join("keys/vault-key"), folder.join("keys/vault-key~")).unwrap();
+    fs::write(folder.join("vault/A copy"), b"of a picture").unwrap();
+    fs::create_dir(folder.join("outbox/Old")).unwrap();
+    let proof = home.delete_everything().unwrap();
+    assert_eq!(proof.remaining, ["vault/A copy", "keys/vault-key~", "outbox/Old"]);
+    assert!(!proof.key_erased && !proof.is_complete());
+    fs::remove_file(folder.join("keys/vault-key~")).unwrap();
+    fs::remove_file(folder.join("vault/A copy")).unwrap();
+    fs::remove_dir(folder.join("outbox/Old")).unwrap();
+    assert!(home.delete_everything().unwrap().is_complete());
     fs::remove_dir_all(&folder).unwrap();
 }
 

@@ -6,6 +6,7 @@ mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use common::{
     ColourTrunk, Device, HEIGHT, MemoryStore, Open, WIDTH, add, agree, base, begin_training,
@@ -395,6 +396,71 @@ fn corrections_go_at_their_age_across_restarts() {
     device.clocks.pass(92 * DAY);
     assert_eq!(home.tidy().unwrap(), 1);
     assert_eq!(home.corrections()[0].number, 1);
+}
+
+#[test]
+fn a_state_that_cannot_be_read_makes_no_correction_older_or_younger() {
+    let device = Device::new();
+    // Nobody sets the clock: the time lived alone counts.
+    device.clocks.wall.store(90, Ordering::SeqCst);
+    let home = device.start_with(0);
+    device.clocks.pass(200 * DAY);
+    add(&home, 0..2);
+    device.clocks.pass(100 * DAY);
+    home.tidy().unwrap();
+    let known = device.vault.get("state");
+    device.vault.set("state", b"of a newer firmware".to_vec());
+    let home = device.start();
+    assert_eq!(home.tidy().unwrap(), 0);
+    device.clocks.pass(DAY);
+    add(&home, 2..3);
+    home.tidy().unwrap();
+    device.vault.set("state-before", known);
+    device.start();
+    let home = device.start();
+    assert_eq!(home.tidy().unwrap(), 0, "they are 101 days old, and new");
+    device.clocks.pass(80 * DAY);
+    assert_eq!(home.tidy().unwrap(), 2);
+    device.clocks.pass(99 * DAY);
+    assert_eq!(home.tidy().unwrap(), 0);
+    device.clocks.pass(2 * DAY);
+    assert_eq!(home.tidy().unwrap(), 1);
+}
+
+#[test]
+fn a_lost_state_keeps_no_correction_for_much_longer() {
+    let device = Device::new();
+    device.clocks.wall.store(90, Ordering::SeqCst);
+    let home = device.start_with(1);
+    device.clocks.pass(170 * DAY);
+    add(&home, 1..2);
+    device.vault.set("state", b"scribble".to_vec());
+    let home = device.start();
+    device.clocks.pass(11 * DAY);
+    assert_eq!(home.tidy().unwrap(), 1, "what the newest one knows of the time before counts");
+}
+
+#[test]
+fn pictures_are_kept_for_as_long_as_was_agreed_to_whatever_is_set_later() {
+    let mut device = Device::new();
+    let days = |home: &home::Home| home.usage().limits.age.as_secs() / DAY;
+    device.start_with(1);
+    device.options.limits.age = Duration::from_secs(3650 * DAY);
+    let home = device.start();
+    assert_eq!(days(&home), 180);
+    device.clocks.pass(181 * DAY);
+    assert_eq!(home.tidy().unwrap(), 1);
+    // Agreed to anew.
+    agree(&home);
+    add(&home, 1..2);
+    assert_eq!(days(&device.start()), 3650);
+    device.options.limits.age = Duration::from_secs(7 * DAY);
+    assert_eq!(days(&device.start()), 7);
+    device.options.limits.age = Duration::from_secs(3650 * DAY);
+    let home = device.start();
+    assert_eq!(days(&home), 7, "it was said to be less");
+    agree(&home);
+    assert_eq!(days(&device.start()), 3650);
 }
 
 #[test]

@@ -5,10 +5,13 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use home::HomeError;
+use proto::DeviceId;
 use settings::{Board, Effective, Layers};
 use tracing::warn;
 
 use crate::cli::SettingsArgs;
+use crate::learning;
 use crate::report::Usage;
 
 /// The settings file of an installed mirror, unless `MIRROR_SYSTEM_FILE` names another: a test on an installed mirror must not
@@ -88,14 +91,39 @@ fn warn_of_misnamed(layers: &Layers) {
     }
 }
 
+/// Refuses values that are valid and of no use, each for a part of the mirror that goes without then: noise and a budget that
+/// no release fits, and a name that Home Assistant's topics cannot have. The rest of the mirror runs with them.
+///
+/// # Errors
+/// The first of them, with its origin and the next step.
+pub fn check(effective: &Effective) -> Result<()> {
+    check_releases(effective)?;
+    let home = effective.settings.home_assistant.as_ref();
+    if let Some(Err(error)) = home.map(|home| home.name.parse::<DeviceId>()) {
+        return Err(effective.refuse("home_assistant.name", error.to_string()).into());
+    }
+    Ok(())
+}
+
+fn check_releases(effective: &Effective) -> Result<()> {
+    let options = learning::options(&effective.settings.learning)?;
+    let (key, reason) = match options.check_releases() {
+        Err(HomeError::Options { key, reason }) => (key, reason),
+        other => return Ok(other?),
+    };
+    // The noise and the target do not fit each other; whoever set the target alone looks for it there.
+    let by_target = key == "learning.noise_multiplier" && !effective.is_set(key);
+    let key = if by_target { "learning.epsilon" } else { key };
+    Err(effective.refuse(key, reason).into())
+}
+
 /// Reads one settings file over the defaults and the board profile, to see whether it is valid.
 ///
 /// # Errors
-/// As [`load`].
+/// As [`load`] and [`check`].
 pub fn check_file(args: &SettingsArgs, path: &Path) -> Result<()> {
     let layers = Layers::defaults()?.board(&board(args)?)?;
-    layers.file(&path.display().to_string(), &read(path)?)?.finish()?;
-    Ok(())
+    check(&layers.file(&path.display().to_string(), &read(path)?)?.finish()?)
 }
 
 /// The profile asked for, else the one for this machine.

@@ -72,6 +72,54 @@ fn values_out_of_range_are_refused_wherever_they_come_from() {
 }
 
 #[test]
+fn what_only_a_part_of_the_mirror_could_refuse_is_refused_by_the_check() {
+    let folder = Folder::new("parts");
+    for (name, text, parts) in [
+        (
+            "epsilon",
+            "epsilon = 3",
+            ["`learning.epsilon` = 3.0", "noise_multiplier to at least 1.", "larger"],
+        ),
+        (
+            "noise",
+            "noise_multiplier = 0.5",
+            ["`learning.noise_multiplier` = 0.5", "at least 0.6", "epsilon"],
+        ),
+        (
+            "decimals",
+            "noise_multiplier = 1.2345678",
+            ["`learning.noise_multiplier`", "six decimals", "toml"],
+        ),
+        (
+            "sampler",
+            "noise_multiplier = 40.000001",
+            ["`learning.noise_multiplier`", "fewer", "toml"],
+        ),
+        (
+            "plan",
+            "epsilon = 0.001\nlifetime_releases = 1000",
+            ["`learning.lifetime_releases`", "fewer releases", "toml"],
+        ),
+    ] {
+        let file = folder.file(&format!("{name}.toml"), &format!("[learning]\n{text}\n"));
+        for arguments in [["check"].as_slice(), &["check", "--config"]] {
+            let result = output(mirror(&folder).arg("config").args(arguments).arg(&file));
+            let text = stderr(&result);
+            assert_eq!(result.status.code(), Some(2), "{name}: {text}");
+            assert!(parts.iter().all(|part| text.contains(part)), "{name}: {text}");
+            assert!(text.contains(&format!("{name}.toml")), "{name}: {text}");
+        }
+        let ledger = output(mirror(&folder).args(["privacy", "ledger", "--config"]).arg(&file));
+        assert!(stdout(&ledger).contains("of at most 0"), "{name}: {}", stderr(&ledger));
+    }
+    let name = "[home_assistant]\nenabled = true\nhost = \"home\"\nname = \"fleet\"\n";
+    let result =
+        output(mirror(&folder).args(["config", "check"]).arg(folder.file("name.toml", name)));
+    assert_eq!(result.status.code(), Some(2));
+    assert!(stderr(&result).contains("`home_assistant.name` = \"fleet\""), "{}", stderr(&result));
+}
+
+#[test]
 fn wrong_options_are_explained() {
     let folder = Folder::new("usage");
     for arguments in [

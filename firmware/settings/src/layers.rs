@@ -51,6 +51,16 @@ impl Effective {
         entries
     }
 
+    /// Why the value of `key` cannot be used, for reasons that only its user knows; the message names where it came from.
+    pub fn refuse(&self, key: &str, reason: String) -> SettingsError {
+        SettingsError::Value {
+            origin: self.origins.get(key).cloned().unwrap_or_default(),
+            value: leaf(&self.table, key).map(Value::to_string).unwrap_or_default(),
+            key: key.to_owned(),
+            reason,
+        }
+    }
+
     /// Whether anything stronger than the built-in defaults gave the key its value.
     pub fn is_set(&self, key: &str) -> bool {
         self.origins.get(key).is_some_and(|origin| origin != DEFAULTS_ORIGIN)

@@ -9,10 +9,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use home::edges::{Edges, Space, Steady};
-use home::{BaseModel, Conditions, Gate, Home, HomeError, HomeOptions, Outcome, Stores, Trunk};
+use home::{
+    BaseModel, Conditions, Gate, Home, HomeError, HomeOptions, Household, Outcome, ReleaseRules,
+    Stores, Trunk,
+};
 use learn::consent::PurposeKind;
 use learn::edges::{Clock, EdgeError, Entropy, MonotonicCounter, Storage, Timestamp};
 use learn::head::{HeadLayout, HeadShape, Subset, TrainingSettings};
+use learn::privacy::NoiseMultiplier;
 use vision::{GridSize, VisionError};
 use zeroize::Zeroizing;
 
@@ -211,6 +215,15 @@ impl Device {
     }
 
     pub fn try_start_with_base(&self, base: BaseModel) -> Result<Home, HomeError> {
+        Home::of(Arc::new(self.try_open()?), base)
+    }
+
+    /// Without a network.
+    pub fn household(&self) -> Household {
+        self.try_open().unwrap()
+    }
+
+    fn try_open(&self) -> Result<Household, HomeError> {
         let stores = Stores {
             vault: self.vault.clone(),
             keys: self.keys.clone(),
@@ -229,7 +242,7 @@ impl Device {
             entropy: Arc::new(move || Box::new(draws.clone())),
             space: self.space.clone(),
         };
-        Home::with(stores, base, self.options, edges)
+        Household::with(stores, self.options, edges)
     }
 
     pub fn start(&self) -> Home {
@@ -252,6 +265,16 @@ impl Device {
 /// Enough steps that the small head really learns.
 pub const QUICK: TrainingSettings =
     TrainingSettings { subset: Subset::Full, epochs: 12, learning_rate: 1e-2, weight_decay: 0.0 };
+
+/// What the device itself would ask of an update.
+pub fn own_rules(home: &Home) -> ReleaseRules {
+    ReleaseRules {
+        layout: home.layout_id(),
+        noise_multiplier: home.options().noise_multiplier().unwrap_or(NoiseMultiplier::DEFAULT),
+        clip: 1.0,
+        max_update_bytes: u32::MAX,
+    }
+}
 
 pub fn agree(home: &Home) {
     for purpose in [PurposeKind::ImproveMyMirror, PurposeKind::ContributeToFleet] {

@@ -125,6 +125,13 @@ impl Composition {
         next
     }
 
+    /// Every release so many times.
+    pub fn times(&self, count: u64) -> Composition {
+        let releases = self.releases.iter();
+        let releases = releases.map(|(z, releases)| (*z, releases.saturating_mul(count))).collect();
+        Composition { releases }
+    }
+
     /// Releases in all.
     pub fn release_count(&self) -> u64 {
         self.releases.values().fold(0, |sum, count| sum.saturating_add(*count))

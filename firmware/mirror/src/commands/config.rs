@@ -63,7 +63,7 @@ fn as_toml(effective: &Effective) -> String {
 /// first.
 fn check(files: &[PathBuf], args: &SettingsArgs) -> Result<()> {
     if files.is_empty() {
-        config::load(args, &[])?;
+        config::check(&config::load(args, &[])?)?;
         return Ok(report::print("The settings in effect are valid.\n")?);
     }
     let mut troubles = Vec::new();

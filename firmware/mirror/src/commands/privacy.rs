@@ -113,7 +113,7 @@ fn show_ledger(verify: bool, json: bool, args: &SettingsArgs) -> Result<()> {
     }
     let learning = &effective.settings.learning;
     let statement = verified.composition().statement(learning.delta).map_err(wrong)?;
-    let most = learning::options(learning)?.most_releases()?;
+    let most = learning::options(learning)?.most_releases();
     let text = match json {
         true => {
             let more = [

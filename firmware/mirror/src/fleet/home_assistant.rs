@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use home::Home;
-use learn::consent::{ContributeToFleet, PurposeKind};
+use home::{Contribution, Household};
+use learn::consent::PurposeKind;
 use proto::DeviceId;
 use settings::HomeAssistantSettings;
 use tracing::{info, warn};
@@ -16,7 +16,7 @@ use uplink::mqtt::{Endpoint, Mqtt};
 use uplink::tls;
 
 use super::member::AWAY;
-use super::{Fleet, follow, jitter, runtime, wait_for_home};
+use super::{Fleet, follow, jitter, runtime, wait_for};
 use crate::learning::Learning;
 use crate::report;
 use crate::shared::{Shared, Topic};
@@ -42,7 +42,9 @@ impl HomePart {
     /// # Errors
     /// A password or an authority that cannot be read; shown, and tried again by the supervisor.
     pub fn run(&self) -> Result<()> {
-        let Some(home) = wait_for_home(&self.shared, &self.learning) else { return Ok(()) };
+        let told = (Topic::HomeAssistant, "Home Assistant");
+        let waiting = wait_for(&self.shared, &self.learning, told, Learning::household);
+        let Some(household) = waiting else { return Ok(()) };
         let prepared = self.prepare();
         let notice = prepared
             .as_ref()
@@ -54,7 +56,7 @@ impl HomePart {
         let (shared, fleet) = (Arc::clone(&self.shared), Arc::clone(&self.fleet));
         let changes = Arc::clone(&self.shared);
         let link = Link::new(format!("{}:{}", endpoint.host, endpoint.port), Instant::now());
-        let shown = Shown { shared, learning: Arc::clone(&self.learning), fleet, home, link };
+        let shown = Shown { shared, learning: Arc::clone(&self.learning), fleet, household, link };
         let jitter = jitter()?;
         runtime()?.block_on(async {
             let (connection, handle) = Mqtt::start(endpoint, jitter);
@@ -105,18 +107,19 @@ struct Shown {
     shared: Arc<Shared>,
     learning: Arc<Learning>,
     fleet: Arc<Fleet>,
-    home: Arc<Home>,
+    household: Arc<Household>,
     link: Link,
 }
 
 impl home_assistant::Home for Shown {
     fn state(&self) -> State {
-        let takes_part = self.home.token::<ContributeToFleet>().is_ok();
+        let contribution = self.household.contribution();
+        let takes_part = matches!(contribution, Contribution::On | Contribution::Spent);
         let snapshot = self.fleet.snapshot();
-        let model = self.home.fleet_version();
+        let model = self.learning.home().map_or(0, |home| home.fleet_version());
         let newest = snapshot.model_under_way.max(snapshot.model_on_offer).unwrap_or(0);
         // Rounds by the ledger: what the connection knows of them comes later than a start, and ends with a fleet.
-        let (epsilon_spent, epsilon_left, rounds, privacy) = match self.home.privacy() {
+        let (epsilon_spent, epsilon_left, rounds, privacy) = match self.household.privacy() {
             Ok(overview) => {
                 let spent = &overview.ledger.spent;
                 let left = (overview.ledger.target_epsilon - spent.shown_epsilon()).max(0.0);
@@ -133,7 +136,7 @@ impl home_assistant::Home for Shown {
             epsilon_left,
             privacy,
             rounds,
-            last_update: self.home.last_published().and_then(|at| rfc3339(at.0)),
+            last_update: self.household.last_published().and_then(|at| rfc3339(at.0)),
             model,
             newest_model: newest.max(model),
         }
@@ -143,14 +146,18 @@ impl home_assistant::Home for Shown {
         let done = match command {
             Command::OptOut => {
                 self.fleet.answered(&self.shared);
-                self.home.withdraw(PurposeKind::ContributeToFleet).map(drop)
+                self.household.withdraw(PurposeKind::ContributeToFleet).map(drop)
             }
-            Command::AskOptIn if self.home.token::<ContributeToFleet>().is_ok() => Ok(()),
+            // There is nothing to ask where it takes part, or has nothing to take part in.
             Command::AskOptIn => {
-                self.fleet.ask(&self.shared);
+                if self.household.contribution() == Contribution::Off {
+                    self.fleet.ask(&self.shared);
+                }
                 Ok(())
             }
-            Command::Delete => self.learning.delete_everything(&self.home, &self.shared).map(drop),
+            Command::Delete => {
+                self.learning.delete_everything(&self.household, &self.shared).map(drop)
+            }
             Command::InstallModel => {
                 self.fleet.watch.wish_newest_model();
                 Ok(())
@@ -238,6 +245,7 @@ mod tests {
     use std::path::{Path, PathBuf};
     use std::time::Instant;
 
+    use home::HomeOptions;
     use learn::ledger::{LEDGER_NAME, RECORD_BYTES};
     use uplink::home_assistant::Home as _;
 
@@ -254,7 +262,7 @@ mod tests {
             shared: Arc::new(Shared::new(Instant::now(), None)),
             learning: Arc::new(Learning::new()),
             fleet: Arc::new(Fleet::new(true)),
-            home: Arc::new(small::home(folder)),
+            household: Arc::clone(small::home(folder).household()),
             link: Link::new("home.example:1883".into(), Instant::now()),
         }
     }
@@ -316,6 +324,17 @@ mod tests {
         assert!(shown.state().asks);
         shown.command(Command::OptOut);
         assert!(!shown.state().asks, "nobody is asked what was answered");
+        fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn a_mirror_without_a_fleet_asks_nobody_to_take_part() {
+        let folder = folder("alone");
+        let options = HomeOptions { member: false, ..HomeOptions::default() };
+        let household = Household::open(&folder, options).expect("writable");
+        let mut shown = Shown { household: Arc::new(household), ..shown(&folder.join("unused")) };
+        shown.command(Command::AskOptIn);
+        assert!(!shown.state().asks && !shown.state().takes_part);
         fs::remove_dir_all(&folder).expect("ours");
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use home::{Home, ReleaseRules};
+use home::{Contribution, Home, ReleaseRules};
 use learn::consent::{ContributeToFleet, ImproveMyMirror};
 use learn::edges::LayoutId;
 use learn::privacy::NoiseMultiplier;
@@ -72,7 +72,7 @@ impl AtHome {
         };
         // Whatever comes of it: a refusal by the budget stays one.
         *asked = None;
-        let release = self.home.release(&consent, Some(&rules)).map_err(told)?;
+        let release = self.home.release(&consent, &rules).map_err(told)?;
         tracing::info!(%release, round = task.round, "an update waits for the network");
         Ok(())
     }
@@ -104,7 +104,9 @@ impl Outbox for AtHome {
 
 impl Household for AtHome {
     fn floor(&self) -> Option<Floor> {
-        self.home.token::<ContributeToFleet>().ok()?;
+        if matches!(self.home.contribution(), Contribution::NoFleet | Contribution::Off) {
+            return None;
+        }
         let own = self.home.options().noise_multiplier().ok()?;
         Some(Floor {
             min_noise_multiplier: Ratio::new(own.numerator(), own.denominator()).ok()?,
@@ -216,6 +218,18 @@ mod tests {
         }
         at_home.home.withdraw(learn::consent::PurposeKind::ContributeToFleet).expect("writable");
         assert_eq!(at_home.floor(), None);
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn the_floor_of_the_settings_reaches_the_rounds() {
+        let (at_home, folder) = waiting("own-floor", 0);
+        let text = "[fleet]\nenabled = true\nhost = \"fleet\"\nmin_cohort = 7\nmax_update_kib = 3";
+        let layers = settings::Layers::defaults().and_then(|layers| layers.file("test", text));
+        let settings = layers.and_then(settings::Layers::finish).expect("valid").settings;
+        let settings = settings.fleet.expect("enabled");
+        let floor = AtHome::new(Arc::clone(&at_home.home), &settings).floor().expect("agreed");
+        assert_eq!((floor.min_cohort, floor.max_update_bytes), (7, 3 * 1024));
         std::fs::remove_dir_all(&folder).expect("ours");
     }
 

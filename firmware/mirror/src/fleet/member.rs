@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use home::Contribution;
 use home::edges::EARLIEST_DATE;
 use learn::edges::{Clock, Storage, SystemClock, Timestamp};
 use learn::fs::Directory;
@@ -18,7 +19,7 @@ use uplink::mqtt::{Endpoint, Mqtt};
 use super::enrolment::Enrolment;
 use super::household::AtHome;
 use super::trial::Trial;
-use super::{Fleet, follow, jitter, runtime, wait_for_home};
+use super::{Fleet, follow, jitter, runtime, wait_for};
 use crate::learning::Learning;
 use crate::model::ModelSource;
 use crate::report;
@@ -58,7 +59,9 @@ impl Member {
     /// # Errors
     /// An enrolment or a folder that cannot be used; shown, and tried again by the supervisor.
     pub fn run(&self) -> Result<()> {
-        let Some(home) = wait_for_home(&self.shared, &self.learning) else { return Ok(()) };
+        let waiting =
+            wait_for(&self.shared, &self.learning, (Topic::Fleet, "fleet"), Learning::home);
+        let Some(home) = waiting else { return Ok(()) };
         let prepared = self.prepare(&home);
         let notice =
             prepared.as_ref().err().map(|error| format!("fleet: {}", report::describe(error)));
@@ -104,6 +107,9 @@ impl Member {
         let known = read_memory(&store)?;
         if !known.is_of_fleet(&origin) {
             self.fleet.ask_anew(&self.shared, home).context("fleet: asking anew")?;
+        } else if home.contribution() != Contribution::Off {
+            // Agreed to just before a power cut.
+            self.fleet.answered(&self.shared);
         }
         if known.is_of_another(&origin) {
             // Before the new fleet is kept, so that a power cut in between repeats it.
@@ -243,6 +249,35 @@ mod tests {
         assert!(home.token::<ContributeToFleet>().is_err() && member.fleet.asks());
         assert!(home.waiting().expect("readable").is_empty(), "made for the other fleet");
         assert!(home.token::<ImproveMyMirror>().is_ok() && home.usage().corrections == 1);
+        std::fs::remove_dir_all(&root).expect("ours");
+    }
+
+    #[test]
+    fn the_question_is_asked_at_every_start_until_somebody_answers() {
+        let root = std::env::temp_dir().join(format!("mirror-asks-{}", std::process::id()));
+        let home = small::home(&root.join("home"));
+        let folder = root.join("fleet");
+        let start = || {
+            let shared = Shared::new(Instant::now(), None);
+            (Fleet::new(true).kept_in(&folder, &shared), shared)
+        };
+        let notice = |shared: &Shared| {
+            shared.with_health(|health| health.notices.get(Topic::Question).map(str::to_owned))
+        };
+        small::agree(&home);
+        let (fleet, shared) = start();
+        fleet.ask_anew(&shared, &home).expect("writable");
+        let asked = notice(&shared);
+        assert!(fleet.asks() && asked.is_some());
+        // The power goes before the new fleet is remembered: the consent is gone already.
+        let (fleet, shared) = start();
+        assert!(fleet.asks());
+        assert_eq!(notice(&shared), asked);
+        fleet.ask_anew(&shared, &home).expect("writable");
+        let (alone, quiet) = (Fleet::new(false), Shared::new(Instant::now(), None));
+        assert!(!alone.kept_in(&folder, &quiet).asks(), "it belongs to no fleet any more");
+        fleet.answered(&shared);
+        assert!(!start().0.asks());
         std::fs::remove_dir_all(&root).expect("ours");
     }
 

@@ -10,14 +10,17 @@ mod household;
 mod member;
 mod trial;
 
-use std::path::Path;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use home::{Beside, ConsentState, Home, HomeError};
+use home::{Beside, ConsentState, HomeError, Household};
 use learn::consent::PurposeKind;
+use tracing::warn;
 use uplink::device::Snapshot;
 use uplink::mqtt::Handle;
 use uplink::pace::Jitter;
@@ -25,6 +28,7 @@ use uplink::run::Watch;
 
 use crate::config;
 use crate::learning::Learning;
+use crate::private;
 use crate::shared::{Shared, Topic};
 
 pub use home_assistant::HomePart;
@@ -34,18 +38,37 @@ pub use trial::Trial;
 /// How often the parts look whether to stop, and for something new to send.
 const TICK: Duration = Duration::from_millis(200);
 
+/// The question that nobody has answered yet, in the fleet's folder.
+const QUESTION: &str = "question";
+
 /// What both parts, the page and the screen share.
 #[derive(Default)]
 pub struct Fleet {
     member: bool,
     watch: Watch,
     asks: AtomicBool,
+    /// Where the open question outlives the program.
+    question: Option<PathBuf>,
 }
 
 impl Fleet {
     /// For a mirror that belongs to a fleet, or to none.
     pub fn new(member: bool) -> Fleet {
         Fleet { member, ..Fleet::default() }
+    }
+
+    /// With the open question in this folder; one of an earlier start is asked again.
+    pub fn kept_in(self, folder: &Path, shared: &Shared) -> Fleet {
+        let path = folder.join(QUESTION);
+        let question = private::read(&path).unwrap_or_else(|error| {
+            warn!("fleet: {error}");
+            None
+        });
+        let fleet = Fleet { question: Some(path), ..self };
+        if let Some(text) = question.filter(|_| fleet.member) {
+            fleet.show_question(shared, &String::from_utf8_lossy(&text));
+        }
+        fleet
     }
 
     /// Whether the mirror belongs to a fleet.
@@ -66,28 +89,38 @@ impl Fleet {
     /// Home Assistant asks; only an answer on the mirror's own page counts.
     pub(crate) fn ask(&self, shared: &Shared) {
         let text = "Home Assistant asks to take part in the fleet: answer on the mirror's page";
-        self.put_question(shared, text);
+        if let Err(error) = self.put_question(shared, text) {
+            warn!("fleet: the question is lost with the next start: {error:#}");
+        }
     }
 
     /// Takes back a consent that was given for another fleet, or before there was any, and asks for this one.
     ///
     /// # Errors
     /// Of the stores; another call does the rest.
-    pub(crate) fn ask_anew(&self, shared: &Shared, home: &Home) -> Result<(), HomeError> {
-        if home.consent(PurposeKind::ContributeToFleet) == ConsentState::Absent {
+    pub(crate) fn ask_anew(&self, shared: &Shared, household: &Household) -> Result<()> {
+        if household.consent(PurposeKind::ContributeToFleet) == ConsentState::Absent {
             return Ok(());
         }
-        match home.withdraw(PurposeKind::ContributeToFleet) {
-            // A damaged ledger keeps what waits from being sent as well.
-            Ok(_) | Err(HomeError::Release(_)) => {}
-            Err(error) => return Err(error),
-        }
+        // Before the consent goes: after a power cut in between nothing would say that there was one.
         let text = "the mirror came to a fleet that nobody here agreed to contribute to yet: answer on the mirror's page";
-        self.put_question(shared, text);
+        self.put_question(shared, text)?;
+        match household.withdraw(PurposeKind::ContributeToFleet) {
+            // A damaged ledger keeps what waits from being sent as well.
+            Ok(_) | Err(HomeError::Release(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn put_question(&self, shared: &Shared, text: &str) -> Result<()> {
+        self.show_question(shared, text);
+        if let Some(path) = &self.question {
+            private::write(path, text.as_bytes())?;
+        }
         Ok(())
     }
 
-    fn put_question(&self, shared: &Shared, text: &str) {
+    fn show_question(&self, shared: &Shared, text: &str) {
         self.asks.store(true, Ordering::SeqCst);
         shared.set_notice(Topic::Question, Some(text.to_owned()));
     }
@@ -96,20 +129,41 @@ impl Fleet {
     pub fn answered(&self, shared: &Shared) {
         self.asks.store(false, Ordering::SeqCst);
         shared.set_notice(Topic::Question, None);
+        let removed = self.question.as_ref().map_or(Ok(()), fs::remove_file);
+        if let Err(error) = removed.or_else(|error| match error.kind() {
+            ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        }) {
+            warn!("fleet: the next start asks once more: {error}");
+        }
     }
 }
 
 /// What stays of the fleet in the data folder when everything else is deleted.
 pub fn beside(data: &Path) -> Beside {
-    let why = "how far the mirror is with its fleet: without it an old message could be believed, or a round answered twice";
+    let why = "how far the mirror is with its fleet, and what it asked here: without it an old message could be believed, or a round \
+               answered twice";
     Beside { name: "fleet", folder: config::fleet_dir(data), why }
 }
 
-/// The open stores, or `None` when the mirror stops first.
-fn wait_for_home(shared: &Shared, learning: &Learning) -> Option<Arc<Home>> {
+/// What a part needs of learning, or `None` when the mirror stops first. While it waits for a reason that is known, the
+/// reason is told.
+fn wait_for<T>(
+    shared: &Shared,
+    learning: &Learning,
+    (topic, part): (Topic, &str),
+    open: impl Fn(&Learning) -> Option<&Arc<T>>,
+) -> Option<Arc<T>> {
+    let mut told = None;
     while !shared.is_stopping() {
-        if let Some(home) = learning.home() {
-            return Some(Arc::clone(home));
+        if let Some(open) = open(learning) {
+            return Some(Arc::clone(open));
+        }
+        let waits = learning.trouble().map(|reason| format!("{part} waits: {reason}"));
+        if waits != told {
+            waits.iter().for_each(|text| warn!("{text}"));
+            shared.set_notice(topic, waits.clone());
+            told = waits;
         }
         std::thread::sleep(TICK);
     }
@@ -146,7 +200,7 @@ async fn follow(shared: Arc<Shared>, handle: Handle, version: impl Fn() -> u64) 
 pub(crate) mod small {
     //! Stores in a folder, for a head that trains in no time.
 
-    use home::{BaseModel, Conditions, Gate, HomeOptions, Trunk};
+    use home::{BaseModel, Conditions, Gate, Home, HomeOptions, ReleaseRules, Trunk};
     use learn::head::{HeadLayout, HeadShape};
     use vision::{GridSize, VisionError};
 
@@ -188,7 +242,13 @@ pub(crate) mod small {
     /// One more update that waits for the network.
     pub fn learn(home: &Home) {
         home.train_when(&mut Blind, &Idle, &AtomicBool::new(false)).expect("trained");
-        home.release(&home.token().expect("given"), None).expect("within the budget");
+        let rules = ReleaseRules {
+            layout: home.layout_id(),
+            noise_multiplier: home.options().noise_multiplier().expect("the default"),
+            clip: 1.0,
+            max_update_bytes: 1 << 20,
+        };
+        home.release(&home.token().expect("given"), &rules).expect("within the budget");
     }
 
     /// Sees the same in every picture.

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use home::edges::Edges;
 use home::{
-    BaseModel, Capability, ErasureProof, Home, HomeError, HomeOptions, Limits, NightlyWindow,
-    NoisePlan, Stores, Triggers, Trunk, vault,
+    BaseModel, Capability, ErasureProof, Home, HomeError, HomeOptions, Household, Limits,
+    NightlyWindow, NoisePlan, Stores, Triggers, Trunk, vault,
 };
 use learn::head::TrainingSettings;
-use learn::privacy::{Budget, NoiseMultiplier};
+use learn::privacy::Budget;
 use settings::LearningSettings;
 use tracing::{info, warn};
 use vision::{Student, VisionError};
@@ -32,6 +32,9 @@ pub use seen::{Key, Noted, Seen};
 /// Longest wait for the network before looking whether to stop.
 const PATIENCE: Duration = Duration::from_millis(200);
 
+/// How often corrections are looked at for their age while there is no network to learn with.
+const TIDY_INTERVAL: Duration = Duration::from_secs(60);
+
 /// On the screen, too: whoever pressed Home Assistant's button sees no answer there.
 const NOT_ALL_DELETED: &str =
     "Not everything that was learnt could be deleted: delete it on the page";
@@ -45,10 +48,15 @@ const DAY: u64 = 86_400;
 /// What the vision part, the trainer and the page share.
 #[derive(Default)]
 pub struct Learning {
+    /// What needs no network: consent, retention, the lists, deletion.
+    household: OnceLock<Arc<Household>>,
     home: OnceLock<Arc<Home>>,
     /// The network's numbers, from whoever loaded it.
     base: (Mutex<Option<BaseModel>>, Condvar),
-    trouble: Mutex<Option<String>>,
+    /// Why the stores cannot be used.
+    closed: Mutex<Option<String>>,
+    /// Why nothing is learnt.
+    refused: Mutex<Option<String>>,
     /// Training requests that were answered.
     pub seen: Seen,
 }
@@ -59,32 +67,37 @@ impl Learning {
         Learning::default()
     }
 
-    /// The open stores. For the vision thread: one atomic load.
+    /// The open stores, also where there is no network to learn with.
+    pub fn household(&self) -> Option<&Arc<Household>> {
+        self.household.get()
+    }
+
+    /// The open stores with the network. For the vision thread: one atomic load.
     pub fn home(&self) -> Option<&Arc<Home>> {
         self.home.get()
     }
 
-    /// Why there are none, where that is known.
+    /// Why there are none, or nothing is learnt, where that is known.
     pub fn trouble(&self) -> Option<String> {
-        lock(&self.trouble).clone()
+        lock(&self.closed).clone().or_else(|| lock(&self.refused).clone())
     }
 
     /// Deletes everything that was learnt, on the disk and in memory.
     ///
     /// # Errors
-    /// As [`Home::delete_everything`]; what is in memory is forgotten even then.
+    /// As [`Household::delete_everything`]; what is in memory is forgotten even then.
     pub fn delete_everything(
         &self,
-        home: &Home,
+        household: &Household,
         shared: &Shared,
     ) -> Result<ErasureProof, HomeError> {
-        let proof = home.delete_everything();
+        let proof = household.delete_everything();
         // After the consents: from here on nothing is frozen or noted any more.
         shared.frozen.forget_any();
         self.seen.forget();
         let complete = proof.as_ref().is_ok_and(ErasureProof::is_complete);
         let notice = match complete {
-            true => home.problems().first().cloned(),
+            true => self.problems().into_iter().next(),
             false => Some(NOT_ALL_DELETED.to_owned()),
         };
         shared.set_notice(Topic::Learning, notice);
@@ -93,39 +106,70 @@ impl Learning {
         Ok(proof)
     }
 
+    /// What was found damaged, and what is not possible, for people.
+    pub fn problems(&self) -> Vec<String> {
+        let found = match (self.home(), self.household()) {
+            (Some(home), _) => home.problems(),
+            (None, Some(household)) => household.problems(),
+            (None, None) => Vec::new(),
+        };
+        self.trouble().into_iter().chain(found).collect()
+    }
+
     /// Hands over the numbers of the network that the mirror runs.
     pub fn offer(&self, base: BaseModel) {
+        *lock(&self.refused) = None;
         *lock(&self.base.0) = Some(base);
         self.base.1.notify_all();
     }
 
-    /// Notes why the network's head cannot be trained.
-    pub fn refuse(&self, reason: String) {
-        *lock(&self.trouble) = Some(reason);
+    /// Notes why the stores cannot be used.
+    pub fn close(&self, reason: String) {
+        *lock(&self.closed) = Some(reason);
     }
 
-    fn wait_for_base(&self, shared: &Shared) -> Option<BaseModel> {
-        let mut base = lock(&self.base.0);
-        while base.is_none() && !shared.is_stopping() {
-            base = match self.base.1.wait_timeout(base, PATIENCE) {
-                Ok((base, _)) => base,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
-        }
-        base.clone()
+    /// Notes why nothing can be learnt until a network is offered.
+    pub fn refuse(&self, reason: String) {
+        *lock(&self.refused) = Some(reason);
+    }
+
+    /// The network's numbers, where they come within [`PATIENCE`].
+    fn next_base(&self) -> Option<BaseModel> {
+        let (base, came) = &self.base;
+        let wait = came.wait_timeout_while(lock(base), PATIENCE, |base| base.is_none());
+        wait.unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    /// Hands the open stores to whoever asks from now on.
+    fn open_household(&self, household: Arc<Household>) -> Arc<Household> {
+        *lock(&self.closed) = None;
+        Arc::clone(self.household.get_or_init(|| household))
+    }
+
+    fn open_home(&self, home: Arc<Home>) -> Arc<Home> {
+        Arc::clone(self.home.get_or_init(|| home))
     }
 }
 
 #[cfg(test)]
 impl Learning {
     /// With open stores in this folder, for the built-in network.
-    pub fn in_folder(folder: &std::path::Path) -> Learning {
+    pub fn in_folder(folder: &std::path::Path, options: HomeOptions) -> Learning {
         let settings = settings::Layers::defaults().and_then(settings::Layers::finish);
         let model = ModelSource::new(&settings.expect("the defaults").settings.vision);
         let base = BaseModel::new(&model.student().expect("built in")).expect("of its own shape");
-        let home = Home::open(folder, base, HomeOptions::default()).expect("a folder of a test");
+        let learning = Learning::without_network(folder, options);
+        let household = learning.household().expect("open");
+        let home = Home::of(Arc::clone(household), base).expect("a folder of a test");
+        learning.open_home(Arc::new(home));
+        learning
+    }
+
+    /// The same where the network does not load.
+    pub fn without_network(folder: &std::path::Path, options: HomeOptions) -> Learning {
         let learning = Learning::new();
-        assert!(learning.home.set(Arc::new(home)).is_ok(), "nothing is open yet");
+        let household = Household::open(folder, options).expect("a folder of a test");
+        learning.open_household(Arc::new(household));
         learning
     }
 }
@@ -152,7 +196,8 @@ impl Trainer {
     /// # Errors
     /// Stores that cannot be opened; the supervisor tries again, and the mirror goes on without.
     pub fn run(&self) -> Result<()> {
-        let Some(home) = self.open()? else { return Ok(()) };
+        let household = self.open_household()?;
+        let Some(home) = self.open_home(&household)? else { return Ok(()) };
         let mut trunk = LazyTrunk::new(at_size_of(&home, &self.model));
         home.serve(&mut trunk, &self.gate, self.stop_flag());
         Ok(())
@@ -162,39 +207,69 @@ impl Trainer {
         self.shared.stop_flag()
     }
 
-    fn open(&self) -> Result<Option<Arc<Home>>> {
+    fn open_household(&self) -> Result<Arc<Household>> {
+        if let Some(household) = self.learning.household() {
+            return Ok(Arc::clone(household));
+        }
+        let opened = self.open_stores().with_context(|| {
+            format!("learning at home cannot use {}; the mirror goes on", self.folder.display())
+        });
+        let household = opened.inspect_err(|error| {
+            let text = crate::report::describe(error);
+            self.shared.set_notice(Topic::Learning, Some(text.clone()));
+            self.learning.close(text);
+        })?;
+        for problem in household.problems() {
+            warn!("learning: {problem}");
+        }
+        self.shared.set_notice(Topic::Learning, household.problems().first().cloned());
+        Ok(self.learning.open_household(Arc::new(household)))
+    }
+
+    /// The network, once it is there; `None` where the mirror stops first.
+    fn open_home(&self, household: &Arc<Household>) -> Result<Option<Arc<Home>>> {
         if let Some(home) = self.learning.home() {
             return Ok(Some(Arc::clone(home)));
         }
-        let Some(base) = self.learning.wait_for_base(&self.shared) else { return Ok(None) };
-        if self.shared.is_stopping() {
-            return Ok(None);
-        }
-        let opened = self.open_stores(base);
-        let home = opened.map(Arc::new).with_context(|| {
-            format!("learning at home cannot use {}; the mirror goes on", self.folder.display())
-        });
-        let home = home.inspect_err(|error| {
-            let text = crate::report::describe(error);
-            self.shared.set_notice(Topic::Learning, Some(text.clone()));
-            self.learning.refuse(text);
-        })?;
-        for problem in home.problems() {
+        let Some(base) = self.wait_for_base(household) else { return Ok(None) };
+        let home = Home::of(Arc::clone(household), base).context("learning at home")?;
+        let known = household.problems();
+        for problem in home.problems().iter().filter(|problem| !known.contains(problem)) {
             warn!("learning: {problem}");
         }
-        let problem = home.problems().first().cloned();
-        self.shared.set_notice(Topic::Learning, problem);
-        *self.learning.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.shared.set_notice(Topic::Learning, home.problems().first().cloned());
         info!("learning at home is ready");
-        Ok(Some(Arc::clone(self.learning.home.get_or_init(|| home))))
+        Ok(Some(self.learning.open_home(Arc::new(home))))
     }
 
-    fn open_stores(&self, base: BaseModel) -> Result<Home, HomeError> {
+    /// Corrections grow too old meanwhile, and a network that does not load may never come.
+    fn wait_for_base(&self, household: &Household) -> Option<BaseModel> {
+        let mut tidied: Option<Instant> = None;
+        while !self.shared.is_stopping() {
+            if tidied.is_none_or(|at| at.elapsed() >= TIDY_INTERVAL) {
+                tidied = Some(Instant::now());
+                tell(household.tidy());
+            }
+            if let Some(base) = self.learning.next_base() {
+                return Some(base);
+            }
+        }
+        tell(household.remember_lived());
+        None
+    }
+
+    fn open_stores(&self) -> Result<Household, HomeError> {
         let mut stores = Stores::in_folder(&self.folder)?;
         stores.beside.extend(self.folder.parent().map(fleet::beside));
         let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
         stores.credential = vault::machine_credential(credentials.as_deref())?;
-        Home::with(stores, base, self.options, Edges::system(&self.folder))
+        Household::with(stores, self.options, Edges::system(&self.folder))
+    }
+}
+
+fn tell<T>(done: Result<T, HomeError>) {
+    if let Err(error) = done {
+        warn!("learning: {error}");
     }
 }
 
@@ -265,10 +340,11 @@ fn is_unused(loaded: &Option<Loaded>, now: Instant) -> bool {
     loaded.as_ref().is_some_and(|loaded| now.saturating_duration_since(loaded.used) >= KEPT)
 }
 
-/// The settings in effect as learning wants them.
+/// The settings in effect as learning wants them. A budget that no release fits is no error: it stops releases alone, see
+/// [`HomeOptions::check_releases`].
 ///
 /// # Errors
-/// A budget without a plan.
+/// A setting that cannot work.
 pub fn options(settings: &LearningSettings) -> Result<HomeOptions> {
     let (training, at_home) = match settings.parameters.as_str() {
         "full" => (TrainingSettings::FULL, TrainingSettings::FULL),
@@ -279,9 +355,7 @@ pub fn options(settings: &LearningSettings) -> Result<HomeOptions> {
     let noise = match settings.lifetime_releases {
         0 => {
             let text = settings.noise_multiplier.to_string();
-            NoisePlan::Multiplier(
-                text.parse::<NoiseMultiplier>().context("learning.noise_multiplier")?,
-            )
+            text.parse().map_or(NoisePlan::Unknown, NoisePlan::Multiplier)
         }
         releases => NoisePlan::Lifetime(releases),
     };
@@ -334,6 +408,71 @@ mod tests {
     }
 
     #[test]
+    fn the_stores_are_open_whatever_becomes_of_the_network() {
+        let folder = std::env::temp_dir().join(format!("mirror-stores-{}", std::process::id()));
+        let settings = Layers::defaults().and_then(Layers::finish).expect("the defaults").settings;
+        let shared = Arc::new(Shared::new(Instant::now(), None));
+        let learning = Arc::new(Learning::new());
+        let trainer = Trainer {
+            shared: Arc::clone(&shared),
+            learning: Arc::clone(&learning),
+            folder: folder.clone(),
+            // Nor does it take a budget.
+            options: options(&from("[learning]\nepsilon = 0.5")).expect("usable"),
+            model: ModelSource::new(&settings.vision),
+            gate: DeviceGate::new(Arc::clone(&shared), None, Duration::ZERO),
+        };
+        learning.refuse("the network is broken".to_owned());
+        std::thread::scope(|scope| {
+            let part = scope.spawn(|| trainer.run());
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while learning.household().is_none() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            shared.stop();
+            part.join().expect("no panic").expect("stopped");
+        });
+        let problems = learning.problems();
+        assert_eq!(problems[0], "the network is broken");
+        assert!(problems[1].contains("learning.noise_multiplier"), "{problems:?}");
+        let household = learning.household().expect("open");
+        assert!(learning.home().is_none());
+        let proof = learning.delete_everything(household, &shared).expect("writable");
+        assert!(proof.is_complete(), "{proof:?}");
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn every_setting_of_privacy_and_retention_reaches_the_engine() {
+        let budget = |epsilon, delta| Budget::new(epsilon, delta).expect("a target");
+        let defaults = HomeOptions::default();
+        let limits = defaults.limits;
+        let options_with = |limits| HomeOptions { limits, ..defaults };
+        let table = [
+            ("epsilon = 9.5", HomeOptions { budget: budget(9.5, 1e-5), ..defaults }),
+            ("delta = 1e-6", HomeOptions { budget: budget(8.0, 1e-6), ..defaults }),
+            (
+                "noise_multiplier = 2.5",
+                HomeOptions {
+                    noise: NoisePlan::Multiplier("2.5".parse().expect("a number")),
+                    ..defaults
+                },
+            ),
+            ("noise_multiplier = 1.2345678", HomeOptions { noise: NoisePlan::Unknown, ..defaults }),
+            ("lifetime_releases = 5", HomeOptions { noise: NoisePlan::Lifetime(5), ..defaults }),
+            ("days = 30", options_with(Limits { age: Duration::from_secs(30 * DAY), ..limits })),
+            ("corrections = 12", options_with(Limits { corrections: 12, ..limits })),
+            ("megabytes = 3", options_with(Limits { bytes: 3 << 20, ..limits })),
+            ("free_megabytes = 5", options_with(Limits { headroom: 5 << 20, ..limits })),
+        ];
+        for (text, expected) in table {
+            let options = options(&from(&format!("[learning]\n{text}"))).expect("usable");
+            assert_eq!(options, expected, "{text}");
+            assert_ne!(options, defaults, "{text}");
+        }
+    }
+
+    #[test]
     fn all_of_the_head_is_trained_where_nothing_leaves() {
         let trained = |text: &str| {
             let options = options(&from(text)).expect("a plan");
@@ -360,7 +499,7 @@ mod tests {
     #[test]
     fn the_notice_of_a_deletion_goes_with_the_next_one_that_is_complete() {
         let folder = std::env::temp_dir().join(format!("mirror-notice-{}", std::process::id()));
-        let learning = Learning::in_folder(&folder);
+        let learning = Learning::in_folder(&folder, HomeOptions::default());
         let home = learning.home().expect("open");
         let shared = Shared::new(Instant::now(), None);
         let notice =

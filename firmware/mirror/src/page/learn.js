@@ -71,7 +71,9 @@ function purposeBox(text) {
   for (const [key, question] of QUESTIONS) {
     words.append(make("dt", question), make("dd", text[key]));
   }
-  box.append(control, make("p", "", { class: "hint", "data-since": "" }), words);
+  const back = make("button", "Take the earlier yes back", { type: "button", class: "quiet", "data-back": "", hidden: "" });
+  back.addEventListener("click", () => act(() => switchConsent(text.purpose, true), { urgent: true }));
+  box.append(control, make("p", "", { class: "hint", "data-since": "" }), back, words);
   return box;
 }
 
@@ -96,16 +98,22 @@ function showConsents() {
   }
   for (const { purpose, agreed, consent } of learning.consents) {
     const box = element(`purpose-${purpose}`);
-    box.querySelector("[role=switch]").setAttribute("aria-checked", String(agreed));
-    const missing = purpose === "contribute_to_fleet" && agreed ? missingText() : "";
-    setText(box.querySelector("[data-since]"), `${since(consent)}${missing}`);
+    box.querySelector("[data-back]").hidden = consent.state !== "outdated";
+    const control = box.querySelector("[role=switch]");
+    control.setAttribute("aria-checked", String(agreed));
+    const joins = purpose === "contribute_to_fleet";
+    control.disabled = joins && !learning.fleet.member && !agreed;
+    const words = joins ? contributionText(agreed, since(consent)) : since(consent);
+    setText(box.querySelector("[data-since]"), words);
   }
 }
 
-// Whoever contributes, and has nothing to contribute, is told so.
-function missingText() {
-  if (!hasAgreed("improve_my_mirror")) return " Nothing new can be sent while “Improve my mirror” is off.";
-  return learning.usage.corrections === 0 ? " Nothing new can be sent before a picture was corrected." : "";
+// Whoever cannot contribute, or has nothing to contribute, is told so.
+function contributionText(agreed, words) {
+  if (!learning.fleet.member) return `This mirror belongs to no fleet. ${words}`;
+  if (!agreed) return words;
+  if (!hasAgreed("improve_my_mirror")) return `${words} Nothing new can be sent while “Improve my mirror” is off.`;
+  return learning.usage.corrections === 0 ? `${words} Nothing new can be sent before a picture was corrected.` : words;
 }
 
 function since({ state, record }) {
@@ -138,7 +146,7 @@ function showPrivacy() {
     ["Adjacency", spent.adjacency],
     ["Whom one has to trust", spent.trust],
     ["Noise of the next release", `${privacy.next_noise_multiplier} times the clipping norm ${privacy.clip}`],
-    ["Numbers in a release", String(privacy.dimension)],
+    ["Numbers in a release", String(privacy.dimension ?? "not known without the network")],
     ["Releases so far", `${spent.releases} (${privacy.waiting} waiting, ${privacy.published} sent, ${privacy.burnt} burnt)`],
   ];
   fillList(element("privacy-facts"), rows);

@@ -12,7 +12,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use home::{ConsentState, CorrectionInfo, Home, HomeError, Withdrawal};
+use home::{ConsentState, CorrectionInfo, Home, HomeError, Household, Withdrawal};
 use learn::consent::{ImproveMyMirror, PurposeKind};
 use proto::taxonomy::PART_COUNT;
 use serde::Deserialize;
@@ -39,9 +39,10 @@ impl From<HomeError> for Trouble {
             HomeError::PictureSize { .. } | HomeError::MaskSize { .. } | HomeError::Mask(_) => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
-            HomeError::TooMany { .. } | HomeError::TooLarge { .. } | HomeError::OtherHead => {
-                StatusCode::CONFLICT
-            }
+            HomeError::TooMany { .. }
+            | HomeError::TooLarge { .. }
+            | HomeError::OtherHead
+            | HomeError::NoFleet => StatusCode::CONFLICT,
             HomeError::DiskFull { .. } => StatusCode::INSUFFICIENT_STORAGE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
@@ -49,16 +50,20 @@ impl From<HomeError> for Trouble {
     }
 }
 
-/// The open stores, or why there are none.
+/// What learns, or why there is nothing that does.
 pub(super) fn home(served: &Served) -> Result<Arc<Home>, Trouble> {
-    match served.learning.home() {
-        Some(home) => Ok(Arc::clone(home)),
-        None => {
-            let reason = served.learning.trouble();
-            let text = reason.unwrap_or_else(|| "learning at home is not ready yet".to_owned());
-            Err(Trouble::new(StatusCode::SERVICE_UNAVAILABLE, text))
-        }
-    }
+    served.learning.home().cloned().ok_or_else(|| not_open(served))
+}
+
+/// The open stores, with or without a network, or why there are none.
+fn household(served: &Served) -> Result<Arc<Household>, Trouble> {
+    served.learning.household().cloned().ok_or_else(|| not_open(served))
+}
+
+fn not_open(served: &Served) -> Trouble {
+    let reason = served.learning.trouble();
+    let text = reason.unwrap_or_else(|| "learning at home is not ready yet".to_owned());
+    Trouble::new(StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
 /// Runs what may wait for the disk, or computes for a while, beside the page's thread.
@@ -87,45 +92,50 @@ pub async fn state(
     if let Some(id) = working.painted {
         served.shared.frozen.touch(id, Work::Painting, Instant::now());
     }
-    let home = match home(&served) {
-        Ok(home) => home,
+    let household = match household(&served) {
+        Ok(household) => household,
         Err(trouble) => {
             let state = if served.learning.trouble().is_some() { "broken" } else { "opening" };
             return Ok(Json(json!({ "state": state, "reason": trouble.text })));
         }
     };
-    beside(move || Ok(Json(describe(&home, &served)))).await
+    beside(move || Ok(Json(describe(&household, &served)))).await
 }
 
-fn describe(home: &Home, served: &Served) -> Value {
+/// All of it but training is there without a network as well.
+fn describe(household: &Household, served: &Served) -> Value {
+    let home = served.learning.home();
     // Taken first: what forbids a picture between the two is then told next time, and no picture is called gone that is not.
     let frozen = served.shared.frozen.kept();
     let consent = |purpose| {
-        let state = home.consent(purpose);
+        let state = household.consent(purpose);
         let agreed = matches!(state, ConsentState::Given(_));
         json!({ "purpose": purpose, "agreed": agreed, "consent": state })
     };
-    let privacy = match home.privacy() {
+    let mut privacy = match household.privacy() {
         Ok(overview) => json!(overview),
         Err(error) => json!({ "error": error.to_string() }),
     };
+    if let Some(home) = home {
+        privacy["dimension"] = home.update_values().into();
+    }
     json!({
         "state": "ready",
         "frozen": frozen,
-        "explanation": home.explanation(),
+        "explanation": household.explanation(),
         "consents": [consent(PurposeKind::ImproveMyMirror), consent(PurposeKind::ContributeToFleet)],
-        "usage": home.usage(),
-        "corrections": home.corrections(),
-        "training": home.training(),
-        "heads": home.heads(),
+        "usage": household.usage(),
+        "corrections": household.corrections(),
+        "training": household.training(),
+        "heads": household.heads(),
         "privacy": privacy,
-        "fleet": membership(home, &served.fleet),
-        "problems": home.problems(),
+        "fleet": membership(home.map_or(0, |home| home.fleet_version()), &served.fleet),
+        "problems": served.learning.problems(),
     })
 }
 
 /// How the mirror stands with its fleet.
-fn membership(home: &Home, fleet: &Fleet) -> Value {
+fn membership(model: u64, fleet: &Fleet) -> Value {
     if !fleet.is_member() {
         return json!({ "asks": fleet.asks(), "member": false });
     }
@@ -137,7 +147,7 @@ fn membership(home: &Home, fleet: &Fleet) -> Value {
         "round": snapshot.round,
         "note": snapshot.note,
         "contributions": snapshot.contributions,
-        "model": home.fleet_version(),
+        "model": model,
         "model_under_way": snapshot.model_under_way,
         "model_on_offer": snapshot.model_on_offer,
         "refused": snapshot.refused,
@@ -159,12 +169,12 @@ pub async fn consent(
     State(served): State<Arc<Served>>,
     Json(change): Json<ConsentChange>,
 ) -> Result<Json<Value>, Trouble> {
-    let home = home(&served)?;
+    let household = household(&served)?;
     beside(move || {
         let ConsentChange { purpose, version, agree } = change;
         let answer = match agree {
-            true => json!({ "record": home.grant(purpose, version)? }),
-            false => json!(withdraw(&home, &served.shared, purpose)?),
+            true => json!({ "record": household.grant(purpose, version)? }),
+            false => json!(withdraw(&household, &served.shared, purpose)?),
         };
         info!("consent to {purpose:?}: {}", if agree { "given" } else { "withdrawn" });
         if purpose == PurposeKind::ContributeToFleet {
@@ -176,8 +186,12 @@ pub async fn consent(
 }
 
 /// A picture that waits to be corrected goes with the consent to learn from it.
-fn withdraw(home: &Home, shared: &Shared, purpose: PurposeKind) -> Result<Withdrawal, HomeError> {
-    let withdrawn = home.withdraw(purpose);
+fn withdraw(
+    household: &Household,
+    shared: &Shared,
+    purpose: PurposeKind,
+) -> Result<Withdrawal, HomeError> {
+    let withdrawn = household.withdraw(purpose);
     if purpose == PurposeKind::ImproveMyMirror {
         shared.frozen.forget_picture();
     }
@@ -218,9 +232,9 @@ pub async fn undo(
 
 /// Deletes everything, and answers with the proof.
 pub async fn delete(State(served): State<Arc<Served>>) -> Result<Json<Value>, Trouble> {
-    let home = home(&served)?;
+    let household = household(&served)?;
     beside(move || {
-        let proof = served.learning.delete_everything(&home, &served.shared)?;
+        let proof = served.learning.delete_everything(&household, &served.shared)?;
         Ok(Json(json!({ "complete": proof.is_complete(), "proof": proof })))
     })
     .await
@@ -238,9 +252,9 @@ pub async fn remove(
     State(served): State<Arc<Served>>,
     Json(removal): Json<Removal>,
 ) -> Result<StatusCode, Trouble> {
-    let home = home(&served)?;
+    let household = household(&served)?;
     beside(move || {
-        home.remove_correction(removal.number)?;
+        household.remove_correction(removal.number)?;
         served.learning.seen.forget_correction(removal.number);
         Ok(StatusCode::NO_CONTENT)
     })
@@ -251,9 +265,9 @@ pub async fn correction_picture(
     State(served): State<Arc<Served>>,
     Path(number): Path<u64>,
 ) -> Result<Response, Trouble> {
-    let home = home(&served)?;
+    let household = household(&served)?;
     beside(move || {
-        let picture = home.picture(number)?;
+        let picture = household.picture(number)?;
         let size = (picture.width as u32, picture.height as u32);
         png(pictures::rgb_png(size, &picture.interleaved()))
     })
@@ -264,9 +278,9 @@ pub async fn correction_mask(
     State(served): State<Arc<Served>>,
     Path(number): Path<u64>,
 ) -> Result<Response, Trouble> {
-    let home = home(&served)?;
+    let household = household(&served)?;
     beside(move || {
-        let mask = home.mask(number)?;
+        let mask = household.mask(number)?;
         png(pictures::grey_png((mask.width as u32, mask.height as u32), &mask.labels))
     })
     .await
@@ -452,6 +466,7 @@ mod tests {
     use axum::body::{Body, to_bytes};
     use axum::http::Request;
     use axum::http::header::{CONTENT_TYPE, HOST};
+    use home::HomeOptions;
     use settings::Layers;
     use std::path::PathBuf;
     use std::time::Instant;
@@ -474,11 +489,15 @@ mod tests {
 
     impl Rig {
         fn new(name: &str) -> Rig {
+            Rig::with(name, |folder| Learning::in_folder(folder, HomeOptions::default()))
+        }
+
+        fn with(name: &str, learning: impl Fn(&std::path::Path) -> Learning) -> Rig {
             let folder = format!("mirror-page-{name}-{}", std::process::id());
             let folder = std::env::temp_dir().join(folder);
             let settings = Layers::defaults().and_then(Layers::finish).expect("the defaults");
             let shared = Arc::new(Shared::new(Instant::now(), None));
-            let learning = Arc::new(Learning::in_folder(&folder));
+            let learning = Arc::new(learning(&folder));
             let model = ModelSource::new(&settings.settings.vision);
             let (desk, _) = parsing::open(Arc::clone(&shared), Arc::clone(&learning), model);
             let (switch, access) = (SwitchFile::new(&folder), Access::closed(&folder));
@@ -521,7 +540,7 @@ mod tests {
         }
 
         fn version(&self) -> u32 {
-            self.served.learning.home().expect("open").explanation().version
+            self.served.learning.household().expect("open").explanation().version
         }
 
         fn agree(&self) {
@@ -557,6 +576,55 @@ mod tests {
             assert_eq!(self.status("GET", &format!("/api/frozen/{id}/picture.png"), ""), told);
             kept
         }
+    }
+
+    #[test]
+    fn without_a_fleet_nobody_can_agree_to_contribute_to_one() {
+        let options = HomeOptions { member: false, ..HomeOptions::default() };
+        let rig = Rig::with("alone", |folder| Learning::in_folder(folder, options));
+        let contribute = |agree| rig.consent("contribute_to_fleet", rig.version(), agree);
+        assert_eq!(contribute(true), StatusCode::CONFLICT);
+        assert_eq!(
+            contribute(false),
+            StatusCode::OK,
+            "what was agreed to before can be taken back"
+        );
+        rig.agree();
+    }
+
+    #[test]
+    fn without_a_network_everything_can_be_withdrawn_and_deleted() {
+        let rig = Rig::with("rights", |folder| {
+            let learning = Learning::in_folder(folder, HomeOptions::default());
+            let home = learning.home().expect("open");
+            home.grant(PurposeKind::ImproveMyMirror, home.explanation().version).expect("writable");
+            let area = home.shipped().grid.area();
+            let token = home.token().expect("given");
+            for _ in 0..2 {
+                home.add_correction(&token, &vec![90; 3 * area], &vec![0; area]).expect("stored");
+            }
+            drop(learning);
+            let learning = Learning::without_network(folder, HomeOptions::default());
+            learning.refuse("the network is broken".to_owned());
+            learning
+        });
+        let (status, body) =
+            rig.runtime.block_on(rig.answer("GET", "/api/learning", String::new()));
+        let shown: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!((status, &shown["state"]), (StatusCode::OK, &json!("ready")));
+        assert_eq!(shown["problems"], json!(["the network is broken"]));
+        assert_eq!(shown["usage"]["corrections"], 2);
+        assert_eq!(rig.status("GET", "/api/corrections/0/picture.png", ""), StatusCode::OK);
+        assert_eq!(
+            rig.status("POST", "/api/learning/train", "{}"),
+            StatusCode::SERVICE_UNAVAILABLE
+        );
+        let removed = rig.status("POST", "/api/corrections/remove", "{\"number\":0}");
+        assert_eq!(removed, StatusCode::NO_CONTENT);
+        assert_eq!(rig.consent("improve_my_mirror", rig.version(), false), StatusCode::OK);
+        assert_eq!(rig.status("POST", "/api/learning/delete", ""), StatusCode::OK);
+        let household = rig.served.learning.household().expect("open");
+        assert!(household.corrections().is_empty());
     }
 
     #[test]

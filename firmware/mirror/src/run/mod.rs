@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use camera::mailbox::Mailbox;
 use display::{DisplayRequest, DisplaySpec, Rotation};
+use home::HomeOptions;
 use settings::{Board, DisplaySettings, Effective, Settings};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing::warn;
@@ -56,6 +57,9 @@ pub fn run(args: &RunArgs, started: Instant) -> Result<()> {
     let board = config::board(&args.settings)?;
     let effective = config::load_on(&board, &args.settings, &options(args))?;
     let settings = &effective.settings;
+    if let Err(error) = config::check(&effective) {
+        warn!("{}", report::describe(&error));
+    }
     let signal = stop_signal()?;
     let sources = Sources::new(&settings.camera)?;
     let (spec, request) = display_of(&settings.display)?;
@@ -206,7 +210,8 @@ fn parts(
     ];
     let data = config::data_dir(settings.data_dir.as_deref());
     let idle = Duration::from_secs(settings.learning.idle_s);
-    let fleet = Arc::new(Fleet::new(settings.fleet.is_some()));
+    let fleet = Fleet::new(settings.fleet.is_some());
+    let fleet = Arc::new(fleet.kept_in(&config::fleet_dir(&data), shared));
     parts.extend(connections(shared, &learning, &fleet, settings, &data, &model));
     match learning::options(&settings.learning) {
         Ok(options) => {
@@ -214,7 +219,7 @@ fn parts(
                 shared: Arc::clone(shared),
                 learning: Arc::clone(&learning),
                 folder: config::learning_dir(&data),
-                options,
+                options: HomeOptions { member: fleet.is_member(), ..options },
                 model: model.clone(),
                 gate: DeviceGate::new(Arc::clone(shared), settings.thermal.sensor.clone(), idle),
             };
@@ -224,7 +229,7 @@ fn parts(
             let text = format!("learning at home: {}", report::describe(&error));
             warn!("{text}");
             shared.set_notice(Topic::Learning, Some(text.clone()));
-            learning.refuse(text);
+            learning.close(text);
         }
     }
     if settings.page.enabled {

@@ -101,7 +101,7 @@ fn what_only_a_part_of_the_mirror_could_refuse_is_refused_by_the_check() {
             ["`learning.lifetime_releases`", "fewer releases", "toml"],
         ),
     ] {
-        let file = folder.file(&format!("{name}.toml"), &format!("[learning]\n{text}\n"));
+        let file = folder.file(&format!("{name}.toml"), format!("[learning]\n{text}\n"));
         for arguments in [["check"].as_slice(), &["check", "--config"]] {
             let result = output(mirror(&folder).arg("config").args(arguments).arg(&file));
             let text = stderr(&result);

@@ -8,7 +8,7 @@ use proto::signing::Signed;
 use proto::status::JobNotice;
 use proto::task::{ReportWindow, RoundNotice, TaskManifest};
 use proto::wire::Message;
-use proto::{Digest, Ratio, Topic};
+use proto::{DeviceId, Digest, Ratio, Topic};
 
 use crate::desk::{Office, Outgoing, Presence};
 use crate::engine::{Engine, EngineError};
@@ -112,11 +112,12 @@ impl Announcer {
                 devices.push(device.name);
             }
         })?;
-        let notice = JobNotice::Install(manifest.clone());
         let mut jobs = Vec::with_capacity(devices.len());
         for name in &devices {
+            let device: DeviceId = name.parse()?;
+            let topic = Topic::JobNotify(device.clone());
+            let notice = JobNotice::Install { device, manifest: manifest.clone() };
             let signed = Signed::sign(engine.key(), office.sequence.next(), &notice)?;
-            let topic = Topic::JobNotify(name.parse()?);
             jobs.push(Outgoing { topic, payload: signed.encode()?, retain: false });
         }
         self.told.extend(devices);

@@ -422,7 +422,10 @@ fn a_group_is_told_of_a_model_before_the_fleet_is() {
     assert_eq!(jobs.len(), 1);
     assert_eq!(jobs[0].topic, Topic::JobNotify("mirror-9".parse().unwrap()));
     let notice = Signed::<JobNotice>::decode(&jobs[0].payload).unwrap();
-    let JobNotice::Install(manifest) = notice.verify(&hall.keys).unwrap();
+    let JobNotice::Install { device, manifest } = notice.verify(&hall.keys).unwrap() else {
+        panic!("for anybody")
+    };
+    assert_eq!(device.as_str(), "mirror-9");
     assert_eq!((manifest.version, manifest.rollout_permille), (2, 0), "nobody else has it");
     assert!(announcer.changes(&hall.office).unwrap().is_empty(), "once");
     engine.enrol_in("mirror-8", &"88".repeat(32), Some("pilot")).unwrap();

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::JobId;
+use crate::ids::{DeviceId, JobId};
 use crate::model::ModelManifest;
 use crate::signing::{Purpose, Statement};
 use crate::wire::{Kind, Message};
@@ -42,17 +42,26 @@ impl Message for Status {
 /// A job for one device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobNotice {
+    /// As fleets wrote it before 2026-11-30, without a name. Refused: whoever runs the broker could bring it to any device.
+    ForAnybody(ModelManifest),
     /// Install this model now, whatever the roll-out's share.
-    Install(ModelManifest),
+    Install {
+        /// The device that it is for. The topic says so too, but is not signed.
+        device: DeviceId,
+        /// The model.
+        manifest: ModelManifest,
+    },
 }
 
 impl Message for JobNotice {
     const KIND: Kind = Kind::JobNotice;
-    const MAX_BYTES: usize = ModelManifest::MAX_BYTES + 8;
+    const MAX_BYTES: usize = ModelManifest::MAX_BYTES + 80;
 
     fn check(&self) -> Result<(), &'static str> {
         match self {
-            JobNotice::Install(manifest) => manifest.check(),
+            JobNotice::ForAnybody(manifest) | JobNotice::Install { manifest, .. } => {
+                manifest.check()
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use proto::update::{ChunksWanted, Receipt, Refusal, UpdateChunk, UpdateOffer, Ve
 use proto::wire::Blob;
 use proto::{Channel, DeviceId, Digest, JobId, Message, Pseudonym, Topic};
 
-use crate::edges::{EdgeError, Household, Keeper, Memory, ModelTrial, ReleaseId};
+use crate::edges::{EdgeError, Household, Keeper, Memory, ModelTrial, ReleaseId, Trying};
 use crate::pace::{Backoff, Jitter};
 use crate::transport::{Event, Requests, Retained};
 
@@ -43,6 +43,10 @@ const UNANSWERED: u32 = 24;
 /// A model that failed for want of room is not fetched again within this time.
 const NO_ROOM: Duration = Duration::from_secs(3600);
 
+/// Trials of a model that end with the whole program, until it counts as one that cannot be run: for want of memory, or by a
+/// watchdog. The first may have been a power cut.
+const TRIALS: u32 = 2;
+
 /// Who the device is, and whom it believes.
 pub struct Settings {
     /// Name, as in the certificate.
@@ -62,8 +66,10 @@ pub struct Settings {
 /// What a person may see of the connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Whether the broker is there.
+    /// Whether the broker is there, and lets this mirror hear and say what it is to.
     pub connected: bool,
+    /// Whether it is there and does not; `note` says what it refuses.
+    pub denied: bool,
     /// Whether the mirror takes part.
     pub takes_part: bool,
     /// The open round, if there is one.
@@ -76,7 +82,8 @@ pub struct Snapshot {
     pub model_tried: u64,
     /// A model is being fetched or tried.
     pub model_under_way: Option<u64>,
-    /// A newer model than any tried here that the roll-out has not brought to this device yet.
+    /// A newer model than any tried here that is not under way: the roll-out has not come to this device yet, or the model found
+    /// no room.
     pub model_on_offer: Option<u64>,
     /// What was refused, by reason.
     pub refused: BTreeMap<&'static str, u64>,
@@ -149,6 +156,8 @@ pub struct Device {
     states: VecDeque<JobState>,
     /// When to say again how the newest job ended.
     again_at: Option<Duration>,
+    /// What the broker has refused on this connection.
+    denied: Option<String>,
     note: Option<String>,
     refused: BTreeMap<&'static str, u64>,
 }
@@ -183,6 +192,7 @@ impl Device {
             on_offer: None,
             states: VecDeque::new(),
             again_at: None,
+            denied: None,
             note: None,
             refused: BTreeMap::new(),
         }
@@ -201,6 +211,11 @@ impl Device {
             Event::Disconnected(reason) => {
                 self.connected = false;
                 self.note = Some(reason);
+            }
+            // What else the broker does goes on.
+            Event::Refused(reason) => {
+                self.refuse("message to the broker", &reason);
+                self.denied.get_or_insert(reason);
             }
             Event::Message { topic, payload, retained } => {
                 self.message(now, &topic, &payload, retained);
@@ -227,21 +242,36 @@ impl Device {
         self.send_states(out);
     }
 
-    /// A clean stop: the status says so.
+    /// A clean stop: the status says so, and a trial that it cuts short is not held against the model.
     pub fn goodbye(&mut self, out: &mut dyn Requests) {
+        self.cut_trial_short();
         if self.connected {
             self.publish_status(&Status::Offline { lost: false }, out);
         }
         self.connected = false;
     }
 
+    fn cut_trial_short(&mut self) {
+        let runs = |download: &Download| download.trying && download.outcome.is_none();
+        let Some(trying) = self.memory.trying.filter(|_| self.download.as_ref().is_some_and(runs))
+        else {
+            return;
+        };
+        let begun = trying.begun.saturating_sub(1);
+        let kept = self.keep(|memory| memory.trying = Some(Trying { begun, ..trying }));
+        if let Err(error) = kept {
+            self.refuse("memory", &error);
+        }
+    }
+
     /// What a person may see.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
-            connected: self.connected,
+            connected: self.connected && self.denied.is_none(),
+            denied: self.connected && self.denied.is_some(),
             takes_part: self.household.floor().is_some(),
             round: self.round.as_ref().map(|round| round.task.round),
-            note: self.note.clone(),
+            note: self.denied.clone().filter(|_| self.connected).or_else(|| self.note.clone()),
             contributions: self.memory.contributions,
             model_tried: self.memory.model_tried,
             model_under_way: self.download.as_ref().map(|download| download.manifest.version),
@@ -251,7 +281,8 @@ impl Device {
     }
 
     fn connect(&mut self, now: Duration) {
-        (self.connected, self.greeted, self.heard, self.note) = (true, false, false, None);
+        (self.connected, self.greeted, self.heard) = (true, false, false);
+        (self.note, self.denied) = (None, None);
         self.queue_ended();
         let half = AFTER_RECONNECT / 2;
         self.quiet_until = now + half + self.jitter.within(half);
@@ -623,13 +654,14 @@ impl Device {
         if !retained {
             self.say_again(now, manifest.version);
         }
+        // Kept whoever it is for: where one finds no room, somebody at home may make some and ask for it.
+        self.on_offer = Some((manifest.clone(), digest.job()));
         if manifest.is_for(&self.settings.device) {
             return self.consider(now, manifest, digest.job(), AskedBy::RollOut);
         }
         if manifest.rollout_permille == 0 {
             self.stopped(manifest.version);
         }
-        self.on_offer = Some((manifest, digest.job()));
     }
 
     /// The roll-out of a version is stopped: nobody sends its chunks any more. A trial that has begun ends by itself.
@@ -642,12 +674,14 @@ impl Device {
     }
 
     fn newer_on_offer(&self) -> Option<&(ModelManifest, JobId)> {
-        self.on_offer.as_ref().filter(|(manifest, _)| {
-            manifest.rollout_permille > 0 && manifest.version > self.memory.model_tried
-        })
+        let under_way = self.download.as_ref().map_or(0, |download| download.manifest.version);
+        let known = self.memory.model_tried.max(under_way);
+        self.on_offer
+            .as_ref()
+            .filter(|(manifest, _)| manifest.rollout_permille > 0 && manifest.version > known)
     }
 
-    /// Somebody at home wants the newest model now, before the roll-out comes to this device.
+    /// Somebody at home wants the newest model now, before the roll-out comes to this device, or has made room for it.
     pub fn install_newest(&mut self, now: Duration) {
         if let Some((manifest, job)) = self.newer_on_offer().cloned() {
             self.no_room = None;
@@ -656,17 +690,22 @@ impl Device {
     }
 
     fn job(&mut self, now: Duration, payload: &[u8]) {
-        match self.statement::<JobNotice>(self.memory.job.as_ref(), payload) {
-            Ok((JobNotice::Install(manifest), ..)) if manifest.channel != self.settings.channel => {
-                self.refuse("job", &"it is for another channel");
-            }
-            Ok((JobNotice::Install(manifest), digest, fresh)) => {
-                if self.remember(fresh, |memory| &mut memory.job) {
-                    self.say_again(now, manifest.version);
-                    self.consider(now, manifest, digest.job(), AskedBy::Job);
-                }
-            }
-            Err(error) => self.refuse("job", &error),
+        let (notice, digest, fresh) =
+            match self.statement::<JobNotice>(self.memory.job.as_ref(), payload) {
+                Ok(read) => read,
+                Err(error) => return self.refuse("job", &error),
+            };
+        let manifest = match notice {
+            JobNotice::Install { device, manifest } if device == self.settings.device => manifest,
+            JobNotice::Install { .. } => return self.refuse("job", &"it is for another device"),
+            JobNotice::ForAnybody(_) => return self.refuse("job", &"it names no device"),
+        };
+        if manifest.channel != self.settings.channel {
+            return self.refuse("job", &"it is for another channel");
+        }
+        if self.remember(fresh, |memory| &mut memory.job) {
+            self.say_again(now, manifest.version);
+            self.consider(now, manifest, digest.job(), AskedBy::Job);
         }
     }
 
@@ -808,7 +847,7 @@ impl Device {
                 download.say_at = now + self.settings.least_trial;
                 // The parts are not needed any more.
                 download.parts = Reassembly::new(download.manifest.content.clone());
-                self.trial.begin(version, bytes)
+                self.begin_trial(job, version, bytes)
             }
             Err(_) => Err(JobFault::Content),
         };
@@ -816,6 +855,18 @@ impl Device {
             Ok(()) => self.report(job, version, JobPhase::Trying),
             Err(fault) => self.end_model(now, Err(fault)),
         }
+    }
+
+    /// Notes the trial before it begins: one that ends the whole program leaves nothing else behind.
+    fn begin_trial(&mut self, job: JobId, version: u64, bytes: Vec<u8>) -> Result<(), JobFault> {
+        let before = self.memory.trying.filter(|trying| trying.version == version);
+        let begun = before.map_or(0, |trying| trying.begun) + 1;
+        let noted = self.keep(|memory| memory.trying = Some(Trying { job, version, begun }));
+        if let Err(error) = noted {
+            self.refuse("memory", &error);
+            return Err(JobFault::Storage);
+        }
+        self.trial.begin(version, bytes)
     }
 
     /// How a trial ended is kept at once, so that a mirror which is switched off does not try the same model at every start, and
@@ -829,7 +880,8 @@ impl Device {
             let Some(outcome) = download.outcome else { return };
             let state = ended(download.job, download.manifest.version, outcome);
             if now < download.say_at
-                && let Err(error) = self.keep(|memory| memory.unsaid = Some(state))
+                && let Err(error) =
+                    self.keep(|memory| (memory.unsaid, memory.trying) = (Some(state), None))
             {
                 self.refuse("memory", &error);
             }
@@ -872,6 +924,7 @@ impl Device {
             change(memory);
             memory.ended = Some(state);
             memory.unsaid.take_if(|unsaid| unsaid.version == state.version);
+            memory.trying.take_if(|trying| trying.version == state.version);
         });
         if let Err(error) = kept {
             self.refuse("memory", &error);
@@ -920,6 +973,12 @@ fn recall(memory: &mut Memory, version: u64) {
     {
         memory.model_tried = memory.model_tried.max(state.version);
         memory.ended = Some(state);
+    }
+    let trying =
+        memory.trying.take_if(|trying| trying.version <= version || trying.begun >= TRIALS);
+    if let Some(Trying { job, version, .. }) = trying.filter(|trying| trying.version > version) {
+        memory.model_tried = memory.model_tried.max(version);
+        memory.ended = Some(ended(job, version, Err(JobFault::Unusable)));
     }
     // A model that was put in force and is gone from the disk is fetched again.
     let is_gone = |state: JobState| {

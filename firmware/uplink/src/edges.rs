@@ -1,10 +1,10 @@
 //! What the protocol asks of the mirror. Tests put their own in the place of each.
 
-use proto::Channel;
 use proto::signing::{KeyId, Watermark};
 use proto::status::{JobFault, JobState};
 use proto::task::{Floor, TaskManifest};
 use proto::update::Refusal;
+use proto::{Channel, JobId};
 use serde::{Deserialize, Serialize};
 
 /// One release that waits to be sent.
@@ -73,6 +73,18 @@ impl Origin {
     }
 }
 
+/// A trial that has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trying {
+    /// Its job.
+    pub job: JobId,
+    /// The model's version.
+    pub version: u64,
+    /// How often it has begun, without those that a clean stop has cut short.
+    pub begun: u32,
+}
+
 /// What must survive a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -101,6 +113,9 @@ pub struct Memory {
     /// How the newest job ended. Said at every connection: a broker that loses its memory would leave the fleet in the dark.
     #[serde(default)]
     pub ended: Option<JobState>,
+    /// The trial that has begun and has not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trying: Option<Trying>,
     /// How a trial ended that the fleet is not told of yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsaid: Option<JobState>,
@@ -141,6 +156,19 @@ pub trait Keeper: Send {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_earlier_versions_kept_is_read() {
+        let job = [7; 16];
+        let ended = format!(r#"{{"job":{job:?},"version":4,"phase":"Done"}}"#);
+        let kept = format!(
+            r#"{{"round":null,"model":null,"job":null,"round_done":2,"contributions":1,"model_tried":4,"ended":{ended}}}"#
+        );
+        let memory: Memory = serde_json::from_str(&kept).expect("as before trials were noted");
+        assert_eq!((memory.round_done, memory.model_tried, memory.trying), (2, 4, None));
+        // And nothing that they could not read, as long as no trial runs.
+        assert!(!serde_json::to_string(&memory).expect("numbers").contains("trying"));
+    }
 
     #[test]
     fn another_fleet_or_channel_begins_with_an_empty_memory() {

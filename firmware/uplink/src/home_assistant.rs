@@ -210,6 +210,8 @@ struct Talk {
     firmware: String,
     /// Or why there is no connection.
     connected: Result<(), String>,
+    /// What the broker has refused on this connection. What else is said goes on.
+    denied: Option<String>,
     greeted: bool,
     said: Option<Value>,
 }
@@ -217,20 +219,26 @@ struct Talk {
 impl Talk {
     fn new(topics: Topics, firmware: String) -> Talk {
         let connected = Err("no answer yet".to_owned());
-        Talk { topics, firmware, connected, greeted: false, said: None }
+        Talk { topics, firmware, connected, denied: None, greeted: false, said: None }
     }
 
     fn connection(&self) -> Result<(), &str> {
-        match &self.connected {
-            Ok(()) => Ok(()),
-            Err(reason) => Err(reason),
+        match (&self.connected, &self.denied) {
+            (Ok(()), None) => Ok(()),
+            (Err(reason), _) | (Ok(()), Some(reason)) => Err(reason),
         }
     }
 
     fn handle(&mut self, event: Event, home: &mut dyn Home) {
         match event {
-            Event::Connected => (self.connected, self.greeted, self.said) = (Ok(()), false, None),
+            Event::Connected => {
+                (self.connected, self.greeted, self.said) = (Ok(()), false, None);
+                self.denied = None;
+            }
             Event::Disconnected(reason) => self.connected = Err(reason),
+            Event::Refused(reason) => {
+                self.denied.get_or_insert(reason);
+            }
             Event::Message { topic, payload, retained } => {
                 // Home Assistant has just started and knows nothing. A birth that the broker had kept comes with every
                 // subscription, and would be answered with another one; a new connection greets anyway.
@@ -469,14 +477,16 @@ mod tests {
     #[test]
     fn the_home_is_told_why_there_is_no_connection() {
         let refused = Event::Disconnected("bad user name or password".into());
-        let script = vec![Event::Wake, refused, Event::Connected];
+        let denied = Event::Refused("a subscription (NotAuthorized)".into());
+        let script = vec![Event::Wake, refused, Event::Connected, denied];
         let transport = Script(script.into_iter(), Record::default());
         let mut fake = Fake::new();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let device = "mirror-17".parse().unwrap();
         runtime.block_on(run(device, "0.1.0".into(), &mut fake, transport));
         let refused = Err("bad user name or password".to_owned());
-        assert_eq!(fake.connections, [Err("no answer yet".to_owned()), refused, Ok(())]);
+        let denied = Err("a subscription (NotAuthorized)".to_owned());
+        assert_eq!(fake.connections, [Err("no answer yet".to_owned()), refused, Ok(()), denied]);
     }
 
     #[test]

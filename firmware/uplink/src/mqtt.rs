@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{LastWill, Packet};
+use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, PubAckReason, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, Event as MqttEvent, EventLoop, MqttOptions};
 use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport as Wire};
 use tokio::sync::mpsc;
@@ -125,6 +125,10 @@ async fn poll(mut connection: EventLoop, events: mpsc::Sender<Event>, mut jitter
                 retained: publish.retain,
             },
             Ok(MqttEvent::Outgoing(Outgoing::Disconnect)) => return,
+            Ok(MqttEvent::Incoming(packet)) => match refusal(&packet) {
+                Some(reason) => Event::Refused(reason),
+                None => continue,
+            },
             Ok(_) => continue,
             Err(error) => {
                 let lasted = since.take().is_some_and(|since: Instant| since.elapsed() > STABLE);
@@ -142,6 +146,25 @@ async fn poll(mut connection: EventLoop, events: mpsc::Sender<Event>, mut jitter
             return;
         }
     }
+}
+
+/// What the broker would not do, and its reason.
+fn refusal(packet: &Packet) -> Option<String> {
+    let (what, reason) = match packet {
+        Packet::SubAck(ack) => {
+            let refused =
+                |code: &&SubscribeReasonCode| !matches!(code, SubscribeReasonCode::Success(_));
+            ("a subscription", format!("{:?}", ack.return_codes.iter().find(refused)?))
+        }
+        Packet::PubAck(ack) => match ack.reason {
+            PubAckReason::Success | PubAckReason::NoMatchingSubscribers => return None,
+            reason => ("a message", format!("{reason:?}")),
+        },
+        _ => return None,
+    };
+    Some(format!(
+        "the broker refuses {what} ({reason}); its access list must give this mirror its topics"
+    ))
 }
 
 /// Forgets what was queued or not acknowledged on the connection that broke: rumqttc would send it on the next one, even

@@ -12,6 +12,8 @@ pub enum Event {
     Connected,
     /// It is not. The transport tries again by itself.
     Disconnected(String),
+    /// It is there and refuses a subscription or a message, for this reason. The connection goes on.
+    Refused(String),
     /// A message.
     Message {
         /// Its topic.

@@ -712,6 +712,10 @@ fn model(version: u64, bytes: &[u8]) -> ModelManifest {
     }
 }
 
+fn install(device: &str, manifest: ModelManifest) -> JobNotice {
+    JobNotice::Install { device: device.parse().unwrap(), manifest }
+}
+
 /// Answers requests for chunks; drops every `lossy`-th.
 fn serve(bench: &mut Bench, bytes: &[u8], lossy: usize, count: &mut usize) {
     for (_, payload) in bench.take("/model/wanted") {
@@ -802,6 +806,50 @@ fn how_a_trial_ended_is_told_late_and_not_lost_with_the_power() {
     }
 }
 
+/// A mirror that fetches the model, begins its trial, and is gone before that ends. `stop` ends it.
+fn cut_short(mirror: &Shared, stop: fn(&mut Bench)) {
+    let mut bench = Bench::with(mirror.clone());
+    bench.kept(Topic::ModelManifest(channel()), 1, &model(4, b"parameters"));
+    let before = bench.mirror.with(|mirror| mirror.tried.len());
+    fetch(&mut bench, b"parameters");
+    assert_eq!(bench.mirror.with(|mirror| mirror.tried.len()), before + 1);
+    stop(&mut bench);
+}
+
+#[test]
+fn a_model_whose_trial_ends_the_program_twice_is_reported_and_not_tried_again() {
+    let mirror = Shared::default();
+    for _ in 0..2 {
+        cut_short(&mirror, |_| {});
+    }
+    let mut third = Bench::with(mirror.clone());
+    third.kept(Topic::ModelManifest(channel()), 1, &model(4, b"parameters"));
+    third.wait(60);
+    assert_eq!(third.phases(), [JobPhase::Failed(JobFault::Unusable)]);
+    assert!(third.take("/model/wanted").is_empty());
+    assert_eq!(third.device.snapshot().model_tried, 4);
+    // Another version begins with nothing against it.
+    third.state(Topic::ModelManifest(channel()), 2, &model(5, b"better"));
+    mirror.with(|mirror| mirror.outcome = Some(Ok(())));
+    fetch(&mut third, b"better");
+    assert_eq!(third.phases().last(), Some(&JobPhase::Done));
+    assert_eq!(mirror.with(|mirror| mirror.memory.trying), None);
+}
+
+#[test]
+fn a_trial_that_a_clean_stop_cuts_short_is_not_held_against_the_model() {
+    let mirror = Shared::default();
+    for _ in 0..3 {
+        cut_short(&mirror, |bench| bench.device.goodbye(&mut bench.out));
+    }
+    cut_short(&mirror, |_| {});
+    // A stop before the next trial does not take that back.
+    let mut bench = Bench::with(mirror.clone());
+    bench.device.goodbye(&mut bench.out);
+    cut_short(&mirror, |_| {});
+    assert_eq!(Bench::with(mirror).phases(), [JobPhase::Failed(JobFault::Unusable)]);
+}
+
 #[test]
 fn a_start_tells_of_a_model_that_is_in_force_and_fetches_one_that_is_gone() {
     // The power went between the model's own file and the protocol's.
@@ -841,6 +889,17 @@ fn a_model_that_found_no_room_is_tried_again_with_a_later_connection() {
     fetch(&mut bench, b"parameters");
     assert_eq!(bench.phases().last(), Some(&JobPhase::Done));
     assert_eq!(bench.device.snapshot().model_tried, 4);
+    // Or once somebody has made room and asks for it.
+    let mut bench = Bench::new(None);
+    bench.state(Topic::ModelManifest(channel()), 1, &manifest);
+    assert_eq!(bench.device.snapshot().model_on_offer, None, "it is under way");
+    bench.mirror.with(|mirror| mirror.outcome = Some(Err(JobFault::Storage)));
+    fetch(&mut bench, b"parameters");
+    assert_eq!(bench.device.snapshot().model_on_offer, Some(4));
+    bench.device.install_newest(bench.now);
+    bench.mirror.with(|mirror| mirror.outcome = Some(Ok(())));
+    fetch(&mut bench, b"parameters");
+    assert_eq!(bench.device.snapshot().model_tried, 4);
     // Any other fault would come again with the same bytes.
     bench.state(Topic::ModelManifest(channel()), 2, &model(5, b"worse"));
     bench.mirror.with(|mirror| mirror.outcome = Some(Err(JobFault::PublicCheck)));
@@ -865,7 +924,7 @@ fn a_roll_out_that_is_stopped_ends_its_downloads_and_is_offered_to_nobody() {
 
     // A job for this mirror is no part of the roll-out, and a trial that has begun ends by itself.
     let mut bench = Bench::new(None);
-    let install = JobNotice::Install(model(4, b"parameters"));
+    let install = install("mirror-17", model(4, b"parameters"));
     bench.state(Topic::JobNotify("mirror-17".parse().unwrap()), 1, &install);
     bench.state(Topic::ModelManifest(channel()), 1, &stopped);
     assert_eq!(bench.device.snapshot().model_under_way, Some(4));
@@ -897,11 +956,68 @@ fn a_job_of_another_channel_is_refused() {
     let mut bench = Bench::new(None);
     let manifest = ModelManifest { channel: "beta".parse().unwrap(), ..model(4, b"parameters") };
     let topic = Topic::JobNotify("mirror-17".parse().unwrap());
-    bench.state(topic.clone(), 1, &JobNotice::Install(manifest));
+    bench.state(topic.clone(), 1, &install("mirror-17", manifest));
     let snapshot = bench.device.snapshot();
     assert_eq!((snapshot.model_under_way, snapshot.refused["job"]), (None, 1));
-    bench.state(topic, 1, &JobNotice::Install(model(4, b"parameters")));
+    bench.state(topic, 1, &install("mirror-17", model(4, b"parameters")));
     assert_eq!(bench.device.snapshot().model_under_way, Some(4));
+}
+
+#[test]
+fn a_job_of_another_mirror_or_of_none_is_refused_whoever_brings_it() {
+    let mut bench = Bench::new(None);
+    let topic = Topic::JobNotify("mirror-17".parse().unwrap());
+    bench.state(topic.clone(), 1, &install("mirror-18", model(4, b"parameters")));
+    let snapshot = bench.device.snapshot();
+    assert_eq!((snapshot.model_under_way, snapshot.refused["job"]), (None, 1));
+    bench.state(topic, 2, &JobNotice::ForAnybody(model(4, b"parameters")));
+    let snapshot = bench.device.snapshot();
+    assert_eq!((snapshot.model_under_way, snapshot.refused["job"]), (None, 2));
+    bench.wait(60);
+    assert!(bench.take("/model/wanted").is_empty());
+}
+
+#[test]
+fn an_older_manifest_or_job_that_the_broker_brings_again_is_refused() {
+    let stopped = ModelManifest { rollout_permille: 0, ..model(4, b"parameters") };
+    let mut bench = Bench::new(None);
+    bench.state(Topic::ModelManifest(channel()), 1, &model(4, b"parameters"));
+    bench.state(Topic::ModelManifest(channel()), 2, &stopped);
+    // Also after a restart.
+    let mut bench = Bench::with(bench.mirror.clone());
+    bench.kept(Topic::ModelManifest(channel()), 1, &model(4, b"parameters"));
+    bench.wait(60);
+    assert_eq!(bench.device.snapshot().refused["model manifest"], 1);
+    assert!(bench.take("/model/wanted").is_empty());
+
+    let topic = Topic::JobNotify("mirror-17".parse().unwrap());
+    let mut bench = Bench::new(None);
+    bench.mirror.with(|mirror| mirror.outcome = Some(Ok(())));
+    bench.state(topic.clone(), 2, &install("mirror-17", model(4, b"parameters")));
+    fetch(&mut bench, b"parameters");
+    let mut bench = Bench::with(bench.mirror.clone());
+    bench.state(topic, 1, &install("mirror-17", model(5, b"withdrawn")));
+    bench.wait(60);
+    assert_eq!(bench.device.snapshot().refused["job"], 1);
+    assert!(bench.take("/model/wanted").is_empty());
+}
+
+#[test]
+fn a_broker_that_refuses_something_counts_as_none_until_the_next_connection() {
+    let mut bench = Bench::new(Some(b"noised".to_vec()));
+    bench.event(Event::Refused("a subscription (NotAuthorized)".into()));
+    bench.announce(1, task(5));
+    bench.wait(200);
+    let snapshot = bench.device.snapshot();
+    assert_eq!((snapshot.connected, snapshot.denied), (false, true));
+    assert_eq!(snapshot.note.as_deref(), Some("a subscription (NotAuthorized)"));
+    assert!(!bench.take("/fl/update/").is_empty(), "what it lets through goes on");
+    bench.event(Event::Disconnected("cut".into()));
+    let snapshot = bench.device.snapshot();
+    assert_eq!((snapshot.denied, snapshot.note.as_deref()), (false, Some("cut")));
+    bench.event(Event::Connected);
+    let snapshot = bench.device.snapshot();
+    assert_eq!((snapshot.connected, snapshot.denied, snapshot.note), (true, false, None));
 }
 
 #[test]
@@ -957,7 +1073,7 @@ fn how_a_job_ended_is_said_again_when_the_fleet_announces_its_version_again() {
         bench.wait(300);
         assert_eq!(bench.phases(), [JobPhase::Done], "once");
     }
-    let install = JobNotice::Install(manifest);
+    let install = install("mirror-17", manifest);
     bench.state(Topic::JobNotify("mirror-17".parse().unwrap()), 3, &install);
     bench.wait(300);
     assert_eq!(bench.phases(), [JobPhase::Done]);

@@ -11,6 +11,7 @@ use uplink::transport::{Event, Requests, Retained, Transport};
 
 const CONNECT: u8 = 1;
 const PUBLISH: u8 = 3;
+const SUBSCRIBE: u8 = 8;
 
 /// CONNACK of MQTT 5: the session is still there, success, no properties.
 const WELCOME: [u8; 5] = [0x20, 3, 1, 0, 0];
@@ -74,4 +75,36 @@ fn nothing_is_carried_over_to_the_next_connection() {
     let messages = broker.join().unwrap();
     assert!(messages[0].ends_with(b"not acknowledged"));
     assert!(messages[1].ends_with(b"still holds"), "{:?}", messages[1].escape_ascii().to_string());
+}
+
+#[test]
+fn what_the_broker_refuses_is_told() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // Not authorised, to a subscription and to a message; the connection stays.
+    let broker = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        assert_eq!(packet(&mut stream).0, CONNECT);
+        stream.write_all(&WELCOME).unwrap();
+        let (kind, body) = packet(&mut stream);
+        assert_eq!(kind, SUBSCRIBE);
+        stream.write_all(&[0x90, 4, body[0], body[1], 0, 0x87]).unwrap();
+        let (kind, body) = packet(&mut stream);
+        assert_eq!(kind, PUBLISH);
+        let id = 2 + usize::from(body[1]);
+        stream.write_all(&[0x40, 4, body[id], body[id + 1], 0x87, 0]).unwrap();
+        stream
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (mut mqtt, _handle) = Mqtt::start(endpoint(port), Jitter::new(1));
+        wait_for(&mut mqtt, |event| *event == Event::Connected).await;
+        assert!(mqtt.subscribe("mirror/v1/fleet/stable/round"));
+        let Event::Refused(reason) = mqtt.next().await else { panic!("a subscription") };
+        assert!(reason.contains("a subscription (NotAuthorized)"), "{reason}");
+        assert!(mqtt.publish("topic", b"message".to_vec(), false));
+        let Event::Refused(reason) = mqtt.next().await else { panic!("a message") };
+        assert!(reason.contains("a message (NotAuthorized); its access list"), "{reason}");
+    });
+    drop(broker.join().unwrap());
 }

@@ -174,6 +174,9 @@ fn reason(broker: &str, snapshot: &Snapshot, now: Timestamp) -> String {
         );
     }
     let note = snapshot.note.as_deref().unwrap_or("no answer");
+    if snapshot.denied {
+        return format!("fleet: {broker}: {note}");
+    }
     format!("fleet: {broker} cannot be reached ({note}); check the home network and fleet.host")
 }
 
@@ -287,6 +290,9 @@ mod tests {
         let text = reason("fleet.example:8883", &broken, EARLIEST_DATE);
         assert!(text.contains("fleet.example:8883") && text.contains("refused"), "{text}");
         assert!(reason("fleet.example:8883", &broken, Timestamp(90)).contains("clock"));
+        let denied = Snapshot { denied: true, ..broken };
+        let text = reason("fleet.example:8883", &denied, EARLIEST_DATE);
+        assert_eq!(text, "fleet: fleet.example:8883: refused", "it was reached");
     }
 
     #[test]

@@ -103,7 +103,9 @@ pub fn each(visitor: &mut impl Visitor) {
     visitor.visit("model chunk", &ModelChunk { model: update, index: 511, bytes });
     visitor.visit("online", &Status::Online { firmware: "0.1.0".into(), model_tried: 3 });
     visitor.visit("offline", &Status::Offline { lost: true });
-    visitor.visit("job", &JobNotice::Install(model()));
+    visitor.visit("job", &JobNotice::ForAnybody(model()));
+    let (device, manifest) = (device(), model());
+    visitor.visit("job for a device", &JobNotice::Install { device, manifest });
     let phases = [
         JobPhase::Downloading,
         JobPhase::Trying,

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
 use crate::desk::Office;
-use crate::engine::{Engine, EngineError, RoundRequest, RoundStatus, Status};
+use crate::engine::{Engine, EngineError, Failure, RoundRequest, RoundStatus, Status};
 use crate::hex;
 use crate::records::{Device, Model};
 use crate::verify::Verified;
@@ -35,6 +35,7 @@ pub enum Request {
     Status,
     RoundStart(RoundRequest),
     RoundAbort { round: u64, reason: String },
+    ModelFailures { version: u64 },
     ModelPublish { version: u64 },
     ModelRollback { version: u64 },
     DeviceList,
@@ -52,6 +53,7 @@ pub enum Reply {
     Status(Box<Status>),
     Round(Box<RoundStatus>),
     Model(Model),
+    Failures(Vec<Failure>),
     Devices(Vec<Listed>),
     Enrolled { device: Device, secret: String, public_key: String },
     Device(Device),
@@ -92,6 +94,7 @@ fn answer(
         }
         Request::RoundStart(request) => with_tally(engine.start_round(&request)?)?,
         Request::RoundAbort { round, reason } => with_tally(engine.abort_round(round, &reason)?)?,
+        Request::ModelFailures { version } => Reply::Failures(engine.failures(version)?),
         Request::ModelPublish { version } => Reply::Model(engine.publish(version)?),
         Request::ModelRollback { version } => Reply::Model(engine.rollback(version)?),
         Request::DeviceList => {

@@ -644,7 +644,7 @@ impl Desk {
             JobPhase::Done => Report::Installed,
             JobPhase::Failed(fault) => {
                 debug!("a device reports {fault:?} with model {}", state.version);
-                Report::Failed
+                Report::Failed(fault)
             }
             JobPhase::Downloading | JobPhase::Trying => return Ok(()),
         };

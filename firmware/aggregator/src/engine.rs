@@ -12,6 +12,7 @@ use learn::head::{HeadLayout, Subset};
 use learn::privacy::{NoiseMultiplier, NoiseMultiplierError, PrivacyStatement};
 use proto::model::rollout_place;
 use proto::secret::DeviceSecret;
+use proto::status::JobFault;
 use proto::{Channel, DeviceId};
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +24,7 @@ use crate::records::{
     DOES_NOT_SHIP, Damaged, Device, Model, Parameters, Phase, Pseudonym, Rollout, Round, Standing,
     Tally, Task, parameter_bytes, parameters_of,
 };
-use crate::rollout::{Change, RolloutRules, Stage, decide};
+use crate::rollout::{Change, RolloutRules, Situation, Stage, decide};
 use crate::round::{Step, next_step};
 use crate::signal::{NoSignal, NoisePlace, Signal};
 use crate::store::{Decision, Store, StoreError};
@@ -219,7 +220,16 @@ pub enum Report {
     /// Its trial ended without a fault; whether the household keeps it in use stays in the house.
     Installed,
     /// It was refused or taken back.
-    Failed,
+    Failed(JobFault),
+}
+
+/// A device that a version failed on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Its name.
+    pub device: String,
+    /// How; `None` in what was reported before 2026-11-30.
+    pub fault: Option<JobFault>,
 }
 
 /// Names that the sample broker's access list gives to others.
@@ -242,15 +252,30 @@ const HEARD_SECONDS: u64 = 60;
 const BASE: &str = "base";
 
 const INSTALLED: u8 = 1;
-const FAILED: u8 = 2;
 
 impl Report {
-    /// As the database has it.
+    /// As the database has it. 2 is a failure whose fault was not noted, as before 2026-11-30.
     fn code(self) -> u8 {
         match self {
             Report::Installed => INSTALLED,
-            Report::Failed => FAILED,
+            Report::Failed(JobFault::Content) => 3,
+            Report::Failed(JobFault::Base) => 4,
+            Report::Failed(JobFault::Unusable) => 5,
+            Report::Failed(JobFault::PublicCheck) => 6,
+            Report::Failed(JobFault::Storage) => 7,
         }
+    }
+}
+
+/// The fault that such a code stands for, where it was noted.
+fn fault_of(code: u8) -> Option<JobFault> {
+    match code {
+        3 => Some(JobFault::Content),
+        4 => Some(JobFault::Base),
+        5 => Some(JobFault::Unusable),
+        6 => Some(JobFault::PublicCheck),
+        7 => Some(JobFault::Storage),
+        _ => None,
     }
 }
 
@@ -284,6 +309,9 @@ pub struct Status {
     pub rounds: Vec<RoundStatus>,
     /// Model versions, newest last.
     pub models: Vec<Model>,
+    /// The version whose stage is over by its time, and waits for a first mirror to say that it works.
+    #[serde(default)]
+    pub silent: Option<u64>,
     /// Public key for the devices' settings.
     pub public_key: String,
     /// What a device has spent that was counted in every round. One whose updates got lost on their
@@ -763,20 +791,57 @@ impl Engine {
         if !matches!(model.rollout, Rollout::Running { .. }) {
             return Ok(());
         }
-        let (rules, now) = (&self.rules.rollout, self.now());
-        let goes_on = heard && !self.is_superseded(model)?;
-        if decide(model, rules, now, goes_on) == Change::None {
+        let (rules, situation) = (&self.rules.rollout, self.situation(model, heard)?);
+        if matches!(decide(model, rules, situation), Change::None | Change::Hold) {
             return Ok(());
         }
         self.decide(|decision| {
             // As it stands now: reports and operators change it at any time.
             let Some(mut model) = decision.model(model.version)? else { return Ok(()) };
-            let change = decide(&model, rules, now, goes_on);
-            let Some(event) = self.turn_rollout(&mut model, change, now) else { return Ok(()) };
+            let change = decide(&model, rules, situation);
+            let event = self.turn_rollout(&mut model, change, situation.now);
+            let Some(event) = event else { return Ok(()) };
             decision.put_model(&model)?;
             decision.record(&event)?;
             end_outdated(decision)
         })
+    }
+
+    fn situation(&self, model: &Model, heard: bool) -> Result<Situation> {
+        let goes_on = heard && !self.is_superseded(model)?;
+        // Devices are looked at only where it matters whether there are any.
+        let has_reached_any = model.installed == 0 && goes_on && self.has_reached_any(model)?;
+        Ok(Situation { now: self.now(), goes_on, has_reached_any })
+    }
+
+    /// Whether any enrolled device has a version by its roll-out.
+    fn has_reached_any(&self, model: &Model) -> Result<bool> {
+        let has_it = |device: &Device| {
+            // A name that is no device name cannot have been enrolled.
+            device.standing == Standing::Enrolled
+                && self.has_reached(model, device).unwrap_or(false)
+        };
+        Ok(self.store.any_device(has_it)?)
+    }
+
+    /// The announced version, if its stage is over by its time and waits for a first device to say that it works.
+    fn silent(&self) -> Result<Option<u64>> {
+        let Some(model) = self.announced()? else { return Ok(None) };
+        let situation = self.situation(&model, true)?;
+        let is_silent = decide(&model, &self.rules.rollout, situation) == Change::Hold;
+        Ok(is_silent.then_some(model.version))
+    }
+
+    /// The devices that a version failed on, in the order of their names.
+    ///
+    /// # Errors
+    /// [`EngineError::NoModel`], or of the database.
+    pub fn failures(&self, version: u64) -> Result<Vec<Failure>> {
+        self.store.model(version)?.ok_or(EngineError::NoModel(version))?;
+        let mut failures = self.store.reports(version)?;
+        failures.retain(|(_, code)| *code != INSTALLED);
+        let failure = |(device, code)| Failure { device, fault: fault_of(code) };
+        Ok(failures.into_iter().map(failure).collect())
     }
 
     /// Whether a version can reach no more devices since a newer one is announced in its place.
@@ -788,7 +853,7 @@ impl Engine {
     fn turn_rollout(&self, model: &mut Model, change: Change, now: u64) -> Option<Event> {
         let Rollout::Running { stage, .. } = model.rollout else { return None };
         model.rollout = match change {
-            Change::None => return None,
+            Change::None | Change::Hold => return None,
             Change::Advance => Rollout::Running { stage: stage + 1, since: now },
             Change::Complete => Rollout::Complete,
             Change::Stop(reason) => {
@@ -1213,6 +1278,7 @@ impl Engine {
                 .map(|round| self.round_status(round))
                 .collect::<Result<_>>()?,
             models: self.store.models()?,
+            silent: self.silent()?,
             public_key: self.public_key(),
             epsilon: privacy.as_ref().map(PrivacyStatement::shown_epsilon),
             privacy: privacy.map(|statement| statement.to_string()),

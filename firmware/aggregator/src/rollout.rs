@@ -76,6 +76,8 @@ impl RolloutRules {
 pub enum Change {
     /// Nothing now.
     None,
+    /// The stage's time is over, and no device that it has reached has said that the version works: it waits for a first one.
+    Hold,
     /// The next stage begins.
     Advance,
     /// Every device has it and had time to complain.
@@ -84,10 +86,23 @@ pub enum Change {
     Stop(String),
 }
 
-/// Decides by the reports so far and the time, in seconds since 1970. `goes_on` says whether more devices may get it at all.
+/// Where a roll-out stands, beyond the model's record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Situation {
+    /// Seconds since 1970.
+    pub now: u64,
+    /// Whether more devices may get it at all.
+    pub goes_on: bool,
+    /// Whether it has reached any device that may take part.
+    pub has_reached_any: bool,
+}
+
+/// Decides by the reports so far.
 ///
-/// Without reports a stage goes on when its time is over: silent devices are devices that are switched off.
-pub fn decide(model: &Model, rules: &RolloutRules, now: u64, goes_on: bool) -> Change {
+/// A stage that has reached devices ends only once one of them has said that the version works. Silent devices may be switched
+/// off, or have a version that ends them before they can speak: which of the two, nobody can tell from here.
+pub fn decide(model: &Model, rules: &RolloutRules, situation: Situation) -> Change {
+    let Situation { now, goes_on, has_reached_any } = situation;
     let Rollout::Running { stage, since } = model.rollout else { return Change::None };
     let reports = model.installed + model.failed;
     let share = model.failed as f64 / reports.max(1) as f64;
@@ -103,6 +118,8 @@ pub fn decide(model: &Model, rules: &RolloutRules, now: u64, goes_on: bool) -> C
     }
     if !is_over {
         Change::None
+    } else if has_reached_any && model.installed == 0 {
+        Change::Hold
     } else if stage + 1 < rules.stages.len() {
         Change::Advance
     } else {
@@ -137,8 +154,13 @@ mod tests {
         }
     }
 
+    /// In a fleet whose devices it has reached.
+    fn at(now: u64, goes_on: bool) -> Situation {
+        Situation { now, goes_on, has_reached_any: true }
+    }
+
     fn decision(stage: usize, installed: u64, failed: u64, now: u64) -> Change {
-        decide(&model(stage, installed, failed), &rules(), now, true)
+        decide(&model(stage, installed, failed), &rules(), at(now, true))
     }
 
     #[test]
@@ -157,9 +179,20 @@ mod tests {
         assert_eq!(decision(0, 3, 0, 159), Change::None);
         assert_eq!(decision(0, 3, 0, 160), Change::Advance);
         assert_eq!(decision(1, 9, 0, 160), Change::Complete);
-        assert_eq!(decision(0, 0, 0, 160), Change::Advance);
-        assert_eq!(decide(&model(0, 9, 0), &rules(), u64::MAX, false), Change::None);
-        assert!(matches!(decide(&model(0, 0, 4), &rules(), 110, false), Change::Stop(_)));
+        assert_eq!(decide(&model(0, 9, 0), &rules(), at(u64::MAX, false)), Change::None);
+        assert!(matches!(decide(&model(0, 0, 4), &rules(), at(110, false)), Change::Stop(_)));
+    }
+
+    #[test]
+    fn silence_is_no_success() {
+        for stage in [0, 1] {
+            assert_eq!(decision(stage, 0, 0, u64::MAX), Change::Hold, "devices were reached");
+        }
+        assert_eq!(decision(0, 0, 0, 159), Change::None, "its time is not over");
+        assert_eq!(decision(0, 1, 0, 160), Change::Advance, "one has said that it works");
+        let nobody = Situation { has_reached_any: false, ..at(160, true) };
+        assert_eq!(decide(&model(0, 0, 0), &rules(), nobody), Change::Advance);
+        assert_eq!(decide(&model(1, 0, 0), &rules(), nobody), Change::Complete);
     }
 
     #[test]
@@ -167,7 +200,7 @@ mod tests {
         assert_eq!(decision(0, 0, 1, 110), Change::None);
         assert_eq!(decision(0, 6, 2, 110), Change::None, "exactly the threshold is not above it");
         let strict = RolloutRules { error_threshold: 0.1, ..rules() };
-        let among_five = |failed| decide(&model(0, 5 - failed, failed), &strict, 110, true);
+        let among_five = |failed| decide(&model(0, 5 - failed, failed), &strict, at(110, true));
         assert_eq!(among_five(1), Change::None, "one of five may be at fault itself");
         assert!(matches!(among_five(2), Change::Stop(_)));
         let Change::Stop(reason) = decision(0, 2, 2, 110) else { panic!("it goes on") };
@@ -181,8 +214,9 @@ mod tests {
             let Change::Stop(reason) = decision(stage, 0, 3, 160) else { panic!("it goes on") };
             assert!(reason.contains("3 of 3 devices"), "{reason}");
         }
-        assert_eq!(decision(0, 0, 1, 160), Change::Advance, "one may be at fault itself");
-        assert_eq!(decide(&model(0, 0, 3), &rules(), u64::MAX, false), Change::None);
+        assert_eq!(decision(0, 0, 1, 160), Change::Hold, "one may be at fault itself");
+        assert_eq!(decision(0, 1, 1, 160), Change::Advance);
+        assert_eq!(decide(&model(0, 0, 3), &rules(), at(u64::MAX, false)), Change::None);
     }
 
     #[test]

@@ -45,7 +45,7 @@ const NAMES: TableDefinition<(u64, [u8; 16]), &str> = TableDefinition::new("name
 const MODELS: TableDefinition<u64, &[u8]> = TableDefinition::new("models");
 const PARAMETERS: TableDefinition<u64, &[u8]> = TableDefinition::new("parameters");
 const CANDIDATES: TableDefinition<u64, &[u8]> = TableDefinition::new("candidates");
-/// By version and device: the last thing that the device said of it, 1 tried without a fault, 2 trouble.
+/// By version and device: the last thing that the device said of it, 1 tried without a fault, any other number trouble.
 const REPORTS: TableDefinition<(u64, &str), u8> = TableDefinition::new("reports");
 const AUDIT: TableDefinition<u64, &[u8]> = TableDefinition::new("audit");
 
@@ -297,6 +297,17 @@ impl Store {
         self.snapshot()?.each_device(each)
     }
 
+    /// Whether there is such a device; looks no further than to the first.
+    pub fn any_device(&self, mut is_such: impl FnMut(&Device) -> bool) -> Result<bool> {
+        let table = self.database.begin_read()?.open_table(DEVICES)?;
+        for entry in table.iter()? {
+            if is_such(&parse("device", entry?.1.value())?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// How many devices may take part.
     pub fn enrolled(&self) -> Result<u64> {
         let mut count = 0;
@@ -338,6 +349,20 @@ impl Store {
             table => table?,
         };
         Ok(table.get((version, device))?.map(|said| said.value()))
+    }
+
+    /// The last thing that each device said of a version, in the order of their names.
+    pub fn reports(&self, version: u64) -> Result<Vec<(String, u8)>> {
+        let table = match self.database.begin_read()?.open_table(REPORTS) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            table => table?,
+        };
+        let all = table.range(reports_of(version))?;
+        all.map(|entry| {
+            let (name, said) = entry?;
+            Ok::<_, StoreError>((name.value().1.to_owned(), said.value()))
+        })
+        .collect()
     }
 
     /// The last round that there may have been before this database, as far as [`Decision::go_on_above`] was told; 0 for none.
@@ -826,9 +851,7 @@ impl Decision<'_> {
 
     /// Forgets what devices said of a version.
     pub fn forget_reports(&mut self, version: u64) -> Result<()> {
-        // No name of a device sorts after this one.
-        let all = (version, "")..(version + 1, "");
-        self.write.open_table(REPORTS)?.retain_in(all, |_, _| false)?;
+        self.write.open_table(REPORTS)?.retain_in(reports_of(version), |_, _| false)?;
         Ok(())
     }
 
@@ -844,6 +867,12 @@ impl Decision<'_> {
         self.write.open_table(NAMES)?.retain_in(all, |_, _| false)?;
         Ok(gone)
     }
+}
+
+/// The places of what devices said of a version.
+fn reports_of(version: u64) -> std::ops::Range<(u64, &'static str)> {
+    // No name of a device sorts before the empty one.
+    (version, "")..(version + 1, "")
 }
 
 fn json<T: Serialize>(value: &T) -> Vec<u8> {

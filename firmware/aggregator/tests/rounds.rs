@@ -19,6 +19,7 @@ use aggregator::verify::verify;
 use common::{Fleet, SMALL, Z, request};
 use learn::head::Subset;
 use proto::DeviceId;
+use proto::status::JobFault;
 
 /// A round that has what it needs to become a version.
 fn full_round(fleet: &Fleet) -> Round {
@@ -38,7 +39,9 @@ fn second_version(engine: &Engine) {
 }
 
 fn trouble_everywhere(engine: &Engine, version: u64) {
-    (0..5).for_each(|n| engine.report(&format!("mirror-{n}"), version, Report::Failed).unwrap());
+    (0..5).for_each(|n| {
+        engine.report(&format!("mirror-{n}"), version, Report::Failed(JobFault::Unusable)).unwrap()
+    });
     let rollout = engine.store().model(version).unwrap().unwrap().rollout;
     assert!(matches!(rollout, Rollout::Stopped { .. }));
 }
@@ -237,9 +240,11 @@ fn a_roll_out_reaches_more_and_more_devices_and_trouble_stops_it() {
     let refused = engine.publish(2).unwrap_err().to_string();
     assert!(refused.contains("version 2 is being rolled out already"), "{refused}");
     assert_eq!(announced(), (2, 1000), "it is not taken back from anybody");
-    (0..5).for_each(|_| engine.report("mirror-0", 2, Report::Failed).unwrap());
+    (0..5).for_each(|_| engine.report("mirror-0", 2, Report::Failed(JobFault::Unusable)).unwrap());
     assert_eq!(announced(), (2, 1000), "one device counts once");
-    (1..5).for_each(|n| engine.report(&format!("mirror-{n}"), 2, Report::Failed).unwrap());
+    (1..5).for_each(|n| {
+        engine.report(&format!("mirror-{n}"), 2, Report::Failed(JobFault::Unusable)).unwrap()
+    });
     assert!(matches!(engine.store().model(2).unwrap().unwrap().rollout, Rollout::Stopped { .. }));
     assert_eq!(announced(), (2, 0));
     let stopped = engine.store().model(2).unwrap().unwrap().rollout;
@@ -343,18 +348,89 @@ fn a_report_counts_once_and_only_from_a_device_that_the_roll_out_has_reached() {
         let model = engine.store().model(2).unwrap().unwrap();
         (model.installed, model.failed)
     };
-    engine.report("mirror-0", 2, Report::Failed).unwrap();
+    engine.report("mirror-0", 2, Report::Failed(JobFault::Unusable)).unwrap();
     assert_eq!(counts(), (0, 0), "whoever fetches it early speaks for nobody");
     for _ in 0..3 {
         engine.report("mirror-9", 2, Report::Installed).unwrap();
     }
     assert_eq!(counts(), (1, 0));
     fleet.reach_everybody();
-    engine.report("mirror-0", 2, Report::Failed).unwrap();
-    engine.report("mirror-9", 2, Report::Failed).unwrap();
+    engine.report("mirror-0", 2, Report::Failed(JobFault::Unusable)).unwrap();
+    engine.report("mirror-9", 2, Report::Failed(JobFault::Unusable)).unwrap();
     assert_eq!(counts(), (0, 2));
-    assert!(matches!(engine.report("nobody", 2, Report::Failed), Err(EngineError::NoDevice(_))));
-    assert!(matches!(engine.report("mirror-0", 7, Report::Failed), Err(EngineError::NoModel(7))));
+    assert!(matches!(
+        engine.report("nobody", 2, Report::Failed(JobFault::Unusable)),
+        Err(EngineError::NoDevice(_))
+    ));
+    assert!(matches!(
+        engine.report("mirror-0", 7, Report::Failed(JobFault::Unusable)),
+        Err(EngineError::NoModel(7))
+    ));
+}
+
+#[test]
+fn a_stage_that_has_reached_devices_waits_for_one_that_says_that_the_version_works() {
+    let mut rules = common::rules();
+    rules.rollout.stages = vec![Stage::Group("pilot".into()), Stage::Permille(1000)];
+    let fleet = Fleet::new("silent", rules);
+    fleet.enrol(5);
+    let engine = &fleet.engine;
+    engine.enrol_in("mirror-8", &"88".repeat(32), Some("pilot")).unwrap();
+    engine.enrol_in("mirror-9", &"99".repeat(32), Some("pilot")).unwrap();
+    second_version(engine);
+    engine.publish(2).unwrap();
+    let stands = || {
+        engine.advance().unwrap();
+        let model = engine.store().model(2).unwrap().unwrap();
+        (engine.permille(&model), engine.status().unwrap().silent)
+    };
+    assert_eq!(stands(), (0, None), "its time is not over");
+    fleet.clock.add(1_000_000);
+    assert_eq!(stands(), (0, Some(2)), "all of them are away, or it ends them");
+    engine.report("mirror-8", 2, Report::Failed(JobFault::Storage)).unwrap();
+    assert_eq!(stands(), (0, Some(2)), "a failure is no success either");
+    engine.report("mirror-9", 2, Report::Installed).unwrap();
+    assert_eq!(stands(), (1000, None));
+    // A stage in which nobody is left has nobody to wait for.
+    fleet.engine.rollback(1).unwrap();
+    engine.add_model(&vec![0.5; engine.layout().subset_len(Subset::Full)], "a test").unwrap();
+    engine.publish(4).unwrap();
+    for name in ["mirror-8", "mirror-9"] {
+        engine.revoke(name, "a test").unwrap();
+    }
+    fleet.clock.add(60);
+    engine.advance().unwrap();
+    assert_eq!(engine.permille(&engine.store().model(4).unwrap().unwrap()), 1000);
+}
+
+#[test]
+fn who_failed_and_how_can_be_asked_also_of_reports_from_before_faults_were_noted() {
+    let fleet = Fleet::new("failures", common::rules());
+    fleet.enrol(3);
+    let engine = &fleet.engine;
+    let failures = || {
+        let failures = engine.failures(1).unwrap();
+        failures.into_iter().map(|failure| (failure.device, failure.fault)).collect::<Vec<_>>()
+    };
+    assert_eq!(failures(), []);
+    // As it was written before.
+    let store = engine.store();
+    let old = Model { failed: 1, ..store.model(1).unwrap().unwrap() };
+    store
+        .decide(0, engine.key(), |decision| {
+            decision.put_report(1, "mirror-0", 2)?;
+            decision.put_model(&old)
+        })
+        .unwrap();
+    engine.report("mirror-1", 1, Report::Installed).unwrap();
+    engine.report("mirror-2", 1, Report::Failed(JobFault::PublicCheck)).unwrap();
+    let later = ("mirror-2".to_owned(), Some(JobFault::PublicCheck));
+    assert_eq!(failures(), [("mirror-0".to_owned(), None), later.clone()]);
+    engine.report("mirror-0", 1, Report::Failed(JobFault::Storage)).unwrap();
+    assert_eq!(failures(), [("mirror-0".to_owned(), Some(JobFault::Storage)), later]);
+    let model = engine.store().model(1).unwrap().unwrap();
+    assert_eq!((model.installed, model.failed), (1, 2), "it counts once");
+    assert!(matches!(engine.failures(9), Err(EngineError::NoModel(9))));
 }
 
 #[test]

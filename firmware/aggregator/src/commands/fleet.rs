@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use learn::edges::SystemClock;
 use learn::head::Subset;
+use proto::status::JobFault;
 use tracing::warn;
 
 use super::{json, say};
@@ -14,7 +15,7 @@ use crate::cli::{AuditAction, DeviceAction, ModelAction, Output, RestoreArgs, Ro
 use crate::config::Config;
 use crate::control::{Listed, Reply, Request, ask, execute};
 use crate::date::utc;
-use crate::engine::{Engine, Parts, RoundRequest, RoundStatus, Status};
+use crate::engine::{Engine, Failure, Parts, RoundRequest, RoundStatus, Status};
 use crate::gate::{Gate, NoGate};
 use crate::hex;
 use crate::keys::{self, Keys};
@@ -109,6 +110,22 @@ fn status_of(config: &Config) -> Result<Status> {
     }
 }
 
+fn failures_of(config: &Config, version: u64) -> Result<Vec<Failure>> {
+    match request(config, Request::ModelFailures { version })? {
+        Reply::Failures(failures) => Ok(failures),
+        other => bail!("the server answered something else: {other:?}"),
+    }
+}
+
+/// `model show --json`.
+#[derive(serde::Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    model: &'a Model,
+    /// The devices that it failed on.
+    failures: Vec<Failure>,
+}
+
 /// `aggregator status`.
 pub fn status(config: &Config, output: Output) -> Result<()> {
     let status = status_of(config)?;
@@ -119,7 +136,7 @@ pub fn status(config: &Config, output: Output) -> Result<()> {
     say(format!("devices: {} enrolled{online}, {} revoked", status.enrolled, status.revoked))?;
     server_lines(&status).into_iter().try_for_each(say)?;
     say("models:")?;
-    for line in model_lines(&status.models) {
+    for line in model_lines(&status) {
         say(format!("  {line}"))?;
     }
     say("rounds:")?;
@@ -198,23 +215,25 @@ pub fn model(config: &Config, action: ModelAction) -> Result<()> {
     let plain = Output { json: false };
     match action {
         ModelAction::List(output) => {
-            let models = status_of(config)?.models;
+            let status = status_of(config)?;
             if output.json {
-                return json(&models);
+                return json(&status.models);
             }
-            model_lines(&models).into_iter().try_for_each(say)?;
+            model_lines(&status).into_iter().try_for_each(say)?;
             Ok(())
         }
         ModelAction::Show { version, output } => {
-            let models = status_of(config)?.models;
-            let found = models.iter().zip(model_lines(&models));
+            let status = status_of(config)?;
+            let found = status.models.iter().zip(model_lines(&status));
             let found = found.into_iter().find(|(model, _)| model.version == version);
             let (model, line) =
                 found.with_context(|| format!("there is no model version {version}"))?;
+            let failures = failures_of(config, version)?;
             if output.json {
-                return json(model);
+                return json(&Shown { model, failures });
             }
             say(format!("{line}\nparameters {}", model.parameters))?;
+            failures.iter().map(failure_line).try_for_each(say)?;
             Ok(())
         }
         ModelAction::Publish { version } => {
@@ -324,7 +343,7 @@ fn print_reply(reply: Reply, output: Output) -> Result<()> {
     }
     match reply {
         Reply::Round(round) => say(round_line(&round))?,
-        Reply::Model(model) => say(model_line(&model, false))?,
+        Reply::Model(model) => say(model_line(&model, &rollout_words(&model.rollout)))?,
         Reply::Devices(devices) => {
             for known in &devices {
                 say(device_line(&known.device, &presence_words(known)))?;
@@ -346,7 +365,7 @@ fn print_reply(reply: Reply, output: Output) -> Result<()> {
             verified.pruned,
             verified.head
         ))?,
-        Reply::Status(_) | Reply::Failed(_) => {}
+        Reply::Status(_) | Reply::Failures(_) | Reply::Failed(_) => {}
     }
     Ok(())
 }
@@ -414,26 +433,49 @@ pub fn warn_of_blind_stages(rules: &RolloutRules, devices: &[Device]) {
 }
 
 /// A line each. A version that was rolling out when a newer one was announced goes no further.
-fn model_lines(models: &[Model]) -> Vec<String> {
-    let newest = models.iter().rposition(|model| model.rollout != Rollout::Held);
-    let line = |(place, model)| model_line(model, newest.is_some_and(|newest| place < newest));
-    models.iter().enumerate().map(line).collect()
+fn model_lines(status: &Status) -> Vec<String> {
+    let newest = status.models.iter().rposition(|model| model.rollout != Rollout::Held);
+    let line = |(place, model): (usize, &Model)| match model.rollout {
+        Rollout::Running { stage, .. } if newest.is_some_and(|newest| place < newest) => {
+            model_line(model, &format!("superseded at stage {}", stage + 1))
+        }
+        Rollout::Running { stage, .. } if status.silent == Some(model.version) => {
+            model_line(model, &format!("waits at stage {}: {SILENT}", stage + 1))
+        }
+        _ => model_line(model, &rollout_words(&model.rollout)),
+    };
+    status.models.iter().enumerate().map(line).collect()
 }
 
-fn model_line(model: &Model, superseded: bool) -> String {
-    let rollout = match &model.rollout {
+/// Why a stage goes on longer than its time.
+const SILENT: &str = "of the mirrors that it has reached none has reported that it works";
+
+fn rollout_words(rollout: &Rollout) -> String {
+    match rollout {
         Rollout::Held => "held".to_owned(),
-        Rollout::Running { stage, .. } if superseded => {
-            format!("superseded at stage {}", stage + 1)
-        }
         Rollout::Running { stage, .. } => format!("rolling out, stage {}", stage + 1),
         Rollout::Complete => "everywhere".to_owned(),
         Rollout::Stopped { reason } => format!("stopped: {reason}"),
-    };
+    }
+}
+
+fn model_line(model: &Model, rollout: &str) -> String {
     format!(
         "version {} ({}): {rollout}; {} installed, {} failed",
         model.version, model.origin, model.installed, model.failed
     )
+}
+
+fn failure_line(failure: &Failure) -> String {
+    let how = match failure.fault {
+        Some(JobFault::Content) => "its bytes contradict its manifest",
+        Some(JobFault::Base) => "it belongs to another network than the mirror's",
+        Some(JobFault::Unusable) => "it cannot be loaded or run",
+        Some(JobFault::PublicCheck) => "it is worse than its predecessor on the public check",
+        Some(JobFault::Storage) => "the mirror has no room, or its disk fails",
+        None => "how was not noted",
+    };
+    format!("failed on {}: {how}", failure.device)
 }
 
 /// Words for a line of the list: nothing where no server knows.
@@ -503,8 +545,30 @@ mod tests {
         fs::remove_dir_all(&folder).unwrap();
     }
 
+    fn status_with(models: Vec<Model>, silent: Option<u64>) -> Status {
+        Status {
+            now: 0,
+            enrolled: 0,
+            online: None,
+            workers: 0,
+            workers_connected: 0,
+            broker_refused: 0,
+            broker_refused_now: 0,
+            decisions_failing: None,
+            revoked: 0,
+            rounds: Vec::new(),
+            models,
+            silent,
+            public_key: String::new(),
+            privacy: None,
+            unknown_rounds: 0,
+            epsilon: None,
+            epsilon_by_round: Vec::new(),
+        }
+    }
+
     #[test]
-    fn a_version_in_whose_place_another_is_announced_is_listed_as_superseded() {
+    fn a_version_that_waits_or_in_whose_place_another_is_announced_is_listed_as_such() {
         let model = |version, rollout| Model {
             version,
             parameters: String::new(),
@@ -516,9 +580,11 @@ mod tests {
             failed: 0,
         };
         let running = || Rollout::Running { stage: 0, since: 0 };
-        let models = [model(1, running()), model(2, running()), model(3, Rollout::Held)];
-        let lines = model_lines(&models);
+        let models = vec![model(1, running()), model(2, running()), model(3, Rollout::Held)];
+        let lines = model_lines(&status_with(models.clone(), None));
         assert!(lines[0].contains("superseded at stage 1"), "{lines:?}");
         assert!(lines[1].contains("rolling out, stage 1"), "{lines:?}");
+        let lines = model_lines(&status_with(models, Some(2)));
+        assert!(lines[1].contains("waits at stage 1: of the mirrors"), "{lines:?}");
     }
 }

@@ -97,6 +97,8 @@ fn registry(office: &Office, status: &Status) -> Registry {
         );
         let stopped = matches!(model.rollout, crate::records::Rollout::Stopped { .. });
         number("rollout_stopped", "Whether its roll-out was stopped", flag(stopped));
+        let help = "Whether a stage is over and no device it has reached has reported that the version works";
+        number("rollout_silent", help, flag(status.silent.is_some()));
     }
     if let Some(last) = status.rounds.last() {
         number("round", "Number of the newest round", last.round.id as f64);

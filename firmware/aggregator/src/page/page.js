@@ -30,9 +30,10 @@ function roundRow(round) {
     cosine(round), score, `z ${round.task.noise_multiplier}, ${round.task.dimension} numbers`]);
 }
 
-function modelRow(model, index, newestFirst) {
+function modelRow(model, index, newestFirst, silent) {
   const superseded = newestFirst.slice(0, index).some((newer) => newer.rollout !== "held");
-  const rollout = model.rollout === "running" ? `${superseded ? "superseded at " : ""}stage ${model.stage + 1}` : model.rollout === "stopped" ? `stopped: ${model.reason}` : model.rollout;
+  const how = superseded ? "superseded at " : model.version === silent ? "no mirror has reported that it works, waits at " : "";
+  const rollout = model.rollout === "running" ? `${how}stage ${model.stage + 1}` : model.rollout === "stopped" ? `stopped: ${model.reason}` : model.rollout;
   return row([model.version, model.origin, rollout, model.installed, model.failed]);
 }
 
@@ -117,7 +118,7 @@ async function refresh() {
     const unknown = status.unknown_rounds ? ` Up to ${status.unknown_rounds} rounds from before the restore are not known here.` : "";
     byId("privacy").textContent = (status.privacy ?? "No update has been counted.") + unknown;
     byId("rounds").replaceChildren(...status.rounds.toReversed().map(roundRow));
-    byId("models").replaceChildren(...status.models.toReversed().map(modelRow));
+    byId("models").replaceChildren(...status.models.toReversed().map((model, index, all) => modelRow(model, index, all, status.silent)));
     chart("accuracy", accuracy(status.rounds), percent, "No round has been judged yet.");
     chart("spent", spent(status), (height) => height.toFixed(height < 10 ? 2 : 0), "No round yet.");
   } catch (error) {

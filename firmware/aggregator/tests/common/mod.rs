@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aggregator::contributor::Contributor;
-use aggregator::engine::{Engine, EngineError, Parts, RoundRequest, Rules};
+use aggregator::engine::{Engine, EngineError, Parts, Report, RoundRequest, Rules};
 use aggregator::gate::{Gate, GateError};
 use aggregator::ingest::{Submission, Worker};
 use aggregator::records::{Parameters, Pseudonym, Round};
@@ -165,8 +165,13 @@ impl Fleet {
         round
     }
 
-    /// The newest version's roll-out goes on to its last stage, which is every device.
+    /// The newest version's roll-out goes on to its last stage, which is every device: it works wherever it came first.
     pub fn reach_everybody(&self) {
+        let version = self.engine.announced().unwrap().unwrap().version;
+        let mut names = Vec::new();
+        self.engine.store().each_device(|device| names.push(device.name)).unwrap();
+        // One that was revoked is not heard.
+        names.iter().for_each(|n| drop(self.engine.report(n, version, Report::Installed)));
         self.clock.add(60);
         self.engine.advance().unwrap();
         let newest = self.engine.announced().unwrap().unwrap();

@@ -237,8 +237,7 @@ impl Fleet {
         })
         .unwrap();
         let first = vec![START; engine.layout().subset_len(Subset::Full)];
-        engine.add_model(&first, "as shipped").unwrap();
-        engine.complete(1).unwrap();
+        engine.ship(&first, "as shipped").unwrap();
         for (number, device) in devices.iter().enumerate() {
             engine.enrol(device, &format!("{number:064x}")).unwrap();
         }

@@ -92,9 +92,9 @@ impl Announcer {
         };
         let groups = engine.rules().rollout.groups(stage);
         let looked = (model.version, stage, engine.store().entries()?);
-        // A version that came since is the next look's.
+        // A version that came since is the next look's; and a job reaches nobody while the broker is away.
         let is_new = manifest.version != model.version;
-        if groups.is_empty() || is_new {
+        if groups.is_empty() || is_new || !office.is_connected() {
             return Ok(Vec::new());
         }
         let is_missed = self.forget_missed(&office.presence, model.version);

@@ -620,6 +620,27 @@ impl Engine {
         Ok(model)
     }
 
+    /// The model that the mirrors ship with, everywhere from the start: version 1, in a database that has no model yet.
+    ///
+    /// # Errors
+    /// [`EngineError::ForeignModel`], or of the database.
+    pub fn ship(&self, parameters: &[f32], origin: &str) -> Result<()> {
+        let (expected, actual) = (self.layout.subset_len(Subset::Full), parameters.len());
+        if actual != expected {
+            return Err(EngineError::ForeignModel { expected, actual });
+        }
+        let bytes = parameter_bytes(parameters);
+        let mut model = self.new_model(&bytes, origin, Rollout::Complete, None);
+        // In one, so that no power cut leaves a model that nobody has.
+        self.decide(|decision| {
+            if !decision.models()?.is_empty() {
+                return Ok(());
+            }
+            put_next(decision, &mut model, &bytes)?;
+            decision.record(&self.published(&model))
+        })
+    }
+
     /// A model without a number; [`put_next`] gives it one.
     fn new_model(&self, bytes: &[u8], origin: &str, rollout: Rollout, score: Option<f64>) -> Model {
         Model {
@@ -653,19 +674,6 @@ impl Engine {
             end_outdated(decision)
         })?;
         outcome
-    }
-
-    /// Ends a version's roll-out at every device: for the one that they ship with.
-    pub fn complete(&self, version: u64) -> Result<Model> {
-        let known = self.store.model(version)?;
-        let mut model = known.ok_or(EngineError::NoModel(version))?;
-        model.rollout = Rollout::Complete;
-        let event = self.published(&model);
-        self.decide(|decision| {
-            decision.put_model(&model)?;
-            decision.record(&event)
-        })?;
-        Ok(model)
     }
 
     fn published(&self, model: &Model) -> Event {

@@ -44,17 +44,36 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-/// The whole program: 0 when it worked, 1 when it did not, 2 for wrong usage.
+/// The whole program: 0 when it worked, 1 when it did not, 2 for wrong usage or settings.
 pub fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     start_log(cli.verbose, cli.is_quiet());
     match commands::dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("aggregator: {error:#}");
-            ExitCode::FAILURE
+            eprintln!("aggregator: {}", describe(&error));
+            ExitCode::from(exit_code(&error))
         }
     }
+}
+
+/// An error with its causes; a cause that the text already quotes is not repeated.
+fn describe(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+/// 2 for settings that another start finds as wrong as this one, 1 for everything else.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let is_wrong = error.chain().any(|cause| cause.is::<config::ConfigError>());
+    if is_wrong { 2 } else { 1 }
 }
 
 /// Logs go to standard error. `RUST_LOG` overrides `-v`.

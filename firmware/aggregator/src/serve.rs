@@ -1,11 +1,14 @@
 //! The server: workers that count, and one loop that decides and announces.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::TrySendError;
 use tracing::{error, info, warn};
 
 use crate::announce::Announcer;
@@ -147,26 +150,23 @@ fn keep_working(office: &Arc<Office>, number: u16, mut carrier: Mqtt, stop: &Ato
     }
 }
 
-fn decide(
-    office: &Office,
-    sender: &tokio::sync::mpsc::Sender<Outgoing>,
-    health: &Health,
-    stop: &AtomicBool,
-) {
+fn decide(office: &Office, sender: &Sender<Outgoing>, health: &Health, stop: &AtomicBool) {
     let mut announcer = Announcer::default();
+    let mut waiting = Waiting::default();
     let mut connections = 0;
     let mut failing = None;
     while !stop.load(Ordering::SeqCst) {
         let (changes, done) = step(office, &mut announcer);
-        send(sender, changes);
-        if note(office, &mut failing, done) {
-            std::thread::sleep(PAUSE);
-        }
+        waiting.add(changes);
         let now = health.connections.load(Ordering::SeqCst);
         if now != connections {
             connections = now;
             // The broker may have restarted without its memory.
-            send(sender, announcer.again());
+            waiting.add(announcer.again());
+        }
+        waiting.send(sender);
+        if note(office, &mut failing, done) {
+            std::thread::sleep(PAUSE);
         }
         std::thread::sleep(TICK);
     }
@@ -218,11 +218,60 @@ fn say_phase(RoundStatus { round, tally, counted_cosine }: &RoundStatus) {
     }
 }
 
-fn send(sender: &tokio::sync::mpsc::Sender<Outgoing>, messages: Vec<Outgoing>) {
-    for message in messages {
-        // This thread carries nothing, so it may wait for room.
-        if sender.blocking_send(message).is_err() {
-            warn!("the first connection's thread is gone; announcements wait for a restart");
+/// Announcements that found no room to be sent in yet. Nothing waits for them: decisions go on while the broker is away.
+#[derive(Default)]
+struct Waiting(VecDeque<Outgoing>);
+
+impl Waiting {
+    /// A statement that the broker keeps takes the place of the one before it, so that few wait however long the broker is away.
+    fn add(&mut self, messages: Vec<Outgoing>) {
+        for message in messages {
+            if message.retain {
+                self.0.retain(|older| older.topic != message.topic);
+            }
+            self.0.push_back(message);
         }
+    }
+
+    fn send(&mut self, sender: &Sender<Outgoing>) {
+        while let Some(message) = self.0.pop_front() {
+            match sender.try_send(message) {
+                Ok(()) => {}
+                Err(TrySendError::Full(message)) => return self.0.push_front(message),
+                Err(TrySendError::Closed(_)) => {
+                    warn!(
+                        "the first connection's thread is gone; announcements wait for a restart"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::Topic;
+
+    #[test]
+    fn what_finds_no_room_waits_and_of_statements_only_the_newest() {
+        let message = |topic: &Topic, byte, retain| Outgoing {
+            topic: topic.clone(),
+            payload: vec![byte],
+            retain,
+        };
+        let round = Topic::Round("stable".parse().unwrap());
+        let job = Topic::JobNotify("mirror-17".parse().unwrap());
+        let mut waiting = Waiting::default();
+        let (sender, mut queued) = tokio::sync::mpsc::channel(1);
+        waiting.add(vec![message(&job, 1, false), message(&round, 2, true)]);
+        waiting.send(&sender);
+        waiting.add(vec![message(&job, 3, false), message(&round, 4, true)]);
+        let mut sent = Vec::new();
+        for _ in 0..4 {
+            sent.extend(queued.try_recv().map(|message| message.payload[0]));
+            waiting.send(&sender);
+        }
+        assert_eq!(sent, [1, 3, 4]);
     }
 }

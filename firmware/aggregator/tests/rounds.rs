@@ -608,6 +608,23 @@ fn a_database_refuses_another_network() {
 }
 
 #[test]
+fn the_model_that_mirrors_ship_with_is_everywhere_in_one_step_and_once() {
+    let (_, clock, folder) = Fleet::new("ship", common::rules()).into_parts();
+    let store = Store::create(&folder.0.join("other.redb")).unwrap();
+    let engine = Engine::new(common::parts(store, &clock, SMALL)).unwrap();
+    let numbers = vec![0.25; engine.layout().subset_len(Subset::Full)];
+    let before = engine.store().entries().unwrap();
+    for _ in 0..2 {
+        engine.ship(&numbers, "a test").unwrap();
+        let models = engine.store().models().unwrap();
+        assert_eq!(models.len(), 1);
+        assert_eq!((models[0].version, &models[0].rollout), (1, &Rollout::Complete));
+    }
+    assert_eq!(engine.store().entries().unwrap(), before + 2, "added and published");
+    engine.verify(&engine.key().verifying_key()).unwrap();
+}
+
+#[test]
 fn a_database_refuses_other_keys() {
     let (engine, clock, folder) = Fleet::new("keys", common::rules()).into_parts();
     drop(engine);

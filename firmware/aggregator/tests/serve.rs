@@ -6,6 +6,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,8 +14,11 @@ use std::time::{Duration, Instant};
 use aggregator::config::BrokerConfig;
 use aggregator::control::{Reply, Request, ask, listen};
 use aggregator::gate::{Gate, GateError};
+use aggregator::records::{Device, Standing};
+use aggregator::rollout::Stage;
 use aggregator::serve::{ServeError, Server};
 use common::{Fleet, SMALL};
+use learn::head::Subset;
 
 /// Only to end a test that is stuck.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -128,6 +132,58 @@ fn any_thread_that_is_watched_ends_the_server_with_it() {
     let ended = outcome(&server, PATIENCE).unwrap_err();
     assert!(matches!(&ended, ServeError::Ended(name) if name == "page"), "{ended}");
     server.stop();
+}
+
+#[test]
+fn a_large_group_to_be_told_while_the_broker_is_away_holds_nothing_up() {
+    let mut rules = common::rules();
+    rules.rollout.stages = vec![Stage::Group("pilot".into()), Stage::Permille(1000)];
+    let fleet = Fleet::new("large-group", rules);
+    let engine = &fleet.engine;
+    let members = (0..1_400).map(|number| Device {
+        name: format!("mirror-{number}"),
+        fingerprint: format!("{number:064x}"),
+        standing: Standing::Enrolled,
+        enrolled_at: 0,
+        group: Some("pilot".into()),
+    });
+    let enrol_all = engine.store().decide(0, engine.key(), |decision| {
+        for device in members {
+            decision.put_device(&device)?;
+        }
+        Ok(())
+    });
+    enrol_all.unwrap();
+    let numbers = vec![0.5; engine.layout().subset_len(Subset::Full)];
+    engine.add_model(&numbers, "a test").unwrap();
+    engine.publish(2).unwrap();
+    let round = engine.start_round(&common::request(true)).unwrap().id;
+    fleet.clock.add(10_000);
+    let (engine, _clock, _folder) = fleet.into_parts();
+    let server = Server::start(engine, &nowhere()).unwrap();
+    // The group is to be told with the first step, and the round is given up some steps later.
+    let phase = || server.office.engine.store().round(round).unwrap().unwrap().phase;
+    let began = Instant::now();
+    while !phase().is_final() {
+        assert!(began.elapsed() < PATIENCE, "decisions wait for the broker");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let (done, stopped) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        server.stop();
+        done.send(())
+    });
+    stopped.recv_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn settings_that_cannot_be_used_end_the_program_with_2_and_their_cause_is_told_once() {
+    let absent = std::env::temp_dir().join("no-such-aggregator.toml");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_aggregator"));
+    let ended = command.arg("--config").arg(&absent).arg("status").output().unwrap();
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(2), "{told}");
+    assert_eq!(told.matches("os error 2").count(), 1, "{told}");
 }
 
 /// One packet: its kind and what follows the length, which is that of a short one.

@@ -75,13 +75,9 @@ pub fn init(config: &Config) -> Result<()> {
         .create(&config.data)
         .with_context(|| format!("cannot make {}", config.data.display()))?;
     let engine = open(config, true, false)?;
-    if engine.store().models()?.is_empty() {
-        let trunk = Trunk::load(&config.model)?;
-        let numbers = engine.layout().gather(Subset::Full, trunk.parameters());
-        let model = engine.add_model(&numbers, "as the mirrors ship")?;
-        engine.publish(model.version)?;
-        engine.complete(model.version)?;
-    }
+    let trunk = Trunk::load(&config.model)?;
+    let numbers = engine.layout().gather(Subset::Full, trunk.parameters());
+    engine.ship(&numbers, "as the mirrors ship")?;
     say(format!("channel {}: database {}", config.channel, config.database().display()))?;
     say(format!("public key for the mirrors' settings: {}", engine.public_key()))?;
     Ok(())

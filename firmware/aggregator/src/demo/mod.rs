@@ -281,9 +281,7 @@ fn engine(folders: &Folders, folder: &Path, devices: u64) -> Result<Engine> {
         channel: "demo".parse()?,
         rules: rules(devices),
     })?;
-    let model = engine.add_model(&first, "as the mirrors ship")?;
-    engine.publish(model.version)?;
-    engine.complete(model.version)?;
+    engine.ship(&first, "as the mirrors ship")?;
     Ok(engine)
 }
 

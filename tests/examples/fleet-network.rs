@@ -116,6 +116,8 @@ impl Authority {
 struct Broker {
     folder: PathBuf,
     port: u16,
+    /// The aggregator's port.
+    servers: u16,
     process: Child,
 }
 
@@ -123,13 +125,15 @@ impl Broker {
     fn start(authority: &Authority) -> Broker {
         let folder = std::env::temp_dir().join(format!("mirror-fleet-{}", std::process::id()));
         std::fs::create_dir_all(folder.join("store")).unwrap();
-        let port = StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let free = || StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (port, servers) = (free(), free());
         let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../board/broker");
         let text = std::fs::read_to_string(sample.join("mosquitto.conf")).unwrap();
         let folder_text = folder.to_str().unwrap();
         let text = text
             .replace("/etc/mosquitto/fleet", folder_text)
             .replace("listener 8883", &format!("listener {port} 127.0.0.1"))
+            .replace("listener 8884", &format!("listener {servers}"))
             + &format!("persistence_location {folder_text}/store/\nuser root\n");
         std::fs::write(folder.join("mosquitto.conf"), text).unwrap();
         std::fs::copy(sample.join("acl"), folder.join("acl")).unwrap();
@@ -138,7 +142,7 @@ impl Broker {
         std::fs::write(folder.join("broker.pem"), certificate).unwrap();
         std::fs::write(folder.join("broker.key"), key).unwrap();
         let process = Broker::launch(&folder);
-        let mut broker = Broker { folder, port, process };
+        let mut broker = Broker { folder, port, servers, process };
         broker.wait_until_it_listens();
         broker
     }
@@ -340,7 +344,7 @@ impl Aggregator {
         std::fs::write(folder.join("aggregator.pem"), certificate).unwrap();
         std::fs::write(folder.join("aggregator.key"), key).unwrap();
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let (at, port, cohort) = (folder.display(), broker.port, names.len());
+        let (at, port, cohort) = (folder.display(), broker.servers, names.len());
         let window = window().as_secs();
         let text = format!(
             "channel = \"stable\"\ndata = \"{at}/fleet\"\nmodel = \"{}/models/student\"\n[broker]\nhost = \"127.0.0.1\"\n\
@@ -439,7 +443,7 @@ impl Witness {
         let mut command = Command::new("mosquitto_sub");
         command
             .args(["-V", "mqttv5", "-h", "127.0.0.1", "-q", "1", "-t", "mirror/v1/#"])
-            .args(["-p", &broker.port.to_string(), "-F", "%t %l"])
+            .args(["-p", &broker.servers.to_string(), "-F", "%t %l"])
             .args(["--cafile", &file("ca.pem"), "--cert", &file("aggregator.pem")])
             .args(["--key", &file("aggregator.key")])
             .stdout(std::fs::File::create(heard).unwrap())

@@ -4,6 +4,7 @@ Only the folder of the certificates, the folder of the store and the port are pu
 mosquitto-clients and openssl; run it from the project's root: python3 tests/peers/broker.py
 """
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -18,6 +19,8 @@ SAMPLE = pathlib.Path("board/broker")
 NAME = "00112233445566778899aabbccddeeff"
 # Mirrors whose status the broker keeps, as many as may connect; and the longest status that a mirror sends.
 MIRRORS, STATUS = 5000, b"s" * 128
+# Messages that one mirror has the broker keep in a worker's lane, more than find room in a client's queue.
+KEPT = 7000
 
 
 def free_port():
@@ -44,14 +47,19 @@ def certificate(folder, ca, name):
             "-CAkey", folder / f"{ca}.key", "-CAcreateserial", "-extfile", extension, "-out", folder / f"{name}.pem")
 
 
+def placed(text, port, servers):
+    """The sample with its two listeners elsewhere, both on this machine."""
+    return text.replace("listener 8883", f"listener {port} 127.0.0.1").replace("listener 8884", f"listener {servers}")
+
+
 class Broker:
-    def __init__(self, folder):
-        self.folder, self.port = folder, free_port()
-        text = (SAMPLE / "mosquitto.conf").read_text()
+    def __init__(self, folder, connections=10000):
+        self.folder, self.port, self.servers = folder, free_port(), free_port()
+        text = placed((SAMPLE / "mosquitto.conf").read_text(), self.port, self.servers)
         text = text.replace("/etc/mosquitto/fleet", str(folder)) + f"persistence_location {folder}/store/\n"
-        text = text.replace("listener 8883", f"listener {self.port} 127.0.0.1")
+        text = text.replace("max_connections 10000", f"max_connections {connections}")
         (folder / "acl").write_text((SAMPLE / "acl").read_text())
-        (folder / "store").mkdir()
+        (folder / "store").mkdir(exist_ok=True)
         # mosquitto gives up root for a user of its own, who must reach the folder.
         user = f"user {'root' if os.geteuid() == 0 else 'mosquitto'}\n"
         (folder / "mosquitto.conf").write_text(text + user)
@@ -74,8 +82,12 @@ class Broker:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(10)
 
+    def door(self, who):
+        """The port that is for whoever has this certificate."""
+        return self.servers if who == "aggregator" else self.port
+
     def client(self, program, who, *arguments, ca="ca", seconds=10):
-        command = [program, "-V", "mqttv5", "-h", "127.0.0.1", "-p", self.port, "-q", "1",
+        command = [program, "-V", "mqttv5", "-h", "127.0.0.1", "-p", self.door(who), "-q", "1",
                    "--cafile", self.folder / f"{ca}.pem"]
         if who:
             command += ["--cert", self.folder / f"{who}.pem", "--key", self.folder / f"{who}.key"]
@@ -85,7 +97,7 @@ class Broker:
     def reaches(self, sender, topic, reader, payload=b"x", retained=False, seconds=10):
         """Whether what `sender` publishes to `topic` arrives at `reader`, who subscribes to that very topic."""
         # Line by line: into a pipe it would keep its words to itself.
-        listen = ["stdbuf", "-oL", "mosquitto_sub", "-V", "mqttv5", "-h", "127.0.0.1", "-p", self.port, "-q", "1", "-t", topic,
+        listen = ["stdbuf", "-oL", "mosquitto_sub", "-V", "mqttv5", "-h", "127.0.0.1", "-p", self.door(reader), "-q", "1", "-t", topic,
                   "-C", "1", "-d", "-F", "heard %l", "--cafile", self.folder / "ca.pem",
                   "--cert", self.folder / f"{reader}.pem", "--key", self.folder / f"{reader}.key"]
         with subprocess.Popen(list(map(str, listen)), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as sub:
@@ -104,19 +116,46 @@ class Broker:
         return f"heard {len(payload)}" in said.splitlines()
 
 
-    def keep_statuses(self, count):
-        """Publishes the retained statuses of so many mirrors over one connection."""
+    @contextlib.contextmanager
+    def connection(self, who, name):
+        """A connection with the certificate of `who`, under the client id `name`, that the broker has welcomed."""
         context = ssl.create_default_context(cafile=self.folder / "ca.pem")
-        context.load_cert_chain(self.folder / "aggregator.pem", self.folder / "aggregator.key")
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as plain, \
+        context.load_cert_chain(self.folder / f"{who}.pem", self.folder / f"{who}.key")
+        with socket.create_connection(("127.0.0.1", self.door(who)), timeout=10) as plain, \
                 context.wrap_socket(plain, server_hostname="127.0.0.1") as stream:
-            stream.sendall(packet(0x10, b"\0\4MQTT\5\2\0\0\0" + text("statuses")))
-            stream.recv(1024)
-            for number in range(count):
+            stream.sendall(packet(0x10, b"\0\4MQTT\5\2\0\0\0" + text(name)))
+            welcome = stream.recv(1024)
+            if not welcome.startswith(b"\x20") or welcome[3] != 0:
+                raise ConnectionError(f"not welcomed: {welcome.hex()}")
+            yield stream
+
+    def keep(self, who, topics, payload):
+        """Has the broker keep a message on each of these topics, over one connection."""
+        with self.connection(who, "keeps") as stream:
+            for topic in topics:
                 # QoS 1 as mirrors send it, retained, no properties; at QoS 0 the broker would queue nothing.
-                topic = text(f"mirror/v1/device-{number}/status")
-                stream.sendall(packet(0x33, topic + b"\0\1" + b"\0" + STATUS))
+                stream.sendall(packet(0x33, text(topic) + b"\0\1" + b"\0" + payload))
                 assert stream.recv(1024)[0] == 0x40, "no acknowledgement"
+
+    def worker_hears(self, filters, seconds=15):
+        """The topics of what the broker had kept, for a session that subscribes as the first worker does: to who is there, with
+        all that was kept, then to a lane, with nothing of it."""
+        topics, rest = [], b""
+        with self.connection("aggregator", "worker") as stream:
+            # Of a subscription's options the lowest bit is QoS 1, and 0x20 keeps back what was kept before.
+            for number, (topic, options) in enumerate(filters, 1):
+                stream.sendall(packet(0x82, bytes([0, number, 0]) + text(topic) + bytes([options])))
+            stream.settimeout(seconds)
+            with contextlib.suppress(TimeoutError):
+                while len(topics) < MIRRORS:
+                    rest += stream.recv(65536)
+                    while whole := first_packet(rest):
+                        kind, body, rest = whole
+                        if kind >> 4 == 3:
+                            length = int.from_bytes(body[:2], "big")
+                            topics.append(body[2:2 + length].decode())
+                            stream.sendall(packet(0x40, body[2 + length:4 + length]))
+            return topics
 
     def statuses(self, count):
         """How many retained statuses somebody hears who subscribes as the first worker does; waits for `count` of them."""
@@ -131,6 +170,39 @@ def text(words):
 def packet(kind, body):
     low, high = len(body) % 128, len(body) // 128
     return bytes([kind, low | 128, high] if high else [kind, low]) + body
+
+
+def first_packet(data):
+    """Kind, body and what follows of the first whole packet; None while there is none."""
+    length, shift = 0, 0
+    for place, byte in enumerate(data[1:5], 1):
+        length |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            end = place + 1 + length
+            return (data[0], data[place + 1:end], data[end:]) if len(data) >= end else None
+    return None
+
+
+def one_certificate(broker, check):
+    """A broker with room for few: who has one certificate has one connection, and the aggregator always gets in."""
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(broker.connection("mirror-1", f"name-{number}")) for number in range(20)]
+        closed = 0
+        for stream in held:
+            stream.settimeout(0.5)
+            try:
+                # What ends a connection is said first (DISCONNECT), or it just ends.
+                closed += stream.recv(1024)[:1] in (b"", b"\xe0")
+            except TimeoutError:
+                pass
+            except OSError:
+                closed += 1
+        check(f"of 20 connections of one certificate {20 - closed} holds", closed == 19)
+        for name in ("mirror-2", "aggregator", "aggregator"):
+            stack.enter_context(broker.connection(name, f"{name}-{len(held)}"))
+            held.append(name)
+        check("another mirror gets in, and the aggregator with two connections", True)
 
 
 def main():
@@ -193,9 +265,23 @@ def main():
             broker.start()
             again = broker.client("mosquitto_sub", "mirror-2", "-t", round_topic, "-C", "1", "-W", "9")
             check("and outlives a restart of the broker", again.stdout.strip() == b"notice")
-            broker.keep_statuses(MIRRORS)
+            broker.keep("aggregator", [f"mirror/v1/device-{number}/status" for number in range(MIRRORS)], STATUS)
             heard = broker.statuses(MIRRORS)
             check(f"who subscribes hears who is there: {heard} of {MIRRORS}", heard == MIRRORS)
+            broker.keep("mirror-1", [f"mirror/v1/{NAME}/fl/lane/0/1/{number}" for number in range(KEPT)], b"x")
+            heard = broker.worker_hears([("mirror/v1/+/status", 1), ("mirror/v1/+/fl/lane/0/#", 0x21)])
+            statuses = sum(topic.endswith("/status") for topic in heard)
+            check(f"also after {KEPT} messages that a mirror had it keep in a lane: {statuses} of {MIRRORS}",
+                  statuses == len(heard) == MIRRORS)
+            # As the guide says it for a mirror that was revoked.
+            clear = ["-t", "mirror/v1/+/fl/#", "--remove-retained", "--retained-only", "-W", "5"]
+            broker.client("mosquitto_sub", "aggregator", *clear, seconds=60)
+            broker.client("mosquitto_sub", "aggregator", *clear, seconds=60)
+            left = broker.client("mosquitto_sub", "aggregator", "-t", "mirror/v1/+/fl/#", "--retained-only", "-F", "%t", "-W", "2")
+            check(f"what it had kept can be cleared: {len(left.stdout.split())} left", not left.stdout)
+            broker.stop()
+            broker = Broker(folder, connections=8)
+            one_certificate(broker, check)
         finally:
             broker.stop()
     print(f"{len(failures)} wrong")

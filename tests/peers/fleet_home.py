@@ -241,13 +241,13 @@ def run(args: argparse.Namespace, folder: pathlib.Path) -> None:
         (folder / "home.conf").write_text(f"listener {home_port} 127.0.0.1\nallow_anonymous true\n")
         processes.append(subprocess.Popen(["mosquitto", "-c", folder / "home.conf"], stderr=subprocess.DEVNULL))
         page = free_port()
-        (folder / "aggregator.toml").write_text(aggregator_settings(folder, broker.port, page))
+        (folder / "aggregator.toml").write_text(aggregator_settings(folder, broker.servers, page))
         aggregator = Aggregator(args.aggregator, folder / "aggregator.toml", page)
         aggregator.command("init")
         aggregator.serve(processes)
         places = [enrol(aggregator, folder, who) for who in NAMES]
         own = ["--cafile", folder / "ca.pem", "--cert", folder / "aggregator.pem", "--key", folder / "aggregator.key"]
-        fleet = Ear("-p", broker.port, "-t", "mirror/v1/#", *own)
+        fleet = Ear("-p", broker.servers, "-t", "mirror/v1/#", *own)
         home = Ear("-p", home_port, "-t", "#")
         processes += [fleet.process, home.process]
         settings = [mirror_settings(who, place, broker.port, home_port) for who, place in zip(NAMES, places)]

@@ -4,7 +4,7 @@ usage: guide.py [--mirror BINARY] [--aggregator BINARY] [--guide FILE]
 
 Folders of the system and ports are put into a temporary folder, `sudo` and `chown` are dropped, `systemctl restart mosquitto`
 restarts a mosquitto of this script, and the broker's name is localhost. With --aggregator that program is installed where the guide
-builds one: a whole build in release takes as long as all the rest. Nothing else is changed. Needs the packages mosquitto and openssl.
+builds one: a whole build in release takes as long as all the rest. Nothing else is changed. Needs the packages mosquitto, mosquitto-clients and openssl.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import tempfile
 import time
 import urllib.request
 
-from broker import free_port
+from broker import free_port, placed
 from fleet_home import Aggregator
 from running import RELEASE, ROOT, Mirror, wait_until
 
@@ -36,11 +36,12 @@ class Machine:
 
     def __init__(self, folder: pathlib.Path, built: pathlib.Path | None) -> None:
         self.built = built
-        self.folder, self.port, self.page, self.mosquitto = folder, free_port(), free_port(), None
+        self.folder, self.page, self.mosquitto = folder, free_port(), None
+        self.port, self.servers = free_port(), free_port()
         sample = folder / "broker"
         sample.mkdir()
         for file in (ROOT / "board/broker").iterdir():
-            text = self.placed(file.read_text()).replace("listener 8883", f"listener {self.port} 127.0.0.1")
+            text = placed(self.placed(file.read_text()), self.port, self.servers)
             (sample / file.name).write_text(text)
         # mosquitto gives up root for a user of its own, who may not reach the folder.
         with (sample / "mosquitto.conf").open("a") as file:
@@ -57,7 +58,7 @@ class Machine:
             "board/broker": f"{self.folder}/broker", "/srv/fleet": f"{self.folder}/fleet", "/etc/mosquitto": f"{self.folder}/etc-mosquitto",
             "/var/lib/mosquitto/": f"{self.folder}/store/", "/usr/share/mirror": f"{self.folder}/share",
             "/usr/local/bin": f"{self.folder}/bin", "DNS:broker.example": "DNS:localhost",
-            "broker.example": "localhost", "port = 8883": f"port = {self.port}", "8090": str(self.page),
+            "broker.example": "localhost", "port = 8884": f"port = {self.servers}", "-p 8884": f"-p {self.servers}", "8090": str(self.page),
         }
         for place, here in places.items():
             text = text.replace(place, here)

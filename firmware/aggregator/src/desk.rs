@@ -660,6 +660,11 @@ impl Desk {
     /// Birth, goodbye and last will: who is there. Only devices that were enrolled once are remembered.
     fn status(&mut self, device: &DeviceId, payload: &[u8]) -> Result<(), EngineError> {
         let known = self.office.engine.store().device(device.as_str())?.is_some();
+        if payload.is_empty() {
+            // Cleared at the broker.
+            self.office.presence.set(device, &Status::Offline { lost: true });
+            return Ok(());
+        }
         match Status::decode(payload) {
             Ok(status) if known => self.office.presence.set(device, &status),
             _ => self.strange(0, "status"),

@@ -14,10 +14,12 @@ use learn::edges::{Entropy, SystemEntropy};
 use proto::Topic;
 use proto::topic::filter;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Packet, PubAckReason, SubscribeReasonCode};
+use rumqttc::v5::mqttbytes::v5::{
+    Filter, Packet, PubAckReason, RetainForwardRule, SubscribeReasonCode,
+};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use rumqttc::{TlsConfiguration, Transport};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::config::{BrokerConfig, TlsConfig};
@@ -150,8 +152,9 @@ impl Mqtt {
                 warn!("no runtime for connection {number}");
                 return;
             };
-            runtime.spawn(send_all(client.clone(), queued));
-            let session = Session { number, filters, incoming, connected };
+            let (ready, heard) = watch::channel(false);
+            runtime.spawn(send_all(client.clone(), queued, heard));
+            let session = Session { number, filters, incoming, connected, ready };
             runtime.block_on(session.poll(client, events, &shared));
         })?;
         Ok((Mqtt { incoming: received, outgoing, health }, thread))
@@ -175,8 +178,11 @@ impl SessionNames<'_> {
         format!("{client}-{channel}-{number}of{workers}-{tag}")
     }
 
-    /// What worker `number` listens to: the shared work, and its own lane.
-    fn filters(&self, number: u16) -> Vec<String> {
+    /// What worker `number` listens to: the shared work, and its own lane; the first one also to who is there.
+    ///
+    /// Only of who is there it hears what the broker has kept. Any mirror may have messages kept in a lane, as many as it likes,
+    /// and these would take the room of the statuses that are sent with them.
+    fn filters(&self, number: u16) -> Vec<Filter> {
         let SessionNames { channel, tag, workers } = self;
         // A group each: rumqttd keeps one place in the log for each group, whatever its filters, and so loses messages.
         let shared = [
@@ -187,18 +193,25 @@ impl SessionNames<'_> {
         let share = |(kind, topics)| {
             filter::shared(&format!("agg-{channel}-{tag}-{workers}-{kind}"), topics)
         };
-        let mut filters: Vec<String> = shared.into_iter().map(share).collect();
-        filters.push(filter::lane(number));
-        if number == 0 {
-            // Retained messages do not come through a shared subscription: one worker listens for who is there.
-            filters.push(filter::STATUS.to_owned());
-        }
-        filters
+        let rest = shared.into_iter().map(share).chain([filter::lane(number)]);
+        let new_only = |path| Filter {
+            retain_forward_rule: RetainForwardRule::Never,
+            ..Filter::new(path, QoS::AtLeastOnce)
+        };
+        // Retained messages do not come through a shared subscription: one worker listens for who is there.
+        let status = (number == 0).then(|| Filter::new(filter::STATUS, QoS::AtLeastOnce));
+        status.into_iter().chain(rest.map(new_only)).collect()
     }
 }
 
-async fn send_all(client: AsyncClient, mut queued: mpsc::Receiver<Outgoing>) {
-    while let Some(Outgoing { topic, payload, retain }) = queued.recv().await {
+/// Sends while `ready`: what went into the client's queue before would leave no room for the subscriptions.
+async fn send_all(
+    client: AsyncClient,
+    mut queued: mpsc::Receiver<Outgoing>,
+    mut ready: watch::Receiver<bool>,
+) {
+    while ready.wait_for(|ready| *ready).await.is_ok() {
+        let Some(Outgoing { topic, payload, retain }) = queued.recv().await else { return };
         let sent = client.publish(topic.to_string(), QoS::AtLeastOnce, retain, payload).await;
         if sent.is_err() {
             return;
@@ -209,9 +222,11 @@ async fn send_all(client: AsyncClient, mut queued: mpsc::Receiver<Outgoing>) {
 /// One worker's side of its connections, one after the other.
 struct Session<F> {
     number: u16,
-    filters: Vec<String>,
+    filters: Vec<Filter>,
     incoming: mpsc::Sender<Incoming>,
     connected: F,
+    /// Whether the subscriptions are on their way, on the connection at hand.
+    ready: watch::Sender<bool>,
 }
 
 impl<F: Fn()> Session<F> {
@@ -228,12 +243,13 @@ impl<F: Fn()> Session<F> {
                     health.connections.fetch_add(1, Ordering::SeqCst);
                     info!("connected to the broker");
                     for filter in &self.filters {
-                        // The request queue has room: nothing else is queued from here.
-                        if client.try_subscribe(filter.clone(), QoS::AtLeastOnce).is_err() {
-                            warn!("no room to subscribe to {filter}; reconnecting");
+                        // The request queue has room: nothing else is queued before these.
+                        if client.try_subscribe_many([filter.clone()]).is_err() {
+                            warn!("no room to subscribe to {}; reconnecting", filter.path);
                             events.clean();
                         }
                     }
+                    self.ready.send_replace(true);
                 }
                 Ok(Event::Incoming(Packet::Publish(publish))) => {
                     let topic = String::from_utf8_lossy(&publish.topic).into_owned();
@@ -257,6 +273,7 @@ impl<F: Fn()> Session<F> {
                 }
                 Ok(Event::Outgoing(_)) => {}
                 Err(error) => {
+                    self.ready.send_replace(false);
                     health.connected.store(false, Ordering::SeqCst);
                     // Kept, it would hold back whatever comes after it, and a broker that has lost the session never
                     // acknowledges what it waits for. What it says is asked for again, or announced again.
@@ -354,10 +371,25 @@ mod tests {
     #[test]
     fn no_session_of_another_number_of_workers_shares_the_work() {
         let of = |workers| SessionNames { channel: "stable", tag: "0123", workers };
-        let shared = |workers| of(workers).filters(1)[..3].to_vec();
+        let paths = |workers, number| -> Vec<String> {
+            of(workers).filters(number).into_iter().map(|filter| filter.path).collect()
+        };
+        let shared = |workers| paths(workers, 1)[..3].to_vec();
         assert!(shared(2)[0].starts_with("$share/agg-stable-0123-2-updates/"), "{:?}", shared(2));
         assert!(shared(2).iter().all(|filter| !shared(3).contains(filter)));
         assert_ne!(of(2).client_id("aggregator", 1), of(3).client_id("aggregator", 1));
+    }
+
+    #[test]
+    fn only_of_who_is_there_is_heard_what_the_broker_has_kept_and_that_first() {
+        let names = SessionNames { channel: "stable", tag: "0123", workers: 2 };
+        let rules = |number| -> Vec<RetainForwardRule> {
+            names.filters(number).into_iter().map(|filter| filter.retain_forward_rule).collect()
+        };
+        assert_eq!(names.filters(0)[0].path, filter::STATUS);
+        assert_eq!(rules(0)[0], RetainForwardRule::OnEverySubscribe);
+        let is_never = |rule: &RetainForwardRule| *rule == RetainForwardRule::Never;
+        assert!(rules(0)[1..].iter().all(is_never) && rules(1).iter().all(is_never));
     }
 
     #[test]
@@ -395,8 +427,9 @@ mod tests {
         let (client, mut events) = AsyncClient::new(options, QUEUE);
         events.state.collision = Some(Publish::new("topic", QoS::AtLeastOnce, "late", None));
         let (incoming, _worker) = mpsc::channel(QUEUE);
-        let session =
-            Session { number: 0, filters: vec!["all".into()], incoming, connected: || {} };
+        let filters = vec![Filter::new("all", QoS::AtLeastOnce)];
+        let (ready, _heard) = watch::channel(false);
+        let session = Session { number: 0, filters, incoming, connected: || {}, ready };
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(session.poll(client, events, &Health::default()));

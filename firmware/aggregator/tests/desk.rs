@@ -368,6 +368,13 @@ fn who_is_connected_is_known_of_enrolled_devices_alone() {
     assert_eq!(online(), Some(1));
     hall.office.engine.revoke("mirror-2", "a test").unwrap();
     assert_eq!(online(), Some(0), "of those that may take part");
+    let born = Status::Online { firmware: "0.1.0".into(), model_tried: 0 };
+    let topic = Topic::Status("mirror-1".parse().unwrap());
+    hall.say(&incoming(&topic, &born));
+    assert_eq!(hall.office.presence.count(), 2);
+    hall.say(&Incoming { payload: Vec::new(), ..incoming(&topic, &born) });
+    assert_eq!(hall.office.presence.count(), 1, "its status was cleared at the broker");
+    assert_eq!(hall.office.strange.counts().get("status"), Some(&1));
     hall.office.presence.clear();
     assert_eq!(hall.office.presence.count(), 0);
 }

@@ -1,6 +1,7 @@
 //! The two retained statements of a channel: the newest round and the newest model.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use proto::content::Content;
 use proto::model::ModelManifest;
@@ -39,6 +40,9 @@ impl Announcer {
     /// Statements that are new since the last call.
     pub fn changes(&mut self, office: &Office) -> Result<Vec<Outgoing>, EngineError> {
         let engine = &office.engine;
+        if office.is_outdated.swap(false, Ordering::SeqCst) {
+            (self.round, self.model, self.looked) = (None, None, None);
+        }
         let mut changes = Vec::new();
         let round = newest_round(engine)?;
         if round != self.round

@@ -5,20 +5,21 @@
 //! again. So a desk may be dropped at any time, and memory does not grow with the fleet.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use proto::content::{CHUNK_BYTES, Reassembly, chunk, indexes};
-use proto::model::{ModelChunk, ModelWanted, REQUEST_CHUNKS};
-use proto::signing::Signed;
+use proto::model::{ModelChunk, ModelManifest, ModelWanted, REQUEST_CHUNKS};
+use proto::signing::{KeyRing, Signed, Statement};
 use proto::status::{JobPhase, JobState, Status};
+use proto::task::RoundNotice;
 use proto::update::{
     ChunksWanted, Receipt as Answer, Refusal as Wrong, UpdateChunk, UpdateOffer, Verdict,
 };
 use proto::wire::{Blob, DecodeError, Message};
 use proto::{DeviceId, Digest, Pseudonym as Name, Topic};
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use crate::engine::{Engine, EngineError, Report, Status as EngineStatus};
 use crate::ingest::{BATCH_BYTES, BATCH_UPDATES, Receipt, Submission, Worker};
@@ -67,6 +68,8 @@ pub struct Incoming {
     pub topic: String,
     /// Its bytes.
     pub payload: Vec<u8>,
+    /// Whether the broker had kept it from before this connection.
+    pub retained: bool,
 }
 
 /// A message to send.
@@ -95,7 +98,18 @@ pub struct Sequence(AtomicU64);
 impl Sequence {
     /// A block that outlasts any run of the program.
     pub fn take(engine: &Engine) -> Result<Sequence, EngineError> {
-        Ok(Sequence(AtomicU64::new(engine.take_sequence(1 << 32)?)))
+        Ok(Sequence(AtomicU64::new(engine.take_sequence(BLOCK, 0)?)))
+    }
+
+    /// Goes on in a block above this number.
+    fn go_on_above(&self, engine: &Engine, number: u64) -> Result<(), EngineError> {
+        self.0.fetch_max(engine.take_sequence(BLOCK, number)?, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Whether a number is one that was not given here, nor before.
+    fn is_beyond(&self, number: u64) -> bool {
+        number >= self.0.load(Ordering::SeqCst)
     }
 
     /// The next number.
@@ -103,6 +117,9 @@ impl Sequence {
         self.0.fetch_add(1, Ordering::SeqCst)
     }
 }
+
+/// Numbers of a block.
+const BLOCK: u64 = 1 << 32;
 
 /// What all desks share.
 pub struct Office {
@@ -116,6 +133,10 @@ pub struct Office {
     pub presence: Presence,
     /// Receipts that were sent.
     pub receipts: AtomicU64,
+    /// Statements of another server that has this one's key.
+    pub rival_statements: AtomicU64,
+    /// Whether what is announced has to be signed anew, with higher numbers.
+    pub is_outdated: AtomicBool,
     /// Why the last look at what is due failed, if it did.
     pub decisions_failing: Mutex<Option<String>>,
     /// How the workers' connections do; the first one hears who is there and says what is announced. None in memory.
@@ -134,6 +155,8 @@ impl Office {
             strange: Strange::default(),
             presence: Presence::default(),
             receipts: AtomicU64::default(),
+            rival_statements: AtomicU64::default(),
+            is_outdated: AtomicBool::default(),
             decisions_failing: Mutex::default(),
             health: (0..workers).map(|_| Arc::default()).collect(),
         })
@@ -142,6 +165,27 @@ impl Office {
     /// Whether devices can be heard and can hear what is announced.
     pub fn is_connected(&self) -> bool {
         self.health.first().is_none_or(|health| health.connected.load(Ordering::SeqCst))
+    }
+
+    /// Notes a statement that was signed with this server's key under a number that it has not given yet. Mirrors take nothing
+    /// older than what they have heard, so it must not be the newest.
+    ///
+    /// One that the broker had kept when this server began is from before a restore, by a clock that was ahead: numbers go on
+    /// above it. Any other is of a server that runs at the same time, and going above it would only be answered in kind.
+    fn overtaken(&self, number: u64, retained: bool) -> Result<(), EngineError> {
+        let connections = |health: &Arc<Health>| health.connections.load(Ordering::SeqCst);
+        if retained && self.health.first().is_none_or(|first| connections(first) <= 1) {
+            warn!(
+                "the broker has a newer statement of this fleet's than this server; numbers go on above it"
+            );
+            self.sequence.go_on_above(&self.engine, number)?;
+            self.is_outdated.store(true, Ordering::SeqCst);
+        } else if self.rival_statements.fetch_add(1, Ordering::SeqCst) == 0 {
+            error!(
+                "another server announces with this fleet's key; stop one of them, and start the other one anew"
+            );
+        }
+        Ok(())
     }
 
     /// Who is connected, where that is known.
@@ -163,6 +207,7 @@ impl Office {
             workers_connected: self.health.iter().filter(up).count() as u64,
             broker_refused: self.health.iter().map(refused).sum(),
             broker_refused_now: self.health.iter().map(refused_now).sum(),
+            rival_statements: self.rival_statements.load(Ordering::SeqCst),
             decisions_failing: self.failure().clone(),
             ..self.engine.status()?
         })
@@ -364,6 +409,12 @@ impl Desk {
             Ok(Topic::ModelWanted(device)) => self.model_wanted(&device, payload),
             Ok(Topic::JobState(device, _)) => self.job_state(&device, payload),
             Ok(Topic::Status(device)) => self.status(&device, payload),
+            Ok(Topic::Round(channel)) if channel == *self.office.engine.channel() => {
+                self.statement::<RoundNotice>(message)
+            }
+            Ok(Topic::ModelManifest(channel)) if channel == *self.office.engine.channel() => {
+                self.statement::<ModelManifest>(message)
+            }
             _ => {
                 self.strange(0, "topic");
                 Ok(())
@@ -654,6 +705,21 @@ impl Desk {
                 Ok(())
             }
             other => other,
+        }
+    }
+
+    /// What was announced in this server's channel, by itself or by another one.
+    fn statement<T: Statement>(&mut self, message: &Incoming) -> Result<(), EngineError> {
+        let office = Arc::clone(&self.office);
+        let ours = KeyRing::single(office.engine.key().verifying_key());
+        let signed = Signed::<T>::decode(&message.payload).ok();
+        let Some(signed) = signed.filter(|signed| signed.verify(&ours).is_ok()) else {
+            self.strange(0, "topic");
+            return Ok(());
+        };
+        match office.sequence.is_beyond(signed.sequence()) {
+            true => office.overtaken(signed.sequence(), message.retained),
+            false => Ok(()),
         }
     }
 

@@ -300,6 +300,9 @@ pub struct Status {
     /// Of these, the subscriptions on the connections at hand.
     #[serde(default)]
     pub broker_refused_now: u64,
+    /// Statements that another server has signed with this one's key and announced, since a running server's start.
+    #[serde(default)]
+    pub rival_statements: u64,
     /// Why a running server's rounds and roll-outs do not go on, where they do not.
     #[serde(default)]
     pub decisions_failing: Option<String>,
@@ -473,11 +476,11 @@ impl Engine {
         Digest::of(&parameter_bytes(&self.layout.gather(Subset::Full, &self.shipped))).0
     }
 
-    /// The first of `count` sequence numbers that nobody else will get.
-    pub fn take_sequence(&self, count: u64) -> Result<u64> {
+    /// The first of `count` sequence numbers that nobody else will get, all of them above `above`.
+    pub fn take_sequence(&self, count: u64, above: u64) -> Result<u64> {
         let mut first = 0;
         self.decide(|decision| {
-            first = decision.take_sequence(count)?;
+            first = decision.take_sequence(count, above)?;
             Ok(())
         })?;
         Ok(first)
@@ -1277,6 +1280,7 @@ impl Engine {
             workers_connected: 0,
             broker_refused: 0,
             broker_refused_now: 0,
+            rival_statements: 0,
             decisions_failing: None,
             revoked,
             rounds: self

@@ -178,9 +178,10 @@ impl SessionNames<'_> {
         format!("{client}-{channel}-{number}of{workers}-{tag}")
     }
 
-    /// What worker `number` listens to: the shared work, and its own lane; the first one also to who is there.
+    /// What worker `number` listens to: the shared work, and its own lane; the first one also to who is there and what is
+    /// announced.
     ///
-    /// Only of who is there it hears what the broker has kept. Any mirror may have messages kept in a lane, as many as it likes,
+    /// Only of these two it hears what the broker has kept. Any mirror may have messages kept in a lane, as many as it likes,
     /// and these would take the room of the statuses that are sent with them.
     fn filters(&self, number: u16) -> Vec<Filter> {
         let SessionNames { channel, tag, workers } = self;
@@ -198,9 +199,12 @@ impl SessionNames<'_> {
             retain_forward_rule: RetainForwardRule::Never,
             ..Filter::new(path, QoS::AtLeastOnce)
         };
-        // Retained messages do not come through a shared subscription: one worker listens for who is there.
-        let status = (number == 0).then(|| Filter::new(filter::STATUS, QoS::AtLeastOnce));
-        status.into_iter().chain(rest.map(new_only)).collect()
+        // Retained messages do not come through a shared subscription: one worker listens for who is there, and for what
+        // another server may have announced, in whose place this one's own would come.
+        let others = |path| Filter { nolocal: true, ..Filter::new(path, QoS::AtLeastOnce) };
+        let kept = filter::statements(channel).map(others).into_iter();
+        let kept = kept.chain([Filter::new(filter::STATUS, QoS::AtLeastOnce)]);
+        kept.filter(|_| number == 0).chain(rest.map(new_only)).collect()
     }
 }
 
@@ -253,7 +257,8 @@ impl<F: Fn()> Session<F> {
                 }
                 Ok(Event::Incoming(Packet::Publish(publish))) => {
                     let topic = String::from_utf8_lossy(&publish.topic).into_owned();
-                    let message = Incoming { topic, payload: publish.payload.to_vec() };
+                    let (payload, retained) = (publish.payload.to_vec(), publish.retain);
+                    let message = Incoming { topic, payload, retained };
                     if self.incoming.send(message).await.is_err() {
                         return;
                     }
@@ -386,10 +391,10 @@ mod tests {
         let rules = |number| -> Vec<RetainForwardRule> {
             names.filters(number).into_iter().map(|filter| filter.retain_forward_rule).collect()
         };
-        assert_eq!(names.filters(0)[0].path, filter::STATUS);
-        assert_eq!(rules(0)[0], RetainForwardRule::OnEverySubscribe);
+        assert_eq!(names.filters(0)[2].path, filter::STATUS);
+        assert_eq!(rules(0)[2], RetainForwardRule::OnEverySubscribe);
         let is_never = |rule: &RetainForwardRule| *rule == RetainForwardRule::Never;
-        assert!(rules(0)[1..].iter().all(is_never) && rules(1).iter().all(is_never));
+        assert!(rules(0)[3..].iter().all(is_never) && rules(1).iter().all(is_never));
     }
 
     #[test]

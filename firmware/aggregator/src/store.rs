@@ -788,14 +788,14 @@ impl Decision<'_> {
         Ok(())
     }
 
-    /// Takes the next block of `count` sequence numbers, which nobody else will get.
+    /// Takes the next block of `count` sequence numbers, which nobody else will get, all of them above `above`.
     ///
     /// The numbers follow the time in seconds, times 2^32: after a restore from a backup, which does not know what was given
     /// since, they are still the highest.
-    pub fn take_sequence(&mut self, count: u64) -> Result<u64> {
+    pub fn take_sequence(&mut self, count: u64, above: u64) -> Result<u64> {
         let by_time = if self.at < CLOCK_END { self.at << 32 } else { 0 };
-        let next = self.number(SEQUENCE)?.unwrap_or(1).max(by_time);
-        self.put_meta(SEQUENCE, &(next + count).to_le_bytes())?;
+        let next = self.number(SEQUENCE)?.unwrap_or(1).max(by_time).max(above.saturating_add(1));
+        self.put_meta(SEQUENCE, &next.saturating_add(count).to_le_bytes())?;
         Ok(next)
     }
 

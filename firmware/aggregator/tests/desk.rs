@@ -16,6 +16,7 @@ use aggregator::records::{Parameters, Phase, Round};
 use aggregator::rollout::Stage;
 use aggregator::serve::step;
 use common::{Fleet, Z};
+use ed25519_dalek::SigningKey;
 use learn::head::Subset;
 use proto::content::{chunk, indexes};
 use proto::model::{ModelChunk, ModelManifest, ModelWanted, REQUEST_CHUNKS};
@@ -114,7 +115,7 @@ impl Hall {
 }
 
 fn incoming<M: Message>(topic: &Topic, message: &M) -> Incoming {
-    Incoming { topic: topic.to_string(), payload: message.encode().unwrap() }
+    Incoming { topic: topic.to_string(), payload: message.encode().unwrap(), retained: false }
 }
 
 #[test]
@@ -238,8 +239,8 @@ fn strangers_get_no_answer_and_are_counted() {
     // An honest offer under another topic.
     let mut moved = hall.offer(&hall.identity("mirror-1"), &bytes);
     moved.topic = Topic::Update(hall.identity("mirror-2").pseudonym, 1, 0).to_string();
-    let noise = Incoming { topic: moved.topic.clone(), payload: vec![255; 64] };
-    let topic = Incoming { topic: "mirror/v1/a/b/c".into(), payload: vec![] };
+    let noise = Incoming { payload: vec![255; 64], ..moved.clone() };
+    let topic = Incoming { topic: "mirror/v1/a/b/c".into(), payload: vec![], retained: false };
     for message in [&unknown, &forged, &moved, &noise, &topic] {
         assert!(hall.say(message).is_empty());
     }
@@ -475,6 +476,41 @@ fn rounds_and_models_are_announced_once_and_signed() {
     let closed = Signed::<RoundNotice>::decode(&next[0].payload).unwrap();
     assert!(closed.sequence() > notice.sequence());
     assert!(matches!(closed.verify(&hall.keys).unwrap(), RoundNotice::Closed { round: 1, .. }));
+}
+
+#[test]
+fn numbers_go_on_above_what_the_broker_had_kept_and_another_server_is_told_of() {
+    let mut hall = Hall::new("desk-rival", Parameters::Sparse);
+    let (key, channel) = (hall.office.engine.key().clone(), hall.office.engine.channel().clone());
+    let mut announcer = Announcer::default();
+    let number =
+        |said: &[Outgoing]| Signed::<RoundNotice>::decode(&said[0].payload).unwrap().sequence();
+    let first = announcer.changes(&hall.office).unwrap();
+    let topic = Topic::Round(channel.clone());
+    let closed = RoundNotice::Closed { channel, round: 9 };
+    let signed = |key: &SigningKey, number, retained| {
+        let signed = Signed::sign(key, number, &closed).unwrap();
+        Incoming { retained, ..incoming(&topic, &signed) }
+    };
+    let rivals = |hall: &Hall| hall.office.status().unwrap().rival_statements;
+    // Its own, which comes back, and a stranger's.
+    let own =
+        Incoming { topic: topic.to_string(), payload: first[0].payload.clone(), retained: false };
+    let later = number(&first) + (1 << 40);
+    hall.say(&own);
+    hall.say(&signed(&SigningKey::from_bytes(&[9; 32]), later, true));
+    assert!(announcer.changes(&hall.office).unwrap().is_empty());
+    assert_eq!(hall.office.strange.counts().get("topic"), Some(&1));
+
+    hall.say(&signed(&key, later, true));
+    let again = announcer.changes(&hall.office).unwrap();
+    assert_eq!((again.len(), rivals(&hall)), (2, 0), "the round and the model");
+    assert!(number(&again) > later);
+    assert!(hall.office.engine.take_sequence(1, 0).unwrap() > later, "also after another start");
+
+    hall.say(&signed(&key, later + (1 << 40), false));
+    assert!(announcer.changes(&hall.office).unwrap().is_empty(), "it is not answered in kind");
+    assert_eq!(rivals(&hall), 1);
 }
 
 #[test]

@@ -116,6 +116,11 @@ pub mod filter {
     /// Requests for model chunks of every device.
     pub const MODEL_WANTED: &str = "mirror/v1/+/model/wanted";
 
+    /// What is said to all of a channel: the newest round, and the newest model.
+    pub fn statements(channel: &str) -> [String; 2] {
+        ["round", "model/manifest"].map(|what| format!("mirror/v1/fleet/{channel}/{what}"))
+    }
+
     /// The chunks for one worker.
     pub fn lane(lane: u16) -> String {
         format!("mirror/v1/+/fl/lane/{lane}/+/+")

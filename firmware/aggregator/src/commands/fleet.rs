@@ -165,6 +165,13 @@ fn server_lines(status: &Status) -> Vec<String> {
         lines
             .push(format!("broker: {count} subscriptions or messages refused; the log says which"));
     }
+    if status.rival_statements > 0 {
+        lines.push(
+            "another server announces with this fleet's key, and mirrors take only one of the two for newer; stop one of them, and \
+             start the other one anew"
+                .to_owned(),
+        );
+    }
     if let Some(reason) = &status.decisions_failing {
         lines.push(format!("rounds and roll-outs do not go on: {reason}"));
     }
@@ -550,6 +557,7 @@ mod tests {
             workers_connected: 0,
             broker_refused: 0,
             broker_refused_now: 0,
+            rival_statements: 0,
             decisions_failing: None,
             revoked: 0,
             rounds: Vec::new(),

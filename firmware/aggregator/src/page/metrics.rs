@@ -150,6 +150,11 @@ fn registry(office: &Office, status: &Status) -> Registry {
             "Subscriptions and messages that the broker refused",
             status.broker_refused,
         ),
+        (
+            "rival_statements",
+            "Statements that another server has signed with this one's key and announced",
+            status.rival_statements,
+        ),
         ("receipts", "Receipts sent", office.receipts.load(Ordering::SeqCst)),
     ];
     for (name, help, value) in counters {

@@ -909,10 +909,6 @@ impl Engine {
         if let Some(live) = self.live_round()? {
             return Err(EngineError::Busy(live.id));
         }
-        let unjudged = match self.gate.ready() {
-            Err(reason) if !request.force => return Err(reason.into()),
-            ready => ready.is_err(),
-        };
         let noise: NoiseMultiplier = request.noise_multiplier.parse()?;
         let base = self.base()?;
         let subset = request.parameters.subset();
@@ -920,23 +916,11 @@ impl Engine {
         let signal =
             Signal { dimension, noise_multiplier: noise, update_cosine: self.rules.update_cosine };
         let devices = self.store.enrolled()?;
-        let checked = signal.check(devices, self.rules.wanted_cosine);
-        let (expected_cosine, silent) = match checked {
-            Ok(cosine) => (cosine, false),
-            Err(refusal) if request.force => (refusal.expected_cosine, true),
-            Err(refusal) => return Err(EngineError::NoSignal(Box::new(refusal))),
-        };
-        let minimum = self.rules.minimum_cohort;
-        let small = devices < minimum;
-        if small && !request.force {
-            return Err(EngineError::SmallFleet { devices, minimum });
+        let (expected_cosine, mut objections) = self.objections(&signal, &base, devices)?;
+        let forced = !objections.is_empty();
+        if forced && !request.force {
+            return Err(objections.swap_remove(0));
         }
-        let unreached = self.unreached(&base)?;
-        let narrow = unreached.is_some();
-        if let Some(refusal) = unreached.filter(|_| !request.force) {
-            return Err(refusal);
-        }
-        let forced = unjudged || silent || small || narrow;
         let model = hex::decode::<32>(&base.parameters).ok_or_else(|| Damaged {
             what: format!("model {}", base.version),
             reason: "its digest".into(),
@@ -998,6 +982,32 @@ impl Engine {
             })
         })?;
         outdated.map_or(Ok(round), Err)
+    }
+
+    /// The cosine that is expected of a round of all `devices`, and what speaks against it: nobody could judge its candidate, it
+    /// would carry no signal, could not have the updates that it needs, or would reach some mirrors only.
+    fn objections(
+        &self,
+        signal: &Signal,
+        base: &Model,
+        devices: u64,
+    ) -> Result<(f64, Vec<EngineError>)> {
+        let mut objections: Vec<EngineError> = Vec::new();
+        objections.extend(self.gate.ready().err().map(EngineError::from));
+        let cosine = match signal.check(devices, self.rules.wanted_cosine) {
+            Ok(cosine) => cosine,
+            Err(refusal) => {
+                let cosine = refusal.expected_cosine;
+                objections.push(EngineError::NoSignal(Box::new(refusal)));
+                cosine
+            }
+        };
+        let minimum = self.rules.minimum_cohort;
+        if devices < minimum {
+            objections.push(EngineError::SmallFleet { devices, minimum });
+        }
+        objections.extend(self.unreached(base)?);
+        Ok((cosine, objections))
     }
 
     /// Why a round on this version would reach some mirrors only, if it would.

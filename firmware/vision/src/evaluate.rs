@@ -40,13 +40,13 @@ impl LabelClass {
     }
 }
 
-/// A labelled point of a picture, in whole pixels.
+/// A labelled point, in whole pixels of a picture; it may lie outside of it.
 #[derive(Clone, Debug)]
 pub struct LabelPoint {
     /// Column.
-    pub x: u32,
+    pub x: i32,
     /// Row.
-    pub y: u32,
+    pub y: i32,
     /// Name of a [`LabelClass`].
     pub class_name: String,
 }
@@ -63,14 +63,13 @@ struct Tally {
 #[derive(Clone, Debug)]
 pub struct Evaluation {
     classes: Vec<LabelClass>,
-    /// Class position by part, then by label value.
+    /// Class position by part.
     class_of_part: [Option<usize>; PART_COUNT],
     tallies: Vec<Tally>,
     images: u64,
     judged: u64,
     right: u64,
     person: (u64, u64),
-    has_person: bool,
     /// Pixels of pictures of nobody: taken for somebody, judged.
     nobody: (u64, u64),
     points: BTreeMap<String, (u64, u64)>,
@@ -98,7 +97,8 @@ pub struct Report {
     pub recall: BTreeMap<String, f64>,
     /// Share of judged pixels that got their class; none when no picture has a label map.
     pub pixel_accuracy: Option<f64>,
-    /// Intersection over union of the silhouette, pooled; none when no picture has a silhouette.
+    /// Intersection over union of the silhouette, pooled; none when no picture has a silhouette, or all are of nobody and nobody
+    /// was claimed.
     pub person_iou: Option<f64>,
     /// Share of the pixels of pictures with an empty silhouette that were taken for somebody; none when no picture's
     /// silhouette is empty.
@@ -120,7 +120,6 @@ impl Evaluation {
             judged: 0,
             right: 0,
             person: (0, 0),
-            has_person: false,
             nobody: (0, 0),
             points: BTreeMap::new(),
         }
@@ -154,7 +153,6 @@ impl Evaluation {
 
     /// Adds a silhouette: 0 nobody, 1 somebody, 255 not judged.
     pub fn add_person(&mut self, parts: &[u8], person: &[u8]) {
-        self.has_person = true;
         let empty = person.iter().all(|&p| p == 0 || p == IGNORE);
         for (&part, &person) in parts.iter().zip(person).filter(|(_, p)| **p != IGNORE) {
             let (ours, theirs) = (part != 0, person != 0);
@@ -168,10 +166,9 @@ impl Evaluation {
     /// Adds labelled points of a picture that is `width` pixels wide. Points outside count as wrong.
     pub fn add_points(&mut self, parts: &[u8], width: u32, points: &[LabelPoint]) {
         for point in points {
-            let at = (point.y as usize) * width as usize + point.x as usize;
-            let inside = point.x < width && at < parts.len();
             let class = self.classes.iter().find(|c| c.name == point.class_name);
-            let hit = inside && class.is_some_and(|c| c.parts[usize::from(parts[at])]);
+            let part = part_at(parts, width, point);
+            let hit = class.zip(part).is_some_and(|(class, part)| class.parts[usize::from(part)]);
             let entry = self.points.entry(point.class_name.clone()).or_default();
             entry.0 += u64::from(hit);
             entry.1 += 1;
@@ -199,11 +196,18 @@ impl Evaluation {
             iou,
             recall,
             pixel_accuracy: (self.judged > 0).then(|| share(self.right, self.judged)),
-            person_iou: self.has_person.then(|| share(self.person.0, self.person.1)),
+            person_iou: (self.person.1 > 0).then(|| share(self.person.0, self.person.1)),
             false_alarms: (self.nobody.1 > 0).then(|| share(self.nobody.0, self.nobody.1)),
             points,
         }
     }
+}
+
+/// Our part at a point, if the picture of `width` pixels a row has it.
+fn part_at(parts: &[u8], width: u32, point: &LabelPoint) -> Option<u8> {
+    let (x, y) = (u32::try_from(point.x).ok()?, u32::try_from(point.y).ok()?);
+    let at = y as usize * width as usize + x as usize;
+    if x < width { parts.get(at).copied() } else { None }
 }
 
 #[cfg(test)]
@@ -255,6 +259,16 @@ mod tests {
     }
 
     #[test]
+    fn nobody_who_is_taken_for_nobody_has_no_overlap() {
+        let mut evaluation = Evaluation::new(classes());
+        evaluation.add_person(&[0, 0, 3], &[0, 0, 255]);
+        let report = evaluation.report();
+        assert_eq!((report.person_iou, report.false_alarms), (None, Some(0.0)));
+        evaluation.add_person(&[0], &[1]);
+        assert_eq!(evaluation.report().person_iou, Some(0.0), "somebody was missed");
+    }
+
+    #[test]
     fn points_count_by_class_and_outside_is_wrong() {
         let mut evaluation = Evaluation::new(classes());
         let point = |x, y, name: &str| LabelPoint { x, y, class_name: name.into() };
@@ -266,12 +280,14 @@ mod tests {
                 point(1, 0, "head"),
                 point(2, 0, "body"),
                 point(0, 9, "body"),
+                point(-1, 1, "body"),
+                point(0, -1, "body"),
                 point(0, 1, "body"),
             ],
         );
         let points = evaluation.report().points.expect("some");
-        assert_eq!(points.accuracy, 2.0 / 5.0);
-        assert_eq!(points.per_class["body"], 1.0 / 3.0);
+        assert_eq!(points.accuracy, 2.0 / 7.0);
+        assert_eq!(points.per_class["body"], 1.0 / 5.0);
     }
 
     #[test]

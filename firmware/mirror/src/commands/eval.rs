@@ -222,6 +222,8 @@ fn read_points(path: &Path, classes: &[LabelClass]) -> Result<HashMap<String, Ve
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
     let mut points: HashMap<String, Vec<LabelPoint>> = HashMap::new();
+    // Spreadsheets put a byte order mark before the first line.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     for (number, line) in text.lines().enumerate() {
         if line.trim().is_empty() || (number == 0 && line.starts_with("image,")) {
             continue;
@@ -242,7 +244,7 @@ fn read_points(path: &Path, classes: &[LabelClass]) -> Result<HashMap<String, Ve
 }
 
 /// A line `image,x,y,class_name`: the picture with or without its ending, and a place in pixels,
-/// whose fractions do not matter.
+/// whose fractions do not matter. One outside of the picture is as wrong on every side.
 fn parse_point(line: &str) -> Result<(String, LabelPoint)> {
     let fields: Vec<&str> = line.split(',').map(|field| field.trim().trim_matches('"')).collect();
     let [image, x, y, class_name] = fields[..] else {
@@ -250,10 +252,11 @@ fn parse_point(line: &str) -> Result<(String, LabelPoint)> {
     };
     let path = Path::new(image);
     let name = if path.extension().is_some_and(is_picture) { name_of(path) } else { image.into() };
-    let place = |text: &str| -> Result<u32> {
+    let place = |text: &str| -> Result<i32> {
         let value: f64 = text.parse().with_context(|| format!("`{text}` is no number"))?;
-        ensure!((0.0..8192.0).contains(&value), "`{text}` lies outside of every picture");
-        Ok(value as u32)
+        ensure!(value.is_finite(), "`{text}` is no place");
+        // The conversion saturates, and no picture is as large as that.
+        Ok(value.floor() as i32)
     };
     Ok((name, LabelPoint { x: place(x)?, y: place(y)?, class_name: class_name.into() }))
 }
@@ -308,7 +311,9 @@ mod tests {
         assert_eq!((image.as_str(), point.x, point.y), ("a", 3, 12));
         assert_eq!(parse_point("street.17,1,2,head").expect("valid").0, "street.17");
         assert_eq!(point.class_name, "head");
-        for broken in ["a,1,2", "a,x,2,head", "a,-1,2,head", "a,1,nan,head", "a,1,2,head,more"] {
+        let outside = parse_point("a,-0.2,1e12,head").expect("a place outside").1;
+        assert_eq!((outside.x, outside.y), (-1, i32::MAX));
+        for broken in ["a,1,2", "a,x,2,head", "a,-inf,2,head", "a,1,nan,head", "a,1,2,head,more"] {
             assert!(parse_point(broken).is_err(), "{broken}");
         }
     }

@@ -70,6 +70,21 @@ impl Orientation {
             Rotation::Clockwise270 => (width - 1 - y, x),
         }
     }
+
+    /// The same for a box: left, top, width and height in the upright picture, to those in the camera's.
+    ///
+    /// The box must lie inside the upright picture; it may be empty.
+    pub fn box_to_camera(self, bounds: [u32; 4], width: u32, height: u32) -> [u32; 4] {
+        let [x, y, across, down] = bounds;
+        let (upright_width, _) = self.upright_size(width, height);
+        let x = if self.flip_horizontal { upright_width - x - across } else { x };
+        match self.rotation {
+            Rotation::None => [x, y, across, down],
+            Rotation::Clockwise90 => [y, height - x - across, down, across],
+            Rotation::Half => [width - x - across, height - y - down, across, down],
+            Rotation::Clockwise270 => [width - y - down, x, down, across],
+        }
+    }
 }
 
 #[cfg(test)]
@@ -101,5 +116,29 @@ mod tests {
         check(Rotation::Half, false, &["fed", "cba"]);
         check(Rotation::Clockwise270, false, &["cf", "be", "ad"]);
         check(Rotation::Clockwise90, true, &["ad", "be", "cf"]);
+    }
+
+    /// A box must cover the camera pixels of its upright pixels, and no other.
+    #[test]
+    fn a_box_goes_where_its_pixels_go() {
+        let (width, height) = (7, 5);
+        for degrees in [0, 90, 180, 270] {
+            for flip_horizontal in [false, true] {
+                let rotation = Rotation::from_degrees(degrees).expect("a quarter");
+                let orientation = Orientation { rotation, flip_horizontal };
+                let pixels = (1..4).flat_map(|x| (2..4).map(move |y| (x, y)));
+                let mut wanted: Vec<_> =
+                    pixels.map(|(x, y)| orientation.to_camera(x, y, width, height)).collect();
+                let [x, y, w, h] = orientation.box_to_camera([1, 2, 3, 2], width, height);
+                let mut covered: Vec<_> =
+                    (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))).collect();
+                wanted.sort_unstable();
+                covered.sort_unstable();
+                assert_eq!(covered, wanted, "{orientation:?}");
+                let (across, down) = orientation.upright_size(width, height);
+                let [_, _, w, h] = orientation.box_to_camera([across, down, 0, 0], width, height);
+                assert_eq!((w, h), (0, 0), "nothing stays nothing");
+            }
+        }
     }
 }

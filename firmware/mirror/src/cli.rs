@@ -117,7 +117,7 @@ pub struct ParseArgs {
     /// JPEG or PNG pictures
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
-    /// Folder for NAME.png (labels), NAME.colour.png and NAME.json; created if missing
+    /// Folder for NAME.png (labels), NAME.colour.png and NAME.json, in pixels of the file as it lies; created if missing
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Classes of the label maps

@@ -6,7 +6,7 @@ use proto::taxonomy::{PART_COUNT, Part};
 use serde::Serialize;
 use vision::{Parser, Person};
 
-/// A person, in pixels of the picture.
+/// A person, in pixels of the picture that was parsed.
 #[derive(Clone, Debug, Serialize)]
 pub struct FoundPerson {
     /// How sure the network is, 0 to 1.

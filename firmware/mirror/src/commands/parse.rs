@@ -21,7 +21,8 @@ use crate::pictures::{self, LabelMap};
 use crate::progress::Progress;
 use crate::report::{self, Usage};
 
-/// What was found in one picture; the shape of NAME.json and of the entries of `--json`.
+/// What was found in one picture; the shape of NAME.json and of the entries of `--json`. Sizes and boxes are in pixels of the
+/// file, like the label map: the network sees the picture turned as it says, and what it found is turned back.
 #[derive(Serialize)]
 struct Found {
     image: String,
@@ -159,13 +160,19 @@ struct Work {
 
 impl Work {
     fn parse(&mut self, image: &Path, results: &Results) -> Result<Found> {
-        pictures::read_upright(image, &mut self.picture)?;
+        let orientation = pictures::read_upright(image, &mut self.picture)?;
         let frame = self.picture.frame();
-        let (width, height) = (frame.layout().width(), frame.layout().height());
-        let parser = self.parsers.fresh((width, height))?;
+        let upright = (frame.layout().width(), frame.layout().height());
+        let parser = self.parsers.fresh(upright)?;
         parser.parse(&frame).with_context(|| image.display().to_string())?;
         let mut parsed = Parsed::of(parser, &frame, Orientation::default())?;
-        let (labels, persons) = (mem::take(&mut parsed.labels), mem::take(&mut parsed.persons));
+        // Turning by quarters is its own way back for a size.
+        let (width, height) = orientation.upright_size(upright.0, upright.1);
+        let labels = pictures::turn_back(orientation, &parsed.labels, (width, height));
+        let mut persons = mem::take(&mut parsed.persons);
+        for person in &mut persons {
+            person.bounds = orientation.box_to_camera(person.bounds, width, height);
+        }
         let mut map = LabelMap { width, height, labels };
         let palette = match self.classes {
             Classes::Full => palette(),

@@ -7,7 +7,8 @@ use std::time::Duration;
 use frame::FrameError;
 use thiserror::Error;
 
-/// Why there is no picture. Every message names the device or file.
+/// Why there is no picture. Every message names the device or file, but that of a single picture of a stream: whoever reads it knows
+/// which stream that is.
 #[derive(Debug, Error)]
 #[allow(missing_docs)] // the messages say it
 pub enum SourceError {
@@ -22,7 +23,7 @@ pub enum SourceError {
     #[error("{name} gave no picture for {:.1} s; check its cable, or try another port", waited.as_secs_f32())]
     TimedOut { name: String, waited: Duration },
     #[error("{name} was asked for {wanted} and gives {given}; {next}")]
-    Format { name: String, wanted: String, given: String, next: &'static str },
+    Format { name: String, wanted: String, given: String, next: String },
     #[error("{path}: {reason}")]
     File { path: PathBuf, reason: String },
     #[error("{path}: {reason}")]
@@ -70,7 +71,8 @@ impl SourceError {
         SourceError::Open { name, reason: advice }
     }
 
-    pub(crate) fn picture(path: impl Into<PathBuf>, reason: impl Into<String>) -> SourceError {
+    /// A picture that has a file of its own, or a place in one, and why it is lost.
+    pub fn picture(path: impl Into<PathBuf>, reason: impl Into<String>) -> SourceError {
         SourceError::Picture { path: path.into(), reason: reason.into() }
     }
 

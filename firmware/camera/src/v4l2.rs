@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use frame::{Frame, FrameBuffer, Layout, PixelFormat};
+use frame::{Frame, FrameBuffer, FrameError, Layout, PixelFormat};
 use v4l::buffer::{Flags, Type};
 use v4l::capability::Flags as Capability;
 use v4l::device::Handle;
@@ -100,7 +100,8 @@ impl Camera {
     fn changed(&self, format: &Format) -> SourceError {
         let name = self.name.clone();
         let (wanted, given) = (in_words(&self.layout), raw_words(format));
-        SourceError::Format { name, wanted, given, next: format_advice(self.kind) }
+        let next = format_advice(self.kind, std::slice::from_ref(format));
+        SourceError::Format { name, wanted, given, next }
     }
 }
 
@@ -125,7 +126,7 @@ fn agree(
             Err(error) => return Err(SourceError::open(name, &error)),
         };
         let Some(layout) = layout_of(&answer).filter(|layout| layout.format() == wanted) else {
-            given.push(raw_words(&answer));
+            given.push(answer);
             continue;
         };
         match set_rate(device, request.rate) {
@@ -145,24 +146,33 @@ fn agree(
         }
     }
     let wanted: Vec<String> = request.formats.iter().map(|f| f.to_string()).collect();
-    given.dedup();
-    let (wanted, given) = (wanted.join(" or "), given.join(", "));
+    let mut words: Vec<String> = given.iter().map(raw_words).collect();
+    words.dedup();
     Err(SourceError::Format {
         name: name.into(),
-        wanted,
-        given: if given.is_empty() { "nothing".into() } else { given },
-        next: format_advice(kind),
+        wanted: wanted.join(" or "),
+        given: if words.is_empty() { "nothing".into() } else { words.join(", ") },
+        next: format_advice(kind, &given),
     })
 }
 
-/// What to do about a format that was not wanted. A bridge offers what it is fed with.
-fn format_advice(kind: Kind) -> &'static str {
-    match kind {
+/// What to do about a device that gives these formats, none of which was wanted or can be used. A bridge offers what it is fed with.
+fn format_advice(kind: Kind, given: &[Format]) -> String {
+    if let Some(flaw) = given.iter().find_map(flaw) {
+        return format!("{flaw}; set camera.width and camera.height to another size");
+    }
+    let is_known = |format: &Format| PixelFormat::from_fourcc(format.fourcc.repr).is_some();
+    let advice = match kind {
         Kind::Bridge => {
             "it must give YUYV, NV12, MJPG or RGB3: set camera.formats, or convert in the bridge"
         }
-        Kind::Usb | Kind::Other => "set camera.formats to what it offers",
-    }
+        _ if given.iter().any(is_known) => "set camera.formats to what it offers",
+        _ => {
+            "it must give YUYV, NV12, MJPG or RGB3: set camera.formats, or convert in a bridge \
+             (gstreamer and v4l2loopback)"
+        }
+    };
+    advice.into()
 }
 
 fn is_absent(error: &io::Error) -> bool {
@@ -191,10 +201,20 @@ fn negotiate(device: &Device, wanted: PixelFormat, request: &CaptureRequest) -> 
 }
 
 fn layout_of(format: &Format) -> Option<Layout> {
+    let layout = checked_layout(format)?.ok()?;
+    Some(layout.with_full_range(is_full_range(format)))
+}
+
+/// Why a format that the mirror understands cannot be used: its sides or its lines.
+fn flaw(format: &Format) -> Option<FrameError> {
+    checked_layout(format)?.err()
+}
+
+/// `None` for a format that the mirror does not understand.
+fn checked_layout(format: &Format) -> Option<Result<Layout, FrameError>> {
     let pixels = PixelFormat::from_fourcc(format.fourcc.repr)?;
     let stride = if pixels == PixelFormat::Mjpg { 0 } else { format.stride };
-    let layout = Layout::new(pixels, format.width, format.height, stride).ok()?;
-    Some(layout.with_full_range(is_full_range(format)))
+    Some(Layout::new(pixels, format.width, format.height, stride))
 }
 
 /// What the driver declares; by V4L2's default for YUV only the colour space of JPEG is of full range.
@@ -401,7 +421,26 @@ mod tests {
         assert_eq!(failure_in_words(&error, Kind::Bridge, false), UNFED);
         assert_ne!(failure_in_words(&error, Kind::Bridge, true), UNFED);
         assert_ne!(failure_in_words(&error, Kind::Usb, false), UNFED);
-        assert!(format_advice(Kind::Bridge).contains("convert in the bridge"));
+    }
+
+    #[test]
+    fn what_is_advised_about_formats_can_be_followed() {
+        let format = |fourcc: &[u8; 4], width, stride| {
+            let format = Format::new(width, 480, FourCC::new(fourcc));
+            Format { stride, ..format }
+        };
+        let (known, unknown) = (format(b"NV12", 640, 640), format(b"UYVY", 640, 1280));
+        let check = |kind, given: &[Format], says: &str| {
+            let advice = format_advice(kind, given);
+            assert!(advice.contains(says), "{kind:?}: {advice}");
+        };
+        check(Kind::Bridge, &[unknown], "convert in the bridge");
+        check(Kind::Usb, &[unknown, known], "to what it offers");
+        check(Kind::Usb, &[unknown], "v4l2loopback");
+        check(Kind::Other, &[], "v4l2loopback");
+        // A setting that names formats helps with neither of these.
+        check(Kind::Usb, &[format(b"YUYV", 641, 1282)], "needs an even width");
+        check(Kind::Bridge, &[format(b"YUYV", 640, 640)], "too short");
     }
 
     #[test]

@@ -49,6 +49,12 @@ impl Chosen {
         matches!(self.spec, SourceSpec::Camera(_))
     }
 
+    /// Whether it could be opened, as far as a look at the device's name tells.
+    fn is_there(&self) -> bool {
+        let SourceSpec::Camera(device) = &self.spec else { return true };
+        device.exists()
+    }
+
     /// Whether it is the built-in scene.
     pub fn is_demo(&self) -> bool {
         self.spec == SourceSpec::Demo
@@ -114,17 +120,28 @@ impl Sources {
         &self.device
     }
 
-    /// Decides what `auto` means now. A camera that was chosen once stays chosen: when it is
-    /// unplugged, the mirror says so and waits for it.
+    /// Decides what `auto` means now. A camera that was chosen once is never replaced by the demo: when it is unplugged, the mirror
+    /// says so and waits for it, or for another. The same one may come back under another name.
     pub fn choose(&self, before: Option<&Chosen>) -> Chosen {
-        let chosen = |spec, stands_in| Chosen { spec, stands_in };
-        match (&self.spec, before) {
-            (SourceSpec::Auto, Some(before)) if !before.stands_in => before.clone(),
-            (SourceSpec::Auto, _) => match self.find_camera() {
-                Some(device) => chosen(SourceSpec::Camera(device), false),
-                None => chosen(SourceSpec::Demo, true),
-            },
-            (spec, _) => chosen(spec.clone(), false),
+        self.choose_from(before, || self.find_camera())
+    }
+
+    fn choose_from(
+        &self,
+        before: Option<&Chosen>,
+        find: impl FnOnce() -> Option<PathBuf>,
+    ) -> Chosen {
+        if self.spec != SourceSpec::Auto {
+            return Chosen { spec: self.spec.clone(), stands_in: false };
+        }
+        let before = before.filter(|chosen| !chosen.stands_in);
+        if let Some(there) = before.filter(|chosen| chosen.is_there()) {
+            return there.clone();
+        }
+        match (find(), before) {
+            (Some(device), _) => Chosen { spec: SourceSpec::Camera(device), stands_in: false },
+            (None, Some(before)) => before.clone(),
+            (None, None) => Chosen { spec: SourceSpec::Demo, stands_in: true },
         }
     }
 
@@ -257,9 +274,21 @@ mod tests {
 
     #[test]
     fn a_camera_that_was_there_is_waited_for_and_not_replaced_by_the_demo() {
-        let camera = Chosen { spec: SourceSpec::Camera("/dev/gone".into()), stands_in: false };
+        let camera = |device: &str| {
+            let spec = SourceSpec::Camera(device.into());
+            Chosen { spec, stands_in: false }
+        };
         let auto = sources("auto", "/dev/gone");
-        assert_eq!(auto.choose(Some(&camera)), camera);
+        let gone = camera("/dev/gone");
+        assert_eq!(auto.choose_from(Some(&gone), || None), gone);
+        // Plugged in again while somebody still holds its old name open, it gets another one.
+        let back = auto.choose_from(Some(&gone), || Some("/dev/video2".into()));
+        assert_eq!(back, camera("/dev/video2"));
+        let there = camera("/dev/null");
+        let stays = auto.choose_from(Some(&there), || panic!("nothing to look for"));
+        assert_eq!(stays, there, "while it is there no other one is taken");
+        let named = sources("camera", "/dev/gone");
+        assert_eq!(named.choose_from(Some(&gone), || Some("/dev/video2".into())), gone);
     }
 
     #[test]

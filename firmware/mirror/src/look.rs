@@ -66,6 +66,42 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_setting_of_the_overlay_arrives_where_it_belongs() {
+        let mut settings = settings::Layers::defaults()
+            .and_then(settings::Layers::finish)
+            .expect("valid")
+            .settings;
+        settings.overlay.opacity = 0.125;
+        let camera = &mut settings.camera.geometry;
+        (camera.height_m, camera.offset_m) = (1.5, 0.25);
+        (camera.pitch_deg, camera.field_of_view_deg) = (7.0, 61.0);
+        let display = &mut settings.display.geometry;
+        (display.width_m, display.height_m, display.bottom_m) = (0.5, 0.875, 0.75);
+        let reflection = Alignment::Reflection(MirrorGeometry {
+            camera_height_m: 1.5,
+            camera_offset_m: 0.25,
+            pitch_deg: 7.0,
+            field_of_view_deg: 61.0,
+            screen_width_m: 0.5,
+            screen_height_m: 0.875,
+            screen_bottom_m: 0.75,
+        });
+        for mirrored in [true, false] {
+            for show_fps in [true, false] {
+                (settings.overlay.mirrored, settings.overlay.show_fps) = (mirrored, show_fps);
+                let picture = Alignment::Picture { mirrored };
+                settings.overlay.alignment = settings::Alignment::Picture;
+                let look = Look::new(&settings);
+                assert_eq!((look.alignment(false), look.alignment(true)), (picture, picture));
+                settings.overlay.alignment = settings::Alignment::Reflection;
+                let look = Look::new(&settings);
+                assert_eq!((look.alignment(false), look.alignment(true)), (reflection, picture));
+                assert_eq!((look.style(), look.show_fps), (Style { opacity: 0.125 }, show_fps));
+            }
+        }
+    }
+
+    #[test]
     fn a_screen_on_its_side_is_told() {
         let board = settings::Board::named("rpi5").expect("built in");
         let layers = settings::Layers::defaults().and_then(|layers| layers.board(&board));

@@ -157,3 +157,26 @@ fn parse(parser: &mut Parser, frame: &Frame<'_>) -> Answer {
     let parsed = Parsed::of(parser, frame, Orientation::default());
     Ok((parsed.map_err(|error| Refused::Picture(error.to_string()))?, timings))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use settings::Layers;
+
+    #[test]
+    fn nothing_of_an_answered_picture_stays_with_the_network() {
+        let settings = Layers::defaults().and_then(Layers::finish).expect("valid").settings;
+        let shared = Arc::new(Shared::new(Instant::now(), None));
+        let model = ModelSource::new(&settings.vision);
+        let (_desk, worker) = open(shared, Arc::new(Learning::new()), model);
+        let demo = crate::sources::DEMO;
+        let first = camera::mjpeg::next_picture(demo).expect("a clip");
+        let mut loaded = None;
+        let (parsed, _) = worker.answer(&mut loaded, &demo[first]).expect("a picture");
+        assert!(parsed.pixels.iter().any(|&byte| byte != 0) && !parsed.persons.is_empty());
+        let parser = loaded.expect("kept for the next picture").parser;
+        assert!(parser.pixels().iter().all(|&byte| byte == 0));
+        assert!(parser.parsing().persons.is_empty());
+        assert!(parser.parsing().parts.iter().all(|&part| part == 0));
+    }
+}

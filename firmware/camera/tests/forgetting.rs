@@ -1,10 +1,11 @@
-//! Memory that a mailbox gives back to the system holds no picture.
+//! Memory that a mailbox or a decoder gives back to the system holds no picture.
 
 use std::alloc::{GlobalAlloc, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use camera::mailbox::Mailbox;
+use frame::jpeg::JpegDecoder;
 use frame::{FrameBuffer, Layout, PixelFormat};
 
 /// Every byte of the pictures.
@@ -54,6 +55,20 @@ fn picture(mailbox: &Mailbox) -> FrameBuffer {
     buffer
 }
 
+/// A JPEG picture without Huffman tables, which a decoder adds in memory of its own, and whose comment is shades. It cannot be decoded,
+/// since it has no other tables either.
+fn without_tables(shades: usize) -> Vec<u8> {
+    let length = u16::try_from(shades + 2).expect("short").to_be_bytes();
+    let frame = b"\xFF\xC0\0\x0B\x08\0\x08\0\x08\x01\x01\x11\0";
+    let scan = b"\xFF\xDA\0\x08\x01\x01\0\0\x3F\0data\xFF\xD9";
+    let mut picture = [b"\xFF\xD8\xFF\xFE", &length[..]].concat();
+    picture.reserve_exact(shades + frame.len() + scan.len());
+    picture.resize(picture.len() + shades, SHADE);
+    picture.extend_from_slice(frame);
+    picture.extend_from_slice(scan);
+    picture
+}
+
 // One test in this file: another one's memory would be looked at too.
 #[test]
 fn what_is_forgotten_leaves_no_picture_in_memory() {
@@ -70,5 +85,13 @@ fn what_is_forgotten_leaves_no_picture_in_memory() {
     mailbox.publish(picture(&mailbox));
     drop(mailbox);
     assert_eq!(FREED.load(Ordering::Relaxed), 8);
+    let (mut decoder, mut into) = (JpegDecoder::new(), FrameBuffer::new());
+    let pictures = [without_tables(LARGE), without_tables(3 * LARGE)];
+    for picture in &pictures {
+        assert!(decoder.decode(picture, None, &mut into).is_err());
+    }
+    assert_eq!(FREED.load(Ordering::Relaxed), 9, "it had grown");
+    drop(decoder);
+    assert_eq!(FREED.load(Ordering::Relaxed), 10);
     assert_eq!(LEFT.load(Ordering::Relaxed), 0, "blocks that still held a picture");
 }

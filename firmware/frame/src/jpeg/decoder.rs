@@ -7,7 +7,7 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 
 use crate::jpeg::Scanner;
 use crate::picture::MAX_SIDE;
-use crate::{FrameBuffer, FrameError, Layout, PixelFormat};
+use crate::{FrameBuffer, FrameError, Layout, PixelFormat, wipe};
 
 /// Pixels that one byte of a picture can stand for at most: some component has a block for every
 /// 8 x 8 pixels, and every block takes a bit at least.
@@ -24,6 +24,13 @@ const USUAL_TABLES: &[u8] = b"\xFF\xE0\0\x07AVI1\0";
 pub struct JpegDecoder {
     /// A picture to which [`USUAL_TABLES`] were added.
     completed: Vec<u8>,
+}
+
+impl Drop for JpegDecoder {
+    /// Memory that is freed holds no picture.
+    fn drop(&mut self) {
+        wipe(&mut self.completed);
+    }
 }
 
 /// What the marker structure of a whole picture says.
@@ -74,7 +81,13 @@ impl JpegDecoder {
     /// The picture with the usual tables.
     fn complete(&mut self, bytes: &[u8]) -> &[u8] {
         let (start, rest) = bytes.split_at(2);
+        let length = bytes.len() + USUAL_TABLES.len();
+        // A larger picture gets memory of its own, and the old one's is left overwritten.
+        if length > self.completed.capacity() {
+            wipe(&mut self.completed);
+        }
         self.completed.clear();
+        self.completed.reserve(length);
         for part in [start, USUAL_TABLES, rest] {
             self.completed.extend_from_slice(part);
         }

@@ -13,7 +13,8 @@ use common::{Crowd, Pose};
 use overlay::preview::PreviewPainter;
 use overlay::{Alignment, Canvas, MirrorGeometry, Painter, Scene, Status, Style};
 
-const SIZES: [(u32, u32); 5] = [(1080, 1920), (1920, 1080), (1280, 720), (640, 480), (320, 240)];
+const SIZES: [(u32, u32); 7] =
+    [(1080, 1920), (1920, 1080), (1280, 720), (640, 480), (320, 240), (240, 240), (480, 1920)];
 const ADDRESS: &str = "http://127.0.0.1:8080";
 
 fn main() {
@@ -22,6 +23,7 @@ fn main() {
     for size in SIZES {
         overlay(&folder, size);
         statuses(&folder, size);
+        words(&folder, size);
     }
     reflection(&folder);
     preview(&folder);
@@ -60,6 +62,23 @@ fn statuses(folder: &Path, size: (u32, u32)) {
         painter.draw(&scene, &mut canvas);
         image::write(&file(folder, name, size), &canvas);
     }
+}
+
+/// The longest words that there are.
+fn words(folder: &Path, size: (u32, u32)) {
+    let scene = Scene {
+        page_address: Some("on this device only; page.access = \"paired\" lets phones in"),
+        notice: Some(
+            "The mirror cannot write to /home/somebody/.local/state/mirror (Read-only file system (os error 30)): what is switched on the \
+             page will not be remembered. Make the folder writable, or name another one with data_dir.",
+        ),
+        ..Scene::of_status(Status::Starting { step: "opening the camera" })
+    };
+    let alignment = Alignment::Picture { mirrored: true };
+    let mut painter = Painter::new(size.0, size.1, Style::default(), alignment);
+    let mut canvas = Canvas::new(size.0, size.1);
+    painter.draw(&scene, &mut canvas);
+    image::write(&file(folder, "words", size), &canvas);
 }
 
 /// Somebody two metres before a 24-inch mirror.

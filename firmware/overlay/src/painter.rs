@@ -36,7 +36,8 @@ const WIDEST_TEXT: f32 = 0.94;
 const BADGE: f32 = 0.056;
 const FPS_TEXT: f32 = 0.03;
 const NOTICE_TEXT: f32 = 0.036;
-/// A notice of more lines gets smaller letters, down to this; what is still longer than the most is cut, with a mark.
+/// A notice of more lines gets smaller letters, down to this, and where they are more than the most even smaller ones; what is longer in
+/// the smallest that can be read is cut, with a mark.
 const FEW_NOTICE_LINES: usize = 4;
 const LEAST_NOTICE_TEXT: f32 = 0.024;
 const MOST_NOTICE_LINES: usize = 6;
@@ -245,17 +246,14 @@ impl Painter {
         let address = scene.page_address?;
         let (size, one_line) = self.fit_address(address, unit);
         let label = if one_line { ADDRESS_LABEL } else { ADDRESS_LABEL.trim_end() };
-        let widths = (self.font.width(label, size), self.font.width(address, size));
-        let lines = if one_line { 1.0 } else { 2.0 };
         let mut sign = Sign {
             address,
             label,
             size,
             one_line,
-            widths,
             hint: None,
-            height: lines * size as f32 * LINE_HEIGHT,
-            widest: if one_line { widths.0 + widths.1 } else { widths.0.max(widths.1) },
+            height: self.address_lines(one_line) * size as f32 * LINE_HEIGHT,
+            widest: self.widest_of_address(label, address, size, one_line),
         };
         if let Some(hint) = scene.page_hint {
             let most = self.size.0 as f32 * WIDEST_TEXT;
@@ -268,39 +266,65 @@ impl Painter {
         Some(sign)
     }
 
-    /// Draws where the page is above `bottom`.
-    fn draw_sign(&mut self, sign: &Sign<'_>, mut bottom: f32, canvas: &mut Canvas) {
-        let middle = self.size.0 as f32 / 2.0;
-        let baseline =
-            |bottom: f32, size: u32| bottom - size as f32 * (LINE_HEIGHT - CAPITAL_HEIGHT) / 2.0;
-        if let Some((hint, size, width)) = sign.hint {
-            let at = (middle - width / 2.0, baseline(bottom, size));
-            self.font.draw(hint, at, size, TEXT_FAINT, canvas);
-            bottom -= size as f32 * LINE_HEIGHT;
-        }
-        let (size, widths) = (sign.size, sign.widths);
-        let baseline = baseline(bottom, size);
-        let (label_at, address_at) = if sign.one_line {
-            let x = middle - (widths.0 + widths.1) / 2.0;
-            ((x, baseline), (x + widths.0, baseline))
+    /// Draws where the page is above `bottom`, with the address in the lines in which it was laid out last.
+    fn draw_sign(&mut self, sign: &Sign<'_>, bottom: f32, canvas: &mut Canvas) {
+        let width = self.size.0 as f32;
+        let under = |top: f32, size: u32| top + size as f32 * (LINE_HEIGHT + CAPITAL_HEIGHT) / 2.0;
+        let (Sign { address, label, size, .. }, top) = (*sign, bottom - sign.height);
+        let line = size as f32 * LINE_HEIGHT;
+        let label_width = self.font.width(label, size);
+        let mut baseline = under(top, size);
+        if sign.one_line {
+            let x = (width - label_width - self.font.width(address, size)) / 2.0;
+            self.font.draw(label, (x, baseline), size, TEXT_FAINT, canvas);
+            self.font.draw(address, (x + label_width, baseline), size, CALM, canvas);
         } else {
-            let above = baseline - size as f32 * LINE_HEIGHT;
-            ((middle - widths.0 / 2.0, above), (middle - widths.1 / 2.0, baseline))
-        };
-        self.font.draw(sign.label, label_at, size, TEXT_FAINT, canvas);
-        self.font.draw(sign.address, address_at, size, CALM, canvas);
+            let x = (width - label_width) / 2.0;
+            self.font.draw(label, (x, baseline), size, TEXT_FAINT, canvas);
+            for &(start, end) in &self.lines {
+                baseline += line;
+                let x = (width - self.font.width(&address[start..end], size)) / 2.0;
+                self.font.draw(&address[start..end], (x, baseline), size, CALM, canvas);
+            }
+        }
+        if let Some((hint, size, hint_width)) = sign.hint {
+            let top = top + self.address_lines(sign.one_line) * line;
+            let at = ((width - hint_width) / 2.0, under(top, size));
+            self.font.draw(hint, at, size, TEXT_FAINT, canvas);
+        }
     }
 
-    /// Font size of the page's address, and whether its label fits on the same line.
+    /// Lines of the address that was fitted last, with its label.
+    fn address_lines(&self, one_line: bool) -> f32 {
+        if one_line { 1.0 } else { 1.0 + self.lines.len() as f32 }
+    }
+
+    /// Width of the widest line of the address that was fitted last, its label among them.
+    fn widest_of_address(&mut self, label: &str, address: &str, size: u32, one_line: bool) -> f32 {
+        let label_width = self.font.width(label, size);
+        if one_line {
+            return label_width + self.font.width(address, size);
+        }
+        let lines = self.lines.iter();
+        lines.fold(label_width, |widest, &(start, end)| {
+            widest.max(self.font.width(&address[start..end], size))
+        })
+    }
+
+    /// Font size of the page's address, and whether its label fits on the same line. If not, it is in lines: of more than one only
+    /// where letters cannot get any smaller.
     fn fit_address(&mut self, address: &str, unit: f32) -> (u32, bool) {
         let most = self.size.0 as f32 * WIDEST_TEXT;
         let least = font_size(unit, LEAST_ADDRESS_TEXT);
         let size = font_size(unit, ADDRESS_TEXT);
         let fitted = shrink(&mut self.font, [ADDRESS_LABEL, address], size, most);
-        if fitted >= least {
+        let taken = self.font.width(ADDRESS_LABEL, fitted) + self.font.width(address, fitted);
+        if fitted >= least && taken <= most {
             return (fitted, true);
         }
-        (shrink(&mut self.font, [address, ""], least, most), false)
+        let size = shrink(&mut self.font, [address, ""], least, most);
+        self.font.wrap(address, size, most, &mut self.lines);
+        (size, false)
     }
 
     /// Draws a notice on a dark plate above `bottom`; the plate's upper edge.
@@ -348,7 +372,9 @@ impl Painter {
             let size = font_size(unit, share);
             let most = self.size.0 as f32 * WIDEST_TEXT - 2.0 * size as f32;
             let widest = self.font.balance(notice, size, most, &mut self.lines);
-            if self.lines.len() <= FEW_NOTICE_LINES || share <= LEAST_NOTICE_TEXT {
+            let lines = self.lines.len();
+            let is_small = share <= LEAST_NOTICE_TEXT && lines <= MOST_NOTICE_LINES;
+            if lines <= FEW_NOTICE_LINES || is_small || size == SMALLEST_FONT {
                 return (size, widest);
             }
             share *= 0.92;
@@ -357,14 +383,14 @@ impl Painter {
 }
 
 /// Where the page is, in lines of these font sizes and widths.
+#[derive(Clone, Copy)]
 struct Sign<'a> {
     address: &'a str,
     label: &'static str,
     size: u32,
     /// Whether label and address share a line.
     one_line: bool,
-    /// Of the label and of the address.
-    widths: (f32, f32),
+    /// Its font size and width.
     hint: Option<(&'a str, u32, f32)>,
     height: f32,
     widest: f32,
@@ -541,7 +567,9 @@ mod tests {
                        on the page will not be remembered. Make the folder writable, or name another one with data_dir.";
         let sensor = "/sys/class/thermal/thermal_zone0/temp: no such file; nobody watches the heat. Set thermal.sensor to a file under \
                       /sys/class/thermal, or to nothing where there is none.";
-        for (width, height) in [(1080, 1920), (540, 960), (1280, 720)] {
+        for (width, height) in
+            [(1080, 1920), (540, 960), (1280, 720), (480, 1920), (320, 240), (240, 320)]
+        {
             let alignment = Alignment::Picture { mirrored: true };
             let mut painter = Painter::new(width, height, Style::default(), alignment);
             for notice in [storage, sensor] {
@@ -565,17 +593,34 @@ mod tests {
             "https://[fd12:3456:789a:1234:5678:9abc:def0:1234]:8443/",
             "on this device only; page.access = \"paired\" lets phones in",
         ];
-        for (width, height) in
-            [(480, 1920), (480, 640), (540, 960), (640, 480), (1280, 720), (1080, 1920)]
-        {
+        for (width, height) in [
+            (240, 240),
+            (320, 240),
+            (240, 320),
+            (480, 1920),
+            (480, 640),
+            (540, 960),
+            (640, 480),
+            (1280, 720),
+            (1080, 1920),
+        ] {
             let alignment = Alignment::Picture { mirrored: true };
             let mut painter = Painter::new(width, height, Style::default(), alignment);
             for address in addresses {
                 let (size, one_line) = painter.fit_address(address, unit(width, height));
-                let label = if one_line { ADDRESS_LABEL } else { "" };
-                let taken = painter.font.width(label, size) + painter.font.width(address, size);
-                assert!(taken <= width as f32 * WIDEST_TEXT, "{address} on {width} x {height}");
-                assert!(one_line || address.len() > 40, "{address} on {width} x {height}");
+                let lines: Vec<String> = match one_line {
+                    true => vec![format!("{ADDRESS_LABEL}{address}")],
+                    false => painter.lines.iter().map(|&(a, b)| address[a..b].into()).collect(),
+                };
+                for line in &lines {
+                    let taken = painter.font.width(line, size);
+                    assert!(taken <= width as f32 * WIDEST_TEXT, "{line} on {width} x {height}");
+                }
+                let small = width.min(height) < 480;
+                assert!(one_line || small || address.len() > 40, "{address} on {width} x {height}");
+                assert!(lines.len() == 1 || small, "{address} on {width} x {height}");
+                let whole: usize = lines.iter().map(String::len).sum();
+                assert!(whole >= address.len() - lines.len(), "{address} on {width} x {height}");
             }
         }
     }

@@ -228,7 +228,6 @@ pub type Jpeg = Arc<[u8]>;
 pub struct Shared {
     started: Instant,
     stopping: AtomicBool,
-    finished: AtomicBool,
     stop_signal: (Mutex<()>, Condvar),
     /// Wakes the page when the mirror stops.
     pub page_stop: Notify,
@@ -282,7 +281,6 @@ impl Shared {
         Shared {
             started,
             stopping: AtomicBool::new(false),
-            finished: AtomicBool::new(false),
             stop_signal: (Mutex::new(()), Condvar::new()),
             page_stop: Notify::new(),
             camera_wanted: AtomicBool::new(off_by.is_none()),
@@ -383,18 +381,6 @@ impl Shared {
             };
         }
         self.is_stopping()
-    }
-
-    /// Marks the work as done (`--frames`, the end of a file, a closed window) and asks every part
-    /// to end.
-    pub fn finish(&self) {
-        self.finished.store(true, Ordering::SeqCst);
-        self.stop();
-    }
-
-    /// Whether the mirror ended because its work was done.
-    pub fn is_finished(&self) -> bool {
-        self.finished.load(Ordering::SeqCst)
     }
 
     /// Switches the camera on or off. From "off" on no picture is shown any more, not even while

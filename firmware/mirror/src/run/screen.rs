@@ -208,7 +208,7 @@ impl Screen {
         self.account(fresh && overlay);
         if panel.display.closed() {
             info!("the window was closed");
-            self.shared.finish();
+            self.shared.stop();
         }
         true
     }
@@ -269,7 +269,7 @@ impl Screen {
         shared.note_overlay();
         let overlays = count(&shared.counters.overlays);
         if self.frames.is_some_and(|frames| overlays >= frames) {
-            shared.finish();
+            shared.stop();
         }
     }
 
@@ -278,7 +278,7 @@ impl Screen {
         if !fresh && health.camera == CameraState::Ended {
             let overlays = self.shared.counters.overlays.load(Ordering::Relaxed);
             info!("the source has ended after {overlays} overlays");
-            self.shared.finish();
+            self.shared.stop();
         }
     }
 }

@@ -54,12 +54,10 @@ pub struct Demo {
 }
 
 impl Source for Demo {
-    fn next(
-        &mut self,
-        into: &mut FrameBuffer,
-        _timeout: Duration,
-    ) -> Result<Delivery, SourceError> {
-        self.pace.wait();
+    fn next(&mut self, into: &mut FrameBuffer, timeout: Duration) -> Result<Delivery, SourceError> {
+        if !self.pace.wait(timeout) {
+            return Ok(Delivery::Later);
+        }
         let position = self.sequence as usize % self.pictures.len();
         into.copy_from(Frame::new(self.layout, self.pictures[position])?);
         into.sequence = self.sequence;

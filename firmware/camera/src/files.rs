@@ -79,17 +79,15 @@ fn read_line(reader: &mut impl BufRead) -> Result<String, String> {
 }
 
 impl Source for Y4mFile {
-    fn next(
-        &mut self,
-        into: &mut FrameBuffer,
-        _timeout: Duration,
-    ) -> Result<Delivery, SourceError> {
+    fn next(&mut self, into: &mut FrameBuffer, timeout: Duration) -> Result<Delivery, SourceError> {
+        if !self.pace.wait(timeout) {
+            return Ok(Delivery::Later);
+        }
         match self.read_picture() {
             Ok(true) => {}
             Ok(false) => return Ok(Delivery::End),
             Err(reason) => return ended(&self.path, self.sequence, reason),
         }
-        self.pace.wait();
         let header = self.header;
         into.fill_with(header.layout()?, |out| {
             header.interleave(&self.planar, out);
@@ -159,17 +157,15 @@ impl MjpegFile {
 }
 
 impl Source for MjpegFile {
-    fn next(
-        &mut self,
-        into: &mut FrameBuffer,
-        _timeout: Duration,
-    ) -> Result<Delivery, SourceError> {
+    fn next(&mut self, into: &mut FrameBuffer, timeout: Duration) -> Result<Delivery, SourceError> {
+        if !self.pace.wait(timeout) {
+            return Ok(Delivery::Later);
+        }
         let range = match self.read_picture() {
             Ok(Some(range)) => range,
             Ok(None) => return Ok(Delivery::End),
             Err(reason) => return ended(&self.path, self.sequence, reason),
         };
-        self.pace.wait();
         let picture = &self.waiting[range.clone()];
         let read = jpeg_layout(picture)
             .and_then(|layout| Frame::new(layout, picture))

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use frame::{Frame, FrameBuffer, FrameError, Layout, MAX_SIDE, PixelFormat};
+use frame::{Frame, FrameBuffer, FrameError, Layout, MAX_SIDE, PixelFormat, wipe};
 
 use crate::demo::jpeg_layout;
 use crate::error::SourceError;
@@ -56,18 +56,16 @@ fn kind(path: &Path) -> Option<Kind> {
 }
 
 impl Source for Folder {
-    fn next(
-        &mut self,
-        into: &mut FrameBuffer,
-        _timeout: Duration,
-    ) -> Result<Delivery, SourceError> {
+    fn next(&mut self, into: &mut FrameBuffer, timeout: Duration) -> Result<Delivery, SourceError> {
+        if !self.pace.wait(timeout) {
+            return Ok(Delivery::Later);
+        }
         let Some(name) = self.names.get(self.sequence) else { return Ok(Delivery::End) };
-        self.pace.wait();
         (into.sequence, into.captured_at) = (self.sequence as u64, Instant::now());
         self.sequence += 1;
         let bytes = std::fs::read(name).map_err(|e| SourceError::picture(name, e.to_string()))?;
         let read = if kind(name) == Some(Kind::Png) {
-            read_png(&bytes, into)
+            decode_png(&bytes, u64::from(MAX_SIDE).pow(2), into)
         } else {
             read_jpeg(&bytes, into)
         };
@@ -77,6 +75,10 @@ impl Source for Folder {
 
     fn describe(&self) -> String {
         format!("{}, {} pictures", self.path.display(), self.names.len())
+    }
+
+    fn file(&self) -> Option<&Path> {
+        self.names.get(self.sequence.checked_sub(1)?).map(PathBuf::as_path)
     }
 
     fn is_live(&self) -> bool {
@@ -90,20 +92,31 @@ fn read_jpeg(bytes: &[u8], into: &mut FrameBuffer) -> Result<(), FrameError> {
     Ok(())
 }
 
-/// A PNG file as packed RGB. Its errors cost one picture, as those of a JPEG do.
-fn read_png(bytes: &[u8], into: &mut FrameBuffer) -> Result<(), FrameError> {
-    let failed = |e: &dyn std::fmt::Display| FrameError::Jpeg(format!("as a PNG: {e}"));
+/// Decodes a PNG file of at most `most` pixels as packed RGB; alpha is ignored, grey becomes colour. Its size is looked at before its
+/// pixels are.
+///
+/// # Errors
+/// [`FrameError::Png`] for a file that is damaged or has too many pixels, [`FrameError::Size`] for a size that no picture may have.
+pub fn decode_png(bytes: &[u8], most: u64, into: &mut FrameBuffer) -> Result<(), FrameError> {
+    let failed = |e: &dyn std::fmt::Display| FrameError::Png(e.to_string());
     let limits = png::Limits { bytes: 3 * (MAX_SIDE as usize) * (MAX_SIDE as usize) };
     let mut decoder = png::Decoder::new_with_limits(std::io::Cursor::new(bytes), limits);
     decoder.set_transformations(png::Transformations::normalize_to_color8());
+    // Texts and colour profiles are compressed and of no use here: what is not unpacked cannot burst.
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
     let mut reader = decoder.read_info().map_err(|e| failed(&e))?;
     let (width, height) = reader.info().size();
     let layout = Layout::new(PixelFormat::Rgb3, width, height, 0)?;
+    if u64::from(width) * u64::from(height) > most {
+        let text = format!("{width} x {height} pixels are too many; {most} are the most");
+        return Err(FrameError::Png(text));
+    }
     let size = reader.output_buffer_size().ok_or_else(|| failed(&"too large"))?;
     let mut pixels = vec![0; size];
     let info = reader.next_frame(&mut pixels).map_err(|e| failed(&e))?;
     let samples = info.color_type.samples();
-    into.fill_with(layout, |out| {
+    let filled = into.fill_with(layout, |out| {
         for (rgb, pixel) in out.chunks_exact_mut(3).zip(pixels.chunks_exact(samples)) {
             match samples {
                 1 | 2 => rgb.fill(pixel[0]),
@@ -111,5 +124,8 @@ fn read_png(bytes: &[u8], into: &mut FrameBuffer) -> Result<(), FrameError> {
             }
         }
         Ok(())
-    })
+    });
+    // Memory that is freed holds no picture.
+    wipe(&mut pixels);
+    filled
 }

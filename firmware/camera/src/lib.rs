@@ -16,6 +16,7 @@ pub mod y4m;
 
 pub use demo::DemoClip;
 pub use error::SourceError;
+pub use folder::decode_png;
 pub use source::{CaptureRequest, Delivery, Source, open};
 pub use spec::{SourceSpec, UnknownSource};
 pub use v4l2::{first_camera, may_be_camera};

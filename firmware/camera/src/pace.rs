@@ -16,16 +16,20 @@ impl Pace {
         Pace { interval, due: None }
     }
 
-    /// Waits until the next picture is due. After a pause the clock starts anew; nothing is hurried.
-    pub fn wait(&mut self) {
-        let Some(interval) = self.interval else { return };
+    /// Waits until the next picture is due, but no longer than `timeout`: false when it is due later. After a pause the clock starts
+    /// anew; nothing is hurried.
+    pub fn wait(&mut self, timeout: Duration) -> bool {
+        let Some(interval) = self.interval else { return true };
         let now = Instant::now();
         let due = self.due.unwrap_or(now);
-        if let Some(left) = due.checked_duration_since(now) {
-            std::thread::sleep(left);
+        let left = due.saturating_duration_since(now);
+        std::thread::sleep(left.min(timeout));
+        if left > timeout {
+            return false;
         }
         let late = now.saturating_duration_since(due) > interval;
         self.due = Some(if late { now } else { due } + interval);
+        true
     }
 }
 
@@ -37,11 +41,22 @@ mod tests {
     fn keeps_the_rate_and_zero_never_waits() {
         let began = Instant::now();
         let mut pace = Pace::new(100.0);
-        (0..6).for_each(|_| pace.wait());
+        assert!((0..6).all(|_| pace.wait(Duration::from_secs(1))));
         assert!(began.elapsed() >= Duration::from_millis(50));
         let began = Instant::now();
         let mut pace = Pace::new(0.0);
-        (0..10_000).for_each(|_| pace.wait());
+        assert!((0..10_000).all(|_| pace.wait(Duration::ZERO)));
         assert!(began.elapsed() < Duration::from_secs(1));
+    }
+
+    #[test]
+    fn nobody_waits_longer_than_they_want_to() {
+        let began = Instant::now();
+        let mut pace = Pace::new(1.0 / 3600.0);
+        assert!(pace.wait(Duration::ZERO), "the first picture is due at once");
+        let due = pace.due;
+        assert!(!pace.wait(Duration::from_millis(1)) && !pace.wait(Duration::ZERO));
+        assert_eq!(pace.due, due, "and is due when it was");
+        assert!(began.elapsed() < Duration::from_secs(60));
     }
 }

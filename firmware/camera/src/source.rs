@@ -32,6 +32,8 @@ pub struct CaptureRequest {
 pub enum Delivery {
     /// A picture.
     Frame,
+    /// None yet: a file's next picture is due after the time-out. A camera that is late is an error.
+    Later,
     /// The file has no more. Cameras and the demo never end.
     End,
 }
@@ -47,6 +49,11 @@ pub trait Source: Send {
 
     /// One line for logs, page and status screens, such as `/dev/video0 (UVC Camera), YUYV 640 x 480, 30 a second`.
     fn describe(&self) -> String;
+
+    /// The file that the last picture came from, where every picture has its own.
+    fn file(&self) -> Option<&Path> {
+        None
+    }
 
     /// Whether pictures come by themselves and are lost when nobody takes them: a sensor is looking.
     fn is_live(&self) -> bool;

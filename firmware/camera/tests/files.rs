@@ -170,9 +170,13 @@ fn a_broken_picture_costs_only_itself() {
     let mut source = open(&folder.0).expect("opens");
     std::fs::remove_file(&gone).expect("ours");
     let mut buffer = FrameBuffer::new();
-    for _ in 0..3 {
+    assert_eq!(source.file(), None, "no picture yet");
+    for name in ["1.png", "2.jpg", "3.jpg"] {
         let error = source.next(&mut buffer, Duration::ZERO).expect_err("broken");
-        assert!(error.is_frame_only(), "{error}");
+        assert!(error.is_frame_only() && error.to_string().contains(name), "{error}");
+        assert!(source.file().is_some_and(|file| file.ends_with(name)));
+        let said = |word| error.to_string().contains(word);
+        assert_eq!((said("PNG"), said("JPEG")), (name == "1.png", name == "2.jpg"), "{error}");
     }
     assert_eq!(source.next(&mut buffer, Duration::ZERO).expect("a whole one"), Delivery::Frame);
     assert_eq!(source.next(&mut buffer, Duration::ZERO).expect("the end"), Delivery::End);

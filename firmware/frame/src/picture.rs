@@ -75,6 +75,8 @@ pub enum FrameError {
     Truncated { format: PixelFormat, width: u32, height: u32, needed: usize, given: usize },
     #[error("JPEG frame cannot be decoded: {0}")]
     Jpeg(String),
+    #[error("PNG file cannot be decoded: {0}")]
+    Png(String),
     #[error("JPEG frame is {given_width} x {given_height}, the camera promised {width} x {height}")]
     JpegSize { width: u32, height: u32, given_width: u32, given_height: u32 },
     #[error("{format} frame must be decoded first")]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use frame::jpeg::JpegDecoder;
-use frame::{FrameBuffer, FrameError, Layout, Orientation, PixelFormat, Rotation};
+use frame::{Frame, FrameBuffer, FrameError, Layout, Orientation, PixelFormat, Rotation};
 use png::{BitDepth, ColorType, Compression, Transformations};
 
 use crate::private;
@@ -42,10 +42,13 @@ pub fn read_upright(path: &Path, into: &mut FrameBuffer) -> Result<Orientation> 
 /// # Errors
 /// As [`decode`].
 pub fn decode_upright(bytes: &[u8], most: u64, into: &mut FrameBuffer) -> Result<Orientation> {
-    decode(bytes, most, into)?;
     let orientation = jpeg_orientation(bytes).unwrap_or_default();
-    if orientation != Orientation::default() {
-        turn(orientation, into)?;
+    if orientation == Orientation::default() {
+        decode(bytes, most, into)?;
+    } else {
+        let mut lying = FrameBuffer::new();
+        decode(bytes, most, &mut lying)?;
+        turn(orientation, &lying.frame(), into)?;
     }
     Ok(orientation)
 }
@@ -69,18 +72,22 @@ fn places(
     upright.map(move |(x, y)| orientation.to_camera(x, y, width, height))
 }
 
-/// Turns packed RGB.
+/// Turns packed RGB into other memory, which keeps its `sequence` and its `captured_at`.
 ///
 /// # Errors
 /// A size that no picture has.
-pub fn turn(orientation: Orientation, picture: &mut FrameBuffer) -> Result<(), FrameError> {
-    let (layout, lying) = (picture.frame().layout(), picture.frame().bytes().to_vec());
+pub fn turn(
+    orientation: Orientation,
+    lying: &Frame<'_>,
+    into: &mut FrameBuffer,
+) -> Result<(), FrameError> {
+    let layout = lying.layout();
     let (width, height) = (layout.width(), layout.height());
     let (across, down) = orientation.upright_size(width, height);
-    let stride = layout.stride();
-    picture.fill_with(Layout::new(PixelFormat::Rgb3, across, down, 0)?, |rgb| {
+    into.fill_with(Layout::new(PixelFormat::Rgb3, across, down, 0)?, |rgb| {
         for (rgb, (x, y)) in rgb.chunks_exact_mut(3).zip(places(orientation, (width, height))) {
-            rgb.copy_from_slice(&lying[y as usize * stride + 3 * x as usize..][..3]);
+            let at = y as usize * layout.stride() + 3 * x as usize;
+            rgb.copy_from_slice(&lying.bytes()[at..at + 3]);
         }
         Ok(())
     })
@@ -93,7 +100,7 @@ pub fn turn(orientation: Orientation, picture: &mut FrameBuffer) -> Result<(), F
 pub fn decode(bytes: &[u8], most: u64, into: &mut FrameBuffer) -> Result<()> {
     match bytes {
         [0xFF, 0xD8, ..] => decode_jpeg(bytes, most, into),
-        [0x89, b'P', b'N', b'G', ..] => decode_png(bytes, most, into),
+        [0x89, b'P', b'N', b'G', ..] => Ok(camera::decode_png(bytes, most, into)?),
         _ => bail!("neither a JPEG nor a PNG file; convert it first"),
     }
 }
@@ -105,26 +112,14 @@ fn check_size(width: u32, height: u32, most: u64) -> Result<()> {
 }
 
 fn decode_jpeg(bytes: &[u8], most: u64, into: &mut FrameBuffer) -> Result<()> {
-    if let Some((width, height)) = jpeg_size(bytes) {
-        check_size(width, height, most)?;
-    }
+    let (width, height) = frame::jpeg::size(bytes)?;
+    check_size(width, height, most)?;
     Ok(JpegDecoder::new().decode(bytes, None, into)?)
-}
-
-/// Width and height from the first frame header (ITU-T T.81, annex B.2.2), if there is one.
-fn jpeg_size(bytes: &[u8]) -> Option<(u32, u32)> {
-    let is_frame = |marker| matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC);
-    let (_, body) = Segments(bytes.get(2..)?).find(|(marker, _)| is_frame(*marker))?;
-    let side = |at: usize| number(body, at, false);
-    Some((u32::from(side(5)?), u32::from(side(3)?)))
 }
 
 /// How a JPEG is to be turned (Exif 2.32, table 6, and section 4.6.4, `Orientation`), if it says so.
 pub fn jpeg_orientation(bytes: &[u8]) -> Option<Orientation> {
-    let is_exif =
-        |(marker, body): &(u8, &[u8])| *marker == 0xE1 && body[2..].starts_with(b"Exif\0\0");
-    let (_, body) = Segments(bytes.strip_prefix(b"\xFF\xD8")?).find(is_exif)?;
-    let tiff = body.get(8..)?;
+    let tiff = frame::jpeg::segment(bytes, 0xE1, b"Exif\0\0")?;
     let little = tiff.starts_with(b"II");
     let long = |at: usize| {
         let four = tiff.get(at..at + 4)?.try_into().ok()?;
@@ -154,38 +149,6 @@ fn number(bytes: &[u8], at: usize, little: bool) -> Option<u16> {
     Some(if little { u16::from_le_bytes(two) } else { u16::from_be_bytes(two) })
 }
 
-/// Markers of a JPEG file with what follows, from the segment's length on, which is at least two bytes.
-struct Segments<'b>(&'b [u8]);
-
-impl<'b> Iterator for Segments<'b> {
-    type Item = (u8, &'b [u8]);
-
-    fn next(&mut self) -> Option<(u8, &'b [u8])> {
-        while let [0xFF, 0xFF, ..] = self.0 {
-            self.0 = &self.0[1..];
-        }
-        let [0xFF, marker, body @ ..] = self.0 else { return None };
-        let length = usize::from(number(body, 0, false)?);
-        self.0 = body.get(length.max(2)..).unwrap_or_default();
-        Some((*marker, body))
-    }
-}
-
-fn decode_png(bytes: &[u8], most: u64, into: &mut FrameBuffer) -> Result<()> {
-    let png = Png::decode(bytes, most, Transformations::normalize_to_color8())?;
-    let channels = png.colour.samples();
-    let layout = Layout::new(PixelFormat::Rgb3, png.width, png.height, 0)?;
-    into.fill_with(layout, |rgb| {
-        for (rgb, pixel) in rgb.chunks_exact_mut(3).zip(png.bytes.chunks_exact(channels)) {
-            match channels {
-                1 | 2 => rgb.fill(pixel[0]),
-                _ => rgb.copy_from_slice(&pixel[..3]),
-            }
-        }
-        Ok(())
-    })
-}
-
 /// Reads a map of class indices: a grey PNG, or the indices (not the colours) of a palette PNG.
 ///
 /// # Errors
@@ -200,7 +163,7 @@ pub fn read_labels(path: &Path) -> Result<LabelMap> {
 /// # Errors
 /// Bytes that are no map of class indices, or that have too many pixels.
 pub fn decode_labels(bytes: &[u8], most: u64) -> Result<LabelMap> {
-    let png = Png::decode(bytes, most, Transformations::IDENTITY)?;
+    let png = Png::decode(bytes, most)?;
     ensure!(
         matches!(png.colour, ColorType::Grayscale | ColorType::Indexed),
         "a label map has one value a pixel, this file has {}; save it as 8-bit grey",
@@ -240,12 +203,13 @@ struct Png {
 }
 
 impl Png {
-    fn decode(bytes: &[u8], most: u64, transformations: Transformations) -> Result<Png> {
+    /// Values as the file has them.
+    fn decode(bytes: &[u8], most: u64) -> Result<Png> {
         let mut decoder = png::Decoder::new_with_limits(
             std::io::Cursor::new(bytes),
             png::Limits { bytes: MOST_BYTES },
         );
-        decoder.set_transformations(transformations);
+        decoder.set_transformations(Transformations::IDENTITY);
         // Texts and colour profiles are compressed and of no use here: what is not unpacked cannot burst.
         decoder.set_ignore_text_chunk(true);
         decoder.set_ignore_iccp_chunk(true);
@@ -363,6 +327,7 @@ fn encode(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::counting;
 
     fn png(colour: ColorType, depth: BitDepth, width: u32, bytes: &[u8]) -> Vec<u8> {
         let mut file = Vec::new();
@@ -398,7 +363,7 @@ mod tests {
     fn every_png_becomes_rgb() {
         let rgb = |file: &[u8]| {
             let mut picture = FrameBuffer::new();
-            decode_png(file, 64, &mut picture).expect("valid");
+            decode(file, 64, &mut picture).expect("valid");
             picture.frame().bytes().to_vec()
         };
         assert_eq!(rgb(&png(ColorType::Rgb, BitDepth::Eight, 1, &[1, 2, 3])), [1, 2, 3]);
@@ -445,8 +410,8 @@ mod tests {
                 let mut picture = FrameBuffer::new();
                 let layout = Layout::new(PixelFormat::Rgb3, 2, 2, 0).expect("small");
                 let corners = "abcd".bytes().flat_map(|c| [c; 3]).collect::<Vec<u8>>();
-                picture.copy_from(frame::Frame::new(layout, &corners).expect("of this size"));
-                turn(orientation, &mut picture).expect("small");
+                let lying = Frame::new(layout, &corners).expect("of this size");
+                turn(orientation, &lying, &mut picture).expect("small");
                 let seen: Vec<u8> = picture.frame().bytes().iter().step_by(3).copied().collect();
                 assert_eq!(String::from_utf8_lossy(&seen), expect, "{number}");
             }
@@ -475,9 +440,9 @@ mod tests {
         let mut bomb = png(ColorType::Grayscale, BitDepth::Eight, 1, &[0]);
         bomb[16..20].copy_from_slice(&10_000_u32.to_be_bytes());
         bomb[20..24].copy_from_slice(&10_000_u32.to_be_bytes());
-        let jpeg = b"\xFF\xD8\xFF\xE0\0\x04ab\xFF\xC0\0\x11\x08\x1F\xFF\x1F\xFF\x03";
-        assert_eq!(jpeg_size(jpeg), Some((8191, 8191)));
-        assert!(decode(jpeg, 1000, &mut picture).is_err());
+        let jpeg = b"\xFF\xD8\xFF\xE0\0\x04ab\xFF\xC0\0\x0B\x08\x1F\xFF\x1F\xFF\x01\x01\x11\0";
+        let refused = decode(jpeg, 1000, &mut picture).expect_err("too many").to_string();
+        assert!(refused.contains("8191 x 8191") && refused.contains("too many"), "{refused}");
         assert!(decode(&bomb, 1000, &mut picture).is_err());
         assert!(decode_labels(&bomb, 1000).is_err());
         for cut in 0..jpeg.len() {
@@ -492,20 +457,23 @@ mod tests {
             for flip_horizontal in [false, true] {
                 let rotation = Rotation::from_degrees(degrees).expect("a quarter");
                 let orientation = Orientation { rotation, flip_horizontal };
-                let mut picture = FrameBuffer::new();
+                let (mut laid, mut turned) = (FrameBuffer::new(), FrameBuffer::new());
                 let layout = Layout::new(PixelFormat::Rgb3, 7, 5, 0).expect("small");
-                picture.copy_from(frame::Frame::new(layout, &upright).expect("whole"));
-                turn(orientation.inverse(), &mut picture).expect("small");
-                let layout = picture.frame().layout();
+                let picture = Frame::new(layout, &upright).expect("whole");
+                turn(orientation.inverse(), &picture, &mut laid).expect("small");
+                let layout = laid.frame().layout();
                 let lying = (layout.width(), layout.height());
                 assert_eq!(lying, orientation.upright_size(7, 5));
                 let reds = |picture: &FrameBuffer| -> Vec<u8> {
                     picture.frame().bytes().iter().step_by(3).copied().collect()
                 };
-                let before = reds(&picture);
-                turn(orientation, &mut picture).expect("small");
-                assert_eq!(picture.frame().bytes(), upright, "{orientation:?}");
-                assert_eq!(turn_back(orientation, &reds(&picture), lying), before);
+                turn(orientation, &laid.frame(), &mut turned).expect("small");
+                assert_eq!(turned.frame().bytes(), upright, "{orientation:?}");
+                assert_eq!(turn_back(orientation, &reds(&turned), lying), reds(&laid));
+                let again = counting::during(|| {
+                    turn(orientation, &laid.frame(), &mut turned).expect("small");
+                });
+                assert_eq!(again, 0, "allocations in memory that has its size");
             }
         }
     }

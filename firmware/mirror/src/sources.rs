@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use camera::{CaptureRequest, Delivery, DemoClip, Source, SourceError, SourceSpec};
 use frame::jpeg::JpegDecoder;
-use frame::{FrameBuffer, Orientation, PixelFormat, Rotation};
+use frame::{FrameBuffer, FrameError, Orientation, PixelFormat, Rotation};
 use settings::CameraSettings;
 
 use crate::pictures;
@@ -164,7 +164,8 @@ impl Sources {
         let mounted = mounted.filter(|orientation| *orientation != Orientation::default());
         let laid = mounted.map(Orientation::inverse);
         let is_stored = matches!(chosen.spec, SourceSpec::Path(_));
-        Decoder { jpeg: JpegDecoder::new(), compressed: FrameBuffer::new(), laid, is_stored }
+        let (compressed, lying) = (FrameBuffer::new(), FrameBuffer::new());
+        Decoder { jpeg: JpegDecoder::new(), compressed, lying, laid, is_stored }
     }
 
     /// The device of the settings if it may be a camera, else any that can capture.
@@ -223,6 +224,8 @@ fn orientation(settings: &CameraSettings) -> Orientation {
 pub struct Decoder {
     jpeg: JpegDecoder,
     compressed: FrameBuffer,
+    /// A decoded picture that is still to be turned.
+    lying: FrameBuffer,
     /// How upright pictures are laid to look as those of the camera that they stand in for.
     laid: Option<Orientation>,
     /// Pictures come from files, which may say how they are to be turned.
@@ -242,21 +245,33 @@ impl Decoder {
     ) -> Result<Delivery, SourceError> {
         let delivery = source.next(into, timeout)?;
         let layout = into.frame().layout();
-        if matches!(delivery, Delivery::End) || layout.format() != PixelFormat::Mjpg {
+        if delivery != Delivery::Frame || layout.format() != PixelFormat::Mjpg {
             return Ok(delivery);
         }
         std::mem::swap(into, &mut self.compressed);
         let expected = Some((layout.width(), layout.height()));
-        let decoded = self.jpeg.decode(self.compressed.frame().bytes(), expected, into);
-        decoded.map_err(SourceError::Frame)?;
-        let stored = self.compressed.frame().bytes();
-        let said = self.is_stored.then(|| pictures::jpeg_orientation(stored)).flatten();
-        if let Some(orientation) = said.or(self.laid) {
-            pictures::turn(orientation, into).map_err(SourceError::Frame)?;
-        }
+        self.decode(expected, into).map_err(|error| match source.file() {
+            Some(file) => SourceError::picture(file, error.to_string()),
+            None => SourceError::Frame(error),
+        })?;
         into.sequence = self.compressed.sequence;
         into.captured_at = self.compressed.captured_at;
         Ok(delivery)
+    }
+
+    /// Decodes the compressed picture and lays it as it is wanted.
+    fn decode(
+        &mut self,
+        expected: Option<(u32, u32)>,
+        into: &mut FrameBuffer,
+    ) -> Result<(), FrameError> {
+        let stored = self.compressed.frame().bytes();
+        let said = self.is_stored.then(|| pictures::jpeg_orientation(stored)).flatten();
+        let Some(orientation) = said.or(self.laid) else {
+            return self.jpeg.decode(stored, expected, into);
+        };
+        self.jpeg.decode(stored, expected, &mut self.lying)?;
+        pictures::turn(orientation, &self.lying.frame(), into)
     }
 }
 
@@ -337,6 +352,25 @@ mod tests {
         };
         assert_eq!(next(), ((32, 16), [true, false]), "as it is");
         assert_eq!(next(), ((16, 32), [true, false]), "the left side is now at the top");
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn a_picture_of_a_folder_that_is_cut_off_is_named() {
+        let mut jpeg = Vec::new();
+        let encoder = jpeg_encoder::Encoder::new(&mut jpeg, 90);
+        encoder.encode(&[90; 32 * 16 * 3], 32, 16, jpeg_encoder::ColorType::Rgb).expect("encodes");
+        let folder = std::env::temp_dir().join(format!("mirror-cut-off-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a scratch folder");
+        std::fs::write(folder.join("cut.jpg"), &jpeg[..jpeg.len() - 9]).expect("written");
+        let sources = sources(folder.to_str().expect("plain"), "/dev/null").free_running();
+        let chosen = sources.choose(None);
+        let (mut source, mut decoder) =
+            (sources.open(&chosen).expect("opens"), sources.decoder(&chosen));
+        let next = decoder.next(source.as_mut(), &mut FrameBuffer::new(), Duration::ZERO);
+        let error = next.expect_err("it has no end");
+        assert!(error.is_frame_only(), "{error}");
+        assert!(error.to_string().contains("cut.jpg") && error.to_string().contains("cut off"));
         std::fs::remove_dir_all(&folder).expect("ours");
     }
 

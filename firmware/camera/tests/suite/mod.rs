@@ -31,6 +31,7 @@ pub fn run(source: &mut dyn Source, most: u32, timeout: Duration) -> Result<Seen
                 seen.ended = true;
                 break;
             }
+            Delivery::Later => continue,
             Delivery::Frame => {}
         }
         seen.pictures += 1;

@@ -4,4 +4,4 @@ mod decoder;
 mod scanner;
 
 pub use decoder::{JpegDecoder, size};
-pub use scanner::{Broken, Scanner};
+pub use scanner::{Broken, Scanner, segment};

@@ -169,6 +169,24 @@ impl Scanner {
     }
 }
 
+/// What follows `name` in the first segment of this marker that begins with it, such as Exif data in APP1 (0xE1). Only segments before
+/// the first scan are looked at.
+pub fn segment<'b>(bytes: &'b [u8], marker: u8, name: &[u8]) -> Option<&'b [u8]> {
+    let mut scanner = Scanner::new();
+    scanner.start(bytes).ok().filter(|begun| *begun)?;
+    while scanner.next == Next::Marker {
+        let at = scanner.at;
+        scanner.marker(bytes).ok().filter(|whole| *whole)?;
+        if let [0xFF, found, _, _, content @ ..] = &bytes[at..scanner.at]
+            && *found == marker
+            && let Some(rest) = content.strip_prefix(name)
+        {
+            return Some(rest);
+        }
+    }
+    None
+}
+
 /// SOF0 to SOF15 without DHT, JPG and DAC, which share the range.
 fn is_frame_header(marker: u8) -> bool {
     matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC)
@@ -205,6 +223,22 @@ mod tests {
         for end in 0..PICTURE.len() - 4 {
             assert_eq!(Scanner::new().scan(&PICTURE[..end]), Ok(None), "cut after {end} bytes");
         }
+    }
+
+    #[test]
+    fn a_segment_is_found_by_its_name() {
+        let bytes =
+            b"\xFF\xD8\xFF\xE1\0\x05xml\xFF\xFF\xE1\0\x06Exif\xFF\xE1\0\x07Exif1\xFF\xDA\0\x02\
+            \xFF\xE1\0\x04ab\xFF\xD9";
+        assert_eq!(segment(bytes, 0xE1, b"Exif"), Some(&b""[..]), "the first one");
+        assert_eq!(segment(bytes, 0xE1, b"xm"), Some(&b"l"[..]));
+        assert_eq!(segment(bytes, 0xE2, b"xml"), None);
+        assert_eq!(segment(bytes, 0xE1, b"ab"), None, "behind the scan");
+        for cut in 0..bytes.len() {
+            let found = segment(&bytes[..cut], 0xE1, b"Exif");
+            assert_eq!(found.is_some(), cut >= 18, "cut after {cut} bytes");
+        }
+        assert_eq!(segment(b"\x89PNG", 0xE1, b""), None);
     }
 
     #[test]

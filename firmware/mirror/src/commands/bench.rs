@@ -190,6 +190,7 @@ impl Bench {
         while ends < 2 {
             match self.decoder.next(self.source.as_mut(), &mut self.picture, timeout) {
                 Ok(Delivery::Frame) => return Ok(()),
+                Ok(Delivery::Later) => {}
                 Ok(Delivery::End) => {
                     ends += 1;
                     let chosen = self.sources.choose(None);

@@ -22,6 +22,9 @@ const BROKEN_IN_A_ROW: u32 = 30;
 /// How often to look for a camera while the demo scene stands in for it.
 const CAMERA_CHECK: Duration = Duration::from_secs(2);
 
+/// Longest wait for the next picture of a file before looking whether to stop: some come seconds apart.
+const FILE_PATIENCE: Duration = Duration::from_millis(100);
+
 /// What the capture part needs to know.
 pub struct Capture {
     /// The mirror's common state.
@@ -122,14 +125,22 @@ impl Capture {
 
     fn session(&self, chosen: &Chosen, backoff: &mut Backoff, dropped: &mut Seldom) -> End {
         match self.sources.open(chosen) {
-            Ok(source) => {
-                // Declared in this order: the source is closed first, then the badge goes.
-                let _sensor = SensorOpen::new(&self.shared, source.is_live());
-                let mut source = source;
-                self.deliver(source.as_mut(), chosen, backoff, dropped)
-            }
+            Ok(source) => self.watch(source, chosen, backoff, dropped),
             Err(error) => End::Failed(error),
         }
+    }
+
+    fn watch(
+        &self,
+        source: Box<dyn Source>,
+        chosen: &Chosen,
+        backoff: &mut Backoff,
+        dropped: &mut Seldom,
+    ) -> End {
+        // Declared in this order: the source is closed first, then the badge goes.
+        let _sensor = SensorOpen::new(&self.shared, source.is_live());
+        let mut source = source;
+        self.deliver(source.as_mut(), chosen, backoff, dropped)
     }
 
     fn deliver(
@@ -147,6 +158,7 @@ impl Capture {
             health.notices.set(Topic::Source, chosen.notice());
         });
         let mut decoder = self.sources.decoder(chosen);
+        let patience = if source.is_live() { self.sources.timeout } else { FILE_PATIENCE };
         let (mut broken, mut looked) = (0, Instant::now());
         while !self.shared.is_stopping() {
             if !self.shared.camera_wanted() {
@@ -164,13 +176,14 @@ impl Capture {
                 continue;
             };
             let started = Instant::now();
-            match decoder.next(source, &mut buffer, self.sources.timeout) {
+            match decoder.next(source, &mut buffer, patience) {
                 Ok(Delivery::Frame) => {
                     self.shared.timings.record(Stage::Capture, started.elapsed());
                     self.publish(source.is_live(), buffer);
                     backoff.reset();
                     broken = 0;
                 }
+                Ok(Delivery::Later) => {}
                 Ok(Delivery::End) => {
                     drop(buffer);
                     self.ended();
@@ -275,7 +288,113 @@ fn without_name<'t>(message: &'t str, name: &str) -> &'t str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use frame::{FrameBuffer, Layout, PixelFormat};
+    use settings::Layers;
+
     use super::*;
+    use crate::run::counting;
+    use crate::shared::lock;
+
+    fn capture(source: &str) -> Capture {
+        let mut settings = Layers::defaults().and_then(Layers::finish).expect("valid").settings;
+        settings.camera.source = source.into();
+        settings.camera.device = "/dev/gone".into();
+        let sources = Sources::new(&settings.camera).expect("a source");
+        let shared = Arc::new(Shared::new(Instant::now(), None));
+        Capture { shared, mailbox: Arc::new(Mailbox::new(4)), sources }
+    }
+
+    /// Of the sensor below; the first of them find no memory of their size.
+    const PICTURES: u32 = 40;
+
+    /// A sensor that looks what the mirror says of it, and switches itself off after some pictures.
+    struct Sensor {
+        shared: Arc<Shared>,
+        left: u32,
+        /// Allocations of this thread at every picture.
+        allocated: Arc<Mutex<Vec<u64>>>,
+        /// Whether the badge was lit when it was closed.
+        closed: Arc<Mutex<Option<bool>>>,
+    }
+
+    impl Source for Sensor {
+        fn next(&mut self, into: &mut FrameBuffer, _: Duration) -> Result<Delivery, SourceError> {
+            lock(&self.allocated).push(counting::so_far());
+            let open = self.shared.with_health(|health| health.sensor_open);
+            assert!(open, "the badge is lit before the first picture");
+            self.left -= 1;
+            if self.left == 0 {
+                self.shared.switch_camera(false, "by a test");
+            }
+            let layout = Layout::new(PixelFormat::Yuyv, 64, 48, 0).expect("small");
+            into.fill_with(layout, |bytes| {
+                bytes.fill(90);
+                Ok::<(), SourceError>(())
+            })?;
+            Ok(Delivery::Frame)
+        }
+
+        fn describe(&self) -> String {
+            "a sensor".into()
+        }
+
+        fn is_live(&self) -> bool {
+            true
+        }
+    }
+
+    impl Drop for Sensor {
+        fn drop(&mut self) {
+            let open = self.shared.with_health(|health| health.sensor_open);
+            *lock(&self.closed) = Some(open);
+        }
+    }
+
+    #[test]
+    fn a_sensor_is_told_of_from_its_opening_to_its_closing() {
+        let capture = capture("camera");
+        let allocated = Arc::new(Mutex::new(Vec::with_capacity(PICTURES as usize)));
+        let closed = Arc::default();
+        let sensor = Sensor {
+            shared: Arc::clone(&capture.shared),
+            left: PICTURES,
+            allocated: Arc::clone(&allocated),
+            closed: Arc::clone(&closed),
+        };
+        let chosen = capture.sources.choose(None);
+        let (mut backoff, mut dropped) = (Backoff::new(), Seldom::default());
+        let end = capture.watch(Box::new(sensor), &chosen, &mut backoff, &mut dropped);
+        assert!(matches!(end, End::Again), "switched off, it may be wanted again");
+        assert_eq!(*lock(&closed), Some(true), "closed while the badge was lit");
+        let health = capture.shared.health();
+        assert!(!health.sensor_open && health.camera == CameraState::Off { by: "by a test" });
+        let counts = lock(&allocated);
+        assert_eq!(counts.len(), PICTURES as usize);
+        assert!(counts[0] < counts[8], "the counter counts");
+        assert_eq!(counts[8], counts[39], "once every buffer has its size nothing is allocated");
+    }
+
+    #[test]
+    fn a_file_whose_pictures_are_minutes_apart_does_not_keep_the_mirror_from_ending() {
+        let path = std::env::temp_dir().join(format!("mirror-slow-{}.y4m", std::process::id()));
+        let picture = [&b"FRAME\n"[..], &[90; 16 * 8 * 3 / 2]].concat();
+        let file = [&b"YUV4MPEG2 W16 H8 F1:600 Ip C420jpeg\n"[..], &picture, &picture].concat();
+        std::fs::write(&path, file).expect("writable");
+        let capture = Arc::new(capture(path.to_str().expect("plain")));
+        let part = Arc::clone(&capture);
+        let began = Instant::now();
+        let thread = std::thread::spawn(move || part.run());
+        while capture.shared.counters.captured.load(Ordering::Relaxed) == 0 {
+            assert!(began.elapsed() < Duration::from_secs(60), "the first picture comes at once");
+            capture.shared.sleep(Duration::from_millis(1));
+        }
+        capture.shared.stop();
+        thread.join().expect("no panic").expect("no error");
+        assert!(began.elapsed() < Duration::from_secs(60), "the next one is due in ten minutes");
+        std::fs::remove_file(&path).expect("ours");
+    }
 
     #[test]
     fn a_name_is_not_told_twice() {

@@ -1,6 +1,8 @@
 //! `mirror run`: every part wired together and supervised.
 
 mod capture;
+#[cfg(test)]
+pub(crate) mod counting;
 mod dark;
 mod screen;
 mod seldom;

@@ -33,13 +33,16 @@ pub struct Thermometer {
     hot: Option<f64>,
     read_at: Option<Instant>,
     trouble: Option<ErrorKind>,
+    /// What a person should know of it.
+    notice: Option<String>,
     told: bool,
 }
 
 impl Thermometer {
     /// Nothing is opened before it is asked.
     pub fn new(limit: Limit) -> Thermometer {
-        Thermometer { limit, file: None, hot: None, read_at: None, trouble: None, told: false }
+        let (file, hot, read_at) = (None, None, None);
+        Thermometer { limit, file, hot, read_at, trouble: None, notice: None, told: false }
     }
 
     /// The temperature in degrees Celsius while the board is too hot to work.
@@ -52,8 +55,8 @@ impl Thermometer {
     }
 
     /// What a person should know of the sensor.
-    pub fn notice(&self) -> Option<String> {
-        self.trouble.filter(|_| self.limit.wanted).and_then(|kind| self.text(kind))
+    pub fn notice(&self) -> Option<&str> {
+        self.notice.as_deref()
     }
 
     fn look(&mut self) {
@@ -61,6 +64,7 @@ impl Thermometer {
         let trouble = read.as_ref().err().map(io::Error::kind);
         if trouble != self.trouble {
             self.trouble = trouble;
+            self.notice = trouble.filter(|_| self.limit.wanted).and_then(|kind| self.text(kind));
             self.tell();
         }
         let celsius = read.ok().flatten();
@@ -138,7 +142,7 @@ mod tests {
         let check = |sensor: Option<&str>, wanted: bool| {
             let mut thermometer = thermometer(sensor.map(PathBuf::from), wanted);
             assert_eq!(thermometer.too_hot(), None);
-            thermometer.notice()
+            thermometer.notice().map(str::to_owned)
         };
         assert_eq!(check(None, true), None, "none is wanted");
         assert_eq!(check(Some("/nowhere"), false), None, "many machines have none");

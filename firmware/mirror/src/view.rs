@@ -3,10 +3,7 @@
 
 use frame::{FrameBuffer, Orientation, wipe};
 use overlay::{MaskView, PersonView};
-use vision::Parsing;
-
-/// More people than this are parsed as one crowd; the network has no more person queries to spare.
-pub const MAX_PEOPLE: usize = 8;
+use vision::{MAX_PEOPLE, Parsing};
 
 /// A parsing, copied so that the network can go on while it is being drawn.
 #[derive(Debug, Default)]
@@ -38,14 +35,14 @@ impl View {
         self.person.clear();
         self.person.extend_from_slice(&parsing.person);
         self.people.clear();
-        for person in parsing.persons.iter().take(MAX_PEOPLE) {
+        for person in &parsing.persons {
             let bounds = person.bounds;
             let view = PersonView {
                 slot: person.slot,
                 track: person.track,
                 bounds: (bounds.x, bounds.y, bounds.width, bounds.height),
             };
-            // Cannot overflow: no more than MAX_PEOPLE are taken.
+            // Cannot overflow: a parsing has as much room.
             let _ = self.people.push(view);
         }
         self.valid = true;

@@ -383,6 +383,8 @@ fn state(copy: &Copy, place: Place) -> Status<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::counting;
+    use display::HeadlessDisplay;
     use std::sync::atomic::AtomicBool;
 
     fn copy(change: impl FnOnce(&mut Health)) -> Copy {
@@ -549,6 +551,44 @@ mod tests {
             paired: false,
             first: Mutex::new(Some(display)),
         }
+    }
+
+    #[test]
+    fn drawing_and_showing_allocate_nothing() {
+        let shared = Arc::new(Shared::new(Instant::now(), None));
+        let request = DisplayRequest { headless_size: (540, 960), ..DisplayRequest::default() };
+        let display = HeadlessDisplay::open(None, &request).expect("nothing to open");
+        let unused = DisplayError::Unplugged { device: "card0".into(), connector: "unused".into() };
+        let mut screen = screen(&shared, Err(unused));
+        (screen.look.show_fps, screen.frames) = (true, None);
+        let mut panel = screen.panel(Box::new(display));
+        // Letters are rasterised when they are first seen: show every digit once.
+        for fps in [1234.5, 6789.0] {
+            let scene = Scene { fps: Some(fps), ..Scene::of_status(Status::Running) };
+            panel.painter.draw(&scene, &mut panel.canvas);
+        }
+        let mut parsing = vision::Parsing::new(vision::GridSize { height: 256, width: 192 });
+        let bounds = vision::Rect { x: 40, y: 30, width: 60, height: 200 };
+        let person = vision::Person { slot: 1, track: 1, score: 1.0, bounds, pixels: 12_000 };
+        parsing.persons.push(person).expect("room for one");
+        for y in 30..230 {
+            for at in y * 192 + 40..y * 192 + 100 {
+                (parsing.parts[at], parsing.person[at]) = (3, 1);
+            }
+        }
+        let mut shown = copy(|health| {
+            (health.camera, health.sensor_open, health.demo) = (CameraState::On, true, true);
+        });
+        shown.view.fill(&parsing);
+        let mut show = || {
+            counting::during(|| {
+                assert!(screen.show(&mut panel, &shown, true));
+            })
+        };
+        assert!(show() > 0, "the counter counts");
+        let steady: u64 = (0..20).map(|_| show()).sum();
+        assert_eq!(steady, 0, "allocations in 20 overlays");
+        assert_eq!(shared.counters.overlays.load(Ordering::Relaxed), 21);
     }
 
     #[test]

@@ -74,6 +74,20 @@ struct Memory {
 }
 
 impl Memory {
+    fn new() -> Memory {
+        Memory {
+            view: View::new(),
+            preview: PreviewInput::new(),
+            preview_due: Instant::now(),
+            dark: Dark::default(),
+            captured_at: None,
+            broken: 0,
+            dropped: Seldom::default(),
+            misfits: 0,
+            refused: None,
+        }
+    }
+
     /// Nothing of the last pictures stays, here or in the parser.
     fn forget(&mut self, parser: &mut Parser) {
         if self.captured_at.take().is_some() {
@@ -165,34 +179,35 @@ impl Sight {
         let mut network = Network::new(self.load()?);
         self.announce(&network.parser);
         self.offer_to_learning(&network.parser);
-        let mut memory = Memory {
-            view: View::new(),
-            preview: PreviewInput::new(),
-            preview_due: Instant::now(),
-            dark: Dark::default(),
-            captured_at: None,
-            broken: 0,
-            dropped: Seldom::default(),
-            misfits: 0,
-            refused: None,
-        };
+        let mut memory = Memory::new();
         let mut thermometer = Thermometer::new(self.limit.clone());
         while !self.shared.is_stopping() {
             let picture = Taken::newest(&self.mailbox, PATIENCE);
-            let _done = picture.as_ref().map(|_| Done(&self.shared));
-            // Without a picture, too: a board that cools while the camera is off is not to be called hot.
-            let too_hot = self.is_too_hot(&mut thermometer);
-            if picture.is_none() && !self.shared.may_show() {
-                memory.forget(&mut network.parser);
-                self.tell(Topic::Dark, None);
-            }
-            if let Some(picture) = picture.filter(|_| !too_hot) {
-                self.follow_shape(&mut network, &picture, &mut memory);
-                self.follow_head(&mut network);
-                self.see(&mut network.parser, &picture, &mut memory);
-            }
+            self.go_on(&mut network, picture, &mut memory, &mut thermometer);
         }
         Ok(())
+    }
+
+    /// With the next picture, or after some time without one.
+    fn go_on(
+        &self,
+        network: &mut Network,
+        picture: Option<Taken<'_>>,
+        memory: &mut Memory,
+        thermometer: &mut Thermometer,
+    ) {
+        let _done = picture.as_ref().map(|_| Done(&self.shared));
+        // Without a picture, too: a board that cools while the camera is off is not to be called hot.
+        let too_hot = self.is_too_hot(thermometer);
+        if picture.is_none() && !self.shared.may_show() {
+            memory.forget(&mut network.parser);
+            self.tell(Topic::Dark, None);
+        }
+        if let Some(picture) = picture.filter(|_| !too_hot) {
+            self.follow_shape(network, &picture, memory);
+            self.follow_head(network);
+            self.see(&mut network.parser, &picture, memory);
+        }
     }
 
     /// At the input size for the pictures that are expected; where that cannot be had, at the model's own.
@@ -306,10 +321,10 @@ impl Sight {
         now.is_some()
     }
 
-    fn tell(&self, topic: Topic, notice: Option<String>) {
-        let told = |health: &Health| health.notices.get(topic) == notice.as_deref();
+    fn tell(&self, topic: Topic, notice: Option<&str>) {
+        let told = |health: &Health| health.notices.get(topic) == notice;
         if !self.shared.with_health(told) {
-            self.shared.set_notice(topic, notice);
+            self.shared.set_notice(topic, notice.map(str::to_owned));
         }
     }
 
@@ -317,7 +332,7 @@ impl Sight {
     fn tell_of_dark(&self, parser: &Parser, at: Instant, dark: &mut Dark) {
         let content = parser.parsing().letterbox.content();
         let black = is_black(parser.pixels(), parser.student().grid(), content);
-        self.tell(Topic::Dark, dark.note(black, at).then(|| NOTICE.to_owned()));
+        self.tell(Topic::Dark, dark.note(black, at).then_some(NOTICE));
     }
 
     /// Parses one picture and hands the result on.
@@ -411,7 +426,13 @@ fn make_ready(parser: &Parser, trainable: &[f32], head: &HeadInUse) {
 
 #[cfg(test)]
 mod tests {
+    use frame::jpeg::JpegDecoder;
+    use settings::Layers;
+
     use super::*;
+    use crate::run::counting;
+    use crate::shared::CameraState;
+    use crate::sources::DEMO;
 
     #[test]
     fn what_is_due_ten_times_a_second_comes_ten_times_of_any_pictures() {
@@ -424,6 +445,138 @@ mod tests {
             let sent = sent.count();
             assert!((95..=101).contains(&sent), "{rate} pictures a second: {sent} in ten seconds");
         }
+    }
+
+    /// A vision part without its thread: the tests say when its pictures were taken.
+    struct Seen {
+        sight: Sight,
+        network: Network,
+        memory: Memory,
+        thermometer: Thermometer,
+    }
+
+    impl Seen {
+        fn new() -> Seen {
+            let mut settings = Layers::defaults().and_then(Layers::finish).expect("valid").settings;
+            settings.vision.threads = 1;
+            let shared = Arc::new(Shared::new(Instant::now(), None));
+            shared.update_health(|health| health.camera = CameraState::On);
+            // A sensor that cannot be read, on a board whose owner counts on it.
+            let limit = Limit { sensor: Some("/nowhere".into()), celsius: 85.0, wanted: true };
+            let sight = Sight {
+                shared,
+                mailbox: Arc::new(Mailbox::new(4)),
+                model: ModelSource::new(&settings.vision),
+                orientation: Orientation::default(),
+                preview_interval: Duration::from_millis(100),
+                limit: limit.clone(),
+                learning: Arc::new(Learning::new()),
+            };
+            let network = Network::new(sight.load().expect("built in"));
+            sight.announce(&network.parser);
+            Seen { sight, network, memory: Memory::new(), thermometer: Thermometer::new(limit) }
+        }
+
+        /// A picture of the demo scene, as if it was taken then.
+        fn see(&mut self, picture: &FrameBuffer, at: Instant) {
+            let mut buffer = self.sight.mailbox.take_free().expect("free memory");
+            buffer.copy_from(picture.frame());
+            buffer.captured_at = at;
+            self.sight.mailbox.publish(buffer);
+            self.go_on();
+        }
+
+        fn go_on(&mut self) {
+            let Seen { sight, network, memory, thermometer } = self;
+            sight.go_on(
+                network,
+                Taken::newest(&sight.mailbox, Duration::ZERO),
+                memory,
+                thermometer,
+            );
+        }
+
+        /// What the display is given: numbers of the people that it should draw.
+        fn shown(&self) -> Option<Vec<u32>> {
+            let mut view = View::new();
+            assert!(
+                self.sight.shared.receive_view(&mut view, Duration::ZERO),
+                "news for the display"
+            );
+            Some(view.mask()?.people.iter().map(|person| person.track).collect())
+        }
+
+        fn keeps_a_picture(&self) -> bool {
+            self.network.parser.pixels().iter().any(|&byte| byte != 0)
+        }
+    }
+
+    fn demo_picture() -> FrameBuffer {
+        let first = camera::mjpeg::next_picture(DEMO).expect("a clip");
+        let mut picture = FrameBuffer::new();
+        JpegDecoder::new().decode(&DEMO[first], None, &mut picture).expect("decodes");
+        picture
+    }
+
+    #[test]
+    fn nothing_of_a_picture_is_kept_once_the_camera_is_off() {
+        let (mut seen, picture) = (Seen::new(), demo_picture());
+        seen.see(&picture, Instant::now());
+        assert!(seen.shown().is_some_and(|people| people.len() == 2));
+        seen.go_on();
+        assert!(seen.keeps_a_picture(), "the next one is steadied by it");
+        seen.sight.shared.switch_camera(false, "by a test");
+        seen.go_on();
+        assert!(!seen.keeps_a_picture());
+        assert_eq!((seen.memory.captured_at, seen.memory.view.people()), (None, 0));
+    }
+
+    #[test]
+    fn a_picture_from_before_the_camera_was_off_is_not_shown_afterwards() {
+        let (mut seen, picture) = (Seen::new(), demo_picture());
+        let before = Instant::now();
+        let shared = Arc::clone(&seen.sight.shared);
+        shared.switch_camera(false, "by a test");
+        shared.switch_camera(true, "by a test");
+        shared.update_health(|health| health.camera = CameraState::On);
+        seen.see(&picture, before);
+        assert_eq!(seen.shown(), None, "the display is told of the switch alone");
+        seen.see(&picture, Instant::now());
+        assert!(seen.shown().is_some());
+    }
+
+    #[test]
+    fn after_a_pause_nobody_is_taken_for_whoever_was_there_before() {
+        let (mut seen, picture, start) = (Seen::new(), demo_picture(), Instant::now());
+        let mut people_after = |pause: Duration| {
+            seen.see(&picture, start + pause);
+            seen.shown().expect("somebody")
+        };
+        let first = people_after(Duration::ZERO);
+        assert_eq!(people_after(PAUSE), first, "the same people");
+        let later = people_after(2 * PAUSE + Duration::from_millis(1));
+        assert!(!first.is_empty() && later.iter().all(|track| !first.contains(track)));
+    }
+
+    /// The network's own working memory is tract's: it is what parsing alone takes.
+    #[test]
+    fn nothing_is_allocated_outside_the_network() {
+        let (mut seen, picture, start) = (Seen::new(), demo_picture(), Instant::now());
+        let viewers = &seen.sight.shared.viewers;
+        viewers.store(1, Ordering::Relaxed);
+        let (mut preview, mut outside) = (PreviewInput::new(), Vec::new());
+        for number in 0..12 {
+            let alone = counting::during(|| {
+                seen.network.parser.parse(&picture.frame()).expect("parses");
+            });
+            assert!(alone > 0, "the counter counts");
+            let at = start + Duration::from_millis(100) * number;
+            let all = counting::during(|| seen.see(&picture, at));
+            // The preview's thread gives its memory back.
+            seen.sight.shared.receive_preview(&mut preview, Duration::ZERO);
+            outside.push(all as i64 - alone as i64);
+        }
+        assert_eq!(outside[8..], [0; 4], "{outside:?}");
     }
 
     #[test]

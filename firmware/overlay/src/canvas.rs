@@ -2,11 +2,14 @@
 
 use std::convert::Infallible;
 
-use embedded_graphics::Pixel;
 use embedded_graphics::draw_target::DrawTarget;
 use embedded_graphics::geometry::{OriginDimensions, Point, Size};
+use embedded_graphics::pixelcolor::raw::RawU24;
 use embedded_graphics::pixelcolor::{IntoStorage, Rgb888};
 use embedded_graphics::primitives::Rectangle;
+use embedded_graphics::{Drawable, Pixel};
+
+use crate::wipe::wipe;
 
 /// A picture of `width` x `height` pixels, row after row from the top, each `0x00RRGGBB`.
 ///
@@ -75,6 +78,24 @@ impl Canvas {
     }
 }
 
+impl Drop for Canvas {
+    /// Memory that is freed shows nobody.
+    fn drop(&mut self) {
+        wipe(&mut self.pixels);
+    }
+}
+
+/// The whole canvas, black included, from the target's origin on. A target of other colours takes it through `color_converted`.
+impl Drawable for Canvas {
+    type Color = Rgb888;
+    type Output = ();
+
+    fn draw<D: DrawTarget<Color = Rgb888>>(&self, target: &mut D) -> Result<(), D::Error> {
+        let colours = self.pixels.iter().map(|&pixel| Rgb888::from(RawU24::new(pixel)));
+        target.fill_contiguous(&Rectangle::new(Point::zero(), self.size()), colours)
+    }
+}
+
 impl OriginDimensions for Canvas {
     fn size(&self) -> Size {
         Size::new(self.width, self.height)
@@ -138,7 +159,9 @@ impl DrawTarget for Canvas {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use embedded_graphics::pixelcolor::RgbColor;
+    use embedded_graphics::draw_target::DrawTargetExt;
+    use embedded_graphics::mock_display::MockDisplay;
+    use embedded_graphics::pixelcolor::{Rgb565, RgbColor};
 
     #[test]
     fn rows_and_order_of_colour_bytes() {
@@ -164,6 +187,18 @@ mod tests {
         let corner = Rectangle::new(Point::new(-2, -2), Size::new(3, 3));
         canvas.fill_solid(&corner, Rgb888::WHITE).expect("infallible");
         assert_eq!(canvas.pixels().iter().filter(|&&pixel| pixel != 0).count(), 1);
+    }
+
+    #[test]
+    fn a_canvas_is_drawn_on_any_target() {
+        let mut canvas = Canvas::new(3, 2);
+        canvas.pixels_mut().copy_from_slice(&[0xFF_0000, 0, 0x00_FF00, 0, 0x00_00FF, 0xFF_FFFF]);
+        let mut panel: MockDisplay<Rgb565> = MockDisplay::new();
+        canvas.draw(&mut panel.color_converted()).expect("infallible");
+        panel.assert_pattern(&["RKG", "KBW"]);
+        let mut other = Canvas::new(2, 3);
+        canvas.draw(&mut other).expect("infallible");
+        assert_eq!(other.pixels(), [0xFF_0000, 0, 0, 0x00_00FF, 0, 0], "clipped");
     }
 
     /// A clipped contiguous fill must put the same colours on the canvas as one pixel at a time.

@@ -11,6 +11,7 @@
 //! thought; only those near a border carry an [`Edge`] with the fields at their corners.
 
 use crate::scene::{MaskView, PersonView};
+use crate::wipe::wipe;
 use proto::taxonomy::PART_COUNT;
 
 /// Not this person.
@@ -100,7 +101,30 @@ pub(crate) struct Figure {
     weighted: Vec<u8>,
 }
 
+impl Drop for Figure {
+    /// Memory that is freed shows nobody.
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
 impl Figure {
+    /// Nothing of the last person stays in memory.
+    pub fn forget(&mut self) {
+        let Figure { labels, shade, cells, edges, fields, seen, seen_rows, .. } = self;
+        [labels, shade, fields, &mut self.line, &mut self.weighted].into_iter().for_each(wipe);
+        [seen, seen_rows].into_iter().for_each(wipe);
+        self.sums.iter_mut().chain(&mut self.long).for_each(wipe);
+        wipe(cells);
+        wipe(edges);
+        self.planes = [Plane::default(); LABELS];
+    }
+
+    /// Whether there is nobody in it.
+    pub fn is_forgotten(&self) -> bool {
+        self.labels.is_empty()
+    }
+
     /// Reads one person out of a consistent mask. `false` when the person's bounds lie outside the
     /// picture: there is nothing to draw.
     pub fn read(&mut self, mask: &MaskView<'_>, person: &PersonView) -> bool {

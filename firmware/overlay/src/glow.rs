@@ -7,6 +7,7 @@ use crate::canvas::Canvas;
 use crate::figure::{BODY, Cell, EDGE_LABELS, Edge, FIELD_SLOPE, Figure, LABELS};
 use crate::geometry::Projection;
 use crate::palette::{PALETTE, TRACK_COLOURS, dimmed, track_colour};
+use crate::wipe::wipe;
 
 /// Colour by shade (0 far outside, 128 on the outline, 255 deep inside).
 type Ramp = [u32; 256];
@@ -121,7 +122,19 @@ struct Walk {
     step: i32,
 }
 
+impl Drop for Brush {
+    /// Memory that is freed shows nobody.
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
 impl Brush {
+    /// Nothing of the last figure stays in memory.
+    pub fn forget(&mut self) {
+        wipe(&mut self.shade);
+    }
+
     /// Draws a figure.
     pub fn paint(&mut self, figure: &Figure, ramps: &Ramps, place: &Place, canvas: &mut Canvas) {
         let track = ramps.of_track(place.track);

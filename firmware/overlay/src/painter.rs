@@ -117,6 +117,10 @@ impl Painter {
             return;
         }
         let mut notice = scene.notice;
+        let is_shown = |mask: &MaskView<'_>| !mask.people.is_empty();
+        if scene.status != Status::Running || !scene.mask.as_ref().is_some_and(is_shown) {
+            self.forget_people();
+        }
         if scene.status != Status::Running {
             let room = self.room_above(scene);
             self.poster.draw(&scene.status, room, &mut self.font, canvas);
@@ -130,6 +134,14 @@ impl Painter {
         self.draw_texts(scene, notice, canvas);
         if scene.camera_active {
             draw_badge(canvas);
+        }
+    }
+
+    /// Whoever is not shown is not kept either.
+    fn forget_people(&mut self) {
+        if !self.figure.is_forgotten() {
+            self.figure.forget();
+            self.brush.forget();
         }
     }
 
@@ -622,6 +634,34 @@ mod tests {
                 let whole: usize = lines.iter().map(String::len).sum();
                 assert!(whole >= address.len() - lines.len(), "{address} on {width} x {height}");
             }
+        }
+    }
+
+    #[test]
+    fn whoever_is_not_shown_is_not_kept() {
+        let (parts, person) = (vec![1_u8; 64], vec![1_u8; 64]);
+        let people = [PersonView { slot: 1, track: 0, bounds: (2, 2, 4, 4) }];
+        let content = (0, 0, 8, 8);
+        let mask = MaskView {
+            width: 8,
+            height: 8,
+            parts: &parts,
+            person: &person,
+            content,
+            people: &people,
+        };
+        let shown = Scene { mask: Some(mask), ..Scene::of_status(Status::Running) };
+        let nobody = Scene::of_status(Status::Running);
+        let off = Scene { status: Status::CameraOff { by: "by a test", on_page: true }, ..shown };
+        let alignment = Alignment::Picture { mirrored: true };
+        let mut painter = Painter::new(48, 64, Style::default(), alignment);
+        let mut canvas = Canvas::new(48, 64);
+        let gone = Scene { mask: Some(MaskView { people: &[], ..mask }), ..shown };
+        for hidden in [nobody, gone, off] {
+            painter.draw(&shown, &mut canvas);
+            assert!(!painter.figure.is_forgotten());
+            painter.draw(&hidden, &mut canvas);
+            assert!(painter.figure.is_forgotten());
         }
     }
 

@@ -26,7 +26,7 @@ pub struct Preview {
 }
 
 impl Preview {
-    /// Runs until the mirror stops. Without a watcher, or with the camera off, it holds no picture.
+    /// Runs until the mirror stops. Without a watcher it holds no picture, nor while none may be shown.
     ///
     /// # Errors
     /// A picture that cannot be converted or encoded; the supervisor starts it again.
@@ -34,18 +34,24 @@ impl Preview {
         let mut studio = Studio::new(self.style, self.quality);
         let mut input = PreviewInput::new();
         while !self.shared.is_stopping() {
-            if self.shared.receive_preview(&mut input, PATIENCE) {
-                self.shared.publish_jpeg(studio.develop(&input)?);
-            } else if !self.is_wanted() {
-                self.forget(&mut studio, &mut input);
-            }
+            self.go_on(&mut studio, &mut input, PATIENCE)?;
         }
         Ok(())
     }
 
-    /// Whether a picture that is kept may still be of use. Not with the camera off, whoever is connected: nothing of it stays then.
-    fn is_wanted(&self) -> bool {
-        self.shared.viewers.load(Ordering::Relaxed) > 0 && self.shared.may_show()
+    /// With the next picture, or after some time without one.
+    fn go_on(
+        &self,
+        studio: &mut Studio,
+        input: &mut PreviewInput,
+        patience: Duration,
+    ) -> Result<()> {
+        if self.shared.receive_preview(input, patience) {
+            self.shared.publish_jpeg(studio.develop(input)?);
+        } else if self.shared.viewers.load(Ordering::Relaxed) == 0 || !self.shared.may_show() {
+            self.forget(studio, input);
+        }
+        Ok(())
     }
 
     fn forget(&self, studio: &mut Studio, input: &mut PreviewInput) {
@@ -106,18 +112,29 @@ mod tests {
     use std::time::Instant;
 
     #[test]
-    fn with_the_camera_off_no_picture_stays_whoever_watches() {
+    fn nothing_of_a_picture_is_kept_without_a_watcher_or_with_the_camera_off() {
         let shared = Arc::new(Shared::new(Instant::now(), None));
-        shared.update_health(|health| health.camera = CameraState::On);
-        shared.viewers.store(1, Ordering::Relaxed);
         let preview = Preview { shared: Arc::clone(&shared), style: Style::default(), quality: 80 };
-        assert!(preview.is_wanted());
         let mut studio = Studio::new(preview.style, preview.quality);
-        let mut input = PreviewInput::new();
-        studio.rgb = vec![90; 12];
-        shared.switch_camera(false, "by a test");
-        assert!(!preview.is_wanted());
-        preview.forget(&mut studio, &mut input);
-        assert!(studio.rgb.is_empty() && studio.file.is_empty());
+        let (mut input, mut given) = (PreviewInput::new(), PreviewInput::new());
+        let layout = frame::Layout::new(frame::PixelFormat::Rgb3, 16, 8, 0).expect("small");
+        for leave in [&(|| shared.viewers.store(0, Ordering::Relaxed)) as &dyn Fn(), &|| {
+            shared.switch_camera(false, "by a test")
+        }] {
+            shared.viewers.store(1, Ordering::Relaxed);
+            shared.update_health(|health| health.camera = CameraState::On);
+            let bytes = [90; 16 * 8 * 3];
+            given.picture.copy_from(frame::Frame::new(layout, &bytes).expect("whole"));
+            shared.publish_preview(&mut given);
+            for _ in 0..2 {
+                preview.go_on(&mut studio, &mut input, Duration::ZERO).expect("encodes");
+            }
+            assert!(shared.preview_jpeg.borrow().is_some() && !studio.rgb.is_empty());
+            leave();
+            preview.go_on(&mut studio, &mut input, Duration::ZERO).expect("nothing to do");
+            assert!(shared.preview_jpeg.borrow().is_none());
+            assert!(studio.rgb.is_empty() && studio.file.is_empty());
+            assert!(input.picture.frame().bytes().iter().all(|&byte| byte == 0));
+        }
     }
 }

@@ -294,6 +294,23 @@ mod tests {
         (0..length).map(|_| next()).collect()
     }
 
+    /// Share of every one of `from` samples in the `index`-th of `to`, by the definition: the area that it covers when shrinking, and
+    /// when enlarging the way between the middles of two.
+    fn shares(index: usize, from: usize, to: usize) -> Vec<(usize, f64)> {
+        let ratio = from as f64 / to as f64;
+        let (low, high) = (index as f64 * ratio, (index + 1) as f64 * ratio);
+        let middle = ((low + high) / 2.0 - 0.5).clamp(0.0, from as f64 - 1.0);
+        let share = |sample: f64| {
+            if to <= from {
+                (high.min(sample + 1.0) - low.max(sample)) / ratio
+            } else {
+                1.0 - (middle - sample).abs()
+            }
+        };
+        let shares = (0..from).map(|sample| (sample, share(sample as f64)));
+        shares.filter(|(_, share)| *share > 0.0).collect()
+    }
+
     /// The definition in f64: upright float picture, then areas (or triangles) of it.
     fn reference(frame: &Frame<'_>, orientation: Orientation) -> Vec<f64> {
         let layout = frame.layout();
@@ -326,16 +343,17 @@ mod tests {
             let l = 1.1643836 * (f64::from(luma) - 16.0);
             [l + 1.5960268 * v, l - 0.3917623 * u - 0.8129676 * v, l + 2.0172321 * u][channel]
         };
+        let all = |from: u32, to: u32| -> Vec<_> {
+            (0..to as usize).map(|index| shares(index, from as usize, to as usize)).collect()
+        };
+        let (columns, rows) = (all(uw, content.width), all(uh, content.height));
         for channel in 0..3 {
-            for y in 0..content.height as usize {
-                for x in 0..content.width as usize {
-                    let tap_x = &taps(uw as usize, content.width as usize)[x];
-                    let tap_y = &taps(uh as usize, content.height as usize)[y];
+            for (y, row) in rows.iter().enumerate() {
+                for (x, column) in columns.iter().enumerate() {
                     let mut sum = 0.0;
-                    for (j, wy) in tap_y.weights.iter().enumerate() {
-                        for (i, wx) in tap_x.weights.iter().enumerate() {
-                            let value = sample(channel, tap_x.start + i, tap_y.start + j);
-                            sum += f64::from(*wx) * f64::from(*wy) * value;
+                    for (sy, wy) in row {
+                        for (sx, wx) in column {
+                            sum += wx * wy * sample(channel, *sx, *sy);
                         }
                     }
                     let at = channel * GRID.area()
@@ -353,7 +371,7 @@ mod tests {
     fn equals_the_definition_in_every_format_range_and_orientation() {
         let formats = [PixelFormat::Yuyv, PixelFormat::Nv12, PixelFormat::Rgb3];
         for (width, height, extra, full_range) in
-            [(150, 110, 0, false), (64, 100, 22, true), (96, 128, 2, false)]
+            [(150, 110, 0, false), (64, 100, 22, true), (96, 128, 2, false), (40, 30, 2, true)]
         {
             for format in formats {
                 let shortest =

@@ -1,6 +1,6 @@
 //! The network: a quantised trunk that stays, and a float head that can be replaced while running.
 //!
-//! With [`crate::sizes`] the only module that names `tract`, whose surface changes between versions.
+//! With [`crate::sizes`] and [`crate::kernels`] the only module that names `tract`, whose surface changes between versions.
 
 use std::borrow::Cow;
 use std::ops::Range;

@@ -14,8 +14,10 @@ root=${MIRROR_INSTALL_ROOT:-}
 here=$(dirname "$0")
 program=$root/usr/local/bin/mirror
 unit=$root/etc/systemd/system/mirror.service
-# Seconds that a program must go on for after it said that it is ready: more than the unit's WatchdogSec.
-steady=40
+notices=$root/usr/local/share/doc/mirror/NOTICES.txt
+# Seconds that a program must go on for after it said that it is ready: one that hangs is fed to the watchdog for up to 21 of
+# them, ended after the unit's WatchdogSec, and started again.
+steady=75
 
 end() {
     echo "$1" >&2
@@ -31,8 +33,12 @@ write() {
 bring() {
     write "$here/mirror" "$program" 755
     write "$here/mirror.service" "$unit" 644
-    # They go with every copy of the program.
-    [ ! -f "$here/NOTICES.txt" ] || install -D -m 644 "$here/NOTICES.txt" "$root/usr/local/share/doc/mirror/NOTICES.txt"
+}
+
+# They go with every copy of the program.
+bring_notices() {
+    [ -f "$here/NOTICES.txt" ] || return 0
+    write "$here/NOTICES.txt" "$notices" 644 && place "$notices"
 }
 
 # place PLACE..: renames what was written beside these places.
@@ -65,11 +71,12 @@ restart() {
 }
 
 first() {
-    ! is_active || end "The mirror runs on this board already: sh install.sh update"
+    [ ! -f "$program" ] || end "There is a mirror on this board already: sh install.sh update"
     getent passwd mirror >/dev/null || useradd --system --no-create-home --groups video mirror
     mkdir -p "$root/etc/mirror"
     bring
     place "$program" "$unit"
+    bring_notices
     systemctl enable mirror
     sync
     echo "The mirror is installed. It starts with the board, or now: systemctl start mirror"
@@ -78,10 +85,12 @@ first() {
 update() {
     [ -f "$program" ] && [ -f "$unit" ] || end "There is no mirror on this board yet: sh install.sh"
     bring
-    if ! runuser -u mirror -- "$program.new" config check; then
+    if ! runuser -u mirror -- "$program.new" config show >/dev/null; then
         rm -f "$program.new" "$unit.new"
         end "The new program does not take this board's settings. Nothing was changed; mend the settings and update again."
     fi
+    # With settings of which a part of the mirror makes nothing the rest runs: that is told, and stops no update.
+    runuser -u mirror -- "$program.new" config check || echo "The update goes on." >&2
     # Only what runs is worth going back to: a program that never started must not take the last good one's place, nor the same one
     # again.
     if is_active && ! is_installed; then
@@ -91,6 +100,7 @@ update() {
     fi
     place "$program" "$unit"
     if restart; then
+        bring_notices
         echo "The new program runs."
         return
     fi

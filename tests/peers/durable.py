@@ -50,6 +50,20 @@ def write_what_is_kept(mirror: Mirror) -> None:
     change(mirror, "/api/camera", {"on": False})
 
 
+def whole(lines: list[str]) -> list[str]:
+    """The calls in the order in which they ended: strace tells one that another thread's interrupts in two pieces."""
+    begun, calls = {}, []
+    for line in lines:
+        thread, _, call = line.partition(" ")
+        if call.endswith("<unfinished ...>"):
+            begun[thread] = call.removesuffix("<unfinished ...>")
+        elif " resumed>" in call:
+            calls.append(begun.pop(thread) + call.partition(" resumed>")[2])
+        else:
+            calls.append(call)
+    return calls
+
+
 def check(calls: list[str], data: str) -> set[str]:
     """Names in the data folder that something was put under, each checked."""
     placed, synchronised, waiting = set(), set(), {}
@@ -79,7 +93,7 @@ def main() -> int:
         with Mirror(program, "--display", "headless", **own) as mirror:
             data = mirror.state_folder.name
             write_what_is_kept(mirror)
-        placed = check(log.read_text().splitlines(), data)
+        placed = check(whole(log.read_text().splitlines()), data)
     print(f"synchronised before and after: {', '.join(sorted(placed))}")
     expected = {"consent.json", "camera-switch"}
     assert expected <= placed, f"not seen: {expected - placed}"

@@ -372,12 +372,17 @@ def check_focus(browser: Window) -> None:
 
 
 def check_missing(browser: Window) -> None:
-    """Whoever contributes and has nothing to contribute is told so."""
-    since = "#purpose-contribute_to_fleet [data-since]"
-    wait_until(lambda: "before a picture was corrected" in browser.text(since), "word of the missing correction")
-    agree(browser, "improve_my_mirror", False)
-    wait_until(lambda: "is off" in browser.text(since), "word of the other switch")
-    agree(browser, "improve_my_mirror", True)
+    """Whoever contributes and has nothing to contribute is told so. This mirror has no fleet: what the page knows is set for a call."""
+    told = """((member, improves, corrections) => {
+        const before = learning;
+        const consents = [{ purpose: "improve_my_mirror", agreed: improves }];
+        learning = { ...before, consents, fleet: { ...before.fleet, member }, usage: { ...before.usage, corrections } };
+        try { return contributionText(true, "Agreed."); } finally { learning = before; }
+    })"""
+    assert "before a picture was corrected" in browser.run(f"{told}(true, true, 0)")
+    assert "is off" in browser.run(f"{told}(true, false, 3)")
+    assert browser.run(f"{told}(true, true, 3)") == "Agreed."
+    assert "no fleet" in browser.run(f"{told}(false, true, 3)")
 
 
 def check_words(browser: Window) -> None:

@@ -5,6 +5,7 @@
 //! clip. The camera is switched off and on. Then it is taken away under the running mirror and given back, and the mirror runs
 //! once more on `/dev/fb0`.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -29,6 +30,8 @@ const MOST_STRAY: f64 = 0.01;
 const MOST_LEFT: f64 = 0.35;
 /// Rows at the top of the screen that belong to the badge.
 const BADGE_ROWS: usize = 110;
+/// Rows between the badge and the page's address, which is shown for the first minutes.
+const PEOPLE_ROWS: Range<usize> = BADGE_ROWS..870;
 
 /// The badge's colour, and the fewest pixels of it while a camera is open. `overlay` has it as `CAMERA_ACTIVE`.
 const BADGE_COLOUR: [u8; 3] = [0x3B, 0xF0, 0x7A];
@@ -107,7 +110,7 @@ fn unprivileged(console: &str) -> Result<()> {
 fn seen(guest: &mut Guest, event: &str, path: &Path) -> Result<()> {
     let screen = shown(guest, event, path)?;
     let labels = clip_labels()?;
-    let agreement = compare(&screen, &labels, where_the_clip_is(&screen, &labels), BADGE_ROWS);
+    let agreement = compare(&screen, &labels, where_the_clip_is(&screen, &labels), PEOPLE_ROWS);
     println!(
         "   {:.1} % of the people are covered, {:.1} % of the rest is lit",
         100.0 * agreement.covered,
@@ -132,7 +135,7 @@ fn nobody(guest: &mut Guest, event: &str, path: &Path) -> Result<()> {
             screen.bytes.chunks_exact(screen.samples).filter(|p| p.iter().any(|&v| v > 24)).count();
         let share = lit as f64 / (screen.width * screen.height) as f64;
         let left =
-            compare(&screen, &labels, where_the_clip_is(&screen, &labels), BADGE_ROWS).covered;
+            compare(&screen, &labels, where_the_clip_is(&screen, &labels), PEOPLE_ROWS).covered;
         let badge = badge(&screen);
         if share > 0.002 && left < MOST_LEFT && badge == 0 {
             println!(

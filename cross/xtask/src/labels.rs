@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::BufReader;
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -79,9 +80,8 @@ pub struct Agreement {
     pub stray: f64,
 }
 
-/// Compares lit pixels with the label map laid over `area` of the screen. Rows above `from_row` are left out: the badge
-/// and the texts live there.
-pub fn compare(screen: &Picture, labels: &Picture, area: Area, from_row: usize) -> Agreement {
+/// Compares lit pixels with the label map laid over `area` of the screen, in these rows of it: badge and texts live in the others.
+pub fn compare(screen: &Picture, labels: &Picture, area: Area, rows: Range<usize>) -> Agreement {
     let label = |x: f64, y: f64| {
         let lx = ((x - area.x) / area.width * labels.width as f64).floor();
         let ly = ((y - area.y) / area.height * labels.height as f64).floor();
@@ -97,7 +97,7 @@ pub fn compare(screen: &Picture, labels: &Picture, area: Area, from_row: usize) 
         })
     };
     let (mut people, mut covered, mut empty, mut stray) = (0u64, 0u64, 0u64, 0u64);
-    for y in from_row..screen.height {
+    for y in rows {
         for x in 0..screen.width {
             let (cx, cy, lit) = (x as f64 + 0.5, y as f64 + 0.5, screen.lit(x, y));
             if label(cx, cy) {
@@ -139,9 +139,9 @@ mod tests {
     #[test]
     fn an_overlay_in_place_agrees_and_a_shifted_one_does_not() {
         let area = Area { x: 0.0, y: 0.0, width: 100.0, height: 100.0 };
-        let good = compare(&screen(0), &labels(), area, 0);
+        let good = compare(&screen(0), &labels(), area, 0..screen(0).height);
         assert!(good.covered > 0.99 && good.stray == 0.0, "{good:?}");
-        let bad = compare(&screen(30), &labels(), area, 0);
+        let bad = compare(&screen(30), &labels(), area, 0..screen(30).height);
         assert!(bad.covered < 0.01 && bad.stray > 0.1, "{bad:?}");
     }
 

@@ -181,7 +181,9 @@ fn the_first_time_everything_is_there_and_nothing_was_started() {
     assert_eq!(log.last().map(String::as_str), Some("sync"), "what useradd and enable wrote, too");
     board.assert_places_are_only_renamed_to();
     board.systemctl("restart");
-    assert!(!board.ask("first").status.success(), "it runs: that would be an update");
+    board.send("B", "exit 0", "exit 0");
+    assert!(!board.ask("first").status.success(), "that would be an update");
+    assert_eq!(board.version(""), Some("A".into()));
 }
 
 #[test]
@@ -246,6 +248,16 @@ fn settings_that_the_new_program_refuses_change_nothing() {
 }
 
 #[test]
+fn settings_of_no_use_to_a_part_of_the_mirror_stop_no_update() {
+    let board = Board::with("of-no-use", "A");
+    board.send("B", "[ $2 = show ]", "exit 0");
+    let output = board.ask("update");
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("The update goes on"), "{}", said(&output));
+    assert_eq!(board.version(""), Some("B".into()));
+}
+
+#[test]
 fn a_program_that_ends_soon_after_it_was_ready_does_not_run() {
     let board = Board::with("unsteady", "A");
     // Systemd starts it anew meanwhile, as another process.
@@ -262,7 +274,9 @@ fn a_program_that_ends_soon_after_it_was_ready_does_not_run() {
 #[test]
 fn a_disk_without_room_for_the_way_back_keeps_what_is_there() {
     let board = Board::with("full", "A");
-    write_program(&board.folder.join("bin/install"), "exit 1");
+    let full =
+        "for last; do :; done; case $last in *.old.new) exit 1 ;; esac; /usr/bin/install \"$@\"";
+    write_program(&board.folder.join("bin/install"), full);
     board.send("B", "exit 0", "exit 0");
     assert!(!board.ask("update").status.success());
     assert_eq!(board.version(""), Some("A".into()));

@@ -19,4 +19,4 @@ pub use error::SourceError;
 pub use folder::decode_png;
 pub use source::{CaptureRequest, Delivery, Source, open};
 pub use spec::{SourceSpec, UnknownSource};
-pub use v4l2::{first_camera, may_be_camera};
+pub use v4l2::{first_camera, may_be_camera, usb_camera};

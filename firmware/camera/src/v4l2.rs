@@ -281,14 +281,21 @@ impl Source for Camera {
 
 /// The first `/dev/videoN` that is a camera, one on the USB bus before others.
 pub fn first_camera() -> Option<PathBuf> {
-    let found: Vec<(PathBuf, Capabilities)> = (0..64)
+    usb_camera().or_else(|| cameras().next().map(|(path, _)| path))
+}
+
+/// The first on USB, whose names change when they are plugged in again.
+pub fn usb_camera() -> Option<PathBuf> {
+    let mut found = cameras().filter(|(_, capabilities)| capabilities.kind() == Kind::Usb);
+    found.next().map(|(path, _)| path)
+}
+
+fn cameras() -> impl Iterator<Item = (PathBuf, Capabilities)> {
+    (0..64)
         .map(|n| PathBuf::from(format!("/dev/video{n}")))
         .filter(|path| path.exists())
         .filter_map(|path| ask(&path).ok().map(|capabilities| (path, capabilities)))
         .filter(|(_, capabilities)| capabilities.is_camera())
-        .collect();
-    let usb = found.iter().find(|(_, capabilities)| capabilities.kind() == Kind::Usb);
-    usb.or(found.first()).map(|(path, _)| path.clone())
 }
 
 /// Whether a device file is there and may be a camera: one that cannot be asked, because it is busy or forbidden, may be.

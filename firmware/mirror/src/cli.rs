@@ -35,8 +35,8 @@ impl Cli {
     ) -> Result<Cli, clap::Error> {
         let mut command = Cli::command();
         let matches = command.try_get_matches_from_mut(words)?;
-        if let (Some((name, _)), Some(option)) = (matches.subcommand(), option_of_run(&matches)) {
-            let text = format!("--{option} belongs to a command; put it after `{name}`");
+        if let (true, Some(option)) = (matches.subcommand().is_some(), option_of_run(&matches)) {
+            let text = whose(option, &command, &matches);
             return Err(command.error(ErrorKind::ArgumentConflict, text));
         }
         Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
@@ -52,6 +52,22 @@ impl Cli {
 fn option_of_run(matches: &ArgMatches) -> Option<&'static str> {
     let given = |name: &&str| matches.value_source(name) == Some(ValueSource::CommandLine);
     ["source", "display", "frames", "config", "board"].into_iter().find(given)
+}
+
+/// What to do about an option that stands before the command that was asked for.
+fn whose(option: &str, mirror: &clap::Command, matches: &ArgMatches) -> String {
+    let (mut command, mut matches, mut words) = (mirror, matches, Vec::new());
+    while let Some((name, inner)) = matches.subcommand() {
+        let Some(next) = command.find_subcommand(name) else { break };
+        (command, matches) = (next, inner);
+        words.push(name);
+    }
+    let asked = words.join(" ");
+    let has_it = command.get_arguments().any(|argument| argument.get_long() == Some(option));
+    match has_it {
+        true => format!("--{option} stands before its command; put it after `{asked}`"),
+        false => format!("`mirror {asked}` has no --{option}; leave it out"),
+    }
 }
 
 /// What to do.
@@ -293,18 +309,18 @@ mod tests {
     fn an_option_before_the_command_is_sent_behind_it() {
         let words = ["mirror", "--board", "rpi9", "config", "show"];
         let text = Cli::try_read(words).expect_err("in front").to_string();
-        assert!(text.contains("--board belongs") && text.contains("after `config`"), "{text}");
+        assert!(text.contains("put it after `config show`"), "{text}");
         assert!(Cli::try_read(["mirror", "config", "show", "--board", "rpi5"]).is_ok());
         assert!(Cli::try_read(["mirror", "--board", "rpi5"]).is_ok());
         // Every option of `mirror` without a command is asked about.
         let command = Cli::command();
         let own = command.get_arguments().filter_map(|argument| argument.get_long());
         for option in own.filter(|option| !["verbose", "help", "version"].contains(option)) {
-            let text = Cli::try_read(["mirror", &format!("--{option}"), "1", "pair"]);
-            assert!(
-                text.is_err_and(|error| error.to_string().contains("after `pair`")),
-                "{option}"
-            );
+            let given = format!("--{option}");
+            let text = Cli::try_read(["mirror", &given, "1", "pair"]).expect_err("in front");
+            let behind = Cli::try_read(["mirror", "pair", &given, "1"]).is_ok();
+            let says = if behind { "put it after `pair`" } else { "`mirror pair` has no" };
+            assert!(text.to_string().contains(says), "{text}");
         }
     }
 }

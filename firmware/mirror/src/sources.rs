@@ -49,6 +49,10 @@ impl Chosen {
         matches!(self.spec, SourceSpec::Camera(_))
     }
 
+    fn of(spec: SourceSpec) -> Chosen {
+        Chosen { spec, stands_in: false }
+    }
+
     /// Whether it could be opened, as far as a look at the device's name tells.
     fn is_there(&self) -> bool {
         let SourceSpec::Camera(device) = &self.spec else { return true };
@@ -121,28 +125,31 @@ impl Sources {
     }
 
     /// Decides what `auto` means now. A camera that was chosen once is never replaced by the demo: when it is unplugged, the mirror
-    /// says so and waits for it, or for another. The same one may come back under another name.
+    /// says so and waits for it.
     pub fn choose(&self, before: Option<&Chosen>) -> Chosen {
-        self.choose_from(before, || self.find_camera())
+        if self.spec != SourceSpec::Auto {
+            return Chosen::of(self.spec.clone());
+        }
+        match before.filter(|chosen| !chosen.stands_in) {
+            Some(before) => self.choose_again(before, camera::usb_camera),
+            None => match self.find_camera() {
+                Some(device) => Chosen::of(SourceSpec::Camera(device)),
+                None => Chosen { spec: SourceSpec::Demo, stands_in: true },
+            },
+        }
     }
 
-    fn choose_from(
-        &self,
-        before: Option<&Chosen>,
-        find: impl FnOnce() -> Option<PathBuf>,
-    ) -> Chosen {
-        if self.spec != SourceSpec::Auto {
-            return Chosen { spec: self.spec.clone(), stands_in: false };
+    /// After a camera was chosen. One on USB may come back under another name; nothing else takes the place of one that is lost: a
+    /// bridge that nobody feeds would hold it for good. The device of the settings is preferred as at the start.
+    fn choose_again(&self, before: &Chosen, usb: impl FnOnce() -> Option<PathBuf>) -> Chosen {
+        let own = Chosen::of(SourceSpec::Camera(self.device.clone()));
+        if *before != own && camera::may_be_camera(&self.device) {
+            return own;
         }
-        let before = before.filter(|chosen| !chosen.stands_in);
-        if let Some(there) = before.filter(|chosen| chosen.is_there()) {
-            return there.clone();
+        if before.is_there() {
+            return before.clone();
         }
-        match (find(), before) {
-            (Some(device), _) => Chosen { spec: SourceSpec::Camera(device), stands_in: false },
-            (None, Some(before)) => before.clone(),
-            (None, None) => Chosen { spec: SourceSpec::Demo, stands_in: true },
-        }
+        usb().map_or_else(|| before.clone(), |device| Chosen::of(SourceSpec::Camera(device)))
     }
 
     /// Width and height of the upright pictures that can be expected: of the demo scene, or what a camera is asked for.
@@ -289,21 +296,22 @@ mod tests {
 
     #[test]
     fn a_camera_that_was_there_is_waited_for_and_not_replaced_by_the_demo() {
-        let camera = |device: &str| {
-            let spec = SourceSpec::Camera(device.into());
-            Chosen { spec, stands_in: false }
-        };
+        let camera = |device: &str| Chosen::of(SourceSpec::Camera(device.into()));
         let auto = sources("auto", "/dev/gone");
         let gone = camera("/dev/gone");
-        assert_eq!(auto.choose_from(Some(&gone), || None), gone);
+        assert_eq!(auto.choose_again(&gone, || None), gone);
         // Plugged in again while somebody still holds its old name open, it gets another one.
-        let back = auto.choose_from(Some(&gone), || Some("/dev/video2".into()));
+        let back = auto.choose_again(&gone, || Some("/dev/video2".into()));
         assert_eq!(back, camera("/dev/video2"));
         let there = camera("/dev/null");
-        let stays = auto.choose_from(Some(&there), || panic!("nothing to look for"));
+        let stays = auto.choose_again(&there, || panic!("nothing to look for"));
         assert_eq!(stays, there, "while it is there no other one is taken");
+        // The device of the settings is there once more.
+        let mended = sources("auto", "/dev/null");
+        let own = mended.choose_again(&camera("/dev/zero"), || panic!("nothing to look for"));
+        assert_eq!(own, camera("/dev/null"));
         let named = sources("camera", "/dev/gone");
-        assert_eq!(named.choose_from(Some(&gone), || Some("/dev/video2".into())), gone);
+        assert_eq!(named.choose(Some(&camera("/dev/null"))), gone);
     }
 
     #[test]

@@ -76,6 +76,7 @@ pub struct Painter {
     distances: Distances,
     text: String,
     lines: Vec<Line>,
+    hint_lines: Vec<Line>,
 }
 
 impl Painter {
@@ -100,6 +101,7 @@ impl Painter {
             distances: Distances::default(),
             text: String::new(),
             lines: Vec::new(),
+            hint_lines: Vec::new(),
         }
     }
 
@@ -201,16 +203,18 @@ impl Painter {
         self.brush.paint(&self.figure, &self.ramps, &place, canvas);
     }
 
-    /// The row at which a status screen must end for its notice to hide nothing of it.
+    /// The row at which a status screen must end for nothing of it to be hidden by what is beneath.
     fn room_above(&mut self, scene: &Scene<'_>) -> f32 {
         let (unit, height) = (unit(self.size.0, self.size.1), self.size.1 as f32);
-        let Some(notice) = scene.notice else { return height };
-        let mut bottom = height - unit * MARGIN;
+        let mut room = height;
         if let Some(sign) = self.lay_out_sign(scene, unit) {
-            bottom -= sign.height;
+            room = height - unit * MARGIN - sign.height;
         }
-        let (plate, _) = self.lay_out_notice(notice, unit);
-        bottom - 2.0 * plate.half.1 - plate.pad
+        if let Some(notice) = scene.notice {
+            let (plate, _) = self.lay_out_notice(notice, unit);
+            room = room.min(height - unit * MARGIN) - 2.0 * plate.half.1 - plate.pad;
+        }
+        room
     }
 
     fn draw_texts(&mut self, scene: &Scene<'_>, notice: Option<&str>, canvas: &mut Canvas) {
@@ -270,15 +274,15 @@ impl Painter {
         if let Some(hint) = scene.page_hint {
             let most = self.size.0 as f32 * WIDEST_TEXT;
             let size = shrink(&mut self.font, [hint, ""], font_size(unit, HINT_TEXT), most);
-            let width = self.font.width(hint, size);
-            sign.hint = Some((hint, size, width));
-            sign.height += size as f32 * LINE_HEIGHT;
-            sign.widest = sign.widest.max(width);
+            let widest = self.font.balance(hint, size, most, &mut self.hint_lines);
+            sign.hint = Some((hint, size));
+            sign.height += self.hint_lines.len() as f32 * size as f32 * LINE_HEIGHT;
+            sign.widest = sign.widest.max(widest);
         }
         Some(sign)
     }
 
-    /// Draws where the page is above `bottom`, with the address in the lines in which it was laid out last.
+    /// Draws where the page is above `bottom`, in the lines in which it was laid out last.
     fn draw_sign(&mut self, sign: &Sign<'_>, bottom: f32, canvas: &mut Canvas) {
         let width = self.size.0 as f32;
         let under = |top: f32, size: u32| top + size as f32 * (LINE_HEIGHT + CAPITAL_HEIGHT) / 2.0;
@@ -299,10 +303,13 @@ impl Painter {
                 self.font.draw(&address[start..end], (x, baseline), size, CALM, canvas);
             }
         }
-        if let Some((hint, size, hint_width)) = sign.hint {
-            let top = top + self.address_lines(sign.one_line) * line;
-            let at = ((width - hint_width) / 2.0, under(top, size));
-            self.font.draw(hint, at, size, TEXT_FAINT, canvas);
+        if let Some((hint, size)) = sign.hint {
+            let mut baseline = under(top + self.address_lines(sign.one_line) * line, size);
+            for &(start, end) in &self.hint_lines {
+                let x = (width - self.font.width(&hint[start..end], size)) / 2.0;
+                self.font.draw(&hint[start..end], (x, baseline), size, TEXT_FAINT, canvas);
+                baseline += size as f32 * LINE_HEIGHT;
+            }
         }
     }
 
@@ -402,8 +409,8 @@ struct Sign<'a> {
     size: u32,
     /// Whether label and address share a line.
     one_line: bool,
-    /// Its font size and width.
-    hint: Option<(&'a str, u32, f32)>,
+    /// With its font size; its lines are the painter's.
+    hint: Option<(&'a str, u32)>,
     height: f32,
     widest: f32,
 }
@@ -628,6 +635,19 @@ mod tests {
                     let taken = painter.font.width(line, size);
                     assert!(taken <= width as f32 * WIDEST_TEXT, "{line} on {width} x {height}");
                 }
+                let sign = Scene {
+                    page_address: Some(address),
+                    page_hint: Some(
+                        "Your browser warns once: go on, then compare the fingerprint.",
+                    ),
+                    ..Scene::of_status(Status::Running)
+                };
+                let sign = painter.lay_out_sign(&sign, unit(width, height)).expect("an address");
+                assert!(
+                    sign.widest <= width as f32 * WIDEST_TEXT,
+                    "{address} on {width} x {height}"
+                );
+                assert!(sign.height < height as f32 * 0.45, "{address} on {width} x {height}");
                 let small = width.min(height) < 480;
                 assert!(one_line || small || address.len() > 40, "{address} on {width} x {height}");
                 assert!(lines.len() == 1 || small, "{address} on {width} x {height}");

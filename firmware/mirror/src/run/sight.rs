@@ -468,7 +468,7 @@ mod tests {
                 mailbox: Arc::new(Mailbox::new(4)),
                 model: ModelSource::new(&settings.vision),
                 orientation: Orientation::default(),
-                preview_interval: Duration::from_millis(100),
+                preview_interval: Duration::ZERO,
                 limit: limit.clone(),
                 learning: Arc::new(Learning::new()),
             };

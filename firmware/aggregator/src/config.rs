@@ -305,6 +305,13 @@ mod tests {
     }
 
     #[test]
+    fn the_sample_comes_in_at_the_sample_brokers_listener_for_servers() {
+        let BrokerConfig { host, port, .. } = parse(SAMPLE).unwrap().broker;
+        let broker = include_str!("../../../board/broker/mosquitto.conf");
+        assert!(broker.lines().any(|line| line == format!("listener {port} {host}")));
+    }
+
+    #[test]
     fn mistakes_are_named_with_key_and_next_step() {
         let changed = |from: &str, to: &str| {
             assert!(SAMPLE.contains(from), "{from}");

@@ -82,8 +82,8 @@ pub struct Snapshot {
     pub model_tried: u64,
     /// A model is being fetched or tried.
     pub model_under_way: Option<u64>,
-    /// A newer model than any tried here that is not under way: the roll-out has not come to this device yet, or the model found
-    /// no room.
+    /// A newer model of this device's base than any tried here, not under way: the roll-out has not come to this device yet, or
+    /// the model found no room, or nobody sent it.
     pub model_on_offer: Option<u64>,
     /// What was refused, by reason.
     pub refused: BTreeMap<&'static str, u64>,
@@ -258,7 +258,9 @@ impl Device {
             return;
         };
         let begun = trying.begun.saturating_sub(1);
-        let kept = self.keep(|memory| memory.trying = Some(Trying { begun, ..trying }));
+        // Nothing to note is not noted: an earlier version, which may be the next to start, could not read it.
+        let trying = (begun > 0).then_some(Trying { begun, ..trying });
+        let kept = self.keep(|memory| memory.trying = trying);
         if let Err(error) = kept {
             self.refuse("memory", &error);
         }
@@ -676,9 +678,11 @@ impl Device {
     fn newer_on_offer(&self) -> Option<&(ModelManifest, JobId)> {
         let under_way = self.download.as_ref().map_or(0, |download| download.manifest.version);
         let known = self.memory.model_tried.max(under_way);
-        self.on_offer
-            .as_ref()
-            .filter(|(manifest, _)| manifest.rollout_permille > 0 && manifest.version > known)
+        let fits = |manifest: &ModelManifest| {
+            let is_stopped = manifest.rollout_permille == 0;
+            !is_stopped && manifest.version > known && manifest.base == self.trial.base()
+        };
+        self.on_offer.as_ref().filter(|(manifest, _)| fits(manifest))
     }
 
     /// Somebody at home wants the newest model now, before the roll-out comes to this device, or has made room for it.

@@ -841,6 +841,7 @@ fn a_trial_that_a_clean_stop_cuts_short_is_not_held_against_the_model() {
     let mirror = Shared::default();
     for _ in 0..3 {
         cut_short(&mirror, |bench| bench.device.goodbye(&mut bench.out));
+        assert_eq!(mirror.with(|mirror| mirror.memory.trying), None);
     }
     cut_short(&mirror, |_| {});
     // A stop before the next trial does not take that back.
@@ -935,6 +936,18 @@ fn a_roll_out_that_is_stopped_ends_its_downloads_and_is_offered_to_nobody() {
     bench.mirror.with(|mirror| mirror.outcome = Some(Ok(())));
     bench.wait(1);
     assert_eq!(bench.phases().last(), Some(&JobPhase::Done));
+}
+
+#[test]
+fn a_model_of_another_base_is_not_on_offer() {
+    let other = ModelManifest { base: Digest::of(b"another network"), ..model(4, b"parameters") };
+    for permille in [10, 1000] {
+        let mut bench = Bench::new(None);
+        let manifest = ModelManifest { rollout_permille: permille, ..other.clone() };
+        bench.state(Topic::ModelManifest(channel()), 1, &manifest);
+        let snapshot = bench.device.snapshot();
+        assert_eq!((snapshot.model_under_way, snapshot.model_on_offer), (None, None));
+    }
 }
 
 #[test]

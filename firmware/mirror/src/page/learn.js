@@ -250,7 +250,7 @@ function showCorrections() {
 function modelText({ model, model_under_way: underWay, model_on_offer: onOffer }) {
   const base = model ? `version ${model} of the fleet` : "the one the mirror came with";
   if (underWay) return `${base}; version ${underWay} is being fetched and tried`;
-  return onOffer ? `${base}; version ${onOffer} is on its way to other mirrors first` : base;
+  return onOffer ? `${base}; version ${onOffer} is on offer` : base;
 }
 
 function roundText({ round, note }) {

@@ -148,7 +148,7 @@ async fn poll(mut connection: EventLoop, events: mpsc::Sender<Event>, mut jitter
     }
 }
 
-/// What the broker would not do, and its reason.
+/// What the broker does not let this mirror do on this connection, and its reason.
 fn refusal(packet: &Packet) -> Option<String> {
     let (what, reason) = match packet {
         Packet::SubAck(ack) => {
@@ -156,10 +156,10 @@ fn refusal(packet: &Packet) -> Option<String> {
                 |code: &&SubscribeReasonCode| !matches!(code, SubscribeReasonCode::Success(_));
             ("a subscription", format!("{:?}", ack.return_codes.iter().find(refused)?))
         }
-        Packet::PubAck(ack) => match ack.reason {
-            PubAckReason::Success | PubAckReason::NoMatchingSubscribers => return None,
-            reason => ("a message", format!("{reason:?}")),
-        },
+        // A message that fails for any other reason, such as a quota, says nothing of those that follow.
+        Packet::PubAck(ack) if ack.reason == PubAckReason::NotAuthorized => {
+            ("a message", format!("{:?}", ack.reason))
+        }
         _ => return None,
     };
     Some(format!(

@@ -81,7 +81,7 @@ fn nothing_is_carried_over_to_the_next_connection() {
 fn what_the_broker_refuses_is_told() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    // Not authorised, to a subscription and to a message; the connection stays.
+    // Not authorised, to a subscription and to a message, after one that exceeds a quota; the connection stays.
     let broker = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         assert_eq!(packet(&mut stream).0, CONNECT);
@@ -89,10 +89,12 @@ fn what_the_broker_refuses_is_told() {
         let (kind, body) = packet(&mut stream);
         assert_eq!(kind, SUBSCRIBE);
         stream.write_all(&[0x90, 4, body[0], body[1], 0, 0x87]).unwrap();
-        let (kind, body) = packet(&mut stream);
-        assert_eq!(kind, PUBLISH);
-        let id = 2 + usize::from(body[1]);
-        stream.write_all(&[0x40, 4, body[id], body[id + 1], 0x87, 0]).unwrap();
+        for reason in [0x97, 0x87] {
+            let (kind, body) = packet(&mut stream);
+            assert_eq!(kind, PUBLISH);
+            let id = 2 + usize::from(body[1]);
+            stream.write_all(&[0x40, 4, body[id], body[id + 1], reason, 0]).unwrap();
+        }
         stream
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -102,6 +104,7 @@ fn what_the_broker_refuses_is_told() {
         assert!(mqtt.subscribe("mirror/v1/fleet/stable/round"));
         let Event::Refused(reason) = mqtt.next().await else { panic!("a subscription") };
         assert!(reason.contains("a subscription (NotAuthorized)"), "{reason}");
+        assert!(mqtt.publish("topic", b"one too many for now".to_vec(), false));
         assert!(mqtt.publish("topic", b"message".to_vec(), false));
         let Event::Refused(reason) = mqtt.next().await else { panic!("a message") };
         assert!(reason.contains("a message (NotAuthorized); its access list"), "{reason}");

@@ -200,10 +200,10 @@ impl SessionNames<'_> {
             ..Filter::new(path, QoS::AtLeastOnce)
         };
         // Retained messages do not come through a shared subscription: one worker listens for who is there, and for what
-        // another server may have announced, in whose place this one's own would come.
-        let others = |path| Filter { nolocal: true, ..Filter::new(path, QoS::AtLeastOnce) };
-        let kept = filter::statements(channel).map(others).into_iter();
-        let kept = kept.chain([Filter::new(filter::STATUS, QoS::AtLeastOnce)]);
+        // another server may have announced, in whose place this one's own would come. A server with the same key and settings has
+        // the same client id, so "no local" would keep back what it says.
+        let kept = filter::statements(channel).into_iter().chain([filter::STATUS.to_owned()]);
+        let kept = kept.map(|path| Filter::new(path, QoS::AtLeastOnce));
         kept.filter(|_| number == 0).chain(rest.map(new_only)).collect()
     }
 }
@@ -393,6 +393,8 @@ mod tests {
         };
         assert_eq!(names.filters(0)[2].path, filter::STATUS);
         assert_eq!(rules(0)[2], RetainForwardRule::OnEverySubscribe);
+        let hears_itself = |filter: &Filter| !filter.nolocal;
+        assert!(names.filters(0).iter().all(hears_itself), "and its like with the same client id");
         let is_never = |rule: &RetainForwardRule| *rule == RetainForwardRule::Never;
         assert!(rules(0)[3..].iter().all(is_never) && rules(1).iter().all(is_never));
     }

@@ -72,8 +72,11 @@ fn describe(error: &anyhow::Error) -> String {
 
 /// 2 for settings that another start finds as wrong as this one, 1 for everything else.
 fn exit_code(error: &anyhow::Error) -> u8 {
-    let is_wrong = error.chain().any(|cause| cause.is::<config::ConfigError>());
-    if is_wrong { 2 } else { 1 }
+    use config::ConfigError;
+    // A file that is not there may lie on a disk that is not mounted yet.
+    let is_wrong = |error: &ConfigError| !matches!(error, ConfigError::Read { .. });
+    let is_found = error.chain().filter_map(|cause| cause.downcast_ref()).any(is_wrong);
+    if is_found { 2 } else { 1 }
 }
 
 /// Logs go to standard error. `RUST_LOG` overrides `-v`.

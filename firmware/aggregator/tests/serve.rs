@@ -6,9 +6,11 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use aggregator::config::BrokerConfig;
@@ -134,13 +136,28 @@ fn any_thread_that_is_watched_ends_the_server_with_it() {
     server.stop();
 }
 
+/// A broker that welcomes a connection, acknowledges nothing, and hears nothing after the first job; gives the connection.
+fn hear_a_job(listener: &TcpListener, heard: &Sender<()>) -> std::io::Result<TcpStream> {
+    let (mut stream, _) = listener.accept()?;
+    loop {
+        match packet(&mut stream)? {
+            (1, _) => stream.write_all(&[0x20, 3, 0, 0, 0])?,
+            (3, body) if body.escape_ascii().to_string().contains("/jobs/notify") => break,
+            _ => {}
+        }
+    }
+    let _ = heard.send(());
+    Ok(stream)
+}
+
 #[test]
-fn a_large_group_to_be_told_while_the_broker_is_away_holds_nothing_up() {
+fn a_large_group_to_be_told_by_a_broker_that_takes_nothing_holds_nothing_up() {
     let mut rules = common::rules();
     rules.rollout.stages = vec![Stage::Group("pilot".into()), Stage::Permille(1000)];
     let fleet = Fleet::new("large-group", rules);
     let engine = &fleet.engine;
-    let members = (0..1_400).map(|number| Device {
+    // More than can wait for acknowledgements and in the connection's queues together.
+    let members = (0..3_000).map(|number| Device {
         name: format!("mirror-{number}"),
         fingerprint: format!("{number:064x}"),
         standing: Standing::Enrolled,
@@ -158,10 +175,15 @@ fn a_large_group_to_be_told_while_the_broker_is_away_holds_nothing_up() {
     engine.add_model(&numbers, "a test").unwrap();
     engine.publish(2).unwrap();
     let round = engine.start_round(&common::request(true)).unwrap().id;
-    fleet.clock.add(10_000);
-    let (engine, _clock, _folder) = fleet.into_parts();
-    let server = Server::start(engine, &nowhere()).unwrap();
-    // The group is to be told with the first step, and the round is given up some steps later.
+    let (engine, clock, _folder) = fleet.into_parts();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let broker = BrokerConfig { port: listener.local_addr().unwrap().port(), ..nowhere() };
+    let (heard, hears) = std::sync::mpsc::channel();
+    let connection = std::thread::spawn(move || hear_a_job(&listener, &heard));
+    let server = Server::start(engine, &broker).unwrap();
+    hears.recv_timeout(PATIENCE).unwrap();
+    // The group is being told, and the round is given up with a later step.
+    clock.add(10_000);
     let phase = || server.office.engine.store().round(round).unwrap().unwrap().phase;
     let began = Instant::now();
     while !phase().is_final() {
@@ -174,16 +196,22 @@ fn a_large_group_to_be_told_while_the_broker_is_away_holds_nothing_up() {
         done.send(())
     });
     stopped.recv_timeout(PATIENCE).unwrap();
+    drop(connection.join().unwrap());
 }
 
 #[test]
-fn settings_that_cannot_be_used_end_the_program_with_2_and_their_cause_is_told_once() {
-    let absent = std::env::temp_dir().join("no-such-aggregator.toml");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_aggregator"));
-    let ended = command.arg("--config").arg(&absent).arg("status").output().unwrap();
-    let told = String::from_utf8(ended.stderr).unwrap();
-    assert_eq!(ended.status.code(), Some(2), "{told}");
+fn settings_that_are_wrong_end_the_program_with_2_and_those_that_are_not_there_yet_with_1() {
+    let ended = |settings: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_aggregator"));
+        let ended = command.arg("--config").arg(settings).arg("status").output().unwrap();
+        (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
+    };
+    let (code, told) = ended(&std::env::temp_dir().join("no-such-aggregator.toml"));
+    assert_eq!(code, Some(1), "{told}");
     assert_eq!(told.matches("os error 2").count(), 1, "{told}");
+    // No settings file of this program.
+    let (code, told) = ended(&Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
+    assert_eq!(code, Some(2), "{told}");
 }
 
 /// One packet: its kind and what follows the length, which is that of a short one.

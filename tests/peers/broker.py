@@ -137,18 +137,18 @@ class Broker:
                 stream.sendall(packet(0x33, text(topic) + b"\0\1" + b"\0" + payload))
                 assert stream.recv(1024)[0] == 0x40, "no acknowledgement"
 
-    def worker_hears(self, filters, seconds=15):
+    def worker_hears(self, filters, silence=5):
         """The topics of what the broker had kept, for a session that subscribes as the first worker does: to who is there, with
-        all that was kept, then to a lane, with nothing of it."""
+        all that was kept, then to a lane, with nothing of it. Listens until nothing has come for `silence` seconds."""
         topics, rest = [], b""
         with self.connection("aggregator", "worker") as stream:
             # Of a subscription's options the lowest bit is QoS 1, and 0x20 keeps back what was kept before.
             for number, (topic, options) in enumerate(filters, 1):
                 stream.sendall(packet(0x82, bytes([0, number, 0]) + text(topic) + bytes([options])))
-            stream.settimeout(seconds)
+            stream.settimeout(silence)
             with contextlib.suppress(TimeoutError):
-                while len(topics) < MIRRORS:
-                    rest += stream.recv(65536)
+                while received := stream.recv(65536):
+                    rest += received
                     while whole := first_packet(rest):
                         kind, body, rest = whole
                         if kind >> 4 == 3:

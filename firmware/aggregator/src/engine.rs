@@ -24,7 +24,7 @@ use crate::records::{
     DOES_NOT_SHIP, Damaged, Device, Model, Parameters, Phase, Pseudonym, Rollout, Round, Standing,
     Tally, Task, parameter_bytes, parameters_of,
 };
-use crate::rollout::{Change, RolloutRules, Situation, Stage, decide};
+use crate::rollout::{Change, RolloutRules, Situation, Stage, decide, is_due};
 use crate::round::{Step, next_step};
 use crate::signal::{NoSignal, NoisePlace, Signal};
 use crate::store::{Decision, Store, StoreError};
@@ -819,10 +819,11 @@ impl Engine {
     }
 
     fn situation(&self, model: &Model, heard: bool) -> Result<Situation> {
-        let goes_on = heard && !self.is_superseded(model)?;
+        let (now, goes_on) = (self.now(), heard && !self.is_superseded(model)?);
         // Devices are looked at only where it matters whether there are any.
-        let has_reached_any = model.installed == 0 && goes_on && self.has_reached_any(model)?;
-        Ok(Situation { now: self.now(), goes_on, has_reached_any })
+        let matters = goes_on && model.installed == 0 && is_due(model, &self.rules.rollout, now);
+        let has_reached_any = matters && self.has_reached_any(model)?;
+        Ok(Situation { now, goes_on, has_reached_any })
     }
 
     /// Whether any enrolled device has a version by its roll-out.

@@ -93,8 +93,15 @@ pub struct Situation {
     pub now: u64,
     /// Whether more devices may get it at all.
     pub goes_on: bool,
-    /// Whether it has reached any device that may take part.
+    /// Whether it has reached any device that may take part. Of no matter before its stage [`is_due`], nor with a report that the
+    /// version works.
     pub has_reached_any: bool,
+}
+
+/// Whether the stage at hand has had its time.
+pub fn is_due(model: &Model, rules: &RolloutRules, now: u64) -> bool {
+    let Rollout::Running { since, .. } = model.rollout else { return false };
+    now >= since.saturating_add(rules.stage_seconds)
 }
 
 /// Decides by the reports so far.
@@ -103,10 +110,10 @@ pub struct Situation {
 /// off, or have a version that ends them before they can speak: which of the two, nobody can tell from here.
 pub fn decide(model: &Model, rules: &RolloutRules, situation: Situation) -> Change {
     let Situation { now, goes_on, has_reached_any } = situation;
-    let Rollout::Running { stage, since } = model.rollout else { return Change::None };
+    let Rollout::Running { stage, .. } = model.rollout else { return Change::None };
     let reports = model.installed + model.failed;
     let share = model.failed as f64 / reports.max(1) as f64;
-    let is_over = goes_on && now >= since.saturating_add(rules.stage_seconds);
+    let is_over = goes_on && is_due(model, rules, now);
     let is_trouble = model.failed >= rules.minimum_failures && share > rules.error_threshold;
     // A group may be smaller than the reports that are wanted; nothing goes on over the trouble of all who did report.
     if is_trouble && (reports >= rules.minimum_reports || is_over) {

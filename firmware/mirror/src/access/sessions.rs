@@ -19,6 +19,9 @@ const NAME: &str = "paired-browsers.json";
 /// Browsers at most. One more takes the place of the one that was longest not here: most of the old ones have lost their cookie,
 /// and whoever stands in front of the mirror cannot remove one before being paired.
 pub const MOST: usize = 16;
+/// Ends a file whose browsers are in the order of their last visits. Earlier versions wrote them in the order of their pairing, and
+/// without it: they read this file too, but none with a key or a format that they do not know.
+const IN_ORDER_OF_VISITS: &[u8] = b"\n";
 /// "Last used" is written no more often than this, in seconds: flash wears.
 const NOTE_EVERY: u64 = 3600;
 /// Letters of a browser's name at most.
@@ -120,6 +123,9 @@ impl Sessions {
     pub fn load(&self) -> Result<(), AccessError> {
         let Some(bytes) = private::read(&self.path)? else { return Ok(()) };
         let mut stored = parse(&bytes)?;
+        if !bytes.ends_with(IN_ORDER_OF_VISITS) {
+            stored.sort_by_key(|browser| browser.seen_at);
+        }
         for browser in &mut stored {
             browser.visit = self.next_visit();
         }
@@ -211,7 +217,9 @@ impl Sessions {
         paired.extend(more.clone());
         paired.sort_by_key(|stored| stored.visit);
         let file = File { format: 1, browsers: paired };
-        let text = serde_json::to_vec_pretty(&file).map_err(|error| damaged(error.to_string()))?;
+        let mut text =
+            serde_json::to_vec_pretty(&file).map_err(|error| damaged(error.to_string()))?;
+        text.extend_from_slice(IN_ORDER_OF_VISITS);
         private::write(&self.path, &text)?;
         for Stored { id, .. } in gone {
             info!("the pairing of the browser that was longest not here has ended ({id})");
@@ -368,6 +376,25 @@ mod tests {
         let is_paired = |token: &String| sessions.find(token, 40).is_some();
         assert!(is_paired(&phone) && is_paired(&tokens[0]), "here a moment ago");
         assert!(!is_paired(&tokens[1]));
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn of_a_file_in_the_order_of_pairing_the_clock_tells_who_was_longest_not_here() {
+        let folder = folder("pairing-order");
+        let sessions = open(&folder).expect("nothing stored");
+        let tokens: Vec<String> = (1..=MOST as u64)
+            .map(|number| sessions.add(&number.to_string(), number).expect("writable").1)
+            .collect();
+        let mut browsers = lock(&sessions.browsers).clone();
+        // The one that was paired first was here last.
+        browsers[0].seen_at = 1000;
+        let text = serde_json::to_vec_pretty(&File { format: 1, browsers }).expect("plain");
+        private::write(&folder.join(NAME), &text).expect("writable");
+        let sessions = open(&folder).expect("of the version before");
+        sessions.add("one more", 1001).expect("always room");
+        let is_paired = |token: &String| sessions.find(token, 1002).is_some();
+        assert!(is_paired(&tokens[0]) && !is_paired(&tokens[1]));
         std::fs::remove_dir_all(&folder).expect("ours");
     }
 

@@ -24,7 +24,7 @@ use crate::explanation::Explanation;
 use crate::heads::{self, HeadInfo};
 use crate::options::{HomeOptions, Limits};
 use crate::releases::CANDIDATE_NAME;
-use crate::state::{STATE_NAME, State};
+use crate::state::{Further, STATE_NAME, State};
 use crate::training::{CHECKPOINT_NAME, RunPlan, TrainingStatus};
 use crate::vault::Vault;
 
@@ -210,7 +210,9 @@ impl Household {
             problems,
             began,
         };
-        told(household.note_age());
+        if let Err(error) = household.note_age() {
+            tracing::warn!(%error, "the age at which corrections go was not noted");
+        }
         let unfinished = household.finish_withdrawals();
         household.problems.extend(unfinished);
         Ok(household)
@@ -282,7 +284,7 @@ impl Household {
     pub fn usage(&self) -> Usage {
         let shared = self.lock();
         let (corrections, bytes) = (shared.corrections.len(), shared.corrections.bytes());
-        let age = Duration::from_secs(self.agreed_age(&shared.state));
+        let age = Duration::from_secs(self.agreed_age(&shared));
         Usage { corrections, bytes, limits: Limits { age, ..self.options.limits } }
     }
 
@@ -399,22 +401,20 @@ impl Household {
         self.save(&mut shared, next)
     }
 
-    /// Seconds for which a correction is kept: as many as somebody agreed to, or fewer where the settings say fewer now.
-    fn agreed_age(&self, state: &State) -> u64 {
+    /// Seconds for which a correction is kept: as many as somebody agreed to, or fewer where the settings say fewer now. What
+    /// was agreed to for corrections that are gone does not count for the next one.
+    fn agreed_age(&self, shared: &Shared) -> u64 {
         let set = self.options.limits.age.as_secs();
-        state.agreed_age.map_or(set, |agreed| agreed.min(set))
+        let agreed = shared.state.agreed_age.filter(|_| shared.corrections.len() > 0);
+        agreed.map_or(set, |agreed| agreed.min(set))
     }
 
     /// The state with the next correction, and with the age that holds for it and for those before it.
     pub(crate) fn with_next_correction(&self, shared: &Shared) -> State {
         let State { next_correction, .. } = shared.state;
-        let age = match shared.corrections.len() {
-            0 => self.options.limits.age.as_secs(),
-            _ => self.agreed_age(&shared.state),
-        };
         State {
             next_correction: next_correction + 1,
-            agreed_age: Some(age),
+            agreed_age: Some(self.agreed_age(shared)),
             ..shared.state.clone()
         }
     }
@@ -422,11 +422,7 @@ impl Household {
     /// Remembers the shorter age: settings that say more later do not keep for longer what was saved under these.
     fn note_age(&self) -> Result<(), HomeError> {
         let mut shared = self.lock();
-        // A state that the disk did not give back today is not written over for this.
-        if shared.state.list_lost {
-            return Ok(());
-        }
-        let age = self.agreed_age(&shared.state);
+        let age = self.agreed_age(&shared);
         self.keep_age(&mut shared, age)
     }
 
@@ -439,15 +435,18 @@ impl Household {
         if shared.corrections.len() == 0 || shared.state.agreed_age == Some(age) {
             return Ok(());
         }
+        // The rest stays as it is on the disk: it may be what a program before this one wrote.
         let next = State { agreed_age: Some(age), ..shared.state.clone() };
-        self.save(shared, next)
+        next.save_further(&self.vault)?;
+        shared.state = next;
+        Ok(())
     }
 
     /// Corrections past their age, and since when the wall clock has called which of them too old. The week that it takes to
     /// believe the clock lies within the age.
     fn expired(&self, shared: &Shared, lived: u64) -> (Vec<u64>, Overdue) {
         let wall = self.edges.clock.now();
-        let age = self.agreed_age(&shared.state);
+        let age = self.agreed_age(shared);
         let date_age = age.saturating_sub(GRACE.as_secs());
         let mut overdue = overdue_of(&shared.state);
         let mut expired = Vec::new();
@@ -480,7 +479,7 @@ impl Household {
         Ok(())
     }
 
-    /// The key alone, at once; [`Home::forget_all`] erases one that a thread made anew meanwhile.
+    /// The key alone, at once; [`Household::forget_all`] erases one that a thread made anew meanwhile.
     pub(crate) fn erase_key(&self) -> Result<(), EdgeError> {
         let _shared = self.lock();
         self.vault.erase_key()
@@ -552,16 +551,21 @@ fn load_state(
     corrections: &Corrections,
     problems: &mut Vec<String>,
 ) -> Result<State, HomeError> {
+    // Without it the settings of today count, as they did before there was such a file.
+    let further = Further::load(vault).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the age at which corrections go");
+        None
+    });
     let (state, trouble) = match State::load(vault) {
         Ok(state) => (state, None),
         Err(error) => (started_over(vault, corrections)?, Some(error)),
     };
+    let state = state.with(further.unwrap_or_default());
     if state.list_lost
         && let Some(before) = State::load_aside(vault)
     {
         // Where this one does not open, heads that it alone names may be left.
-        let list_lost = trouble.is_some();
-        let state = State { list_lost, ..before.joined(state) };
+        let state = before.joined(state, trouble.is_some());
         // Where there is no room for it the copy stays, and the next start does the same.
         told(state.save(vault).and_then(|()| State::remove_aside(vault)).map_err(HomeError::from));
         return Ok(state);
@@ -592,13 +596,15 @@ fn started_over(vault: &Vault, corrections: &Corrections) -> Result<State, HomeE
     let head = heads::stored(vault)?.last().copied();
     let next_head = head.map_or(0, |number| number + 1);
     let lived = corrections.newest_lived().unwrap_or(0);
+    let next_correction = last.map_or(0, |number| number + 1);
     Ok(State {
-        next_correction: last.map_or(0, |number| number + 1),
+        next_correction,
         next_head,
         lived,
         list_lost: true,
         heads_since: Some(next_head),
         lived_since: Some(lived),
+        corrections_since: Some(next_correction),
         ..State::default()
     })
 }

@@ -1,4 +1,5 @@
-//! What has to be remembered between starts: one small sealed file, replaced as a whole.
+//! What has to be remembered between starts: a small sealed file, replaced as a whole, and a second one beside it for what
+//! programs before this one do not know.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,12 @@ pub(crate) const STATE_NAME: &str = "state";
 /// What could not be opened at a start, sealed as it was: without a credential that is there next time, or by an older
 /// firmware that did not know all of it.
 const STATE_BEFORE: &str = "state-before";
+
+/// See [`Further`].
+const FURTHER_NAME: &str = "state-further";
+
+/// And what of that could not be opened at a start.
+const FURTHER_BEFORE: &str = "state-further-before";
 
 const FORMAT: u32 = 1;
 
@@ -32,8 +39,8 @@ pub(crate) struct State {
     pub lived: u64,
     /// `lived` when the last nightly update began.
     pub last_nightly: Option<u64>,
-    /// The wall clock's time then.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The wall clock's time then. Of [`Further`].
+    #[serde(skip_serializing)]
     pub last_nightly_at: Option<u64>,
     /// The household's heads, oldest first; the last one is in use.
     pub heads: Vec<HeadInfo>,
@@ -59,12 +66,70 @@ pub(crate) struct State {
     /// `lived` as it began then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lived_since: Option<u64>,
+    /// Number of the first correction that was saved since then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub corrections_since: Option<u64>,
     /// Corrections that were saved meanwhile, after what was kept before could be read again.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub meanwhile: Vec<Meanwhile>,
-    /// Seconds for which somebody agreed that corrections are kept.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Seconds for which somebody agreed that corrections are kept. Of [`Further`].
+    #[serde(skip_serializing)]
     pub agreed_age: Option<u64>,
+}
+
+/// What is written in ordinary use, and would keep a program that does not know it from reading the rest: after an update
+/// that is taken back the household's heads are still in use. That program leaves this file as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Further {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_nightly_at: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agreed_age: Option<u64>,
+}
+
+impl Further {
+    /// `None` where it cannot be opened: it is set aside then, and counts again at a start at which it can.
+    pub fn load(vault: &Vault) -> Result<Option<Further>, EdgeError> {
+        let further = Further::read(vault).ok();
+        let before = vault.get_aside(FURTHER_NAME, FURTHER_BEFORE).ok().flatten();
+        let Some(before) = before.and_then(|plain| serde_json::from_slice(&plain).ok()) else {
+            if further.is_none() {
+                vault.set_aside(FURTHER_NAME, FURTHER_BEFORE)?;
+            }
+            return Ok(further);
+        };
+        let further = further.unwrap_or_default().joined(before);
+        further.save(vault)?;
+        vault.remove(FURTHER_BEFORE)?;
+        Ok(Some(further))
+    }
+
+    fn read(vault: &Vault) -> Result<Further, EdgeError> {
+        let Some(plain) = vault.get(FURTHER_NAME)? else { return Ok(Further::default()) };
+        serde_json::from_slice(&plain)
+            .map_err(|error| EdgeError::Seal(format!("{FURTHER_NAME}: {error}")))
+    }
+
+    fn joined(self, before: Further) -> Further {
+        Further {
+            last_nightly_at: self.last_nightly_at.max(before.last_nightly_at),
+            agreed_age: shorter(self.agreed_age, before.agreed_age),
+        }
+    }
+
+    /// Writes it where it is not what the disk has.
+    fn save(self, vault: &Vault) -> Result<(), EdgeError> {
+        if Further::read(vault).is_ok_and(|stored| stored == self) {
+            return Ok(());
+        }
+        let text = serde_json::to_vec(&self).map_err(|error| EdgeError::Seal(error.to_string()))?;
+        vault.put(FURTHER_NAME, &text).map(|_| ())
+    }
+}
+
+fn shorter(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    one.into_iter().chain(other).min()
 }
 
 /// Corrections whose time lived was counted from a later moment than that of all others.
@@ -109,8 +174,16 @@ impl State {
         vault.remove(STATE_BEFORE)
     }
 
-    /// With what came since this one could not be opened.
-    pub fn joined(self, since: State) -> State {
+    /// With what its own file says. Fields of it in the state are of programs that had no such file.
+    pub fn with(self, further: Further) -> State {
+        let last_nightly_at = further.last_nightly_at.or(self.last_nightly_at);
+        let agreed_age = further.agreed_age.or(self.agreed_age);
+        State { last_nightly_at, agreed_age, ..self }
+    }
+
+    /// With what came since this one could not be opened. Where the copy of this one stays and `is_lost` says that it may be
+    /// joined once more, that changes nothing.
+    pub fn joined(self, since: State, is_lost: bool) -> State {
         let mut heads = self.heads;
         heads.extend(since.heads);
         heads.sort_by_key(|head| head.number);
@@ -118,9 +191,13 @@ impl State {
         heads.drain(..heads.len().saturating_sub(KEPT_HEADS));
         // Both clocks ran on, one after the other.
         let later = self.lived.saturating_sub(since.lived_since.unwrap_or(0));
-        let numbers = [self.next_correction, since.next_correction];
+        let first = since.corrections_since.unwrap_or(self.next_correction);
+        let numbers = [first, since.next_correction];
         let mut meanwhile = self.meanwhile;
-        if numbers[0] < numbers[1] {
+        meanwhile.extend(since.meanwhile);
+        meanwhile.sort_by_key(|part| part.numbers);
+        meanwhile.dedup();
+        if later > 0 && numbers[0] < numbers[1] {
             meanwhile.push(Meanwhile { numbers, later });
         }
         State {
@@ -130,17 +207,52 @@ impl State {
             learnt_up_to: self.learnt_up_to.max(since.learnt_up_to),
             lived: since.lived.saturating_add(later).max(self.lived),
             meanwhile,
-            agreed_age: self.agreed_age.into_iter().chain(since.agreed_age).min(),
-            heads_since: since.heads_since,
+            agreed_age: shorter(self.agreed_age, since.agreed_age),
+            last_nightly_at: self.last_nightly_at.max(since.last_nightly_at),
+            list_lost: is_lost,
+            heads_since: since.heads_since.filter(|_| is_lost),
+            lived_since: is_lost.then_some(self.lived),
             run: None,
             ..self
         }
     }
 
     pub fn save(&self, vault: &Vault) -> Result<(), EdgeError> {
+        self.save_further(vault)?;
         let state = State { format: FORMAT, ..self.clone() };
         let text =
             serde_json::to_vec(&state).map_err(|error| EdgeError::Seal(error.to_string()))?;
         vault.put(STATE_NAME, &text).map(|_| ())
+    }
+
+    /// What is in a file of its own, alone.
+    pub fn save_further(&self, vault: &Vault) -> Result<(), EdgeError> {
+        let State { last_nightly_at, agreed_age, .. } = *self;
+        Further { last_nightly_at, agreed_age }.save(vault)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_since_is_joined_once_however_often_it_is_tried() {
+        let before = State { lived: 300, next_correction: 5, ..State::default() };
+        let since = State {
+            lived: 50,
+            lived_since: Some(20),
+            // The newest ones had been deleted.
+            corrections_since: Some(2),
+            next_correction: 3,
+            list_lost: true,
+            ..State::default()
+        };
+        let once = before.clone().joined(since, true);
+        assert_eq!((once.lived, once.next_correction), (330, 5));
+        assert_eq!(once.meanwhile, [Meanwhile { numbers: [2, 3], later: 280 }]);
+        // The copy of the one before could not be removed.
+        let twice = before.joined(once.clone(), true);
+        assert_eq!(format!("{twice:?}"), format!("{once:?}"));
     }
 }

@@ -13,7 +13,7 @@ use common::{
     contains, scene, train,
 };
 use home::vault::{Vault, machine_credential};
-use home::{ConsentState, HomeError, Limits};
+use home::{ConsentState, HomeError, Limits, NightlyWindow, Triggers};
 use learn::consent::PurposeKind;
 use learn::edges::{EdgeError, SystemEntropy};
 use learn::head::TargetError;
@@ -428,6 +428,90 @@ fn a_state_that_cannot_be_read_makes_no_correction_older_or_younger() {
 }
 
 #[test]
+fn a_correction_under_the_number_of_a_deleted_one_keeps_its_own_age() {
+    let device = Device::new();
+    device.clocks.wall.store(90, Ordering::SeqCst);
+    let home = device.start_with(0);
+    device.clocks.pass(200 * DAY);
+    add(&home, 0..2);
+    device.clocks.pass(100 * DAY);
+    home.tidy().unwrap();
+    home.remove_correction(1).unwrap();
+    let known = device.vault.get("state");
+    device.vault.set("state", b"of a newer firmware".to_vec());
+    add(&device.start(), 2..3);
+    device.vault.set("state-before", known);
+    let home = device.start();
+    device.clocks.pass(81 * DAY);
+    assert_eq!(home.tidy().unwrap(), 1);
+    assert_eq!(home.corrections()[0].number, 1, "it is 81 days old");
+}
+
+#[test]
+fn the_program_before_reads_the_state_after_an_update_that_is_taken_back() {
+    // All that it knows; a state with anything else it takes for damaged.
+    const KNOWN: [&str; 14] = [
+        "format",
+        "next_correction",
+        "next_head",
+        "learnt_up_to",
+        "lived",
+        "last_nightly",
+        "heads",
+        "run",
+        "report",
+        "example_milliseconds",
+        "second_look",
+        "overdue",
+        "overdue_wall",
+        "list_lost",
+    ];
+    let mut device = Device::new();
+    let window = NightlyWindow { start: 0, length: 1440 };
+    device.options.triggers =
+        Triggers { corrections: None, nightly: Some(window), inferences: None };
+    device.clocks.wall.store(20_834 * DAY + 1_439 * 60, Ordering::SeqCst);
+    device.start_with(3);
+    // As it left it: a state, and no more.
+    device.vault.files.lock().unwrap().remove("state-further");
+    let left = device.vault.get("state");
+    drop(device.household());
+    assert!(device.vault.get("state") == left, "a start changes nothing");
+    let home = device.start();
+    add(&home, 3..10);
+    train(&home);
+    home.tidy().unwrap();
+    let read = |name: &str| -> serde_json::Value {
+        let plain = vault(&device.vault, &device.keys, None).get(name).unwrap().unwrap();
+        serde_json::from_slice(&plain).unwrap()
+    };
+    let (state, further) = (read("state"), read("state-further"));
+    for field in state.as_object().unwrap().keys() {
+        assert!(KNOWN.contains(&field.as_str()), "{field}");
+    }
+    assert_eq!(state["heads"].as_array().unwrap().len(), 1);
+    assert_eq!(further["agreed_age"], 180 * DAY);
+    assert_eq!(further["last_nightly_at"], 20_834 * DAY + 1_439 * 60);
+}
+
+#[test]
+fn what_was_agreed_to_counts_again_after_a_start_with_the_right_credential() {
+    let mut device = Device::new();
+    let secret = Some(b"sealed to this machine's TPM".to_vec());
+    device.credential = secret.clone();
+    device.start_with(1);
+    device.options.limits.age = Duration::from_secs(3650 * DAY);
+    device.credential = None;
+    let home = device.start();
+    assert_eq!(home.usage().limits.age.as_secs(), 3650 * DAY, "nobody can tell");
+    device.credential = secret;
+    for _ in 0..2 {
+        assert_eq!(device.start().usage().limits.age.as_secs(), 180 * DAY);
+        assert!(!device.vault.files.lock().unwrap().contains_key("state-further-before"));
+    }
+}
+
+#[test]
 fn a_lost_state_keeps_no_correction_for_much_longer() {
     let device = Device::new();
     device.clocks.wall.store(90, Ordering::SeqCst);
@@ -450,6 +534,7 @@ fn pictures_are_kept_for_as_long_as_was_agreed_to_whatever_is_set_later() {
     assert_eq!(days(&home), 180);
     device.clocks.pass(181 * DAY);
     assert_eq!(home.tidy().unwrap(), 1);
+    assert_eq!(days(&home), 3650, "nothing is left for which less was agreed to");
     // Agreed to anew.
     agree(&home);
     add(&home, 1..2);

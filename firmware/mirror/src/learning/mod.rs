@@ -97,7 +97,7 @@ impl Learning {
         self.seen.forget();
         let complete = proof.as_ref().is_ok_and(ErasureProof::is_complete);
         let notice = match complete {
-            true => self.problems().into_iter().next(),
+            true => self.found().into_iter().next(),
             false => Some(NOT_ALL_DELETED.to_owned()),
         };
         shared.set_notice(Topic::Learning, notice);
@@ -108,12 +108,16 @@ impl Learning {
 
     /// What was found damaged, and what is not possible, for people.
     pub fn problems(&self) -> Vec<String> {
-        let found = match (self.home(), self.household()) {
+        self.trouble().into_iter().chain(self.found()).collect()
+    }
+
+    /// What was found damaged in the stores; a network that does not load is told by whoever loads it.
+    fn found(&self) -> Vec<String> {
+        match (self.home(), self.household()) {
             (Some(home), _) => home.problems(),
             (None, Some(household)) => household.problems(),
             (None, None) => Vec::new(),
-        };
-        self.trouble().into_iter().chain(found).collect()
+        }
     }
 
     /// Hands over the numbers of the network that the mirror runs.
@@ -147,6 +151,7 @@ impl Learning {
     }
 
     fn open_home(&self, home: Arc<Home>) -> Arc<Home> {
+        *lock(&self.refused) = None;
         Arc::clone(self.home.get_or_init(|| home))
     }
 }
@@ -232,7 +237,12 @@ impl Trainer {
             return Ok(Some(Arc::clone(home)));
         }
         let Some(base) = self.wait_for_base(household) else { return Ok(None) };
-        let home = Home::of(Arc::clone(household), base).context("learning at home")?;
+        let opened = Home::of(Arc::clone(household), base).context("learning at home");
+        let home = opened.inspect_err(|error| {
+            let text = crate::report::describe(error);
+            self.shared.set_notice(Topic::Learning, Some(text.clone()));
+            self.learning.refuse(text);
+        })?;
         let known = household.problems();
         for problem in home.problems().iter().filter(|problem| !known.contains(problem)) {
             warn!("learning: {problem}");
@@ -423,6 +433,8 @@ mod tests {
             gate: DeviceGate::new(Arc::clone(&shared), None, Duration::ZERO),
         };
         learning.refuse("the network is broken".to_owned());
+        let notice =
+            || shared.with_health(|health| health.notices.get(Topic::Learning).map(str::to_owned));
         std::thread::scope(|scope| {
             let part = scope.spawn(|| trainer.run());
             let deadline = Instant::now() + Duration::from_secs(30);
@@ -439,6 +451,43 @@ mod tests {
         assert!(learning.home().is_none());
         let proof = learning.delete_everything(household, &shared).expect("writable");
         assert!(proof.is_complete(), "{proof:?}");
+        let told = notice().expect("no budget");
+        assert!(
+            told.contains("learning.noise_multiplier"),
+            "that of the network has its own place"
+        );
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn stores_that_take_no_network_are_told_until_they_do() {
+        let folder = std::env::temp_dir().join(format!("mirror-refused-{}", std::process::id()));
+        let settings = Layers::defaults().and_then(Layers::finish).expect("the defaults").settings;
+        let shared = Arc::new(Shared::new(Instant::now(), None));
+        let learning = Arc::new(Learning::without_network(&folder, HomeOptions::default()));
+        let model = ModelSource::new(&settings.vision);
+        let base = BaseModel::new(&model.student().expect("built in")).expect("of its own shape");
+        learning.offer(base);
+        let trainer = Trainer {
+            shared: Arc::clone(&shared),
+            learning: Arc::clone(&learning),
+            folder: folder.clone(),
+            options: HomeOptions::default(),
+            model,
+            gate: DeviceGate::new(Arc::clone(&shared), None, Duration::ZERO),
+        };
+        let household = Arc::clone(learning.household().expect("open"));
+        let notice =
+            || shared.with_health(|health| health.notices.get(Topic::Learning).map(str::to_owned));
+        // The heads cannot be listed.
+        let (vault, away) = (folder.join("vault"), folder.join("away"));
+        std::fs::rename(&vault, &away).expect("ours");
+        assert!(trainer.open_home(&household).is_err());
+        assert!(notice().is_some_and(|text| text.contains("cannot list")), "{:?}", notice());
+        assert_eq!(learning.trouble(), notice());
+        std::fs::rename(&away, &vault).expect("ours");
+        assert!(trainer.open_home(&household).expect("whole").is_some());
+        assert_eq!((learning.trouble(), notice()), (None, None));
         std::fs::remove_dir_all(&folder).expect("ours");
     }
 

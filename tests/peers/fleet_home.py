@@ -175,6 +175,7 @@ def takes_part(mirror: Mirror) -> bool:
 
 def correct(mirror: Mirror, count: int) -> None:
     """Pictures of the scene, all of it painted as background: a correction that is worth an update."""
+    wait_until(lambda: ask(mirror, "/api/learning").get("learns"), "a network to learn with")
     for _ in range(count):
         frozen = ask(mirror, "/api/freeze", {})
         ask(mirror, f"/api/frozen/{frozen['id']}/save", bytes(frozen["width"] * frozen["height"]))

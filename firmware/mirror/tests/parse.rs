@@ -30,7 +30,8 @@ fn mask(width: u32, height: u32, class: u8) -> Vec<u8> {
 }
 
 fn learning(running: &Running) -> serde_json::Value {
-    running.wait_for("learning", |_| running.get("/api/learning").json()["state"] == "ready");
+    // The stores are open before there is a network to learn with.
+    running.wait_for("learning", |_| running.get("/api/learning").json()["learns"] == true);
     running.get("/api/learning").json()
 }
 

@@ -314,8 +314,9 @@ function showLearning(state) {
   showCorrections();
   const agreed = hasAgreed("improve_my_mirror");
   // An open picture is saved or discarded first: a new one would take its place, and what was painted with it.
-  element("freeze").disabled = !agreed || !element("editor").hidden;
-  element("train").disabled = !agreed || state.usage.corrections === 0;
+  // Without a network there is nothing to correct, and nothing to learn with.
+  element("freeze").disabled = !agreed || !state.learns || !element("editor").hidden;
+  element("train").disabled = !agreed || !state.learns || state.usage.corrections === 0;
   element("freeze-hint").hidden = agreed;
 }
 

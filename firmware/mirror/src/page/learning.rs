@@ -121,6 +121,7 @@ fn describe(household: &Household, served: &Served) -> Value {
     }
     json!({
         "state": "ready",
+        "learns": home.is_some(),
         "frozen": frozen,
         "explanation": household.explanation(),
         "consents": [consent(PurposeKind::ImproveMyMirror), consent(PurposeKind::ContributeToFleet)],
@@ -612,6 +613,7 @@ mod tests {
             rig.runtime.block_on(rig.answer("GET", "/api/learning", String::new()));
         let shown: Value = serde_json::from_slice(&body).expect("JSON");
         assert_eq!((status, &shown["state"]), (StatusCode::OK, &json!("ready")));
+        assert_eq!(shown["learns"], false);
         assert_eq!(shown["problems"], json!(["the network is broken"]));
         assert_eq!(shown["usage"]["corrections"], 2);
         assert_eq!(rig.status("GET", "/api/corrections/0/picture.png", ""), StatusCode::OK);

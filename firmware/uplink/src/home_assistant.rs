@@ -37,10 +37,10 @@ pub struct State {
     pub rounds: Option<u64>,
     /// When the last one did, RFC 3339.
     pub last_update: Option<String>,
-    /// Model version in use.
-    pub model: u64,
-    /// Newest model version that is there to install.
-    pub newest_model: u64,
+    /// Model version in use; `None` until the network has loaded.
+    pub model: Option<u64>,
+    /// Newest model version that is there to install; `None` until the network has loaded.
+    pub newest_model: Option<u64>,
 }
 
 /// What somebody pressed.
@@ -178,7 +178,8 @@ impl Topics {
                 })),
                 "model_update": entity("update", "model_update", "Model", json!({
                     "stat_t": self.state(),
-                    "val_tpl": "{{ {'installed_version': value_json.model, 'latest_version': value_json.newest_model} | to_json }}",
+                    // Home Assistant takes no null for a version, and passes over an empty object.
+                    "val_tpl": "{{ ({'installed_version': value_json.model, 'latest_version': value_json.newest_model} if value_json.model else {}) | to_json }}",
                     "cmd_t": self.of("set/model"),
                     "pl_inst": "INSTALL",
                 })),
@@ -198,8 +199,8 @@ impl Topics {
             "privacy": state.privacy.chars().take(255).collect::<String>(),
             "rounds": state.rounds,
             "last_update": state.last_update,
-            "model": state.model.to_string(),
-            "newest_model": state.newest_model.to_string(),
+            "model": state.model.map(|version| version.to_string()),
+            "newest_model": state.newest_model.map(|version| version.to_string()),
         })
     }
 }
@@ -375,8 +376,8 @@ mod tests {
             privacy: "one household's device over its life; zero-out; delta 1e-5".into(),
             rounds: Some(1),
             last_update: None,
-            model: 3,
-            newest_model: 4,
+            model: Some(3),
+            newest_model: Some(4),
         }
     }
 

@@ -116,7 +116,7 @@ impl home_assistant::Home for Shown {
         let contribution = self.household.contribution();
         let takes_part = matches!(contribution, Contribution::On | Contribution::Spent);
         let snapshot = self.fleet.snapshot();
-        let model = self.learning.home().map_or(0, |home| home.fleet_version());
+        let model = self.learning.home().map(|home| home.fleet_version());
         let newest = snapshot.model_under_way.max(snapshot.model_on_offer).unwrap_or(0);
         // Rounds by the ledger: what the connection knows of them comes later than a start, and ends with a fleet.
         let (epsilon_spent, epsilon_left, rounds, privacy) = match self.household.privacy() {
@@ -138,7 +138,7 @@ impl home_assistant::Home for Shown {
             rounds,
             last_update: self.household.last_published().and_then(|at| rfc3339(at.0)),
             model,
-            newest_model: newest.max(model),
+            newest_model: model.map(|model| newest.max(model)),
         }
     }
 
@@ -347,6 +347,23 @@ mod tests {
         assert!(state.privacy.contains("damaged"), "{}", state.privacy);
         let said = Topics::new("mirror-17".parse().expect("a name")).state_payload(&state);
         assert!(said["epsilon_spent"].is_null() && said["epsilon_left"].is_null(), "{said}");
+        fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn no_model_is_told_before_the_network_has_loaded() {
+        let folder = folder("model");
+        let mut shown = shown(&folder);
+        let versions = |shown: &Shown| {
+            let state = shown.state();
+            let topics = Topics::new("mirror-17".parse().expect("a name"));
+            let said = topics.state_payload(&state);
+            [said["model"].clone(), said["newest_model"].clone()]
+        };
+        assert!(versions(&shown).iter().all(serde_json::Value::is_null));
+        let own = folder.join("own");
+        shown.learning = Arc::new(Learning::in_folder(&own, HomeOptions::default()));
+        assert_eq!(versions(&shown), ["0", "0"]);
         fs::remove_dir_all(&folder).expect("ours");
     }
 

@@ -56,7 +56,7 @@ def whole(lines: list[str]) -> list[str]:
     for line in lines:
         thread, _, call = line.partition(" ")
         if call.endswith("<unfinished ...>"):
-            begun[thread] = call.removesuffix("<unfinished ...>")
+            begun[thread] = call.removesuffix("<unfinished ...>").rstrip()
         elif " resumed>" in call:
             calls.append(begun.pop(thread) + call.partition(" resumed>")[2])
         else:

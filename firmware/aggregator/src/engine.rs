@@ -280,7 +280,7 @@ fn fault_of(code: u8) -> Option<JobFault> {
 }
 
 /// Where everything stands.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Status {
     /// Seconds since 1970.
     pub now: u64,
@@ -1286,13 +1286,6 @@ impl Engine {
         Ok(Status {
             now: self.now(),
             enrolled,
-            online: None,
-            workers: 0,
-            workers_connected: 0,
-            broker_refused: 0,
-            broker_refused_now: 0,
-            rival_statements: 0,
-            decisions_failing: None,
             revoked,
             rounds: self
                 .store
@@ -1307,6 +1300,8 @@ impl Engine {
             privacy: privacy.map(|statement| statement.to_string()),
             unknown_rounds: self.store.unknown_rounds()?,
             epsilon_by_round,
+            // The rest is what a running server alone knows.
+            ..Status::default()
         })
     }
 

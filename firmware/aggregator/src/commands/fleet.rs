@@ -549,26 +549,7 @@ mod tests {
     }
 
     fn status_with(models: Vec<Model>, silent: Option<u64>) -> Status {
-        Status {
-            now: 0,
-            enrolled: 0,
-            online: None,
-            workers: 0,
-            workers_connected: 0,
-            broker_refused: 0,
-            broker_refused_now: 0,
-            rival_statements: 0,
-            decisions_failing: None,
-            revoked: 0,
-            rounds: Vec::new(),
-            models,
-            silent,
-            public_key: String::new(),
-            privacy: None,
-            unknown_rounds: 0,
-            epsilon: None,
-            epsilon_by_round: Vec::new(),
-        }
+        Status { models, silent, ..Status::default() }
     }
 
     #[test]

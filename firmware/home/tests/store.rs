@@ -398,6 +398,13 @@ fn corrections_go_at_their_age_across_restarts() {
     assert_eq!(home.corrections()[0].number, 1);
 }
 
+/// The state, which cannot be read from now on.
+fn lose_state(device: &Device) -> Vec<u8> {
+    let known = device.vault.get("state");
+    device.vault.set("state", b"of a newer firmware".to_vec());
+    known
+}
+
 #[test]
 fn a_state_that_cannot_be_read_makes_no_correction_older_or_younger() {
     let device = Device::new();
@@ -408,8 +415,7 @@ fn a_state_that_cannot_be_read_makes_no_correction_older_or_younger() {
     add(&home, 0..2);
     device.clocks.pass(100 * DAY);
     home.tidy().unwrap();
-    let known = device.vault.get("state");
-    device.vault.set("state", b"of a newer firmware".to_vec());
+    let known = lose_state(&device);
     let home = device.start();
     assert_eq!(home.tidy().unwrap(), 0);
     device.clocks.pass(DAY);
@@ -437,8 +443,7 @@ fn a_correction_under_the_number_of_a_deleted_one_keeps_its_own_age() {
     device.clocks.pass(100 * DAY);
     home.tidy().unwrap();
     home.remove_correction(1).unwrap();
-    let known = device.vault.get("state");
-    device.vault.set("state", b"of a newer firmware".to_vec());
+    let known = lose_state(&device);
     add(&device.start(), 2..3);
     device.vault.set("state-before", known);
     let home = device.start();

@@ -97,7 +97,8 @@ def add_together(commands) -> None:
     sub.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     sub.add_argument("--compile", action="store_true", help="torch.compile the convolutions: faster on the CPU after a minute")
     sub.add_argument("--capacity", type=int, default=120_000, help="pictures kept in the device's memory, 0.25 MB each")
-    sub.add_argument("--seconds", type=float, default=float("inf"), help="length of the schedule, over all starts")
+    sub.add_argument("--delete-taken", action="store_true", help="delete every shard that is in the device's memory but the first of each folder: renders of hours fill a disk")
+    sub.add_argument("--seconds", type=float, default=float("inf"), help="length of the schedule, over all starts, in place of the recipe's pictures")
     sub.add_argument("--max-seconds", type=float, default=float("inf"), help="stop this start with checkpoints after this long")
     sub.add_argument("--log-every", type=float, default=60, help="seconds between records")
     sub.add_argument("--save-every", type=float, default=60, help="seconds between checkpoints")
@@ -127,9 +128,9 @@ def run_together(args) -> None:
             run.compile()
     # Of the pictures that fit, the wide ones have their share.
     wide = int(config.wide * args.capacity)
-    source = Resident(args.shards, args.capacity - wide, args.device, seed)
+    source = Resident(args.shards, args.capacity - wide, args.device, seed, args.delete_taken)
     if args.wide_shards:
-        source = Mixed(source, Resident(args.wide_shards, wide, args.device, seed + 1), config.wide)
+        source = Mixed(source, Resident(args.wide_shards, wide, args.device, seed + 1, args.delete_taken), config.wide)
     source.refill()
     train_together(runs, source, args.val, args.seconds, args.max_seconds, args.log_every, args.save_every)
 
@@ -164,7 +165,7 @@ def add_evaluate(commands) -> None:
     sub.add_argument("--shards", type=Path, required=True)
     sub.add_argument("--images", type=int, default=2000)
     sub.add_argument("--person-bias", type=float, default=0.0, help="with --checkpoint: subtracted as `export` does")
-    sub.add_argument("--skip", type=int, default=0, help="leave out the first ones: those that the training's curve was drawn with")
+    sub.add_argument("--skip", type=int, default=0, help="leave out the first ones: those that weights up to 0.11.0 were chosen on")
     sub.add_argument("--upright", action="store_true", help="make wide pictures fit the upright input, for comparison")
     sub.add_argument("--json", type=Path, help="write all scores here")
     sub.add_argument("--sheet", type=Path, help="write a picture of predictions here")
@@ -339,14 +340,20 @@ def run_evaluate(args) -> None:
 
 
 def end_on_signals() -> None:
-    """SIGTERM ends a run as Ctrl+C does, with a checkpoint; and both end one that a script started in its background,
-    which shells let ignore SIGINT."""
+    """SIGTERM and SIGHUP (a connection that drops; not under `nohup`) end a run as Ctrl+C does, with a checkpoint; and all end one
+    that a script started in its background, which shells let ignore SIGINT. `gpu.sh` sends SIGTERM after either of the others: once
+    a run is ending, only another Ctrl+C interrupts its saving."""
+    once = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        once.append(signal.SIGHUP)
 
     def end(*_) -> None:
+        for number in once:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGINT, *once):
+        signal.signal(number, end)
 
 
 def main() -> int:

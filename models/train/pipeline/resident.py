@@ -50,13 +50,14 @@ def tables(device: torch.device) -> tuple:
 
 
 class Resident:
-    """Up to `capacity` samples of some folders' shards, all of one size; when it is full the oldest make way."""
+    """Up to `capacity` samples of some folders' shards, all of one size; when it is full the oldest make way. With `delete` a shard's
+    file goes once its samples are here, but each folder's first one stays: the calibration of `export` wants some."""
 
-    def __init__(self, folders, capacity: int, device, seed: int):
+    def __init__(self, folders, capacity: int, device, seed: int, delete: bool = False):
         if capacity < 1:
             raise ValueError(f"a capacity of {capacity} pictures holds nothing; --capacity wants some thousands")
         self.folders = [Path(f) for f in folders]
-        self.capacity, self.device = capacity, torch.device(device)
+        self.capacity, self.device, self.delete = capacity, torch.device(device), delete
         self.rng = np.random.default_rng(seed)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.known, self.count, self.arrived = set(), 0, 0
@@ -85,6 +86,7 @@ class Resident:
     def take(self, path: Path) -> None:
         """Sends one shard to the device."""
         shard = read_shard(path)
+        first = all(other.parent != path.parent for other in self.known)
         self.known.add(path)
         if self.image is None:
             self.allocate(shard["parts"].shape[1:])
@@ -102,6 +104,8 @@ class Resident:
             self.empty[slots] = ~shard["person"].any((1, 2))
             self.arrived += len(slots)
             self.count = min(self.arrived, self.capacity)
+        if self.delete and not first:
+            path.unlink(missing_ok=True)
 
     def refill(self) -> None:
         """Takes all shards that are waiting."""

@@ -6,6 +6,7 @@ nothing else. The first run of a recipe is the teacher. Pictures stay in the dev
 schedule may be counted in seconds, as a rented machine's time is.
 """
 
+import math
 import os
 import time
 from collections import deque
@@ -17,7 +18,7 @@ from .config import train_config
 from .data import plain_samples
 from .resident import Mixed, Resident
 from .states import read_state, save_state, write_weights
-from .train import CHECKPOINT, Run, TrainError, rate_at, validate
+from .train import CHECKPOINT, Run, TrainError, rate_at, try_write, validate
 
 WEIGHTS = "weights.pt"
 NEXT = "checkpoint.next.pt"  # a checkpoint that waits for those of the other runs
@@ -62,7 +63,8 @@ def learns(run: Run) -> bool:
 
 
 class Position:
-    """How far a schedule is: by pictures or by the seconds that a rented machine leaves, whichever is further."""
+    """How far a schedule of `total` pictures is: by those seen, or, where `seconds` has an end, by the seconds alone that a rented
+    machine leaves. How many pictures it sees by then nobody knows before."""
 
     def __init__(self, total: int, seconds: float, seen: int, spent: float):
         self.total, self.seconds, self.spent = total, seconds, spent
@@ -75,11 +77,12 @@ class Position:
 
     def pictures(self) -> int:
         """The schedule's position as a number of pictures."""
-        return max(self.seen, int(self.total * self.elapsed() / self.seconds))
+        return self.seen if math.isinf(self.seconds) else int(self.total * self.elapsed() / self.seconds)
 
-    def warming(self, warmup: int) -> bool:
-        """Whether fewer pictures were seen than the warm-up wants: seconds do not shorten it."""
-        return self.seen < warmup
+    def rated(self, warmup: int) -> int:
+        """The position that the rate hangs on. A warm-up is counted in pictures seen, is not shortened by seconds and does not
+        come twice."""
+        return self.seen if self.seen < warmup else max(self.pictures(), warmup)
 
 
 def step_all(runs: list, batch: dict, at: int, sums: list, meanwhile) -> None:
@@ -94,13 +97,16 @@ def step_all(runs: list, batch: dict, at: int, sums: list, meanwhile) -> None:
 
 
 def report(runs: list, sums: list, steps: int, at: int, held: dict, size: tuple, event: dict) -> None:
-    """One record of a kind, `event`, for every run's log."""
+    """One record of a kind, `event`, for every run's log; `sums` begin anew, also where a log cannot be written."""
     check_all(runs)
+    records = []
     for run, losses in zip(runs, sums, strict=True):
         record = event | {"seen": run.seen, "seconds": round(run.seconds), "size": size, "rate": rate_at(run.config, at)}
         record |= {"loss": {k: round(float(v) / max(steps, 1), 4) for k, v in losses.items()}}
-        run.log(record | {"val": validate(run.average.model, held, size)})
+        records.append(record | {"val": validate(run.average.model, held, size)})
         losses.clear()
+    for run, record in zip(runs, records, strict=True):
+        run.log(record)
 
 
 def check_all(runs: list) -> None:
@@ -147,8 +153,9 @@ def seen_at(checkpoint: Path) -> int | None:
 def train_together(
     runs: list, source: Resident | Mixed, val: Path, seconds: float, max_seconds: float, log_every: float, save_every: float
 ) -> None:
-    """Trains until the pictures of the recipe or `seconds`, counted over all starts, are used up; `max_seconds` ends
-    this start earlier. However it ends, checkpoints are left, unless a loss is no number any more: then the last ones stay."""
+    """Trains until the pictures of the recipe are used up, or, where `seconds` has an end, until these are, counted over all starts;
+    `max_seconds` ends this start earlier. However it ends, checkpoints are left, unless a loss is no number any more: then the last
+    ones stay. Raises `OSError` where the last ones cannot be written; one on the way that cannot is warned of."""
     if not seconds > 0:
         raise ValueError(f"a schedule of {seconds} seconds has no room for a step; give --seconds more")
     try:
@@ -181,8 +188,8 @@ def run_steps(
     source.watch()
     ahead = deque()
     make = lambda: ahead.append(source.batch(phase.batch, size, points, position.pictures() >= teacher.config.mild_from))
-    while (at := position.pictures()) < phase.samples and time.monotonic() - began < max_seconds:
-        at = position.seen if position.warming(teacher.config.warmup) else at
+    while position.pictures() < phase.samples and time.monotonic() - began < max_seconds:
+        at = position.rated(teacher.config.warmup)
         if not ahead:
             make()
         # The next batch is made while this one's targets are paired with queries: the device has something to do.
@@ -192,11 +199,11 @@ def run_steps(
             run.seconds = position.elapsed()
         if time.monotonic() - logged >= log_every:
             print(f"{source.arrived} pictures here, {steps} steps since the last record", flush=True)
-            report(runs, sums, steps, at, held, size, {"event": "step"})
+            try_write(report, runs, sums, steps, at, held, size, {"event": "step"})
             logged, steps = time.monotonic(), 0
         if time.monotonic() - saved >= save_every:
-            save_all(runs)
+            try_write(save_all, runs)
             saved = time.monotonic()
     finished = position.pictures() >= phase.samples
     save_all(runs)
-    report(runs, sums, steps, at, held, size, {"event": "stop", "finished": finished})
+    report(runs, sums, steps, position.pictures(), held, size, {"event": "stop", "finished": finished})

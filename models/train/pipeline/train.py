@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import subprocess
+import sys
 import time
 from collections import deque
 from contextlib import nullcontext
@@ -50,6 +51,15 @@ def source_commit() -> str:
 
 class TrainError(Exception):
     """A run that cannot start or go on; says what to do."""
+
+
+def try_write(write, *values) -> None:
+    """Writes a record or a checkpoint on the way. One that cannot be written is warned of, and the next is tried in its turn: there may
+    be room again by then, and a run is worth more than what it was to leave meanwhile."""
+    try:
+        write(*values)
+    except OSError as error:
+        print(f"warning: {error}; the training goes on and tries it again later", file=sys.stderr, flush=True)
 
 
 def rate_at(config: TrainConfig, seen: int) -> float:
@@ -324,7 +334,8 @@ def validate(model: Parser, held: dict, size: tuple) -> dict:
 
 def train(run: Run, folders, val: Path, workers: int, max_seconds: float, log_every: float, save_every: float, wide_folders=()) -> None:
     """Runs phases until the samples or the seconds are used up. However it ends, a checkpoint is left, unless the loss
-    is no number any more: then the last one stays."""
+    is no number any more: then the last one stays. Raises `OSError` where the last one cannot be written; one on the way that
+    cannot is warned of."""
     try:
         run_phases(run, folders, val, workers, max_seconds, log_every, save_every, wide_folders)
     except TrainError:
@@ -377,16 +388,14 @@ def run_phases(
                     "size": size,
                     "rate": rate_at(config, run.seen),
                 }
-                run.log(
-                    rate
-                    | {
-                        "loss": {k: round(float(v) / count, 4) for k, v in sums.items()},
-                        "val": validate(run.average.model, held, size),
-                    }
-                )
+                record = rate | {
+                    "loss": {k: round(float(v) / count, 4) for k, v in sums.items()},
+                    "val": validate(run.average.model, held, size),
+                }
+                try_write(run.log, record)
                 logged, sums, count = time.monotonic() - started, {}, 0
             if elapsed - saved >= save_every:
-                run.save()
+                try_write(run.save)
                 saved = elapsed
         if time.monotonic() - started >= max_seconds:
             break

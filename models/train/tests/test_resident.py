@@ -141,6 +141,25 @@ def test_shards_are_taken_once_and_late_ones_catch_up(shard_folder):
     assert held.uses[[*range(4), *range(8, 12)]].min() >= 4
 
 
+@pytest.mark.parametrize("delete", [True, False])
+def test_shards_that_were_taken_go_where_that_is_asked_for(shard_folder, wide_folder, delete):
+    """All but the first of each folder, and none that is not here yet."""
+    whole, other = (shard_folder / "a.npz").read_bytes(), shard_folder / "other"
+    other.mkdir()
+    held = Resident([shard_folder, other], 64, "cpu", 0, delete)
+    for folder, names in ((shard_folder, "bc"), (other, "abc")):
+        for name in names:
+            (folder / f"{name}.npz").write_bytes(whole)
+    held.refill()
+    left = ["a.npz"] if delete else ["a.npz", "b.npz", "c.npz"]
+    for folder in (shard_folder, other):
+        assert sorted(path.name for path in folder.glob("*.npz")) == left
+    (other / "d.npz").write_bytes((wide_folder / "a.npz").read_bytes())
+    with pytest.raises(ShardError, match="d.npz: pictures of"):
+        held.refill()
+    assert (other / "d.npz").exists() and held.arrived == 48
+
+
 def test_people_stand_in_other_surroundings_now_and_then(shard_folder):
     held = Resident([shard_folder], 8, "cpu", 0)
     held.refill()

@@ -1,7 +1,13 @@
 """A teacher and its students trained at once, and schedules counted in seconds."""
 
+import itertools
 import json
 import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pipeline.config import TrainConfig
 from pipeline.data import ShardError
 from pipeline.resident import Mixed, Resident
+from pipeline import together
 from pipeline.states import load_parser, pictures_seen, read_state
 from pipeline.together import NEXT, Position, make_runs, save_all, train_together
 from pipeline.train import CHECKPOINT, LOG, Run, TrainError
@@ -63,10 +70,19 @@ def test_runs_go_on_together_and_start_from_weights(shard_folder, tmp_path):
     assert pictures_seen(read_state(tmp_path / "second" / "baseline" / CHECKPOINT)) == 40
 
 
-def test_seconds_end_a_schedule_that_pictures_would_not(shard_folder, tmp_path):
-    teacher, *_ = trained(shard_folder, tmp_path, seconds=2.0, samples=1_000_000)
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that goes on by a twentieth of a second whenever it is looked at: how long a step really takes decides nothing."""
+    ticks = itertools.count()
+    monkeypatch.setattr(together, "time", SimpleNamespace(monotonic=lambda: 0.05 * next(ticks)))
+
+
+@pytest.mark.parametrize("samples", [1_000_000, 4], ids=["more", "fewer"])
+def test_seconds_alone_end_a_schedule_that_has_some(shard_folder, tmp_path, clock, samples):
+    """Whether its recipe names more pictures than are seen by then or fewer."""
+    teacher, *_ = trained(shard_folder, tmp_path, seconds=4.0, samples=samples)
     last = records(teacher)[-1]
-    assert last["finished"] and last["seen"] < 1_000_000
+    assert last["finished"] and 20 < last["seen"] < 60
     # What the optimiser really had in its last step, with all pictures still to come.
     assert teacher.optimiser.parts[0].param_groups[0]["lr"] < 0.5 * TrainConfig().rate
 
@@ -155,7 +171,9 @@ def test_wide_pictures_take_their_share(shard_folder, wide_folder, tmp_path):
 
 def test_a_warm_up_is_counted_in_pictures():
     position = Position(1000, 10.0, 40, 5.0)
-    assert position.pictures() >= 500 and position.warming(50) and not position.warming(40)
+    assert position.pictures() >= 500 and position.rated(50) == 40 and position.rated(40) >= 500
+    # Seconds that have hardly begun when a warm-up ends do not begin it anew, and where there are none the pictures count.
+    assert Position(1000, 1e6, 40, 0.0).rated(40) == 40 and Position(1000, float("inf"), 40, 5.0).rated(30) == 40
 
 
 def test_what_cannot_train_together_is_refused(tmp_path):
@@ -227,6 +245,55 @@ def test_whatever_ends_the_saving_leaves_checkpoints_of_one_position(shard_folde
         assert not list(tmp_path.rglob(NEXT)) and len({run.seen for run in again}) == 1
     # Both checkpoints are written before the new position counts; then both and as many weights get their names.
     assert reached == 2 * [{False}] + 5 * [{True}]
+
+
+def failing(monkeypatch, name, times):
+    """Has a function of `together` raise as on a full disk, `times` times; the list of the calls."""
+    works, calls = getattr(together, name), []
+
+    def called(*values):
+        calls.append(values[0][0].seen)
+        if len(calls) <= times:
+            raise OSError("cannot write checkpoint.pt: No space left on device")
+        return works(*values)
+
+    monkeypatch.setattr(together, name, called)
+    return calls
+
+
+@pytest.mark.parametrize("name", ["save_all", "report"])
+def test_what_cannot_be_written_on_the_way_is_tried_again(shard_folder, tmp_path, monkeypatch, capsys, name):
+    runs, source = make_runs(recipe(), tmp_path, "cpu", {}), Resident([shard_folder], 16, "cpu", 0)
+    source.refill()
+    calls = failing(monkeypatch, name, 2)
+    train_together(runs, source, shard_folder, float("inf"), 100, 0, 0)
+    assert calls == [4, 8, 12, 16, 16] and capsys.readouterr().err.count("warning: cannot write checkpoint.pt: No space left") == 2
+    assert [run.seen for run in make_runs(recipe(), tmp_path, "cpu", {})] == [16, 16, 16]
+    assert [record["event"] for record in records(runs[0])][-2:] == ["step", "stop"]
+
+
+def test_the_last_saving_that_fails_is_an_error(shard_folder, tmp_path, monkeypatch):
+    runs, source = make_runs(recipe(), tmp_path, "cpu", {}), Resident([shard_folder], 16, "cpu", 0)
+    source.refill()
+    failing(monkeypatch, "save_all", 100)
+    with pytest.raises(OSError, match="No space left"):
+        train_together(runs, source, shard_folder, float("inf"), 100, 0, 0)
+
+
+def test_a_connection_that_drops_leaves_a_checkpoint(shard_folder, tmp_path):
+    """SIGHUP, and at once the SIGTERM of the script that the connection had started."""
+    (tmp_path / "recipe.json").write_text(json.dumps({"student": recipe(10**6)["baseline"]}))
+    command = [sys.executable, "-m", "pipeline", "together", "--recipe", "recipe.json", "--shards", ".", "--val", ".", "--out", "runs"]
+    command += ["--device", "cpu", "--capacity", "16", "--log-every", "0"]
+    package = str(Path(__file__).resolve().parents[1])
+    own = {"PYTHONPATH": package, "OMP_NUM_THREADS": "1"}
+    run = subprocess.Popen(command, cwd=shard_folder, env=os.environ | own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert any('"event": "step"' in line for line in run.stdout), run.stderr.read()
+    run.send_signal(signal.SIGHUP)
+    run.send_signal(signal.SIGTERM)
+    _, said = run.communicate(timeout=300)
+    assert run.returncode == 130 and "goes on from the last checkpoint" in said
+    assert read_state(shard_folder / "runs/student" / CHECKPOINT)["seen"] >= 4
 
 
 def test_a_first_saving_that_ends_early_leaves_a_run_that_begins(shard_folder, tmp_path, monkeypatch):

@@ -1,14 +1,15 @@
 #!/bin/bash
 # Renders on the processor and trains on the GPU at once, for a machine that is there for a limited time.
 #
-#   gpu.sh ASSETS OUT SECONDS RECIPE NAME=WEIGHTS..     e.g. FIRST=30000 gpu.sh ASSETS /tmp/run 560 recipes/student-0.6.json student=runs/student.pt
+#   gpu.sh ASSETS OUT SECONDS RECIPE NAME=WEIGHTS..     e.g. FIRST=30000 gpu.sh ASSETS /tmp/run 560 recipes/student-next.json student=runs/student.pt
 #
-# Everything lands under OUT: shards, runs/NAME/weights.pt, runs/NAME/log.jsonl, render.log. The schedule is SECONDS long, less the first
-# renders; loading PyTorch and the last scores come on top: leave half a minute for them. All cores but two render, six processes at least;
-# as many of them render wide pictures as the recipe wants wide batches. FIRST is the number of the first shard: one whose scenes were not
-# trained on yet, which the table in runs/HISTORY.md tells. PYTHON names another interpreter.
+# Everything lands under OUT: runs/NAME/weights.pt, runs/NAME/log.jsonl, render.log, which names every shard, and the shards until they are
+# in the GPU's memory; the first of each kind stays. The schedule is SECONDS long, less the first renders; loading PyTorch and the last
+# scores come on top: leave half a minute for them. All cores but two render, six processes at least; as many of them render wide pictures
+# as the recipe wants wide batches. FIRST is the number of the first shard: one whose scenes were not trained on yet, which the table in
+# runs/HISTORY.md tells. CAPACITY is how many pictures the GPU's memory keeps, 0.25 MB each. PYTHON names another interpreter.
 set -uo pipefail
-[ $# -ge 5 ] || { sed -n '2,9s/^# \?//p' "$0"; exit 2; }
+[ $# -ge 5 ] || { sed -n '2,10s/^# \?//p' "$0"; exit 2; }
 began=$SECONDS
 fail() { echo "error: $*" >&2; exit 1; }
 
@@ -17,6 +18,7 @@ fail() { echo "error: $*" >&2; exit 1; }
 [[ $3 =~ ^[0-9]+$ ]] || fail "$3 is not a number of seconds"
 [ -f "$4" ] || fail "there is no recipe $4"
 [[ ${FIRST:-} =~ ^[0-9]+$ ]] || fail "FIRST, the number of the first shard, is not set; runs/HISTORY.md tells which numbers were trained on"
+[[ ${CAPACITY-1} =~ ^[1-9][0-9]*$ ]] || fail "CAPACITY $CAPACITY is not a number of pictures"
 ls "$2"/runs/*/checkpoint.pt >/dev/null 2>&1 && fail "$2 holds a run already; take another OUT and start from its weights.pt"
 assets=$(realpath "$1") out=$(realpath -m "$2") seconds=$3 recipe=$(realpath "$4")
 starts=()
@@ -31,6 +33,9 @@ first=$FIRST
 # The share of wide batches, in thousandths.
 share=$("$python" -c 'import json, sys; print(round(1000 * max(run.get("wide", 0) for run in json.load(open(sys.argv[1])).values())))' "$recipe" 2>/dev/null) \
     || fail "$recipe is no recipe of runs by name, as recipes/student-next.json is"
+# On the processor it would be trained a hundred times as slowly, and nobody would notice before the end.
+"$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' \
+    || fail "PyTorch of $python can use no GPU here; look at nvidia-smi: the driver must be one for the CUDA that README.md names"
 export OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 mkdir -p "$out" || exit
 
@@ -41,7 +46,7 @@ stop() {
     wait "${training[@]}" 2>/dev/null
 }
 trap stop EXIT
-trap 'exit 130' INT TERM
+trap 'exit 130' INT TERM HUP
 
 shards() { "$python" -m render shards --assets "$assets" --out "$out/$1" "${@:2}" >>"$out/render.log" 2>&1 & }
 folders=()
@@ -65,7 +70,8 @@ rendering() { # fails if one of the renderers has ended
 broken() { tail -n 5 "$out/render.log" >&2; fail "rendering ended; see $out/render.log"; }
 
 for k in 0 1; do
-    shards val --split test --size 128 --first $k --count 1
+    # Seed 1 is the card's: the same people and rooms must not choose the weights and then judge them.
+    shards val --split test --seed 2 --size 128 --first $k --count 1
     validation+=($!)
 done
 # A row for each kind of scenes: how many processes render it upright, one at least, and how many for a camera on its side.
@@ -100,8 +106,8 @@ done
 
 left=$((began + seconds - SECONDS))
 [ $left -gt 0 ] || fail "$seconds seconds were over when the first shards were there; give it more"
-"$python" -m pipeline together --recipe "$recipe" --shards "${upright[@]}" --val "$out/val" --out "$out/runs" \
-    --wide-shards "${wide[@]}" --start "${starts[@]}" --seconds $left --log-every 45 &
+"$python" -m pipeline together --device cuda --recipe "$recipe" --shards "${upright[@]}" --val "$out/val" --out "$out/runs" \
+    --wide-shards "${wide[@]}" --start "${starts[@]}" --seconds $left --log-every 45 --delete-taken ${CAPACITY:+--capacity "$CAPACITY"} &
 training=($!)
 # They render until they are ended here: one that ends by itself has failed, and the pictures get fewer.
 died=

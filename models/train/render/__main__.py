@@ -71,7 +71,7 @@ def shards(args):
                    for k in range(args.size)]
         write_shard(path, samples, np.savez if args.plain else np.savez_compressed)
         made += len(samples)
-        print(f"{path.name}: {made / (time.monotonic() - began):.2f} pictures a second", flush=True)
+        print(f"{args.out.name}/{path.name}: {made / (time.monotonic() - began):.2f} pictures a second", flush=True)
         if args.max_seconds and time.monotonic() - began > args.max_seconds:
             break
     if there:

@@ -58,32 +58,57 @@ case "$1 $2" in
     [[ "$*" =~ --out\\ ([^ ]+) ]] && mkdir -p "${BASH_REMATCH[1]}" && touch "${BASH_REMATCH[1]}/a.npz"
     [[ "$*" != *--scenes* ]] || exec sleep ${LASTS:-60} ;;
 "-m pipeline") echo "$*" >"$STUB/training"; exec sleep ${TRAINS:-0} ;;
+"-c import sys, torch;"*) exit ${NO_GPU:-0} ;;
 *) exec "$REAL" "$@" ;;
 esac
 """
 
 
-def test_the_script_starts_what_the_recipe_wants(tmp_path):
+@pytest.fixture
+def script(tmp_path):
+    """Runs `gpu.sh` with stubs for Python and for a machine of 16 cores; values of the environment by name."""
     for name, text in {"python": STUB, "nproc": "#!/bin/bash\necho 16\n"}.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     (tmp_path / "assets").mkdir()
     (tmp_path / "w.pt").touch()
-    values = {"STUB": str(tmp_path), "REAL": sys.executable, "FIRST": "7", "PYTHON": str(tmp_path / "python")}
-    values["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
-    arguments = [tmp_path / "assets", tmp_path / "out", "30", ROOT / "recipes/student-next.json", f"student={tmp_path}/w.pt"]
-    subprocess.run([ROOT / "gpu.sh", *arguments], env=os.environ | values, check=True, timeout=60)
+    own = {"STUB": str(tmp_path), "REAL": sys.executable, "FIRST": "7", "PYTHON": str(tmp_path / "python")}
+    own["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
+
+    def run(out, recipe="student-next.json", **values):
+        command = [ROOT / "gpu.sh", tmp_path / "assets", tmp_path / out, "30", ROOT / "recipes" / recipe, f"student={tmp_path}/w.pt"]
+        return subprocess.run(command, env=os.environ | own | values, capture_output=True, text=True, check=False, timeout=120)
+
+    return run
+
+
+def test_the_script_starts_what_the_recipe_wants(script, tmp_path):
+    done = script("out", CAPACITY="90000")
+    assert done.returncode == 0, done.stderr
     renders = (tmp_path / "renders").read_text().splitlines()
     assert sum("--wide" in row for row in renders) == 4 and len(renders) == 14 + 2
+    validation = [row.split("/out/val ")[1] for row in renders if "/out/val " in row]
+    assert sorted(validation) == [f"--split test --seed 2 --size 128 --first {k} --count 1" for k in (0, 1)]
     training = (tmp_path / "training").read_text()
     wide = training.split("--wide-shards ")[1].split(" --start")[0].split()
     assert [Path(folder).name for folder in wide] == ["wide-outfits", "wide-things", "wide-leaps", "wide-people"]
-    assert f"--start student={tmp_path}/w.pt" in training
-    arguments[1] = tmp_path / "died"
-    dying = os.environ | values | {"LASTS": "8", "TRAINS": "12"}
-    died = subprocess.run([ROOT / "gpu.sh", *arguments], env=dying, capture_output=True, text=True, check=False, timeout=60)
+    assert f"--start student={tmp_path}/w.pt" in training and "--device cuda" in training
+    assert "--delete-taken --capacity 90000" in training
+
+
+def test_a_renderer_that_ends_is_told(script, tmp_path):
+    died = script("died", LASTS="8", TRAINS="12")
     assert died.returncode == 1 and "warning: a renderer ended" in died.stderr and "but a renderer ended on the way" in died.stderr
-    arguments[3] = ROOT / "recipes/student.json"
-    arguments[1] = tmp_path / "other"
-    failed = subprocess.run([ROOT / "gpu.sh", *arguments], env=os.environ | values, capture_output=True, text=True, check=False)
-    assert failed.returncode == 1 and "student.json is no recipe of runs by name" in failed.stderr
+    assert "--capacity" not in (tmp_path / "training").read_text()
+
+
+@pytest.mark.parametrize("values, says", [
+    ({"recipe": "student.json"}, "student.json is no recipe of runs by name"),
+    ({"NO_GPU": "1"}, "can use no GPU here; look at nvidia-smi"),
+    ({"CAPACITY": "1e5"}, "CAPACITY 1e5 is not a number of pictures"),
+    ({"FIRST": ""}, "FIRST, the number of the first shard, is not set"),
+])
+def test_the_script_refuses_before_it_renders(script, tmp_path, values, says):
+    failed = script("out", **values)
+    assert failed.returncode == 1 and says in failed.stderr
+    assert not (tmp_path / "renders").exists() and not (tmp_path / "training").exists()

@@ -330,8 +330,8 @@ def headline(scores: dict) -> str:
 
 
 def wide_section(wide: dict, upright: dict, narrow: dict, records: list) -> str:
-    """The same wide pictures at the network's wide input, and made to fit its upright one; and other scenes at the narrow inputs,
-    where `narrow` has scores of a set of `NARROW`. `records`: the training log."""
+    """The same wide pictures at the network's wide input, and made to fit its upright one; and their scenes before cameras of 16 to 9
+    at the narrow inputs, where `narrow` has scores of a set of `NARROW`. `records`: the training log."""
     share = max((r["config"].get("wide", 0) for r in records if r["event"] == "start"), default=0)
     learned = f"in its last stretches up to {share:.0%} of the batches were wide" if share else "it was trained on upright inputs alone"
     return (
@@ -340,7 +340,7 @@ def wide_section(wide: dict, upright: dict, narrow: dict, records: list) -> str:
         f"same work, and that is what the mirror does; {learned}.\n\n"
         "| input | mIoU | seven-class | person IoU | left/right |\n|---|---|---|---|---|\n"
         f"| 192 x 256 {headline(wide)}| 256 x 192, the picture small in the middle {headline(upright)}"
-        + "".join(f"| {NARROW[name]}: {scores['images']} other scenes, of a camera of 16 to 9 {headline(scores)}" for name, scores in narrow.items())
+        + "".join(f"| {NARROW[name]}: the same {scores['images']} scenes before a camera of 16 to 9 {headline(scores)}" for name, scores in narrow.items())
         + "\n"
     )
 

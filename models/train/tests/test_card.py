@@ -198,7 +198,7 @@ def test_narrow_inputs_have_rows_where_they_were_scored(scores, files, log):
     files |= {"narrow": scores, "narrow_wide": scores}
     text = card(INFO, files, before, log, "sheet.jpg", "- A fault.")
     for title in ("narrow, 288 x 160", "narrow on its side, 160 x 288"):
-        assert f"| {title}: 6 other scenes, of a camera of 16 to 9 | {scores['miou']:.1f} | {scores['ppp_miou']:.1f} |" in text
+        assert f"| {title}: the same 6 scenes before a camera of 16 to 9 | {scores['miou']:.1f} | {scores['ppp_miou']:.1f} |" in text
         assert f"| {title} (6) |" not in text, "the version before has none"
     text = card(INFO, files, headlines("9.8", files), log, "sheet.jpg", "- A fault.")
     assert "| narrow, 288 x 160 (6) |" in text and "| narrow on its side, 160 x 288 (6) |" in text

@@ -15,6 +15,8 @@ import sys
 import tempfile
 import time
 
+from running import START, within
+
 SAMPLE = pathlib.Path("board/broker")
 NAME = "00112233445566778899aabbccddeeff"
 # Mirrors whose status the broker keeps, as many as may connect; and the longest status that a mirror sends.
@@ -30,7 +32,7 @@ def free_port():
 
 
 def openssl(*arguments):
-    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True, timeout=START)
 
 
 def authority(folder, name):
@@ -52,6 +54,26 @@ def placed(text, port, servers):
     return text.replace("listener 8883", f"listener {port} 127.0.0.1").replace("listener 8884", f"listener {servers}")
 
 
+def listens(port):
+    """Whether somebody listens at a port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def start_mosquitto(configuration, port, log):
+    """mosquitto with a configuration, once it listens at `port`; `SystemExit` with its words where it does not."""
+    with open(log, "a") as words:
+        process = subprocess.Popen(["mosquitto", "-c", configuration], stdout=words, stderr=words)
+    deadline = time.monotonic() + START
+    while process.poll() is None and time.monotonic() < deadline:
+        if listens(port):
+            return process
+        time.sleep(0.05)
+    process.kill()
+    process.wait(10)
+    raise SystemExit("mosquitto did not start:\n" + log.read_text())
+
+
 class Broker:
     def __init__(self, folder, connections=10000):
         self.folder, self.port, self.servers = folder, free_port(), free_port()
@@ -66,17 +88,7 @@ class Broker:
         self.start()
 
     def start(self):
-        log = open(self.folder / "log", "a")
-        self.process = subprocess.Popen(["mosquitto", "-c", self.folder / "mosquitto.conf"], stdout=log, stderr=log)
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.05)
-        self.process.kill()
-        self.process.wait(10)
-        raise SystemExit("mosquitto did not start:\n" + (self.folder / "log").read_text())
+        self.process = start_mosquitto(self.folder / "mosquitto.conf", self.servers, self.folder / "log")
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
@@ -102,9 +114,10 @@ class Broker:
                   "--cert", self.folder / f"{reader}.pem", "--key", self.folder / f"{reader}.key"]
         with subprocess.Popen(list(map(str, listen)), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as sub:
             # A topic that the reader may not have is answered with a refusal, and then nothing comes.
-            for line in sub.stdout:
-                if line.startswith("Subscribed"):
-                    break
+            with within(sub, f"answer to a subscription of {reader} to {topic}"):
+                for line in sub.stdout:
+                    if line.startswith("Subscribed"):
+                        break
             (self.folder / "payload").write_bytes(payload)
             extra = ["-r"] if retained else []
             self.client("mosquitto_pub", sender, "-t", topic, "-f", self.folder / "payload", *extra)
@@ -114,7 +127,6 @@ class Broker:
                 sub.terminate()
                 said, _ = sub.communicate(timeout=10)
         return f"heard {len(payload)}" in said.splitlines()
-
 
     @contextlib.contextmanager
     def connection(self, who, name):

@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,10 +18,12 @@ import threading
 import time
 import urllib.request
 
-from broker import Broker, authority, certificate, free_port
-from running import RELEASE, ROOT, Mirror, wait_until
+from broker import Broker, authority, certificate, free_port, listens, start_mosquitto
+from running import RELEASE, ROOT, START, Mirror, wait_until
 
 NAMES = ("mirror-1", "mirror-2")
+# Seconds within which a command ends, however busy the machine is.
+COMMAND = 300
 CHANGE = {"x-mirror-change": "1"}
 # Steps of this size leave the model as good as it was, whatever the noise: what is tried here is the way, not the gain.
 RATE = 1e-6
@@ -69,7 +70,7 @@ class Aggregator:
 
     def command(self, *words: str) -> str:
         # Words of the command first: every command takes --config.
-        done = subprocess.run([self.binary, *words, "--config", self.settings], capture_output=True, text=True)
+        done = subprocess.run([self.binary, *words, "--config", self.settings], capture_output=True, text=True, timeout=COMMAND)
         if done.returncode:
             raise AssertionError(f"aggregator {' '.join(words)}: {done.stderr}")
         return done.stdout
@@ -84,8 +85,7 @@ class Aggregator:
         if self.process.poll() is not None:
             raise AssertionError(f"the aggregator ended with {self.process.returncode}")
         # The page and not a command: without a server a command opens the database itself.
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.page)) == 0
+        return listens(self.page)
 
     def kill(self) -> None:
         self.process.kill()
@@ -129,7 +129,7 @@ def ask(mirror: Mirror, path: str, body: object = None) -> dict:
 def enrol(aggregator: Aggregator, folder: pathlib.Path, name: str) -> pathlib.Path:
     """As the operators' guide says, with the names of files that the mirror's settings say."""
     done = subprocess.run(["openssl", "x509", "-in", folder / f"{name}.pem", "-noout", "-fingerprint", "-sha256"],
-                          check=True, capture_output=True, text=True)
+                          check=True, capture_output=True, text=True, timeout=START)
     told = aggregator.command("device", "enrol", name, "--fingerprint", done.stdout.strip().split("=")[1])
     words = {line.split(": ")[0]: line.split(": ")[-1].strip() for line in told.splitlines() if ": " in line}
     place = folder / f"enrolled-{name}"
@@ -200,7 +200,7 @@ def check_home_assistant(ear: Ear, mirror: Mirror, home_port: int) -> None:
 
 def press(port: int, topic: str, payload: str) -> None:
     subprocess.run(["mosquitto_pub", "-V", "mqttv5", "-h", "127.0.0.1", "-p", str(port), "-q", "1", "-t", topic,
-                    "-m", payload], check=True)
+                    "-m", payload], check=True, timeout=START)
 
 
 def check_topics(ear: Ear) -> None:
@@ -240,7 +240,7 @@ def run(args: argparse.Namespace, folder: pathlib.Path) -> None:
     broker, home_port, processes = Broker(folder), free_port(), []
     try:
         (folder / "home.conf").write_text(f"listener {home_port} 127.0.0.1\nallow_anonymous true\n")
-        processes.append(subprocess.Popen(["mosquitto", "-c", folder / "home.conf"], stderr=subprocess.DEVNULL))
+        processes.append(start_mosquitto(folder / "home.conf", home_port, folder / "home.log"))
         page = free_port()
         (folder / "aggregator.toml").write_text(aggregator_settings(folder, broker.servers, page))
         aggregator = Aggregator(args.aggregator, folder / "aggregator.toml", page)
@@ -289,7 +289,7 @@ def whole_way(aggregator, broker, mirrors, fleet, home, home_port, processes) ->
         privacy = ask(mirror, "/api/learning")["privacy"]
         assert (privacy["waiting"], privacy["published"], privacy["burnt"]) == (0, 1, 0), privacy
         ledger = json.loads(subprocess.run([mirror.binary, "privacy", "ledger", "--verify", "--json"], check=True,
-                                           capture_output=True, env=mirror.environment).stdout)
+                                           capture_output=True, env=mirror.environment, timeout=COMMAND).stdout)
         assert ledger["epsilon"] == privacy["spent"]["epsilon"] > 0, (ledger["epsilon"], privacy["spent"])
         print(f"spent: epsilon {privacy['spent']['epsilon']} at delta {privacy['spent']['delta']}")
     print(aggregator.command("audit", "verify").strip())

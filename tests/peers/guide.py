@@ -19,11 +19,13 @@ import tempfile
 import time
 import urllib.request
 
-from broker import free_port, placed
+from broker import free_port, placed, start_mosquitto
 from fleet_home import Aggregator
-from running import RELEASE, ROOT, Mirror, wait_until
+from running import RELEASE, ROOT, Mirror, wait_until, within
 
 GUIDE = ROOT / "firmware/aggregator/OPERATORS.md"
+# Seconds for a block's commands, and for those that build.
+BLOCK, BUILD = 300, 7200
 # What Debian's package sets before it reads the guide's file; its log and its process file are left out.
 DEBIANS = """persistence true
 persistence_location /var/lib/mosquitto/
@@ -85,22 +87,21 @@ class Machine:
         self.shell.stdin.write("\n".join([*lines, "echo DONE", ""]))
         self.shell.stdin.flush()
         said = []
-        for line in self.shell.stdout:
-            if line == "DONE\n":
-                return "".join(said)
-            if line == "ENDED\n":
-                break
-            print("   ", line, end="")
-            said.append(line)
+        builds = any(line.startswith("cargo build") for line in lines)
+        with within(self.shell, f"end of the commands {lines}", BUILD if builds else BLOCK):
+            for line in self.shell.stdout:
+                if line == "DONE\n":
+                    return "".join(said)
+                if line == "ENDED\n":
+                    break
+                print("   ", line, end="")
+                said.append(line)
         raise AssertionError(f"the guide's commands ended with {self.shell.wait()}")
 
     def restart_mosquitto(self) -> None:
         self.stop_mosquitto()
-        log = open(self.folder / "mosquitto.log", "a")
         configuration = self.folder / "etc-mosquitto/mosquitto.conf"
-        self.mosquitto = subprocess.Popen(["mosquitto", "-c", configuration], stdout=log, stderr=log)
-        time.sleep(0.5)
-        assert self.mosquitto.poll() is None, (self.folder / "mosquitto.log").read_text()
+        self.mosquitto = start_mosquitto(configuration, self.servers, self.folder / "mosquitto.log")
 
     def stop_mosquitto(self) -> None:
         if self.mosquitto:

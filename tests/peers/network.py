@@ -33,6 +33,8 @@ from pipeline.onnx_export import at_size  # noqa: E402
 HANDED_ON = ["queries", "memory_a", "memory_b", "mask_features"]
 # Largest difference of a class logit between the engines. Int8 may round a tie the other way; float may not.
 TOLERANCE = {"int8": 0.25, "float": 1e-3}
+# Seconds for a run of the crate's example; it takes a few.
+RUN = 300
 
 
 def float_twin() -> None:
@@ -121,7 +123,7 @@ def ours(folder: Path, frames: int, picture: str, threads: int = 1) -> dict:
     """Median milliseconds a frame, the pixels and the class logits, from the crate's example."""
     binary = ROOT / "target/release/examples/network"
     command = [binary, folder, str(frames), picture, str(threads)]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=RUN).stdout)
 
 
 def compare(args: argparse.Namespace) -> bool:

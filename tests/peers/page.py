@@ -18,7 +18,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from running import RELEASE, ROOT, Mirror, wait_until
+from running import RELEASE, ROOT, Mirror, wait_until, within
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 PHONE = (390, 844)
@@ -39,7 +39,9 @@ class Browser:
             raise
 
     def open_window(self) -> None:
-        started = next(line for line in self.driver.stdout if "successfully on port" in line)
+        with within(self.driver, "port of chromedriver"):
+            started = next((line for line in self.driver.stdout if "successfully on port" in line), None)
+        assert started, f"chromedriver ended with {self.driver.wait()}"
         self.base = f"http://127.0.0.1:{started.split()[-1].rstrip('.')}"
         arguments = ["--headless=new", "--window-size=1280,1100", "--hide-scrollbars", "--disable-gpu"]
         if os.geteuid() == 0:

@@ -1,7 +1,9 @@
 """A mirror in a process of its own, playing the demo scene if nothing else is said; for the scripts beside this one."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import tempfile
 import threading
@@ -11,8 +13,33 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 RELEASE = ROOT / "target/release/mirror"
-# Seconds within which a mirror names its page; it takes less than one where nothing else is busy.
+# Seconds within which a program that is started says its first words; it takes less than one where nothing else is busy.
 START = 60
+
+
+@contextlib.contextmanager
+def within(process: subprocess.Popen, what: str, seconds: float = START):
+    """For a wait for a process's words, which end with it: it is killed where `what` does not come in time, and `AssertionError` names
+    that. A process that leads a group is killed with its group: its children may hold the same pipe."""
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(process.pid) == process.pid:
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
+
+    patience = threading.Timer(seconds, end)
+    patience.daemon = True
+    patience.start()
+    try:
+        yield
+    finally:
+        patience.cancel()
+        if late.is_set():
+            raise AssertionError(f"no {what} within {seconds:.0f} s")
 
 
 class Mirror:
@@ -31,12 +58,8 @@ class Mirror:
             text=True,
             env=self.environment,
         )
-        # A killed mirror's output ends, and with it the wait for the address.
-        patience = threading.Timer(START, self.process.kill)
-        patience.daemon = True
-        patience.start()
-        self.url = next(self._addresses(), None)
-        patience.cancel()
+        with within(self.process, "page of the mirror"):
+            self.url = next(self._addresses(), None)
         if self.url is None:
             raise RuntimeError(f"the mirror named no page; it ended with {self.process.wait()}")
 

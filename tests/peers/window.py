@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from running import RELEASE, ROOT, Mirror
+from running import RELEASE, ROOT, START, Mirror, within
 
 SIZE = (720, 1080)
 # Shares of the screen: people cover some of it, and black is the mirror.
@@ -21,7 +21,7 @@ def grab(display: str, *output: str) -> bytes:
     """One picture of the X server's screen."""
     source = ["-f", "x11grab", "-draw_mouse", "0", "-video_size", f"{SIZE[0]}x{SIZE[1]}", "-i", display]
     command = ["ffmpeg", "-loglevel", "error", "-y", *source, "-frames:v", "1", *output]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=START).stdout
 
 
 def lit(pixels: bytes) -> float:
@@ -40,7 +40,10 @@ def main() -> int:
         ["Xvfb", "-displayfd", "1", "-screen", "0", screen, "-nolisten", "tcp"], stdout=subprocess.PIPE, text=True
     )
     try:
-        display = f":{server.stdout.readline().strip()}"
+        with within(server, "number of the X server's display"):
+            number = server.stdout.readline().strip()
+        assert number, f"Xvfb ended with {server.wait()}"
+        display = f":{number}"
         with Mirror(args.mirror, "--display", "window", DISPLAY=display) as mirror:
             mirror.wait_for_overlays(20)
             share = lit(grab(display, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"))

@@ -207,25 +207,35 @@ fn endpoint(broker: SocketAddr, name: &DeviceId) -> Endpoint {
 
 // ---- the fleet ----
 
+/// A folder that goes with its test, however that ends.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 struct Fleet {
     server: Server,
     broker: SocketAddr,
     keys: KeyRing,
     owner: Contributor,
     runtime: tokio::runtime::Runtime,
-    folder: PathBuf,
+    folder: Folder,
 }
 
 impl Fleet {
     /// A server that closes a round after `cohort` updates, and enrolled devices.
     fn start(name: &str, cohort: u64, devices: &[&str]) -> Fleet {
-        let folder = std::env::temp_dir().join(format!("fleet-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let keys = Keys::create(&folder).unwrap();
+        let folder =
+            Folder(std::env::temp_dir().join(format!("fleet-{name}-{}", std::process::id())));
+        std::fs::create_dir_all(&folder.0).unwrap();
+        let keys = Keys::create(&folder.0).unwrap();
         let ring = KeyRing::single(keys.signing.verifying_key());
         let layout = layout();
         let engine = Engine::new(Parts {
-            store: Arc::new(Store::create(&folder.join("fleet.redb")).unwrap()),
+            store: Arc::new(Store::create(&folder.0.join("fleet.redb")).unwrap()),
             key: keys.signing,
             secrets: keys.devices,
             clock: Arc::new(SystemClock),
@@ -339,7 +349,6 @@ impl Fleet {
         let key = self.engine().key().verifying_key();
         self.engine().verify(&key).unwrap();
         self.server.stop();
-        std::fs::remove_dir_all(&self.folder).unwrap();
     }
 }
 
@@ -348,7 +357,8 @@ fn rules(cohort: u64) -> Rules {
         minimum_cohort: 2,
         maximum_cohort: cohort,
         lead_seconds: 0,
-        window_seconds: 60,
+        // Longer than `PATIENCE`: on a slow machine a wait ends first, and says what for.
+        window_seconds: 600,
         rollout: RolloutRules { stages: vec![Stage::Permille(1000)], ..Rules::default().rollout },
         ..Rules::default()
     }
@@ -394,7 +404,7 @@ fn who_withdrew_who_believes_another_key_and_who_is_no_member_send_nothing_that_
     let fleet = Fleet::start("members", 3, &enrolled);
     let (a, b) = (fleet.believer("a"), fleet.believer("b"));
     let withdrawn = fleet.device("withdrawn", false, &fleet.keys);
-    let abroad = fleet.folder.join("another-fleet");
+    let abroad = fleet.folder.0.join("another-fleet");
     std::fs::create_dir(&abroad).unwrap();
     let foreign = KeyRing::single(Keys::create(&abroad).unwrap().signing.verifying_key());
     let other = fleet.device("other-key", true, &foreign);

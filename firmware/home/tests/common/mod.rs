@@ -262,6 +262,18 @@ impl Device {
     }
 }
 
+/// Every store of a device, by the name of its folder.
+pub fn stores_by_name(device: &Device) -> [(&'static str, &Arc<MemoryStore>); 6] {
+    [
+        ("vault", &device.vault),
+        ("keys", &device.keys),
+        ("ledger", &device.ledger),
+        ("outbox", &device.outbox),
+        ("consent", &device.consent),
+        ("models", &device.models),
+    ]
+}
+
 /// Enough steps that the small head really learns.
 pub const QUICK: TrainingSettings =
     TrainingSettings { subset: Subset::Full, epochs: 12, learning_rate: 1e-2, weight_decay: 0.0 };

@@ -19,6 +19,8 @@ const TRAINING_STOPPED: &str = "Training has stopped. Your corrections and your 
 pub enum ConsentState {
     /// Never given, or taken back.
     Absent,
+    /// Taken back, which the storage refused to note: the mirror's next start would find it given.
+    Unstored,
     /// Given to other words or another budget than those in force; it counts as not given until asked again.
     Outdated(ConsentRecord),
     /// In force.
@@ -62,6 +64,7 @@ impl Household {
     /// Where the consent to a purpose stands.
     pub fn consent(&self, purpose: PurposeKind) -> ConsentState {
         match self.consents.record(purpose) {
+            None if self.consents.is_unstored(purpose) => ConsentState::Unstored,
             None => ConsentState::Absent,
             Some(record) if record.text_version == self.explanation.version => {
                 ConsentState::Given(record)
@@ -117,7 +120,8 @@ impl Household {
     /// unreleased run is stored, and, for the fleet, nothing waits to be sent.
     ///
     /// # Errors
-    /// Of the stores. Every token is dead even then; calling again finishes the rest.
+    /// Of the stores, [`ConsentError::Unstored`] first. Every token is dead even then; calling again finishes the rest, and
+    /// [`Household::tidy`] tries again to store what holds in memory alone.
     pub fn withdraw(&self, purpose: PurposeKind) -> Result<Withdrawal, HomeError> {
         let recorded = self.consents.withdraw(purpose);
         let already_sent = self.count_releases(RecordKind::Published);
@@ -135,6 +139,35 @@ impl Household {
         Ok(Withdrawal { purpose, discarded, already_sent, given_up, message })
     }
 
+    /// What was switched off and would be on again after the next start, for the page and the glass; `None` where nothing is.
+    pub fn unstored_withdrawal(&self) -> Option<String> {
+        let is_unstored = |purpose: &PurposeKind| self.consents.is_unstored(*purpose);
+        let titles: Vec<&str> =
+            PurposeKind::ALL.into_iter().filter(is_unstored).map(PurposeKind::title).collect();
+        (!titles.is_empty()).then(|| {
+            format!(
+                "“{}” was switched off, and this holds until the mirror's next start only; the storage refuses to be written: \
+                 make the data folder writable, or free some room",
+                titles.join("” and “")
+            )
+        })
+    }
+
+    /// Tries again to store a withdrawal that the storage refused, and destroys what it could not destroy then.
+    pub(crate) fn store_withdrawals(&self) -> Result<(), HomeError> {
+        for purpose in self.consents.store_withdrawals()? {
+            tracing::info!(
+                "\"{}\" stays off from now on: the storage takes it again",
+                purpose.title()
+            );
+            // Unless somebody has agreed anew meanwhile.
+            if self.consent(purpose) == ConsentState::Absent {
+                self.destroy(purpose)?;
+            }
+        }
+        Ok(())
+    }
+
     /// What must not be there without consent: the updates that wait, whose number is given, and the numbers of a run.
     fn destroy(&self, purpose: PurposeKind) -> Result<u64, HomeError> {
         let discarded = match purpose {
@@ -149,12 +182,11 @@ impl Household {
     /// in other words allows no run any more. Gives what a person should know.
     pub(crate) fn finish_withdrawals(&self) -> Option<String> {
         let finish = |purpose| match self.consent(purpose) {
-            ConsentState::Absent => self.destroy(purpose).map(drop),
+            ConsentState::Absent | ConsentState::Unstored => self.destroy(purpose).map(drop),
             ConsentState::Outdated(_) => self.forget_run(purpose),
             ConsentState::Given(_) => Ok(()),
         };
-        let purposes = [PurposeKind::ImproveMyMirror, PurposeKind::ContributeToFleet];
-        let results = purposes.map(finish);
+        let results = PurposeKind::ALL.map(finish);
         let error = results.into_iter().find_map(Result::err)?;
         Some(format!(
             "something of a run that nobody agrees to any more is still stored ({error}); the next start tries again"

@@ -86,14 +86,12 @@ impl Household {
     pub fn delete_everything(&self) -> Result<ErasureProof, HomeError> {
         let before = self.files();
         // Consent first, so that no thread writes any more; then the key, so that a power cut leaves nothing readable.
-        let stopped = self.consents.withdraw(PurposeKind::ImproveMyMirror);
-        let contributing = self.consents.withdraw(PurposeKind::ContributeToFleet);
+        let stopped = self.consents.withdraw_all();
         let key = self.erase_key();
         let withdrawal = self.withdraw(PurposeKind::ContributeToFleet);
         let forgotten = self.forget_all();
         // Only now: a full disk or one bad block keeps nothing from being deleted.
         stopped?;
-        contributing?;
         key?;
         let (before, withdrawal) = (before?, withdrawal?);
         forgotten?;

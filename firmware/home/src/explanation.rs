@@ -91,7 +91,7 @@ fn improve(options: &HomeOptions) -> PurposeText {
     let corrections = options.limits.corrections;
     PurposeText {
         purpose: PurposeKind::ImproveMyMirror,
-        title: "Improve my mirror",
+        title: PurposeKind::ImproveMyMirror.title(),
         what: format!(
             "The mirror keeps the pictures that you correct, encrypted, and trains itself on them at night or when \
              nobody is in front of it. It keeps at most {corrections} corrections, each for at most {days} days."
@@ -110,13 +110,11 @@ fn improve(options: &HomeOptions) -> PurposeText {
     }
 }
 
-const CONTRIBUTE: &str = "Contribute to the fleet";
-
 /// The words of a mirror whose settings allow no release.
 fn contribute_nothing(reason: &HomeError) -> PurposeText {
     PurposeText {
         purpose: PurposeKind::ContributeToFleet,
-        title: CONTRIBUTE,
+        title: PurposeKind::ContributeToFleet.title(),
         what: "This mirror contributes nothing, as it is set.".to_owned(),
         leaves: "No update leaves.".to_owned(),
         stays: "Whatever is learnt here.".to_owned(),
@@ -136,7 +134,7 @@ fn contribute(options: &HomeOptions, ledger: Option<&Ledger>) -> Result<PurposeT
     let between = between_households(options, ledger)?;
     Ok(PurposeText {
         purpose: PurposeKind::ContributeToFleet,
-        title: CONTRIBUTE,
+        title: PurposeKind::ContributeToFleet.title(),
         what: "After training at home, the mirror may send how its numbers changed to the fleet's server, which \
                averages the changes of many mirrors into a better model for everybody. Your yes holds for the fleet that \
                this mirror belongs to when you give it; another fleet asks again."

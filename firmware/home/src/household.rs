@@ -233,7 +233,8 @@ impl Household {
     /// What was found damaged when opening, and what is now, for people.
     pub fn problems(&self) -> Vec<String> {
         let unread = self.head_trouble().map(|why| HomeError::HeadUnread(why).to_string());
-        self.problems.iter().cloned().chain(unread).collect()
+        let withdrawn = self.unstored_withdrawal();
+        withdrawn.into_iter().chain(self.problems.iter().cloned()).chain(unread).collect()
     }
 
     /// The settings in force.
@@ -357,11 +358,18 @@ impl Household {
         self.lock().state.heads.clone()
     }
 
-    /// Deletes corrections past their age and remembers the time lived. Called now and then by whoever has the stores open.
+    /// Deletes corrections past their age, remembers the time lived, and stores what was withdrawn in memory alone. Called now
+    /// and then by whoever has the stores open; gives how many corrections went.
     ///
     /// # Errors
     /// Of the store.
     pub fn tidy(&self) -> Result<u64, HomeError> {
+        let stored = self.store_withdrawals();
+        let removed = self.remove_expired()?;
+        stored.map(|()| removed)
+    }
+
+    fn remove_expired(&self) -> Result<u64, HomeError> {
         let lived = self.lived();
         let mut shared = self.lock();
         let (expired, mut overdue) = self.expired(&shared, lived);

@@ -168,6 +168,44 @@ fn nothing_happens_without_consent() {
 }
 
 #[test]
+fn a_withdrawal_that_the_disk_refuses_is_told_and_stored_once_it_can_be() {
+    let device = Device::new();
+    let home = device.start_with(6);
+    train(&home);
+    assert!(home.has_candidate());
+    device.set_changes(Some(0));
+    let refused = home.withdraw(PurposeKind::ContributeToFleet).unwrap_err();
+    assert!(matches!(refused, HomeError::Consent(ConsentError::Unstored(_))), "{refused}");
+    assert!(home.token::<ContributeToFleet>().is_err());
+    assert_eq!(home.consent(PurposeKind::ContributeToFleet), ConsentState::Unstored);
+    assert!(home.tidy().is_err());
+    let told = home.problems();
+    assert!(told[0].contains("“Contribute to the fleet” was switched off"), "{told:?}");
+    assert!(told[0].contains("until the mirror's next start only"), "{told:?}");
+    assert!(device.start().token::<ContributeToFleet>().is_ok(), "which is why it is told");
+    device.set_changes(None);
+    home.tidy().unwrap();
+    assert!(home.problems().is_empty() && !home.has_candidate());
+    let home = device.start();
+    assert_eq!(home.consent(PurposeKind::ContributeToFleet), ConsentState::Absent);
+    assert!(home.token::<learn::consent::ImproveMyMirror>().is_ok(), "only what was withdrawn");
+}
+
+#[test]
+fn deleting_everything_on_a_disk_that_refuses_says_that_consent_would_come_back() {
+    let device = Device::new();
+    let home = device.start_with(1);
+    device.set_changes(Some(0));
+    let refused = home.delete_everything().unwrap_err().to_string();
+    assert!(refused.contains("until the mirror's next start only"), "{refused}");
+    assert!(home.problems()[0].contains("Improve my mirror” and “Contribute"));
+    device.set_changes(None);
+    assert!(home.delete_everything().unwrap().is_complete());
+    assert!(home.problems().is_empty());
+    assert_eq!(device.start().consent(PurposeKind::ImproveMyMirror), ConsentState::Absent);
+}
+
+#[test]
 fn numbers_of_a_run_are_kept_for_the_fleet_only_where_somebody_agreed_to_that() {
     let device = Device::new();
     let home = device.start();

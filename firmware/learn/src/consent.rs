@@ -32,6 +32,20 @@ pub enum PurposeKind {
     ContributeToFleet,
 }
 
+impl PurposeKind {
+    /// Every one.
+    pub const ALL: [PurposeKind; 2] =
+        [PurposeKind::ImproveMyMirror, PurposeKind::ContributeToFleet];
+
+    /// What people read on its switch.
+    pub const fn title(self) -> &'static str {
+        match self {
+            PurposeKind::ImproveMyMirror => "Improve my mirror",
+            PurposeKind::ContributeToFleet => "Contribute to the fleet",
+        }
+    }
+}
+
 mod sealed {
     pub trait Sealed {}
 }
@@ -75,11 +89,11 @@ pub struct ConsentRecord {
 #[derive(Debug, thiserror::Error)]
 pub enum ConsentError {
     /// Nobody agreed to this purpose, or they took it back.
-    #[error("there is no consent to {0:?}; it is given on the mirror's own page")]
+    #[error("\"{}\" is off; it is switched on on the mirror's own page", .0.title())]
     Missing(PurposeKind),
     /// The explanation has changed since.
     #[error(
-        "consent to {purpose:?} was given to version {given} of the text, which is now at {current}; ask again"
+        "\"{}\" was agreed to in version {given:x} of the text, which is now {current:x}; ask again", .purpose.title()
     )]
     Outdated {
         /// The purpose.
@@ -94,7 +108,13 @@ pub enum ConsentError {
         "{CONSENT_NAME} is damaged ({0}); every consent counts as not given until it is asked for again"
     )]
     Damaged(String),
-    /// The record could not be stored.
+    /// Consent is taken back in memory, and the medium still says that it is given.
+    #[error(
+        "the consent is taken back, and this holds until the mirror's next start only; the storage refuses to be written ({0}): make the \
+         data folder writable, or free some room, and take it back again"
+    )]
+    Unstored(#[source] EdgeError),
+    /// The records could not be read, or a new one not be stored.
     #[error(transparent)]
     Edge(#[from] EdgeError),
 }
@@ -109,12 +129,20 @@ struct ConsentFile {
     records: Vec<ConsentRecord>,
 }
 
+/// What is in force, and what the medium does not know of it.
+#[derive(Default)]
+struct Held {
+    records: Vec<ConsentRecord>,
+    /// Taken back, and still given on the medium.
+    unstored: Vec<PurposeKind>,
+}
+
 /// The consents in force on this device.
 pub struct Consents {
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
     text_version: u32,
-    records: Mutex<Vec<ConsentRecord>>,
+    held: Mutex<Held>,
     /// Grows with every change, per purpose; a token is good for one value only.
     epochs: [Arc<AtomicU64>; 2],
 }
@@ -134,7 +162,7 @@ impl Consents {
             storage,
             clock,
             text_version,
-            records: Mutex::new(records),
+            held: Mutex::new(Held { records, unstored: Vec::new() }),
             epochs: Default::default(),
         })
     }
@@ -160,35 +188,84 @@ impl Consents {
             return Err(ConsentError::Outdated { purpose, given: text_version, current });
         }
         let record = ConsentRecord { purpose, text_version, granted_at: self.clock.now() };
-        let mut records = self.lock();
+        let mut held = self.lock();
         let mut next: Vec<ConsentRecord> =
-            records.iter().filter(|record| record.purpose != purpose).cloned().collect();
+            held.records.iter().filter(|record| record.purpose != purpose).cloned().collect();
         next.push(record.clone());
         self.store(&next)?;
         self.epoch(purpose).fetch_add(1, Ordering::SeqCst);
-        *records = next;
+        *held = Held { records: next, unstored: Vec::new() };
         Ok(record)
     }
 
     /// Takes consent back, also on a full disk: where the records cannot be stored, their file is removed, and after a
-    /// restart every purpose has to be asked for again.
+    /// restart every purpose has to be asked for again. What was taken back before, and is so on the medium, writes nothing.
     ///
     /// # Errors
-    /// [`ConsentError::Edge`] where the file can be neither replaced nor removed. Every token of the purpose is dead even
-    /// then.
+    /// [`ConsentError::Unstored`] where the file can be neither replaced nor removed. Every token of the purpose is dead even
+    /// then; [`Consents::store_withdrawals`] tries again.
     pub fn withdraw(&self, purpose: PurposeKind) -> Result<(), ConsentError> {
-        self.epoch(purpose).fetch_add(1, Ordering::SeqCst);
-        let mut records = self.lock();
-        records.retain(|record| record.purpose != purpose);
+        self.take_back(&[purpose])
+    }
+
+    /// The same of every purpose, in one step.
+    ///
+    /// # Errors
+    /// As [`Consents::withdraw`].
+    pub fn withdraw_all(&self) -> Result<(), ConsentError> {
+        self.take_back(&PurposeKind::ALL)
+    }
+
+    fn take_back(&self, purposes: &[PurposeKind]) -> Result<(), ConsentError> {
+        let kill_tokens = || {
+            for purpose in purposes {
+                self.epoch(*purpose).fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        kill_tokens();
+        let mut held = self.lock();
+        let records = std::mem::take(&mut held.records);
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            records.into_iter().partition(|record| purposes.contains(&record.purpose));
+        held.records = kept;
+        held.unstored.extend(gone.iter().map(|record| record.purpose));
         // Again, for a token that was made between the first step and the removal of the record.
-        self.epoch(purpose).fetch_add(1, Ordering::SeqCst);
+        kill_tokens();
+        self.settle(&mut held)
+    }
+
+    /// Whether consent to `purpose` was taken back, and the medium still says that it is given.
+    pub fn is_unstored(&self, purpose: PurposeKind) -> bool {
+        self.lock().unstored.contains(&purpose)
+    }
+
+    /// Tries once more to store what was taken back in memory alone; gives the purposes that are off for good by it.
+    ///
+    /// # Errors
+    /// [`ConsentError::Unstored`] where the medium still refuses.
+    pub fn store_withdrawals(&self) -> Result<Vec<PurposeKind>, ConsentError> {
+        let mut held = self.lock();
+        let unstored = held.unstored.clone();
+        self.settle(&mut held).map(|()| unstored)
+    }
+
+    /// Brings the medium to what is in force, where it says more.
+    fn settle(&self, held: &mut Held) -> Result<(), ConsentError> {
+        if held.unstored.is_empty() {
+            return Ok(());
+        }
+        let stored = self.store(&held.records);
         // An unlink needs no space, and no file is no consent.
-        self.store(&records).or_else(|error| self.storage.remove(CONSENT_NAME).map_err(|_| error))
+        stored
+            .or_else(|error| self.storage.remove(CONSENT_NAME).map_err(|_| error))
+            .map_err(ConsentError::Unstored)?;
+        held.unstored.clear();
+        Ok(())
     }
 
     /// The record of a purpose, current or not.
     pub fn record(&self, purpose: PurposeKind) -> Option<ConsentRecord> {
-        self.lock().iter().find(|record| record.purpose == purpose).cloned()
+        self.lock().records.iter().find(|record| record.purpose == purpose).cloned()
     }
 
     /// A token, if there is a current record.
@@ -211,16 +288,19 @@ impl Consents {
         &self.epochs[purpose as usize]
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<ConsentRecord>> {
+    fn lock(&self) -> MutexGuard<'_, Held> {
         // No code panics while it holds the lock half-changed.
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn store(&self, records: &[ConsentRecord]) -> Result<(), ConsentError> {
+    fn store(&self, records: &[ConsentRecord]) -> Result<(), EdgeError> {
         let file = ConsentFile { format: 1, records: records.to_vec() };
-        let text = serde_json::to_vec_pretty(&file)
-            .map_err(|error| ConsentError::Damaged(error.to_string()))?;
-        Ok(self.storage.replace(CONSENT_NAME, &text)?)
+        let text = serde_json::to_vec_pretty(&file).map_err(|error| EdgeError::Storage {
+            operation: "encode",
+            name: CONSENT_NAME.to_owned(),
+            source: error.into(),
+        })?;
+        self.storage.replace(CONSENT_NAME, &text)
     }
 }
 

@@ -79,16 +79,44 @@ fn a_withdrawal_on_a_full_disk_holds_after_a_restart() {
 }
 
 #[test]
-fn withdrawal_holds_in_memory_even_where_nothing_can_be_written_or_removed() {
+fn a_withdrawal_that_the_disk_refuses_holds_and_is_known_until_it_is_stored() {
+    const FLEET: PurposeKind = PurposeKind::ContributeToFleet;
     let store = MemoryStore::new();
     let consents = open(&store, TEXT_VERSION);
-    consents.grant(PurposeKind::ContributeToFleet, TEXT_VERSION).unwrap();
+    consents.grant(PurposeKind::ImproveMyMirror, TEXT_VERSION).unwrap();
+    consents.grant(FLEET, TEXT_VERSION).unwrap();
     let token: ConsentToken<ContributeToFleet> = consents.token().unwrap();
     store.set_room(Some(0));
     *store.stuck.lock().unwrap() = true;
-    assert!(consents.withdraw(PurposeKind::ContributeToFleet).is_err());
-    assert!(token.check().is_err());
-    assert!(consents.token::<ContributeToFleet>().is_err());
+    for _ in 0..2 {
+        let error = consents.withdraw(FLEET).unwrap_err();
+        assert!(matches!(error, ConsentError::Unstored(_)), "{error}");
+        assert!(token.check().is_err() && consents.token::<ContributeToFleet>().is_err());
+        assert!(consents.is_unstored(FLEET), "a second time does not hide it");
+        assert!(consents.store_withdrawals().is_err());
+    }
+    assert!(!consents.is_unstored(PurposeKind::ImproveMyMirror));
+    assert!(open(&store, TEXT_VERSION).record(FLEET).is_some(), "which is why it has to be told");
+    store.set_room(None);
+    assert_eq!(consents.store_withdrawals().unwrap(), [FLEET]);
+    assert!(!consents.is_unstored(FLEET));
+    let again = open(&store, TEXT_VERSION);
+    assert!(again.record(FLEET).is_none());
+    assert!(again.record(PurposeKind::ImproveMyMirror).is_some());
+}
+
+#[test]
+fn what_is_off_on_the_disk_is_switched_off_without_a_write() {
+    let store = MemoryStore::new();
+    let consents = open(&store, TEXT_VERSION);
+    consents.grant(PurposeKind::ContributeToFleet, TEXT_VERSION).unwrap();
+    consents.withdraw_all().unwrap();
+    let written = store.get(CONSENT_NAME);
+    store.set_room(Some(0));
+    *store.stuck.lock().unwrap() = true;
+    consents.withdraw_all().unwrap();
+    consents.withdraw(PurposeKind::ContributeToFleet).unwrap();
+    assert_eq!(store.get(CONSENT_NAME), written);
 }
 
 #[test]

@@ -90,6 +90,8 @@ pub enum Topic {
     Pairing,
     /// The mirror's data folder.
     Storage,
+    /// Something that was switched off, which the storage refuses to note.
+    Withdrawal,
     /// The screen's shape.
     Screen,
     /// The temperature sensor.
@@ -112,7 +114,7 @@ pub enum Topic {
     Source,
 }
 
-const TOPICS: usize = 13;
+const TOPICS: usize = 14;
 
 /// Sentences that someone should read, most important first.
 #[derive(Clone, Debug, Default, PartialEq)]

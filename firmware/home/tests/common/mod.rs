@@ -32,6 +32,8 @@ pub struct MemoryStore {
     pub room: Mutex<Option<usize>>,
     /// Names that lie on a bad block, until they are removed or written anew.
     pub unreadable: Mutex<BTreeSet<String>>,
+    /// So many changes are still taken, of all stores that share it; then each is refused, a removal too.
+    pub changes: Arc<Mutex<Option<usize>>>,
 }
 
 impl MemoryStore {
@@ -59,7 +61,28 @@ impl MemoryStore {
         self.set(name, bytes);
     }
 
+    /// One of the same disk.
+    pub fn beside(&self) -> Arc<MemoryStore> {
+        Arc::new(MemoryStore { changes: self.changes.clone(), ..MemoryStore::default() })
+    }
+
+    fn change(&self, operation: &'static str, name: &str) -> Result<(), EdgeError> {
+        let mut changes = self.changes.lock().unwrap();
+        match changes.as_mut() {
+            Some(0) => {
+                let source = Error::from(ErrorKind::ReadOnlyFilesystem);
+                Err(EdgeError::Storage { operation, name: name.to_owned(), source })
+            }
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     fn fits(&self, name: &str, wanted: usize) -> Result<(), EdgeError> {
+        self.change("write", name)?;
         let mut room = self.room.lock().unwrap();
         let Some(left) = room.as_mut() else { return Ok(()) };
         if wanted > *left {
@@ -99,6 +122,7 @@ impl Storage for MemoryStore {
     }
 
     fn remove(&self, name: &str) -> Result<(), EdgeError> {
+        self.change("remove", name)?;
         self.unreadable.lock().unwrap().remove(name);
         self.files.lock().unwrap().remove(name);
         Ok(())
@@ -194,13 +218,14 @@ impl Device {
     pub fn new() -> Device {
         let clocks = Clocks::default();
         clocks.wall.store(1_800_000_000, Ordering::SeqCst);
+        let vault: Arc<MemoryStore> = Arc::default();
         Device {
-            vault: Arc::default(),
-            keys: Arc::default(),
-            ledger: Arc::default(),
-            outbox: Arc::default(),
-            consent: Arc::default(),
-            models: Arc::default(),
+            keys: vault.beside(),
+            ledger: vault.beside(),
+            outbox: vault.beside(),
+            consent: vault.beside(),
+            models: vault.beside(),
+            vault,
             counter: Arc::default(),
             clocks: Arc::new(clocks),
             space: Arc::new(TestSpace(AtomicU64::new(1 << 40))),
@@ -208,6 +233,11 @@ impl Device {
             credential: None,
             options: HomeOptions { training: QUICK, at_home: QUICK, ..HomeOptions::default() },
         }
+    }
+
+    /// After so many more changes the disk takes none, until this says otherwise.
+    pub fn set_changes(&self, left: Option<usize>) {
+        *self.vault.changes.lock().unwrap() = left;
     }
 
     pub fn try_start(&self) -> Result<Home, HomeError> {

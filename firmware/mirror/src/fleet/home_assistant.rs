@@ -17,7 +17,7 @@ use uplink::tls;
 
 use super::member::AWAY;
 use super::{Fleet, follow, jitter, runtime, wait_for};
-use crate::learning::Learning;
+use crate::learning::{Learning, tell_withdrawals};
 use crate::report;
 use crate::shared::{Shared, Topic};
 
@@ -163,6 +163,8 @@ impl home_assistant::Home for Shown {
                 Ok(())
             }
         };
+        // Whoever pressed sees no answer there.
+        tell_withdrawals(&self.household, &self.shared);
         if let Err(error) = done {
             warn!("Home Assistant asked for {command:?}: {error}");
         }
@@ -170,6 +172,7 @@ impl home_assistant::Home for Shown {
 
     fn connection(&mut self, state: Result<(), &str>) {
         self.look(state, Instant::now());
+        tell_withdrawals(&self.household, &self.shared);
     }
 }
 
@@ -324,6 +327,33 @@ mod tests {
         assert!(shown.state().asks);
         shown.command(Command::OptOut);
         assert!(!shown.state().asks, "nobody is asked what was answered");
+        fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn a_switching_off_that_the_disk_refuses_is_told_on_the_glass_until_it_is_stored() {
+        let folder = folder("refused");
+        let mut shown = shown(&folder);
+        let version = shown.household.explanation().version;
+        shown.household.grant(PurposeKind::ContributeToFleet, version).expect("writable");
+        let notice = |shown: &Shown| {
+            let health = |health: &crate::shared::Health| {
+                health.notices.get(Topic::Withdrawal).map(str::to_owned)
+            };
+            shown.shared.with_health(health)
+        };
+        // Stands for a disk that takes no change.
+        let record = folder.join("consent/consent.json");
+        fs::remove_file(&record).expect("stored");
+        fs::create_dir(&record).expect("writable");
+        shown.command(Command::OptOut);
+        assert!(!shown.state().takes_part);
+        let told = notice(&shown).expect("whoever pressed sees no answer there");
+        assert!(told.contains("until the mirror's next start only"), "{told}");
+        fs::remove_dir(&record).expect("ours");
+        shown.household.tidy().expect("writable");
+        shown.connection(Ok(()));
+        assert_eq!(notice(&shown), None);
         fs::remove_dir_all(&folder).expect("ours");
     }
 

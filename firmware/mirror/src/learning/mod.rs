@@ -101,6 +101,7 @@ impl Learning {
             false => Some(NOT_ALL_DELETED.to_owned()),
         };
         shared.set_notice(Topic::Learning, notice);
+        tell_withdrawals(household, shared);
         let proof = proof?;
         info!("everything that was learnt was deleted; complete: {}", proof.is_complete());
         Ok(proof)
@@ -274,6 +275,16 @@ impl Trainer {
         let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
         stores.credential = vault::machine_credential(credentials.as_deref())?;
         Household::with(stores, self.options, Edges::system(&self.folder))
+    }
+}
+
+/// On the glass for as long as it is so: what was switched off and would be on again after the next start.
+pub fn tell_withdrawals(household: &Household, shared: &Shared) {
+    let notice = household.unstored_withdrawal();
+    let told =
+        shared.with_health(|health| health.notices.get(Topic::Withdrawal).map(str::to_owned));
+    if told != notice {
+        shared.set_notice(Topic::Withdrawal, notice);
     }
 }
 

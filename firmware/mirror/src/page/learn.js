@@ -54,6 +54,9 @@ const QUESTIONS = [
   ["cannot_undo", "What cannot be undone"],
 ];
 
+// What may be taken back while its switch is off.
+const BACK = { outdated: "Take the earlier yes back", unstored: "Take it back again" };
+
 function purposeBox(text) {
   const box = make("div", undefined, { class: "purpose", id: `purpose-${text.purpose}` });
   const control = make("button", undefined, {
@@ -71,7 +74,7 @@ function purposeBox(text) {
   for (const [key, question] of QUESTIONS) {
     words.append(make("dt", question), make("dd", text[key]));
   }
-  const back = make("button", "Take the earlier yes back", { type: "button", class: "quiet", "data-back": "", hidden: "" });
+  const back = make("button", "", { type: "button", class: "quiet", "data-back": "", hidden: "" });
   back.addEventListener("click", () => act(() => switchConsent(text.purpose, true), { urgent: true }));
   box.append(control, make("p", "", { class: "hint", "data-since": "" }), back, words);
   return box;
@@ -98,7 +101,9 @@ function showConsents() {
   }
   for (const { purpose, agreed, consent } of learning.consents) {
     const box = element(`purpose-${purpose}`);
-    box.querySelector("[data-back]").hidden = consent.state !== "outdated";
+    const back = box.querySelector("[data-back]");
+    back.hidden = !(consent.state in BACK);
+    if (!back.hidden) setText(back, BACK[consent.state]);
     const control = box.querySelector("[role=switch]");
     control.setAttribute("aria-checked", String(agreed));
     const joins = purpose === "contribute_to_fleet";
@@ -118,6 +123,7 @@ function contributionText(agreed, words) {
 
 function since({ state, record }) {
   if (state === "absent") return "Off. Nobody has agreed.";
+  if (state === "unstored") return "Off, and this holds until the mirror’s next start only: the storage refuses to be written.";
   const when = new Date(1000 * record.granted_at).toLocaleString();
   const words = `to version ${record.text_version.toString(16)} of this text, ${when}`;
   return state === "given" ? `Agreed ${words}.` : `Off. The text has changed since somebody agreed ${words}.`;

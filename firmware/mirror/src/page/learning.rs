@@ -13,7 +13,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use home::{ConsentState, CorrectionInfo, Home, HomeError, Household, Withdrawal};
-use learn::consent::{ImproveMyMirror, PurposeKind};
+use learn::consent::{ConsentError, ImproveMyMirror, PurposeKind};
 use proto::taxonomy::PART_COUNT;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -21,6 +21,7 @@ use tracing::{debug, info, warn};
 
 use crate::fleet::Fleet;
 use crate::frozen::Work;
+use crate::learning::tell_withdrawals;
 use crate::page::parse::MOST_BYTES;
 use crate::page::{Served, Trouble};
 use crate::parsed::{NOT_SAID, Parsed};
@@ -34,6 +35,8 @@ const FREEZE_PATIENCE: Duration = Duration::from_secs(5);
 impl From<HomeError> for Trouble {
     fn from(error: HomeError) -> Trouble {
         let status = match &error {
+            HomeError::Consent(ConsentError::Unstored(_) | ConsentError::Edge(_))
+            | HomeError::DiskFull { .. } => StatusCode::INSUFFICIENT_STORAGE,
             HomeError::Consent(_) => StatusCode::FORBIDDEN,
             HomeError::NoCorrection(_) | HomeError::NoHead => StatusCode::NOT_FOUND,
             HomeError::PictureSize { .. } | HomeError::MaskSize { .. } | HomeError::Mask(_) => {
@@ -43,7 +46,6 @@ impl From<HomeError> for Trouble {
             | HomeError::TooLarge { .. }
             | HomeError::OtherHead
             | HomeError::NoFleet => StatusCode::CONFLICT,
-            HomeError::DiskFull { .. } => StatusCode::INSUFFICIENT_STORAGE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Trouble::new(status, error.to_string())
@@ -165,7 +167,7 @@ pub struct ConsentChange {
     agree: bool,
 }
 
-/// Gives consent, or takes it back at once.
+/// Gives consent, or takes it back at once: that holds also where the answer says that the storage did not note it.
 pub async fn consent(
     State(served): State<Arc<Served>>,
     Json(change): Json<ConsentChange>,
@@ -174,13 +176,16 @@ pub async fn consent(
     beside(move || {
         let ConsentChange { purpose, version, agree } = change;
         let answer = match agree {
-            true => json!({ "record": household.grant(purpose, version)? }),
-            false => json!(withdraw(&household, &served.shared, purpose)?),
+            true => household.grant(purpose, version).map(|record| json!({ "record": record })),
+            false => withdraw(&household, &served.shared, purpose).map(|done| json!(done)),
         };
-        info!("consent to {purpose:?}: {}", if agree { "given" } else { "withdrawn" });
-        if purpose == PurposeKind::ContributeToFleet {
+        tell_withdrawals(&household, &served.shared);
+        let is_answered = !agree || answer.is_ok();
+        if is_answered && purpose == PurposeKind::ContributeToFleet {
             served.fleet.answered(&served.shared);
         }
+        let answer = answer?;
+        info!("consent to {purpose:?}: {}", if agree { "given" } else { "withdrawn" });
         Ok(Json(answer))
     })
     .await
@@ -235,7 +240,11 @@ pub async fn undo(
 pub async fn delete(State(served): State<Arc<Served>>) -> Result<Json<Value>, Trouble> {
     let household = household(&served)?;
     beside(move || {
-        let proof = served.learning.delete_everything(&household, &served.shared)?;
+        let proof = served.learning.delete_everything(&household, &served.shared);
+        let proof = proof.map_err(|error| {
+            let Trouble { status, text } = error.into();
+            Trouble::new(status, format!("not everything was deleted: {text}"))
+        })?;
         Ok(Json(json!({ "complete": proof.is_complete(), "proof": proof })))
     })
     .await
@@ -462,7 +471,7 @@ mod tests {
     use crate::page::{Page, Parts};
     use crate::parsing;
     use crate::run::switch::SwitchFile;
-    use crate::shared::CameraState;
+    use crate::shared::{CameraState, Topic};
     use axum::Router;
     use axum::body::{Body, to_bytes};
     use axum::http::Request;
@@ -591,6 +600,44 @@ mod tests {
             "what was agreed to before can be taken back"
         );
         rig.agree();
+    }
+
+    #[test]
+    fn a_withdrawal_that_the_disk_refuses_is_told_and_can_be_taken_back_again() {
+        let rig = Rig::new("unstored");
+        rig.agree();
+        // Stands for a disk that takes no change: neither a rename over it nor a removal works.
+        let record = rig.folder.join("consent/consent.json");
+        std::fs::remove_file(&record).expect("stored");
+        std::fs::create_dir(&record).expect("writable");
+        let ask = |method, path: &str, body: &Value| {
+            let (status, body) = rig.runtime.block_on(rig.answer(method, path, body.to_string()));
+            (status, String::from_utf8_lossy(&body).into_owned())
+        };
+        let shown = || -> Value {
+            serde_json::from_str(&ask("GET", "/api/learning", &json!({})).1).expect("JSON")
+        };
+        let notice = || {
+            let shared = &rig.served.shared;
+            shared.with_health(|health| health.notices.get(Topic::Withdrawal).map(str::to_owned))
+        };
+        let off =
+            json!({ "purpose": "improve_my_mirror", "version": rig.version(), "agree": false });
+        for (path, body) in [("/api/learning/consent", &off), ("/api/learning/delete", &off)] {
+            let (status, told) = ask("POST", path, body);
+            assert_eq!(status, StatusCode::INSUFFICIENT_STORAGE, "{path}");
+            assert!(told.contains("until the mirror's next start only"), "{told}");
+            let shown = shown();
+            assert_eq!(shown["consents"][0]["agreed"], false);
+            assert_eq!(shown["consents"][0]["consent"]["state"], "unstored");
+            let problem = shown["problems"][0].as_str().map(str::to_owned);
+            assert!(problem.is_some() && problem == notice(), "{problem:?}");
+        }
+        std::fs::remove_dir(&record).expect("ours");
+        assert_eq!(ask("POST", "/api/learning/consent", &off).0, StatusCode::OK);
+        let shown = shown();
+        assert_eq!(shown["consents"][0]["consent"]["state"], "absent");
+        assert_eq!((&shown["problems"], notice()), (&json!([]), None));
     }
 
     #[test]

@@ -38,7 +38,7 @@ use tracing::{debug, info, warn};
 use crate::access::Access;
 use crate::access::certificate;
 use crate::fleet::Fleet;
-use crate::learning::Learning;
+use crate::learning::{Learning, tell_withdrawals};
 use crate::page::address::{leads_out, reachable};
 use crate::page::door::NetworkDoor;
 use crate::page::port::{Whose, bind};
@@ -253,6 +253,20 @@ impl Page {
             self.context.tell_network();
             self.context.tell_pairing();
             self.mend_storage().await;
+            self.tell_withdrawals().await;
+        }
+    }
+
+    /// The trainer tries again to store them; the glass follows. Beside, because the disk may hold the stores' locks.
+    async fn tell_withdrawals(&self) {
+        let context = Arc::clone(&self.context);
+        let tell = move || {
+            if let Some(household) = context.learning.household() {
+                tell_withdrawals(household, &context.shared);
+            }
+        };
+        if let Err(error) = tokio::task::spawn_blocking(tell).await {
+            warn!("page: {error}");
         }
     }
 

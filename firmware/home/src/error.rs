@@ -29,7 +29,10 @@ pub enum HomeError {
         "the corrections take {stored} bytes and the limit is {limit}; delete some or raise the limit"
     )]
     TooLarge { stored: u64, limit: u64 },
-    #[error("the disk has {free} bytes left and {kept} are kept free; nothing was stored")]
+    #[error(
+        "the disk has {} MiB left, and learning.free_megabytes keeps {} free; nothing was stored: free some room",
+        .free >> 20, .kept >> 20
+    )]
     DiskFull { free: u64, kept: u64 },
     // As the page counts them, from one.
     #[error("there is no correction {}", .0 + 1)]

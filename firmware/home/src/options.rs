@@ -185,7 +185,12 @@ impl HomeOptions {
             composition.add(z, count);
             composition.fits(&self.budget)
         };
-        (1..=MOST_RELEASES).take_while(|&count| fits(count)).count() as u64
+        let fitting = (1..=MOST_RELEASES).take_while(|&count| fits(count)).count() as u64;
+        match self.noise {
+            // Where the budget is large the least noise that there is lets more fit than were asked for.
+            NoisePlan::Lifetime(releases) => fitting.min(releases),
+            NoisePlan::Multiplier(_) | NoisePlan::Unknown => fitting,
+        }
     }
 
     /// Whether a release can ever be made with these settings. Where none can, everything else goes on.

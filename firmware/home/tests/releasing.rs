@@ -274,6 +274,22 @@ fn a_lifetime_plan_sets_the_noise() {
 }
 
 #[test]
+fn a_lifetime_plan_is_the_most_also_where_the_budget_lets_more_fit() {
+    let mut device = Device::new();
+    (device.options.noise, device.options.budget) =
+        (NoisePlan::Lifetime(1), Budget::new(50.0, 1e-5).unwrap());
+    let home = device.start_with(6);
+    let told = &home.explanation().purpose(PurposeKind::ContributeToFleet).budget;
+    assert!(told.contains("at most 1 updates leave"), "{told}");
+    assert_eq!(home.privacy().unwrap().ledger.releases_left, 1);
+    train(&home);
+    release(&home).unwrap();
+    assert_eq!(home.privacy().unwrap().ledger.releases_left, 0);
+    train(&home);
+    assert!(!home.has_candidate());
+}
+
+#[test]
 fn a_fleets_rules_are_followed_where_they_are_not_weaker_than_the_devices_own() {
     let home = Device::new().start_with(6);
     train(&home);

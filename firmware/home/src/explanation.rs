@@ -129,8 +129,7 @@ fn contribute(options: &HomeOptions, ledger: Option<&Ledger>) -> Result<PurposeT
         return Ok(contribute_nothing(&reason));
     }
     let z = options.noise_multiplier()?;
-    let (epsilon, delta) = (options.budget.epsilon(), options.budget.delta());
-    let releases = options.most_releases();
+    let over_its_life = over_its_life(options, ledger)?;
     let between = between_households(options, ledger)?;
     Ok(PurposeText {
         purpose: PurposeKind::ContributeToFleet,
@@ -150,16 +149,37 @@ fn contribute(options: &HomeOptions, ledger: Option<&Ledger>) -> Result<PurposeT
                 goes to the fleet."
             .to_owned(),
         budget: format!(
-            "Over the mirror's whole life at most {releases} updates leave, so that epsilon stays within {epsilon} at \
-             delta {delta:e}. That compares what leaves with updates that say nothing; between what two different \
-             households send the bound is {between}. Unit: {UNIT}. Adjacency: {ADJACENCY}. Trust: {TRUST}. When the \
-             budget is spent, nothing more is sent."
+            "{over_its_life} That compares what leaves with updates that say nothing; between what two different households \
+             send the bound is {between}. Unit: {UNIT}. Adjacency: {ADJACENCY}. Trust: {TRUST}. When the budget is spent, nothing \
+             more is sent."
         ),
         stop: "Switch this off at any time: nothing more is sent, and updates that wait are destroyed.".to_owned(),
         cannot_undo: "Updates that were sent cannot be called back, and their share of the budget stays spent, also \
                       after everything is deleted."
             .to_owned(),
     })
+}
+
+/// How many updates leave at most, and within which epsilon. Where others were made under other settings, those count; a release
+/// of the plan changes no word.
+fn over_its_life(options: &HomeOptions, ledger: Option<&Ledger>) -> Result<String, HomeError> {
+    let (epsilon, delta) = (options.budget.epsilon(), options.budget.delta());
+    let mut most = options.most_releases();
+    if let Some(ledger) = ledger {
+        let made = ledger.verified().releases().len() as u64;
+        let spent = ledger.verified().composition();
+        if made > most || !spent.fits(&options.budget) {
+            let cost = spent.statement(delta)?.shown_epsilon();
+            return Ok(format!(
+                "Budget for {made} updates was spent under other settings: epsilon {cost} at delta {delta:e}. Those of today allow \
+                 {most} and epsilon {epsilon} over the mirror's whole life, so that no more are made."
+            ));
+        }
+        most = made + ledger.releases_left(options.noise_multiplier()?);
+    }
+    Ok(format!(
+        "Over the mirror's whole life at most {most} updates leave, so that epsilon stays within {epsilon} at delta {delta:e}."
+    ))
 }
 
 /// Epsilon of all releases where one household's updates stand in the place of another's, rounded up to one decimal: they

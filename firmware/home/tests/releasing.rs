@@ -259,6 +259,38 @@ fn the_bound_between_two_households_counts_what_was_sent_with_other_noise() {
 }
 
 #[test]
+fn the_words_count_what_was_made_under_other_settings() {
+    let told =
+        |home: &Home| home.explanation().purpose(PurposeKind::ContributeToFleet).budget.clone();
+    let mut device = Device::new();
+    let home = device.start_with(6);
+    for _ in 0..3 {
+        train(&home);
+        release(&home).unwrap();
+    }
+    let spent = home.privacy().unwrap().ledger.spent.shown_epsilon();
+    for (noise, budget) in [(NoisePlan::Lifetime(1), 8.0), (device.options.noise, 4.0)] {
+        (device.options.noise, device.options.budget) = (noise, Budget::new(budget, 1e-5).unwrap());
+        let home = device.start();
+        let words = told(&home);
+        let made = format!("Budget for 3 updates was spent under other settings: epsilon {spent}");
+        assert!(words.starts_with(&made), "{words}");
+        assert!(words.contains("1 and epsilon") && words.contains("no more are made"), "{words}");
+        assert_eq!(home.privacy().unwrap().ledger.releases_left, 0);
+    }
+    // Where some still fit, all that there will be are told: one that cost more leaves room for fewer.
+    let mut device = Device::new();
+    device.options.noise = NoisePlan::Multiplier("0.8".parse().unwrap());
+    let home = device.start_with(6);
+    train(&home);
+    release(&home).unwrap();
+    device.options.noise = NoisePlan::Multiplier("1.2".parse().unwrap());
+    let home = device.start();
+    let left = home.privacy().unwrap().ledger.releases_left;
+    assert!(left < 2 && told(&home).contains(&format!("at most {} updates leave", 1 + left)));
+}
+
+#[test]
 fn a_lifetime_plan_sets_the_noise() {
     let mut device = Device::new();
     device.options.noise = NoisePlan::Lifetime(12);

@@ -107,14 +107,18 @@ impl Household {
         }
         let still = |path: &String| left.iter().any(|file| file.name == *path);
         let removed = before.iter().map(|(store, name, _)| format!("{store}/{name}"));
-        Ok(ErasureProof {
+        let proof = ErasureProof {
             removed: removed.filter(|path| !still(path) && !remaining.contains(path)).collect(),
             key_erased: self.stores.keys.everything()?.is_empty(),
             left,
             remaining,
             already_sent: withdrawal.already_sent,
             given_up: withdrawal.given_up.map(|before| before + withdrawal.discarded),
-        })
+        };
+        if proof.is_complete() {
+            self.forget_problems();
+        }
+        Ok(proof)
     }
 
     /// Every file of every store, also under names that are none of a store's: store, name, bytes.

@@ -39,6 +39,7 @@ pub struct Home {
     /// Held by the one thread that trains.
     pub(crate) running: Mutex<()>,
     pub(crate) night: Mutex<Night>,
+    /// Of the fleet's models.
     problems: Vec<String>,
 }
 
@@ -84,7 +85,7 @@ impl Home {
         let models = Models::load(&*household.stores.models, &shipped, &mut problems);
         let base = models.newest(&shipped);
         let night = Night::draw(&household.edges)?;
-        let mut home = Home {
+        let home = Home {
             household,
             shipped,
             base: RwLock::new(base),
@@ -95,8 +96,7 @@ impl Home {
             running: Mutex::new(()),
             problems,
         };
-        let lost = home.restore()?;
-        home.problems.extend(lost);
+        home.note_problems(home.restore()?);
         Ok(home)
     }
 

@@ -144,7 +144,10 @@ pub struct Household {
     /// Why the last head of the list is not the one in use.
     head_trouble: Mutex<Option<String>>,
     pub(crate) status: Mutex<TrainingStatus>,
+    /// Of the settings and the ledger, for as long as this process.
     problems: Vec<String>,
+    /// Of what a deletion removes, until one is complete.
+    problems_of_learnt: Mutex<Vec<String>>,
     /// `lived` and the steady time when this process began.
     began: (u64, Duration),
 }
@@ -178,7 +181,8 @@ impl Household {
         let releases = open_releases(&stores, &edges, &options, &mut problems);
         let ledger = releases.as_ref().ok().map(ReleasePath::ledger);
         let explanation = Explanation::after(&options, ledger)?;
-        let consents = open_consents(&stores, &edges, explanation.version, &mut problems)?;
+        let mut of_learnt = Vec::new();
+        let consents = open_consents(&stores, &edges, explanation.version, &mut of_learnt)?;
         let credential = stores.credential.clone();
         let vault = Vault::new(
             stores.vault.clone(),
@@ -186,13 +190,18 @@ impl Household {
             edges.entropy.clone(),
             credential,
         );
+        // Damaged or unread records are no sign of a deletion.
+        let is_nothing_agreed = of_learnt.is_empty() && consents.is_empty();
+        let cut_short = if is_nothing_agreed { finish_deletion(&vault) } else { None };
+        let is_cut_short = cut_short.is_some();
+        of_learnt.extend(cut_short);
         let mut corrections = Corrections::load(&vault)?;
-        let state = load_state(&vault, &corrections, &mut problems)?;
+        let state = load_state(&vault, &corrections, &mut of_learnt)?;
         for meanwhile in &state.meanwhile {
             corrections.put_later(meanwhile.numbers, meanwhile.later);
         }
         let began = (state.lived, edges.steady.elapsed());
-        let mut household = Household {
+        let household = Household {
             shared: Mutex::new(Shared { state, corrections }),
             status: Mutex::default(),
             releases: Mutex::new(releases),
@@ -208,13 +217,14 @@ impl Household {
             consents,
             explanation,
             problems,
+            problems_of_learnt: Mutex::new(of_learnt),
             began,
         };
-        if let Err(error) = household.note_age() {
+        // What is to be deleted gets no new key.
+        if !is_cut_short && let Err(error) = household.note_age() {
             tracing::warn!(%error, "the age at which corrections go was not noted");
         }
-        let unfinished = household.finish_withdrawals();
-        household.problems.extend(unfinished);
+        household.note_problems(household.finish_withdrawals());
         Ok(household)
     }
 
@@ -234,7 +244,25 @@ impl Household {
     pub fn problems(&self) -> Vec<String> {
         let unread = self.head_trouble().map(|why| HomeError::HeadUnread(why).to_string());
         let withdrawn = self.unstored_withdrawal();
-        withdrawn.into_iter().chain(self.problems.iter().cloned()).chain(unread).collect()
+        let mut problems: Vec<String> =
+            withdrawn.into_iter().chain(self.problems.clone()).collect();
+        problems.extend_from_slice(&self.problems_of_learnt());
+        problems.extend(unread);
+        problems
+    }
+
+    /// Notes what was found damaged of what a deletion removes.
+    pub(crate) fn note_problems(&self, found: impl IntoIterator<Item = String>) {
+        self.problems_of_learnt().extend(found);
+    }
+
+    /// What they were about is gone.
+    pub(crate) fn forget_problems(&self) {
+        self.problems_of_learnt().clear();
+    }
+
+    fn problems_of_learnt(&self) -> MutexGuard<'_, Vec<String>> {
+        self.problems_of_learnt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The settings in force.
@@ -531,6 +559,18 @@ fn open_consents(
             Ok(Consents::reset(storage, clock, version)?)
         }
     }
+}
+
+/// "Delete everything" takes the consents and the key first. A power cut that came before the files leaves what nobody can open and
+/// nobody agrees to. Gives what a person should know.
+fn finish_deletion(vault: &Vault) -> Option<String> {
+    let is_there =
+        || -> Result<bool, EdgeError> { Ok(!vault.names()?.is_empty() && !vault.has_key()?) };
+    let finished = is_there().and_then(|is_there| if is_there { vault.clear() } else { Ok(()) });
+    let error = finished.err()?;
+    Some(format!(
+        "what is left of a deletion that was cut short cannot be removed ({error}); delete everything once more"
+    ))
 }
 
 fn open_releases(

@@ -178,6 +178,14 @@ impl Vault {
         NamedSealer { vault: self, name }
     }
 
+    /// Whether there is a key to open anything with.
+    ///
+    /// # Errors
+    /// [`EdgeError`] of the key's store.
+    pub fn has_key(&self) -> Result<bool, EdgeError> {
+        Ok(self.keys.read(KEY_NAME)?.is_some())
+    }
+
     /// Removes the key for good: whatever was sealed before is noise from here on, even where copies of it remain.
     ///
     /// # Errors

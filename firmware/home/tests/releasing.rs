@@ -539,6 +539,75 @@ fn a_full_disk_keeps_nothing_from_being_deleted() {
     assert_eq!(home.privacy().unwrap().ledger.burnt, 1);
 }
 
+#[test]
+fn a_deletion_that_a_power_cut_came_into_is_finished_at_the_next_start_once_the_key_is_gone() {
+    // Numbers drawn once, so that every cut comes into the same deletion.
+    let prepared = || {
+        let device = Device::new();
+        let home = device.start_with(3);
+        train(&home);
+        release(&home).unwrap();
+        train(&home);
+        (device, home)
+    };
+    let mut kinds = [0; 3];
+    for left in 0.. {
+        let (device, home) = prepared();
+        device.set_changes(Some(left));
+        let deleted = home.delete_everything().is_ok();
+        let key_is_gone = device.keys.files.lock().unwrap().is_empty();
+        drop(home);
+        device.set_changes(None);
+        let home = device.start();
+        assert_eq!(home.problems(), [""; 0], "after {left} changes");
+        if key_is_gone {
+            for store in [&device.vault, &device.keys, &device.outbox] {
+                assert!(store.files.lock().unwrap().is_empty(), "after {left} changes");
+            }
+            assert!(home.corrections().is_empty() && !home.has_candidate());
+        } else {
+            assert_eq!(home.corrections().len(), 3, "it had not begun");
+        }
+        assert!(home.delete_everything().unwrap().is_complete(), "after {left} changes");
+        agree(&home);
+        add(&home, 0..1);
+        kinds[usize::from(key_is_gone) + usize::from(deleted)] += 1;
+        if deleted {
+            break;
+        }
+    }
+    assert!(kinds.iter().all(|&count| count > 0), "{kinds:?}");
+}
+
+#[test]
+fn what_a_cut_deletion_left_and_the_disk_does_not_give_up_is_told_until_it_is_gone() {
+    let device = Device::new();
+    device.start_with(2);
+    device.keys.files.lock().unwrap().clear();
+    device.consent.files.lock().unwrap().clear();
+    device.set_changes(Some(0));
+    let home = device.start();
+    let told = home.problems();
+    assert!(told[0].contains("a deletion that was cut short"), "{told:?}");
+    device.set_changes(None);
+    assert!(device.keys.files.lock().unwrap().is_empty(), "no key is made for what is to go");
+    assert!(home.delete_everything().unwrap().is_complete());
+    assert_eq!(home.problems(), [""; 0]);
+}
+
+#[test]
+fn without_a_key_what_somebody_agreed_to_is_kept() {
+    let device = Device::new();
+    device.start_with(2);
+    let key = device.keys.get("vault-key");
+    device.keys.files.lock().unwrap().clear();
+    let home = device.start();
+    assert!(home.corrections().iter().all(|correction| correction.damaged));
+    drop(home);
+    device.keys.set("vault-key", key);
+    assert_eq!(device.start().corrections().iter().filter(|entry| !entry.damaged).count(), 2);
+}
+
 /// Every file below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());

@@ -268,6 +268,11 @@ impl Consents {
         self.lock().records.iter().find(|record| record.purpose == purpose).cloned()
     }
 
+    /// Whether nothing is agreed to, in any version of the words.
+    pub fn is_empty(&self) -> bool {
+        self.lock().records.is_empty()
+    }
+
     /// A token, if there is a current record.
     pub fn token<P: Purpose>(&self) -> Result<ConsentToken<P>, ConsentError> {
         let current = self.epoch(P::KIND).clone();

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use home::{Contribution, Home, ReleaseRules};
+use home::{Contribution, Home, HomeError, ReleaseRules};
 use learn::consent::{ContributeToFleet, ImproveMyMirror};
 use learn::edges::LayoutId;
 use learn::privacy::NoiseMultiplier;
@@ -20,8 +20,15 @@ pub struct AtHome {
     home: Arc<Home>,
     min_cohort: u32,
     max_update_bytes: u32,
-    /// The task that an update is to be made for.
-    task: Mutex<Option<TaskManifest>>,
+    /// What an update is to be made for.
+    asked: Mutex<Option<Asked>>,
+}
+
+/// A round that asked for an update.
+struct Asked {
+    task: TaskManifest,
+    /// A run was asked for in the place of one that could never be released.
+    again: bool,
 }
 
 impl AtHome {
@@ -31,7 +38,7 @@ impl AtHome {
             home,
             min_cohort: settings.min_cohort,
             max_update_bytes: 1024 * settings.max_update_kib,
-            task: Mutex::default(),
+            asked: Mutex::default(),
         }
     }
 
@@ -57,10 +64,11 @@ impl AtHome {
 
     /// Releases the finished run for the task that asked, once: only a round that wants an update spends budget.
     fn release(&self, task: &TaskManifest) -> Result<(), EdgeError> {
-        let mut asked = lock(&self.task);
-        if asked.as_ref().is_none_or(|asked| asked.round != task.round)
-            || !self.home.has_candidate()
-        {
+        let mut asked = lock(&self.asked);
+        let Some(own) = asked.as_mut().filter(|own| own.task.round == task.round) else {
+            return Ok(());
+        };
+        if !self.home.has_candidate() {
             return Ok(());
         }
         let consent = self.home.token::<ContributeToFleet>().map_err(told)?;
@@ -70,11 +78,39 @@ impl AtHome {
             clip: task.clip.as_f64(),
             max_update_bytes: task.max_update_bytes,
         };
-        // Whatever comes of it: a refusal by the budget stays one.
-        *asked = None;
-        let release = self.home.release(&consent, &rules).map_err(told)?;
-        tracing::info!(%release, round = task.round, "an update waits for the network");
-        Ok(())
+        let reserved = self.reserved();
+        let error = match self.home.release(&consent, &rules) {
+            Ok(release) => {
+                *asked = None;
+                tracing::info!(%release, round = task.round, "an update waits for the network");
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        let is_spent = self.reserved() != reserved;
+        if !own.again && !is_spent && !self.home.has_candidate() {
+            // The run was of before, and could never be released; once, one for this round takes its place.
+            own.again = true;
+            self.ask_for_training();
+        } else if !matches!(error, HomeError::DiskFull { .. }) {
+            // Whatever comes of it: a refusal by the budget stays one. Room on the disk may come.
+            *asked = None;
+        }
+        Err(told(error))
+    }
+
+    /// Updates that budget was reserved for so far.
+    fn reserved(&self) -> Option<u64> {
+        self.home.privacy().ok().map(|privacy| privacy.ledger.spent.releases())
+    }
+
+    /// Where there is something to train on, and an update could come of it.
+    fn ask_for_training(&self) {
+        let may_train = self.home.token::<ImproveMyMirror>().is_ok();
+        let may_release = self.home.contribution() == Contribution::On;
+        if may_train && may_release && self.home.usage().corrections > 0 {
+            self.home.request_training();
+        }
     }
 }
 
@@ -129,10 +165,9 @@ impl Household for AtHome {
                 self.home.give_up(id).map_err(told)?;
             }
         }
-        *lock(&self.task) = Some(task.clone());
-        let may_train = self.home.token::<ImproveMyMirror>().is_ok();
-        if !self.home.has_candidate() && may_train && self.home.usage().corrections > 0 {
-            self.home.request_training();
+        *lock(&self.asked) = Some(Asked { task: task.clone(), again: false });
+        if !self.home.has_candidate() {
+            self.ask_for_training();
         }
         Ok(())
     }
@@ -149,6 +184,7 @@ fn told(error: impl std::error::Error) -> EdgeError {
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
+    use std::sync::atomic::Ordering;
 
     use proto::task::ReportWindow;
 
@@ -165,7 +201,7 @@ mod tests {
             small::learn(&home);
         }
         let max_update_bytes = 1 << 20;
-        (AtHome { home, min_cohort: 2, max_update_bytes, task: Mutex::default() }, folder)
+        (AtHome { home, min_cohort: 2, max_update_bytes, asked: Mutex::default() }, folder)
     }
 
     fn task(home: &Home, noise: (u64, u64)) -> TaskManifest {
@@ -194,6 +230,62 @@ mod tests {
         assert_eq!(at_home.waiting(&own).expect("readable").len(), 1);
         at_home.prepare(&TaskManifest { layout: proto::Digest([7; 32]), ..own }).expect("budget");
         assert!(at_home.home.waiting().expect("readable").is_empty());
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn a_full_disk_costs_no_round_its_update_once_there_is_room() {
+        let folder = std::env::temp_dir().join(format!("mirror-room-{}", std::process::id()));
+        let (home, free) = small::home_with_space(&folder);
+        let home = Arc::new(home);
+        small::agree(&home);
+        small::correct(&home);
+        small::train(&home);
+        let max_update_bytes = 1 << 20;
+        let mut at_home = AtHome { home, min_cohort: 2, max_update_bytes, asked: Mutex::default() };
+        let own = task(&at_home.home, (6, 5));
+        at_home.prepare(&own).expect("there is budget");
+        free.store(0, Ordering::SeqCst);
+        for _ in 0..2 {
+            let refused = at_home.waiting(&own).expect_err("no room");
+            assert!(refused.to_string().contains("free some room"), "{refused}");
+        }
+        free.store(u64::MAX, Ordering::SeqCst);
+        assert_eq!(at_home.waiting(&own).expect("room").len(), 1);
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn a_run_that_was_released_before_makes_room_for_one_of_this_round_once() {
+        let (mut at_home, folder) = waiting("stale", 0);
+        let candidate = folder.join("vault/candidate");
+        small::train(&at_home.home);
+        let stale = std::fs::read(&candidate).expect("a finished run");
+        small::release(&at_home.home);
+        let first = at_home.home.waiting().expect("readable")[0];
+        at_home.published(ReleaseId(first.0)).expect("writable");
+        // As a power cut leaves it that comes between the reservation and the removal.
+        std::fs::write(&candidate, &stale).expect("ours");
+        let own = task(&at_home.home, (6, 5));
+        at_home.prepare(&own).expect("there is budget");
+        assert!(!at_home.home.is_due(), "it has a finished run");
+        assert!(at_home.waiting(&own).is_err());
+        assert!(at_home.home.is_due(), "or nobody would ask again in this round");
+        small::train(&at_home.home);
+        assert_eq!(at_home.waiting(&own).expect("a new run").len(), 1);
+        let privacy = at_home.home.privacy().expect("readable");
+        assert_eq!(privacy.ledger.spent.releases(), 2);
+        // Not for ever, whatever becomes of the new one.
+        let other = TaskManifest { round: 6, ..own };
+        at_home.published(at_home.waiting(&other).expect("readable")[0]).expect("writable");
+        std::fs::write(&candidate, &stale).expect("ours");
+        at_home.prepare(&other).expect("there is budget");
+        for is_due in [true, false] {
+            std::fs::write(&candidate, &stale).expect("ours");
+            assert!(at_home.waiting(&other).is_err());
+            assert_eq!(at_home.home.is_due(), is_due);
+            small::train(&at_home.home);
+        }
         std::fs::remove_dir_all(&folder).expect("ours");
     }
 

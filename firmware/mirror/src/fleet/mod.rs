@@ -200,7 +200,10 @@ async fn follow(shared: Arc<Shared>, handle: Handle, version: impl Fn() -> u64) 
 pub(crate) mod small {
     //! Stores in a folder, for a head that trains in no time.
 
-    use home::{BaseModel, Conditions, Gate, Home, HomeOptions, ReleaseRules, Trunk};
+    use std::sync::atomic::AtomicU64;
+
+    use home::edges::{Edges, Space};
+    use home::{BaseModel, Conditions, Gate, Home, HomeOptions, ReleaseRules, Stores, Trunk};
     use learn::head::{HeadLayout, HeadShape};
     use vision::{GridSize, VisionError};
 
@@ -211,11 +214,28 @@ pub(crate) mod small {
     pub const GRID: GridSize = GridSize { height: 48, width: 32 };
 
     pub fn home(folder: &Path) -> Home {
+        Home::open(folder, base(), HomeOptions::default()).expect("writable")
+    }
+
+    /// On a disk with as many bytes free as are set.
+    pub fn home_with_space(folder: &Path) -> (Home, Arc<AtomicU64>) {
+        struct Free(Arc<AtomicU64>);
+        impl Space for Free {
+            fn free(&self) -> Option<u64> {
+                Some(self.0.load(Ordering::SeqCst))
+            }
+        }
+        let free = Arc::new(AtomicU64::new(u64::MAX));
+        let edges = Edges { space: Arc::new(Free(free.clone())), ..Edges::system(folder) };
+        let stores = Stores::in_folder(folder).expect("writable");
+        (Home::with(stores, base(), HomeOptions::default(), edges).expect("writable"), free)
+    }
+
+    fn base() -> BaseModel {
         let layout = HeadLayout::of_shape(SHAPE).expect("a head");
         let parameters = vec![0.25; layout.len()];
         let digest = layout.digest(&parameters);
-        let base = BaseModel { layout, parameters, digest, grid: GRID, padding: 114 };
-        Home::open(folder, base, HomeOptions::default()).expect("writable")
+        BaseModel { layout, parameters, digest, grid: GRID, padding: 114 }
     }
 
     pub fn agree(home: &Home) {
@@ -241,7 +261,17 @@ pub(crate) mod small {
 
     /// One more update that waits for the network.
     pub fn learn(home: &Home) {
+        train(home);
+        release(home);
+    }
+
+    /// One more finished run.
+    pub fn train(home: &Home) {
         home.train_when(&mut Blind, &Idle, &AtomicBool::new(false)).expect("trained");
+    }
+
+    /// Releases it.
+    pub fn release(home: &Home) {
         let rules = ReleaseRules {
             layout: home.layout_id(),
             noise_multiplier: home.options().noise_multiplier().expect("the default"),

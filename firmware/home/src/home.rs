@@ -3,7 +3,6 @@
 
 use std::ops::Deref;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -35,7 +34,6 @@ pub struct Home {
     /// The fleet's models that are kept.
     pub(crate) models: Mutex<Models>,
     pub(crate) inferences: AtomicU64,
-    pub(crate) requested: AtomicBool,
     /// Held by the one thread that trains.
     pub(crate) running: Mutex<()>,
     pub(crate) night: Mutex<Night>,
@@ -92,7 +90,6 @@ impl Home {
             models: Mutex::new(models),
             night: Mutex::new(night),
             inferences: AtomicU64::new(0),
-            requested: AtomicBool::new(false),
             running: Mutex::new(()),
             problems,
         };

@@ -75,6 +75,9 @@ pub(crate) struct State {
     /// Seconds for which somebody agreed that corrections are kept. Of [`Further`].
     #[serde(skip_serializing)]
     pub agreed_age: Option<u64>,
+    /// Somebody, or a round, asked for a run, and none has begun since. Of [`Further`].
+    #[serde(skip_serializing)]
+    pub requested: bool,
 }
 
 /// What is written in ordinary use, and would keep a program that does not know it from reading the rest: after an update
@@ -86,6 +89,8 @@ pub(crate) struct Further {
     last_nightly_at: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     agreed_age: Option<u64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    requested: bool,
 }
 
 impl Further {
@@ -115,6 +120,7 @@ impl Further {
         Further {
             last_nightly_at: self.last_nightly_at.max(before.last_nightly_at),
             agreed_age: shorter(self.agreed_age, before.agreed_age),
+            requested: self.requested || before.requested,
         }
     }
 
@@ -178,7 +184,7 @@ impl State {
     pub fn with(self, further: Further) -> State {
         let last_nightly_at = further.last_nightly_at.or(self.last_nightly_at);
         let agreed_age = further.agreed_age.or(self.agreed_age);
-        State { last_nightly_at, agreed_age, ..self }
+        State { last_nightly_at, agreed_age, requested: further.requested, ..self }
     }
 
     /// With what came since this one could not be opened. Where the copy of this one stays and `is_lost` says that it may be
@@ -209,6 +215,7 @@ impl State {
             meanwhile,
             agreed_age: shorter(self.agreed_age, since.agreed_age),
             last_nightly_at: self.last_nightly_at.max(since.last_nightly_at),
+            requested: since.requested,
             list_lost: is_lost,
             heads_since: since.heads_since.filter(|_| is_lost),
             lived_since: is_lost.then_some(self.lived),
@@ -227,8 +234,8 @@ impl State {
 
     /// What is in a file of its own, alone.
     pub fn save_further(&self, vault: &Vault) -> Result<(), EdgeError> {
-        let State { last_nightly_at, agreed_age, .. } = *self;
-        Further { last_nightly_at, agreed_age }.save(vault)
+        let State { last_nightly_at, agreed_age, requested, .. } = *self;
+        Further { last_nightly_at, agreed_age, requested }.save(vault)
     }
 }
 

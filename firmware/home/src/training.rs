@@ -34,6 +34,9 @@ const CHECKPOINT_STEPS: [u64; 2] = [8, 128];
 /// How often a closed gate is looked at again.
 const GATE_INTERVAL: Duration = Duration::from_millis(500);
 
+/// The longest sleep: a run under way has to be on the disk soon after a stop, or the supervisor does not wait for it.
+const SLICE: Duration = Duration::from_millis(100);
+
 /// How often the triggers are looked at.
 const TRIGGER_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -254,9 +257,26 @@ impl Household {
 }
 
 impl Home {
-    /// Asks for a run as soon as the gate allows, whatever the triggers say.
+    /// Asks for a run as soon as the gate allows, whatever the triggers say; also after a restart, unless the disk refuses.
     pub fn request_training(&self) {
-        self.requested.store(true, Ordering::SeqCst);
+        let mut shared = self.lock();
+        if shared.corrections.len() == 0 {
+            // Sealing would make a new key where everything was deleted.
+            shared.state.requested = true;
+        } else if let Err(error) = self.note_request(&mut shared, true) {
+            tracing::warn!(%error, "that a run was asked for is forgotten with the next start");
+            shared.state.requested = true;
+        }
+    }
+
+    fn note_request(&self, shared: &mut Shared, requested: bool) -> Result<(), HomeError> {
+        if shared.state.requested == requested {
+            return Ok(());
+        }
+        let next = State { requested, ..shared.state.clone() };
+        next.save_further(&self.vault)?;
+        shared.state = next;
+        Ok(())
     }
 
     /// Counts a parsed picture, for the trigger by use. Never waits.
@@ -270,12 +290,13 @@ impl Home {
             return false;
         }
         let triggers = &self.options.triggers;
-        let (new, unfinished, is_night) = {
+        let (new, is_wanted, is_night) = {
             let shared = self.lock();
-            let new = shared.corrections.count_from(shared.state.learnt_up_to);
-            (new, shared.state.run.is_some(), self.is_night(&shared.state))
+            let State { learnt_up_to, run, requested, .. } = &shared.state;
+            let new = shared.corrections.count_from(*learnt_up_to);
+            (new, run.is_some() || *requested, self.is_night(&shared.state))
         };
-        if unfinished || self.requested.load(Ordering::SeqCst) {
+        if is_wanted {
             return true;
         }
         if new == 0 {
@@ -359,7 +380,7 @@ impl Home {
     fn wait(&self, time: Duration, stop: &AtomicBool) {
         let until = self.edges.steady.elapsed() + time;
         while !stop.load(Ordering::SeqCst) && self.edges.steady.elapsed() < until {
-            self.edges.steady.sleep(GATE_INTERVAL.min(time));
+            self.edges.steady.sleep(SLICE.min(time));
         }
     }
 
@@ -396,17 +417,13 @@ impl Home {
 
     fn run(&self, work: &mut Work<'_>) -> Result<RunReport, Break> {
         let conditions = self.open_gate(work, None)?;
-        let requested = self.requested.swap(false, Ordering::SeqCst);
+        let requested = self.lock().state.requested;
         self.inferences.store(0, Ordering::Relaxed);
-        let begun = self.begin(work.consent, &conditions);
-        if matches!(begun, Err(Break::Failed(_))) {
-            // Whoever asked for it still waits.
-            self.requested.fetch_or(requested, Ordering::SeqCst);
-        }
-        let (plan, trainer) = begun?;
+        let (plan, trainer) = self.begin(work.consent, &conditions)?;
         let ended = self.carry_out(work, &plan, trainer);
-        if matches!(ended, Err(Break::Outcome(Outcome::Abandoned))) {
-            self.requested.fetch_or(requested, Ordering::SeqCst);
+        if requested && matches!(ended, Err(Break::Outcome(Outcome::Abandoned))) {
+            // Whoever asked for it still waits.
+            self.request_training();
         }
         ended
     }
@@ -467,7 +484,7 @@ impl Home {
             let Some(pause) = pause else { return Ok(conditions) };
             let (done, total) = trainer.map_or((0, 0), Trainer::progress);
             self.show(TrainingState::Waiting(pause), done, total);
-            self.edges.steady.sleep(GATE_INTERVAL);
+            self.wait(GATE_INTERVAL, work.stop);
         }
     }
 
@@ -483,7 +500,7 @@ impl Home {
         }
     }
 
-    /// The run under way, or a new one with as much work as fits.
+    /// The run under way, or a new one with as much work as fits. What was asked for is answered by it.
     fn begin(
         &self,
         consent: &ConsentToken<ImproveMyMirror>,
@@ -502,7 +519,10 @@ impl Home {
         let is_wanted = |plan: &RunPlan| !contributes || plan.settings().subset == settings.subset;
         if let Some(plan) = shared.state.run.clone().filter(is_wanted) {
             match self.resume(&plan, from, parameters.clone(), consent) {
-                Ok(trainer) => return Ok((plan, trainer)),
+                Ok(trainer) => {
+                    self.note_request(&mut shared, false)?;
+                    return Ok((plan, trainer));
+                }
                 Err(error) => tracing::info!(%error, "the run under way starts over"),
             }
         }
@@ -532,7 +552,7 @@ impl Home {
         let layout = base.layout.clone();
         let settings = plan.settings();
         let trainer = Trainer::new(layout, parameters, examples, settings, run, consent)?;
-        let mut next = State { run: Some(plan.clone()), ..shared.state.clone() };
+        let mut next = State { run: Some(plan.clone()), requested: false, ..shared.state.clone() };
         // A run that something else asked for in the evening does not take the night's place.
         if self.is_night(&next) {
             next.last_nightly = Some(self.lived());
@@ -549,6 +569,7 @@ impl Home {
     /// All that is stored was looked at, and no run is possible: none is asked for again before something is new.
     fn note_nothing(&self, shared: &mut Shared) -> Result<(), HomeError> {
         self.drop_run(shared)?;
+        self.note_request(shared, false)?;
         let up_to = shared.state.next_correction;
         if shared.state.learnt_up_to == up_to {
             return Ok(());

@@ -687,6 +687,7 @@ fn triggers_ask_by_number_by_use_and_by_night_and_only_for_something_new() {
     assert!(!home.is_due());
     home.request_training();
     assert!(home.is_due());
+    train(&home);
 
     device.options.triggers = Triggers { inferences: Some(10), ..never };
     let home = device.start();
@@ -717,6 +718,41 @@ fn triggers_ask_by_number_by_use_and_by_night_and_only_for_something_new() {
     device.clocks.pass(21 * HOUR);
     device.clocks.wall.store(86_400 * 20_900 + 86_399, Ordering::SeqCst);
     assert!(home.is_due());
+}
+
+#[test]
+fn a_run_that_was_asked_for_is_not_forgotten_by_a_restart_nor_done_twice() {
+    let mut device = Device::new();
+    device.options.triggers = Triggers { corrections: None, nightly: None, inferences: None };
+    let home = device.start_with(6);
+    assert!(!home.is_due());
+    home.request_training();
+    let home = device.start();
+    assert!(home.is_due());
+    // Begun, and cut short: it goes on, and is over then.
+    begin_training(&home, 5);
+    assert!(device.start().is_due());
+    train(&home);
+    assert!(!device.start().is_due());
+    // Nor does asking make a key where everything was deleted.
+    home.delete_everything().unwrap();
+    home.request_training();
+    assert!(device.keys.files.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_stop_is_heard_soon_whatever_the_trainer_waits_for() {
+    let device = Device::new();
+    let home = device.start_with(6);
+    home.request_training();
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopper = stop.clone();
+    let gate = Closed(AtomicU32::new(0), move |look| {
+        stopper.fetch_or(look == 3, Ordering::SeqCst);
+    });
+    home.serve(&mut ColourTrunk::default(), &gate, &stop);
+    let longest = device.clocks.longest.load(Ordering::SeqCst);
+    assert!((1..=100).contains(&longest), "{longest} ms");
 }
 
 #[test]

@@ -152,6 +152,8 @@ impl MonotonicCounter for TestCounter {
 pub struct Clocks {
     pub wall: AtomicU64,
     pub steady: AtomicU64,
+    /// Milliseconds of the longest sleep.
+    pub longest: AtomicU64,
 }
 
 impl Clocks {
@@ -174,7 +176,9 @@ impl Steady for Clocks {
     }
 
     fn sleep(&self, time: Duration) {
-        self.steady.fetch_add(time.as_millis() as u64, Ordering::SeqCst);
+        let milliseconds = time.as_millis() as u64;
+        self.steady.fetch_add(milliseconds, Ordering::SeqCst);
+        self.longest.fetch_max(milliseconds, Ordering::SeqCst);
     }
 }
 

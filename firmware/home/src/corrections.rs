@@ -125,6 +125,10 @@ impl Corrections {
             };
             entries.insert(number, info);
         }
+        if entries.values().any(|entry| entry.damaged) {
+            // Without a number: how often a household corrects does not belong into the journal.
+            tracing::warn!("stored corrections cannot be read; the mirror's page shows which");
+        }
         Ok(Corrections { entries })
     }
 
@@ -248,10 +252,7 @@ pub(crate) fn open(vault: &Vault, number: u64) -> Result<Opened, HomeError> {
         Ok(Some(plain)) => plain,
         Ok(None) => return Err(HomeError::NoCorrection(number)),
         // One that the disk does not give back is as good as damaged: the others are learnt from.
-        Err(error) => {
-            tracing::warn!(%error, "a correction cannot be read");
-            return Err(HomeError::Damaged(number));
-        }
+        Err(_) => return Err(HomeError::Damaged(number)),
     };
     let damaged = HomeError::Damaged(number);
     if plain.len() < HEADER_BYTES || plain[..4] != *MAGIC {

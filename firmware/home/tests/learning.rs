@@ -618,6 +618,25 @@ fn the_journal_says_that_a_run_ended_and_no_number_of_it() {
 }
 
 #[test]
+fn the_journal_says_once_that_corrections_are_damaged_and_not_which_or_how_many() {
+    let device = Device::new();
+    device.start_with(6);
+    for number in [1, 3, 4] {
+        device.vault.damage(&format!("correction-{number:010}"));
+    }
+    let lines = Arc::<Mutex<Vec<String>>>::default();
+    let journal = Journal(lines.clone(), Arc::default());
+    tracing::subscriber::with_default(journal, || {
+        let home = device.start();
+        assert!(home.picture(3).is_err());
+    });
+    let lines = lines.lock().unwrap();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("cannot be read"), "{lines:?}");
+    assert!(!lines[0].contains(|c: char| c.is_ascii_digit()), "{lines:?}");
+}
+
+#[test]
 fn what_cannot_be_trained_on_is_not_looked_at_again_and_again() {
     let mut device = Device::new();
     device.options.triggers = Triggers { corrections: Some(1), nightly: None, inferences: None };

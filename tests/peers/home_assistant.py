@@ -28,6 +28,8 @@ async def check(messages: dict, folder: str) -> list[str]:
     parsed = discovery._parse_device_payload(hass, text, "mirror-1", None)
     assert parsed, "the device's message was refused; the reason is logged above"
     assert discovery._valid_origin_info(parsed), "the origin was refused"
+    state = messages["state"]
+    assert state["updates_left"] > 0 or state["epsilon_left"] == 0, "what no update fits is nothing that is left"
     made = []
     for name, component in parsed["components"].items():
         platform = component.pop("platform")
@@ -36,7 +38,7 @@ async def check(messages: dict, folder: str) -> list[str]:
         module = importlib.import_module(f"homeassistant.components.mqtt.{platform}")
         accepted = module.DISCOVERY_SCHEMA(component)
         made.append(f"{platform}.{name}")
-        check_state(platform, name, accepted, messages["state"], hass)
+        check_state(platform, name, accepted, state, hass)
     return made
 
 

@@ -29,8 +29,10 @@ pub struct State {
     pub camera_active: bool,
     /// Epsilon spent so far; `None` where the ledger cannot tell. Unit, adjacency, delta and trust stand in `privacy`.
     pub epsilon_spent: Option<f64>,
-    /// Epsilon left; `None` where the ledger cannot tell.
+    /// Epsilon left, 0 where no update fits it any more; `None` where the ledger cannot tell.
     pub epsilon_left: Option<f64>,
+    /// Updates that may still leave; `None` where the ledger cannot tell.
+    pub updates_left: Option<u64>,
     /// The whole statement, in a sentence.
     pub privacy: String,
     /// Updates that counted; `None` where the ledger cannot tell.
@@ -167,6 +169,7 @@ impl Topics {
                 })),
                 "epsilon_spent": sensor("epsilon_spent", "Epsilon spent", measured("ε")),
                 "epsilon_left": sensor("epsilon_left", "Epsilon left", measured("ε")),
+                "updates_left": sensor("updates_left", "Updates left", json!({"stat_cla": "measurement"})),
                 "privacy": sensor("privacy", "Privacy statement", json!({"ent_cat": "diagnostic"})),
                 "rounds": sensor("rounds", "Rounds contributed", json!({"stat_cla": "total_increasing"})),
                 "last_update": sensor("last_update", "Last update", json!({"dev_cla": "timestamp"})),
@@ -196,6 +199,7 @@ impl Topics {
             "camera": switch(state.camera_active),
             "epsilon_spent": state.epsilon_spent,
             "epsilon_left": state.epsilon_left,
+            "updates_left": state.updates_left,
             "privacy": state.privacy.chars().take(255).collect::<String>(),
             "rounds": state.rounds,
             "last_update": state.last_update,
@@ -373,6 +377,7 @@ mod tests {
             camera_active: true,
             epsilon_spent: Some(3.55),
             epsilon_left: Some(4.45),
+            updates_left: Some(2),
             privacy: "one household's device over its life; zero-out; delta 1e-5".into(),
             rounds: Some(1),
             last_update: None,

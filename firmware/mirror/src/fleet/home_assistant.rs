@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use home::{Contribution, Household};
 use learn::consent::PurposeKind;
+use learn::ledger::LedgerSummary;
 use proto::DeviceId;
 use settings::HomeAssistantSettings;
 use tracing::{info, warn};
@@ -119,23 +120,25 @@ impl home_assistant::Home for Shown {
         let model = self.learning.home().map(|home| home.fleet_version());
         let newest = snapshot.model_under_way.max(snapshot.model_on_offer).unwrap_or(0);
         // Rounds by the ledger: what the connection knows of them comes later than a start, and ends with a fleet.
-        let (epsilon_spent, epsilon_left, rounds, privacy) = match self.household.privacy() {
-            Ok(overview) => {
-                let spent = &overview.ledger.spent;
-                let left = (overview.ledger.target_epsilon - spent.shown_epsilon()).max(0.0);
-                let rounds = overview.ledger.published;
-                (Some(spent.shown_epsilon()), Some(left), Some(rounds), spent.to_string())
-            }
-            Err(error) => (None, None, None, error.to_string()),
+        let privacy = self.household.privacy();
+        let known = privacy.as_ref().ok().map(|overview| &overview.ledger);
+        // What no update fits any more is nothing that is left.
+        let left = |ledger: &LedgerSummary| match ledger.releases_left {
+            0 => 0.0,
+            _ => (ledger.target_epsilon - ledger.spent.shown_epsilon()).max(0.0),
         };
         State {
             takes_part,
             asks: self.fleet.asks(),
             camera_active: self.shared.with_health(|health| health.sensor_open),
-            epsilon_spent,
-            epsilon_left,
-            privacy,
-            rounds,
+            epsilon_spent: known.map(|ledger| ledger.spent.shown_epsilon()),
+            epsilon_left: known.map(left),
+            updates_left: known.map(|ledger| ledger.releases_left),
+            rounds: known.map(|ledger| ledger.published),
+            privacy: privacy.map_or_else(
+                |error| error.to_string(),
+                |overview| overview.ledger.spent.to_string(),
+            ),
             last_update: self.household.last_published().and_then(|at| rfc3339(at.0)),
             model,
             newest_model: model.map(|model| newest.max(model)),
@@ -376,7 +379,28 @@ mod tests {
         let state = shown(&folder).state();
         assert!(state.privacy.contains("damaged"), "{}", state.privacy);
         let said = Topics::new("mirror-17".parse().expect("a name")).state_payload(&state);
-        assert!(said["epsilon_spent"].is_null() && said["epsilon_left"].is_null(), "{said}");
+        for unknown in ["epsilon_spent", "epsilon_left", "updates_left", "rounds"] {
+            assert!(said[unknown].is_null(), "{said}");
+        }
+        fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn nothing_is_left_after_the_last_update() {
+        let folder = folder("left");
+        let home = small::home(&folder);
+        small::agree(&home);
+        small::correct(&home);
+        let shown = Shown { household: Arc::clone(home.household()), ..shown(&folder.join("own")) };
+        for updates in [3, 2, 1, 0] {
+            let state = shown.state();
+            assert_eq!(state.updates_left, Some(updates));
+            assert_eq!(state.epsilon_left == Some(0.0), updates == 0, "{state:?}");
+            if updates > 0 {
+                small::learn(&home);
+            }
+        }
+        assert!(shown.state().epsilon_spent < Some(8.0), "or the figure would be 0 anyway");
         fs::remove_dir_all(&folder).expect("ours");
     }
 

@@ -219,12 +219,14 @@ struct Talk {
     denied: Option<String>,
     greeted: bool,
     said: Option<Value>,
+    /// The last command that the journal was told.
+    told: Option<Command>,
 }
 
 impl Talk {
     fn new(topics: Topics, firmware: String) -> Talk {
         let connected = Err("no answer yet".to_owned());
-        Talk { topics, firmware, connected, denied: None, greeted: false, said: None }
+        Talk { topics, firmware, connected, denied: None, greeted: false, said: None, told: None }
     }
 
     fn connection(&self) -> Result<(), &str> {
@@ -254,7 +256,10 @@ impl Talk {
                 let command = self.topics.command(&topic, &payload);
                 // Nobody presses a button that the broker remembers: it would be pressed again at every connection.
                 if let Some(command) = command.filter(|_| !retained) {
-                    tracing::info!(?command, "from Home Assistant");
+                    // Whoever may write there may press a button all day long.
+                    if self.told.replace(command) != Some(command) {
+                        tracing::info!(?command, "from Home Assistant");
+                    }
                     home.command(command);
                     // Said again even where nothing changed: a switch that stays off must jump back.
                     self.said = None;

@@ -57,7 +57,8 @@ impl HomePart {
         let (shared, fleet) = (Arc::clone(&self.shared), Arc::clone(&self.fleet));
         let changes = Arc::clone(&self.shared);
         let link = Link::new(format!("{}:{}", endpoint.host, endpoint.port), Instant::now());
-        let shown = Shown { shared, learning: Arc::clone(&self.learning), fleet, household, link };
+        let learning = Arc::clone(&self.learning);
+        let shown = Shown { shared, learning, fleet, household, link, failed: None };
         let jitter = jitter()?;
         runtime()?.block_on(async {
             let (connection, handle) = Mqtt::start(endpoint, jitter);
@@ -110,6 +111,8 @@ struct Shown {
     fleet: Arc<Fleet>,
     household: Arc<Household>,
     link: Link,
+    /// The last command that failed, and why: the journal is told once.
+    failed: Option<(Command, String)>,
 }
 
 impl home_assistant::Home for Shown {
@@ -168,9 +171,11 @@ impl home_assistant::Home for Shown {
         };
         // Whoever pressed sees no answer there.
         tell_withdrawals(&self.household, &self.shared);
-        if let Err(error) = done {
+        let failed = done.err().map(|error| (command, error.to_string()));
+        if let Some((command, error)) = failed.as_ref().filter(|_| failed != self.failed) {
             warn!("Home Assistant asked for {command:?}: {error}");
         }
+        self.failed = failed;
     }
 
     fn connection(&mut self, state: Result<(), &str>) {
@@ -248,6 +253,7 @@ fn rfc3339(seconds: u64) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
     use std::path::{Path, PathBuf};
     use std::time::Instant;
 
@@ -270,6 +276,7 @@ mod tests {
             fleet: Arc::new(Fleet::new(true)),
             household: Arc::clone(small::home(folder).household()),
             link: Link::new("home.example:1883".into(), Instant::now()),
+            failed: None,
         }
     }
 
@@ -330,6 +337,34 @@ mod tests {
         assert!(shown.state().asks);
         shown.command(Command::OptOut);
         assert!(!shown.state().asks, "nobody is asked what was answered");
+        fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn pressed_again_and_again_nothing_is_written_where_it_holds_already() {
+        let folder = folder("wear");
+        let (mut shown, data) = (shown(&folder), folder.join("fleet"));
+        shown.fleet = Arc::new(Fleet::new(true).kept_in(&data, &shown.shared));
+        let version = shown.household.explanation().version;
+        shown.household.grant(PurposeKind::ContributeToFleet, version).expect("writable");
+        let written = |shown: &mut Shown, command| {
+            shown.command(command);
+            let files = [folder.join("consent/consent.json"), data.join("question")];
+            files.map(|path| {
+                fs::metadata(path).ok().map(|found| (found.ino(), found.modified().ok()))
+            })
+        };
+        // What is written anew is another file, put in the place of the one before.
+        let off = written(&mut shown, Command::OptOut);
+        assert!(off[0].is_some());
+        assert_eq!(written(&mut shown, Command::OptOut), off);
+        let asked = written(&mut shown, Command::AskOptIn);
+        assert!(asked[1].is_some());
+        assert_eq!(written(&mut shown, Command::AskOptIn), asked);
+        let deleted = written(&mut shown, Command::Delete);
+        assert_eq!(deleted, asked, "there was nothing to be withdrawn");
+        fs::remove_file(data.join("question")).expect("ours");
+        assert!(written(&mut shown, Command::AskOptIn)[1].is_some(), "a lost one is kept again");
         fs::remove_dir_all(&folder).expect("ours");
     }
 

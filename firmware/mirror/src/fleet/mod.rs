@@ -86,8 +86,11 @@ impl Fleet {
         self.asks.load(Ordering::SeqCst)
     }
 
-    /// Home Assistant asks; only an answer on the mirror's own page counts.
+    /// Home Assistant asks; only an answer on the mirror's own page counts. Where it is asked already, nothing is written.
     pub(crate) fn ask(&self, shared: &Shared) {
+        if self.asks() && self.question.as_ref().is_none_or(|path| path.exists()) {
+            return;
+        }
         let text = "Home Assistant asks to take part in the fleet: answer on the mirror's page";
         if let Err(error) = self.put_question(shared, text) {
             warn!("fleet: the question is lost with the next start: {error:#}");

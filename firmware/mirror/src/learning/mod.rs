@@ -103,7 +103,9 @@ impl Learning {
         shared.set_notice(Topic::Learning, notice);
         tell_withdrawals(household, shared);
         let proof = proof?;
-        info!("everything that was learnt was deleted; complete: {}", proof.is_complete());
+        if !proof.removed.is_empty() || !proof.is_complete() {
+            info!("everything that was learnt was deleted; complete: {}", proof.is_complete());
+        }
         Ok(proof)
     }
 

@@ -18,7 +18,8 @@ const STEP_ERROR: f64 = 3.6e-15;
 
 /// An upper bound for `delta(epsilon)` of the mechanism with parameter `mu`.
 ///
-/// `mu > 0` and `epsilon >= 0`. The bound exceeds the true value by less than one part in 10^11 for `mu` up to 100.
+/// `mu > 0` and `epsilon >= 0`. Of values from 10^-12 on the bound exceeds the true one by less than one part in 10^10 for `mu` from 0.1
+/// to 100, and by less than one part in 10^8 from 0.001 on: the two terms lie close together there.
 pub fn delta_upper_bound(mu: f64, epsilon: f64) -> f64 {
     let near = epsilon / mu - mu / 2.0;
     let far = epsilon / mu + mu / 2.0;

@@ -100,6 +100,19 @@ fn a_model_that_fails_the_public_check_changes_nothing() {
 }
 
 #[test]
+fn small_losses_one_after_the_other_do_not_lead_below_the_model_that_the_mirror_came_with() {
+    let (home, better) = (Device::new().start(), better());
+    try_model(&home, 1, &better).unwrap();
+    // No worse than its predecessor, on a check that the shipped model passes best.
+    let alike: Vec<f32> = better.iter().map(|value| 1.0001 * value).collect();
+    let (bytes, check) = (bytes_of(&alike), favouring(&base().parameters));
+    let error = home.try_model(2, &bytes, &check, &mut ColourTrunk::default()).unwrap_err();
+    let ModelTrouble::PublicCheck { before, after, .. } = error else { panic!("{error}") };
+    assert!(before == 1.0 && after < 0.98, "{before} {after}");
+    assert_eq!(home.fleet_version(), 1);
+}
+
+#[test]
 fn broken_bytes_are_no_model() {
     let home = Device::new().start();
     let mut bytes = bytes_of(&base().parameters);

@@ -24,7 +24,8 @@ const FURTHER_BEFORE: &str = "state-further-before";
 
 const FORMAT: u32 = 1;
 
-/// Sealed like everything else: how often a household corrects is its own business.
+/// Sealed like everything else: how often a household corrects is its own business. The names and dates of the sealed files tell
+/// that all the same to whoever holds the disk.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct State {

@@ -11,7 +11,7 @@ const MAGIC: &[u8; 4] = b"MHH1";
 const PREFIX: &str = "head-";
 
 /// Heads that are kept to go back to; the oldest goes first.
-pub(crate) const KEPT_HEADS: usize = 5;
+pub const KEPT_HEADS: usize = 5;
 
 /// A head that this household trained and adopted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

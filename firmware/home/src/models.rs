@@ -36,7 +36,7 @@ pub const PUBLIC_TOLERANCE: f64 = 0.02;
 
 /// Corrections that judge a model at most, the newest ones: whoever sees how long a trial takes does not see how many there
 /// are.
-const MOST_JUDGES: usize = 40;
+pub const MOST_JUDGES: usize = 40;
 
 /// Corrections after a switch that are enough for the second look.
 const ENOUGH_CORRECTIONS: usize = 3;
@@ -198,8 +198,8 @@ impl Home {
         self.models().version()
     }
 
-    /// Tries a model of the fleet and puts it in force unless it is worse than its predecessor on `check`. Where the
-    /// household lets its corrections be used and they say that it is worse than the head in use, that head stays in
+    /// Tries a model of the fleet and puts it in force unless it is worse than its predecessor or the shipped model on `check`.
+    /// Where the household lets its corrections be used and they say that it is worse than the head in use, that head stays in
     /// use. `bytes` are the trainable numbers in the layout's order, f32 little-endian. Call on a thread that may
     /// compute for seconds; pictures go on being parsed meanwhile.
     ///

@@ -2,12 +2,29 @@
 
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
-use home::HomeOptions;
 use home::explanation::Explanation;
+use home::{HomeOptions, KEPT_HEADS, MOST_JUDGES};
 use learn::consent::PurposeKind;
+use learn::head::{HeadLayout, HeadShape};
 use learn::privacy::{ADJACENCY, Budget, TRUST, UNIT, epsilon};
 
 const ASSESSMENT: &str = include_str!("../privacy-impact.md");
+
+/// The student's sizes; `learn` checks that they are those of its manifest.
+const STUDENT: HeadShape =
+    HeadShape { queries: 28, dim: 96, hidden: 384, mask_height: 64, mask_width: 48 };
+
+/// A number as the assessment writes it, below a million.
+fn grouped(number: usize) -> String {
+    format!("{},{:03}", number / 1_000, number % 1_000)
+}
+
+fn in_words(number: usize) -> &'static str {
+    match number {
+        40 => "forty",
+        _ => panic!("write {number} out, here and in the assessment"),
+    }
+}
 
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -27,6 +44,12 @@ fn the_assessments_own_figures_are_those_in_force() {
     let options = HomeOptions::default();
     let assessment = one_line(ASSESSMENT);
     let days = options.limits.age.as_secs() / 86_400;
+    let layout = HeadLayout::of_shape(STUDENT).unwrap();
+    let numbers = layout.subset_len(options.training.subset);
+    let releases = options.most_releases();
+    assert_eq!(releases, 3, "the assessment writes it out: three releases");
+    let noise = options.noise_multiplier().unwrap();
+    let whole = epsilon(noise, releases, Budget::DEFAULT.delta()).unwrap();
     for fact in [
         UNIT.to_owned(),
         ADJACENCY.to_owned(),
@@ -34,6 +57,10 @@ fn the_assessments_own_figures_are_those_in_force() {
         format!("at most {} corrections", options.limits.corrections),
         format!("until deleted, at most {days} days"),
         format!("Epsilon {} is a weak guarantee", Budget::DEFAULT.epsilon()),
+        format!("({} with the default settings)", grouped(numbers)),
+        format!("default plan cost {} of it", whole.shown_epsilon()),
+        format!("at most {KEPT_HEADS} |"),
+        format!("(none to {})", in_words(MOST_JUDGES)),
     ] {
         assert!(assessment.contains(&fact), "{fact}");
     }

@@ -32,7 +32,7 @@ pub(super) const AWAY: Duration = Duration::from_secs(600);
 
 /// How long a model is tried at least, as far as the fleet can see: how long it really takes says how many corrections there are
 /// to judge it by.
-const TRIAL: Duration = Duration::from_secs(600);
+pub(super) const TRIAL: Duration = Duration::from_secs(600);
 
 /// How often the connection is looked at for that.
 const LOOK: Duration = Duration::from_secs(5);

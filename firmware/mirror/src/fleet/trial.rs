@@ -120,3 +120,16 @@ fn fault(trouble: &ModelTrouble) -> JobFault {
         ModelTrouble::Unusable { .. } | ModelTrouble::Home(_) => JobFault::Unusable,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    #[test]
+    fn the_assessment_says_how_soon_the_fleet_hears_of_a_trial() {
+        const ASSESSMENT: &str = include_str!("../../../home/privacy-impact.md");
+        let words: Vec<&str> = ASSESSMENT.split_whitespace().collect();
+        assert_eq!(super::super::member::TRIAL, Duration::from_secs(10 * 60));
+        assert!(words.join(" ").contains("no sooner than ten minutes after the trial began"));
+    }
+}

@@ -105,7 +105,8 @@ pub struct RunReport {
     pub epochs: u32,
     /// Corrections judged on.
     pub judged: usize,
-    /// Mean IoU on those before, 0 to 1; `None` where there were none.
+    /// Mean IoU on those before, 0 to 1; `None` where there were none. Where nobody painted, a correction says what the head in use
+    /// said when it was made: the head before is flattered by that.
     pub before: Option<f64>,
     /// The same after.
     pub after: Option<f64>,

@@ -1,7 +1,7 @@
 //! The household's own heads: sealed, with a history to go back in.
 
 use learn::edges::{Digest, EdgeError, Timestamp};
-use learn::head::{HeadLayout, Subset};
+use learn::head::{HeadLayout, Subset, numbers};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -51,7 +51,7 @@ pub(crate) fn store(
     let mut plain = Zeroizing::new(Vec::with_capacity(36 + 4 * values.len()));
     plain.extend_from_slice(MAGIC);
     plain.extend_from_slice(&base.0);
-    values.iter().for_each(|value| plain.extend_from_slice(&value.to_le_bytes()));
+    numbers::encode_into(&mut plain, &values);
     vault.put(&name(number), &plain).map(|_| ())
 }
 
@@ -75,15 +75,8 @@ pub(crate) fn load(
     let plain = vault.get(&name)?.ok_or_else(|| refuse("is gone"))?;
     let body = plain.strip_prefix(MAGIC).ok_or_else(|| refuse("is no head"))?;
     let body = body.strip_prefix(&base.0).ok_or_else(|| refuse("is of another model"))?;
-    let (words, rest) = body.as_chunks::<4>();
-    if words.len() != layout.subset_len(Subset::Full) || !rest.is_empty() {
-        return Err(refuse("has the wrong length"));
-    }
-    let values: Zeroizing<Vec<f32>> =
-        Zeroizing::new(words.iter().map(|word| f32::from_le_bytes(*word)).collect());
-    if values.iter().any(|value| !value.is_finite()) {
-        return Err(refuse("has a value that is not a number"));
-    }
+    let values = numbers::decode(body, layout.subset_len(Subset::Full));
+    let values = Zeroizing::new(values.map_err(|error| refuse(&error.to_string()))?);
     let mut parameters = base_parameters.to_vec();
     layout.scatter(Subset::Full, &values, &mut parameters);
     Ok(parameters)

@@ -12,7 +12,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use learn::consent::{ConsentToken, ImproveMyMirror};
 use learn::edges::{Digest, EdgeError, Storage};
-use learn::head::{Confusion, Subset};
+use learn::head::{Confusion, Subset, numbers};
 
 use crate::error::HomeError;
 use crate::heads::{self, HeadInfo};
@@ -119,7 +119,7 @@ impl Models {
         bytes.push(self.0.len() as u8);
         for model in &self.0 {
             bytes.extend_from_slice(&model.version.to_le_bytes());
-            model.values.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
+            numbers::encode_into(&mut bytes, &model.values);
         }
         let digest = Digest::of(&bytes);
         bytes.extend_from_slice(&digest.0);
@@ -133,15 +133,13 @@ impl Models {
         }
         let body = body.strip_prefix(MAGIC)?.strip_prefix(&shipped.digest.0)?;
         let (&count, mut rest) = body.split_first()?;
-        let length = 4 * shipped.layout.subset_len(Subset::Full);
+        let trained = shipped.layout.subset_len(Subset::Full);
         let mut models = Vec::new();
         for _ in 0..count {
             let (version, behind) = rest.split_first_chunk::<8>()?;
-            let (values, behind) = behind.split_at_checked(length)?;
-            models.push(FleetModel {
-                version: u64::from_le_bytes(*version),
-                values: values_of(values, shipped)?,
-            });
+            let (values, behind) = behind.split_at_checked(4 * trained)?;
+            let values = numbers::decode(values, trained).ok()?;
+            models.push(FleetModel { version: u64::from_le_bytes(*version), values });
             rest = behind;
         }
         rest.is_empty().then_some(Models(models))
@@ -177,14 +175,6 @@ impl Models {
     }
 }
 
-/// The numbers in `bytes`, if they are as many as the layout trains and all of them numbers.
-fn values_of(bytes: &[u8], shipped: &BaseModel) -> Option<Vec<f32>> {
-    let (words, rest) = bytes.as_chunks::<4>();
-    let values: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
-    let fits = values.len() == shipped.layout.subset_len(Subset::Full) && rest.is_empty();
-    (fits && values.iter().all(|value| value.is_finite())).then_some(values)
-}
-
 /// What the household's corrections say of two heads: mean IoU of each, 0 to 1.
 type Comparison = Option<[f64; 2]>;
 
@@ -215,10 +205,9 @@ impl Home {
         if version <= self.fleet_version() {
             return Ok(());
         }
-        let values = values_of(bytes, &self.shipped).ok_or_else(|| ModelTrouble::Unusable {
-            version,
-            reason: "it has the wrong length or a value that is not a number".to_owned(),
-        })?;
+        let trained = self.shipped.layout.subset_len(Subset::Full);
+        let values = numbers::decode(bytes, trained)
+            .map_err(|error| ModelTrouble::Unusable { version, reason: format!("it {error}") })?;
         let mut parameters = self.shipped.parameters.clone();
         self.shipped.layout.scatter(Subset::Full, &values, &mut parameters);
         self.public_check(version, &parameters, check, trunk)?;

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use learn::consent::{ConsentToken, ContributeToFleet};
 use learn::edges::{Digest, EdgeError, LayoutId, ReleaseId, RunId, Timestamp};
-use learn::head::Subset;
+use learn::head::{Subset, numbers};
 use learn::ledger::{LedgerError, LedgerSummary, RecordKind};
 use learn::outbox::OutboxError;
 use learn::privacy::{Clipped, Delta, MechanismError, NoiseMultiplier};
@@ -67,7 +67,7 @@ impl Candidate {
         plain.extend_from_slice(&self.run.0);
         plain.extend_from_slice(&self.base.0);
         plain.push(u8::from(self.subset == Subset::Full));
-        self.change.iter().for_each(|value| plain.extend_from_slice(&value.to_le_bytes()));
+        numbers::encode_into(&mut plain, &self.change);
         plain
     }
 
@@ -75,11 +75,9 @@ impl Candidate {
         let (run, rest) = plain.strip_prefix(MAGIC)?.split_first_chunk::<16>()?;
         let (base, rest) = rest.split_first_chunk::<32>()?;
         let (full, rest) = rest.split_first()?;
-        let (words, rest) = rest.as_chunks::<4>();
         let subset = if *full == 1 { Subset::Full } else { Subset::Sparse };
-        let change = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
-        let (run, base) = (RunId(*run), Digest(*base));
-        rest.is_empty().then_some(Candidate { run, base, subset, change: Zeroizing::new(change) })
+        let change = Zeroizing::new(numbers::decode(rest, rest.len() / 4).ok()?);
+        Some(Candidate { run: RunId(*run), base: Digest(*base), subset, change })
     }
 }
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use sha2::{Digest as _, Sha256};
 
+use super::numbers;
 use crate::edges::{Digest, LayoutId};
 
 /// Class logits of a query: sixteen parts, whole human, no object.
@@ -364,7 +365,8 @@ impl HeadLayout {
     /// model. `parameters` is the flat vector.
     pub fn digest(&self, parameters: &[f32]) -> Digest {
         let values = self.gather(Subset::Full, parameters);
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let mut bytes = Vec::with_capacity(4 * values.len());
+        numbers::encode_into(&mut bytes, &values);
         Digest::of(&bytes)
     }
 

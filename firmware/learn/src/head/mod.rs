@@ -5,6 +5,7 @@ mod evaluate;
 mod layout;
 mod loss;
 mod network;
+pub mod numbers;
 mod ops;
 mod real;
 mod train;

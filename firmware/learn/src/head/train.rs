@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 use super::layout::{HeadLayout, Subset};
 use super::loss::Target;
 use super::network::{Features, Network, SizeError};
+use super::numbers;
 use super::ops::Gradients;
 use crate::consent::{ConsentError, ConsentToken, ImproveMyMirror};
 use crate::edges::{Digest, EdgeError, RunId, Sealer};
@@ -257,7 +258,7 @@ impl Trainer {
         plain.extend_from_slice(&self.steps.to_le_bytes());
         plain.extend_from_slice(&self.run.0);
         for values in [&trained, &self.first, &self.second] {
-            values.iter().for_each(|value| plain.extend_from_slice(&value.to_le_bytes()));
+            numbers::encode_into(&mut plain, values);
         }
         sealer.seal(&plain)
     }
@@ -280,14 +281,13 @@ impl Trainer {
         let body =
             body.ok_or(TrainError::Checkpoint("it is of another model, version or settings"))?;
         let count = trainer.start.len();
-        if body.len() != 24 + 12 * count {
-            return Err(TrainError::Checkpoint("its length is wrong"));
-        }
-        trainer.steps = u64::from_le_bytes(std::array::from_fn(|index| body[index]));
-        trainer.run = RunId(std::array::from_fn(|index| body[8 + index]));
-        let (words, _) = body[24..].as_chunks::<4>();
-        let values =
-            Zeroizing::new(words.iter().map(|word| f32::from_le_bytes(*word)).collect::<Vec<_>>());
+        let wrong = || TrainError::Checkpoint("its length is wrong");
+        let (steps, body) = body.split_first_chunk::<8>().ok_or_else(wrong)?;
+        let (run, body) = body.split_first_chunk::<16>().ok_or_else(wrong)?;
+        let values = numbers::decode_any(body, 3 * count).map_err(|_| wrong())?;
+        let values = Zeroizing::new(values);
+        trainer.steps = u64::from_le_bytes(*steps);
+        trainer.run = RunId(*run);
         trainer.layout.scatter(settings.subset, &values[..count], &mut trainer.parameters);
         trainer.first.copy_from_slice(&values[count..2 * count]);
         trainer.second.copy_from_slice(&values[2 * count..]);

@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver, TryRecvError};
 use anyhow::{Context, Result};
 use frame::Orientation;
 use home::{Home, HomeError, ModelTrouble};
-use learn::head::Subset;
+use learn::head::{Subset, numbers};
 use proto::status::JobFault;
 use tracing::{info, warn};
 use uplink::edges::ModelTrial;
@@ -101,12 +101,10 @@ fn attempt(
 /// The engine that ships must be able to build and run it.
 fn runs(parser: &mut Parser, home: &Home, parameters: &[u8]) -> Result<()> {
     let shipped = home.shipped();
-    let values: Vec<f32> =
-        parameters.as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect();
-    // Another length is refused, by name, by whoever tries it.
-    if values.len() != shipped.layout.subset_len(Subset::Full) {
+    // What are no such numbers is refused, by name, by whoever tries it.
+    let Ok(values) = numbers::decode(parameters, shipped.layout.subset_len(Subset::Full)) else {
         return Ok(());
-    }
+    };
     let parameters = parser.student().head_parameters().with_trainable(&values)?;
     let head = parser.student().head_builder().build(&parameters)?;
     parser.swap_head(head)?;

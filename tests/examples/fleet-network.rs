@@ -572,7 +572,7 @@ async fn fleet(devices: u64, rounds: u64, full_every: u64) {
     let (aggregator, trust) = Aggregator::start(&broker, &authority, &names);
     let witness = Witness::start(&broker);
     let Reply::Status(status) = aggregator.ask(Request::Status).await else { panic!("no status") };
-    let model: Digest = status.models[0].parameters.parse().unwrap();
+    let model: Digest = status.models[0].model.parameters.parse().unwrap();
     let owner = Arc::new(Contributor::new(Budget::DEFAULT).unwrap());
     let mut mirrors = Vec::new();
     for (number, (name, trust)) in names.iter().zip(&trust).enumerate() {

@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
 use crate::desk::Office;
-use crate::engine::{Engine, EngineError, Failure, RoundRequest, RoundStatus, Status};
+use crate::engine::{Engine, EngineError, Failure, ModelStatus, RoundRequest, RoundStatus, Status};
 use crate::hex;
-use crate::records::{Device, Model};
+use crate::records::{Device, Model, Round};
 use crate::verify::Verified;
 
 /// Bytes of a command at most.
@@ -52,7 +52,7 @@ pub enum Request {
 pub enum Reply {
     Status(Box<Status>),
     Round(Box<RoundStatus>),
-    Model(Model),
+    Model(ModelStatus),
     Failures(Vec<Failure>),
     Devices(Vec<Listed>),
     Enrolled { device: Device, secret: String, public_key: String },
@@ -84,9 +84,10 @@ fn answer(
     request: Request,
 ) -> Result<Reply, EngineError> {
     let presence = office.and_then(Office::known_presence);
-    let with_tally = |round: crate::records::Round| {
-        Ok::<_, EngineError>(Reply::Round(Box::new(engine.round_status(round)?)))
-    };
+    let with_tally =
+        |round: Round| Ok::<_, EngineError>(Reply::Round(Box::new(engine.round_status(round)?)));
+    let with_standing =
+        |model: Model| Ok::<_, EngineError>(Reply::Model(engine.model_status(model)?));
     Ok(match request {
         Request::Status => {
             let status = office.map_or_else(|| engine.status(), Office::status)?;
@@ -95,8 +96,8 @@ fn answer(
         Request::RoundStart(request) => with_tally(engine.start_round(&request)?)?,
         Request::RoundAbort { round, reason } => with_tally(engine.abort_round(round, &reason)?)?,
         Request::ModelFailures { version } => Reply::Failures(engine.failures(version)?),
-        Request::ModelPublish { version } => Reply::Model(engine.publish(version)?),
-        Request::ModelRollback { version } => Reply::Model(engine.rollback(version)?),
+        Request::ModelPublish { version } => with_standing(engine.publish(version)?)?,
+        Request::ModelRollback { version } => with_standing(engine.rollback(version)?)?,
         Request::DeviceList => {
             let mut devices = Vec::new();
             engine.store().each_device(|device| {
@@ -113,7 +114,7 @@ fn answer(
         }
         Request::DeviceRevoke { name, reason } => Reply::Device(engine.revoke(&name, &reason)?),
         Request::Restore { rounds_above, versions_above } => {
-            Reply::Model(engine.restore(rounds_above, versions_above)?)
+            with_standing(engine.restore(rounds_above, versions_above)?)?
         }
         Request::AuditVerify => Reply::Verified(engine.verify(&engine.key().verifying_key())?),
     })

@@ -311,7 +311,7 @@ pub struct Status {
     /// Rounds, newest last.
     pub rounds: Vec<RoundStatus>,
     /// Model versions, newest last.
-    pub models: Vec<Model>,
+    pub models: Vec<ModelStatus>,
     /// The version whose stage is over by its time, and waits for a first mirror to say that it works.
     #[serde(default)]
     pub silent: Option<u64>,
@@ -342,6 +342,16 @@ pub struct RoundStatus {
     /// enrolled. `None` where nothing was counted.
     #[serde(default)]
     pub counted_cosine: Option<f64>,
+}
+
+/// One model version and how it stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelStatus {
+    /// Its record.
+    #[serde(flatten)]
+    pub model: Model,
+    /// How its roll-out stands, in words for operators.
+    pub standing: String,
 }
 
 /// Database, key, clock, gate and rules together.
@@ -839,9 +849,39 @@ impl Engine {
     /// The announced version, if its stage is over by its time and waits for a first device to say that it works.
     fn silent(&self) -> Result<Option<u64>> {
         let Some(model) = self.announced()? else { return Ok(None) };
-        let situation = self.situation(&model, true)?;
-        let is_silent = decide(&model, &self.rules.rollout, situation) == Change::Hold;
-        Ok(is_silent.then_some(model.version))
+        Ok(self.is_silent(&model)?.then_some(model.version))
+    }
+
+    fn is_silent(&self, model: &Model) -> Result<bool> {
+        let situation = self.situation(model, true)?;
+        Ok(decide(model, &self.rules.rollout, situation) == Change::Hold)
+    }
+
+    /// A version and how it stands, as commands and the page say it.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn model_status(&self, model: Model) -> Result<ModelStatus> {
+        let standing = match &model.rollout {
+            Rollout::Held => "held".to_owned(),
+            Rollout::Running { stage, .. } => self.running_words(&model, stage + 1)?,
+            Rollout::Complete => "everywhere".to_owned(),
+            Rollout::Stopped { reason } => format!("stopped: {reason}"),
+        };
+        Ok(ModelStatus { model, standing })
+    }
+
+    /// The same of a version in its stage `stage`, from 1.
+    fn running_words(&self, model: &Model, stage: usize) -> Result<String> {
+        Ok(if self.is_superseded(model)? {
+            format!("superseded at stage {stage}")
+        } else if self.is_silent(model)? {
+            format!(
+                "waits at stage {stage}: of the mirrors that it has reached none has reported that it works"
+            )
+        } else {
+            format!("rolling out, stage {stage}")
+        })
     }
 
     /// The devices that a version failed on, in the order of their names.
@@ -1293,7 +1333,12 @@ impl Engine {
                 .into_iter()
                 .map(|round| self.round_status(round))
                 .collect::<Result<_>>()?,
-            models: self.store.models()?,
+            models: self
+                .store
+                .models()?
+                .into_iter()
+                .map(|model| self.model_status(model))
+                .collect::<Result<_>>()?,
             silent: self.silent()?,
             public_key: self.public_key(),
             epsilon: privacy.as_ref().map(PrivacyStatement::shown_epsilon),

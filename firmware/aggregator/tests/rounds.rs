@@ -288,6 +288,29 @@ fn a_version_that_was_superseded_goes_no_further() {
     let rollout = |version| engine.store().model(version).unwrap().unwrap().rollout;
     assert!(matches!(rollout(2), Rollout::Running { stage: 0, .. }));
     assert_eq!(rollout(3), Rollout::Complete);
+    assert_eq!(standings(engine), ["everywhere", "superseded at stage 1", "everywhere"]);
+}
+
+/// What commands and the page say of each version.
+fn standings(engine: &Engine) -> Vec<String> {
+    engine.status().unwrap().models.into_iter().map(|known| known.standing).collect()
+}
+
+#[test]
+fn a_version_that_every_device_is_offered_goes_on_though_a_newer_one_is_announced() {
+    let fleet = Fleet::new("last-stage", common::rules());
+    let engine = &fleet.engine;
+    second_version(engine);
+    assert_eq!(standings(engine), ["everywhere", "held"]);
+    engine.publish(2).unwrap();
+    fleet.reach_everybody();
+    engine.add_model(&vec![0.5; engine.layout().subset_len(Subset::Full)], "a test").unwrap();
+    engine.publish(3).unwrap();
+    let under_way = ["everywhere", "rolling out, stage 2", "rolling out, stage 1"];
+    assert_eq!(standings(engine), under_way);
+    fleet.clock.add(60);
+    engine.advance().unwrap();
+    assert_eq!(standings(engine), ["everywhere", "everywhere", "rolling out, stage 2"]);
 }
 
 #[test]
@@ -385,8 +408,10 @@ fn a_stage_that_has_reached_devices_waits_for_one_that_says_that_the_version_wor
         (engine.permille(&model), engine.status().unwrap().silent)
     };
     assert_eq!(stands(), (0, None), "its time is not over");
+    assert_eq!(standings(engine)[1], "rolling out, stage 1");
     fleet.clock.add(1_000_000);
     assert_eq!(stands(), (0, Some(2)), "all of them are away, or it ends them");
+    assert!(standings(engine)[1].starts_with("waits at stage 1: of the mirrors"));
     engine.report("mirror-8", 2, Report::Failed(JobFault::Storage)).unwrap();
     assert_eq!(stands(), (0, Some(2)), "a failure is no success either");
     engine.report("mirror-9", 2, Report::Installed).unwrap();

@@ -15,11 +15,11 @@ use crate::cli::{AuditAction, DeviceAction, ModelAction, Output, RestoreArgs, Ro
 use crate::config::Config;
 use crate::control::{Listed, Reply, Request, ask, execute};
 use crate::date::utc;
-use crate::engine::{Engine, Failure, Parts, RoundRequest, RoundStatus, Status};
+use crate::engine::{Engine, Failure, ModelStatus, Parts, RoundRequest, RoundStatus, Status};
 use crate::gate::{Gate, NoGate};
 use crate::hex;
 use crate::keys::{self, Keys};
-use crate::records::{Device, Model, Phase, Rollout, Round, Standing};
+use crate::records::{Device, Phase, Round, Standing};
 use crate::rollout::RolloutRules;
 use crate::signal::NoisePlace;
 use crate::store::{Snapshot, Store, StoreError};
@@ -117,7 +117,7 @@ fn failures_of(config: &Config, version: u64) -> Result<Vec<Failure>> {
 #[derive(serde::Serialize)]
 struct Shown<'a> {
     #[serde(flatten)]
-    model: &'a Model,
+    known: &'a ModelStatus,
     /// The devices that it failed on.
     failures: Vec<Failure>,
 }
@@ -132,8 +132,8 @@ pub fn status(config: &Config, output: Output) -> Result<()> {
     say(format!("devices: {} enrolled{online}, {} revoked", status.enrolled, status.revoked))?;
     server_lines(&status).into_iter().try_for_each(say)?;
     say("models:")?;
-    for line in model_lines(&status) {
-        say(format!("  {line}"))?;
+    for known in &status.models {
+        say(format!("  {}", model_line(known)))?;
     }
     say("rounds:")?;
     for round in &status.rounds {
@@ -222,20 +222,18 @@ pub fn model(config: &Config, action: ModelAction) -> Result<()> {
             if output.json {
                 return json(&status.models);
             }
-            model_lines(&status).into_iter().try_for_each(say)?;
+            status.models.iter().map(model_line).try_for_each(say)?;
             Ok(())
         }
         ModelAction::Show { version, output } => {
-            let status = status_of(config)?;
-            let found = status.models.iter().zip(model_lines(&status));
-            let found = found.into_iter().find(|(model, _)| model.version == version);
-            let (model, line) =
-                found.with_context(|| format!("there is no model version {version}"))?;
+            let models = status_of(config)?.models;
+            let known = models.iter().find(|known| known.model.version == version);
+            let known = known.with_context(|| format!("there is no model version {version}"))?;
             let failures = failures_of(config, version)?;
             if output.json {
-                return json(&Shown { model, failures });
+                return json(&Shown { known, failures });
             }
-            say(format!("{line}\nparameters {}", model.parameters))?;
+            say(format!("{}\nparameters {}", model_line(known), known.model.parameters))?;
             failures.iter().map(failure_line).try_for_each(say)?;
             Ok(())
         }
@@ -346,7 +344,7 @@ fn print_reply(reply: Reply, output: Output) -> Result<()> {
     }
     match reply {
         Reply::Round(round) => say(round_line(&round))?,
-        Reply::Model(model) => say(model_line(&model, &rollout_words(&model.rollout)))?,
+        Reply::Model(model) => say(model_line(&model))?,
         Reply::Devices(devices) => {
             for known in &devices {
                 say(device_line(&known.device, &presence_words(known)))?;
@@ -435,36 +433,9 @@ pub fn warn_of_blind_stages(rules: &RolloutRules, devices: &[Device]) {
     }
 }
 
-/// A line each. A version that was rolling out when a newer one was announced goes no further.
-fn model_lines(status: &Status) -> Vec<String> {
-    let newest = status.models.iter().rposition(|model| model.rollout != Rollout::Held);
-    let line = |(place, model): (usize, &Model)| match model.rollout {
-        Rollout::Running { stage, .. } if newest.is_some_and(|newest| place < newest) => {
-            model_line(model, &format!("superseded at stage {}", stage + 1))
-        }
-        Rollout::Running { stage, .. } if status.silent == Some(model.version) => {
-            model_line(model, &format!("waits at stage {}: {SILENT}", stage + 1))
-        }
-        _ => model_line(model, &rollout_words(&model.rollout)),
-    };
-    status.models.iter().enumerate().map(line).collect()
-}
-
-/// Why a stage goes on longer than its time.
-const SILENT: &str = "of the mirrors that it has reached none has reported that it works";
-
-fn rollout_words(rollout: &Rollout) -> String {
-    match rollout {
-        Rollout::Held => "held".to_owned(),
-        Rollout::Running { stage, .. } => format!("rolling out, stage {}", stage + 1),
-        Rollout::Complete => "everywhere".to_owned(),
-        Rollout::Stopped { reason } => format!("stopped: {reason}"),
-    }
-}
-
-fn model_line(model: &Model, rollout: &str) -> String {
+fn model_line(ModelStatus { model, standing }: &ModelStatus) -> String {
     format!(
-        "version {} ({}): {rollout}; {} installed, {} failed",
+        "version {} ({}): {standing}; {} installed, {} failed",
         model.version, model.origin, model.installed, model.failed
     )
 }
@@ -546,30 +517,5 @@ mod tests {
         let told = open(&config, false, false).err().unwrap().to_string();
         assert!(told.contains("chmod 700"), "{told}");
         fs::remove_dir_all(&folder).unwrap();
-    }
-
-    fn status_with(models: Vec<Model>, silent: Option<u64>) -> Status {
-        Status { models, silent, ..Status::default() }
-    }
-
-    #[test]
-    fn a_version_that_waits_or_in_whose_place_another_is_announced_is_listed_as_such() {
-        let model = |version, rollout| Model {
-            version,
-            parameters: String::new(),
-            origin: "a test".into(),
-            created_at: 0,
-            score: None,
-            rollout,
-            installed: 0,
-            failed: 0,
-        };
-        let running = || Rollout::Running { stage: 0, since: 0 };
-        let models = vec![model(1, running()), model(2, running()), model(3, Rollout::Held)];
-        let lines = model_lines(&status_with(models.clone(), None));
-        assert!(lines[0].contains("superseded at stage 1"), "{lines:?}");
-        assert!(lines[1].contains("rolling out, stage 1"), "{lines:?}");
-        let lines = model_lines(&status_with(models, Some(2)));
-        assert!(lines[1].contains("waits at stage 1: of the mirrors"), "{lines:?}");
     }
 }

@@ -73,7 +73,7 @@ fn bar(change: f64) -> String {
 /// What came of it, in words.
 pub fn summary(status: &Status) -> String {
     let base = base_score(&status.rounds);
-    let shipped = status.models.iter().rev().find_map(|model| model.score);
+    let shipped = status.models.iter().rev().find_map(|known| known.model.score);
     let mut text = match (base, shipped.or(base)) {
         (Some(base), Some(now)) => format!(
             "Held-out accuracy (mean IoU over parts, households that no mirror has): {:.2} % -> {:.2} %.\n",

@@ -14,7 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::desk::{Office, REFUSALS, STRANGE};
-use crate::engine::{EngineError, Status};
+use crate::engine::{EngineError, ModelStatus, Status};
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -87,7 +87,7 @@ fn registry(office: &Office, status: &Status) -> Registry {
         "Epsilon at delta 1e-5 of a device that was counted in every round",
         status.epsilon.unwrap_or(0.0),
     );
-    if let Some(model) = status.models.last() {
+    if let Some(ModelStatus { model, .. }) = status.models.last() {
         number("model_version", "Newest model version", model.version as f64);
         number("model_failed", "Devices that reported trouble with it", model.failed as f64);
         number(

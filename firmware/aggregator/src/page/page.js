@@ -30,11 +30,8 @@ function roundRow(round) {
     cosine(round), score, `z ${round.task.noise_multiplier}, ${round.task.dimension} numbers`]);
 }
 
-function modelRow(model, index, newestFirst, silent) {
-  const superseded = newestFirst.slice(0, index).some((newer) => newer.rollout !== "held");
-  const how = superseded ? "superseded at " : model.version === silent ? "no mirror has reported that it works, waits at " : "";
-  const rollout = model.rollout === "running" ? `${how}stage ${model.stage + 1}` : model.rollout === "stopped" ? `stopped: ${model.reason}` : model.rollout;
-  return row([model.version, model.origin, rollout, model.installed, model.failed]);
+function modelRow(model) {
+  return row([model.version, model.origin, model.standing, model.installed, model.failed]);
 }
 
 function svg(name, attributes, text) {
@@ -119,7 +116,7 @@ async function refresh() {
     const unknown = status.unknown_rounds ? ` Up to ${status.unknown_rounds} rounds from before the restore are not known here.` : "";
     byId("privacy").textContent = (status.privacy ?? "No update has been counted.") + unknown;
     byId("rounds").replaceChildren(...status.rounds.toReversed().map(roundRow));
-    byId("models").replaceChildren(...status.models.toReversed().map((model, index, all) => modelRow(model, index, all, status.silent)));
+    byId("models").replaceChildren(...status.models.toReversed().map(modelRow));
     chart("accuracy", accuracy(status.rounds), percent, "No round has been judged yet.");
     chart("spent", spent(status), (height) => height.toFixed(height < 10 ? 2 : 0), "No round yet.");
   } catch (error) {

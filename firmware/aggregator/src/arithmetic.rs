@@ -1,6 +1,6 @@
 //! From a round's average to its candidate: the same few lines for whoever makes it and whoever checks it later.
 
-use learn::averaging::ServerOptimiser;
+use learn::averaging::{ServerOptimiser, Step};
 use learn::head::{HeadLayout, Subset};
 
 use crate::engine::EngineError;
@@ -8,20 +8,17 @@ use crate::records::{Damaged, Phase, Round, parameter_bytes, parameters_of};
 use crate::store::{Snapshot, StoreError};
 
 /// The base moved by an average: the candidate's bytes, and the velocity after it.
-///
-/// `optimiser` is server momentum and step size.
 pub fn moved(
     store: &Snapshot,
     layout: &HeadLayout,
     round: &Round,
     average: &[f32],
-    optimiser: (f32, f32),
+    step: Step,
 ) -> Result<(Vec<u8>, Vec<f32>), EngineError> {
     let version = round.task.base_version;
     let base = store.parameters(version)?.ok_or(EngineError::NoModel(version))?;
     let velocity = velocity_before(store, round)?;
-    let optimiser = ServerOptimiser::with_momentum(optimiser.0, optimiser.1, velocity);
-    let mut optimiser = optimiser.ok_or(EngineError::Optimiser)?;
+    let mut optimiser = ServerOptimiser::new(step, velocity);
     // Constants are neither read nor kept.
     let mut flat = vec![0.0; layout.len()];
     layout.scatter(Subset::Full, &parameters_of(&base), &mut flat);

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use learn::averaging::Step;
 use proto::Channel;
 use serde::Deserialize;
 
@@ -19,6 +20,24 @@ pub enum ConfigError {
     Syntax { path: PathBuf, reason: String },
     #[error("{path}: {key} = {value}: {next}")]
     Value { path: PathBuf, key: &'static str, value: String, next: &'static str },
+}
+
+/// Seconds of a round's lead and window together, at most: a week.
+const LONGEST_SECONDS: u64 = 604_800;
+
+/// A key whose value does not hold.
+struct Wrong {
+    key: &'static str,
+    value: String,
+    next: &'static str,
+}
+
+/// The first of these keys whose value does not hold: name, value, whether it holds, and what would.
+fn check<const N: usize>(
+    rows: [(&'static str, String, bool, &'static str); N],
+) -> Result<(), Wrong> {
+    let wrong = rows.into_iter().find(|(_, _, holds, _)| !holds);
+    wrong.map_or(Ok(()), |(key, value, _, next)| Err(Wrong { key, value, next }))
 }
 
 #[derive(Deserialize)]
@@ -85,13 +104,20 @@ impl Default for PageConfig {
 }
 
 /// The holdout.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct GateConfig {
     /// Folder of households that no mirror has.
     pub holdout: Option<PathBuf>,
-    /// Pictures of each that are looked at; 2 by default.
-    pub pictures: Option<usize>,
+    /// Pictures of each that are looked at.
+    #[serde(default = "default_pictures")]
+    pub pictures: usize,
+}
+
+impl Default for GateConfig {
+    fn default() -> GateConfig {
+        GateConfig { holdout: None, pictures: default_pictures() }
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -124,6 +150,11 @@ fn default_client() -> String {
 }
 
 fn default_workers() -> u16 {
+    2
+}
+
+/// Pictures of each household of the holdout that are looked at, where nobody says otherwise.
+pub fn default_pictures() -> usize {
     2
 }
 
@@ -164,93 +195,117 @@ impl Config {
             path: path.to_owned(),
             reason: error.to_string().trim().to_owned(),
         })?;
-        let rules = rules(&raw);
+        let wrong = |Wrong { key, value, next }| {
+            let path = path.to_owned();
+            ConfigError::Value { path, key, value, next }
+        };
         let config = Config {
+            rules: rules(&raw).map_err(wrong)?,
             channel: raw.channel,
             data: raw.data,
             model: raw.model,
             broker: raw.broker,
             page: raw.page,
             gate: raw.gate,
-            rules,
         };
-        config.check(path)?;
+        config.check().map_err(wrong)?;
         Ok(config)
     }
 
-    fn check(&self, path: &Path) -> Result<(), ConfigError> {
-        let wrong = |key, value: String, next| {
-            Err(ConfigError::Value { path: path.to_owned(), key, value, next })
-        };
-        let (rules, broker) = (&self.rules, &self.broker);
+    /// The first key whose value does not hold.
+    fn check(&self) -> Result<(), Wrong> {
+        let Config { broker, page, gate, rules, .. } = self;
+        let rollout = &rules.rollout;
+        let is_local = ["localhost", "127.0.0.1", "::1"].contains(&broker.host.as_str());
+        let time_left = LONGEST_SECONDS.saturating_sub(rules.window_seconds);
         let fraction = |value: f64| value > 0.0 && value < 1.0;
-        let local = ["localhost", "127.0.0.1", "::1"].contains(&broker.host.as_str());
-        if broker.tls.is_none() && !local {
-            return wrong(
+        let share = |value: f64| (0.0..=1.0).contains(&value);
+        check([
+            (
                 "broker.host",
                 broker.host.clone(),
+                broker.tls.is_some() || is_local,
                 "a broker elsewhere needs [broker.tls]",
-            );
-        }
-        if broker.workers == 0 || broker.workers > 64 {
-            return wrong("broker.workers", broker.workers.to_string(), "use 1 to 64");
-        }
-        if !self.page.listen.ip().is_loopback() {
-            let value = self.page.listen.to_string();
-            return wrong("page.listen", value, "only a loopback address; reach it through ssh -L");
-        }
-        if self.gate.pictures == Some(0) {
-            return wrong("gate.pictures", "0".into(), "at least 1, or nothing can be judged");
-        }
-        if rules.keep_rounds == 0 {
-            let next = "at least 1: the round at hand needs its names";
-            return wrong("rounds.keep", "0".into(), next);
-        }
-        if rules.minimum_cohort < 2 || rules.maximum_cohort < rules.minimum_cohort {
-            let value = rules.minimum_cohort.to_string();
-            return wrong("rounds.minimum_cohort", value, "at least 2, and at most the maximum");
-        }
-        if rules.window_seconds == 0 || rules.window_seconds + rules.lead_seconds > 604_800 {
-            let value = rules.window_seconds.to_string();
-            return wrong(
+            ),
+            (
+                "broker.workers",
+                broker.workers.to_string(),
+                (1..=64).contains(&broker.workers),
+                "use 1 to 64",
+            ),
+            (
+                "page.listen",
+                page.listen.to_string(),
+                page.listen.ip().is_loopback(),
+                "only a loopback address; reach it through ssh -L",
+            ),
+            (
+                "gate.pictures",
+                gate.pictures.to_string(),
+                gate.pictures > 0,
+                "at least 1, or nothing can be judged",
+            ),
+            (
+                "rounds.minimum_cohort",
+                rules.minimum_cohort.to_string(),
+                rules.minimum_cohort >= 2,
+                "at least 2",
+            ),
+            (
+                "rounds.maximum_cohort",
+                rules.maximum_cohort.to_string(),
+                rules.maximum_cohort >= rules.minimum_cohort,
+                "at least rounds.minimum_cohort",
+            ),
+            (
                 "rounds.window_seconds",
-                value,
-                "lead and window together last up to a week",
-            );
-        }
-        if !fraction(rules.update_cosine) {
-            let value = rules.update_cosine.to_string();
-            return wrong("rounds.update_cosine", value, "between 0 and 1; `simulate` measures it");
-        }
-        if !fraction(rules.wanted_cosine) {
-            let value = rules.wanted_cosine.to_string();
-            return wrong("rounds.wanted_cosine", value, "between 0 and 1");
-        }
-        let steps = rules.rate.is_finite() && rules.rate > 0.0;
-        if !(0.0..1.0).contains(&rules.momentum) || !steps {
-            let value = rules.momentum.to_string();
-            return wrong("rounds.momentum", value, "in [0, 1), with a rate above 0");
-        }
-        if !(0.0..=1.0).contains(&rules.tolerance) {
-            return wrong("rounds.tolerance", rules.tolerance.to_string(), "between 0 and 1");
-        }
-        let rollout = &rules.rollout;
-        let parts = rollout.stages.iter().filter_map(|stage| match stage {
-            Stage::Permille(permille) => Some(*permille),
-            Stage::Group(_) => None,
-        });
-        let parts: Vec<u16> = parts.collect();
-        let rising = parts.windows(2).all(|pair| pair[0] < pair[1]);
-        if !rising || rollout.stages.last() != Some(&Stage::Permille(1000)) {
-            let value = format!("{:?}", rollout.stages);
-            let next = "groups, and rising parts of a thousand that end with 1000";
-            return wrong("rollout.stages", value, next);
-        }
-        if !(0.0..=1.0).contains(&rollout.error_threshold) {
-            let value = rollout.error_threshold.to_string();
-            return wrong("rollout.error_threshold", value, "between 0 and 1");
-        }
-        Ok(())
+                rules.window_seconds.to_string(),
+                (1..=LONGEST_SECONDS).contains(&rules.window_seconds),
+                "1 to 604800, a week",
+            ),
+            (
+                "rounds.lead_seconds",
+                rules.lead_seconds.to_string(),
+                rules.lead_seconds <= time_left,
+                "together with rounds.window_seconds at most 604800, a week",
+            ),
+            (
+                "rounds.update_cosine",
+                rules.update_cosine.to_string(),
+                fraction(rules.update_cosine),
+                "between 0 and 1; `simulate` measures it",
+            ),
+            (
+                "rounds.wanted_cosine",
+                rules.wanted_cosine.to_string(),
+                fraction(rules.wanted_cosine),
+                "between 0 and 1",
+            ),
+            (
+                "rounds.tolerance",
+                rules.tolerance.to_string(),
+                share(rules.tolerance),
+                "between 0 and 1",
+            ),
+            (
+                "rounds.keep",
+                rules.keep_rounds.to_string(),
+                rules.keep_rounds > 0,
+                "at least 1: the round at hand needs its names",
+            ),
+            (
+                "rollout.stages",
+                format!("{:?}", rollout.stages),
+                are_stages(&rollout.stages),
+                "groups, and rising parts of a thousand that end with 1000",
+            ),
+            (
+                "rollout.error_threshold",
+                rollout.error_threshold.to_string(),
+                share(rollout.error_threshold),
+                "between 0 and 1",
+            ),
+        ])
     }
 
     /// Where the database lies.
@@ -264,17 +319,34 @@ impl Config {
     }
 }
 
-fn rules(raw: &RawConfig) -> Rules {
+/// Whether these go further and further, to everybody.
+fn are_stages(stages: &[Stage]) -> bool {
+    let parts = stages.iter().filter_map(|stage| match stage {
+        Stage::Permille(permille) => Some(*permille),
+        Stage::Group(_) => None,
+    });
+    parts.is_sorted_by(|a, b| a < b) && stages.last() == Some(&Stage::Permille(1000))
+}
+
+fn step(rounds: &RawRounds) -> Result<Step, Wrong> {
+    let momentum = rounds.momentum.unwrap_or(Step::PLAIN.momentum());
+    let rate = rounds.rate.unwrap_or(Step::PLAIN.rate());
+    let wrong = |key, value: f32, next| move || Wrong { key, value: value.to_string(), next };
+    let step = Step::PLAIN.with_momentum(momentum);
+    let step = step.ok_or_else(wrong("rounds.momentum", momentum, "from 0 on, and below 1"))?;
+    step.with_rate(rate).ok_or_else(wrong("rounds.rate", rate, "above 0; 1 is the usual one"))
+}
+
+fn rules(raw: &RawConfig) -> Result<Rules, Wrong> {
     let (rounds, rollout, usual) = (&raw.rounds, &raw.rollout, Rules::default());
-    Rules {
+    Ok(Rules {
         minimum_cohort: rounds.minimum_cohort.unwrap_or(usual.minimum_cohort),
         maximum_cohort: rounds.maximum_cohort.unwrap_or(usual.maximum_cohort),
         lead_seconds: rounds.lead_seconds.unwrap_or(usual.lead_seconds),
         window_seconds: rounds.window_seconds.unwrap_or(usual.window_seconds),
         update_cosine: rounds.update_cosine.unwrap_or(usual.update_cosine),
         wanted_cosine: rounds.wanted_cosine.unwrap_or(usual.wanted_cosine),
-        momentum: rounds.momentum.unwrap_or(usual.momentum),
-        rate: rounds.rate.unwrap_or(usual.rate),
+        step: step(rounds)?,
         tolerance: rounds.tolerance.unwrap_or(usual.tolerance),
         keep_rounds: rounds.keep.unwrap_or(usual.keep_rounds),
         rollout: RolloutRules {
@@ -284,7 +356,8 @@ fn rules(raw: &RawConfig) -> Rules {
             minimum_failures: rollout.minimum_failures.unwrap_or(usual.rollout.minimum_failures),
             error_threshold: rollout.error_threshold.unwrap_or(usual.rollout.error_threshold),
         },
-    }
+        ..usual
+    })
 }
 
 #[cfg(test)]
@@ -302,6 +375,7 @@ mod tests {
         let config = parse(SAMPLE).unwrap();
         assert_eq!(config.rules, Rules::default());
         assert_eq!(config.page.listen, default_listen());
+        assert_eq!(config.gate.pictures, default_pictures());
     }
 
     #[test]
@@ -318,20 +392,34 @@ mod tests {
             parse(&SAMPLE.replace(from, to)).unwrap_err().to_string()
         };
         let cases = [
+            ("workers = 2", "workers = 0", "broker.workers"),
+            ("workers = 2", "workers = 65", "broker.workers"),
+            ("127.0.0.1:8090", "0.0.0.0:8090", "page.listen"),
             ("minimum_cohort = 100", "minimum_cohort = 1", "rounds.minimum_cohort"),
             ("minimum_cohort = 100", "minimal_cohort = 100", "minimal_cohort"),
-            ("127.0.0.1:8090", "0.0.0.0:8090", "page.listen"),
-            ("[20, 200, 1000]", "[20, 10, 1000]", "rollout.stages"),
+            ("maximum_cohort = 1000000", "maximum_cohort = 99", "rounds.maximum_cohort"),
+            ("lead_seconds = 60", "lead_seconds = 518401", "rounds.lead_seconds"),
+            ("window_seconds = 86400", "window_seconds = 0", "rounds.window_seconds"),
+            ("window_seconds = 86400", "window_seconds = 604801", "rounds.window_seconds"),
             ("update_cosine = 0.3", "update_cosine = nan", "rounds.update_cosine"),
-            ("workers = 2", "workers = 0", "broker.workers"),
+            ("wanted_cosine = 0.1", "wanted_cosine = 1.0", "rounds.wanted_cosine"),
+            ("momentum = 0.0", "momentum = 1.0", "rounds.momentum"),
+            ("rate = 1.0", "rate = 0.0", "rounds.rate"),
+            ("tolerance = 0.0", "tolerance = -0.1", "rounds.tolerance"),
             ("keep = 20", "keep = 0", "rounds.keep"),
+            ("[20, 200, 1000]", "[20, 10, 1000]", "rollout.stages"),
+            ("[20, 200, 1000]", "[20, 200, \"pilot\"]", "rollout.stages"),
+            ("error_threshold = 0.1", "error_threshold = 1.1", "rollout.error_threshold"),
             ("pictures = 2", "pictures = 0", "gate.pictures"),
         ];
         for (from, to, key) in cases {
             let error = changed(from, to);
-            assert!(error.contains("aggregator.toml") && error.contains(key), "{error}");
+            // Named as the culprit, and not in passing; what the parser refuses itself it quotes.
+            let is_named = error.contains(&format!(": {key} = ")) || to.starts_with(key);
+            assert!(error.contains("aggregator.toml") && is_named, "{error}");
         }
         let clear = "channel = \"a\"\ndata = \"d\"\nmodel = \"m\"\n[broker]\nhost = \"example.org\"\nport = 1883\n";
-        assert!(parse(clear).unwrap_err().to_string().contains("[broker.tls]"));
+        let error = parse(clear).unwrap_err().to_string();
+        assert!(error.contains(": broker.host = ") && error.contains("[broker.tls]"), "{error}");
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
-use learn::averaging::{AveragingError, ServerOptimiser};
+use learn::averaging::{AveragingError, Step};
 use learn::edges::{Clock, Digest};
 use learn::head::{HeadLayout, Subset};
 use learn::privacy::{NoiseMultiplier, NoiseMultiplierError, PrivacyStatement};
@@ -25,7 +25,7 @@ use crate::records::{
     Tally, Task, parameter_bytes, parameters_of,
 };
 use crate::rollout::{Change, RolloutRules, Situation, Stage, decide, is_due};
-use crate::round::{Step, next_step};
+use crate::round::{self, next_step};
 use crate::signal::{NoSignal, NoisePlace, Signal};
 use crate::store::{Decision, Store, StoreError};
 
@@ -47,10 +47,8 @@ pub struct Rules {
     pub update_cosine: f64,
     /// Expected cosine below which a round is refused.
     pub wanted_cosine: f64,
-    /// Server momentum, 0 for plain federated averaging.
-    pub momentum: f32,
-    /// Server step size.
-    pub rate: f32,
+    /// How a round's average moves its base.
+    pub step: Step,
     /// How much worse than its predecessor a candidate may be on the holdout, 0 to 1.
     pub tolerance: f64,
     /// Rounds whose members are remembered. Of older ones the sums stay, and what the audit log says.
@@ -79,8 +77,7 @@ impl Default for Rules {
             window_seconds: 86_400,
             update_cosine: 0.3,
             wanted_cosine: 0.1,
-            momentum: 0.0,
-            rate: 1.0,
+            step: Step::PLAIN,
             tolerance: 0.0,
             keep_rounds: 20,
             rollout: RolloutRules {
@@ -181,8 +178,6 @@ pub enum EngineError {
     Noise(#[from] NoiseMultiplierError),
     #[error("a round needs a minimum cohort of at least 2, and a maximum that is no smaller")]
     Cohort,
-    #[error("server momentum must lie in [0, 1) and the rate above 0")]
-    Optimiser,
     #[error("a message could not be made: {0}")]
     Message(proto::DecodeError),
     #[error("epsilon cannot be stated: {0}")]
@@ -404,8 +399,6 @@ impl Engine {
         if rules.minimum_cohort < 2 || rules.maximum_cohort < rules.minimum_cohort {
             return Err(EngineError::Cohort);
         }
-        ServerOptimiser::with_momentum(rules.momentum, rules.rate, vec![])
-            .ok_or(EngineError::Optimiser)?;
         let engine = Engine { store, key, clock, gate, shipped, layout, channel, secrets, rules };
         engine.keep_key()?;
         engine.keep_secrets()?;
@@ -1162,14 +1155,14 @@ impl Engine {
     fn step_round(&self, round: &Round) -> Result<bool> {
         let tally = self.store.tally(round.id)?;
         match next_step(round, &tally, self.now()) {
-            Step::Wait(_) | Step::Nothing => return Ok(false),
-            Step::Open => self.turn(round, Phase::Collecting)?,
+            round::Step::Wait(_) | round::Step::Nothing => return Ok(false),
+            round::Step::Open => self.turn(round, Phase::Collecting)?,
             // First the phase, so that nothing enters any more; then what was in it is read and recorded.
-            Step::Close => self.turn(round, Phase::Closed)?,
-            Step::Average => self.average(round)?,
-            Step::Gate => self.judge(round)?,
-            Step::Publish => self.publish_candidate(round)?,
-            Step::Abort(reason) => self.give_up(round, &reason)?,
+            round::Step::Close => self.turn(round, Phase::Closed)?,
+            round::Step::Average => self.average(round)?,
+            round::Step::Gate => self.judge(round)?,
+            round::Step::Publish => self.publish_candidate(round)?,
+            round::Step::Abort(reason) => self.give_up(round, &reason)?,
         }
         Ok(true)
     }
@@ -1195,9 +1188,9 @@ impl Engine {
             return self.give_up(round, &reason);
         }
         let average = merged.average(round.task.minimum_cohort)?;
-        let optimiser = (self.rules.momentum, self.rules.rate);
+        let step = self.rules.step;
         let (candidate, velocity) =
-            arithmetic::moved(&self.store.snapshot()?, &self.layout, round, &average, optimiser)?;
+            arithmetic::moved(&self.store.snapshot()?, &self.layout, round, &average, step)?;
         let closed = Event::RoundClosed {
             round: round.id,
             updates,
@@ -1210,8 +1203,8 @@ impl Engine {
             average: Digest::of(&parameter_bytes(&average)).to_string(),
             base: round.task.base.clone(),
             candidate: digest.clone(),
-            momentum: self.rules.momentum,
-            rate: self.rules.rate,
+            momentum: step.momentum(),
+            rate: step.rate(),
         };
         let turned = Round { phase: Phase::Averaged, candidate: Some(digest), ..round.clone() };
         self.decide_in_phase(round, |decision| {

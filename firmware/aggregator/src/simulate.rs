@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use learn::averaging::{PartialSum, RoundRules, ServerOptimiser};
+use learn::averaging::{PartialSum, RoundRules, ServerOptimiser, Step};
 use learn::edges::{Digest, LayoutId};
 use learn::head::{Confusion, HeadLayout, Subset, TrainingSettings};
 use learn::privacy::{Budget, Composition, NoiseMultiplier, PrivacyStatement, plan};
@@ -43,8 +43,6 @@ pub enum SimulationError {
     Averaging(#[from] learn::averaging::AveragingError),
     #[error(transparent)]
     Update(#[from] learn::update::UpdateError),
-    #[error("server momentum must lie in [0, 1) and the rate above 0")]
-    Optimiser,
     #[error("a worker thread of the simulation panicked")]
     Panicked,
 }
@@ -62,8 +60,8 @@ pub struct Plan {
     pub noise_multiplier: Option<NoiseMultiplier>,
     /// Which numbers are trained.
     pub parameters: Parameters,
-    /// Server momentum and step size.
-    pub optimiser: (f32, f32),
+    /// How a round's average moves its base.
+    pub step: Step,
     /// Whether a candidate that is worse than its predecessor is dropped, as a server does. Judged here on the test
     /// households themselves, which flatters the fleet: a server's holdout is another set.
     pub gate: bool,
@@ -174,9 +172,7 @@ pub fn simulate(
     told(&format!("before any round {base:.4}; at home {at_home_base:.4} -> {at_home:.4}"));
 
     let dimension = layout.subset_len(subset);
-    let mut optimiser =
-        ServerOptimiser::with_momentum(plan_.optimiser.0, plan_.optimiser.1, vec![0.0; dimension])
-            .ok_or(SimulationError::Optimiser)?;
+    let mut optimiser = ServerOptimiser::new(plan_.step, vec![0.0; dimension]);
     let (mut central, mut spent) = (global.clone(), Composition::new());
     let (mut rounds, mut fleet, mut update_bytes) = (Vec::new(), base, 0);
     for round in 1..=plan_.rounds {
@@ -194,7 +190,7 @@ pub fn simulate(
         let (mut candidate, mut stepped) = (global.clone(), optimiser.clone());
         moved(layout, subset, &mut candidate, |values| stepped.apply(&average, values));
         let mut noiseless = global.clone();
-        let rate = plan_.optimiser.1;
+        let rate = plan_.step.rate();
         moved(layout, subset, &mut noiseless, |values| {
             values.iter_mut().zip(&clean).for_each(|(value, step)| *value += rate * step);
         });

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ed25519_dalek::VerifyingKey;
+use learn::averaging::Step;
 use learn::edges::Digest;
 use learn::head::HeadLayout;
 use serde::{Deserialize, Serialize};
@@ -157,7 +158,15 @@ impl Auditor<'_> {
             }
             Event::RoundAveraged { round, average, base, candidate, momentum, rate } => {
                 let digests = (average.as_str(), base.as_str(), candidate.as_str());
-                self.averaged(number, round, digests, (momentum, rate))?;
+                let step = Step::PLAIN.with_momentum(momentum);
+                let Some(step) = step.and_then(|step| step.with_rate(rate)) else {
+                    return check(
+                        number,
+                        false,
+                        "no server moves a base by such a momentum or rate",
+                    );
+                };
+                self.averaged(number, round, digests, step)?;
             }
             Event::RoundGated { round, score_before, score_after, tolerance, passed: claimed } => {
                 let truth = score_after >= score_before - tolerance;
@@ -289,7 +298,7 @@ impl Auditor<'_> {
         number: u64,
         round: u64,
         (average, base, candidate): (&str, &str, &str),
-        optimiser: (f32, f32),
+        step: Step,
     ) -> Result<(), EngineError> {
         let closed = self.seen.closed.get(&round).copied();
         check(number, closed.is_some(), "a round was averaged that was never closed")?;
@@ -299,7 +308,7 @@ impl Auditor<'_> {
         let again = merged.average(record.task.minimum_cohort)?;
         let same = Digest::of(&parameter_bytes(&again)).to_string() == average;
         check(number, same, "the average is another one")?;
-        let (moved, _) = moved(self.store, self.layout, &record, &again, optimiser)?;
+        let (moved, _) = moved(self.store, self.layout, &record, &again, step)?;
         let same = Digest::of(&moved).to_string() == candidate;
         check(number, same, "the candidate does not follow from base and average")?;
         self.seen.candidates.insert(round, candidate.to_owned());

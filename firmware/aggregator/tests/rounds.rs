@@ -17,6 +17,7 @@ use aggregator::rollout::Stage;
 use aggregator::store::{Fate, Refusal, Snapshot, Store, StoreError};
 use aggregator::verify::verify;
 use common::{Fleet, SMALL, Z, request};
+use learn::averaging::Step;
 use learn::head::Subset;
 use proto::DeviceId;
 use proto::status::JobFault;
@@ -540,7 +541,10 @@ fn a_device_that_is_revoked_before_its_update_is_counted_is_refused() {
 
 /// Publishes a round after another and says whether the last one's candidate is more than its base and its average.
 fn momentum_reaches(name: &str, between: impl FnOnce(&Engine)) -> bool {
-    let fleet = Fleet::new(name, Rules { momentum: 0.9, ..common::rules() });
+    let fleet = Fleet::new(
+        name,
+        Rules { step: Step::PLAIN.with_momentum(0.9).unwrap(), ..common::rules() },
+    );
     fleet.enrol(5);
     full_round(&fleet);
     fleet.clock.add(10_000);
@@ -554,7 +558,7 @@ fn momentum_reaches(name: &str, between: impl FnOnce(&Engine)) -> bool {
     let average = fleet.merged(&round).average(round.task.minimum_cohort).unwrap();
     let layout = fleet.engine.layout();
     let (plain, _) =
-        moved(&store.snapshot().unwrap(), layout, &round, &average, (0.0, 1.0)).unwrap();
+        moved(&store.snapshot().unwrap(), layout, &round, &average, Step::PLAIN).unwrap();
     fleet.engine.verify(&fleet.engine.key().verifying_key()).unwrap();
     store.candidate(round.id).unwrap().unwrap() != plain
 }

@@ -204,26 +204,49 @@ impl PartialSum {
     }
 }
 
-/// Server-side momentum over rounds (Hsu, Qi, Brown 2019): `v = momentum v + average; parameters += rate v`.
-///
-/// With momentum 0 and rate 1 it is plain federated averaging.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ServerOptimiser {
+/// How a server moves its parameters by a round's average.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
     momentum: f32,
     rate: f32,
+}
+
+impl Step {
+    /// Plain federated averaging: momentum 0, rate 1.
+    pub const PLAIN: Step = Step { momentum: 0.0, rate: 1.0 };
+
+    /// With this momentum, in `[0, 1)`; `None` outside.
+    pub fn with_momentum(self, momentum: f32) -> Option<Step> {
+        (0.0..1.0).contains(&momentum).then_some(Step { momentum, ..self })
+    }
+
+    /// With this rate, finite and above 0; `None` outside.
+    pub fn with_rate(self, rate: f32) -> Option<Step> {
+        (rate.is_finite() && rate > 0.0).then_some(Step { rate, ..self })
+    }
+
+    /// How much of the last velocity goes on.
+    pub fn momentum(self) -> f32 {
+        self.momentum
+    }
+
+    /// What the velocity is multiplied by.
+    pub fn rate(self) -> f32 {
+        self.rate
+    }
+}
+
+/// Server-side momentum over rounds (Hsu, Qi, Brown 2019): `v = momentum v + average; parameters += rate v`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerOptimiser {
+    step: Step,
     velocity: Vec<f32>,
 }
 
 impl ServerOptimiser {
-    /// Plain federated averaging.
-    pub fn plain(dimension: usize) -> ServerOptimiser {
-        ServerOptimiser { momentum: 0.0, rate: 1.0, velocity: vec![0.0; dimension] }
-    }
-
-    /// With momentum in `[0, 1)` and a positive rate; `None` outside.
-    pub fn with_momentum(momentum: f32, rate: f32, velocity: Vec<f32>) -> Option<ServerOptimiser> {
-        let sound = (0.0..1.0).contains(&momentum) && rate.is_finite() && rate > 0.0;
-        sound.then_some(ServerOptimiser { momentum, rate, velocity })
+    /// Goes on with the velocity of the round before; zeros where there was none.
+    pub fn new(step: Step, velocity: Vec<f32>) -> ServerOptimiser {
+        ServerOptimiser { step, velocity }
     }
 
     /// What has to be kept between rounds.
@@ -238,8 +261,8 @@ impl ServerOptimiser {
         for ((velocity, &average), parameter) in
             self.velocity.iter_mut().zip(average).zip(parameters)
         {
-            *velocity = self.momentum * *velocity + average;
-            *parameter += self.rate * *velocity;
+            *velocity = self.step.momentum * *velocity + average;
+            *parameter += self.step.rate * *velocity;
         }
     }
 }

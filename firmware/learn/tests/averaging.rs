@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Device, LAYOUT, clipped};
-use learn::averaging::{AveragingError, PartialSum, RoundRules, ServerOptimiser};
+use learn::averaging::{AveragingError, PartialSum, RoundRules, ServerOptimiser, Step};
 use learn::edges::{Digest, LayoutId};
 use learn::privacy::NoiseMultiplier;
 use learn::update::Update;
@@ -109,16 +109,17 @@ fn damaged_sums_are_refused() {
 
 #[test]
 fn server_momentum() {
-    let mut plain = ServerOptimiser::plain(2);
+    let mut plain = ServerOptimiser::new(Step::PLAIN, vec![0.0; 2]);
     let mut parameters = [1.0, 2.0];
     plain.apply(&[0.5, -0.5], &mut parameters);
     assert_eq!(parameters, [1.5, 1.5]);
-    let mut heavy = ServerOptimiser::with_momentum(0.5, 2.0, vec![0.0; 2]).unwrap();
+    let step = Step::PLAIN.with_momentum(0.5).unwrap().with_rate(2.0).unwrap();
+    let mut heavy = ServerOptimiser::new(step, vec![0.0; 2]);
     let mut parameters = [0.0, 0.0];
     heavy.apply(&[1.0, 0.0], &mut parameters);
     heavy.apply(&[1.0, 0.0], &mut parameters);
     assert_eq!((parameters, heavy.velocity()), ([5.0, 0.0], [1.5, 0.0].as_slice()));
-    for (momentum, rate) in [(1.0, 1.0), (-0.1, 1.0), (0.9, 0.0), (0.9, f32::NAN)] {
-        assert!(ServerOptimiser::with_momentum(momentum, rate, vec![]).is_none());
-    }
+    assert!([1.0, -0.1, f32::NAN].iter().all(|&wrong| step.with_momentum(wrong).is_none()));
+    let wrong_rates = [0.0, -1.0, f32::NAN, f32::INFINITY];
+    assert!(wrong_rates.iter().all(|&wrong| step.with_rate(wrong).is_none()));
 }

@@ -32,9 +32,7 @@ pub fn open(config: &Config, create: bool, gate: bool) -> Result<Engine> {
     let trunk = Trunk::load(&config.model)?;
     let (layout, shipped) = (trunk.layout().clone(), trunk.parameters().to_vec());
     let judge: Box<dyn Gate> = match &config.gate.holdout {
-        Some(folder) if gate => {
-            Box::new(Holdout::new(trunk, folder, config.gate.pictures.unwrap_or(2))?)
-        }
+        Some(folder) if gate => Box::new(Holdout::new(trunk, folder, config.gate.pictures)?),
         _ => Box::new(NoGate),
     };
     let path = config.database();

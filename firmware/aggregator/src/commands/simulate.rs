@@ -1,6 +1,7 @@
 //! `aggregator simulate`.
 
 use anyhow::{Context, Result};
+use learn::averaging::Step;
 
 use super::{json, say};
 use crate::cli::SimulateArgs;
@@ -10,12 +11,14 @@ use crate::student::Trunk;
 /// Runs a simulation and prints its figures.
 pub fn run(args: &SimulateArgs) -> Result<()> {
     let noise = args.noise_multiplier.as_deref().map(str::parse).transpose();
+    let step = Step::PLAIN.with_momentum(args.momentum).context("--momentum must lie in [0, 1)")?;
+    let step = step.with_rate(args.rate).context("--rate must lie above 0")?;
     let plan = Plan {
         devices: args.devices,
         rounds: args.rounds,
         noise_multiplier: noise.context("--noise-multiplier")?,
         parameters: args.parameters,
-        optimiser: (args.momentum, args.rate),
+        step,
         gate: !args.no_gate,
         threads: args.threads,
     };

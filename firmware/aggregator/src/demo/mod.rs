@@ -22,7 +22,7 @@ use proto::signing::KeyRing;
 
 use crate::cli::DemoArgs;
 use crate::commands::say;
-use crate::config::BrokerConfig;
+use crate::config::{BrokerConfig, default_pictures};
 use crate::contributor::Contributor;
 use crate::engine::{DELTA, Engine, EngineError, Parts, RoundRequest, RoundStatus, Rules};
 use crate::households::Households;
@@ -268,7 +268,7 @@ fn engine(folders: &Folders, folder: &Path, devices: u64) -> Result<Engine> {
     let trunk = folders.trunk()?;
     let (layout, shipped) = (trunk.layout().clone(), trunk.parameters().to_vec());
     let first = layout.gather(Subset::Full, &shipped);
-    let gate = Holdout::new(trunk, &folders.households.join("test"), 2)
+    let gate = Holdout::new(trunk, &folders.households.join("test"), default_pictures())
         .with_context(|| folders.households_missing())?;
     let engine = Engine::new(Parts {
         store: Arc::new(Store::create(&folder.join("fleet.redb"))?),

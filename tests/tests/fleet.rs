@@ -359,6 +359,7 @@ fn rules(cohort: u64) -> Rules {
         lead_seconds: 0,
         // Longer than `PATIENCE`: on a slow machine a wait ends first, and says what for.
         window_seconds: 600,
+        any_noise: true,
         rollout: RolloutRules { stages: vec![Stage::Permille(1000)], ..Rules::default().rollout },
         ..Rules::default()
     }

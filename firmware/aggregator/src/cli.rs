@@ -97,7 +97,7 @@ pub enum RoundAction {
         /// Which numbers are trained
         #[arg(long, value_enum, default_value = "sparse")]
         parameters: Parameters,
-        /// Noise of every update, in multiples of the clipping norm
+        /// Noise of every update, in multiples of the clipping norm, from 0.5 on: no mirror takes less
         #[arg(long, value_name = "Z", default_value = "1.2")]
         noise_multiplier: String,
         /// Start against advice

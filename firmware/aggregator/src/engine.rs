@@ -9,7 +9,11 @@ use ed25519_dalek::{SigningKey, VerifyingKey};
 use learn::averaging::{AveragingError, Step};
 use learn::edges::{Clock, Digest};
 use learn::head::{HeadLayout, Subset};
-use learn::privacy::{NoiseMultiplier, NoiseMultiplierError, PrivacyStatement};
+use learn::privacy::sampler::{DiscreteGaussian, SigmaError};
+use learn::privacy::{
+    AccountantError, CLIP_STEPS, NoiseMultiplier, NoiseMultiplierError, PrivacyStatement,
+    check_noise,
+};
 use proto::model::rollout_place;
 use proto::secret::DeviceSecret;
 use proto::status::JobFault;
@@ -43,6 +47,9 @@ pub struct Rules {
     pub lead_seconds: u64,
     /// Seconds in which updates are taken.
     pub window_seconds: u64,
+    /// Whether a round may ask for less noise than any household's mirror takes: only where all mirrors are made for it, as
+    /// those of a demonstration.
+    pub any_noise: bool,
     /// Cosine of one update to the common direction, as measured for the model in use.
     pub update_cosine: f64,
     /// Expected cosine below which a round is refused.
@@ -75,6 +82,7 @@ impl Default for Rules {
             maximum_cohort: 1_000_000,
             lead_seconds: 60,
             window_seconds: 86_400,
+            any_noise: false,
             update_cosine: 0.3,
             wanted_cosine: 0.1,
             step: Step::PLAIN,
@@ -176,12 +184,16 @@ pub enum EngineError {
     Fingerprint(String),
     #[error("noise multiplier: {0}")]
     Noise(#[from] NoiseMultiplierError),
+    #[error("no mirror would answer the round: {0}")]
+    NoiseTooSmall(AccountantError),
+    #[error("no mirror could answer the round: {0}")]
+    NoiseUndrawable(#[from] SigmaError),
     #[error("a round needs a minimum cohort of at least 2, and a maximum that is no smaller")]
     Cohort,
     #[error("a message could not be made: {0}")]
     Message(proto::DecodeError),
     #[error("epsilon cannot be stated: {0}")]
-    Accountant(#[from] learn::privacy::AccountantError),
+    Accountant(#[from] AccountantError),
 }
 
 impl From<Damaged> for EngineError {
@@ -938,12 +950,12 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Busy`], [`EngineError::Gate`], [`EngineError::NoSignal`],
     /// [`EngineError::SmallFleet`], [`EngineError::RollingOut`], [`EngineError::StoppedAbove`],
-    /// [`EngineError::NoModels`], [`EngineError::ModelChanged`], a noise multiplier that is none, or of the database.
+    /// [`EngineError::NoModels`], [`EngineError::ModelChanged`], noise that no mirror could draw or would take, or of the database.
     pub fn start_round(&self, request: &RoundRequest) -> Result<Round> {
         if let Some(live) = self.live_round()? {
             return Err(EngineError::Busy(live.id));
         }
-        let noise: NoiseMultiplier = request.noise_multiplier.parse()?;
+        let noise = self.noise(&request.noise_multiplier)?;
         let base = self.base()?;
         let subset = request.parameters.subset();
         let dimension = self.layout.subset_len(subset);
@@ -1016,6 +1028,16 @@ impl Engine {
             })
         })?;
         outdated.map_or(Ok(round), Err)
+    }
+
+    /// The noise multiplier that a round asks for, if mirrors can draw it and take it.
+    fn noise(&self, text: &str) -> Result<NoiseMultiplier> {
+        let noise = text.parse()?;
+        DiscreteGaussian::for_clip(noise, CLIP_STEPS)?;
+        if !self.rules.any_noise {
+            check_noise(noise).map_err(EngineError::NoiseTooSmall)?;
+        }
+        Ok(noise)
     }
 
     /// The cosine that is expected of a round of all `devices`, and what speaks against it: nobody could judge its candidate, it

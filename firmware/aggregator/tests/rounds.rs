@@ -9,7 +9,7 @@ use std::sync::{Arc, Barrier};
 
 use aggregator::arithmetic::moved;
 use aggregator::audit::Event;
-use aggregator::engine::{Engine, EngineError, Report, Rules};
+use aggregator::engine::{Engine, EngineError, Report, RoundRequest, Rules};
 use aggregator::gate::{Gate, GateError, NoGate};
 use aggregator::ingest::{Submission, Worker};
 use aggregator::records::{Device, Model, Phase, Pseudonym, Rollout, Round, Standing, Tally};
@@ -219,6 +219,26 @@ fn a_round_without_signal_is_refused_unless_forced() {
     fleet.engine.abort_round(round.id, "a test").unwrap();
     assert!(matches!(fleet.engine.abort_round(round.id, "again"), Err(EngineError::Over(1))));
     assert_eq!(fleet.engine.start_round(&request(true)).unwrap().id, 2);
+}
+
+#[test]
+fn a_round_whose_noise_no_mirror_takes_or_can_draw_is_refused_though_it_is_forced() {
+    let start = |fleet: &Fleet, z: &str| {
+        let noise_multiplier = z.to_owned();
+        fleet.engine.start_round(&RoundRequest { noise_multiplier, ..request(true) })
+    };
+    let fleet = Fleet::new("noise", common::rules());
+    fleet.enrol(5);
+    let refused = start(&fleet, "0.499999").unwrap_err().to_string();
+    assert!(refused.contains("0.499999") && refused.contains("below 0.5"), "{refused}");
+    let refused = start(&fleet, "9999.999999").unwrap_err().to_string();
+    assert!(refused.contains("fewer decimals"), "{refused}");
+    assert!(fleet.engine.store().rounds().unwrap().is_empty());
+    assert_eq!(start(&fleet, "0.5").unwrap().task.noise_multiplier, "0.5");
+    let shown = Fleet::new("any-noise", Rules { any_noise: true, ..common::rules() });
+    shown.enrol(5);
+    assert!(start(&shown, "9999.999999").is_err(), "nobody can draw it");
+    start(&shown, "0.02").unwrap();
 }
 
 #[test]

@@ -292,6 +292,8 @@ fn rules(devices: u64) -> Rules {
         maximum_cohort: devices,
         lead_seconds: 0,
         window_seconds: WINDOW,
+        // As the banner over the rounds says.
+        any_noise: true,
         rollout: RolloutRules {
             stages: vec![Stage::Permille(1000)],
             stage_seconds: 1,

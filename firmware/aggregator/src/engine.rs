@@ -19,6 +19,7 @@ use proto::secret::DeviceSecret;
 use proto::status::JobFault;
 use proto::{Channel, DeviceId};
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use crate::arithmetic;
 use crate::audit::Event;
@@ -29,7 +30,7 @@ use crate::records::{
     Tally, Task, parameter_bytes, parameters_of,
 };
 use crate::rollout::{Change, RolloutRules, Situation, Stage, decide, is_due};
-use crate::round::{self, next_step};
+use crate::round::{self, announced_now, next_step};
 use crate::signal::{NoSignal, NoisePlace, Signal};
 use crate::store::{Decision, Store, StoreError};
 
@@ -252,8 +253,11 @@ const PRUNED: &str = "pruned";
 /// Until when the fleet could hear, seconds since 1970, as far as [`Engine::advance_if`] has noted it.
 const HEARD: &str = "heard";
 
-/// Seconds between two such notes. A silence of twice that is one.
+/// Seconds between two such notes.
 const HEARD_SECONDS: u64 = 60;
+
+/// Seconds without one from which on they are a silence.
+const SILENCE_SECONDS: u64 = 2 * HEARD_SECONDS;
 
 /// [`Engine::base_digest`] of the network that the database began with.
 const BASE: &str = "base";
@@ -1120,26 +1124,31 @@ impl Engine {
     }
 
     /// Notes from time to time, while a roll-out is under way, that the fleet can hear of it, and puts its stage off by the
-    /// silence since the note before.
+    /// silence since the note before. A stage that began by a clock that was ahead begins anew.
     fn note_heard(&self) -> Result<()> {
         let Some(model) = self.announced()? else { return Ok(()) };
         let Rollout::Running { stage, since } = model.rollout else { return Ok(()) };
         let now = self.now();
-        let noted = self.store.meta(HEARD)?.and_then(|bytes| bytes.try_into().ok());
-        // Where nothing was ever noted, all that is past counts.
-        let last = noted.map_or(now, u64::from_le_bytes).max(since);
-        let silence = now.saturating_sub(last);
-        if noted.is_some() && silence < HEARD_SECONDS {
-            return Ok(());
+        // Where nothing was ever noted, all that is past counts; and so it does where the clock was ahead at the note.
+        let noted = self.store.number(HEARD)?.filter(|noted| *noted <= now);
+        let silence = now.saturating_sub(noted.unwrap_or(now).max(since));
+        let from = match silence {
+            _ if since > now => now,
+            0..HEARD_SECONDS if noted.is_some() => return Ok(()),
+            0..SILENCE_SECONDS => since,
+            _ => since + silence,
+        };
+        if since > now {
+            warn!("the clock was ahead; the stage of version {} begins anew", model.version);
         }
         self.decide(|decision| {
-            decision.put_meta(HEARD, &now.to_le_bytes())?;
+            decision.put_number(HEARD, now)?;
             let Some(model) = decision.model(model.version)? else { return Ok(()) };
             let same = model.rollout == Rollout::Running { stage, since };
-            if silence < 2 * HEARD_SECONDS || !same {
+            if from == since || !same {
                 return Ok(());
             }
-            let rollout = Rollout::Running { stage, since: since + silence };
+            let rollout = Rollout::Running { stage, since: from };
             decision.put_model(&Model { rollout, ..model })
         })
     }
@@ -1159,15 +1168,14 @@ impl Engine {
     /// Forgets who took part in rounds that are long over.
     fn prune(&self) -> Result<()> {
         let rounds = self.store.rounds()?;
-        let before = self.store.meta(PRUNED)?.and_then(|bytes| bytes.try_into().ok());
-        let before = before.map_or(0, u64::from_le_bytes);
+        let before = self.store.number(PRUNED)?.unwrap_or(0);
         let old = rounds.len().saturating_sub(self.rules.keep_rounds as usize);
         let due = |round: &&Round| round.id > before && round.phase.is_final();
         for round in rounds[..old].iter().filter(due) {
             self.decide(|decision| {
                 // The digests of its updates stay: a rollback may bring back any model, and with it an update that waits.
                 decision.forget_members(round.id)?;
-                decision.put_meta(PRUNED, &round.id.to_le_bytes())?;
+                decision.put_number(PRUNED, round.id)?;
                 decision.record(&Event::RoundPruned { round: round.id })
             })?;
         }
@@ -1175,6 +1183,14 @@ impl Engine {
     }
 
     fn step_round(&self, round: &Round) -> Result<bool> {
+        if let Some(moved) = announced_now(round, self.now()) {
+            warn!(
+                "the clock was ahead when round {} was announced; its time begins anew",
+                round.id
+            );
+            self.decide_in_phase(round, |decision| decision.put_round(&moved))?;
+            return Ok(true);
+        }
         let tally = self.store.tally(round.id)?;
         match next_step(round, &tally, self.now()) {
             round::Step::Wait(_) | round::Step::Nothing => return Ok(false),
@@ -1241,9 +1257,7 @@ impl Engine {
     fn judge(&self, round: &Round) -> Result<()> {
         let version = round.task.base_version;
         let base = self.store.parameters(version)?.ok_or(EngineError::NoModel(version))?;
-        let damaged =
-            || Damaged { what: format!("candidate of round {}", round.id), reason: "gone".into() };
-        let candidate = self.store.candidate(round.id)?.ok_or_else(damaged)?;
+        let candidate = self.candidate(round)?;
         let (base, candidate) = (self.whole(&base), self.whole(&candidate));
         let scores = self.gate.scores(&[&base, &candidate])?;
         let (before, after) = (scores[0], scores[1]);
@@ -1273,6 +1287,13 @@ impl Engine {
         })
     }
 
+    /// The bytes of what a round was averaged to.
+    fn candidate(&self, round: &Round) -> Result<Vec<u8>> {
+        let damaged =
+            || Damaged { what: format!("candidate of round {}", round.id), reason: "gone".into() };
+        Ok(self.store.candidate(round.id)?.ok_or_else(damaged)?)
+    }
+
     /// A whole head from the bytes of its trainable numbers.
     fn whole(&self, bytes: &[u8]) -> Vec<f32> {
         let mut flat = self.shipped.clone();
@@ -1281,9 +1302,7 @@ impl Engine {
     }
 
     fn publish_candidate(&self, round: &Round) -> Result<()> {
-        let damaged =
-            || Damaged { what: format!("candidate of round {}", round.id), reason: "gone".into() };
-        let bytes = self.store.candidate(round.id)?.ok_or_else(damaged)?;
+        let bytes = self.candidate(round)?;
         let origin = format!("round {}", round.id);
         let rollout = Rollout::Running { stage: 0, since: self.now() };
         let mut model = self.new_model(&bytes, &origin, rollout, round.score_after);

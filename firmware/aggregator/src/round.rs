@@ -52,6 +52,16 @@ pub fn next_step(round: &Round, tally: &Tally, now: u64) -> Step {
     }
 }
 
+/// A round that takes updates, or will, and that was announced by a clock that was ahead: as if it were announced at `now`, since its
+/// own hours may be years away. `None` for any other.
+pub fn announced_now(round: &Round, now: u64) -> Option<Round> {
+    let ahead =
+        round.announced_at.checked_sub(now).filter(|ahead| *ahead > 0 && round.is_open())?;
+    let earlier = |time: u64| time.saturating_sub(ahead);
+    let (opens_at, closes_at) = (earlier(round.opens_at), earlier(round.closes_at));
+    Some(Round { announced_at: now, opens_at, closes_at, ..round.clone() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +93,18 @@ mod tests {
     fn a_clock_that_went_back_only_waits() {
         assert_eq!(step(Phase::Announced, 0, 0), Step::Wait(1_100));
         assert_eq!(step(Phase::Collecting, 50, 0), Step::Wait(1_200));
+    }
+
+    #[test]
+    fn a_round_that_was_announced_by_a_clock_that_was_ahead_begins_anew() {
+        for phase in [Phase::Announced, Phase::Collecting] {
+            let moved = announced_now(&round(phase.clone()), 400).unwrap();
+            assert_eq!((moved.announced_at, moved.opens_at, moved.closes_at), (400, 500, 600));
+            assert_eq!(moved.phase, phase);
+            assert_eq!(announced_now(&moved, 400), None);
+        }
+        assert_eq!(announced_now(&round(Phase::Announced), 1_000), None);
+        assert_eq!(announced_now(&round(Phase::Closed), 400), None, "its hours are over");
     }
 
     #[test]

@@ -286,6 +286,11 @@ impl Store {
         self.snapshot()?.meta(name)
     }
 
+    /// A named number.
+    pub fn number(&self, name: &str) -> Result<Option<u64>> {
+        self.snapshot()?.number(name)
+    }
+
     /// A device.
     pub fn device(&self, name: &str) -> Result<Option<Device>> {
         let table = self.database.begin_read()?.open_table(DEVICES)?;
@@ -367,8 +372,7 @@ impl Store {
 
     /// The last round that there may have been before this database, as far as [`Decision::go_on_above`] was told; 0 for none.
     pub fn rounds_above(&self) -> Result<u64> {
-        let above = self.meta(ROUNDS_ABOVE)?.and_then(|bytes| bytes.try_into().ok());
-        Ok(above.map_or(0, u64::from_le_bytes))
+        Ok(self.number(ROUNDS_ABOVE)?.unwrap_or(0))
     }
 
     /// Rounds up to [`Store::rounds_above`] which this database does not have.
@@ -513,8 +517,7 @@ impl Snapshot {
     }
 
     fn check_format(&self, path: &Path) -> Result<()> {
-        let found = self.meta("format")?.and_then(|bytes| bytes.try_into().ok());
-        let found = found.map_or(0, u64::from_le_bytes);
+        let found = self.number("format")?.unwrap_or(0);
         if found == FORMAT {
             Ok(())
         } else {
@@ -526,6 +529,12 @@ impl Snapshot {
     pub fn meta(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let table = self.read.open_table(META)?;
         Ok(table.get(name)?.map(|value| value.value().to_vec()))
+    }
+
+    /// A named number.
+    pub fn number(&self, name: &str) -> Result<Option<u64>> {
+        let table = self.read.open_table(META)?;
+        table.get(name)?.map(|value| number_of(name, value.value())).transpose()
     }
 
     /// Calls `each` for every device, in the order of names, without holding them all.
@@ -756,15 +765,14 @@ impl Decision<'_> {
     pub fn go_on_above(&mut self, rounds: u32, versions: u32) -> Result<()> {
         for (name, floor) in [(ROUNDS_ABOVE, rounds), (VERSIONS_ABOVE, versions)] {
             let floor = u64::from(floor).max(self.number(name)?.unwrap_or(0));
-            self.put_meta(name, &floor.to_le_bytes())?;
+            self.put_number(name, floor)?;
         }
         Ok(())
     }
 
     fn number(&self, name: &str) -> Result<Option<u64>> {
         let table = self.write.open_table(META)?;
-        let bytes = table.get(name)?.and_then(|bytes| bytes.value().try_into().ok());
-        Ok(bytes.map(u64::from_le_bytes))
+        table.get(name)?.map(|value| number_of(name, value.value())).transpose()
     }
 
     /// Says which device is behind a name.
@@ -795,7 +803,7 @@ impl Decision<'_> {
     pub fn take_sequence(&mut self, count: u64, above: u64) -> Result<u64> {
         let by_time = if self.at < CLOCK_END { self.at << 32 } else { 0 };
         let next = self.number(SEQUENCE)?.unwrap_or(1).max(by_time).max(above.saturating_add(1));
-        self.put_meta(SEQUENCE, &next.saturating_add(count).to_le_bytes())?;
+        self.put_number(SEQUENCE, next.saturating_add(count))?;
         Ok(next)
     }
 
@@ -842,6 +850,11 @@ impl Decision<'_> {
         Ok(())
     }
 
+    /// Stores a named number.
+    pub fn put_number(&mut self, name: &str, number: u64) -> Result<()> {
+        self.put_meta(name, &number.to_le_bytes())
+    }
+
     /// What a device says of a version; gives what it said before. Saying the same again changes nothing.
     pub fn put_report(&mut self, version: u64, device: &str, said: u8) -> Result<Option<u8>> {
         let mut table = self.write.open_table(REPORTS)?;
@@ -878,6 +891,11 @@ fn reports_of(version: u64) -> std::ops::Range<(u64, &'static str)> {
 fn json<T: Serialize>(value: &T) -> Vec<u8> {
     // Records are structs of numbers, strings and maps with string keys, which always serialise.
     serde_json::to_vec(value).unwrap_or_default()
+}
+
+fn number_of(name: &str, bytes: &[u8]) -> Result<u64> {
+    let damaged = |_| Damaged { what: format!("number {name}"), reason: "its length".into() };
+    Ok(bytes.try_into().map(u64::from_le_bytes).map_err(damaged)?)
 }
 
 fn parse<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T> {

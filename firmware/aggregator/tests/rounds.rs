@@ -359,6 +359,77 @@ fn a_stage_does_not_end_while_nobody_can_hear_of_it() {
 }
 
 #[test]
+fn a_clock_that_was_ahead_and_is_put_right_holds_no_roll_out_up_and_shortens_no_stage() {
+    const YEAR: u64 = 365 * 86_400;
+    let mut rules = common::rules();
+    rules.rollout.stage_seconds = 1_000;
+    let fleet = Fleet::new("ahead", rules);
+    let (engine, clock) = (&fleet.engine, &fleet.clock);
+    clock.add(YEAR);
+    second_version(engine);
+    engine.publish(2).unwrap();
+    let stage = &|| {
+        engine.advance_if(true).unwrap();
+        match engine.announced().unwrap().unwrap().rollout {
+            Rollout::Running { stage, .. } => Some(stage),
+            _ => None,
+        }
+    };
+    let seconds = |count: usize| {
+        (0..count).step_by(60).map(move |_| {
+            clock.add(60);
+            stage()
+        })
+    };
+    assert!(seconds(480).all(|stage| stage == Some(0)));
+    clock.add(YEAR);
+    assert_eq!(stage(), Some(0), "a year in which nobody heard does not count");
+    assert!(seconds(120).all(|stage| stage == Some(0)));
+    clock.back(YEAR);
+    assert!(seconds(960).all(|stage| stage == Some(0)), "it begins anew");
+    assert_eq!(seconds(120).last(), Some(Some(1)));
+    // A stage that began while the clock was ahead.
+    clock.back(YEAR / 12);
+    assert!(seconds(1_020).all(|stage| stage == Some(1)));
+    assert_eq!(seconds(60).last(), Some(None));
+    // And a roll-out that begins after the last one was heard of by a clock that was ahead.
+    clock.back(YEAR / 12);
+    engine.add_model(&vec![0.5; engine.layout().subset_len(Subset::Full)], "a test").unwrap();
+    engine.publish(3).unwrap();
+    assert!(seconds(960).all(|stage| stage == Some(0)));
+    assert_eq!(seconds(60).last(), Some(Some(1)));
+}
+
+#[test]
+fn a_round_that_was_announced_by_a_clock_that_was_ahead_takes_updates_once_it_is_put_right() {
+    let fleet = Fleet::new("ahead-round", common::rules());
+    fleet.enrol(5);
+    fleet.clock.add(1_000_000);
+    let round = fleet.engine.start_round(&request(false)).unwrap();
+    fleet.clock.back(1_000_000);
+    fleet.settle();
+    fleet.clock.add(10);
+    fleet.settle();
+    let round = fleet.engine.store().round(round.id).unwrap().unwrap();
+    assert_eq!(round.phase, Phase::Collecting);
+    filled(&fleet, round.clone());
+    fleet.clock.add(100);
+    fleet.settle();
+    let round = fleet.engine.store().round(round.id).unwrap().unwrap();
+    assert_eq!(round.phase, Phase::Published { version: 2 });
+    fleet.engine.verify(&fleet.engine.key().verifying_key()).unwrap();
+}
+
+#[test]
+fn a_number_of_the_database_that_is_none_is_damage_and_not_0() {
+    let fleet = Fleet::new("numbers", common::rules());
+    let store = fleet.engine.store();
+    store.decide(0, fleet.engine.key(), |decision| decision.put_meta("pruned", b"short")).unwrap();
+    let told = fleet.engine.advance().unwrap_err().to_string();
+    assert!(told.contains("number pruned is damaged"), "{told}");
+}
+
+#[test]
 fn a_round_waits_until_its_model_has_reached_every_device_unless_forced() {
     let fleet = Fleet::new("rolling", common::rules());
     fleet.enrol(5);

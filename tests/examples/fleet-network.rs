@@ -17,7 +17,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use aggregator::commands::fleet::{init, open};
+use aggregator::commands::fleet::{Purpose, init, open};
 use aggregator::config::Config;
 use aggregator::contributor::Contributor;
 use aggregator::control::{Reply, Request, ask};
@@ -357,7 +357,7 @@ impl Aggregator {
         std::fs::write(&settings, text).unwrap();
         let config = Config::read(&settings).unwrap();
         init(&config).unwrap();
-        let engine = open(&config, false, false).unwrap();
+        let engine = open(&config, Purpose::Look).unwrap();
         let trust = |(number, name): (usize, &String)| {
             engine.enrol(name, &format!("{number:064x}")).unwrap();
             let keys = KeyRing::from_text(&engine.public_key()).unwrap();

@@ -645,13 +645,9 @@ impl Engine {
     /// The model that the mirrors ship with, everywhere from the start: version 1, in a database that has no model yet.
     ///
     /// # Errors
-    /// [`EngineError::ForeignModel`], or of the database.
-    pub fn ship(&self, parameters: &[f32], origin: &str) -> Result<()> {
-        let (expected, actual) = (self.layout.subset_len(Subset::Full), parameters.len());
-        if actual != expected {
-            return Err(EngineError::ForeignModel { expected, actual });
-        }
-        let bytes = parameter_bytes(parameters);
+    /// Of the database.
+    pub fn ship(&self, origin: &str) -> Result<()> {
+        let bytes = parameter_bytes(&self.layout.gather(Subset::Full, &self.shipped));
         let mut model = self.new_model(&bytes, origin, Rollout::Complete, None);
         // In one, so that no power cut leaves a model that nobody has.
         self.decide(|decision| {

@@ -12,7 +12,9 @@ use aggregator::audit::Event;
 use aggregator::engine::{Engine, EngineError, Report, RoundRequest, Rules};
 use aggregator::gate::{Gate, GateError, NoGate};
 use aggregator::ingest::{Submission, Worker};
-use aggregator::records::{Device, Model, Phase, Pseudonym, Rollout, Round, Standing, Tally};
+use aggregator::records::{
+    Device, Model, Phase, Pseudonym, Rollout, Round, Standing, Tally, parameters_of,
+};
 use aggregator::rollout::Stage;
 use aggregator::store::{Fate, Refusal, Snapshot, Store, StoreError};
 use aggregator::verify::verify;
@@ -735,10 +737,11 @@ fn the_model_that_mirrors_ship_with_is_everywhere_in_one_step_and_once() {
     let numbers = vec![0.25; engine.layout().subset_len(Subset::Full)];
     let before = engine.store().entries().unwrap();
     for _ in 0..2 {
-        engine.ship(&numbers, "a test").unwrap();
+        engine.ship("a test").unwrap();
         let models = engine.store().models().unwrap();
         assert_eq!(models.len(), 1);
         assert_eq!((models[0].version, &models[0].rollout), (1, &Rollout::Complete));
+        assert_eq!(parameters_of(&engine.store().parameters(1).unwrap().unwrap()), numbers);
     }
     assert_eq!(engine.store().entries().unwrap(), before + 2, "added and published");
     engine.verify(&engine.key().verifying_key()).unwrap();

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use learn::edges::SystemClock;
-use learn::head::Subset;
 use proto::status::JobFault;
 use tracing::warn;
 
@@ -25,25 +24,40 @@ use crate::signal::NoisePlace;
 use crate::store::{Snapshot, Store, StoreError};
 use crate::student::{Holdout, Trunk};
 
-/// An engine on the configured database. `gate` says whether candidates will have to be judged, now or by the server that
-/// comes after.
-pub fn open(config: &Config, create: bool, gate: bool) -> Result<Engine> {
+/// What a database is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To begin a fleet: database and keys are made where there are none.
+    Init,
+    /// For a command that needs no holdout.
+    Look,
+    /// Candidates will have to be judged, now or by the server that comes after.
+    Judge,
+}
+
+/// An engine on the configured database.
+///
+/// # Errors
+/// A data folder, network, key or database that cannot be used.
+pub fn open(config: &Config, purpose: Purpose) -> Result<Engine> {
     check_folder(config)?;
     let trunk = Trunk::load(&config.model)?;
     let (layout, shipped) = (trunk.layout().clone(), trunk.parameters().to_vec());
-    let judge: Box<dyn Gate> = match &config.gate.holdout {
-        Some(folder) if gate => Box::new(Holdout::new(trunk, folder, config.gate.pictures)?),
+    let gate: Box<dyn Gate> = match &config.gate.holdout {
+        Some(folder) if purpose == Purpose::Judge => {
+            Box::new(Holdout::new(trunk, folder, config.gate.pictures)?)
+        }
         _ => Box::new(NoGate),
     };
-    let path = config.database();
-    let store = if create { Store::create(&path)? } else { Store::open(&path)? };
-    let keys = Keys::of(&store, &config.data, create)?;
+    let (path, is_first) = (config.database(), purpose == Purpose::Init);
+    let store = if is_first { Store::create(&path)? } else { Store::open(&path)? };
+    let keys = Keys::of(&store, &config.data, is_first)?;
     Ok(Engine::new(Parts {
         store: Arc::new(store),
         key: keys.signing,
         secrets: keys.devices,
         clock: Arc::new(SystemClock),
-        gate: judge,
+        gate,
         layout,
         shipped,
         channel: config.channel.clone(),
@@ -72,10 +86,8 @@ pub fn init(config: &Config) -> Result<()> {
     builder
         .create(&config.data)
         .with_context(|| format!("cannot make {}", config.data.display()))?;
-    let engine = open(config, true, false)?;
-    let trunk = Trunk::load(&config.model)?;
-    let numbers = engine.layout().gather(Subset::Full, trunk.parameters());
-    engine.ship(&numbers, "as the mirrors ship")?;
+    let engine = open(config, Purpose::Init)?;
+    engine.ship("as the mirrors ship")?;
     say(format!("channel {}: database {}", config.channel, config.database().display()))?;
     say(format!("public key for the mirrors' settings: {}", engine.public_key()))?;
     Ok(())
@@ -87,8 +99,11 @@ fn request(config: &Config, request: Request) -> Result<Reply> {
     let reply = match asked.with_context(|| format!("the server at {}", socket.display()))? {
         Some(reply) => reply,
         None => {
-            let gate = matches!(request, Request::RoundStart(_));
-            execute(&open(config, false, gate)?, None, request)
+            let purpose = match request {
+                Request::RoundStart(_) => Purpose::Judge,
+                _ => Purpose::Look,
+            };
+            execute(&open(config, purpose)?, None, request)
         }
     };
     match reply {
@@ -494,7 +509,7 @@ mod tests {
         // Only the network is missing: a new fleet may keep the old one's devices.
         assert!(!init(&config).unwrap_err().to_string().contains("database"));
         fs::write(folder.join("signing.key"), "00".repeat(32)).unwrap();
-        for refused in [init(&config), open(&config, false, false).map(drop)] {
+        for refused in [init(&config), open(&config, Purpose::Look).map(drop)] {
             let told = refused.unwrap_err().to_string();
             assert!(
                 told.contains("there was one") && told.contains("aggregator restore"),
@@ -512,7 +527,7 @@ mod tests {
         let mode = fs::metadata(config.database()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         fs::set_permissions(&folder, Permissions::from_mode(0o750)).unwrap();
-        let told = open(&config, false, false).err().unwrap().to_string();
+        let told = open(&config, Purpose::Look).err().unwrap().to_string();
         assert!(told.contains("chmod 700"), "{told}");
         fs::remove_dir_all(&folder).unwrap();
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result, ensure};
 use tracing::info;
 
-use super::fleet::{open, warn_of_blind_stages};
+use super::fleet::{Purpose, open, warn_of_blind_stages};
 use crate::config::Config;
 use crate::control;
 use crate::serve::Server;
@@ -17,7 +17,7 @@ use crate::serve::Server;
 /// Settings, folders or ports that cannot be used; and a database that an I/O error has closed, or
 /// a thread that has died, neither of which anything but another start mends.
 pub fn run(config: &Config) -> Result<()> {
-    let engine = open(config, false, true)?;
+    let engine = open(config, Purpose::Judge)?;
     ensure!(
         !engine.store().models()?.is_empty(),
         "there is no model yet; `aggregator init` adds the one that the mirrors ship with"

@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use learn::edges::SystemClock;
-use learn::head::Subset;
 use learn::privacy::{Budget, NoiseMultiplier};
 use proto::DeviceId;
 use proto::signing::KeyRing;
@@ -267,7 +266,6 @@ fn engine(folders: &Folders, folder: &Path, devices: u64) -> Result<Engine> {
     let keys = Keys::create(folder)?;
     let trunk = folders.trunk()?;
     let (layout, shipped) = (trunk.layout().clone(), trunk.parameters().to_vec());
-    let first = layout.gather(Subset::Full, &shipped);
     let gate = Holdout::new(trunk, &folders.households.join("test"), default_pictures())
         .with_context(|| folders.households_missing())?;
     let engine = Engine::new(Parts {
@@ -281,7 +279,7 @@ fn engine(folders: &Folders, folder: &Path, devices: u64) -> Result<Engine> {
         channel: "demo".parse()?,
         rules: rules(devices),
     })?;
-    engine.ship(&first, "as the mirrors ship")?;
+    engine.ship("as the mirrors ship")?;
     Ok(engine)
 }
 

@@ -1,13 +1,14 @@
 //! The fleet's two secrets: the key that signs, and the secret from which every device's is made.
 
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::SigningKey;
 use learn::edges::{Digest, EdgeError, Entropy, SystemEntropy};
 
+use crate::files;
 use crate::hex;
 use crate::store::{Store, StoreError};
 
@@ -46,12 +47,15 @@ impl Keys {
         for name in ["signing.key", "devices.key"] {
             let mut secret = [0; 32];
             SystemEntropy.fill(&mut secret)?;
-            write_new(&folder.join(name), &hex::encode(&secret))?;
+            let path = folder.join(name);
+            if !path.try_exists().map_err(failed("look at", &path))? {
+                files::write(&path, &hex::encode(&secret)).map_err(failed("write", &path))?;
+            }
         }
         let keys = Keys::read(folder)?;
         let public = folder.join("signing.pub");
         let text = format!("{}\n", hex::encode(keys.signing.verifying_key().as_bytes()));
-        fs::write(&public, text).map_err(failed("write", &public))?;
+        files::write(&public, &text).map_err(failed("write", &public))?;
         Ok(keys)
     }
 
@@ -91,18 +95,6 @@ pub fn client_tag(key: &SigningKey) -> String {
 
 fn failed<'a>(operation: &'static str, path: &'a Path) -> impl Fn(std::io::Error) -> KeyError + 'a {
     move |source| KeyError::File { operation, path: path.to_owned(), source }
-}
-
-fn write_new(path: &Path, text: &str) -> Result<(), KeyError> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    match file {
-        Ok(mut file) => file
-            .write_all(text.as_bytes())
-            .and_then(|()| file.sync_all())
-            .map_err(failed("write", path)),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(failed("make", path)(error)),
-    }
 }
 
 fn read(path: &Path) -> Result<[u8; 32], KeyError> {
@@ -173,12 +165,12 @@ mod tests {
         store.decide(0, &keys.signing, |decision| decision.record(&created)).unwrap();
         assert_eq!(Keys::of(&store, &folder, true).unwrap().devices, keys.devices);
         for name in ["signing.key", "devices.key"] {
-            let text = fs::read(folder.join(name)).unwrap();
+            let text = fs::read_to_string(folder.join(name)).unwrap();
             fs::remove_file(folder.join(name)).unwrap();
             let refused = Keys::of(&store, &folder, true).err().unwrap().to_string();
             assert!(refused.contains(name) && refused.contains("backup"), "{refused}");
             assert!(!folder.join(name).exists());
-            write_new(&folder.join(name), std::str::from_utf8(&text).unwrap()).unwrap();
+            files::write(&folder.join(name), &text).unwrap();
         }
         Keys::of(&store, &folder, true).unwrap();
         fs::remove_dir_all(&folder).unwrap();

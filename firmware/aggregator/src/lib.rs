@@ -22,6 +22,7 @@ pub mod date;
 pub mod demo;
 pub mod desk;
 pub mod engine;
+mod files;
 pub mod gate;
 pub mod hex;
 pub mod households;

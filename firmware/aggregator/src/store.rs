@@ -11,9 +11,7 @@
 //! The database belongs to one process at a time. Commands reach a running server through its socket and open the
 //! file themselves only when nobody holds it; the file's own lock decides which.
 
-use std::fs::OpenOptions;
 use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
@@ -28,6 +26,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::audit::{AuditError, Entry, Event, Head};
+use crate::files;
 use crate::records::{Damaged, Device, Model, Phase, Pseudonym, Round, Standing, Tally};
 
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
@@ -79,6 +78,11 @@ pub enum StoreError {
          `aggregator restore`"
     )]
     Gone(PathBuf),
+    #[error(
+        "{0} is no database; put a backup there and run `aggregator restore`, or, if there never was a fleet, remove it and run \
+         `aggregator init`"
+    )]
+    NoDatabase(PathBuf),
     #[error(
         "cannot reach the database {path}: {source}; run this as the user that owns the data folder"
     )]
@@ -178,6 +182,51 @@ impl Refusal {
     }
 }
 
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+fn is_there(path: &Path) -> Result<bool> {
+    path.try_exists().map_err(|source| StoreError::Unreachable { path: path.to_owned(), source })
+}
+
+/// Fills an empty file.
+fn make(path: &Path) -> Result<()> {
+    let database = builder().create(path)?;
+    let write = database.begin_write()?;
+    write.open_table(META)?.insert("format", FORMAT.to_le_bytes().as_slice())?;
+    write.open_table(DEVICES)?;
+    write.open_table(ROUNDS)?;
+    write.open_table(TALLIES)?;
+    write.open_table(SUMS)?;
+    write.open_table(COUNTED)?;
+    write.open_table(UPDATES)?;
+    write.open_table(NAMES)?;
+    write.open_table(MODELS)?;
+    write.open_table(PARAMETERS)?;
+    write.open_table(CANDIDATES)?;
+    write.open_table(AUDIT)?;
+    write.commit()?;
+    Ok(database.close()?)
+}
+
+/// Why a file could not be opened, or made.
+fn unopened(path: &Path, error: redb::DatabaseError) -> StoreError {
+    use redb::{DatabaseError, StorageError};
+    let path = path.to_owned();
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::Held(path),
+        DatabaseError::Storage(StorageError::Io(source)) => match source.kind() {
+            ErrorKind::PermissionDenied => StoreError::Unreachable { path, source },
+            ErrorKind::InvalidData => StoreError::NoDatabase(path),
+            _ => DatabaseError::Storage(StorageError::Io(source)).into(),
+        },
+        error => error.into(),
+    }
+}
+
 /// The open database.
 pub struct Store {
     database: Database,
@@ -185,64 +234,22 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens or creates the file, for this user alone.
+    /// Opens the file, or makes it, for this user alone. A new one gets its name only with all of its tables in it.
     pub fn create(path: &Path) -> Result<Store> {
-        let mut options = OpenOptions::new();
-        let made = options.write(true).create_new(true).mode(0o600).open(path);
-        if let Err(source) = made
-            && source.kind() != ErrorKind::AlreadyExists
-        {
-            return Err(StoreError::Unreachable { path: path.to_owned(), source });
+        if !is_there(path)? {
+            let failed = |source: std::io::Error| unopened(path, source.into());
+            files::whole(path, failed, |made, _| make(made))?;
         }
-        let store = Store::with(path, |builder| builder.create(path))?;
-        let write = store.database.begin_write()?;
-        {
-            let mut meta = write.open_table(META)?;
-            if meta.get("format")?.is_none() {
-                meta.insert("format", FORMAT.to_le_bytes().as_slice())?;
-            }
-            write.open_table(DEVICES)?;
-            write.open_table(ROUNDS)?;
-            write.open_table(TALLIES)?;
-            write.open_table(SUMS)?;
-            write.open_table(COUNTED)?;
-            write.open_table(UPDATES)?;
-            write.open_table(NAMES)?;
-            write.open_table(MODELS)?;
-            write.open_table(PARAMETERS)?;
-            write.open_table(CANDIDATES)?;
-            write.open_table(AUDIT)?;
-        }
-        write.commit()?;
-        store.check_format()
+        Store::open(path)
     }
 
     /// Opens a file that exists.
     pub fn open(path: &Path) -> Result<Store> {
-        match path.try_exists() {
-            Ok(true) => {}
-            Ok(false) => return Err(StoreError::Absent(path.to_owned())),
-            Err(source) => return Err(StoreError::Unreachable { path: path.to_owned(), source }),
+        if !is_there(path)? {
+            return Err(StoreError::Absent(path.to_owned()));
         }
-        Store::with(path, |builder| builder.open(path))?.check_format()
-    }
-
-    fn with(
-        path: &Path,
-        open: impl FnOnce(&redb::Builder) -> std::result::Result<Database, redb::DatabaseError>,
-    ) -> Result<Store> {
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE_BYTES);
-        match open(&builder) {
-            Ok(database) => Ok(Store { database, path: path.to_owned() }),
-            Err(redb::DatabaseError::DatabaseAlreadyOpen) => Err(StoreError::Held(path.to_owned())),
-            Err(redb::DatabaseError::Storage(redb::StorageError::Io(source)))
-                if source.kind() == ErrorKind::PermissionDenied =>
-            {
-                Err(StoreError::Unreachable { path: path.to_owned(), source })
-            }
-            Err(error) => Err(error.into()),
-        }
+        let database = builder().open(path).map_err(|error| unopened(path, error))?;
+        Store { database, path: path.to_owned() }.check_format()
     }
 
     fn check_format(self) -> Result<Store> {
@@ -505,9 +512,7 @@ impl Snapshot {
     /// Reads a file of which nobody is to change a bit, such as a backup. Only a copy that was made while a server ran is
     /// opened as a server opens it, which mends what copying has torn.
     pub fn of_file<T>(path: &Path, read: impl FnOnce(&Snapshot) -> T) -> Result<T> {
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE_BYTES);
-        let Ok(database) = builder.open_read_only(path) else {
+        let Ok(database) = builder().open_read_only(path) else {
             let store = Store::open(path)?;
             return Ok(read(&store.snapshot()?));
         };

@@ -27,6 +27,9 @@ const REQUEST_BYTES: u64 = 64 * 1024;
 /// Seconds that a command may take to arrive, or its answer to be taken.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Pause where no connection can be taken.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// What an operator asks.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
@@ -168,13 +171,36 @@ pub fn listen(socket: &Path, office: Arc<Office>) -> std::io::Result<JoinHandle<
     let listener = UnixListener::bind(socket)?;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
     std::thread::Builder::new().name("control".into()).spawn(move || {
-        for stream in listener.incoming() {
-            let served = stream.and_then(|stream| serve(stream, &office));
-            if let Err(error) = served {
-                warn!("a command was not answered: {error}");
-            }
-        }
+        let pause = || std::thread::sleep(PAUSE);
+        answer_all(listener.incoming(), pause, |stream| serve(stream, &office));
     })
+}
+
+/// Answers one connection after the other. Where none can be taken, as without a free file handle, it waits, and says so once until
+/// one is taken again.
+fn answer_all<S>(
+    streams: impl Iterator<Item = std::io::Result<S>>,
+    pause: impl Fn(),
+    serve: impl Fn(S) -> std::io::Result<()>,
+) {
+    let mut is_told = false;
+    for stream in streams {
+        let stream = match stream {
+            Ok(stream) => stream,
+            Err(error) => {
+                if !is_told {
+                    warn!("commands cannot reach this server: {error}; trying again every second");
+                }
+                is_told = true;
+                pause();
+                continue;
+            }
+        };
+        is_told = false;
+        if let Err(error) = serve(stream) {
+            warn!("a command was not answered: {error}");
+        }
+    }
 }
 
 /// What a command that panics comes to: its transaction is gone with it, and the next one finds the server as it was.
@@ -204,6 +230,7 @@ fn serve(mut stream: UnixStream, office: &Office) -> std::io::Result<()> {
 mod tests {
     use super::*;
     use crate::store::{Store, StoreError};
+    use std::cell::{Cell, RefCell};
 
     fn scratch(name: &str) -> std::path::PathBuf {
         let folder = std::env::temp_dir().join(format!("aggregator-{name}-{}", std::process::id()));
@@ -240,6 +267,19 @@ mod tests {
         let told = [asked.unwrap_err().to_string(), opened.as_ref().unwrap().to_string()];
         assert!(told.iter().all(|told| told.contains("as the user that owns")), "{told:?}");
         assert!(matches!(opened, Some(StoreError::Unreachable { .. })));
+    }
+
+    #[test]
+    fn a_connection_that_cannot_be_taken_is_waited_for_and_the_next_is_answered() {
+        let (pauses, answered) = (Cell::new(0), RefCell::new(Vec::new()));
+        let no_handle = || Err(std::io::Error::from_raw_os_error(24));
+        let streams = [no_handle(), no_handle(), Ok(1), no_handle(), Ok(2)];
+        let serve = |stream: i32| {
+            answered.borrow_mut().push((stream, pauses.get()));
+            Err(ErrorKind::BrokenPipe.into())
+        };
+        answer_all(streams.into_iter(), || pauses.set(pauses.get() + 1), serve);
+        assert_eq!(*answered.borrow(), [(1, 2), (2, 3)]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! the data folder's permissions.
 
 mod metrics;
+mod seats;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -19,6 +20,10 @@ use axum::routing::get;
 use axum::{Json, Router};
 
 use crate::desk::Office;
+use seats::Seats;
+
+/// Connections at a time; a browser makes six, and whoever collects metrics one.
+const MOST_CONNECTIONS: usize = 64;
 
 const HTML: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
@@ -37,7 +42,8 @@ pub fn start(listen: SocketAddr, office: Arc<Office>) -> Result<(String, JoinHan
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let served = runtime.and_then(|runtime| {
             runtime.block_on(async {
-                axum::serve(tokio::net::TcpListener::from_std(listener)?, router(office)).await
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                axum::serve(Seats::new(listener, MOST_CONNECTIONS), router(office)).await
             })
         });
         if let Err(error) = served {

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use aggregator::commands::stop_signal;
 use aggregator::config::BrokerConfig;
 use aggregator::control::{Reply, Request, ask, listen};
 use aggregator::gate::{Gate, GateError};
@@ -21,6 +22,8 @@ use aggregator::rollout::Stage;
 use aggregator::serve::{ServeError, Server};
 use common::{Fleet, SMALL};
 use learn::head::Subset;
+use signal_hook::consts::SIGTERM;
+use signal_hook::low_level::raise;
 
 /// Only to end a test that is stuck.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -197,6 +200,35 @@ fn a_large_group_to_be_told_by_a_broker_that_takes_nothing_holds_nothing_up() {
     });
     stopped.recv_timeout(PATIENCE).unwrap();
     drop(connection.join().unwrap());
+}
+
+/// Says which of the two tests below is the child.
+const STUCK: &str = "AGGREGATOR_STUCK";
+
+/// Not a test of its own: a server that a judgement holds up when it is asked to stop. Does nothing unless the parent asks.
+#[test]
+fn stuck_child() {
+    if std::env::var_os(STUCK).is_none() {
+        return;
+    }
+    let stop = stop_signal().unwrap();
+    raise(SIGTERM).unwrap();
+    assert!(stop.load(Ordering::SeqCst));
+    println!("asked once");
+    raise(SIGTERM).unwrap();
+    println!("asked twice");
+}
+
+#[test]
+fn a_second_signal_does_not_wait() {
+    let ended = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "stuck_child", "--nocapture", "--test-threads=1"])
+        .env(STUCK, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ended.stdout);
+    assert!(said.contains("asked once") && !said.contains("asked twice"), "{said}");
+    assert_eq!(ended.status.code(), Some(130));
 }
 
 #[test]

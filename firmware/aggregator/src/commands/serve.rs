@@ -1,17 +1,18 @@
 //! `aggregator serve`.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, ensure};
 use tracing::info;
 
 use super::fleet::{Purpose, open, warn_of_blind_stages};
+use super::{STOPPING, stop_signal};
 use crate::config::Config;
 use crate::control;
 use crate::serve::Server;
 
-/// Serves until SIGINT or SIGTERM.
+/// Serves until SIGINT or SIGTERM, and then until the judgement at hand is over, which may take minutes; a second signal does not
+/// wait for it.
 ///
 /// # Errors
 /// Settings, folders or ports that cannot be used; and a database that an I/O error has closed, or
@@ -25,10 +26,7 @@ pub fn run(config: &Config) -> Result<()> {
     let mut devices = Vec::new();
     engine.store().each_device(|device| devices.push(device))?;
     warn_of_blind_stages(&config.rules.rollout, &devices);
-    let stop: Arc<AtomicBool> = Arc::default();
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).context("signals")?;
-    }
+    let stop = stop_signal()?;
     let mut server = Server::start(engine, &config.broker)?;
     let socket = config.socket();
     let control = control::listen(&socket, Arc::clone(&server.office))
@@ -38,6 +36,9 @@ pub fn run(config: &Config) -> Result<()> {
     server.watch(page);
     info!("page: {address}");
     let waited = server.wait(&stop);
+    if waited.is_ok() {
+        info!("{STOPPING}");
+    }
     server.stop();
     // Whoever asks from now on opens the database.
     let _ = std::fs::remove_file(&socket);

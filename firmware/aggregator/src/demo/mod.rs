@@ -20,7 +20,7 @@ use proto::DeviceId;
 use proto::signing::KeyRing;
 
 use crate::cli::DemoArgs;
-use crate::commands::say;
+use crate::commands::{STOPPING, say, stop_signal};
 use crate::config::{BrokerConfig, default_pictures};
 use crate::contributor::Contributor;
 use crate::engine::{DELTA, Engine, EngineError, Parts, RoundRequest, RoundStatus, Rules};
@@ -48,10 +48,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// # Errors
 /// Folders that are not there, a port that is taken, a fleet that gets stuck.
 pub fn run(args: &DemoArgs) -> Result<()> {
-    let stop: Arc<AtomicBool> = Arc::default();
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).context("signals")?;
-    }
+    let stop = stop_signal()?;
     let folder = Scratch::new()?;
     let demo = Demo::start(args, &folder.0, &stop)?;
     let shown = demo.rounds(args);
@@ -60,6 +57,9 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         while !stop.load(Ordering::SeqCst) {
             std::thread::sleep(TICK);
         }
+    }
+    if stop.load(Ordering::SeqCst) {
+        say(STOPPING)?;
     }
     demo.stop()?;
     shown

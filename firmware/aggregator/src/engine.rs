@@ -698,13 +698,20 @@ impl Engine {
         Event::ModelPublished { version: model.version, permille: self.permille(model) }
     }
 
-    /// How many of a thousand devices a version is offered to.
+    /// How many of a thousand devices a version's manifest is for. 0 is that of a version which is for nobody, and that of one in a
+    /// stage of groups, whose mirrors are told by name: by the manifest alone no mirror may take either, not even on a household's
+    /// wish.
     pub fn permille(&self, model: &Model) -> u16 {
         match model.rollout {
             Rollout::Running { stage, .. } => self.rules.rollout.permille(stage),
             Rollout::Complete => 1000,
             Rollout::Held | Rollout::Stopped { .. } => 0,
         }
+    }
+
+    /// Whether every device is offered a version.
+    fn is_for_all(&self, model: &Model) -> bool {
+        self.permille(model) == 1000
     }
 
     /// Puts an older version's numbers on top as a new version: devices never go down. Numbers whose own roll-out was over are
@@ -904,7 +911,7 @@ impl Engine {
     /// Whether a version can reach no more devices since a newer one is announced in its place.
     fn is_superseded(&self, model: &Model) -> Result<bool> {
         let announced = self.announced()?.map_or(0, |newest| newest.version);
-        Ok(announced > model.version && self.permille(model) < 1000)
+        Ok(announced > model.version && !self.is_for_all(model))
     }
 
     fn turn_rollout(&self, model: &mut Model, change: Change, now: u64) -> Option<Event> {
@@ -1076,7 +1083,7 @@ impl Engine {
         let Rollout::Running { stage, .. } = model.rollout else { return Ok(None) };
         let (version, of) = (model.version, self.rules.rollout.stages.len());
         let refusal = EngineError::RollingOut { version, stage: stage + 1, of };
-        Ok((self.permille(model) < 1000).then_some(refusal))
+        Ok((!self.is_for_all(model)).then_some(refusal))
     }
 
     /// Ends a round without a result.

@@ -166,58 +166,25 @@ pub fn simulate(
             .collect(),
     };
     told(&format!("{} households are ready", fixed.households.len()));
-    let mut global = trunk.parameters().to_vec();
-    let base = score(&fixed, &global)?;
-    let (at_home_base, at_home) = at_home(&fixed, trunk, &test, &global)?;
+    let base = score(&fixed, trunk.parameters())?;
+    let (at_home_base, at_home) = at_home(&fixed, trunk, &test, trunk.parameters())?;
     told(&format!("before any round {base:.4}; at home {at_home_base:.4} -> {at_home:.4}"));
 
     let dimension = layout.subset_len(subset);
-    let mut optimiser = ServerOptimiser::new(plan_.step, vec![0.0; dimension]);
-    let (mut central, mut spent) = (global.clone(), Composition::new());
-    let (mut rounds, mut fleet, mut update_bytes) = (Vec::new(), base, 0);
+    let mut state = State {
+        central: trunk.parameters().to_vec(),
+        global: trunk.parameters().to_vec(),
+        optimiser: ServerOptimiser::new(plan_.step, vec![0.0; dimension]),
+        fleet: base,
+        spent: Composition::new(),
+    };
+    let mut rounds = Vec::new();
     for round in 1..=plan_.rounds {
-        let began = Instant::now();
-        let model = Digest::of(&parameter_bytes(&layout.gather(Subset::Full, &global))).0;
-        let rules =
-            RoundRules { layout: layout.id(subset, &model), dimension, noise_multiplier: noise };
-        let deltas = train_all(&fixed, &global, plan_.threads)?;
-        let clipped: Vec<Vec<f32>> = deltas.iter().map(|delta| clip(delta)).collect();
-        let (sum, bytes) = collect(&fixed, &deltas, rules, plan_)?;
-        update_bytes = bytes as usize / plan_.devices as usize;
-        let average = sum.average(plan_.devices)?;
-        let clean = mean(&clipped, plan_.devices);
-        // The velocity belongs to the candidate: a server takes it from the round that its base was published by.
-        let (mut candidate, mut stepped) = (global.clone(), optimiser.clone());
-        moved(layout, subset, &mut candidate, |values| stepped.apply(&average, values));
-        let mut noiseless = global.clone();
-        let rate = plan_.step.rate();
-        moved(layout, subset, &mut noiseless, |values| {
-            values.iter_mut().zip(&clean).for_each(|(value, step)| *value += rate * step);
-        });
-        central = central_epochs(&fixed, &central)?;
-        spent.add(noise, 1);
-        let candidate_score = score(&fixed, &candidate)?;
-        if !plan_.gate || candidate_score >= fleet {
-            (global, fleet, optimiser) = (candidate, candidate_score, stepped);
-        }
-        let update_cosine = leave_one_out(&clipped);
-        let signal = Signal { dimension, noise_multiplier: noise, update_cosine };
-        let figures = RoundFigures {
-            round,
-            candidate: candidate_score,
-            fleet,
-            without_noise: score(&fixed, &noiseless)?,
-            central: score(&fixed, &central)?,
-            update_cosine,
-            average_cosine: cosine(&average, &clean),
-            expected_cosine: signal.expected_cosine(plan_.devices, NoisePlace::EveryDevice),
-            privacy: spent.statement(DELTA)?,
-            bytes,
-            seconds: began.elapsed().as_secs_f64(),
-        };
+        let figures = simulate_round(&fixed, &mut state, plan_, noise, round)?;
         told(&line(&figures));
         rounds.push(figures);
     }
+    let update_bytes = rounds.last().map_or(0, |last| last.bytes / plan_.devices) as usize;
     Ok(Figures {
         devices: plan_.devices,
         trained_households: fixed.households.len(),
@@ -231,6 +198,68 @@ pub fn simulate(
         at_home,
         at_home_base,
         rounds,
+    })
+}
+
+/// What goes on from round to round.
+struct State {
+    /// The head of the fleet.
+    global: Vec<f32>,
+    /// Its score.
+    fleet: f64,
+    /// Belongs to the candidate: a server takes the velocity from the round that its base was published by.
+    optimiser: ServerOptimiser,
+    /// The head of central training.
+    central: Vec<f32>,
+    /// By a device that takes part in every round.
+    spent: Composition,
+}
+
+fn simulate_round(
+    fixed: &Fixed<'_>,
+    state: &mut State,
+    plan: &Plan,
+    noise: NoiseMultiplier,
+    round: u32,
+) -> Result<RoundFigures> {
+    let began = Instant::now();
+    let (layout, subset) = (fixed.layout, fixed.subset);
+    let dimension = layout.subset_len(subset);
+    let model = Digest::of(&parameter_bytes(&layout.gather(Subset::Full, &state.global))).0;
+    let rules =
+        RoundRules { layout: layout.id(subset, &model), dimension, noise_multiplier: noise };
+    let deltas = train_all(fixed, &state.global, plan.threads)?;
+    let clipped: Vec<Vec<f32>> = deltas.iter().map(|delta| clip(delta)).collect();
+    let (sum, bytes) = collect(fixed, &deltas, rules, plan)?;
+    let average = sum.average(plan.devices)?;
+    let clean = mean(&clipped, plan.devices);
+    let (mut candidate, mut stepped) = (state.global.clone(), state.optimiser.clone());
+    moved(layout, subset, &mut candidate, |values| stepped.apply(&average, values));
+    let mut noiseless = state.global.clone();
+    let rate = plan.step.rate();
+    moved(layout, subset, &mut noiseless, |values| {
+        values.iter_mut().zip(&clean).for_each(|(value, step)| *value += rate * step);
+    });
+    state.central = central_epochs(fixed, &state.central)?;
+    state.spent.add(noise, 1);
+    let candidate_score = score(fixed, &candidate)?;
+    if !plan.gate || candidate_score >= state.fleet {
+        (state.global, state.fleet, state.optimiser) = (candidate, candidate_score, stepped);
+    }
+    let update_cosine = leave_one_out(&clipped);
+    let signal = Signal { dimension, noise_multiplier: noise, update_cosine };
+    Ok(RoundFigures {
+        round,
+        candidate: candidate_score,
+        fleet: state.fleet,
+        without_noise: score(fixed, &noiseless)?,
+        central: score(fixed, &state.central)?,
+        update_cosine,
+        average_cosine: cosine(&average, &clean),
+        expected_cosine: signal.expected_cosine(plan.devices, NoisePlace::EveryDevice),
+        privacy: state.spent.statement(DELTA)?,
+        bytes,
+        seconds: began.elapsed().as_secs_f64(),
     })
 }
 

@@ -14,7 +14,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::desk::{Office, REFUSALS, STRANGE};
-use crate::engine::{EngineError, ModelStatus, Status};
+use crate::engine::{EngineError, RoundStatus, Status};
+use crate::records::{Model, Rollout};
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -63,18 +64,33 @@ fn reasons(known: &[&str]) -> Family<Reason, Counter> {
 /// Everything as it stands now; numbers that live in the database are read from there.
 fn registry(office: &Office, status: &Status) -> Registry {
     let mut registry = Registry::with_prefix("aggregator");
-    let mut number = |name: &str, help: &str, value: f64| {
-        let gauge = Number::default();
-        gauge.set(value);
-        registry.register(name, help, gauge);
-    };
-    let flag = |truth: bool| f64::from(u8::from(truth));
+    fleet(&mut registry, status);
+    if let Some(newest) = status.models.last() {
+        model(&mut registry, &newest.model, status.silent.is_some());
+    }
+    if let Some(newest) = status.rounds.last() {
+        round(&mut registry, newest);
+    }
+    rounds(&mut registry, status);
+    counters(&mut registry, office, status);
+    registry
+}
+
+fn number(registry: &mut Registry, name: &str, help: &str, value: f64) {
+    let gauge = Number::default();
+    gauge.set(value);
+    registry.register(name, help, gauge);
+}
+
+fn flag(truth: bool) -> f64 {
+    f64::from(u8::from(truth))
+}
+
+fn fleet(registry: &mut Registry, status: &Status) {
+    let mut number = |name, help, value| number(registry, name, help, value);
     number("devices_enrolled", "Devices that may take part", status.enrolled as f64);
-    number(
-        "devices_online",
-        "Enrolled devices that are connected, as far as the first worker hears of them",
-        status.online.map_or(f64::NAN, |count| count as f64),
-    );
+    let help = "Enrolled devices that are connected, as far as the first worker hears of them";
+    number("devices_online", help, status.online.map_or(f64::NAN, |count| count as f64));
     number("devices_revoked", "Devices that were revoked", status.revoked as f64);
     number("workers", "Connections that should be up", status.workers as f64);
     number("workers_connected", "Connections that are up", status.workers_connected as f64);
@@ -82,87 +98,72 @@ fn registry(office: &Office, status: &Status) -> Registry {
     number("broker_refused_now", help, status.broker_refused_now as f64);
     let failing = status.decisions_failing.is_some();
     number("decisions_failing", "Whether the last decision failed", flag(failing));
-    number(
-        "epsilon",
-        "Epsilon at delta 1e-5 of a device that was counted in every round",
-        status.epsilon.unwrap_or(0.0),
-    );
-    if let Some(ModelStatus { model, .. }) = status.models.last() {
-        number("model_version", "Newest model version", model.version as f64);
-        number("model_failed", "Devices that reported trouble with it", model.failed as f64);
-        number(
-            "model_installed",
-            "Devices whose trial of it ended without a fault",
-            model.installed as f64,
-        );
-        let stopped = matches!(model.rollout, crate::records::Rollout::Stopped { .. });
-        number("rollout_stopped", "Whether its roll-out was stopped", flag(stopped));
-        let help = "Whether a stage is over and no device it has reached has reported that the version works";
-        number("rollout_silent", help, flag(status.silent.is_some()));
-    }
-    if let Some(last) = status.rounds.last() {
-        number("round", "Number of the newest round", last.round.id as f64);
-        number("round_open", "Whether mirrors may still answer it", flag(last.round.is_open()));
-        number("round_refused", "Whether its candidate was refused", flag(last.round.is_refused()));
-        number("round_updates", "Updates counted in it", last.tally.counted as f64);
-        number("round_minimum", "Updates it needs", last.round.task.minimum_cohort as f64);
-        number("round_closes_timestamp_seconds", "When it closes", last.round.closes_at as f64);
-        number(
-            "round_score_before",
-            "Holdout score of its base",
-            last.round.score_before.unwrap_or(f64::NAN),
-        );
-        number(
-            "round_score_after",
-            "Holdout score of its candidate",
-            last.round.score_after.unwrap_or(f64::NAN),
-        );
-    }
+    let help = "Epsilon at delta 1e-5 of a device that was counted in every round";
+    number("epsilon", help, status.epsilon.unwrap_or(0.0));
+}
+
+fn model(registry: &mut Registry, model: &Model, is_silent: bool) {
+    let mut number = |name, help, value| number(registry, name, help, value);
+    number("model_version", "Newest model version", model.version as f64);
+    number("model_failed", "Devices that reported trouble with it", model.failed as f64);
+    let help = "Devices whose trial of it ended without a fault";
+    number("model_installed", help, model.installed as f64);
+    let stopped = matches!(model.rollout, Rollout::Stopped { .. });
+    number("rollout_stopped", "Whether its roll-out was stopped", flag(stopped));
+    let help =
+        "Whether a stage is over and no device it has reached has reported that the version works";
+    number("rollout_silent", help, flag(is_silent));
+}
+
+fn round(registry: &mut Registry, RoundStatus { round, tally, .. }: &RoundStatus) {
+    let mut number = |name, help, value| number(registry, name, help, value);
+    number("round", "Number of the newest round", round.id as f64);
+    number("round_open", "Whether mirrors may still answer it", flag(round.is_open()));
+    number("round_refused", "Whether its candidate was refused", flag(round.is_refused()));
+    number("round_updates", "Updates counted in it", tally.counted as f64);
+    number("round_minimum", "Updates it needs", round.task.minimum_cohort as f64);
+    number("round_closes_timestamp_seconds", "When it closes", round.closes_at as f64);
+    let score = |score: Option<f64>| score.unwrap_or(f64::NAN);
+    number("round_score_before", "Holdout score of its base", score(round.score_before));
+    number("round_score_after", "Holdout score of its candidate", score(round.score_after));
+}
+
+/// All rounds by phase, and what was refused by reason.
+fn rounds(registry: &mut Registry, status: &Status) {
     let phases = Family::<Phase, Number>::default();
-    for round in &status.rounds {
-        let phase = round.round.phase.name().to_owned();
-        phases.get_or_create(&Phase { phase }).inc();
-    }
-    registry.register("rounds", "Rounds by phase", phases);
     let refused = reasons(&REFUSALS);
-    for round in &status.rounds {
-        for (reason, count) in &round.tally.refused {
+    for RoundStatus { round, tally, .. } in &status.rounds {
+        phases.get_or_create(&Phase { phase: round.phase.name().to_owned() }).inc();
+        for (reason, count) in &tally.refused {
             refused.get_or_create(&Reason { reason: reason.clone() }).inc_by(*count);
         }
     }
+    registry.register("rounds", "Rounds by phase", phases);
     registry.register("refused", "Updates refused, by reason", refused);
+}
+
+fn counters(registry: &mut Registry, office: &Office, status: &Status) {
     let strange = reasons(&STRANGE);
     for (kind, count) in office.strange.counts() {
         strange.get_or_create(&Reason { reason: kind.to_owned() }).inc_by(count);
     }
     let help = "Messages not understood, or not from whom they claimed, by what was wrong";
     registry.register("strange_messages", help, strange);
-    let counters = [
-        ("updates", "Updates counted", status.rounds.iter().map(|round| round.tally.counted).sum()),
-        ("update_bytes", "Their bytes", status.rounds.iter().map(|round| round.tally.bytes).sum()),
-        (
-            "dropped_messages",
-            "Outgoing messages that found no room",
-            office.health.iter().map(|health| health.dropped.load(Ordering::SeqCst)).sum(),
-        ),
-        (
-            "broker_refused",
-            "Subscriptions and messages that the broker refused",
-            status.broker_refused,
-        ),
-        (
-            "rival_statements",
-            "Statements that another server has signed with this one's key and announced",
-            status.rival_statements,
-        ),
-        ("receipts", "Receipts sent", office.receipts.load(Ordering::SeqCst)),
-    ];
-    for (name, help, value) in counters {
+    let mut counter = |name: &str, help: &str, value: u64| {
         let counter = Counter::<u64>::default();
         counter.inc_by(value);
         registry.register(name, help, counter);
-    }
-    registry
+    };
+    let tallies = || status.rounds.iter().map(|round| &round.tally);
+    counter("updates", "Updates counted", tallies().map(|tally| tally.counted).sum());
+    counter("update_bytes", "Their bytes", tallies().map(|tally| tally.bytes).sum());
+    let dropped = office.health.iter().map(|health| health.dropped.load(Ordering::SeqCst)).sum();
+    counter("dropped_messages", "Outgoing messages that found no room", dropped);
+    let help = "Subscriptions and messages that the broker refused";
+    counter("broker_refused", help, status.broker_refused);
+    let help = "Statements that another server has signed with this one's key and announced";
+    counter("rival_statements", help, status.rival_statements);
+    counter("receipts", "Receipts sent", office.receipts.load(Ordering::SeqCst));
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //!
 //! **Invariants**
 //! - An acknowledged update is in the database; a counted one is counted once ([`store`]).
-//! - Decisions are a pure function of records, arrivals and a clock that tests set ([`round`], [`rollout`]).
-//! - A round that would carry no signal is refused, with what to do instead ([`signal`]).
+//! - Decisions are a pure function of records, arrivals and a clock that tests set (`round`, [`rollout`]).
+//! - A round that would carry no signal is refused, with what to do instead (`signal`).
 //! - No candidate becomes a version without a verdict of the holdout ([`gate`]).
 //! - Every decision is signed and chained, and its arithmetic can be done again ([`audit`], [`verify`]).
 
@@ -12,32 +12,32 @@
 pub mod announce;
 pub mod arithmetic;
 pub mod audit;
-pub mod cli;
+mod cli;
 pub mod commands;
 pub mod config;
 pub mod contributor;
 pub mod control;
-pub mod date;
+mod date;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod desk;
 pub mod engine;
 mod files;
 pub mod gate;
-pub mod hex;
-pub mod households;
+mod hex;
+mod households;
 pub mod ingest;
 pub mod keys;
-pub mod mqtt;
-pub mod page;
+mod mqtt;
+mod page;
 pub mod records;
 pub mod rollout;
-pub mod round;
+mod round;
 pub mod serve;
-pub mod signal;
-pub mod simulate;
+mod signal;
+mod simulate;
 pub mod store;
-pub mod student;
+mod student;
 pub mod verify;
 
 use std::process::ExitCode;

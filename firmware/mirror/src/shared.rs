@@ -157,6 +157,8 @@ pub struct Health {
     pub source: String,
     /// Whether it is the demo scene, whose people nobody's reflection is.
     pub demo: bool,
+    /// Whether nobody asked for that: it stands in for a camera that is not there.
+    pub stands_in: bool,
     /// The display.
     pub display: DisplayState,
     /// Address of the page while it is served.
@@ -235,8 +237,8 @@ pub struct Shared {
     pub page_stop: Notify,
     camera_wanted: AtomicBool,
     camera_by: Mutex<&'static str>,
-    /// Since when the camera is wanted, where it is.
-    wanted_since: Mutex<Instant>,
+    /// Since when pictures may be shown, where the camera is wanted.
+    fresh_since: Mutex<Instant>,
     health: Mutex<Health>,
     health_changes: AtomicU64,
     /// Durations by stage.
@@ -287,11 +289,12 @@ impl Shared {
             page_stop: Notify::new(),
             camera_wanted: AtomicBool::new(off_by.is_none()),
             camera_by: Mutex::new(off_by.unwrap_or_default()),
-            wanted_since: Mutex::new(started),
+            fresh_since: Mutex::new(started),
             health: Mutex::new(Health {
                 camera,
                 sensor_open: false,
                 demo: false,
+                stands_in: false,
                 model: ModelState::Loading,
                 too_hot: None,
                 source: String::new(),
@@ -339,7 +342,7 @@ impl Shared {
         &self.stopping
     }
 
-    /// Notes that somebody is in front of the mirror.
+    /// Notes that somebody is in front of the mirror: a camera sees them. Whoever is in a file or the demo scene is not there.
     pub fn note_person(&self) {
         let us = self.uptime().as_micros().max(1) as u64;
         self.person_seen_us.store(us, Ordering::Relaxed);
@@ -390,7 +393,7 @@ impl Shared {
     pub fn switch_camera(&self, on: bool, by: &'static str) {
         *lock(&self.camera_by) = by;
         if on && !self.camera_wanted() {
-            *lock(&self.wanted_since) = Instant::now();
+            *lock(&self.fresh_since) = Instant::now();
         }
         if self.camera_wanted.swap(on, Ordering::SeqCst) == on {
             return;
@@ -408,9 +411,15 @@ impl Shared {
         self.camera_wanted.load(Ordering::SeqCst)
     }
 
-    /// Since when the camera is wanted. A picture from before is of a time that somebody has ended with the switch.
-    pub fn wanted_since(&self) -> Instant {
-        *lock(&self.wanted_since)
+    /// Since when pictures may be shown. One from before is of a time that somebody has ended with the switch, or of another source.
+    pub fn fresh_since(&self) -> Instant {
+        *lock(&self.fresh_since)
+    }
+
+    /// Nothing of the source before is shown, or given to whoever corrects it, from here on: not even what is being parsed.
+    pub fn leave_source(&self) {
+        *lock(&self.fresh_since) = Instant::now();
+        self.forget_pictures();
     }
 
     /// Who used the switch last.

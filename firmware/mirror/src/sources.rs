@@ -53,6 +53,11 @@ impl Chosen {
         Chosen { spec, stands_in: false }
     }
 
+    /// The demo scene, for want of a camera.
+    pub fn stand_in() -> Chosen {
+        Chosen { spec: SourceSpec::Demo, stands_in: true }
+    }
+
     /// Whether it could be opened, as far as a look at the device's name tells.
     fn is_there(&self) -> bool {
         let SourceSpec::Camera(device) = &self.spec else { return true };
@@ -62,6 +67,11 @@ impl Chosen {
     /// Whether it is the built-in scene.
     pub fn is_demo(&self) -> bool {
         self.spec == SourceSpec::Demo
+    }
+
+    /// Whether it is the built-in scene because there is no camera, and not because somebody asked for it.
+    pub fn stands_in(&self) -> bool {
+        self.stands_in
     }
 
     /// What a person should know about this choice.
@@ -134,7 +144,7 @@ impl Sources {
             Some(before) => self.choose_again(before, camera::usb_camera),
             None => match self.find_camera() {
                 Some(device) => Chosen::of(SourceSpec::Camera(device)),
-                None => Chosen { spec: SourceSpec::Demo, stands_in: true },
+                None => Chosen::stand_in(),
             },
         }
     }
@@ -384,12 +394,13 @@ mod tests {
 
     #[test]
     fn the_demo_gives_way_to_a_camera() {
-        let demo = Chosen { spec: SourceSpec::Demo, stands_in: true };
+        let demo = Chosen::stand_in();
         let chosen = sources("auto", "/dev/null").choose(Some(&demo));
         assert_eq!(chosen.name(), "/dev/null");
         assert!(demo.notice().is_some() && chosen.notice().is_none());
         let wanted = sources("demo", "/dev/null").choose(None);
         assert_eq!((wanted.name().as_str(), wanted.notice()), ("demo", None));
+        assert!(wanted.is_demo() && !wanted.stands_in(), "somebody asked for it");
     }
 
     #[test]

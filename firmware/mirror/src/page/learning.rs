@@ -329,12 +329,19 @@ pub(super) async fn agreed(home: Arc<Home>) -> Result<(), Trouble> {
     beside(move || Ok(home.token::<ImproveMyMirror>().map(drop).map_err(HomeError::from)?)).await
 }
 
-/// Whether somebody agreed to corrections, the camera is on, and its pictures are parsed.
+/// Instead of a picture of the demo scene. Whoever asks for that scene may try everything with it.
+const NO_CAMERA: &str = "no camera is connected; the people of the demo scene are not this household's, and a correction of them would \
+     spoil what the mirror learns. Connect a camera, or start the mirror with --source demo to try corrections out";
+
+/// Whether somebody agreed to corrections, a camera is on, and its pictures are parsed.
 async fn may_freeze(served: &Served) -> Result<(), Trouble> {
     agreed(home(served)?).await?;
     if !served.shared.may_show() {
         let text = "the camera delivers nothing; switch it on first";
         return Err(Trouble::new(StatusCode::CONFLICT, text));
+    }
+    if served.shared.with_health(|health| health.stands_in) {
+        return Err(Trouble::new(StatusCode::CONFLICT, NO_CAMERA));
     }
     let unparsed = served.shared.with_health(|health| match (&health.model, health.too_hot) {
         (ModelState::Failed { reason }, _) => Some(format!("no picture is parsed now: {reason}")),
@@ -708,6 +715,27 @@ mod tests {
         rig.agree();
         let off = || rig.served.shared.switch_camera(false, "by a test");
         assert_eq!(rig.freeze(off).0, StatusCode::CONFLICT);
+        assert!(rig.served.shared.frozen.kept().is_none());
+    }
+
+    #[test]
+    fn the_demo_is_corrected_only_where_somebody_asked_for_it() {
+        let rig = Rig::new("demo");
+        rig.agree();
+        let demo = |stands_in| {
+            rig.served.shared.update_health(|health| {
+                (health.demo, health.stands_in) = (true, stands_in);
+            });
+        };
+        demo(true);
+        let (status, body) = rig.runtime.block_on(rig.answer("POST", "/api/freeze", String::new()));
+        let text = String::from_utf8_lossy(&body);
+        assert_eq!(status, StatusCode::CONFLICT);
+        assert!(text.contains("no camera is connected"), "{text}");
+        demo(false);
+        assert_eq!(rig.freeze(|| {}).0, StatusCode::OK, "--source demo");
+        rig.served.shared.frozen.forget_any();
+        assert_eq!(rig.freeze(|| demo(true)).0, StatusCode::CONFLICT, "asked again when it came");
         assert!(rig.served.shared.frozen.kept().is_none());
     }
 

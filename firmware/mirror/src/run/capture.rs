@@ -108,12 +108,13 @@ impl Capture {
     fn leave(&self, next: &Chosen) {
         self.shared.update_health(|health| {
             health.source.clear();
+            health.stands_in = next.stands_in();
             health.notices.set(Topic::Source, next.notice());
             if health.camera == CameraState::On {
                 health.camera = CameraState::Starting;
             }
         });
-        self.shared.forget_pictures();
+        self.shared.leave_source();
     }
 
     /// The camera is closed here: its own light is off, too.
@@ -154,7 +155,7 @@ impl Capture {
         info!("source: {description}");
         self.shared.update_health(|health| {
             health.source.clone_from(&description);
-            health.demo = chosen.is_demo();
+            (health.demo, health.stands_in) = (chosen.is_demo(), chosen.stands_in());
             health.notices.set(Topic::Source, chosen.notice());
         });
         let mut decoder = self.sources.decoder(chosen);
@@ -319,6 +320,13 @@ mod tests {
         closed: Arc<Mutex<Option<bool>>>,
     }
 
+    impl Sensor {
+        fn new(shared: &Arc<Shared>) -> Sensor {
+            let allocated = Arc::new(Mutex::new(Vec::with_capacity(PICTURES as usize)));
+            Sensor { shared: Arc::clone(shared), left: PICTURES, allocated, closed: Arc::default() }
+        }
+    }
+
     impl Source for Sensor {
         fn next(&mut self, into: &mut FrameBuffer, _: Duration) -> Result<Delivery, SourceError> {
             lock(&self.allocated).push(counting::so_far());
@@ -355,14 +363,8 @@ mod tests {
     #[test]
     fn a_sensor_is_told_of_from_its_opening_to_its_closing() {
         let capture = capture("camera");
-        let allocated = Arc::new(Mutex::new(Vec::with_capacity(PICTURES as usize)));
-        let closed = Arc::default();
-        let sensor = Sensor {
-            shared: Arc::clone(&capture.shared),
-            left: PICTURES,
-            allocated: Arc::clone(&allocated),
-            closed: Arc::clone(&closed),
-        };
+        let sensor = Sensor::new(&capture.shared);
+        let (allocated, closed) = (Arc::clone(&sensor.allocated), Arc::clone(&sensor.closed));
         let chosen = capture.sources.choose(None);
         let (mut backoff, mut dropped) = (Backoff::new(), Seldom::default());
         let end = capture.watch(Box::new(sensor), &chosen, &mut backoff, &mut dropped);
@@ -374,6 +376,24 @@ mod tests {
         assert_eq!(counts.len(), PICTURES as usize);
         assert!(counts[0] < counts[8], "the counter counts");
         assert_eq!(counts[8], counts[39], "once every buffer has its size nothing is allocated");
+    }
+
+    #[test]
+    fn the_mirror_says_that_the_demo_stands_in_until_something_else_takes_its_place() {
+        let capture = capture("demo");
+        let shared = Arc::clone(&capture.shared);
+        let play = |chosen: &Chosen| {
+            let (mut backoff, mut dropped) = (Backoff::new(), Seldom::default());
+            shared.switch_camera(true, "by a test");
+            let sensor = Sensor::new(&shared);
+            capture.watch(Box::new(sensor), chosen, &mut backoff, &mut dropped);
+            shared.with_health(|health| (health.demo, health.stands_in))
+        };
+        assert_eq!(play(&Chosen::stand_in()), (true, true));
+        let asked_for = capture.sources.choose(None);
+        capture.leave(&asked_for);
+        assert!(!shared.with_health(|health| health.stands_in), "while the next one is opened");
+        assert_eq!(play(&asked_for), (true, false));
     }
 
     #[test]

@@ -375,12 +375,12 @@ impl Sight {
             home.count_inference();
         }
         // One from before the camera was switched off is not shown after it was switched on again.
-        if picture.captured_at < self.shared.wanted_since()
+        if picture.captured_at < self.shared.fresh_since()
             || !self.shared.publish_view(&mut memory.view)
         {
             return;
         }
-        if people > 0 {
+        if people > 0 && self.shared.with_health(|health| health.sensor_open) {
             self.shared.note_person();
         }
         self.freeze(parser, picture);
@@ -543,6 +543,35 @@ mod tests {
         assert_eq!(seen.shown(), None, "the display is told of the switch alone");
         seen.see(&picture, Instant::now());
         assert!(seen.shown().is_some());
+    }
+
+    #[test]
+    fn a_picture_of_the_demo_is_not_shown_or_corrected_once_a_camera_takes_its_place() {
+        let (mut seen, picture) = (Seen::new(), demo_picture());
+        let shared = Arc::clone(&seen.sight.shared);
+        let (before, mut waiting) = (Instant::now(), shared.ask_to_freeze());
+        shared.leave_source();
+        assert!(waiting.try_recv().is_err(), "whoever waited for one of the demo gets none");
+        let mut waiting = shared.ask_to_freeze();
+        seen.see(&picture, before);
+        assert_eq!(seen.shown(), None);
+        assert!(waiting.try_recv().is_err());
+        seen.see(&picture, Instant::now());
+        assert!(seen.shown().is_some() && waiting.try_recv().is_ok());
+    }
+
+    #[test]
+    fn people_of_the_demo_are_not_in_front_of_the_mirror() {
+        let (mut seen, picture) = (Seen::new(), demo_picture());
+        let shared = Arc::clone(&seen.sight.shared);
+        let is_anybody_there = |seen: &mut Seen| {
+            seen.see(&picture, Instant::now());
+            assert!(seen.shown().is_some_and(|people| !people.is_empty()));
+            shared.person_within(Duration::from_secs(60))
+        };
+        assert!(!is_anybody_there(&mut seen));
+        shared.update_health(|health| health.sensor_open = true);
+        assert!(is_anybody_there(&mut seen), "a camera sees them");
     }
 
     #[test]

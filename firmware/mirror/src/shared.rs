@@ -256,8 +256,9 @@ pub struct Shared {
     /// People in the newest picture.
     pub people: AtomicUsize,
     first_overlay_us: AtomicU64,
-    /// Microseconds since the start at which somebody was seen last; 0: never.
+    /// Microseconds since the start at which somebody was seen last, and when they last moved; 0: never.
     person_seen_us: AtomicU64,
+    person_moved_us: AtomicU64,
     /// Somebody on the page waits for the next picture and its parsing.
     freeze: Mutex<Option<oneshot::Sender<Parsed>>>,
     /// The picture that somebody corrects now.
@@ -316,6 +317,7 @@ impl Shared {
             people: AtomicUsize::new(0),
             first_overlay_us: AtomicU64::new(0),
             person_seen_us: AtomicU64::new(0),
+            person_moved_us: AtomicU64::new(0),
             freeze: Mutex::default(),
             frozen: Frozen::default(),
         }
@@ -324,6 +326,11 @@ impl Shared {
     /// Time since the program started.
     pub fn uptime(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// In microseconds, and never 0.
+    fn uptime_us(&self) -> u64 {
+        self.uptime().as_micros().max(1) as u64
     }
 
     /// Asks every part to end.
@@ -344,15 +351,28 @@ impl Shared {
 
     /// Notes that somebody is in front of the mirror: a camera sees them. Whoever is in a file or the demo scene is not there.
     pub fn note_person(&self) {
-        let us = self.uptime().as_micros().max(1) as u64;
-        self.person_seen_us.store(us, Ordering::Relaxed);
+        self.person_seen_us.store(self.uptime_us(), Ordering::Relaxed);
+    }
+
+    /// Notes that somebody there has come or moved lately.
+    pub fn note_movement(&self) {
+        self.person_moved_us.store(self.uptime_us(), Ordering::Relaxed);
     }
 
     /// Whether somebody was seen no longer ago than this.
     pub fn person_within(&self, time: Duration) -> bool {
-        match self.person_seen_us.load(Ordering::Relaxed) {
+        self.is_within(&self.person_seen_us, time)
+    }
+
+    /// The same of somebody who may not be a thing that is taken for a person.
+    pub fn movement_within(&self, time: Duration) -> bool {
+        self.is_within(&self.person_moved_us, time)
+    }
+
+    fn is_within(&self, us: &AtomicU64, time: Duration) -> bool {
+        match us.load(Ordering::Relaxed) {
             0 => false,
-            seen => self.uptime() <= Duration::from_micros(seen) + time,
+            us => self.uptime() <= Duration::from_micros(us) + time,
         }
     }
 
@@ -564,8 +584,7 @@ impl Shared {
     /// Notes the moment of the first overlay; later calls change nothing.
     pub fn note_overlay(&self) {
         if self.first_overlay_us.load(Ordering::Relaxed) == 0 {
-            let us = self.uptime().as_micros().max(1) as u64;
-            self.first_overlay_us.store(us, Ordering::Relaxed);
+            self.first_overlay_us.store(self.uptime_us(), Ordering::Relaxed);
         }
     }
 

@@ -204,7 +204,7 @@ pub struct LearningSettings {
     pub night_minutes: u32,
     /// Parsed pictures that start a run; 0: not by use.
     pub after_pictures: u64,
-    /// Seconds without anybody in front of the mirror, 0 to 86400.
+    /// Seconds without anybody in front of the mirror, 0 to 86400; what has not moved for five minutes is nobody.
     pub idle_s: u64,
     /// Temperature at which training stops, 20 to 120 degrees Celsius.
     pub hottest_celsius: f32,

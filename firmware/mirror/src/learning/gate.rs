@@ -38,7 +38,7 @@ struct Jiffies {
 }
 
 impl DeviceGate {
-    /// With a temperature sensor (thousandths of a degree Celsius), and the time that nobody must have been seen for.
+    /// With a temperature sensor (thousandths of a degree Celsius), and the time that nobody must have been seen moving for.
     pub fn new(shared: Arc<Shared>, sensor: Option<PathBuf>, idle: Duration) -> DeviceGate {
         DeviceGate { shared, sensor, idle, measured: Mutex::default() }
     }
@@ -63,7 +63,7 @@ impl DeviceGate {
 
 impl Gate for DeviceGate {
     fn conditions(&self) -> Conditions {
-        Conditions { person_present: self.shared.person_within(self.idle), ..self.measure() }
+        Conditions { person_present: self.shared.movement_within(self.idle), ..self.measure() }
     }
 }
 
@@ -163,6 +163,8 @@ mod tests {
         let gate = |idle| DeviceGate::new(Arc::clone(&shared), None, idle);
         assert!(!gate(Duration::from_secs(60)).conditions().person_present);
         shared.note_person();
+        assert!(!gate(Duration::from_secs(60)).conditions().person_present, "it never moves");
+        shared.note_movement();
         assert!(gate(Duration::from_secs(60)).conditions().person_present);
         std::thread::sleep(Duration::from_millis(5));
         assert!(!gate(Duration::ZERO).conditions().person_present);

@@ -7,6 +7,7 @@ mod dark;
 mod screen;
 mod seldom;
 mod sight;
+mod still;
 mod supervisor;
 pub mod switch;
 mod taken;

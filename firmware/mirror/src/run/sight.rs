@@ -9,7 +9,7 @@ use camera::mailbox::Mailbox;
 use frame::{FrameBuffer, Orientation};
 use home::BaseModel;
 use tracing::{debug, info, warn};
-use vision::{Head, Parser};
+use vision::{Head, Parser, Person};
 
 use crate::learning::Learning;
 use crate::model::{self, ModelSource};
@@ -17,6 +17,7 @@ use crate::parsed::Parsed;
 use crate::report;
 use crate::run::dark::{Dark, NOTICE, is_black};
 use crate::run::seldom::Seldom;
+use crate::run::still::Still;
 use crate::run::taken::Taken;
 use crate::shared::{Health, ModelState, Shared, Topic, count, lock};
 use crate::thermal::{Limit, Thermometer};
@@ -61,6 +62,8 @@ struct Memory {
     preview_due: Instant,
     /// Whether the camera sees anything.
     dark: Dark,
+    /// Who moves.
+    still: Still,
     /// When the last picture was taken by the camera.
     captured_at: Option<Instant>,
     /// Pictures in a row that could not be parsed.
@@ -80,6 +83,7 @@ impl Memory {
             preview: PreviewInput::new(),
             preview_due: Instant::now(),
             dark: Dark::default(),
+            still: Still::default(),
             captured_at: None,
             broken: 0,
             dropped: Seldom::default(),
@@ -93,7 +97,7 @@ impl Memory {
         if self.captured_at.take().is_some() {
             self.view.clear();
             self.preview.forget();
-            self.dark = Dark::default();
+            (self.dark, self.still) = (Dark::default(), Still::default());
             parser.forget();
         }
     }
@@ -369,7 +373,6 @@ impl Sight {
         if std::mem::take(&mut memory.broken) >= FAILURES {
             self.announce(parser);
         }
-        let people = memory.view.people();
         count(&self.shared.counters.parsed);
         if let Some(home) = self.learning.home() {
             home.count_inference();
@@ -380,15 +383,25 @@ impl Sight {
         {
             return;
         }
-        if people > 0 && self.shared.with_health(|health| health.sensor_open) {
-            self.shared.note_person();
-        }
+        self.note_people(&parser.parsing().persons, picture.captured_at, &mut memory.still);
         self.freeze(parser, picture);
         if self.preview_is_due(&mut memory.preview_due, Instant::now()) {
             memory.preview.picture.copy_from(picture.frame());
             memory.preview.orientation = self.orientation;
             memory.preview.view.fill(parser.parsing());
             self.shared.publish_preview(&mut memory.preview);
+        }
+    }
+
+    /// Whoever a camera sees is there; what never moves may be a coat rack, for which training is not to wait.
+    fn note_people(&self, people: &[Person], at: Instant, still: &mut Still) {
+        let moves = still.anybody_moves(people, at);
+        if people.is_empty() || self.shared.with_health(|health| !health.sensor_open) {
+            return;
+        }
+        self.shared.note_person();
+        if moves {
+            self.shared.note_movement();
         }
     }
 
@@ -572,6 +585,25 @@ mod tests {
         assert!(!is_anybody_there(&mut seen));
         shared.update_health(|health| health.sensor_open = true);
         assert!(is_anybody_there(&mut seen), "a camera sees them");
+    }
+
+    #[test]
+    fn training_does_not_wait_for_what_never_moves() {
+        let (seen, start) = (Seen::new(), Instant::now());
+        let shared = Arc::clone(&seen.sight.shared);
+        shared.update_health(|health| health.sensor_open = true);
+        let bounds = vision::Rect { x: 10, y: 20, width: 40, height: 160 };
+        let rack = Person { slot: 1, track: 1, score: 0.9, bounds, pixels: 3000 };
+        let mut still = Still::default();
+        let mut told = |seconds| {
+            std::thread::sleep(Duration::from_millis(20));
+            let before = Instant::now();
+            seen.sight.note_people(&[rack], start + Duration::from_secs(seconds), &mut still);
+            let lately = before.elapsed() + Duration::from_millis(10);
+            (shared.person_within(lately), shared.movement_within(lately))
+        };
+        assert_eq!(told(0), (true, true));
+        assert_eq!(told(300), (true, false), "there for the glass all the same");
     }
 
     #[test]

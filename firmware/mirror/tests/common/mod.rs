@@ -301,12 +301,19 @@ impl Running {
     }
 
     /// SIGTERM; the exit status, and how long the stop took.
-    pub fn stop(mut self) -> (ExitStatus, Duration) {
+    pub fn stop(self) -> (ExitStatus, Duration) {
+        let (status, time, _) = self.stop_and_listen();
+        (status, time)
+    }
+
+    /// The same, with the lines on standard error that nobody has read yet.
+    pub fn stop_and_listen(mut self) -> (ExitStatus, Duration, Vec<String>) {
         let started = Instant::now();
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::TERM).expect("our child");
         let status = self.child.wait().expect("our child");
-        (status, started.elapsed())
+        let time = started.elapsed();
+        (status, time, self.errors.iter().collect())
     }
 }
 

@@ -104,6 +104,8 @@ pub enum Topic {
     Network,
     /// Learning at home.
     Learning,
+    /// A head that cannot be used.
+    Head,
     /// A question that somebody should answer on the page.
     Question,
     /// Membership in a fleet.

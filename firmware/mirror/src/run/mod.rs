@@ -4,6 +4,7 @@ mod capture;
 #[cfg(test)]
 pub(crate) mod counting;
 mod dark;
+mod head;
 mod screen;
 mod seldom;
 mod sight;

@@ -1,7 +1,7 @@
 //! The vision part: newest picture from the mailbox, through the network, to the display.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -9,17 +9,18 @@ use camera::mailbox::Mailbox;
 use frame::{FrameBuffer, Orientation};
 use home::BaseModel;
 use tracing::{debug, info, warn};
-use vision::{Head, Parser, Person};
+use vision::{Parser, Person};
 
 use crate::learning::Learning;
 use crate::model::{self, ModelSource};
 use crate::parsed::Parsed;
 use crate::report;
 use crate::run::dark::{Dark, NOTICE, is_black};
+use crate::run::head::HeadInUse;
 use crate::run::seldom::Seldom;
 use crate::run::still::Still;
 use crate::run::taken::Taken;
-use crate::shared::{Health, ModelState, Shared, Topic, count, lock};
+use crate::shared::{Health, ModelState, Shared, Topic, count};
 use crate::thermal::{Limit, Thermometer};
 use crate::timings::Stage;
 use crate::view::{PreviewInput, View};
@@ -115,38 +116,6 @@ impl Network {
     }
 }
 
-/// Which of the household's heads is in use, and the next one while it is being made ready.
-#[derive(Default)]
-struct HeadInUse {
-    version: u64,
-    next: Arc<Ready<Head>>,
-}
-
-/// The newest version that was made ready. One that is no longer wanted is dropped: it may have been erased meanwhile.
-struct Ready<T>(Mutex<Option<(u64, T)>>);
-
-impl<T> Default for Ready<T> {
-    fn default() -> Ready<T> {
-        Ready(Mutex::default())
-    }
-}
-
-impl<T> Ready<T> {
-    /// Puts a version there, unless a newer one is there already.
-    fn put(&self, version: u64, made: T) {
-        let mut slot = lock(&self.0);
-        if slot.as_ref().is_none_or(|(other, _)| *other < version) {
-            *slot = Some((version, made));
-        }
-    }
-
-    /// What was made of this version; anything else is dropped.
-    fn take(&self, version: u64) -> Option<T> {
-        let (made_of, made) = lock(&self.0).take()?;
-        (made_of == version).then_some(made)
-    }
-}
-
 /// Counts a taken picture when the work on it has ended, however it ends.
 struct Done<'a>(&'a Shared);
 
@@ -207,10 +176,13 @@ impl Sight {
             memory.forget(&mut network.parser);
             self.tell(Topic::Dark, None);
         }
-        if let Some(picture) = picture.filter(|_| !too_hot) {
-            self.follow_shape(network, &picture, memory);
-            self.follow_head(network);
-            self.see(&mut network.parser, &picture, memory);
+        let picture = picture.filter(|_| !too_hot);
+        if let Some(picture) = &picture {
+            self.follow_shape(network, picture, memory);
+        }
+        self.follow_head(network);
+        if let Some(picture) = &picture {
+            self.see(&mut network.parser, picture, memory);
         }
     }
 
@@ -281,19 +253,28 @@ impl Sight {
         }
     }
 
-    /// Uses the household's newest head. It is made ready on another thread: no picture waits for it.
+    /// Uses the household's newest head, also while no picture comes: one that was erased does not stay in use.
     fn follow_head(&self, network: &mut Network) {
-        let Network { parser, head } = network;
-        let Some(home) = self.learning.home() else { return };
-        let version = home.head_version();
-        if version != head.version {
-            head.version = version;
-            make_ready(parser, &home.head_trainable(), head);
+        if let Some(home) = self.learning.home() {
+            self.follow(network, home.head_version(), || home.head_trainable());
         }
-        let Some(ready) = head.next.take(version) else { return };
-        match parser.swap_head(ready) {
-            Ok(()) => info!("the household's head is in use"),
-            Err(error) => warn!("the household's head is not used: {error}"),
+    }
+
+    fn follow(&self, network: &mut Network, version: u64, numbers: impl FnOnce() -> Vec<f32>) {
+        let Network { parser, head } = network;
+        match head.follow(parser, version, numbers, Instant::now()) {
+            None => {}
+            Some(Ok(())) => self.tell(Topic::Head, None),
+            Some(Err(error)) => {
+                let notice = format!(
+                    "What the mirror has learnt last, or deleted, is not in use yet ({error:#}); if this stays, switch the mirror off and on"
+                );
+                match self.shared.with_health(|health| health.notices.get(Topic::Head).is_some()) {
+                    true => debug!("{notice}"),
+                    false => warn!("{notice}"),
+                }
+                self.tell(Topic::Head, Some(&notice));
+            }
         }
     }
 
@@ -420,23 +401,6 @@ fn step(due: &mut Instant, now: Instant, interval: Duration) -> bool {
     true
 }
 
-/// Builds the head of these values on a thread of its own, unless it is in use already.
-fn make_ready(parser: &Parser, trainable: &[f32], head: &HeadInUse) {
-    if parser.student().head_parameters().trainable() == *trainable {
-        return;
-    }
-    let builder = parser.student().head_builder();
-    let parameters = parser.student().head_parameters().with_trainable(trainable);
-    let (version, next) = (head.version, Arc::clone(&head.next));
-    let build = move || match parameters.and_then(|parameters| builder.build(&parameters)) {
-        Ok(head) => next.put(version, head),
-        Err(error) => warn!("the household's head is not used: {error}"),
-    };
-    if let Err(error) = std::thread::Builder::new().name("head".into()).spawn(build) {
-        warn!("the household's head is not used: no thread: {error}");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use frame::jpeg::JpegDecoder;
@@ -517,6 +481,10 @@ mod tests {
                 "news for the display"
             );
             Some(view.mask()?.people.iter().map(|person| person.track).collect())
+        }
+
+        fn head(&self) -> Vec<f32> {
+            self.network.parser.student().head_parameters().trainable()
         }
 
         fn keeps_a_picture(&self) -> bool {
@@ -639,16 +607,43 @@ mod tests {
         }
         assert_eq!(outside[8..], [0; 4], "{outside:?}");
     }
+    #[test]
+    fn a_head_that_cannot_be_used_is_told_until_it_can() {
+        let mut seen = Seen::new();
+        let shared = Arc::clone(&seen.sight.shared);
+        let told =
+            || shared.with_health(|health| health.notices.get(Topic::Head).map(str::to_owned));
+        let own = seen.head();
+        seen.sight.follow(&mut seen.network, 1, || vec![0.5]);
+        assert!(told().is_some_and(|notice| notice.contains("1 trainable value")), "{:?}", told());
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while told().is_some() {
+            assert!(Instant::now() < deadline, "{:?}", told());
+            seen.sight.follow(&mut seen.network, 1, || own.clone());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
 
     #[test]
-    fn a_head_that_was_made_ready_too_late_is_never_used() {
-        let next = Ready::default();
-        assert_eq!(next.take(1), None);
-        next.put(1, "erased meanwhile");
-        assert_eq!(next.take(2), None);
-        assert_eq!(next.take(1), None, "dropped, not kept");
-        next.put(3, "newest");
-        next.put(2, "slow");
-        assert_eq!(next.take(3), Some("newest"));
+    fn an_erased_head_goes_while_no_picture_comes() {
+        let folder = std::env::temp_dir().join(format!("mirror-erased-{}", std::process::id()));
+        let mut seen = Seen::new();
+        let options = home::HomeOptions::default();
+        seen.sight.learning = Arc::new(Learning::in_folder(&folder, options));
+        let own = seen.head();
+        let learnt: Vec<f32> = own.iter().map(|number| number * 1.5).collect();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while seen.head() == own {
+            assert!(Instant::now() < deadline, "the other head is not used");
+            seen.sight.follow(&mut seen.network, u64::MAX, || learnt.clone());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // The stores know of none.
+        while seen.head() != own {
+            assert!(Instant::now() < deadline, "it stays");
+            seen.go_on();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::fs::remove_dir_all(&folder).expect("ours");
     }
 }

@@ -1,7 +1,6 @@
 //! Where pictures come from: a V4L2 camera, a folder of pictures, a Y4M or MJPEG file, the built-in demo scene. All
 //! of them are a [`Source`]; [`mailbox`] hands their pictures to another thread, newest first.
 
-pub mod backoff;
 mod demo;
 mod error;
 mod files;

@@ -5,6 +5,7 @@
 //! reachable from this machine and, if that is wanted, by paired browsers. The display gets labels, never a picture.
 
 pub mod access;
+mod backoff;
 pub mod cli;
 pub mod commands;
 pub mod config;

@@ -29,7 +29,6 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::serve::ListenerExt;
-use camera::backoff::Backoff;
 use prometheus_client::registry::Registry;
 use settings::Effective;
 use tokio_rustls::TlsAcceptor;
@@ -37,6 +36,7 @@ use tracing::{debug, info, warn};
 
 use crate::access::Access;
 use crate::access::certificate;
+use crate::backoff::Backoff;
 use crate::fleet::Fleet;
 use crate::learning::{Learning, tell_withdrawals};
 use crate::page::address::{leads_out, reachable};

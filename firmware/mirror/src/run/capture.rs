@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use camera::backoff::Backoff;
 use camera::mailbox::Mailbox;
 use camera::{Delivery, Source, SourceError};
 use tracing::{debug, info, warn};
 
+use crate::backoff::Backoff;
 use crate::run::seldom::Seldom;
 use crate::run::taken::Taken;
 use crate::shared::{CameraState, Shared, Topic, count};

@@ -4,9 +4,10 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
-use camera::backoff::Backoff;
 use tracing::info;
 use vision::{Head, ModelError, Parser};
+
+use crate::backoff::Backoff;
 
 /// The head in use, and the next one while it is made ready on a thread of its own: no picture waits for it.
 #[derive(Default)]

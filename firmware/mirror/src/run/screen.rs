@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use camera::backoff::Backoff;
 use display::{Display, DisplayError, DisplayRequest, DisplaySpec};
 use overlay::{Canvas, Painter, Scene, Status};
 use tracing::{debug, info, warn};
 
+use crate::backoff::Backoff;
 use crate::look::Look;
 use crate::shared::{
     CameraState, DisplayState, Health, ModelState, PairingCode, Shared, Topic, count, lock,

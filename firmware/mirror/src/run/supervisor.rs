@@ -7,10 +7,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use camera::backoff::Backoff;
 use sd_notify::NotifyState;
 use tracing::{debug, error, info, warn};
 
+use crate::backoff::Backoff;
 use crate::report;
 use crate::shared::{CameraState, ModelState, Shared, Topic, count};
 

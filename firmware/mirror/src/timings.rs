@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use heapless::HistoryBuf;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::shared::lock;
 
@@ -66,6 +66,28 @@ impl Summary {
         samples_ms.sort_by(f64::total_cmp);
         let at = |share: f64| samples_ms[((samples_ms.len() - 1) as f64 * share).round() as usize];
         Summary { median_ms: at(0.5), p95_ms: at(0.95) }
+    }
+}
+
+/// A summary of every stage; in JSON an object by their names.
+#[derive(Clone, Copy, Debug)]
+pub struct Stages([Summary; 6]);
+
+impl Stages {
+    /// Of each stage what `summary` says.
+    pub fn of(summary: impl FnMut(Stage) -> Summary) -> Stages {
+        Stages(Stage::ALL.map(summary))
+    }
+
+    /// That of one stage.
+    pub fn get(&self, stage: Stage) -> Summary {
+        self.0[stage as usize]
+    }
+}
+
+impl Serialize for Stages {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(Stage::ALL.map(|stage| (stage.name(), self.get(stage))))
     }
 }
 

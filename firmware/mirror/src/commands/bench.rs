@@ -22,7 +22,7 @@ use crate::progress::Progress;
 use crate::report;
 use crate::run;
 use crate::sources::{Decoder, Sources};
-use crate::timings::{Stage, Summary};
+use crate::timings::{Stage, Stages, Summary};
 use crate::view::View;
 
 /// So many broken pictures in a row and there is nothing to measure.
@@ -38,16 +38,6 @@ struct Report {
     fps: f64,
     peak_rss_mib: Option<f64>,
     first_overlay_ms: f64,
-}
-
-#[derive(Serialize)]
-struct Stages {
-    capture: Summary,
-    convert: Summary,
-    infer: Summary,
-    parse: Summary,
-    draw: Summary,
-    flip: Summary,
 }
 
 /// Measures and prints.
@@ -137,20 +127,10 @@ impl Bench {
             progress.advance();
         }
         let fps = frames as f64 / began.elapsed().as_secs_f64();
-        let stage = |stage: Stage| {
-            Summary::of(
-                &mut samples.iter().map(|sample| sample[stage as usize]).collect::<Vec<_>>(),
-            )
-        };
+        let times =
+            |stage: Stage| samples.iter().map(|sample| sample[stage as usize]).collect::<Vec<_>>();
         Ok(Report {
-            stages: Stages {
-                capture: stage(Stage::Capture),
-                convert: stage(Stage::Convert),
-                infer: stage(Stage::Infer),
-                parse: stage(Stage::Parse),
-                draw: stage(Stage::Draw),
-                flip: stage(Stage::Flip),
-            },
+            stages: Stages::of(|stage| Summary::of(&mut times(stage))),
             fps,
             peak_rss_mib: memory::peak_rss_mib(),
             first_overlay_ms: milliseconds(first_overlay),
@@ -214,23 +194,15 @@ fn milliseconds(duration: Duration) -> f64 {
 
 fn table(report: &Report) -> String {
     let stages = &report.stages;
-    let rows = [
-        ("capture", stages.capture),
-        ("convert", stages.convert),
-        ("infer", stages.infer),
-        ("parse", stages.parse),
-        ("draw", stages.draw),
-        ("flip", stages.flip),
-    ];
     let mut text = format!("{:10}{:>12}{:>12}\n", "stage", "median ms", "p95 ms");
     // Writing to a String cannot fail.
-    for (name, Summary { median_ms, p95_ms }) in rows {
+    for stage in Stage::ALL {
+        let (name, Summary { median_ms, p95_ms }) = (stage.name(), stages.get(stage));
         let _ = writeln!(text, "{name:10}{median_ms:12.3}{p95_ms:12.3}");
     }
     // Capture is left out: with a camera it is mostly waiting.
-    let work = &rows[1..];
-    let all: f64 = work.iter().map(|(_, stage)| stage.median_ms).sum();
-    let share = 100.0 * (1.0 - stages.infer.median_ms / all.max(f64::MIN_POSITIVE));
+    let all: f64 = Stage::ALL[1..].iter().map(|stage| stages.get(*stage).median_ms).sum();
+    let share = 100.0 * (1.0 - stages.get(Stage::Infer).median_ms / all.max(f64::MIN_POSITIVE));
     let _ = writeln!(text, "\nframes a second        {:8.1}", report.fps);
     let _ = writeln!(text, "outside the network    {share:8.1} %");
     if let Some(mib) = report.peak_rss_mib {

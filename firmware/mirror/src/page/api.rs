@@ -17,7 +17,7 @@ use crate::page::learning::beside;
 use crate::page::{Served, Trouble};
 use crate::run::switch::StorageError;
 use crate::shared::{CameraState, DisplayState, Health, ModelState, Shared, Topic, lock};
-use crate::timings::{Stage, Summary};
+use crate::timings::Stages;
 
 /// How the switch is named on the status screen.
 const BY: &str = "on the mirror's page";
@@ -59,16 +59,6 @@ pub struct StateAnswer {
 }
 
 #[derive(Serialize)]
-struct Stages {
-    capture: Summary,
-    convert: Summary,
-    infer: Summary,
-    parse: Summary,
-    draw: Summary,
-    flip: Summary,
-}
-
-#[derive(Serialize)]
 struct CounterValues {
     captured: u64,
     broken: u64,
@@ -84,7 +74,6 @@ pub async fn state(State(served): State<Arc<Served>>) -> Json<StateAnswer> {
 
 fn answer(shared: &Shared) -> StateAnswer {
     let health = shared.health();
-    let stage = |stage| shared.timings.summary(stage);
     let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let counters = &shared.counters;
     StateAnswer {
@@ -103,14 +92,7 @@ fn answer(shared: &Shared) -> StateAnswer {
         first_overlay_ms: shared.first_overlay().map(|time| time.as_secs_f64() * 1e3),
         rss_mib: memory::rss_mib(),
         peak_rss_mib: memory::peak_rss_mib(),
-        stages: Stages {
-            capture: stage(Stage::Capture),
-            convert: stage(Stage::Convert),
-            infer: stage(Stage::Infer),
-            parse: stage(Stage::Parse),
-            draw: stage(Stage::Draw),
-            flip: stage(Stage::Flip),
-        },
+        stages: Stages::of(|stage| shared.timings.summary(stage)),
         counters: CounterValues {
             captured: value(&counters.captured),
             broken: value(&counters.broken),
@@ -263,6 +245,7 @@ fn troubles(health: &Health) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::timings::Stage;
 
     #[test]
     fn an_unhealthy_mirror_names_every_trouble() {

@@ -195,7 +195,8 @@ impl Capture {
                     if error.is_frame_only() && (broken < BROKEN_IN_A_ROW || !source.is_live()) =>
                 {
                     broken += 1;
-                    self.drop_broken(&description, &error, dropped);
+                    count(&self.shared.counters.broken);
+                    dropped.tell_dropped(&description, &error);
                 }
                 Err(error) if error.is_frame_only() => {
                     return End::Failed(hopeless(chosen.name(), &error));
@@ -221,17 +222,6 @@ impl Capture {
         count(&self.shared.counters.captured);
         buffer.publish();
         self.shared.counters.overtaken.store(self.mailbox.dropped(), Ordering::Relaxed);
-    }
-
-    fn drop_broken(&self, description: &str, error: &SourceError, dropped: &mut Seldom) {
-        count(&self.shared.counters.broken);
-        match dropped.note(Instant::now()) {
-            Some(1) => warn!("{description}: picture dropped: {error}"),
-            Some(more) => {
-                warn!("{description}: {more} pictures dropped lately; the last one: {error}")
-            }
-            None => debug!("{description}: picture dropped: {error}"),
-        }
     }
 
     /// A file was played: the network works its last picture off, then the display shows it.

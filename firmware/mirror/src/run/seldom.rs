@@ -1,6 +1,9 @@
 //! What happens again and again, told seldom: a camera that breaks one picture in a hundred must not fill the journal.
 
+use std::fmt::Display;
 use std::time::{Duration, Instant};
+
+use tracing::{debug, warn};
 
 /// The first one is told at once, then no more than this often.
 const EVERY: Duration = Duration::from_secs(3600);
@@ -13,8 +16,17 @@ pub struct Seldom {
 }
 
 impl Seldom {
+    /// One more picture was dropped by this part or source, for this reason.
+    pub fn tell_dropped(&mut self, whose: &str, why: &dyn Display) {
+        match self.note(Instant::now()) {
+            Some(1) => warn!("{whose}: picture dropped: {why}"),
+            Some(more) => warn!("{whose}: {more} pictures dropped lately; the last one: {why}"),
+            None => debug!("{whose}: picture dropped: {why}"),
+        }
+    }
+
     /// One more; how many there were since the last time that somebody was told, if it is to be told now.
-    pub fn note(&mut self, now: Instant) -> Option<u64> {
+    fn note(&mut self, now: Instant) -> Option<u64> {
         self.untold += 1;
         if self.told.is_some_and(|told| now.saturating_duration_since(told) < EVERY) {
             return None;

@@ -9,7 +9,7 @@ use camera::mailbox::Mailbox;
 use frame::{FrameBuffer, Orientation};
 use home::BaseModel;
 use tracing::{debug, info, warn};
-use vision::{Parser, Person};
+use vision::{Parser, Person, VisionError};
 
 use crate::learning::Learning;
 use crate::model::{self, ModelSource};
@@ -328,22 +328,7 @@ impl Sight {
         }
         let parsing = match parser.parse(&picture.frame()) {
             Ok(parsing) => parsing,
-            Err(error) => {
-                count(&self.shared.counters.broken);
-                memory.broken += 1;
-                match memory.dropped.note(Instant::now()) {
-                    Some(1) => warn!("picture {} dropped: {error}", picture.sequence),
-                    Some(more) => warn!("{more} pictures dropped lately; the last one: {error}"),
-                    None => debug!("picture {} dropped: {error}", picture.sequence),
-                }
-                if memory.broken == FAILURES {
-                    let reason = format!("it fails on every picture: {error}");
-                    self.shared
-                        .update_health(|health| health.model = ModelState::Failed { reason });
-                    self.shared.forget_pictures();
-                }
-                return;
-            }
+            Err(error) => return self.drop_broken(memory, &error),
         };
         let timings = &self.shared.timings;
         timings.record(Stage::Convert, parsing.timings.convert);
@@ -371,6 +356,18 @@ impl Sight {
             memory.preview.orientation = self.orientation;
             memory.preview.view.fill(parser.parsing());
             self.shared.publish_preview(&mut memory.preview);
+        }
+    }
+
+    /// One picture that the network fails on is a matter of that picture; many in a row are one of the network.
+    fn drop_broken(&self, memory: &mut Memory, error: &VisionError) {
+        count(&self.shared.counters.broken);
+        memory.dropped.tell_dropped("network", error);
+        memory.broken += 1;
+        if memory.broken == FAILURES {
+            let reason = format!("it fails on every picture: {error}");
+            self.shared.update_health(|health| health.model = ModelState::Failed { reason });
+            self.shared.forget_pictures();
         }
     }
 

@@ -3,6 +3,9 @@
 //! Every part owns its own work; here are only the small facts that others must see: switches,
 //! states, timings, and the slots through which the newest view and preview travel.
 
+mod health;
+mod slot;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,189 +17,13 @@ use crate::parsed::Parsed;
 use crate::timings::Timings;
 use crate::view::{PreviewInput, View};
 
+pub use health::{CameraState, DisplayState, Health, ModelState, PairingCode, Topic};
+use slot::Slot;
+
 /// Locks, and goes on with the data of a thread that died holding the lock: every value behind
 /// these locks is replaced as a whole, so it is never half-written.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What the camera, or whatever stands in for it, is doing.
-#[derive(Clone, Debug, PartialEq)]
-pub enum CameraState {
-    /// Being opened for the first time.
-    Starting,
-    /// Delivering pictures.
-    On,
-    /// Switched off by a person or a setting; not an error.
-    Off {
-        /// Who did it, such as "on the mirror's page".
-        by: &'static str,
-    },
-    /// Gone or failing; it is tried again.
-    Lost {
-        /// Device, or the source's name.
-        device: String,
-        /// What went wrong, with the next step.
-        reason: String,
-        /// Whether its cable is worth a look.
-        absent: bool,
-        /// When it is tried again.
-        retry_at: Instant,
-    },
-    /// A file was played to its end.
-    Ended,
-}
-
-/// What the network is doing.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ModelState {
-    /// Being read and checked.
-    Loading,
-    /// Parsing pictures.
-    Ready {
-        /// Name and version from its manifest.
-        name: String,
-    },
-    /// Cannot be used.
-    Failed {
-        /// What went wrong, with the next step.
-        reason: String,
-    },
-}
-
-/// Where the overlay is shown.
-#[derive(Clone, Debug, PartialEq)]
-pub enum DisplayState {
-    /// Being opened for the first time.
-    Opening,
-    /// Showing.
-    Open {
-        /// What it is.
-        name: String,
-    },
-    /// Not there; it is tried again.
-    Missing {
-        /// What went wrong, with the next step.
-        reason: String,
-    },
-}
-
-/// What a notice is about, most important first: the glass has room for one. There is at most one notice for each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Topic {
-    /// A part of the program that fails again and again.
-    Program,
-    /// A browser that was paired, or wrong codes.
-    Pairing,
-    /// The mirror's data folder.
-    Storage,
-    /// Something that was switched off, which the storage refuses to note.
-    Withdrawal,
-    /// The screen's shape.
-    Screen,
-    /// The temperature sensor.
-    Temperature,
-    /// A camera that sees nothing.
-    Dark,
-    /// The local page.
-    Page,
-    /// The page's door to the home network.
-    Network,
-    /// Learning at home.
-    Learning,
-    /// A head that cannot be used.
-    Head,
-    /// A question that somebody should answer on the page.
-    Question,
-    /// Membership in a fleet.
-    Fleet,
-    /// Home Assistant.
-    HomeAssistant,
-    /// The source of pictures.
-    Source,
-}
-
-const TOPICS: usize = 14;
-
-/// Sentences that someone should read, most important first.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Notices([Option<String>; TOPICS]);
-
-impl Notices {
-    /// Replaces the notice on a topic.
-    pub fn set(&mut self, topic: Topic, notice: Option<String>) {
-        self.0[topic as usize] = notice;
-    }
-
-    /// The notice on a topic.
-    pub fn get(&self, topic: Topic) -> Option<&str> {
-        self.0[topic as usize].as_deref()
-    }
-
-    /// The most important one.
-    pub fn first(&self) -> Option<&str> {
-        self.iter().next()
-    }
-
-    /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().flatten().map(String::as_str)
-    }
-}
-
-/// The states a person may want to know.
-#[derive(Clone, Debug)]
-pub struct Health {
-    /// The camera.
-    pub camera: CameraState,
-    /// Whether light falls on a sensor that the mirror reads: a camera, no file, is open.
-    pub sensor_open: bool,
-    /// The network.
-    pub model: ModelState,
-    /// Set while the network rests because the board is too hot: degrees Celsius.
-    pub too_hot: Option<f64>,
-    /// Description of the open source.
-    pub source: String,
-    /// Whether it is the demo scene, whose people nobody's reflection is.
-    pub demo: bool,
-    /// Whether nobody asked for that: it stands in for a camera that is not there.
-    pub stands_in: bool,
-    /// The display.
-    pub display: DisplayState,
-    /// Address of the page while it is served.
-    pub page: Option<String>,
-    /// Where the home network finds the page, while it does.
-    pub network: Option<String>,
-    /// What someone should read.
-    pub notices: Notices,
-    /// A code to be shown, because somebody asked for one.
-    pub pairing: Option<PairingCode>,
-}
-
-/// A pairing code for the mirror's screen.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PairingCode {
-    /// The digits, in groups.
-    pub code: String,
-    /// Where the page is.
-    pub address: Option<String>,
-    /// SHA-256 of the certificate.
-    pub fingerprint: String,
-    /// What to do with it, and what to compare, where it is shown over the overlay.
-    pub words: String,
-    /// Whether it was asked for at the mirror: then it may have the whole screen.
-    pub at_device: bool,
-    /// When it stops being good, or leaves the screen.
-    pub until: Instant,
-    /// Wrong guesses have ended it.
-    pub spoiled: bool,
-}
-
-/// Without the digits: a code is on the screen and nowhere else.
-impl std::fmt::Debug for PairingCode {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("PairingCode").field("until", &self.until).finish_non_exhaustive()
-    }
 }
 
 /// Numbers that only grow.
@@ -247,10 +74,8 @@ pub struct Shared {
     pub timings: Timings,
     /// Events so far.
     pub counters: Counters,
-    view: Mutex<ViewSlot>,
-    view_ready: Condvar,
-    preview: Mutex<PreviewSlot>,
-    preview_ready: Condvar,
+    view: Slot<View>,
+    preview: Slot<PreviewInput>,
     /// The newest preview picture; `None` while there is nothing that may be shown.
     pub preview_jpeg: watch::Sender<Option<Jpeg>>,
     /// Browsers that watch the preview.
@@ -265,16 +90,6 @@ pub struct Shared {
     freeze: Mutex<Option<oneshot::Sender<Parsed>>>,
     /// The picture that somebody corrects now.
     pub frozen: Frozen,
-}
-
-struct ViewSlot {
-    view: View,
-    fresh: bool,
-}
-
-struct PreviewSlot {
-    input: PreviewInput,
-    fresh: bool,
 }
 
 impl Shared {
@@ -293,27 +108,12 @@ impl Shared {
             camera_wanted: AtomicBool::new(off_by.is_none()),
             camera_by: Mutex::new(off_by.unwrap_or_default()),
             fresh_since: Mutex::new(started),
-            health: Mutex::new(Health {
-                camera,
-                sensor_open: false,
-                demo: false,
-                stands_in: false,
-                model: ModelState::Loading,
-                too_hot: None,
-                source: String::new(),
-                display: DisplayState::Opening,
-                page: None,
-                network: None,
-                notices: Notices::default(),
-                pairing: None,
-            }),
+            health: Mutex::new(Health::of_start(camera)),
             health_changes: AtomicU64::new(1),
             timings: Timings::new(),
             counters: Counters::default(),
-            view: Mutex::new(ViewSlot { view: View::new(), fresh: false }),
-            view_ready: Condvar::new(),
-            preview: Mutex::new(PreviewSlot { input: PreviewInput::new(), fresh: false }),
-            preview_ready: Condvar::new(),
+            view: Slot::default(),
+            preview: Slot::default(),
             preview_jpeg: watch::Sender::new(None),
             viewers: AtomicUsize::new(0),
             people: AtomicUsize::new(0),
@@ -341,8 +141,8 @@ impl Shared {
         let guard = lock(&self.stop_signal.0);
         self.stop_signal.1.notify_all();
         drop(guard);
-        self.view_ready.notify_all();
-        self.preview_ready.notify_all();
+        self.view.wake();
+        self.preview.wake();
         self.page_stop.notify_one();
     }
 
@@ -495,66 +295,35 @@ impl Shared {
     /// Hands the newest view to the display, unless nothing may be shown; `back` receives a used
     /// view to be filled next time. Returns whether it was handed on.
     pub fn publish_view(&self, back: &mut View) -> bool {
-        let mut slot = lock(&self.view);
         // Asked under the lock that `forget_pictures` takes: a picture taken before "camera off"
         // never appears after it.
-        if !self.may_show() {
-            return false;
-        }
-        self.people.store(back.people(), Ordering::Relaxed);
-        std::mem::swap(&mut slot.view, back);
-        slot.fresh = true;
-        self.view_ready.notify_one();
-        true
+        self.view.publish(back, |view| {
+            let may_show = self.may_show();
+            if may_show {
+                self.people.store(view.people(), Ordering::Relaxed);
+            }
+            may_show
+        })
     }
 
     /// Lets the display look at the states now.
     pub fn wake_display(&self) {
-        let _slot = lock(&self.view);
-        self.view_ready.notify_one();
+        self.view.wake();
     }
 
     /// Swaps a newer view into `front`, waiting for one at most `timeout`; false when there is none.
     pub fn receive_view(&self, front: &mut View, timeout: Duration) -> bool {
-        let mut slot = lock(&self.view);
-        if !slot.fresh && !self.is_stopping() {
-            slot = match self.view_ready.wait_timeout(slot, timeout) {
-                Ok((slot, _)) => slot,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
-        }
-        let fresh = std::mem::replace(&mut slot.fresh, false);
-        if fresh {
-            std::mem::swap(&mut slot.view, front);
-        }
-        fresh
+        self.view.receive(front, timeout, || self.is_stopping())
     }
 
     /// Hands a picture with its parsing to the preview's encoder, as [`Shared::publish_view`] does.
     pub fn publish_preview(&self, back: &mut PreviewInput) {
-        let mut slot = lock(&self.preview);
-        if !self.may_show() {
-            return;
-        }
-        std::mem::swap(&mut slot.input, back);
-        slot.fresh = true;
-        self.preview_ready.notify_one();
+        self.preview.publish(back, |_| self.may_show());
     }
 
     /// Swaps a newer preview picture into `front`; false when there is none within `timeout`.
     pub fn receive_preview(&self, front: &mut PreviewInput, timeout: Duration) -> bool {
-        let mut slot = lock(&self.preview);
-        if !slot.fresh && !self.is_stopping() {
-            slot = match self.preview_ready.wait_timeout(slot, timeout) {
-                Ok((slot, _)) => slot,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
-        }
-        let fresh = std::mem::replace(&mut slot.fresh, false);
-        if fresh {
-            std::mem::swap(&mut slot.input, front);
-        }
-        fresh
+        self.preview.receive(front, timeout, || self.is_stopping())
     }
 
     /// Hands an encoded preview picture to the page, unless nothing may be shown.
@@ -570,17 +339,13 @@ impl Shared {
 
     /// Drops every picture and parsing that waits: nothing old may be shown later.
     pub fn forget_pictures(&self) {
-        let mut slot = lock(&self.preview);
-        slot.fresh = false;
-        slot.input.forget();
-        drop(slot);
+        self.preview.replace(false, PreviewInput::forget);
         self.preview_jpeg.send_replace(None);
         *lock(&self.freeze) = None;
-        let mut slot = lock(&self.view);
-        self.people.store(0, Ordering::Relaxed);
-        slot.view.clear();
-        slot.fresh = true;
-        self.view_ready.notify_one();
+        self.view.replace(true, |view| {
+            self.people.store(0, Ordering::Relaxed);
+            view.clear();
+        });
     }
 
     /// Notes the moment of the first overlay; later calls change nothing.
@@ -631,16 +396,6 @@ mod tests {
         copy.source = "kept".into();
         shared.refresh_health(&mut copy, &mut seen);
         assert_eq!(copy.source, "kept");
-    }
-
-    #[test]
-    fn a_part_that_fails_again_and_again_is_told_first() {
-        let mut notices = Notices::default();
-        for topic in [Topic::Source, Topic::Storage, Topic::Pairing, Topic::Program] {
-            notices.set(topic, Some(format!("{topic:?}")));
-        }
-        let order: Vec<&str> = notices.iter().collect();
-        assert_eq!(order, ["Program", "Pairing", "Storage", "Source"]);
     }
 
     #[test]

@@ -1,0 +1,217 @@
+//! The states of a mirror's parts that a person may want to know, and the sentences that someone should read.
+
+use std::time::Instant;
+
+/// What the camera, or whatever stands in for it, is doing.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CameraState {
+    /// Being opened for the first time.
+    Starting,
+    /// Delivering pictures.
+    On,
+    /// Switched off by a person or a setting; not an error.
+    Off {
+        /// Who did it, such as "on the mirror's page".
+        by: &'static str,
+    },
+    /// Gone or failing; it is tried again.
+    Lost {
+        /// Device, or the source's name.
+        device: String,
+        /// What went wrong, with the next step.
+        reason: String,
+        /// Whether its cable is worth a look.
+        absent: bool,
+        /// When it is tried again.
+        retry_at: Instant,
+    },
+    /// A file was played to its end.
+    Ended,
+}
+
+/// What the network is doing.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ModelState {
+    /// Being read and checked.
+    Loading,
+    /// Parsing pictures.
+    Ready {
+        /// Name and version from its manifest.
+        name: String,
+    },
+    /// Cannot be used.
+    Failed {
+        /// What went wrong, with the next step.
+        reason: String,
+    },
+}
+
+/// Where the overlay is shown.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DisplayState {
+    /// Being opened for the first time.
+    Opening,
+    /// Showing.
+    Open {
+        /// What it is.
+        name: String,
+    },
+    /// Not there; it is tried again.
+    Missing {
+        /// What went wrong, with the next step.
+        reason: String,
+    },
+}
+
+/// What a notice is about, most important first: the glass has room for one. There is at most one notice for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topic {
+    /// A part of the program that fails again and again.
+    Program,
+    /// A browser that was paired, or wrong codes.
+    Pairing,
+    /// The mirror's data folder.
+    Storage,
+    /// Something that was switched off, which the storage refuses to note.
+    Withdrawal,
+    /// The screen's shape.
+    Screen,
+    /// The temperature sensor.
+    Temperature,
+    /// A camera that sees nothing.
+    Dark,
+    /// The local page.
+    Page,
+    /// The page's door to the home network.
+    Network,
+    /// Learning at home.
+    Learning,
+    /// A head that cannot be used.
+    Head,
+    /// A question that somebody should answer on the page.
+    Question,
+    /// Membership in a fleet.
+    Fleet,
+    /// Home Assistant.
+    HomeAssistant,
+    /// The source of pictures.
+    Source,
+}
+
+const TOPICS: usize = 15;
+
+/// Sentences that someone should read, most important first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Notices([Option<String>; TOPICS]);
+
+impl Notices {
+    /// Replaces the notice on a topic.
+    pub fn set(&mut self, topic: Topic, notice: Option<String>) {
+        self.0[topic as usize] = notice;
+    }
+
+    /// The notice on a topic.
+    pub fn get(&self, topic: Topic) -> Option<&str> {
+        self.0[topic as usize].as_deref()
+    }
+
+    /// The most important one.
+    pub fn first(&self) -> Option<&str> {
+        self.iter().next()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().flatten().map(String::as_str)
+    }
+}
+
+/// The states a person may want to know.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// The camera.
+    pub camera: CameraState,
+    /// Whether light falls on a sensor that the mirror reads: a camera, no file, is open.
+    pub sensor_open: bool,
+    /// The network.
+    pub model: ModelState,
+    /// Set while the network rests because the board is too hot: degrees Celsius.
+    pub too_hot: Option<f64>,
+    /// Description of the open source.
+    pub source: String,
+    /// Whether it is the demo scene, whose people nobody's reflection is.
+    pub demo: bool,
+    /// Whether nobody asked for that: it stands in for a camera that is not there.
+    pub stands_in: bool,
+    /// The display.
+    pub display: DisplayState,
+    /// Address of the page while it is served.
+    pub page: Option<String>,
+    /// Where the home network finds the page, while it does.
+    pub network: Option<String>,
+    /// What someone should read.
+    pub notices: Notices,
+    /// A code to be shown, because somebody asked for one.
+    pub pairing: Option<PairingCode>,
+}
+
+impl Health {
+    /// Of a mirror that starts, with this state of its camera.
+    pub fn of_start(camera: CameraState) -> Health {
+        Health {
+            camera,
+            sensor_open: false,
+            model: ModelState::Loading,
+            too_hot: None,
+            source: String::new(),
+            demo: false,
+            stands_in: false,
+            display: DisplayState::Opening,
+            page: None,
+            network: None,
+            notices: Notices::default(),
+            pairing: None,
+        }
+    }
+}
+
+/// A pairing code for the mirror's screen.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PairingCode {
+    /// The digits, in groups.
+    pub code: String,
+    /// Where the page is.
+    pub address: Option<String>,
+    /// SHA-256 of the certificate.
+    pub fingerprint: String,
+    /// What to do with it, and what to compare, where it is shown over the overlay.
+    pub words: String,
+    /// Whether it was asked for at the mirror: then it may have the whole screen.
+    pub at_device: bool,
+    /// When it stops being good, or leaves the screen.
+    pub until: Instant,
+    /// Wrong guesses have ended it.
+    pub spoiled: bool,
+}
+
+/// Without the digits: a code is on the screen and nowhere else.
+impl std::fmt::Debug for PairingCode {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("PairingCode").field("until", &self.until).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_that_fails_again_and_again_is_told_first() {
+        let mut notices = Notices::default();
+        for topic in [Topic::Source, Topic::Storage, Topic::Pairing, Topic::Program] {
+            notices.set(topic, Some(format!("{topic:?}")));
+        }
+        let order: Vec<&str> = notices.iter().collect();
+        assert_eq!(order, ["Program", "Pairing", "Storage", "Source"]);
+    }
+}

@@ -3,31 +3,29 @@
 //! The mirror works without it: a data folder that cannot be used is told, and tried again.
 
 mod gate;
+mod options;
 mod seen;
+mod trunk;
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use home::edges::Edges;
-use home::{
-    BaseModel, Capability, ErasureProof, Home, HomeError, HomeOptions, Household, Limits,
-    NightlyWindow, NoisePlan, Stores, Triggers, Trunk, vault,
-};
-use learn::head::TrainingSettings;
-use learn::privacy::Budget;
-use settings::LearningSettings;
+use home::{BaseModel, ErasureProof, Home, HomeError, HomeOptions, Household, Stores, vault};
 use tracing::{info, warn};
-use vision::{Student, VisionError};
 
 use crate::fleet;
 use crate::model::ModelSource;
 use crate::shared::{Shared, Topic, lock};
 
 pub use gate::DeviceGate;
+pub use options::options;
 pub use seen::{Key, Noted, Seen};
+use trunk::LazyTrunk;
+pub use trunk::at_size_of;
 
 /// Longest wait for the network before looking whether to stop.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -38,12 +36,6 @@ const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 /// On the screen, too: whoever pressed Home Assistant's button sees no answer there.
 const NOT_ALL_DELETED: &str =
     "Not everything that was learnt could be deleted: delete it on the page";
-
-/// Training that rests for this long gives the network's memory back.
-const KEPT: Duration = Duration::from_secs(60);
-
-const MEBIBYTE: u64 = 1 << 20;
-const DAY: u64 = 86_400;
 
 /// What the vision part, the trainer and the page share.
 #[derive(Default)]
@@ -296,144 +288,17 @@ fn tell<T>(done: Result<T, HomeError>) {
     }
 }
 
-/// The network at the input size that learning has for as long as the program runs, whatever the camera does meanwhile.
-pub fn at_size_of(home: &Home, model: &ModelSource) -> ModelSource {
-    let grid = home.shipped().grid;
-    model.clone().for_pictures(Some((grid.width as u32, grid.height as u32)))
-}
-
-/// Loads the network when training needs it: most of the time it does not.
-struct LazyTrunk {
-    model: ModelSource,
-    loaded: Arc<Mutex<Option<Loaded>>>,
-}
-
-struct Loaded {
-    student: Student,
-    used: Instant,
-}
-
-impl LazyTrunk {
-    fn new(model: ModelSource) -> LazyTrunk {
-        LazyTrunk { model, loaded: Arc::default() }
-    }
-}
-
-impl Trunk for LazyTrunk {
-    fn run(&mut self, pixels: &[u8]) -> Result<[Vec<f32>; 4], VisionError> {
-        let mut slot = lock(&self.loaded);
-        let loaded = match &mut *slot {
-            Some(loaded) => loaded,
-            empty => {
-                let student = self.model.student();
-                let student =
-                    student.map_err(|error| VisionError::Network(format!("{error:#}")))?;
-                unload_when_unused(Arc::downgrade(&self.loaded));
-                empty.insert(Loaded { student, used: Instant::now() })
-            }
-        };
-        let answer = loaded.student.run_trunk(pixels);
-        loaded.used = Instant::now();
-        answer
-    }
-}
-
-/// Takes the network out once it was not used for [`KEPT`], on a thread that ends then. The trainer's own is held by the
-/// stores, training or not.
-fn unload_when_unused(slot: Weak<Mutex<Option<Loaded>>>) {
-    let watch = move || {
-        while let Some(slot) = slot.upgrade() {
-            let mut loaded = lock(&slot);
-            if is_unused(&loaded, Instant::now()) {
-                *loaded = None;
-                return;
-            }
-            drop(loaded);
-            drop(slot);
-            std::thread::sleep(KEPT / 4);
-        }
-    };
-    // Without the thread the network stays: a loss of memory, and of nothing else.
-    if let Err(error) = std::thread::Builder::new().name("unload".to_owned()).spawn(watch) {
-        warn!("learning: {error}");
-    }
-}
-
-fn is_unused(loaded: &Option<Loaded>, now: Instant) -> bool {
-    loaded.as_ref().is_some_and(|loaded| now.saturating_duration_since(loaded.used) >= KEPT)
-}
-
-/// The settings in effect as learning wants them. A budget that no release fits is no error: it stops releases alone, see
-/// [`HomeOptions::check_releases`].
-///
-/// # Errors
-/// A setting that cannot work.
-pub fn options(settings: &LearningSettings) -> Result<HomeOptions> {
-    let (training, at_home) = match settings.parameters.as_str() {
-        "full" => (TrainingSettings::FULL, TrainingSettings::FULL),
-        "sparse" => (TrainingSettings::SPARSE, TrainingSettings::SPARSE),
-        _ => (TrainingSettings::SPARSE, TrainingSettings::FULL),
-    };
-    let passes = |training| TrainingSettings { epochs: settings.epochs, ..training };
-    let noise = match settings.lifetime_releases {
-        0 => {
-            let text = settings.noise_multiplier.to_string();
-            text.parse().map_or(NoisePlan::Unknown, NoisePlan::Multiplier)
-        }
-        releases => NoisePlan::Lifetime(releases),
-    };
-    let some = |count: u32| (count > 0).then_some(count);
-    let nightly = some(settings.night_minutes)
-        .map(|length| NightlyWindow { start: settings.night_start, length });
-    let defaults = HomeOptions::default();
-    let options = HomeOptions {
-        limits: Limits {
-            corrections: settings.corrections,
-            bytes: settings.megabytes * MEBIBYTE,
-            age: Duration::from_secs(settings.days * DAY),
-            headroom: settings.free_megabytes * MEBIBYTE,
-        },
-        training: passes(training),
-        at_home: passes(at_home),
-        budget: Budget::new(settings.epsilon, settings.delta)?,
-        noise,
-        triggers: Triggers {
-            corrections: some(settings.after_corrections),
-            nightly,
-            inferences: (settings.after_pictures > 0).then_some(settings.after_pictures),
-        },
-        capability: Capability {
-            time_allowed: Duration::from_secs(settings.time_allowed_s),
-            hottest: settings.hottest_celsius,
-            busiest: settings.busiest,
-            ..defaults.capability
-        },
-        ..defaults
-    };
-    options.check()?;
-    Ok(options)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use learn::head::Subset;
     use settings::Layers;
-
-    fn from(text: &str) -> LearningSettings {
-        let layers = Layers::defaults().and_then(|layers| layers.file("test", text));
-        layers.and_then(Layers::finish).expect("valid settings").settings.learning
-    }
-
-    #[test]
-    fn the_defaults_are_those_of_the_engine() {
-        assert_eq!(options(&from("")).expect("a plan"), HomeOptions::default());
-    }
 
     #[test]
     fn the_stores_are_open_whatever_becomes_of_the_network() {
         let folder = std::env::temp_dir().join(format!("mirror-stores-{}", std::process::id()));
-        let settings = Layers::defaults().and_then(Layers::finish).expect("the defaults").settings;
+        let mut settings =
+            Layers::defaults().and_then(Layers::finish).expect("the defaults").settings;
+        settings.learning.epsilon = 0.5;
         let shared = Arc::new(Shared::new(Instant::now(), None));
         let learning = Arc::new(Learning::new());
         let trainer = Trainer {
@@ -441,7 +306,7 @@ mod tests {
             learning: Arc::clone(&learning),
             folder: folder.clone(),
             // Nor does it take a budget.
-            options: options(&from("[learning]\nepsilon = 0.5")).expect("usable"),
+            options: options(&settings.learning).expect("usable"),
             model: ModelSource::new(&settings.vision),
             gate: DeviceGate::new(Arc::clone(&shared), None, Duration::ZERO),
         };
@@ -505,60 +370,6 @@ mod tests {
     }
 
     #[test]
-    fn every_setting_of_privacy_and_retention_reaches_the_engine() {
-        let budget = |epsilon, delta| Budget::new(epsilon, delta).expect("a target");
-        let defaults = HomeOptions::default();
-        let limits = defaults.limits;
-        let options_with = |limits| HomeOptions { limits, ..defaults };
-        let table = [
-            ("epsilon = 9.5", HomeOptions { budget: budget(9.5, 1e-5), ..defaults }),
-            ("delta = 1e-6", HomeOptions { budget: budget(8.0, 1e-6), ..defaults }),
-            (
-                "noise_multiplier = 2.5",
-                HomeOptions {
-                    noise: NoisePlan::Multiplier("2.5".parse().expect("a number")),
-                    ..defaults
-                },
-            ),
-            ("noise_multiplier = 1.2345678", HomeOptions { noise: NoisePlan::Unknown, ..defaults }),
-            ("lifetime_releases = 5", HomeOptions { noise: NoisePlan::Lifetime(5), ..defaults }),
-            ("days = 30", options_with(Limits { age: Duration::from_secs(30 * DAY), ..limits })),
-            ("corrections = 12", options_with(Limits { corrections: 12, ..limits })),
-            ("megabytes = 3", options_with(Limits { bytes: 3 << 20, ..limits })),
-            ("free_megabytes = 5", options_with(Limits { headroom: 5 << 20, ..limits })),
-        ];
-        for (text, expected) in table {
-            let options = options(&from(&format!("[learning]\n{text}"))).expect("usable");
-            assert_eq!(options, expected, "{text}");
-            assert_ne!(options, defaults, "{text}");
-        }
-    }
-
-    #[test]
-    fn all_of_the_head_is_trained_where_nothing_leaves() {
-        let trained = |text: &str| {
-            let options = options(&from(text)).expect("a plan");
-            [options.training, options.at_home].map(|training| (training.subset, training.epochs))
-        };
-        let (sparse, full) = ((Subset::Sparse, 3), (Subset::Full, 3));
-        assert_eq!(trained(""), [sparse, full]);
-        assert_eq!(trained("[learning]\nparameters = \"sparse\""), [sparse, sparse]);
-        assert_eq!(trained("[learning]\nparameters = \"full\""), [full, full]);
-        assert_eq!(trained("[learning]\nepochs = 5"), [(Subset::Sparse, 5), (Subset::Full, 5)]);
-    }
-
-    #[test]
-    fn the_network_goes_a_minute_after_its_last_use() {
-        let settings = Layers::defaults().and_then(Layers::finish).expect("the defaults");
-        let model = ModelSource::new(&settings.settings.vision);
-        let used = Instant::now();
-        let loaded = Some(Loaded { student: model.student().expect("built in"), used });
-        assert!(!is_unused(&loaded, used + KEPT - Duration::from_millis(1)));
-        assert!(is_unused(&loaded, used + KEPT));
-        assert!(!is_unused(&None, used + KEPT));
-    }
-
-    #[test]
     fn the_notice_of_a_deletion_goes_with_the_next_one_that_is_complete() {
         let folder = std::env::temp_dir().join(format!("mirror-notice-{}", std::process::id()));
         let learning = Learning::in_folder(&folder, HomeOptions::default());
@@ -575,19 +386,5 @@ mod tests {
         let complete = learning.delete_everything(home, &shared).is_ok_and(|p| p.is_complete());
         assert_eq!((complete, notice()), (true, None));
         std::fs::remove_dir_all(&folder).expect("ours");
-    }
-
-    #[test]
-    fn zero_means_not_by_this_trigger() {
-        let text = "[learning]\nafter_corrections = 0\nnight_minutes = 0\nafter_pictures = 10";
-        let triggers = options(&from(text)).expect("a plan").triggers;
-        assert_eq!((triggers.corrections, triggers.nightly), (None, None));
-        assert_eq!(triggers.inferences, Some(10));
-    }
-
-    #[test]
-    fn a_lifetime_plan_raises_the_noise() {
-        let options = options(&from("[learning]\nlifetime_releases = 12")).expect("a plan");
-        assert_eq!(options.noise_multiplier().expect("a plan").as_f64(), 2.0793);
     }
 }

@@ -15,7 +15,7 @@ mod taken;
 
 use std::fmt::Write;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -23,7 +23,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use camera::mailbox::Mailbox;
 use display::{DisplayRequest, DisplaySpec, Rotation};
+use frame::Orientation;
 use home::HomeOptions;
+use overlay::Style;
 use settings::{Board, DisplaySettings, Effective, Settings};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing::warn;
@@ -89,7 +91,8 @@ pub fn run(args: &RunArgs, started: Instant) -> Result<()> {
         paired: settings.page.network.is_some(),
         first: Mutex::new(Some(display)),
     };
-    let parts = parts(&shared, sources, screen, switch, &effective, access, listener);
+    let builder = Builder::new(&shared, &effective, &sources);
+    let parts = builder.parts(sources, screen, switch, access, listener);
     supervise(&shared, parts, &signal, capture_patience);
     Ok(())
 }
@@ -176,117 +179,148 @@ fn usable(
     }
 }
 
-fn parts(
-    shared: &Arc<Shared>,
-    sources: Sources,
-    screen: Screen,
-    switch: SwitchFile,
-    effective: &Effective,
-    access: Access,
-    listener: Option<TcpListener>,
-) -> Vec<Part> {
-    let settings = &effective.settings;
-    let mailbox = Arc::new(Mailbox::new(MAILBOX));
-    let learning = Arc::new(Learning::new());
-    let orientation = sources.orientation;
-    let model = ModelSource::new(&settings.vision).for_pictures(sources.size());
-    let capture = Capture { shared: Arc::clone(shared), mailbox: Arc::clone(&mailbox), sources };
-    let sight = Sight {
-        shared: Arc::clone(shared),
-        mailbox,
-        model: model.clone(),
-        orientation,
-        preview_interval: Duration::from_secs(1) / settings.page.preview_rate,
-        limit: Limit {
-            sensor: settings.thermal.sensor.clone(),
-            celsius: settings.thermal.limit_celsius,
-            wanted: ["thermal.sensor", "thermal.limit_celsius"]
-                .iter()
-                .any(|key| effective.is_set(key)),
-        },
-        learning: Arc::clone(&learning),
-    };
-    let style = screen.look.style();
-    let mut parts = vec![
-        Part::new("display", move || screen.run()),
-        Part::new("vision", move || sight.run()),
-        Part::new("camera", move || capture.run()),
-    ];
-    let data = config::data_dir(settings.data_dir.as_deref());
-    let idle = Duration::from_secs(settings.learning.idle_s);
-    let fleet = Fleet::new(settings.fleet.is_some());
-    let fleet = Arc::new(fleet.kept_in(&config::fleet_dir(&data), shared));
-    parts.extend(connections(shared, &learning, &fleet, settings, &data, &model));
-    match learning::options(&settings.learning) {
-        Ok(options) => {
-            let trainer = Trainer {
-                shared: Arc::clone(shared),
-                learning: Arc::clone(&learning),
-                folder: config::learning_dir(&data),
-                options: HomeOptions { member: fleet.is_member(), ..options },
-                model: model.clone(),
-                gate: DeviceGate::new(Arc::clone(shared), settings.thermal.sensor.clone(), idle),
-            };
-            parts.push(Part::new("learning", move || trainer.run()));
-        }
-        Err(error) => {
-            let text = format!("learning at home: {}", report::describe(&error));
-            warn!("{text}");
-            shared.set_notice(Topic::Learning, Some(text.clone()));
-            learning.close(text);
-        }
-    }
-    if settings.page.enabled {
-        let (desk, worker) = parsing::open(Arc::clone(shared), Arc::clone(&learning), model);
-        let quality = settings.page.preview_quality;
-        let preview = Preview { shared: Arc::clone(shared), style, quality };
-        let page = page::Parts {
-            shared: Arc::clone(shared),
-            switch,
-            settings: effective.clone(),
-            access,
-            learning,
-            fleet,
-            desk,
-        };
-        let page = Page::new(page).on(listener);
-        parts.push(Part::new("preview", move || preview.run()));
-        parts.push(Part::new("parse", move || worker.run()));
-        parts.push(Part::new("page", move || page.run()));
-    }
-    parts
+/// What the parts of one mirror have in common.
+struct Builder<'a> {
+    shared: Arc<Shared>,
+    learning: Arc<Learning>,
+    fleet: Arc<Fleet>,
+    model: ModelSource,
+    effective: &'a Effective,
+    data: PathBuf,
 }
 
-/// The parts that talk to brokers, if the settings name any.
-fn connections(
-    shared: &Arc<Shared>,
-    learning: &Arc<Learning>,
-    fleet: &Arc<Fleet>,
-    settings: &Settings,
-    data: &Path,
-    model: &ModelSource,
-) -> Vec<Part> {
-    let member = settings.fleet.clone().map(|settings| {
+impl Builder<'_> {
+    fn new<'a>(shared: &Arc<Shared>, effective: &'a Effective, sources: &Sources) -> Builder<'a> {
+        let model = ModelSource::new(&effective.settings.vision).for_pictures(sources.size());
+        let data = config::data_dir(effective.settings.data_dir.as_deref());
+        let fleet = Fleet::new(effective.settings.fleet.is_some());
+        let fleet = Arc::new(fleet.kept_in(&config::fleet_dir(&data), shared));
+        let (shared, learning) = (Arc::clone(shared), Arc::new(Learning::new()));
+        Builder { shared, learning, fleet, model, effective, data }
+    }
+
+    /// All that the settings ask for.
+    fn parts(
+        &self,
+        sources: Sources,
+        screen: Screen,
+        switch: SwitchFile,
+        access: Access,
+        listener: Option<TcpListener>,
+    ) -> Vec<Part> {
+        let (style, orientation) = (screen.look.style(), sources.orientation);
+        let mailbox = Arc::new(Mailbox::new(MAILBOX));
+        let (shared, pictures) = (Arc::clone(&self.shared), Arc::clone(&mailbox));
+        let capture = Capture { shared, mailbox: pictures, sources };
+        let mut parts = vec![
+            Part::new("display", move || screen.run()),
+            self.vision(mailbox, orientation),
+            Part::new("camera", move || capture.run()),
+        ];
+        parts.extend(self.member());
+        parts.extend(self.home_assistant());
+        parts.extend(self.trainer());
+        parts.extend(self.page(style, switch, access, listener));
+        parts
+    }
+
+    fn vision(&self, mailbox: Arc<Mailbox>, orientation: Orientation) -> Part {
+        let settings = &self.effective.settings;
+        let limit_keys = ["thermal.sensor", "thermal.limit_celsius"];
+        let sight = Sight {
+            shared: Arc::clone(&self.shared),
+            mailbox,
+            model: self.model.clone(),
+            orientation,
+            preview_interval: Duration::from_secs(1) / settings.page.preview_rate,
+            limit: Limit {
+                sensor: settings.thermal.sensor.clone(),
+                celsius: settings.thermal.limit_celsius,
+                wanted: limit_keys.iter().any(|key| self.effective.is_set(key)),
+            },
+            learning: Arc::clone(&self.learning),
+        };
+        Part::new("vision", move || sight.run())
+    }
+
+    /// The part that talks to the fleet's broker, if the settings name one.
+    fn member(&self) -> Option<Part> {
         let member = Member {
-            shared: Arc::clone(shared),
-            learning: Arc::clone(learning),
-            fleet: Arc::clone(fleet),
-            settings,
-            folder: config::fleet_dir(data),
-            model: model.clone(),
+            shared: Arc::clone(&self.shared),
+            learning: Arc::clone(&self.learning),
+            fleet: Arc::clone(&self.fleet),
+            settings: self.effective.settings.fleet.clone()?,
+            folder: config::fleet_dir(&self.data),
+            model: self.model.clone(),
         };
-        Part::new("fleet", move || member.run())
-    });
-    let home = settings.home_assistant.clone().map(|settings| {
+        Some(Part::new("fleet", move || member.run()))
+    }
+
+    /// The part that talks to the home's broker, if the settings name one.
+    fn home_assistant(&self) -> Option<Part> {
         let home = HomePart {
-            shared: Arc::clone(shared),
-            learning: Arc::clone(learning),
-            fleet: Arc::clone(fleet),
-            settings,
+            shared: Arc::clone(&self.shared),
+            learning: Arc::clone(&self.learning),
+            fleet: Arc::clone(&self.fleet),
+            settings: self.effective.settings.home_assistant.clone()?,
         };
-        Part::new("home-assistant", move || home.run())
-    });
-    member.into_iter().chain(home).collect()
+        Some(Part::new("home-assistant", move || home.run()))
+    }
+
+    /// The part that trains, unless its settings cannot work; then the mirror goes on without, and says so.
+    fn trainer(&self) -> Option<Part> {
+        let settings = &self.effective.settings;
+        let options = learning::options(&settings.learning).inspect_err(|error| {
+            let text = format!("learning at home: {}", report::describe(error));
+            warn!("{text}");
+            self.shared.set_notice(Topic::Learning, Some(text.clone()));
+            self.learning.close(text);
+        });
+        let idle = Duration::from_secs(settings.learning.idle_s);
+        let sensor = settings.thermal.sensor.clone();
+        let trainer = Trainer {
+            shared: Arc::clone(&self.shared),
+            learning: Arc::clone(&self.learning),
+            folder: config::learning_dir(&self.data),
+            options: HomeOptions { member: self.fleet.is_member(), ..options.ok()? },
+            model: self.model.clone(),
+            gate: DeviceGate::new(Arc::clone(&self.shared), sensor, idle),
+        };
+        Some(Part::new("learning", move || trainer.run()))
+    }
+
+    /// The page with what works behind it, if it is wanted; without a port of its own it still serves the home network.
+    fn page(
+        &self,
+        style: Style,
+        switch: SwitchFile,
+        access: Access,
+        listener: Option<TcpListener>,
+    ) -> Vec<Part> {
+        let settings = &self.effective.settings;
+        if !settings.page.enabled {
+            return Vec::new();
+        }
+        let (shared, learning) = (Arc::clone(&self.shared), Arc::clone(&self.learning));
+        let (desk, worker) = parsing::open(shared, learning, self.model.clone());
+        let quality = settings.page.preview_quality;
+        let preview = Preview { shared: Arc::clone(&self.shared), style, quality };
+        let page = Page::new(page::Parts {
+            shared: Arc::clone(&self.shared),
+            switch,
+            settings: self.effective.clone(),
+            access,
+            learning: Arc::clone(&self.learning),
+            fleet: Arc::clone(&self.fleet),
+            desk,
+        });
+        let page = page.on(listener);
+        vec![
+            Part::new("preview", move || preview.run()),
+            Part::new("parse", move || worker.run()),
+            Part::new("page", move || page.run()),
+        ]
+    }
 }
 
 /// What the mirror is about to do, for whoever started it.

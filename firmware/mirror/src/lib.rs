@@ -4,31 +4,34 @@
 //! Invariants: pictures stay in memory, except a correction that somebody asked to keep, which is sealed. The page is
 //! reachable from this machine and, if that is wanted, by paired browsers. The display gets labels, never a picture.
 
-pub mod access;
+mod access;
 mod backoff;
-pub mod cli;
-pub mod commands;
-pub mod config;
-pub mod fleet;
-pub mod found;
-pub mod frozen;
-pub mod learning;
-pub mod look;
-pub mod memory;
-pub mod model;
-pub mod page;
-pub mod parsed;
-pub mod parsing;
+mod cli;
+mod commands;
+mod config;
+mod fleet;
+mod found;
+mod frozen;
+mod learning;
+mod look;
+mod memory;
+mod model;
+mod page;
+mod parsed;
+mod parsing;
 pub mod pictures;
-pub mod private;
-pub mod progress;
-pub mod report;
-pub mod run;
-pub mod shared;
-pub mod sources;
-pub mod thermal;
-pub mod timings;
-pub mod view;
+mod private;
+mod progress;
+mod report;
+mod run;
+mod shared;
+mod sources;
+mod thermal;
+mod timings;
+mod view;
+
+pub use fleet::Trial;
+pub use model::ModelSource;
 
 use std::process::ExitCode;
 use std::time::Instant;

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use home::{BaseModel, Home, HomeOptions};
 use learn::head::Subset;
-use mirror::fleet::Trial;
-use mirror::model::ModelSource;
+use mirror::{ModelSource, Trial};
 use proto::status::JobFault;
 use settings::Layers;
 use uplink::edges::ModelTrial;

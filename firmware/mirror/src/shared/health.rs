@@ -98,7 +98,7 @@ pub enum Topic {
     Source,
 }
 
-const TOPICS: usize = 15;
+const TOPICS: usize = Topic::Source as usize + 1;
 
 /// Sentences that someone should read, most important first.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -17,7 +17,7 @@ use learn::consent::{ConsentError, ImproveMyMirror, PurposeKind};
 use proto::taxonomy::PART_COUNT;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::fleet::Fleet;
 use crate::frozen::Work;
@@ -72,10 +72,7 @@ fn not_open(served: &Served) -> Trouble {
 pub(super) async fn beside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Trouble> + Send + 'static,
 ) -> Result<T, Trouble> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
-    }
+    tokio::task::spawn_blocking(work).await.map_err(Trouble::inside)?
 }
 
 /// What the page says while it asks.
@@ -457,14 +454,8 @@ pub(super) fn read_mask(parsed: &Parsed, file: &[u8]) -> Result<Vec<u8>, Trouble
     Ok(map.labels)
 }
 
-fn png(file: anyhow::Result<Vec<u8>>) -> Result<Response, Trouble> {
-    match file {
-        Ok(file) => Ok(([("content-type", "image/png")], file).into_response()),
-        Err(error) => {
-            warn!("a picture for the page: {error:#}");
-            Err(Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
-        }
-    }
+pub(super) fn png(file: anyhow::Result<Vec<u8>>) -> Result<Response, Trouble> {
+    Ok(([("content-type", "image/png")], file.map_err(Trouble::inside)?).into_response())
 }
 
 #[cfg(test)]
@@ -777,6 +768,14 @@ mod tests {
         parsed.size = (8192, 8192);
         assert_eq!(rig.freeze_one(parsed, || {}).0, StatusCode::CONFLICT);
         assert!(rig.served.shared.frozen.kept().is_none());
+    }
+
+    #[test]
+    fn what_breaks_inside_the_mirror_is_told_as_what_to_do() {
+        let rig = Rig::new("inside");
+        let broken: Result<(), Trouble> = rig.runtime.block_on(beside(|| panic!("on purpose")));
+        let text = broken.expect_err("it broke").text;
+        assert!(text.contains("try again") && !text.contains("panic"), "{text}");
     }
 
     #[test]

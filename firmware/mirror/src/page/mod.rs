@@ -169,6 +169,13 @@ impl IntoResponse for Trouble {
     fn into_response(self) -> Response {
         (self.status, Json(serde_json::json!({ "error": self.text }))).into_response()
     }
+
+    /// Of what only the mirror's maker understands: that goes to the journal, and people are told what to do.
+    pub fn inside(error: impl std::fmt::Display) -> Trouble {
+        warn!("page: {error:#}");
+        let text = "something went wrong inside the mirror; try again, and if that does not help start it anew: its journal says what it was";
+        Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, text)
+    }
 }
 
 impl Page {

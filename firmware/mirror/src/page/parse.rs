@@ -21,7 +21,7 @@ use vision::StageTimings;
 
 use crate::found;
 use crate::learning::{Key, Noted};
-use crate::page::learning::{agreed, beside, home, read_mask, store};
+use crate::page::learning::{agreed, beside, home, png, read_mask, store};
 use crate::page::{Served, Trouble};
 use crate::parsed::{Parsed, palette};
 use crate::parsing::Refused;
@@ -113,11 +113,7 @@ async fn answer(
         if wants_json {
             return Ok(Json(describe(&parsed, &timings, stored)).into_response());
         }
-        let file = pictures::coloured_png(parsed.size, &parsed.labels, palette());
-        let failed = |error: anyhow::Error| {
-            Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
-        };
-        Ok(([("content-type", "image/png")], file.map_err(failed)?).into_response())
+        png(pictures::coloured_png(parsed.size, &parsed.labels, palette()))
     })
     .await
 }

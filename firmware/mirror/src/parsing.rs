@@ -1,14 +1,16 @@
 //! `/parse` behind the page: a thread with a network of its own, so that single pictures leave the camera's alone.
 //!
-//! The network is loaded by the first picture and dropped after a while without any: it takes memory.
+//! The network is loaded by the first picture and dropped after a while without any: it takes memory. So do pictures that are handed
+//! in, and there is room for few of them.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use axum::body::Bytes;
 use frame::{Frame, FrameBuffer, Orientation};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use vision::{Parser, StageTimings};
 
 use crate::learning::Learning;
@@ -18,8 +20,8 @@ use crate::pictures;
 use crate::report;
 use crate::shared::{Shared, lock};
 
-/// Pictures that may wait; more are refused at once.
-const WAITING: usize = 2;
+/// Large requests at once; more are refused. Each takes up to 24 MiB or, while it comes, twice as much.
+const MOST: usize = 2;
 /// The network is kept this long after the last picture.
 const KEPT: Duration = Duration::from_secs(60);
 /// Longest wait before looking whether to stop.
@@ -32,7 +34,7 @@ pub const MOST_PIXELS: u64 = 24_000_000;
 pub enum Refused {
     /// The picture cannot be used.
     Picture(String),
-    /// Others are being parsed.
+    /// Others are under way.
     Busy,
     /// The network cannot be used.
     Network(String),
@@ -41,28 +43,54 @@ pub enum Refused {
 /// A parsed picture and how long it took.
 pub type Answer = Result<(Parsed, StageTimings), Refused>;
 
+/// Memory for one large request, until the last copy is dropped.
+#[derive(Clone)]
+pub struct Room {
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
 struct Job {
-    file: Vec<u8>,
+    file: Bytes,
     reply: oneshot::Sender<Answer>,
+    /// Kept also where whoever asked has gone away.
+    _room: Room,
 }
 
 /// Where pictures are handed in.
 #[derive(Clone)]
-pub struct Desk(SyncSender<Job>);
+pub struct Desk {
+    jobs: SyncSender<Job>,
+    room: Arc<Semaphore>,
+}
 
 impl Desk {
+    /// Room for a large request, to be taken before its body is read.
+    ///
+    /// # Errors
+    /// A busy mirror.
+    pub fn room(&self) -> Result<Room, Refused> {
+        let permit = Arc::clone(&self.room).try_acquire_owned().map_err(|_| Refused::Busy)?;
+        Ok(Room { _permit: Arc::new(permit) })
+    }
+
     /// Parses a JPEG or PNG file.
     ///
     /// # Errors
     /// A picture that cannot be used, a busy mirror, a network that cannot be used.
-    pub async fn parse(&self, file: Vec<u8>) -> Answer {
+    pub async fn parse(&self, file: Bytes, room: Room) -> Answer {
         let (reply, answer) = oneshot::channel();
-        match self.0.try_send(Job { file, reply }) {
-            Ok(()) => answer.await.unwrap_or_else(|_| Err(Refused::Network("it stopped".into()))),
+        match self.jobs.try_send(Job { file, reply, _room: room }) {
+            Ok(()) => answer.await.unwrap_or_else(|_| Err(stopped())),
             Err(TrySendError::Full(_)) => Err(Refused::Busy),
-            Err(TrySendError::Disconnected(_)) => Err(Refused::Network("it has ended".into())),
+            Err(TrySendError::Disconnected(_)) => Err(stopped()),
         }
     }
+}
+
+fn stopped() -> Refused {
+    Refused::Network(
+        "the part that parses single pictures has stopped; try again in a moment".into(),
+    )
 }
 
 /// The part that parses them.
@@ -81,9 +109,10 @@ struct Loaded {
 
 /// A desk and the worker behind it.
 pub fn open(shared: Arc<Shared>, learning: Arc<Learning>, model: ModelSource) -> (Desk, Worker) {
-    let (sender, receiver) = sync_channel(WAITING);
+    let (sender, receiver) = sync_channel(MOST);
     let (model, jobs) = (model.without_smoothing(), Mutex::new(receiver));
-    (Desk(sender), Worker { shared, learning, model, jobs })
+    let desk = Desk { jobs: sender, room: Arc::new(Semaphore::new(MOST)) };
+    (desk, Worker { shared, learning, model, jobs })
 }
 
 impl Worker {

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -22,7 +21,7 @@ use tracing::{debug, info};
 use crate::fleet::Fleet;
 use crate::frozen::Work;
 use crate::learning::tell_withdrawals;
-use crate::page::parse::MOST_BYTES;
+use crate::page::parse::{MOST_BYTES, PATIENCE, whole};
 use crate::page::{Served, Trouble};
 use crate::parsed::{NOT_SAID, Parsed};
 use crate::parsing::MOST_PIXELS;
@@ -392,10 +391,13 @@ pub async fn discard(State(served): State<Arc<Served>>, Path(id): Path<u64>) -> 
 pub async fn save(
     State(served): State<Arc<Served>>,
     Path(id): Path<u64>,
-    labels: Bytes,
+    request: Request,
 ) -> Result<Json<Value>, Trouble> {
+    let room = served.desk.room()?;
+    let labels = whole(request, PATIENCE).await?;
     let home = home(&served)?;
     beside(move || {
+        let _room = room;
         // It may be sent again because the answer was lost.
         let info = served.shared.frozen.save(id, || {
             let parsed = frozen(&served, id)?;
@@ -471,12 +473,14 @@ mod tests {
     use crate::run::switch::SwitchFile;
     use crate::shared::{CameraState, Topic};
     use axum::Router;
-    use axum::body::{Body, to_bytes};
+    use axum::body::{Body, Bytes, to_bytes};
     use axum::http::Request;
     use axum::http::header::{CONTENT_TYPE, HOST};
     use home::HomeOptions;
     use settings::Layers;
+    use std::future::poll_fn;
     use std::path::PathBuf;
+    use std::task::Poll;
     use std::time::Instant;
     use tokio::runtime::Runtime;
     use tower::ServiceExt;
@@ -837,6 +841,42 @@ mod tests {
         assert_eq!(first.0, StatusCode::OK, "{first:?}");
         assert_eq!(first, second);
         assert_eq!(rig.served.learning.home().expect("open").usage().corrections, 1);
+    }
+
+    #[test]
+    fn large_requests_beyond_the_room_are_refused_unread() {
+        let rig = Rig::new("room");
+        rig.agree();
+        let (_, id) = rig.freeze(|| {});
+        let save = format!("/api/frozen/{id}/save");
+        let form = "multipart/form-data; boundary=edge";
+        let never = || futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
+        let ask = |path: &str, body: Body| {
+            let request = Request::post(path)
+                .header(HOST, "localhost")
+                .header(CHANGE_HEADER, "1")
+                .header(CONTENT_TYPE, form)
+                .body(body)
+                .expect("a request");
+            rig.router.clone().oneshot(request)
+        };
+        rig.runtime.block_on(async {
+            let mut slow: Vec<_> = ["/parse", &save]
+                .map(|path| Box::pin(ask(path, Body::from_stream(never()))))
+                .into();
+            for request in &mut slow {
+                let polled = poll_fn(|context| Poll::Ready(request.as_mut().poll(context))).await;
+                assert!(polled.is_pending(), "its body is awaited");
+            }
+            for path in ["/parse", &save] {
+                let answer = ask(path, Body::from_stream(never())).await.expect("infallible");
+                assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{path}");
+            }
+            // Whoever leaves makes room.
+            drop(slow);
+            let answer = ask(&save, Body::from(vec![0; 6 * 8])).await.expect("infallible");
+            assert_eq!(answer.status(), StatusCode::OK);
+        });
     }
 
     #[test]

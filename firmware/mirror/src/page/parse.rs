@@ -7,12 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
+use axum::body::Bytes;
 use axum::extract::multipart::MultipartError;
-use axum::extract::{Multipart, State};
+use axum::extract::{FromRequest, Multipart, Request, State};
 use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::{Json, body};
 use home::CorrectionInfo;
 use proto::taxonomy::Part;
 use serde_json::{Value, json};
@@ -24,15 +25,15 @@ use crate::learning::{Key, Noted};
 use crate::page::learning::{agreed, beside, home, png, read_mask, store};
 use crate::page::{Served, Trouble};
 use crate::parsed::{Parsed, palette};
-use crate::parsing::Refused;
+use crate::parsing::{Refused, Room};
 use crate::pictures;
 
 /// Bytes of a whole request.
 pub const MOST_BYTES: usize = 24 << 20;
 /// Bytes of a mask: it has one value a pixel, and packs well.
 const MOST_MASK_BYTES: usize = 8 << 20;
-/// A request that is not here by then is dropped.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// A large request that is not here by then is dropped.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 /// A request with this header is the same as an earlier one with the same value.
 const KEY: &str = "idempotency-key";
 const LONGEST_KEY: usize = 128;
@@ -40,9 +41,9 @@ const LONGEST_KEY: usize = 128;
 /// What was sent.
 #[derive(Default)]
 struct Form {
-    image: Option<Vec<u8>>,
+    image: Option<Bytes>,
     train: bool,
-    mask: Option<Vec<u8>>,
+    mask: Option<Bytes>,
 }
 
 fn bad(text: impl Into<String>) -> Trouble {
@@ -64,9 +65,8 @@ pub async fn parse(
     headers: HeaderMap,
     multipart: Multipart,
 ) -> Result<Response, Trouble> {
-    let read = tokio::time::timeout(PATIENCE, read(multipart)).await;
-    let late = |_| Trouble::new(StatusCode::REQUEST_TIMEOUT, "the form did not come in time");
-    let form = read.map_err(late)??;
+    let room = served.desk.room()?;
+    let form = in_time(PATIENCE, read(multipart)).await?;
     let image = form.image.ok_or_else(|| bad("the form has no part `image`"))?;
     let training = match (form.train, form.mask) {
         (false, None) => None,
@@ -86,21 +86,22 @@ pub async fn parse(
         let text = "this request was made before; nothing is stored twice";
         return Err(Trouble::new(StatusCode::CONFLICT, text));
     };
-    answer(&served, &headers, image, training, noted).await
+    answer(&served, &headers, (image, training), noted, room).await
 }
 
 async fn answer(
     served: &Served,
     headers: &HeaderMap,
-    image: Vec<u8>,
-    training: Option<Vec<u8>>,
+    (image, training): (Bytes, Option<Bytes>),
     noted: Noted,
+    room: Room,
 ) -> Result<Response, Trouble> {
-    let (parsed, timings) = served.desk.parse(image).await.map_err(refused)?;
+    let (parsed, timings) = served.desk.parse(image, room.clone()).await?;
     let home = training.is_some().then(|| home(served)).transpose()?;
     let wants_json = wants_json(headers);
     // This goes on even if whoever asked has gone away, and so does the note.
     beside(move || {
+        let _room = room;
         let stored = match (&home, &training) {
             (Some(home), Some(file)) => {
                 let labels = read_mask(&parsed, file)?;
@@ -118,34 +119,57 @@ async fn answer(
     .await
 }
 
-fn refused(refused: Refused) -> Trouble {
-    match refused {
-        Refused::Picture(text) => {
-            Trouble::new(StatusCode::UNPROCESSABLE_ENTITY, format!("image: {text}"))
+impl From<Refused> for Trouble {
+    fn from(refused: Refused) -> Trouble {
+        match refused {
+            Refused::Picture(text) => {
+                Trouble::new(StatusCode::UNPROCESSABLE_ENTITY, format!("image: {text}"))
+            }
+            Refused::Busy => {
+                let text = "other pictures are under way; try again in a moment";
+                Trouble::new(StatusCode::SERVICE_UNAVAILABLE, text)
+            }
+            Refused::Network(text) => Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, text),
         }
-        Refused::Busy => {
-            let text = "other pictures are being parsed; try again in a moment";
-            Trouble::new(StatusCode::SERVICE_UNAVAILABLE, text)
-        }
-        Refused::Network(text) => Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, text),
     }
+}
+
+/// What is read of a request, if it comes within `patience`.
+async fn in_time<T>(
+    patience: Duration,
+    reading: impl Future<Output = Result<T, Trouble>>,
+) -> Result<T, Trouble> {
+    let late = |_| {
+        let text = "the request did not come to its end in time";
+        Trouble::new(StatusCode::REQUEST_TIMEOUT, text)
+    };
+    tokio::time::timeout(patience, reading).await.map_err(late)?
+}
+
+/// The body of a large request, if it comes within `patience`.
+pub(super) async fn whole(request: Request, patience: Duration) -> Result<Bytes, Trouble> {
+    let reading = async {
+        let read = Bytes::from_request(request, &()).await;
+        read.map_err(|error| Trouble::new(error.status(), error.body_text()))
+    };
+    in_time(patience, reading).await
 }
 
 async fn read(mut multipart: Multipart) -> Result<Form, Trouble> {
     let mut form = Form::default();
     while let Some(field) = multipart.next_field().await.map_err(|error| broken(&error))? {
         let name = field.name().unwrap_or_default().to_owned();
-        let bytes: body::Bytes = field.bytes().await.map_err(|error| broken(&error))?;
+        let bytes = field.bytes().await.map_err(|error| broken(&error))?;
         let repeated = || bad(format!("the form has `{}` twice", name.escape_debug()));
         match name.as_str() {
             "image" if form.image.is_some() => return Err(repeated()),
-            "image" => form.image = Some(bytes.to_vec()),
+            "image" => form.image = Some(bytes),
             "target_mask" if form.mask.is_some() => return Err(repeated()),
             "target_mask" if bytes.len() > MOST_MASK_BYTES => {
                 let text = format!("target_mask is larger than {MOST_MASK_BYTES} bytes");
                 return Err(Trouble::new(StatusCode::PAYLOAD_TOO_LARGE, text));
             }
-            "target_mask" => form.mask = Some(bytes.to_vec()),
+            "target_mask" => form.mask = Some(bytes),
             "train_on_local" => {
                 form.train = match &bytes[..] {
                     b"true" => true,
@@ -201,6 +225,7 @@ fn describe(parsed: &Parsed, timings: &StageTimings, stored: Option<CorrectionIn
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::body::Body;
 
     #[test]
     fn a_training_request_is_known_by_content_and_by_key() {
@@ -214,5 +239,18 @@ mod tests {
         assert!(first[0] != other[0] && first[1] == other[1], "the same key");
         headers.insert(KEY, "k".repeat(LONGEST_KEY + 1).parse().expect("plain"));
         assert!(keys(&headers, b"", b"").is_err());
+    }
+
+    #[test]
+    fn a_body_that_never_comes_to_its_end_is_not_waited_for() {
+        let never = futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
+        let ask = |body| Request::post("/").body(body).expect("a request");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let late = whole(ask(Body::from_stream(never)), Duration::from_millis(20)).await;
+            assert_eq!(late.err().map(|late| late.status), Some(StatusCode::REQUEST_TIMEOUT));
+            let came = whole(ask(Body::from("x")), Duration::from_secs(60)).await;
+            assert_eq!(came.ok().as_deref(), Some(b"x".as_slice()));
+        });
     }
 }

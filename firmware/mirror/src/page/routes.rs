@@ -23,8 +23,8 @@ const PAIR_HTML: &str = include_str!("pair.html");
 const PAIR_SCRIPT: &str = include_str!("pair.js");
 const ICON: &str = include_str!("icon.svg");
 
-/// A code and a name are short.
-const MOST_UNPAIRED_BYTES: usize = 4096;
+/// Bytes of a request that brings no picture: what a switch, a code or a name needs.
+const MOST_BYTES: usize = 4096;
 
 /// What this machine's own browser and paired browsers have in common.
 fn routes() -> Router<Arc<Served>> {
@@ -63,6 +63,7 @@ fn routes() -> Router<Arc<Served>> {
         .route("/parse", post(parse::parse).layer(DefaultBodyLimit::max(parse::MOST_BYTES)))
         .route("/healthz", get(api::healthz))
         .route("/metrics", get(metrics::metrics))
+        .layer(DefaultBodyLimit::max(MOST_BYTES))
 }
 
 /// This machine's own browser's.
@@ -95,7 +96,7 @@ pub(super) fn unpaired_router(context: Arc<Served>) -> Router {
         .route("/api/pairing/finish", post(access::finish))
         .route("/healthz", get(access::healthz))
         .fallback(pair_first)
-        .layer(DefaultBodyLimit::max(MOST_UNPAIRED_BYTES))
+        .layer(DefaultBodyLimit::max(MOST_BYTES))
         .layer(middleware::from_fn(guard::guard))
         .with_state(context)
 }

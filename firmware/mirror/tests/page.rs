@@ -2,7 +2,9 @@
 
 mod common;
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use common::{Answer, Folder, Running, mirror};
 
@@ -134,4 +136,27 @@ fn nonsense_changes_nothing() {
     assert_eq!(mirror.state()["camera_wanted"], true);
     assert_eq!(mirror.get("/api/camera").status, 405);
     assert_eq!(mirror.get("/nowhere").status, 404);
+}
+
+#[test]
+fn idle_connections_take_few_of_the_mirror_s_file_handles() {
+    let folder = Folder::new("idle");
+    let mirror = start(&folder);
+    let connect = |_| {
+        let stream = TcpStream::connect(("127.0.0.1", mirror.port())).expect("the page listens");
+        stream.set_nonblocking(true).expect("a socket");
+        stream
+    };
+    let mut idle: Vec<TcpStream> = (0..100).map(connect).collect();
+    assert_eq!(mirror.get("/api/state").status, 200);
+    let is_open = |mut stream: &TcpStream| {
+        stream.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while idle.len() > 64 {
+        assert!(Instant::now() < deadline, "{} connections are open", idle.len());
+        std::thread::sleep(Duration::from_millis(20));
+        idle.retain(is_open);
+    }
+    assert_eq!(mirror.get("/api/state").status, 200);
 }

@@ -17,6 +17,7 @@ mod parse;
 mod port;
 pub mod preview;
 mod routes;
+mod seats;
 mod silence;
 mod stream;
 
@@ -26,12 +27,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use axum::Json;
-use axum::http::StatusCode;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::serve::ListenerExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use prometheus_client::registry::Registry;
 use settings::Effective;
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
 use tracing::{debug, info, warn};
 
 use crate::access::Access;
@@ -43,6 +49,7 @@ use crate::page::address::{leads_out, reachable};
 use crate::page::door::NetworkDoor;
 use crate::page::port::{Whose, bind};
 use crate::page::routes::{device_router, paired_router, unpaired_router};
+use crate::page::seats::{Seat, Seats};
 use crate::parsing::Desk;
 use crate::report;
 use crate::run::switch::SwitchFile;
@@ -232,16 +239,10 @@ impl Page {
             .enable_time()
             .build()
             .context("the page's runtime")?;
-        let router = device_router(Arc::clone(&self.context));
         // When the mirror stops, the runtime is dropped and with it every open preview.
         let result = runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener)?.tap_io(|connection| {
-                if let Err(error) = silence::ends(&*connection) {
-                    warn!("page: a browser that vanishes will not be noticed: {error}");
-                }
-            });
             tokio::select! {
-                served = axum::serve(listener, router) => served.context("the page"),
+                served = self.serve_device(listener) => served,
                 served = self.serve_network() => served,
                 () = self.tidy() => Ok(()),
                 () = self.context.shared.page_stop.notified() => Ok(()),
@@ -250,6 +251,21 @@ impl Page {
         *lock(&self.context.network) = None;
         self.context.tell_network();
         result
+    }
+
+    /// Serves this machine's own door. Whoever asks for something keeps its place; who only connects loses it where all are taken.
+    async fn serve_device(&self, listener: TcpListener) -> Result<()> {
+        let router = device_router(Arc::clone(&self.context));
+        let visit = |stream: TcpStream, _: SocketAddr, seat: Arc<Seat>| {
+            let router = router.clone();
+            let service = service_fn(move |request: Request<Incoming>| {
+                seat.keep();
+                router.clone().oneshot(request.map(Body::new))
+            });
+            async move { Ok(seats::http().serve_connection(TokioIo::new(stream), service).await?) }
+        };
+        // All of them come from this machine.
+        Seats::new("page", usize::MAX).serve(listener, visit).await
     }
 
     /// Lets no frozen picture grow old, whether somebody asks for it or not, no address and no news.
@@ -364,11 +380,10 @@ mod tests {
     }
 
     async fn ask_for_a_code(page: &Page) -> (StatusCode, String) {
-        use tower::ServiceExt;
-        let request = axum::http::Request::post("/api/pairing")
+        let request = Request::post("/api/pairing")
             .header("host", "localhost")
             .header(guard::CHANGE_HEADER, "1")
-            .body(axum::body::Body::empty())
+            .body(Body::empty())
             .expect("a request");
         let router = device_router(Arc::clone(&page.context));
         let answer = router.oneshot(request).await.expect("infallible");

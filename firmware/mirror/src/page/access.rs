@@ -217,21 +217,27 @@ pub async fn finish(
         return Err(refusal.into_response());
     }
     served.shared.update_health(|health| health.pairing = None);
-    let context = Arc::clone(&served);
+    // This goes on even if the browser has gone away: the code is used up, and what is stored is told.
     let added = beside(move || {
-        Ok(context.access.sessions.add(&given.name, now()).inspect_err(|error| {
+        let added = served.access.sessions.add(&given.name, now());
+        Ok(added.inspect(|(paired, _)| tell_paired(&served, paired)).inspect_err(|error| {
             warn!("pairing: {error}");
         }))
     });
     let added = added.await.map_err(IntoResponse::into_response)?;
-    let (paired, token) = added.map_err(|error| Refusal::Access(error).into_response())?;
-    // Not with its name, which somebody chose: the journal stays as long as the system likes.
-    info!("a browser was paired ({})", paired.id);
-    let Paired { id, name, .. } = paired;
-    served.access.pairing.note_paired(id.clone(), name, served.shared.uptime());
-    served.tell_pairing();
+    let (Paired { id, .. }, token) =
+        added.map_err(|error| Refusal::Access(error).into_response())?;
     let cookie = [(SET_COOKIE, cookie(&token))];
     Ok((cookie, Json(serde_json::json!({ "id": id }))).into_response())
+}
+
+/// Tells the journal, the glass and the page of a browser that was paired.
+fn tell_paired(served: &Served, paired: &Paired) {
+    let Paired { id, name, .. } = paired;
+    // Not with its name, which somebody chose: the journal stays as long as the system likes.
+    info!("a browser was paired ({id})");
+    served.access.pairing.note_paired(id.clone(), name.clone(), served.shared.uptime());
+    served.tell_pairing();
 }
 
 /// Body of a POST to `/api/browsers/remove`.

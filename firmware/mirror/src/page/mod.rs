@@ -361,10 +361,14 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::pairing::Asker;
     use crate::access::test_folder;
     use crate::model::ModelSource;
     use crate::parsing;
+    use std::future::poll_fn;
+    use std::net::IpAddr;
     use std::path::Path;
+    use std::task::Poll;
 
     /// The page of a mirror that lets paired browsers in, with its data in this folder.
     fn paired(folder: &Path) -> Page {
@@ -423,6 +427,39 @@ mod tests {
         let network = shared.health().network.expect("open");
         assert!(network.starts_with("https://127.0.0.1:"), "{network}");
         assert_eq!(shared.health().notices.get(Topic::Network), None);
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn a_browser_that_leaves_while_it_is_paired_is_told_of() {
+        let folder = test_folder("left");
+        let page = paired(&folder);
+        let served = &page.context;
+        served.access.open().expect("writable");
+        let shown = served.access.pairing.begin(Asker::Device, served.shared.uptime());
+        let code = shown.expect("the first code").code;
+        let body = serde_json::json!({ "code": code, "name": "Ada's phone" });
+        let [local, peer] = [[127, 0, 0, 1], [192, 168, 1, 20]].map(IpAddr::from);
+        let request = Request::post("/api/pairing/finish")
+            .header("host", "127.0.0.1")
+            .header("content-type", "application/json")
+            .header(guard::CHANGE_HEADER, "1")
+            .extension(guard::Door::Network { local, peer, names: [].into() })
+            .body(Body::from(body.to_string()))
+            .expect("a request");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let pairing = unpaired_router(Arc::clone(served)).oneshot(request);
+        runtime.block_on(async {
+            let mut pairing = Box::pin(pairing);
+            let polled = poll_fn(|context| Poll::Ready(pairing.as_mut().poll(context))).await;
+            assert!(polled.is_pending(), "the disk is waited for");
+        });
+        // Waits for what was begun.
+        drop(runtime);
+        assert_eq!(served.access.sessions.list().len(), 1);
+        let notices = served.shared.health().notices;
+        assert_eq!(notices.get(Topic::Pairing), Some("A browser was paired: “Ada's phone”."));
         std::fs::remove_dir_all(&folder).expect("ours");
     }
 

@@ -34,8 +34,8 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// On the screen, too: whoever pressed Home Assistant's button sees no answer there.
-const NOT_ALL_DELETED: &str =
-    "Not everything that was learnt could be deleted: delete it on the page";
+pub(crate) const NOT_ALL_DELETED: &str =
+    "Not everything that was learnt could be deleted: delete it on the mirror's page";
 
 /// What the vision part, the trainer and the page share.
 #[derive(Default)]

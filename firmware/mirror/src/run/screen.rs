@@ -24,8 +24,6 @@ const IDLE_REFRESH: Duration = Duration::from_millis(250);
 const NEWLY_STARTED: Duration = Duration::from_secs(180);
 /// So does one in front of which nobody was for this long: there the letters disturb nobody.
 const NOBODY: Duration = Duration::from_secs(10);
-/// How a notice names the page.
-const THE_PAGE: &str = "the mirror's page";
 /// Instead of a code that wrong guesses have ended.
 const SPOILED: &str = "Wrong codes were typed. Ask for a new one.";
 /// What to know before a page with the mirror's own certificate is opened.
@@ -309,8 +307,7 @@ fn words(pairing: &PairingCode) -> &str {
 /// front of it.
 fn is_page_shown(health: &Health, place: Place, is_anybody_there: bool) -> bool {
     let can_open = health.network.is_some() || place.is_window;
-    health.notices.first().is_some_and(|notice| notice.contains(THE_PAGE))
-        || can_open && !is_anybody_there
+    health.notices.first_is_for_the_page() || can_open && !is_anybody_there
 }
 
 /// While a code is shown, where to type it; else where the home network finds the page or, where that is not let in, a browser
@@ -464,10 +461,11 @@ mod tests {
         let mut shown = copy(network).health;
         assert!(!is_page_shown(&shown, PANEL, true), "over somebody who trains");
         assert!(is_page_shown(&shown, PANEL, false));
-        shown.notices.set(Topic::Question, Some("answer on the mirror's page".into()));
+        shown.notices.set(Topic::Learning, Some(crate::learning::NOT_ALL_DELETED.into()));
         assert!(is_page_shown(&shown, PANEL, true));
-        shown.notices.set(Topic::Question, Some("the camera sees only black".into()));
-        assert!(!is_page_shown(&shown, PANEL, true));
+        shown.notices.set(Topic::Dark, Some("the camera sees only black".into()));
+        assert!(!is_page_shown(&shown, PANEL, true), "another one is told first");
+        shown.notices = Default::default();
         shown.network = None;
         assert!(!is_page_shown(&shown, PANEL, false), "no address all day that nobody can open");
     }

@@ -100,6 +100,10 @@ pub enum Topic {
 
 const TOPICS: usize = Topic::Source as usize + 1;
 
+/// What people deal with on the mirror's page: who is paired, what was learnt or switched off, and questions.
+const FOR_THE_PAGE: [Topic; 4] =
+    [Topic::Pairing, Topic::Withdrawal, Topic::Learning, Topic::Question];
+
 /// Sentences that someone should read, most important first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Notices([Option<String>; TOPICS]);
@@ -118,6 +122,12 @@ impl Notices {
     /// The most important one.
     pub fn first(&self) -> Option<&str> {
         self.iter().next()
+    }
+
+    /// Whether the most important one is dealt with on the mirror's page.
+    pub fn first_is_for_the_page(&self) -> bool {
+        let first = self.0.iter().position(Option::is_some);
+        FOR_THE_PAGE.iter().any(|topic| first == Some(*topic as usize))
     }
 
     /// All of them.
@@ -213,5 +223,8 @@ mod tests {
         }
         let order: Vec<&str> = notices.iter().collect();
         assert_eq!(order, ["Program", "Pairing", "Storage", "Source"]);
+        assert!(!notices.first_is_for_the_page());
+        notices.set(Topic::Program, None);
+        assert!(notices.first_is_for_the_page());
     }
 }

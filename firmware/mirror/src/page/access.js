@@ -50,12 +50,20 @@ function showRows(list, heading, key, rows) {
   (buttons[Math.min(at, buttons.length - 1)] || heading).focus();
 }
 
+function addressText({ network, name }) {
+  if (network === null) return "Browsers in your home cannot open this page now: the mirror has no address there.";
+  const where = name === null ? network : `${network} or ${name}`;
+  const stays = name === null ? "" : " The name stays when the number changes, and with it what was paired there.";
+  return `Browsers in your home open this page at ${where} after pairing with the code on the mirror.${stays}`;
+}
+
 async function showAccess() {
   const access = await call("GET", "/api/access");
-  const open = access.network !== null;
-  element("access").hidden = !open;
-  if (!open) return;
-  setText(element("access-address"), access.network);
+  // Also while the network is away: whoever is paired can be removed.
+  const wanted = access.fingerprint !== null;
+  element("access").hidden = !wanted;
+  if (!wanted) return;
+  setText(element("access-address"), addressText(access));
   setText(element("access-fingerprint"), access.fingerprint);
   element("access-pair").hidden = access.door !== "device";
   const { browsers } = access;

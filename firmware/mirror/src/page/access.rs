@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 use crate::access::certificate::Certificate;
 use crate::access::pairing::{Asker, Refusal, Shown};
 use crate::access::sessions::Paired;
+use crate::page::address::Reached;
 use crate::page::door::COOKIE_NAME;
 use crate::page::guard::Door;
 use crate::page::learning::beside;
@@ -64,6 +65,8 @@ pub struct AccessAnswer {
     door: &'static str,
     /// Where the home network finds the page; `None` while it is not let in.
     network: Option<String>,
+    /// The same by this machine's name, beside a number that may change.
+    name: Option<String>,
     fingerprint: Option<String>,
     browsers: Vec<Browser>,
 }
@@ -82,12 +85,14 @@ pub async fn access(
 ) -> Json<AccessAnswer> {
     let browsers = served.access.sessions.list().into_iter();
     let browser = |paired: Paired| Browser { this: visitor.is(&paired.id), paired };
+    let (network, name) = served.reached().map(|reached| (reached.address, reached.name)).unzip();
     Json(AccessAnswer {
         door: match visitor {
             Visitor::Device => "device",
             Visitor::Browser { .. } => "network",
         },
-        network: served.network_address(),
+        network,
+        name: name.flatten(),
         fingerprint: served.access.certificate().map(|certificate| certificate.fingerprint()),
         browsers: browsers.map(browser).collect(),
     })
@@ -114,6 +119,10 @@ fn door_is_open(served: &Served) -> Result<&Certificate, Trouble> {
     if served.settings.settings.page.network.is_none() {
         let text = "the home network is not let in; set page.access = \"paired\"";
         return Err(Trouble::new(StatusCode::CONFLICT, text));
+    }
+    if served.is_alone() {
+        let text = "this mirror is in no network; connect it to that of the browser first";
+        return Err(Trouble::new(StatusCode::SERVICE_UNAVAILABLE, text));
     }
     match served.access.certificate() {
         Some(certificate) if lock(&served.network).is_some() => Ok(certificate),
@@ -143,8 +152,8 @@ pub async fn begin(
     };
     let shown = served.access.pairing.begin(asker, served.shared.uptime());
     let shown = shown.map_err(IntoResponse::into_response)?;
-    let (address, fingerprint) = (served.network_address(), certificate.fingerprint());
-    show(&served, &shown, address.clone(), &fingerprint);
+    let (reached, fingerprint) = (served.reached(), certificate.fingerprint());
+    show(&served, &shown, reached.as_ref().map(Reached::on_the_glass), &fingerprint);
     if shown.fresh {
         let place = if asker == Asker::Device { "this machine" } else { "the home network" };
         info!("a pairing code is shown; it was asked for from {place}");
@@ -156,7 +165,7 @@ pub async fn begin(
     let on_device = asker == Asker::Device;
     Ok(Json(PairingAnswer {
         code: on_device.then_some(shown.code),
-        address: address.filter(|_| on_device),
+        address: reached.filter(|_| on_device).map(|reached| reached.address),
         fingerprint: on_device.then_some(fingerprint),
         seconds_left: shown.left.as_secs(),
         attempts_left: shown.attempts,

@@ -45,7 +45,7 @@ use crate::access::certificate;
 use crate::backoff::Backoff;
 use crate::fleet::Fleet;
 use crate::learning::{Learning, tell_withdrawals};
-use crate::page::address::{leads_out, reachable};
+use crate::page::address::{Own, Reached, is_in_network, leads_out, reached};
 use crate::page::door::NetworkDoor;
 use crate::page::port::{Whose, bind};
 use crate::page::routes::{device_router, paired_router, unpaired_router};
@@ -103,10 +103,16 @@ pub(crate) struct Served {
 
 impl Served {
     /// Where the home network finds the page, while it does.
-    pub fn network_address(&self) -> Option<String> {
-        let address = (*lock(&self.network))?;
-        let shown = reachable(address, leads_out(), &certificate::names())?;
-        Some(format!("https://{shown}/"))
+    fn reached(&self) -> Option<Reached> {
+        let listener = (*lock(&self.network))?;
+        let (is_in_network, names) = (is_in_network(listener), certificate::names());
+        reached(listener, &Own { leads_out: leads_out(), is_in_network, names: &names })
+    }
+
+    /// Whether the network's door is open, and there is no network.
+    fn is_alone(&self) -> bool {
+        let listener = *lock(&self.network);
+        listener.is_some_and(|listener| leads_out().is_none() && !is_in_network(listener))
     }
 
     /// Tells the glass and the page what happened about pairing, for as long as it is news.
@@ -120,9 +126,10 @@ impl Served {
 
     /// Tells the screen where that is, if it has changed: a network may come after the start, and give another address.
     fn tell_network(&self) {
-        let network = self.network_address();
-        if self.shared.with_health(|health| health.network != network) {
-            self.shared.update_health(|health| health.network = network);
+        let told = (self.reached().map(|reached| reached.on_the_glass()), self.is_alone());
+        let is_told = |health: &Health| (&health.network, health.alone) == (&told.0, told.1);
+        if !self.shared.with_health(is_told) {
+            self.shared.update_health(|health| (health.network, health.alone) = told);
         }
     }
 }
@@ -170,18 +177,18 @@ impl Trouble {
     pub fn new(status: StatusCode, text: impl Into<String>) -> Trouble {
         Trouble { status, text: text.into() }
     }
-}
-
-impl IntoResponse for Trouble {
-    fn into_response(self) -> Response {
-        (self.status, Json(serde_json::json!({ "error": self.text }))).into_response()
-    }
 
     /// Of what only the mirror's maker understands: that goes to the journal, and people are told what to do.
     pub fn inside(error: impl std::fmt::Display) -> Trouble {
         warn!("page: {error:#}");
         let text = "something went wrong inside the mirror; try again, and if that does not help start it anew: its journal says what it was";
         Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, text)
+    }
+}
+
+impl IntoResponse for Trouble {
+    fn into_response(self) -> Response {
+        (self.status, Json(serde_json::json!({ "error": self.text }))).into_response()
     }
 }
 
@@ -341,7 +348,7 @@ impl Page {
         *lock(&context.network) = Some(address);
         context.shared.set_notice(Topic::Network, None);
         context.tell_network();
-        let shown = context.network_address();
+        let shown = context.reached().map(|reached| reached.address);
         info!("page for paired browsers: {}", shown.unwrap_or_else(|| address.to_string()));
         Ok((door, listener))
     }

@@ -7,6 +7,9 @@ const INTERVAL_MS = 1000;
 // A longer time without a turn means that this machine slept.
 const SLEPT_MS = 15000;
 
+const SILENCE = "It may have been stopped; this page goes on asking. Or it has another address or certificate now: look at the mirror "
+  + "for the address, or load this page anew.";
+
 const element = (id) => document.getElementById(id);
 const preview = element("preview");
 
@@ -240,7 +243,7 @@ function showSilence() {
   element("pill").dataset.mood = "bad";
   setText(element("pill"), "No answer");
   setText(element("message-title"), "The mirror does not answer");
-  setText(element("message-text"), "It may have been stopped. This page goes on asking.");
+  setText(element("message-text"), SILENCE);
   setDisabled(element("camera"), true);
   element("badge").hidden = true;
   updatePreview();

@@ -293,6 +293,9 @@ struct Place {
 /// Where the page would be, for whoever looks after a mirror without a keyboard.
 const ON_THIS_DEVICE: &str = "on this device only; page.access = \"paired\" lets phones in";
 
+/// The same for one that no browser can reach.
+const NO_NETWORK: &str = "out of reach: this mirror is in no network";
+
 /// The code that is good now, or was a moment ago.
 fn pairing(health: &Health) -> Option<&PairingCode> {
     health.pairing.as_ref().filter(|pairing| Instant::now() < pairing.until)
@@ -311,7 +314,7 @@ fn is_page_shown(health: &Health, place: Place, is_anybody_there: bool) -> bool 
 }
 
 /// While a code is shown, where to type it; else where the home network finds the page or, where that is not let in, a browser
-/// beside this window. A panel has none: no address of this machine's own can be opened there.
+/// beside this window. A panel has none: no address of this machine's own can be opened there. Where there is none, why.
 fn page_address(health: &Health, place: Place) -> Option<&str> {
     if let Some(pairing) = pairing(health) {
         return pairing.address.as_deref();
@@ -321,6 +324,7 @@ fn page_address(health: &Health, place: Place) -> Option<&str> {
         (Some(network), _) => Some(network),
         (None, Some(page)) if is_window => Some(page),
         (None, Some(_)) if !paired => Some(ON_THIS_DEVICE),
+        _ if health.alone => Some(NO_NETWORK),
         _ => None,
     }
 }
@@ -328,7 +332,8 @@ fn page_address(health: &Health, place: Place) -> Option<&str> {
 /// Whether somebody in front of the mirror can open its page. A door that is wanted and not open yet counts: it is being opened, or
 /// a notice says what keeps it.
 fn has_page(health: &Health, place: Place) -> bool {
-    health.network.is_some() || health.page.is_some() && (place.is_window || place.paired)
+    let soon = place.paired && !health.alone;
+    health.network.is_some() || health.page.is_some() && (place.is_window || soon)
 }
 
 /// The one thing a person should be told now.
@@ -495,7 +500,12 @@ mod tests {
         assert!(!on_page(&shown, WINDOW), "no page");
         shown.health.page = Some("http://127.0.0.1:8080/".into());
         assert!(on_page(&shown, WINDOW) && !on_page(&shown, PANEL));
-        assert!(on_page(&shown, Place { paired: true, ..PANEL }), "soon");
+        let soon = Place { paired: true, ..PANEL };
+        assert!(on_page(&shown, soon));
+        shown.health.alone = true;
+        assert!(!on_page(&shown, soon) && on_page(&shown, WINDOW), "no phone reaches it");
+        assert_eq!(page_address(&shown.health, soon), Some(NO_NETWORK));
+        shown.health.alone = false;
         shown.health.network = Some("https://192.168.1.7:8443/".into());
         assert!(on_page(&shown, PANEL));
     }

@@ -159,6 +159,8 @@ pub struct Health {
     pub page: Option<String>,
     /// Where the home network finds the page, while it does.
     pub network: Option<String>,
+    /// Whether the page's door to the home network is open, and this machine in no network.
+    pub alone: bool,
     /// What someone should read.
     pub notices: Notices,
     /// A code to be shown, because somebody asked for one.
@@ -179,6 +181,7 @@ impl Health {
             display: DisplayState::Opening,
             page: None,
             network: None,
+            alone: false,
             notices: Notices::default(),
             pairing: None,
         }

@@ -173,6 +173,11 @@ def check_tools(browser: Window, out: Path) -> None:
     before = browser.pixels(7)
     browser.drag("mouse", [(0.3, 0.3)])
     assert browser.pixels(7) > before + 100, "fill"
+    browser.click("#palette [data-part='0']")
+    filled = browser.pixels(7)
+    browser.drag("mouse", [(0.3, 0.3)])
+    assert browser.pixels(7) < filled - 100, "an area where nobody is stays somebody's"
+    browser.click("#undo-stroke")
     browser.click("[data-tool='brush']")
     browser.click("#palette [data-part='3']")
     browser.run("paint.focus()")

@@ -13,6 +13,9 @@ const editor = {
   undo: [], redo: [], before: null, last: null, keyboard: null, pointer: null,
 };
 
+// The parts' numbers begin with it.
+const NOBODY = { name: "nobody", colour: "#000000" };
+
 let partColours = [];
 // A picture that was frozen and is not on the page yet.
 let opening = null;
@@ -227,14 +230,15 @@ canvas.addEventListener("keydown", (event) => {
     else strokeTo(at);
     end();
   } else if (event.key === "[" || event.key === "]") {
-    setSize(editor.size + (event.key === "]" ? 2 : -2));
+    const by = Math.max(2, Math.round(editor.size / 8));
+    setSize(editor.size + (event.key === "]" ? by : -by));
   }
 });
 
 // ---- Tools ---------------------------------------------------------------------------------
 
 function setSize(size) {
-  editor.size = Math.min(80, Math.max(2, size));
+  editor.size = Math.min(Number(element("size").max), Math.max(2, size));
   element("size").value = String(editor.size);
   setText(element("size-value"), `${editor.size} pixels`);
   drawCursor();
@@ -257,21 +261,20 @@ function setPart(part) {
 
 function partButton({ name, colour }, index) {
   const words = name.replaceAll("_", " ");
-  const button = make("button", undefined, { type: "button", "data-part": String(index + 1), "aria-pressed": "false" });
+  const button = make("button", undefined, { type: "button", "data-part": String(index), "aria-pressed": "false" });
   const patch = make("b", "", { "aria-hidden": "true" });
-  patch.style.background = colour;
+  if (index > 0) patch.style.background = colour;
   button.append(patch, words[0].toUpperCase() + words.slice(1));
-  button.addEventListener("click", () => setPart(index + 1));
+  button.addEventListener("click", () => setPart(index));
   return button;
 }
 
 async function showPalette() {
-  const { parts } = await call("GET", "/api/settings");
-  partColours = [[0, 0, 0], ...parts.map((part) => rgb(part.colour))];
+  const parts = [NOBODY, ...(await call("GET", "/api/settings")).parts];
+  partColours = parts.map((part) => rgb(part.colour));
   element("palette").replaceChildren(...parts.map(partButton));
   setPart(editor.part);
   setTool("brush");
-  setSize(editor.size);
 }
 
 // ---- A picture -----------------------------------------------------------------------------
@@ -311,6 +314,8 @@ async function openEditor() {
   }
   canvas.width = width;
   canvas.height = height;
+  // Of a large picture a telephone shows a pixel as a small part of one of its own.
+  element("size").max = String(Math.max(80, Math.round(Math.min(width, height) / 3)));
   // As large as the page and the window allow, and never letterboxed: a pointer's place is a share of the canvas.
   canvas.style.width = `min(100%, ${((80 * width) / height).toFixed(2)}vh)`;
   Object.assign(editor, {
@@ -319,6 +324,7 @@ async function openEditor() {
   });
   editor.shown = new ImageData(new Uint8ClampedArray(picture.data), width, height);
   element("editor").hidden = false;
+  setSize(editor.size);
   repaintAll();
   showSteps();
   say("");

@@ -414,6 +414,14 @@ def check_browsers(browser: Window, mirror: Path, environment: dict, url: str) -
     assert browser.run("document.querySelector('#browsers').contains(document.activeElement)"), "the keyboard's place is lost"
 
 
+def check_damaged(browser: Window) -> None:
+    """A correction that turns out damaged is shown so. None is: what the page knows is set for a call."""
+    shown = "document.querySelector('#corrections .nothing') !== null"
+    change = "(showLearning({...learning, corrections: learning.corrections.map((one) => ({...one, damaged: true}))}), %s)"
+    assert browser.run(change % shown), "a damaged correction looks like a whole one"
+    wait_until(lambda: not browser.run(shown), "the whole one again")
+
+
 def check_phone(browser: Window, out: Path) -> None:
     browser.become_phone()
     correct(browser, "touch")
@@ -467,6 +475,7 @@ def main() -> int:
         check_browsers(browser, args.mirror, environment, url)
         save(browser, 1)
         check_part_map(browser, mirror)
+        check_damaged(browser)
         correct(browser, "pen")
         save_without_an_answer(browser, 2)
         check_phone(browser, args.out)

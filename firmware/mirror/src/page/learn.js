@@ -247,8 +247,7 @@ function showCorrections() {
   const age = Math.round(limits.age.secs / 86400);
   setText(element("usage"), `${usage.corrections} of at most ${limits.corrections} corrections, `
     + `${bytes(usage.bytes)} of at most ${bytes(limits.bytes)}, each kept for at most ${age} days. Encrypted on this device.`);
-  const key = corrections.map((correction) => correction.number).join();
-  showRows(element("corrections"), element("corrections-title"), key, () => corrections.map(correctionItem));
+  showRows(element("corrections"), element("corrections-title"), JSON.stringify(corrections), () => corrections.map(correctionItem));
 }
 
 // ---- Fleet ---------------------------------------------------------------------------------

@@ -161,7 +161,7 @@ function showPrivacy() {
 // ---- Training and corrections --------------------------------------------------------------
 
 const REASONS = {
-  person_present: "somebody is in front of the mirror",
+  person_present: "somebody is in front of the mirror, or it takes something for a person: switch the camera off to train now",
   hot: "the mirror is too warm",
   on_battery: "the mirror runs on its battery",
   busy: "the mirror is busy",

@@ -3,8 +3,8 @@
 usage: page_learning.py [--mirror BINARY] [--out FOLDER]
 
 Pairs with the code that `mirror pair` prints, agrees, discards a picture, has one taken away by the mirror, corrects others with mouse,
-touch and keyboard, trains, reads the epsilon and compares it with `mirror privacy ledger`, withdraws, deletes, and signs out. Checks names,
-contrast and width. Leaves pictures for a person to look at. Needs the packages chromium and chromium-driver.
+touch and keyboard, trains, reads the epsilon and compares it with `mirror privacy ledger`, withdraws, deletes, signs out,
+and removes all browsers. Checks names, contrast and width. Leaves pictures for a person to look at. Needs the packages chromium and chromium-driver.
 """
 
 import argparse
@@ -298,7 +298,8 @@ def withdraw_and_delete(browser: Window, out: Path) -> None:
     wait_until(lambda: browser.run("document.querySelector('#delete-sure').open"), "question")
     browser.click("#delete-sure .danger")
     wait_until(lambda: browser.text("#learn-message") == "Everything was deleted.", "proof of deletion")
-    assert "correction-" in browser.text("#proof-facts") and "yes" in browser.text("#proof-facts")
+    proof = browser.text("#proof-facts")
+    assert "correction-" in proof and "yes" in proof and "remove them below" in proof, proof
     wait_until(lambda: browser.run("document.querySelectorAll('#corrections li').length") == 0, "empty list")
     browser.save(out / "deleted.png")
     # Escape closes the question without an answer; the one of the last time does not count again.
@@ -414,6 +415,15 @@ def check_browsers(browser: Window, mirror: Path, environment: dict, url: str) -
     assert browser.run("document.querySelector('#browsers').contains(document.activeElement)"), "the keyboard's place is lost"
 
 
+def remove_all_browsers(browser: Window) -> None:
+    """As whoever gives the mirror away does; this browser's own pairing ends as well."""
+    browser.run("document.querySelector('#browsers-remove').scrollIntoView({block: 'center'})")
+    browser.click("#browsers-remove")
+    wait_until(lambda: browser.run("document.querySelector('#browsers-sure').open"), "question")
+    browser.click("#browsers-sure .danger")
+    wait_until(lambda: browser.run("document.querySelector('#begin') !== null"), "pairing page after the removal")
+
+
 def check_damaged(browser: Window) -> None:
     """A correction that turns out damaged is shown so. None is: what the page knows is set for a call."""
     shown = "document.querySelector('#corrections .nothing') !== null"
@@ -488,6 +498,8 @@ def main() -> int:
         browser.run("document.querySelector('#browsers button').scrollIntoView({block: 'center'})")
         browser.click("#browsers button")
         wait_until(lambda: browser.run("document.querySelector('#begin') !== null"), "pairing page after signing out")
+        pair(browser, args.mirror, environment, args.out)
+        remove_all_browsers(browser)
         check_unpaired(url)
         unexpected = [error for error in errors if "/api/pairing" not in error]
         assert not unexpected, unexpected

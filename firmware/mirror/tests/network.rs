@@ -162,7 +162,7 @@ const PATHS: [&str; 16] = [
     "/nowhere",
 ];
 
-const CHANGES: [&str; 11] = [
+const CHANGES: [&str; 12] = [
     "/parse",
     "/api/camera",
     "/api/freeze",
@@ -174,6 +174,7 @@ const CHANGES: [&str; 11] = [
     "/api/learning/delete",
     "/api/corrections/remove",
     "/api/browsers/remove",
+    "/api/browsers/remove-all",
 ];
 
 /// How JPEG and PNG files begin.
@@ -254,6 +255,23 @@ fn a_paired_browser_sees_the_page_until_its_pairing_ends() {
     }
     assert_eq!(home.ask("GET", "/api/state", &[("cookie", &cookie)], "").status, 401);
     assert_eq!(home.ask("GET", "/api/state", &[("cookie", &other)], "").status, 200);
+}
+
+#[test]
+fn all_browsers_are_removed_at_once_and_stay_so() {
+    let folder = Folder::new("give-away");
+    let home = Home::start(&folder);
+    let cookies = [home.pair("Phone"), home.pair("Tablet")];
+    let state =
+        |home: &Home, cookie: &str| home.ask("GET", "/api/state", &[("cookie", cookie)], "").status;
+    let headers = [("cookie", cookies[0].as_str()), ("x-mirror-change", "1")];
+    assert_eq!(home.ask("POST", "/api/browsers/remove-all", &headers, "").status, 204);
+    assert_eq!(cookies.each_ref().map(|cookie| state(&home, cookie)), [401, 401]);
+    let listed = home.running.get("/api/access").json()["browsers"].clone();
+    assert_eq!(listed, serde_json::json!([]));
+    home.running.stop();
+    let home = Home::start(&folder);
+    assert_eq!(cookies.each_ref().map(|cookie| state(&home, cookie)), [401, 401]);
 }
 
 type Stream = StreamOwned<ClientConnection, TcpStream>;

@@ -203,9 +203,23 @@ impl Sessions {
             Some(stored) => stored.shut = true,
             None => return Ok(false),
         }
-        self.ends.send_replace(());
-        self.store(None)?;
+        self.write_ends()?;
         Ok(true)
+    }
+
+    /// [`Sessions::revoke`] for all of them.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn revoke_all(&self) -> Result<(), AccessError> {
+        lock(&self.browsers).iter_mut().for_each(|stored| stored.shut = true);
+        self.write_ends()
+    }
+
+    /// Tells of whoever is shut out, and then writes it.
+    fn write_ends(&self) -> Result<(), AccessError> {
+        self.ends.send_replace(());
+        self.store(None)
     }
 
     /// Writes who is paired, and one more; whoever is shut out is gone for good then.

@@ -6,8 +6,9 @@
 const ACCESS_INTERVAL_MS = 5000;
 
 let codeTimer = 0;
-// Browsers that were paired when the list was shown last.
+// Browsers that were paired when the list was shown last, and whether this is one of them.
 let known = null;
+let isPaired = false;
 
 function day(seconds) {
   return new Date(1000 * seconds).toLocaleDateString(undefined, { dateStyle: "medium" });
@@ -38,6 +39,29 @@ async function removeBrowser(browser) {
   if (!browser.this) await refreshAccess();
 }
 
+// For whoever gives the mirror away; signs this browser out as well.
+async function removeAll() {
+  setText(element("access-trouble"), "");
+  try {
+    await call("POST", "/api/browsers/remove-all", {});
+  } catch (error) {
+    // As above.
+    stays = isPaired && error.status === 507;
+    setText(element("access-trouble"), error.message);
+  }
+  if (!stays) await refreshAccess();
+}
+
+element("browsers-remove").addEventListener("click", () => {
+  // Escape leaves the answer of the last time.
+  element("browsers-sure").returnValue = "";
+  element("browsers-sure").showModal();
+});
+
+element("browsers-sure").addEventListener("close", () => {
+  if (element("browsers-sure").returnValue === "remove") removeAll();
+});
+
 // A list anew where something of it has changed. The place of whoever uses the keyboard is kept: the button of the row that
 // comes next, or of the last one, or the heading.
 function showRows(list, heading, key, rows) {
@@ -48,6 +72,14 @@ function showRows(list, heading, key, rows) {
   if (at < 0) return;
   const buttons = list.querySelectorAll("button");
   (buttons[Math.min(at, buttons.length - 1)] || heading).focus();
+}
+
+// With the last browser goes the button, and the place of whoever has pressed it.
+function showRemoveAll(isWanted) {
+  const button = element("browsers-remove");
+  const inside = document.activeElement === button;
+  button.hidden = !isWanted;
+  if (inside && !isWanted) element("access-title").focus();
 }
 
 function addressText({ network, name }) {
@@ -69,9 +101,11 @@ async function showAccess() {
   const { browsers } = access;
   showRows(element("browsers"), element("access-title"), JSON.stringify(browsers), () => browsers.map(browserItem));
   element("browsers-none").hidden = browsers.length > 0;
+  showRemoveAll(browsers.length > 0);
   // The browser that came has used the code.
   if (known !== null && browsers.length > known) hideCode();
   known = browsers.length;
+  isPaired = access.door === "network";
 }
 
 async function refreshAccess() {

@@ -12,6 +12,7 @@ use display::DisplaySpec;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};
 
+use crate::access::AccessError;
 use crate::access::certificate::Certificate;
 use crate::access::pairing::{Asker, Refusal, Shown};
 use crate::access::sessions::Paired;
@@ -271,16 +272,31 @@ pub async fn remove(
                 Ok(StatusCode::NO_CONTENT)
             }
             Ok(false) => Err(Trouble::new(StatusCode::NOT_FOUND, "this browser is not paired")),
-            Err(error) => {
-                let text = format!(
-                    "this browser is shut out only until the mirror's next start: {error}; then remove it once more"
-                );
-                warn!("{text}");
-                Err(Trouble::new(StatusCode::INSUFFICIENT_STORAGE, text))
-            }
+            Err(error) => Err(only_shut_out("this browser is", &error)),
         }
     })
     .await
+}
+
+/// Ends every pairing at once, the asking browser's own among them.
+pub async fn remove_all(State(served): State<Arc<Served>>) -> Result<StatusCode, Trouble> {
+    beside(move || {
+        let removed = served.access.sessions.revoke_all();
+        // What was told of them is over.
+        served.tell_pairing();
+        removed.map_err(|error| only_shut_out("the browsers are", &error))?;
+        info!("the pairings of all browsers were ended");
+        Ok(StatusCode::NO_CONTENT)
+    })
+    .await
+}
+
+fn only_shut_out(who: &str, error: &AccessError) -> Trouble {
+    let text = format!(
+        "{who} shut out only until the mirror's next start: {error}; then remove once more"
+    );
+    warn!("{text}");
+    Trouble::new(StatusCode::INSUFFICIENT_STORAGE, text)
 }
 
 /// For whoever is not paired: alive or not, and nothing else.

@@ -384,6 +384,7 @@ element("delete-sure").addEventListener("close", () => {
       ["Key erased", proof.key_erased ? "yes: copies of the sealed files alone are unreadable too; a copy of the whole disk may hold the key" : "no"],
       ["Should be gone and is not", proof.remaining.join(", ") || "nothing"],
       ...proof.left.map((file) => [`Stays: ${file.name}`, file.why]),
+      ...(known > 0 ? [["Paired browsers", "stay: remove them below"]] : []),
       ["Sent before, cannot be called back", sent],
       ...(proof.given_up ? [["Given up; one may have reached the fleet", `${proof.given_up} updates`]] : []),
     ];

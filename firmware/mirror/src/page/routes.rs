@@ -41,6 +41,7 @@ fn routes() -> Router<Arc<Served>> {
         .route("/api/camera", post(api::camera))
         .route("/api/access", get(access::access))
         .route("/api/browsers/remove", post(access::remove))
+        .route("/api/browsers/remove-all", post(access::remove_all))
         .route("/learn.css", get(|| asset("text/css; charset=utf-8", LEARN_STYLE)))
         .route("/learn.js", get(|| asset("text/javascript; charset=utf-8", LEARN_SCRIPT)))
         .route("/correct.js", get(|| asset("text/javascript; charset=utf-8", CORRECT_SCRIPT)))

@@ -66,6 +66,32 @@ fn grey_becomes_colour() {
     assert_eq!(buffer.frame().bytes().len(), 32 * 16 * 3);
 }
 
+/// The middle pixel of a picture of one colour, with an Adobe segment that says how it is stored: 0 as it is given, 1 as YCbCr.
+fn with_adobe(colour: &[u8], kind: ColorType, transform: u8) -> [u8; 3] {
+    let mut file = Vec::new();
+    let encoder = Encoder::new(&mut file, 100);
+    encoder.encode(&colour.repeat(16 * 16), 16, 16, kind).expect("in memory");
+    let adobe = [&b"\xFF\xEE\0\x0EAdobe\0\x64\0\0\0\0"[..], &[transform]].concat();
+    let pixels = whole(&[&file[..2], &adobe, &file[2..]].concat());
+    std::array::from_fn(|k| pixels[3 * (8 * 16 + 8) + k])
+}
+
+#[test]
+fn colours_of_image_editors_are_told_by_their_segment() {
+    let close = |given: [u8; 3], wanted: [u8; 3]| {
+        assert!(
+            given.iter().zip(wanted).all(|(a, b)| a.abs_diff(b) < 6),
+            "{given:?}, not {wanted:?}"
+        );
+    };
+    // What is given as Y, Cb and Cr is stored as it is: here it is red, green and blue.
+    close(with_adobe(&[200, 40, 90], ColorType::Ycbcr, 0), [200, 40, 90]);
+    close(with_adobe(&[200, 40, 90], ColorType::Rgb, 1), [200, 40, 90]);
+    // Ink, of which 255 is all that paper takes; the last one is black.
+    close(with_adobe(&[55, 215, 165, 0], ColorType::Cmyk, 0), [200, 40, 90]);
+    close(with_adobe(&[55, 215, 165, 128], ColorType::Cmyk, 0), [100, 20, 45]);
+}
+
 /// Removes the Huffman tables, as USB cameras do that use the usual ones.
 fn without_tables(file: &[u8]) -> Vec<u8> {
     let mut out = file[..2].to_vec();
@@ -97,6 +123,86 @@ fn a_cut_picture_is_refused_wherever_it_was_cut() {
         let cut = JpegDecoder::new().decode(&file[..end], None, &mut buffer);
         assert!(matches!(cut, Err(FrameError::Jpeg(_))), "cut after {end}: {cut:?}");
     }
+}
+
+fn stored(file: &[u8]) -> Result<Vec<u8>, FrameError> {
+    let mut buffer = FrameBuffer::new();
+    JpegDecoder::new().decode_stored(file, &mut buffer)?;
+    Ok(buffer.frame().bytes().to_vec())
+}
+
+/// As [`stored`], for a file that is whole.
+fn whole(file: &[u8]) -> Vec<u8> {
+    let mut buffer = FrameBuffer::new();
+    JpegDecoder::new().decode(file, None, &mut buffer).expect("whole");
+    buffer.frame().bytes().to_vec()
+}
+
+#[test]
+fn a_file_may_lack_its_end_marker_and_nothing_else() {
+    let grey = |width: u16, height: u16| {
+        let mut file = Vec::new();
+        let pixels = vec![77; usize::from(width) * usize::from(height)];
+        Encoder::new(&mut file, 95)
+            .encode(&pixels, width, height, ColorType::Luma)
+            .expect("in memory");
+        file
+    };
+    for file in [
+        usual(),
+        encode(61, 47, |encoder| encoder.set_sampling_factor(SamplingFactor::F_1_1)),
+        encode(64, 48, |encoder| encoder.set_restart_interval(1)),
+        encode(64, 48, |encoder| encoder.set_restart_interval(8)),
+        without_tables(&usual()),
+        grey(8, 8),
+        grey(64, 64),
+    ] {
+        let (pixels, data) = (whole(&file), file.len() - 2);
+        for end in 0..file.len() {
+            match stored(&file[..end]) {
+                Ok(decoded) => {
+                    assert!(end >= data && decoded == pixels, "cut after {end} of {}", file.len())
+                }
+                Err(error) => {
+                    assert!(end < data, "{error}: all data are in the first {end} bytes");
+                    assert!(error.to_string().contains("cut off"), "{error}");
+                }
+            }
+        }
+    }
+}
+
+/// Each scan of a progressive picture is complete in itself, and what others would add is not missed.
+#[test]
+fn a_progressive_file_needs_its_end() {
+    let file = encode(64, 48, |encoder| encoder.set_progressive(true));
+    for end in 0..file.len() {
+        assert!(stored(&file[..end]).is_err(), "cut after {end} of {}", file.len());
+    }
+}
+
+#[test]
+fn bytes_between_the_segments_of_a_file_are_passed_over() {
+    let file = usual();
+    let pixels = whole(&file);
+    let tables = file.windows(2).position(|two| two == [0xFF, 0xDB]).expect("tables");
+    let header = file.windows(2).position(|two| two == [0xFF, 0xC0]).expect("a header");
+    for at in [2, tables, header, file.len() - 2] {
+        for strays in [&b"\0"[..], b"some text", b"\xFF\0\x12", &[0; 3000]] {
+            let flawed = [&file[..at], strays, &file[at..]].concat();
+            assert_eq!(size(&flawed), Ok((64, 48)), "{at}");
+            // Within the scan they are data, of which there may be too many.
+            let decoded = stored(&flawed)
+                .unwrap_or_else(|error| panic!("{error}: {} bytes at {at}", strays.len()));
+            assert!(decoded == pixels, "{at}");
+        }
+        let camera_s = [&file[..at], b"some text", &file[at..]].concat();
+        let decoded = JpegDecoder::new().decode(&camera_s, None, &mut FrameBuffer::new());
+        assert_eq!(decoded.is_ok(), at == file.len() - 2, "a camera's is dropped");
+    }
+    let another = [&file[..tables], b"\xFF\xD8", &file[tables..]].concat();
+    assert!(stored(&another).is_err(), "another picture begins inside");
+    assert!(stored(b"hello").is_err());
 }
 
 /// Codes go on after a hole, as far as a decoder can tell: whoever carries the bytes has to say that some are missing.
@@ -163,10 +269,12 @@ proptest! {
             let layout = buffer.frame().layout();
             prop_assert_eq!((layout.width(), layout.height()), (64, 48));
         }
+        let _ = JpegDecoder::new().decode_stored(&file, &mut buffer);
     }
 
     #[test]
     fn noise_is_no_picture(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         prop_assert!(JpegDecoder::new().decode(&bytes, None, &mut FrameBuffer::new()).is_err());
+        prop_assert!(stored(&bytes).is_err());
     }
 }

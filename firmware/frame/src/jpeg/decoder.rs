@@ -6,6 +6,7 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 use crate::jpeg::Scanner;
+use crate::jpeg::mend::Mended;
 use crate::picture::MAX_SIDE;
 use crate::{FrameBuffer, FrameError, Layout, PixelFormat, wipe};
 
@@ -78,6 +79,27 @@ impl JpegDecoder {
         into.fill_with(layout, |rgb| decode(bytes, outline.size, rgb))
     }
 
+    /// [`JpegDecoder::decode`] for files, whatever their size. A camera's next picture is a moment away, a file is all there is: flaws are
+    /// passed over that common readers warn of and that cost no pixel. These are bytes that lie between segments, and a missing end marker where
+    /// the one scan of a picture that is not progressive has all of its data.
+    ///
+    /// # Errors
+    /// As [`JpegDecoder::decode`].
+    pub fn decode_stored(
+        &mut self,
+        bytes: &[u8],
+        into: &mut FrameBuffer,
+    ) -> Result<(), FrameError> {
+        if outline(bytes).is_ok() {
+            return self.decode(bytes, None, into);
+        }
+        let mended = Mended::of(bytes)?;
+        match self.decode(&mended.bytes, None, into) {
+            Err(FrameError::Jpeg(_)) if mended.was_ended => Err(cut_off(bytes)),
+            decoded => decoded,
+        }
+    }
+
     /// The picture with the usual tables.
     fn complete(&mut self, bytes: &[u8]) -> &[u8] {
         let (start, rest) = bytes.split_at(2);
@@ -104,7 +126,10 @@ impl JpegDecoder {
 /// picture may have.
 pub fn size(bytes: &[u8]) -> Result<(u32, u32), FrameError> {
     let mut scanner = Scanner::new();
-    let scanned = scanner.scan(bytes);
+    let mut scanned = scanner.scan(bytes);
+    while scanned.is_err() && scanner.size().is_none() && scanner.pass_strays(bytes) {
+        scanned = scanner.scan(bytes);
+    }
     let Some((width, height)) = scanner.size() else {
         scanned?;
         return Err(FrameError::Jpeg("there is no frame header".into()));
@@ -116,12 +141,17 @@ pub fn size(bytes: &[u8]) -> Result<(u32, u32), FrameError> {
 fn outline(bytes: &[u8]) -> Result<Outline, FrameError> {
     let mut scanner = Scanner::new();
     let Some(length) = scanner.scan(bytes)? else {
-        return Err(FrameError::Jpeg(format!("it is cut off after {} bytes", bytes.len())));
+        return Err(cut_off(bytes));
     };
     let Some(size) = scanner.size() else {
         return Err(FrameError::Jpeg("there is no frame header".into()));
     };
     Ok(Outline { size, length, has_huffman_tables: scanner.has_huffman_tables() })
+}
+
+/// The picture ends before its end.
+pub(super) fn cut_off(bytes: &[u8]) -> FrameError {
+    FrameError::Jpeg(format!("it is cut off after {} bytes", bytes.len()))
 }
 
 fn decode(bytes: &[u8], size: (u32, u32), rgb: &mut [u8]) -> Result<(), FrameError> {

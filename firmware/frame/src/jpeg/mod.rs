@@ -1,6 +1,7 @@
 //! JPEG pictures: where one ends, how large it is, and its pixels.
 
 mod decoder;
+mod mend;
 mod scanner;
 
 pub use decoder::{JpegDecoder, size};

@@ -71,17 +71,48 @@ impl Scanner {
     /// # Errors
     /// Where and why this cannot be a JPEG picture.
     pub fn scan(&mut self, bytes: &[u8]) -> Result<Option<usize>, Broken> {
-        loop {
-            let more = match self.next {
-                Next::Start => self.start(bytes)?,
-                Next::Marker => self.marker(bytes)?,
-                Next::Entropy => self.entropy(bytes),
-                Next::Nothing => return Ok(Some(self.at)),
-            };
-            if !more {
+        while !self.is_at_end() {
+            if !self.step(bytes)? {
                 return Ok(None);
             }
         }
+        Ok(Some(self.at))
+    }
+
+    /// Goes over one marker with its segment, or one run of entropy-coded data; `false` when bytes are missing.
+    pub(super) fn step(&mut self, bytes: &[u8]) -> Result<bool, Broken> {
+        match self.next {
+            Next::Start => self.start(bytes),
+            Next::Marker => self.marker(bytes),
+            Next::Entropy => Ok(self.entropy(bytes)),
+            Next::Nothing => Ok(true),
+        }
+    }
+
+    /// Whether the picture's end was seen.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.next == Next::Nothing
+    }
+
+    /// Whether entropy-coded data come next.
+    pub(super) fn is_in_scan(&self) -> bool {
+        self.next == Next::Entropy
+    }
+
+    /// Bytes that were gone over.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Goes to the next marker where other bytes lie before it, as readers of files do; `false` when there is none.
+    pub(super) fn pass_strays(&mut self, bytes: &[u8]) -> bool {
+        if self.next != Next::Marker {
+            return false;
+        }
+        let is_marker = |two: &[u8]| two[0] == 0xFF && !matches!(two[1], 0x00 | 0xFF);
+        let found = bytes[self.at..].windows(2).position(is_marker);
+        self.at += found.unwrap_or(0);
+        found.is_some_and(|strays| strays > 0)
     }
 
     fn broken<T>(&self, reason: &'static str) -> Result<T, Broken> {
@@ -176,7 +207,11 @@ pub fn segment<'b>(bytes: &'b [u8], marker: u8, name: &[u8]) -> Option<&'b [u8]>
     scanner.start(bytes).ok().filter(|begun| *begun)?;
     while scanner.next == Next::Marker {
         let at = scanner.at;
-        scanner.marker(bytes).ok().filter(|whole| *whole)?;
+        match scanner.marker(bytes) {
+            Ok(true) => {}
+            Err(_) if scanner.pass_strays(bytes) => continue,
+            _ => return None,
+        }
         if let [0xFF, found, _, _, content @ ..] = &bytes[at..scanner.at]
             && *found == marker
             && let Some(rest) = content.strip_prefix(name)

@@ -20,6 +20,7 @@
 //! [`preview`], on the picture's own bytes.
 
 mod canvas;
+mod caption;
 mod figure;
 mod font;
 pub mod geometry;

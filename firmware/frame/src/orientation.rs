@@ -23,6 +23,16 @@ impl Rotation {
         }
     }
 
+    /// Quarter turns clockwise, 0 to 3.
+    fn quarters(self) -> usize {
+        match self {
+            Rotation::None => 0,
+            Rotation::Clockwise90 => 1,
+            Rotation::Half => 2,
+            Rotation::Clockwise270 => 3,
+        }
+    }
+
     /// Whether width and height change places.
     pub fn swaps_axes(self) -> bool {
         matches!(self, Rotation::Clockwise90 | Rotation::Clockwise270)
@@ -45,6 +55,22 @@ impl Orientation {
     /// Size of the upright picture for a camera picture of `width` x `height` pixels.
     pub fn upright_size(self, width: u32, height: u32) -> (u32, u32) {
         if self.rotation.swaps_axes() { (height, width) } else { (width, height) }
+    }
+
+    /// This turn, and `next` after it.
+    pub fn then(self, next: Orientation) -> Orientation {
+        // After a flip a turn goes the other way.
+        let turned = if self.flip_horizontal {
+            4 - next.rotation.quarters()
+        } else {
+            next.rotation.quarters()
+        };
+        let quarters = self.rotation.quarters() + turned;
+        let all = [Rotation::None, Rotation::Clockwise90, Rotation::Half, Rotation::Clockwise270];
+        Orientation {
+            rotation: all[quarters % 4],
+            flip_horizontal: self.flip_horizontal != next.flip_horizontal,
+        }
     }
 
     /// What takes this back: a flip after a turn is its own, a turn alone goes the other way.
@@ -116,6 +142,33 @@ mod tests {
         check(Rotation::Half, false, &["fed", "cba"]);
         check(Rotation::Clockwise270, false, &["cf", "be", "ad"]);
         check(Rotation::Clockwise90, true, &["ad", "be", "cf"]);
+    }
+
+    #[test]
+    fn two_turns_are_as_one() {
+        let all = || {
+            let rotations = [0, 90, 180, 270]
+                .map(|degrees| Rotation::from_degrees(degrees).expect("a quarter"));
+            let flips = |rotation| {
+                [false, true].map(|flip_horizontal| Orientation { rotation, flip_horizontal })
+            };
+            rotations.into_iter().flat_map(flips)
+        };
+        for (first, next) in all().flat_map(|first| all().map(move |next| (first, next))) {
+            let (both, (width, height)) = (first.then(next), (7, 5));
+            let between = first.upright_size(width, height);
+            assert_eq!(both.upright_size(width, height), next.upright_size(between.0, between.1));
+            for (x, y) in [(0, 0), (3, 1), (2, 4)] {
+                let (bx, by) = next.to_camera(x, y, between.0, between.1);
+                let step_by_step = first.to_camera(bx, by, width, height);
+                assert_eq!(
+                    both.to_camera(x, y, width, height),
+                    step_by_step,
+                    "{first:?}, {next:?}"
+                );
+            }
+            assert_eq!(first.then(first.inverse()), Orientation::default());
+        }
     }
 
     /// A box must cover the camera pixels of its upright pixels, and no other.

@@ -174,15 +174,14 @@ impl Sources {
         }
     }
 
-    /// Makes what this source delivers ready for the network. The demo scene is upright, whichever way the camera is mounted: it
-    /// comes as that camera would see it.
+    /// Makes what this source delivers ready for the network. The demo scene is upright, and so is a folder's picture as its file shows it,
+    /// whichever way the camera is mounted: they come as that camera would see them. A film is a recording of that camera, and lies as it does.
     pub fn decoder(&self, chosen: &Chosen) -> Decoder {
-        let mounted = chosen.is_demo().then_some(self.orientation);
-        let mounted = mounted.filter(|orientation| *orientation != Orientation::default());
-        let laid = mounted.map(Orientation::inverse);
-        let is_stored = matches!(chosen.spec, SourceSpec::Path(_));
+        let is_folder = matches!(&chosen.spec, SourceSpec::Path(path) if path.is_dir());
+        let is_upright = is_folder || chosen.is_demo();
+        let laid = if is_upright { self.orientation.inverse() } else { Orientation::default() };
         let (compressed, lying) = (FrameBuffer::new(), FrameBuffer::new());
-        Decoder { jpeg: JpegDecoder::new(), compressed, lying, laid, is_stored }
+        Decoder { jpeg: JpegDecoder::new(), compressed, lying, laid, is_folder }
     }
 
     /// The device of the settings if it may be a camera, else any that can capture.
@@ -237,16 +236,16 @@ fn orientation(settings: &CameraSettings) -> Orientation {
     }
 }
 
-/// Decodes JPEG pictures between the source and the mailbox; others pass through.
+/// Decodes JPEG pictures between the source and the mailbox, and lays those that are upright; others pass through.
 pub struct Decoder {
     jpeg: JpegDecoder,
     compressed: FrameBuffer,
     /// A decoded picture that is still to be turned.
     lying: FrameBuffer,
     /// How upright pictures are laid to look as those of the camera that they stand in for.
-    laid: Option<Orientation>,
-    /// Pictures come from files, which may say how they are to be turned.
-    is_stored: bool,
+    laid: Orientation,
+    /// Pictures are files of their own, which may say how they are to be turned.
+    is_folder: bool,
 }
 
 impl Decoder {
@@ -261,34 +260,45 @@ impl Decoder {
         timeout: Duration,
     ) -> Result<Delivery, SourceError> {
         let delivery = source.next(into, timeout)?;
-        let layout = into.frame().layout();
-        if delivery != Delivery::Frame || layout.format() != PixelFormat::Mjpg {
-            return Ok(delivery);
+        if delivery == Delivery::Frame {
+            self.make_ready(into).map_err(|error| match source.file() {
+                Some(file) => SourceError::picture(file, error.to_string()),
+                None => SourceError::Frame(error),
+            })?;
         }
-        std::mem::swap(into, &mut self.compressed);
-        let expected = Some((layout.width(), layout.height()));
-        self.decode(expected, into).map_err(|error| match source.file() {
-            Some(file) => SourceError::picture(file, error.to_string()),
-            None => SourceError::Frame(error),
-        })?;
-        into.sequence = self.compressed.sequence;
-        into.captured_at = self.compressed.captured_at;
         Ok(delivery)
     }
 
-    /// Decodes the compressed picture and lays it as it is wanted.
-    fn decode(
-        &mut self,
-        expected: Option<(u32, u32)>,
-        into: &mut FrameBuffer,
-    ) -> Result<(), FrameError> {
-        let stored = self.compressed.frame().bytes();
-        let said = self.is_stored.then(|| pictures::jpeg_orientation(stored)).flatten();
-        let Some(orientation) = said.or(self.laid) else {
-            return self.jpeg.decode(stored, expected, into);
-        };
-        self.jpeg.decode(stored, expected, &mut self.lying)?;
-        pictures::turn(orientation, &self.lying.frame(), into)
+    /// Decodes a picture where it is compressed, and lays it as it is wanted.
+    fn make_ready(&mut self, picture: &mut FrameBuffer) -> Result<(), FrameError> {
+        let (sequence, captured_at) = (picture.sequence, picture.captured_at);
+        match picture.frame().layout().format() {
+            PixelFormat::Mjpg => {
+                std::mem::swap(picture, &mut self.compressed);
+                self.decode(picture)?;
+            }
+            // Of a PNG file; a camera's pictures are turned on their way into the network.
+            PixelFormat::Rgb3 if self.laid != Orientation::default() => {
+                std::mem::swap(picture, &mut self.lying);
+                pictures::turn(self.laid, &self.lying.frame(), picture)?;
+            }
+            _ => {}
+        }
+        (picture.sequence, picture.captured_at) = (sequence, captured_at);
+        Ok(())
+    }
+
+    fn decode(&mut self, into: &mut FrameBuffer) -> Result<(), FrameError> {
+        let (layout, jpeg) = (self.compressed.frame().layout(), self.compressed.frame().bytes());
+        let said = if self.is_folder { pictures::jpeg_orientation(jpeg) } else { None };
+        let orientation = said.unwrap_or_default().then(self.laid);
+        let is_turned = orientation != Orientation::default();
+        let decoded = if is_turned { &mut self.lying } else { &mut *into };
+        match self.is_folder {
+            true => self.jpeg.decode_stored(jpeg, decoded)?,
+            false => self.jpeg.decode(jpeg, Some((layout.width(), layout.height())), decoded)?,
+        }
+        if is_turned { pictures::turn(orientation, &self.lying.frame(), into) } else { Ok(()) }
     }
 }
 
@@ -341,36 +351,75 @@ mod tests {
         }
     }
 
+    /// 32 x 16 pixels, red on the left, green on the right.
+    fn red_and_green() -> Vec<u8> {
+        (0..32 * 16).flat_map(|at| if at % 32 < 16 { [200, 0, 0] } else { [0, 200, 0] }).collect()
+    }
+
+    fn jpeg_of(rgb: &[u8]) -> Vec<u8> {
+        let mut file = Vec::new();
+        let encoder = jpeg_encoder::Encoder::new(&mut file, 90);
+        encoder.encode(rgb, 32, 16, jpeg_encoder::ColorType::Rgb).expect("encodes");
+        file
+    }
+
+    /// Size of the next picture once it was turned as the camera's are, and whether its first and its last pixel are red.
+    fn upright(
+        decoder: &mut Decoder,
+        source: &mut dyn Source,
+        orientation: Orientation,
+    ) -> ((u32, u32), [bool; 2]) {
+        let (mut picture, mut rgb) = (FrameBuffer::new(), Vec::new());
+        decoder.next(source, &mut picture, Duration::ZERO).expect("a picture");
+        let size = frame::rgb::upright(&picture.frame(), orientation, &mut rgb).expect("raw");
+        (size, [rgb[0] > 100, rgb[rgb.len() - 3] > 100])
+    }
+
     #[test]
-    fn a_telephone_s_picture_in_a_folder_is_turned_as_it_says() {
-        // Red on the left, green on the right; the second file says that it was taken with the telephone on its side.
-        let rgb: Vec<u8> = (0..32 * 16)
-            .flat_map(|at| if at % 32 < 16 { [200, 0, 0] } else { [0, 200, 0] })
-            .collect();
-        let mut plain = Vec::new();
-        let encoder = jpeg_encoder::Encoder::new(&mut plain, 90);
-        encoder.encode(&rgb, 32, 16, jpeg_encoder::ColorType::Rgb).expect("encodes");
+    fn a_folder_s_pictures_are_upright_as_their_files_show_them_whichever_way_the_camera_is_mounted()
+     {
+        let plain = jpeg_of(&red_and_green());
+        // The second file says that it was taken with the telephone on its side.
         let exif = b"\xFF\xE1\0\x22Exif\0\0MM\0*\0\0\0\x08\
             \0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
         let turned = [&plain[..2], exif, &plain[2..]].concat();
+        let png = pictures::rgb_png((32, 16), &red_and_green()).expect("encodes");
         let folder = std::env::temp_dir().join(format!("mirror-turned-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a scratch folder");
-        for (name, bytes) in [("1.jpg", &plain), ("2.jpg", &turned)] {
+        for (name, bytes) in [("1.jpg", &plain), ("2.jpg", &turned), ("3.png", &png)] {
             std::fs::write(folder.join(name), bytes).expect("written");
         }
-        let sources = sources(folder.to_str().expect("plain"), "/dev/null").free_running();
+        for rotation in [0, 90, 180, 270] {
+            for flip_horizontal in [false, true] {
+                let mut sources =
+                    sources(folder.to_str().expect("plain"), "/dev/null").free_running();
+                let rotation = Rotation::from_degrees(rotation).expect("a quarter");
+                sources.orientation = Orientation { rotation, flip_horizontal };
+                let chosen = sources.choose(None);
+                let (mut source, mut decoder) =
+                    (sources.open(&chosen).expect("opens"), sources.decoder(&chosen));
+                let mut next = || upright(&mut decoder, source.as_mut(), sources.orientation);
+                let mounted = sources.orientation;
+                assert_eq!(next(), ((32, 16), [true, false]), "as it is, {mounted:?}");
+                assert_eq!(next(), ((16, 32), [true, false]), "its left is its top, {mounted:?}");
+                assert_eq!(next(), ((32, 16), [true, false]), "a PNG, {mounted:?}");
+            }
+        }
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn a_film_lies_as_the_camera_that_recorded_it() {
+        let path = std::env::temp_dir().join(format!("mirror-film-{}.mjpeg", std::process::id()));
+        std::fs::write(&path, jpeg_of(&red_and_green())).expect("writable");
+        let mut sources = sources(path.to_str().expect("plain"), "/dev/null").free_running();
+        sources.orientation.rotation = Rotation::Clockwise90;
         let chosen = sources.choose(None);
         let (mut source, mut decoder) =
             (sources.open(&chosen).expect("opens"), sources.decoder(&chosen));
-        let mut next = || {
-            let mut picture = FrameBuffer::new();
-            decoder.next(source.as_mut(), &mut picture, Duration::ZERO).expect("a picture");
-            let (layout, bytes) = (picture.frame().layout(), picture.frame().bytes());
-            ((layout.width(), layout.height()), [bytes[0] > 100, bytes[bytes.len() - 3] > 100])
-        };
-        assert_eq!(next(), ((32, 16), [true, false]), "as it is");
-        assert_eq!(next(), ((16, 32), [true, false]), "the left side is now at the top");
-        std::fs::remove_dir_all(&folder).expect("ours");
+        let seen = upright(&mut decoder, source.as_mut(), sources.orientation);
+        assert_eq!(seen, ((16, 32), [true, false]), "turned by the settings");
+        std::fs::remove_file(&path).expect("ours");
     }
 
     #[test]

@@ -129,11 +129,23 @@ impl Parser {
         self.parsing.forget();
     }
 
-    /// Parses a picture.
+    /// Parses a picture that is taken just now, or has no past; see [`Parser::parse_taken`].
+    ///
+    /// # Errors
+    /// As [`Parser::parse_taken`].
+    pub fn parse(&mut self, frame: &Frame<'_>) -> Result<&Parsing, VisionError> {
+        self.parse_taken(frame, Instant::now())
+    }
+
+    /// Parses a picture that was taken at `taken`, by which people who are away are forgotten.
     ///
     /// # Errors
     /// A compressed picture, or a network that fails; the last parsing is then not changed.
-    pub fn parse(&mut self, frame: &Frame<'_>) -> Result<&Parsing, VisionError> {
+    pub fn parse_taken(
+        &mut self,
+        frame: &Frame<'_>,
+        taken: Instant,
+    ) -> Result<&Parsing, VisionError> {
         let began = Instant::now();
         let letterbox = self.converter.convert(frame, self.orientation, &mut self.pixels)?;
         let converted = Instant::now();
@@ -158,7 +170,7 @@ impl Parser {
             false => Bounded::new(),
         };
         self.post.people(raw, self.options.person_score, &seen, &mut self.parsing);
-        self.tracker.assign(&mut self.parsing.persons);
+        self.tracker.assign(&mut self.parsing.persons, taken);
         self.parsing.timings = StageTimings {
             convert: converted - began,
             infer: inferred - converted,

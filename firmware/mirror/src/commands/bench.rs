@@ -142,7 +142,7 @@ impl Bench {
         let start = Instant::now();
         self.capture()?;
         let captured = Instant::now();
-        let parsing = self.parser.parse(&self.picture.frame())?;
+        let parsing = self.parser.parse_taken(&self.picture.frame(), self.picture.captured_at)?;
         let timings = parsing.timings;
         self.view.fill(parsing);
         let parsed = Instant::now();

@@ -326,7 +326,7 @@ impl Sight {
         if before.is_some_and(|at| picture.captured_at.saturating_duration_since(at) > PAUSE) {
             parser.forget();
         }
-        let parsing = match parser.parse(&picture.frame()) {
+        let parsing = match parser.parse_taken(&picture.frame(), picture.captured_at) {
             Ok(parsing) => parsing,
             Err(error) => return self.drop_broken(memory, &error),
         };

@@ -17,6 +17,9 @@ pub fn upright(
     let (stride, height) = (layout.stride(), layout.height() as usize);
     let bytes = frame.bytes();
     let colours = yuv::Pixels::of(layout.full_range());
+    if layout.format() == PixelFormat::Rgb3 && orientation == Orientation::default() {
+        return Ok(copy(frame, rgb));
+    }
     let mut turn = Turn { size: (layout.width(), layout.height()), orientation, rgb };
     match layout.format() {
         PixelFormat::Yuyv => Ok(turn.run(|x, y| {
@@ -33,6 +36,21 @@ pub fn upright(
         })),
         PixelFormat::Mjpg => Err(FrameError::Compressed { format: PixelFormat::Mjpg }),
     }
+}
+
+/// What is upright and RGB already, without the padding of its lines.
+fn copy(frame: &Frame<'_>, rgb: &mut Vec<u8>) -> (u32, u32) {
+    let layout = frame.layout();
+    let line = 3 * layout.width() as usize;
+    rgb.clear();
+    // At once: memory that it grew out of would be freed with a part of the picture.
+    rgb.reserve(line * layout.height() as usize);
+    frame
+        .bytes()
+        .chunks(layout.stride())
+        .take(layout.height() as usize)
+        .for_each(|row| rgb.extend_from_slice(&row[..line]));
+    (layout.width(), layout.height())
 }
 
 /// One conversion; generic over the pixel's source, so that each format has its own inner loop.
@@ -116,6 +134,17 @@ mod tests {
             assert_eq!(corner(270, false), [false, false, false, true], "{format}");
             assert_eq!(corner(90, true), [true, false, false, false], "{format}");
         }
+    }
+
+    #[test]
+    fn upright_rgb_loses_the_padding_of_its_lines_alone() {
+        let (layout, mut bytes) = frame_of(PixelFormat::Rgb3, 2, 3, 8);
+        (0..).zip(&mut bytes).for_each(|(value, byte)| *byte = value);
+        let frame = Frame::new(layout, &bytes).expect("long enough");
+        let mut rgb = vec![9; 40];
+        assert_eq!(upright(&frame, Orientation::default(), &mut rgb), Ok((2, 3)));
+        let lines = [0..6, 8..14, 16..22].map(|line| line.collect::<Vec<u8>>());
+        assert_eq!(rgb, lines.concat());
     }
 
     #[test]

@@ -260,14 +260,15 @@ fn write(
     write_whole(path, &file)
 }
 
-/// Writes a result whole or not at all: whoever works with a folder of them takes none that was cut off for one.
+/// Writes a result whole or not at all: whoever works with a folder of them takes none that was cut off for one. A power cut may take it
+/// away again; then the picture is parsed once more.
 ///
 /// # Errors
 /// A file that cannot be written; what was there before is still there.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".part");
-    private::put_whole(path, Path::new(&beside), bytes, 0o666)
+    private::put_whole(path, Path::new(&beside), bytes)
         .with_context(|| format!("cannot write {}", path.display()))
 }
 

@@ -64,22 +64,33 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let beside = path.with_extension("part");
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    put_whole(path, &beside, bytes, 0o600)?;
+    put(path, &beside, bytes, 0o600, File::sync_all)?;
     File::open(folder)?.sync_all()
 }
 
-/// Writes a file beside its place, with these permissions if it is new there, and renames it: whoever reads it finds the old
-/// content or the new one, and never a part.
+/// Writes a file beside its place, for anybody to read if it is new there, and renames it: whoever reads it finds the old content or the new
+/// one, and never a part. It does not wait for the disk, so that a power cut soon after may cost the file.
 ///
 /// # Errors
 /// A folder that cannot be written, or a full disk; the old content is then still there.
-pub fn put_whole(path: &Path, beside: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+pub fn put_whole(path: &Path, beside: &Path, bytes: &[u8]) -> io::Result<()> {
+    put(path, beside, bytes, 0o666, |_| Ok(()))
+}
+
+/// `written` is called with the file before it takes its place.
+fn put(
+    path: &Path,
+    beside: &Path,
+    bytes: &[u8],
+    mode: u32,
+    written: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
     let put = || -> io::Result<()> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(mode);
         let mut file = options.open(beside)?;
         file.write_all(bytes)?;
-        file.sync_all()?;
+        written(&file)?;
         fs::rename(beside, path)
     };
     // Frees the space where the disk was full; the original error is the one that matters.

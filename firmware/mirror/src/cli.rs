@@ -170,7 +170,7 @@ pub struct BenchArgs {
 /// Options of `mirror eval`.
 #[derive(Args, Debug)]
 pub struct EvalArgs {
-    /// Folder with images/, labels/, classes.toml, and optionally person/ and points.csv
+    /// Folder with images/, labels/, classes.toml, and optionally person/ and points.csv, in pixels of the files as they lie
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
     /// Print the scores as JSON

@@ -27,6 +27,56 @@ pub struct LabelMap {
     pub labels: Vec<u8>,
 }
 
+/// What a picture's file says of it before its pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Width and height in pixels, as the file lies.
+    pub size: (u32, u32),
+    /// How it is turned to be seen upright.
+    pub orientation: Orientation,
+}
+
+/// Reads what a JPEG or PNG file says of its picture.
+///
+/// # Errors
+/// A file that cannot be read, is neither, or whose picture is too large; the message names it.
+pub fn read_header(path: &Path) -> Result<Header> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    header(&bytes, MOST_PIXELS).with_context(|| path.display().to_string())
+}
+
+fn header(bytes: &[u8], most: u64) -> Result<Header> {
+    let header = match bytes {
+        [0xFF, 0xD8, ..] => Header {
+            size: frame::jpeg::size(bytes)?,
+            orientation: jpeg_orientation(bytes).unwrap_or_default(),
+        },
+        [0x89, b'P', b'N', b'G', ..] => png_header(bytes)?,
+        _ => bail!("neither a JPEG nor a PNG file; convert it first"),
+    };
+    check_size(header.size.0, header.size.1, most)?;
+    Ok(header)
+}
+
+fn png_header(bytes: &[u8]) -> Result<Header> {
+    let reader = png_decoder(bytes).read_info()?;
+    let info = reader.info();
+    let (width, height) = info.size();
+    Layout::new(PixelFormat::Rgb3, width, height, 0)?;
+    let orientation = info.exif_metadata.as_deref().and_then(tiff_orientation).unwrap_or_default();
+    Ok(Header { size: (width, height), orientation })
+}
+
+/// Texts and colour profiles are compressed and of no use here: what is not unpacked cannot burst.
+fn png_decoder(bytes: &[u8]) -> png::Decoder<std::io::Cursor<&[u8]>> {
+    let limits = png::Limits { bytes: MOST_BYTES };
+    let mut decoder = png::Decoder::new_with_limits(std::io::Cursor::new(bytes), limits);
+    decoder.set_transformations(Transformations::IDENTITY);
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
+    decoder
+}
+
 /// Reads a JPEG or PNG file as packed RGB, as people see it; alpha is ignored, grey becomes colour. Telephones leave pictures as
 /// their sensor took them and note how they are to be turned, which is what this gives. Label maps of data sets are mostly drawn over the pixels of the file; for those there is [`turn_back`].
 ///
@@ -42,7 +92,7 @@ pub fn read_upright(path: &Path, into: &mut FrameBuffer) -> Result<Orientation> 
 /// # Errors
 /// As [`decode`].
 pub fn decode_upright(bytes: &[u8], most: u64, into: &mut FrameBuffer) -> Result<Orientation> {
-    let orientation = jpeg_orientation(bytes).unwrap_or_default();
+    let orientation = header(bytes, most)?.orientation;
     if orientation == Orientation::default() {
         decode(bytes, most, into)?;
     } else {
@@ -54,7 +104,14 @@ pub fn decode_upright(bytes: &[u8], most: u64, into: &mut FrameBuffer) -> Result
 }
 
 /// Labels of an upright picture, as its file of `width` x `height` pixels lies.
-pub fn turn_back(orientation: Orientation, upright: &[u8], (width, height): (u32, u32)) -> Vec<u8> {
+pub fn turn_back(
+    orientation: Orientation,
+    upright: Vec<u8>,
+    (width, height): (u32, u32),
+) -> Vec<u8> {
+    if orientation == Orientation::default() {
+        return upright;
+    }
     let mut lying = vec![0; upright.len()];
     for (label, (x, y)) in upright.iter().zip(places(orientation, (width, height))) {
         lying[y as usize * width as usize + x as usize] = *label;
@@ -98,10 +155,10 @@ pub fn turn(
 /// # Errors
 /// Bytes that are neither, that are damaged, or that have too many pixels.
 pub fn decode(bytes: &[u8], most: u64, into: &mut FrameBuffer) -> Result<()> {
+    header(bytes, most)?;
     match bytes {
-        [0xFF, 0xD8, ..] => decode_jpeg(bytes, most, into),
-        [0x89, b'P', b'N', b'G', ..] => Ok(camera::decode_png(bytes, most, into)?),
-        _ => bail!("neither a JPEG nor a PNG file; convert it first"),
+        [0xFF, ..] => Ok(JpegDecoder::new().decode_stored(bytes, into)?),
+        _ => Ok(camera::decode_png(bytes, most, into)?),
     }
 }
 
@@ -111,15 +168,13 @@ fn check_size(width: u32, height: u32, most: u64) -> Result<()> {
     Ok(())
 }
 
-fn decode_jpeg(bytes: &[u8], most: u64, into: &mut FrameBuffer) -> Result<()> {
-    let (width, height) = frame::jpeg::size(bytes)?;
-    check_size(width, height, most)?;
-    Ok(JpegDecoder::new().decode(bytes, None, into)?)
+/// How a JPEG is to be turned, if it says so.
+pub fn jpeg_orientation(bytes: &[u8]) -> Option<Orientation> {
+    tiff_orientation(frame::jpeg::segment(bytes, 0xE1, b"Exif\0\0")?)
 }
 
-/// How a JPEG is to be turned (Exif 2.32, table 6, and section 4.6.4, `Orientation`), if it says so.
-pub fn jpeg_orientation(bytes: &[u8]) -> Option<Orientation> {
-    let tiff = frame::jpeg::segment(bytes, 0xE1, b"Exif\0\0")?;
+/// How a picture with these Exif data is to be turned (Exif 2.32, section 4.6.4, `Orientation`), if they say so.
+fn tiff_orientation(tiff: &[u8]) -> Option<Orientation> {
     let little = tiff.starts_with(b"II");
     let long = |at: usize| {
         let four = tiff.get(at..at + 4)?.try_into().ok()?;
@@ -205,15 +260,7 @@ struct Png {
 impl Png {
     /// Values as the file has them.
     fn decode(bytes: &[u8], most: u64) -> Result<Png> {
-        let mut decoder = png::Decoder::new_with_limits(
-            std::io::Cursor::new(bytes),
-            png::Limits { bytes: MOST_BYTES },
-        );
-        decoder.set_transformations(Transformations::IDENTITY);
-        // Texts and colour profiles are compressed and of no use here: what is not unpacked cannot burst.
-        decoder.set_ignore_text_chunk(true);
-        decoder.set_ignore_iccp_chunk(true);
-        let mut reader = decoder.read_info()?;
+        let mut reader = png_decoder(bytes).read_info()?;
         let (width, height) = reader.info().size();
         check_size(width, height, most)?;
         let size = reader.output_buffer_size().unwrap_or(usize::MAX);
@@ -420,6 +467,37 @@ mod tests {
     }
 
     #[test]
+    fn a_png_is_turned_as_its_exif_data_say() {
+        let jpeg = exif(6, false);
+        let tiff = jpeg.windows(2).position(|two| two == b"MM").expect("there");
+        let mut info = png::Info::with_size(2, 1);
+        (info.color_type, info.bit_depth) = (ColorType::Grayscale, BitDepth::Eight);
+        info.exif_metadata = Some(jpeg[tiff..].to_vec().into());
+        let mut file = Vec::new();
+        let mut writer =
+            png::Encoder::with_info(&mut file, info).and_then(|e| e.write_header()).expect("valid");
+        writer.write_image_data(b"ab").expect("two pixels");
+        writer.finish().expect("in memory");
+        let mut picture = FrameBuffer::new();
+        let orientation = decode_upright(&file, 64, &mut picture).expect("valid");
+        assert_eq!(orientation.rotation, Rotation::Clockwise90);
+        assert_eq!(header(&file, 64).expect("valid"), Header { size: (2, 1), orientation });
+        let layout = picture.frame().layout();
+        assert_eq!((layout.width(), layout.height()), (1, 2));
+        assert_eq!(picture.frame().bytes(), b"aaabbb");
+    }
+
+    #[test]
+    fn a_file_without_its_end_marker_is_a_picture() {
+        let mut jpeg = Vec::new();
+        let encoder = jpeg_encoder::Encoder::new(&mut jpeg, 90);
+        encoder.encode(&[90; 16 * 8 * 3], 16, 8, jpeg_encoder::ColorType::Rgb).expect("encodes");
+        let mut picture = FrameBuffer::new();
+        decode_upright(&jpeg[..jpeg.len() - 2], 1000, &mut picture).expect("all of its pixels");
+        assert!(decode_upright(&jpeg[..jpeg.len() - 6], 1000, &mut picture).is_err());
+    }
+
+    #[test]
     fn broken_exif_data_turn_nothing() {
         let whole = exif(6, true);
         assert!(jpeg_orientation(&whole).is_some());
@@ -470,7 +548,7 @@ mod tests {
                 };
                 turn(orientation, &laid.frame(), &mut turned).expect("small");
                 assert_eq!(turned.frame().bytes(), upright, "{orientation:?}");
-                assert_eq!(turn_back(orientation, &reds(&turned), lying), reds(&laid));
+                assert_eq!(turn_back(orientation, reds(&turned), lying), reds(&laid));
                 let again = counting::during(|| {
                     turn(orientation, &laid.frame(), &mut turned).expect("small");
                 });

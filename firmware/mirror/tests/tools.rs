@@ -199,6 +199,7 @@ impl OwnAnswers {
             (&1.0.into(), &1.0.into())
         );
         assert_eq!(json["points"]["per_class"][POINTED_AT.1], 1.0);
+        assert_eq!(json["judged_by"], serde_json::json!({ "labels": 1, "person": 1, "points": 1 }));
         assert_eq!(json["person_iou"], 1.0);
     }
 }
@@ -219,6 +220,15 @@ fn eval_of_the_network_s_own_answers_is_perfect() {
     let table = output(mirror(&folder).arg("eval").arg(set));
     assert!(stdout(&table).contains("100.0 %"), "{}", stdout(&table));
 
+    // What may be a mistake is told.
+    let person = set.join("person/first.png");
+    let masks: Vec<u8> = labels.iter().map(|label| if *label > 0 { 255 } else { 0 }).collect();
+    write_png(&person, (width, height), ColorType::Grayscale, &masks);
+    let result = answers.eval(&folder);
+    let text = stderr(&result);
+    assert!(result.status.success(), "{text}");
+    assert!(text.contains("somebody is 1, and 255 means not judged"), "{text}");
+
     // What is not of the expected form is named.
     let cut = &labels[width as usize..];
     write_png(&set.join("labels/first.png"), (width, height - 1), ColorType::Grayscale, cut);
@@ -235,6 +245,51 @@ fn eval_of_the_network_s_own_answers_is_perfect() {
     assert!(stderr(&answers.eval(&folder)).contains("`wing`"));
     std::fs::remove_file(set.join("classes.toml")).expect("ours");
     assert!(stderr(&answers.eval(&folder)).contains("classes.toml"));
+}
+
+#[test]
+fn eval_names_every_trouble_and_scores_the_others() {
+    let folder = Folder::new("troubles");
+    let picture = std::fs::read(people()).expect("of the project");
+    let answers = OwnAnswers::of(&folder, "first.png", &picture);
+    let OwnAnswers { set, size, labels, .. } = &answers;
+    let write = |path: &str, bytes: &[u8]| std::fs::write(set.join(path), bytes).expect("ours");
+    let map = |path: &str, value: u8| {
+        write_png(&set.join(path), *size, ColorType::Grayscale, &vec![value; labels.len()]);
+    };
+    for name in ["bare", "strange", "grey"] {
+        write(&format!("images/{name}.png"), &picture);
+    }
+    write("images/header.jpg", b"\xFF\xD8\xFF\xE0 no picture");
+    // Its header is sound: only its pixels tell.
+    write("images/cut.png", &picture[..picture.len() / 2]);
+    write("images/film.webp", b"of another kind");
+    // The colours that `mirror parse` wrote are the map of no picture either.
+    for (name, value) in [("strange", 77), ("grey", 0), ("header", 0), ("cut", 0), ("ghost", 0)] {
+        map(&format!("labels/{name}.png"), value);
+    }
+    map("person/bare.png", 0);
+    map("person/grey.png", 128);
+    let result = answers.eval(&folder);
+    assert_eq!(result.status.code(), Some(1));
+    let json: serde_json::Value = serde_json::from_slice(&result.stdout).expect("JSON alone");
+    assert_eq!((&json["images"], &json["miou"]), (&1.into(), &1.0.into()));
+    assert_eq!((&json["person_iou"], &json["judged_by"]["person"]), (&1.0.into(), &1.into()));
+    let text = stderr(&result);
+    for told in [
+        "bare.png has no ",
+        "strange.png: label 77",
+        "grey.png: 128 is no value of a silhouette",
+        "header.jpg: ",
+        "cut.png: ",
+        "warning: ",
+        "ghost.png",
+        "first.colour.png",
+        "film.webp",
+        "5 of 6 pictures were not judged",
+    ] {
+        assert!(text.contains(told), "{told} in {text}");
+    }
 }
 
 /// A point or two below what the shipped network scores on the project's labelled pictures: 59.6 % of mean IoU over all sixteen classes,
@@ -282,6 +337,10 @@ fn eval_of_a_telephone_s_picture_takes_the_answers_of_parse() {
     assert_eq!((w, h), (height, width));
     answers.assert_perfect(&folder);
     assert!(in_boxes(&answers) > 0.98, "boxes and labels lie on the same pixels");
+    let shown = (answers.size.1, answers.size.0);
+    write_png(&answers.set.join("labels/first.png"), shown, ColorType::Grayscale, &answers.labels);
+    let text = stderr(&answers.eval(&folder));
+    assert!(text.contains("labels are read over the pixels of the file as it lies"), "{text}");
 }
 
 /// Share of the people's pixels that lie in one of the boxes.

@@ -7,6 +7,8 @@ use serde::Serialize;
 
 /// Label value that is not judged.
 pub const IGNORE: u8 = 255;
+/// Value of somebody in a silhouette; of nobody it is 0.
+pub const SOMEBODY: u8 = 1;
 
 /// A class of the labelled set and which of our parts count as it.
 #[derive(Clone, Debug)]
@@ -40,6 +42,19 @@ impl LabelClass {
     }
 }
 
+/// The first value in a label map that is neither of a class nor [`IGNORE`].
+pub fn unknown_label(classes: &[LabelClass], labels: &[u8]) -> Option<u8> {
+    let mut known = [false; 256];
+    known[usize::from(IGNORE)] = true;
+    classes.iter().for_each(|class| known[usize::from(class.index)] = true);
+    labels.iter().copied().find(|&label| !known[usize::from(label)])
+}
+
+/// The first value in a silhouette that is none of 0, [`SOMEBODY`] and [`IGNORE`].
+pub fn unknown_person(person: &[u8]) -> Option<u8> {
+    person.iter().copied().find(|value| ![0, SOMEBODY, IGNORE].contains(value))
+}
+
 /// A labelled point, in whole pixels of a picture; it may lie outside of it.
 #[derive(Clone, Debug)]
 pub struct LabelPoint {
@@ -67,6 +82,7 @@ pub struct Evaluation {
     class_of_part: [Option<usize>; PART_COUNT],
     tallies: Vec<Tally>,
     images: u64,
+    judged_by: JudgedBy,
     judged: u64,
     right: u64,
     person: (u64, u64),
@@ -84,11 +100,24 @@ pub struct PointReport {
     pub per_class: BTreeMap<String, f64>,
 }
 
+/// Pictures by what they were judged by; scores of one kind rest on these alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct JudgedBy {
+    /// With a label map.
+    pub labels: u64,
+    /// With a silhouette.
+    pub person: u64,
+    /// With labelled points.
+    pub points: u64,
+}
+
 /// What `mirror eval --json` prints. All shares are 0..=1; a class that is neither labelled nor claimed is absent.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// Pictures judged.
     pub images: u64,
+    /// How many of them by what.
+    pub judged_by: JudgedBy,
     /// Mean of `iou`; none when no picture has a label map.
     pub miou: Option<f64>,
     /// Intersection over union by class, pixels pooled over all pictures.
@@ -108,7 +137,7 @@ pub struct Report {
 }
 
 impl Evaluation {
-    /// For a set with these classes. A part that counts as several classes is judged as the first of them.
+    /// For a set with these classes. In label maps a part that counts as several classes is judged as the first of them.
     pub fn new(classes: Vec<LabelClass>) -> Evaluation {
         let class_of_part = std::array::from_fn(|part| classes.iter().position(|c| c.parts[part]));
         let tallies = vec![Tally::default(); classes.len()];
@@ -117,6 +146,7 @@ impl Evaluation {
             class_of_part,
             tallies,
             images: 0,
+            judged_by: JudgedBy::default(),
             judged: 0,
             right: 0,
             person: (0, 0),
@@ -125,18 +155,27 @@ impl Evaluation {
         }
     }
 
-    /// Adds a picture: our parts and the set's labels, pixel by pixel.
+    /// Counts a picture, whatever it is judged by.
+    pub fn add_picture(&mut self) {
+        self.images += 1;
+    }
+
+    /// Adds a picture's label map: our parts and the set's labels, pixel by pixel.
     ///
     /// # Errors
-    /// A label value that no class has.
+    /// A label value that no class has; nothing is added then.
     pub fn add_labels(&mut self, parts: &[u8], labels: &[u8]) -> Result<(), u8> {
+        if let Some(unknown) = unknown_label(&self.classes, labels) {
+            return Err(unknown);
+        }
         let mut position = [None; 256];
         for (k, class) in self.classes.iter().enumerate() {
             position[usize::from(class.index)] = Some(k);
         }
-        self.images += 1;
-        for (&part, &label) in parts.iter().zip(labels).filter(|(_, l)| **l != IGNORE) {
-            let wanted = position[usize::from(label)].ok_or(label)?;
+        self.judged_by.labels += 1;
+        for (&part, &label) in parts.iter().zip(labels) {
+            // The others are not judged.
+            let Some(wanted) = position[usize::from(label)] else { continue };
             let given = self.class_of_part[usize::from(part)];
             self.judged += 1;
             self.tallies[wanted].labelled += 1;
@@ -152,7 +191,14 @@ impl Evaluation {
     }
 
     /// Adds a silhouette: 0 nobody, 1 somebody, 255 not judged.
-    pub fn add_person(&mut self, parts: &[u8], person: &[u8]) {
+    ///
+    /// # Errors
+    /// Another value; nothing is added then.
+    pub fn add_person(&mut self, parts: &[u8], person: &[u8]) -> Result<(), u8> {
+        if let Some(unknown) = unknown_person(person) {
+            return Err(unknown);
+        }
+        self.judged_by.person += 1;
         let empty = person.iter().all(|&p| p == 0 || p == IGNORE);
         for (&part, &person) in parts.iter().zip(person).filter(|(_, p)| **p != IGNORE) {
             let (ours, theirs) = (part != 0, person != 0);
@@ -161,10 +207,12 @@ impl Evaluation {
             self.nobody.0 += u64::from(empty && ours);
             self.nobody.1 += u64::from(empty);
         }
+        Ok(())
     }
 
     /// Adds labelled points of a picture that is `width` pixels wide. Points outside count as wrong.
     pub fn add_points(&mut self, parts: &[u8], width: u32, points: &[LabelPoint]) {
+        self.judged_by.points += 1;
         for point in points {
             let class = self.classes.iter().find(|c| c.name == point.class_name);
             let part = part_at(parts, width, point);
@@ -192,6 +240,7 @@ impl Evaluation {
         });
         Report {
             images: self.images,
+            judged_by: self.judged_by,
             miou: (!iou.is_empty()).then(|| iou.values().sum::<f64>() / iou.len() as f64),
             iou,
             recall,
@@ -233,7 +282,7 @@ mod tests {
         let parts = [0, 2, 1, 4, 2, 10, 3];
         let labels = [0, 4, 4, 9, 0, 9, 255];
         evaluation.add_labels(&parts, &labels).expect("known values");
-        evaluation.add_person(&parts, &[0, 1, 1, 1, 0, 1, 255]);
+        evaluation.add_person(&parts, &[0, 1, 1, 1, 0, 1, 255]).expect("known values");
         let report = evaluation.report();
         assert_eq!(report.iou["nothing"], 0.5);
         assert_eq!(report.iou["head"], 2.0 / 3.0);
@@ -245,11 +294,52 @@ mod tests {
         assert!(report.points.is_none() && report.false_alarms.is_none());
     }
 
+    /// Pixels are counted over all pictures: a large one weighs as much as it has pixels, and nothing is a mean of pictures.
+    #[test]
+    fn pictures_of_unequal_size_are_pooled() {
+        let mut evaluation = Evaluation::new(classes());
+        let point = |x, y, name: &str| LabelPoint { x, y, class_name: name.into() };
+        // Head 2 of 2, nothing 0 of 0.
+        let small = [1, 2];
+        evaluation.add_labels(&small, &[4, 4]).expect("known values");
+        evaluation.add_person(&small, &[1, 1]).expect("known values");
+        evaluation.add_points(&small, 2, &[point(0, 0, "head")]);
+        // Head 1 of 4 labelled, of which 2 go to the body and 1 to nothing; nothing 4 of 4.
+        let large = [1, 3, 3, 0, 0, 0, 0, 0];
+        evaluation.add_labels(&large, &[4, 4, 4, 4, 0, 0, 0, 0]).expect("known values");
+        evaluation.add_person(&large, &[1, 1, 1, 1, 1, 1, 0, 0]).expect("known values");
+        let points =
+            [point(1, 0, "head"), point(2, 0, "head"), point(3, 0, "head"), point(1, 0, "body")];
+        evaluation.add_points(&large, 8, &points);
+        (0..2).for_each(|_| evaluation.add_picture());
+        let report = evaluation.report();
+        let pairs = |map: &BTreeMap<String, f64>| {
+            map.iter().map(|(n, v)| (n.clone(), *v)).collect::<Vec<_>>()
+        };
+        let named = |pairs: &[(&str, f64)]| {
+            pairs.iter().map(|(n, v)| (n.to_string(), *v)).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            pairs(&report.iou),
+            named(&[("body", 0.0), ("head", 3.0 / 6.0), ("nothing", 4.0 / 5.0)])
+        );
+        assert_eq!(pairs(&report.recall), named(&[("head", 3.0 / 6.0), ("nothing", 1.0)]));
+        assert_eq!(report.miou, Some((0.0 + 0.5 + 0.8) / 3.0));
+        assert_eq!(report.pixel_accuracy, Some(7.0 / 10.0));
+        assert_eq!(report.person_iou, Some(5.0 / 8.0));
+        let points = report.points.expect("some");
+        assert_eq!((points.accuracy, points.per_class["head"]), (2.0 / 5.0, 1.0 / 4.0));
+        assert_eq!(
+            (report.images, report.judged_by),
+            (2, JudgedBy { labels: 2, person: 2, points: 2 })
+        );
+    }
+
     #[test]
     fn false_alarms_count_in_pictures_of_nobody_alone() {
         let mut evaluation = Evaluation::new(classes());
-        evaluation.add_person(&[3, 3, 0, 0], &[0, 1, 0, 0]);
-        evaluation.add_person(&[3, 0, 0, 0, 3], &[0, 0, 0, 0, 255]);
+        evaluation.add_person(&[3, 3, 0, 0], &[0, 1, 0, 0]).expect("known values");
+        evaluation.add_person(&[3, 0, 0, 0, 3], &[0, 0, 0, 0, 255]).expect("known values");
         let report = evaluation.report();
         assert_eq!(report.false_alarms, Some(0.25));
         assert!(
@@ -261,10 +351,10 @@ mod tests {
     #[test]
     fn nobody_who_is_taken_for_nobody_has_no_overlap() {
         let mut evaluation = Evaluation::new(classes());
-        evaluation.add_person(&[0, 0, 3], &[0, 0, 255]);
+        evaluation.add_person(&[0, 0, 3], &[0, 0, 255]).expect("known values");
         let report = evaluation.report();
         assert_eq!((report.person_iou, report.false_alarms), (None, Some(0.0)));
-        evaluation.add_person(&[0], &[1]);
+        evaluation.add_person(&[0], &[1]).expect("known values");
         assert_eq!(evaluation.report().person_iou, Some(0.0), "somebody was missed");
     }
 
@@ -292,7 +382,15 @@ mod tests {
 
     #[test]
     fn an_unknown_label_or_name_is_named() {
-        assert_eq!(Evaluation::new(classes()).add_labels(&[0], &[7]), Err(7));
+        let mut evaluation = Evaluation::new(classes());
+        assert_eq!(evaluation.add_labels(&[1, 1], &[4, 7]), Err(7));
+        assert_eq!(evaluation.add_person(&[1, 1], &[1, 2]), Err(2));
+        let report = evaluation.report();
+        assert!(
+            report.iou.is_empty() && report.person_iou.is_none(),
+            "nothing of such a picture is counted"
+        );
+        assert_eq!(report.judged_by, JudgedBy::default());
         assert_eq!(LabelClass::new(0, "x", &["wing".into()]).expect_err("unknown"), "wing");
     }
 }

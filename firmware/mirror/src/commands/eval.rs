@@ -1,44 +1,64 @@
 //! `mirror eval`: scores of the shipped network on a folder of labelled pictures.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fmt::Write;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use frame::{FrameBuffer, Orientation};
+use proto::taxonomy::Part;
 use serde::Deserialize;
-use vision::evaluate::{Evaluation, IGNORE, LabelClass, LabelPoint, Report};
+use vision::evaluate::{
+    Evaluation, IGNORE, LabelClass, LabelPoint, Report, SOMEBODY, unknown_label, unknown_person,
+};
 
 use crate::cli::EvalArgs;
 use crate::config;
 use crate::model::{ModelSource, Parsers};
-use crate::pictures::{self, LabelMap};
+use crate::pictures::{self, Header};
 use crate::progress::Progress;
 use crate::report;
 
-/// Scores the pictures of a folder.
+/// Scores the pictures of a folder. What is wrong with any of them is told before the first one is parsed, and does not keep the others
+/// from being scored.
 ///
 /// # Errors
-/// A folder that is not of the expected form; the message names the file and what it should hold.
+/// A folder that is not of the expected form, none of whose pictures can be judged, or a network that cannot be loaded; at the end, if a
+/// picture was not judged. Messages name the file and what it should hold.
 pub fn eval(args: &EvalArgs) -> Result<()> {
     let effective = config::load(&args.settings, &[])?;
     let set = LabelledSet::read(&args.folder)?;
+    let sound = set.check();
+    let all = set.images.len();
+    ensure!(!sound.is_empty(), "none of the {all} pictures can be judged");
     let source = ModelSource::new(&effective.settings.vision).without_smoothing();
-    let mut parsers = Parsers::new(source)?;
-    let mut evaluation = Evaluation::new(set.classes.clone());
-    let mut progress = Progress::new("pictures", set.images.len() as u64);
-    let (mut picture, mut parts) = (FrameBuffer::new(), Vec::new());
-    for image in &set.images {
-        set.judge(image, &mut parsers, &mut picture, &mut parts, &mut evaluation)?;
+    let mut judge = Judge::new(&set, Parsers::new(source)?);
+    let mut progress = Progress::new("pictures", sound.len() as u64);
+    let mut judged = 0;
+    for image in sound {
+        match judge.judge(image) {
+            Ok(()) => judged += 1,
+            Err(error) => tell(&error),
+        }
         progress.advance();
     }
     drop(progress);
-    let report = Report { images: set.images.len() as u64, ..evaluation.report() };
+    let report = judge.evaluation.report();
     let text = if args.json { serde_json::to_string(&report)? + "\n" } else { table(&report) };
-    Ok(report::print(&text)?)
+    report::print(&text)?;
+    ensure!(
+        judged == all,
+        "{} of {all} pictures were not judged; the scores are those of the others",
+        all - judged
+    );
+    Ok(())
+}
+
+fn tell(trouble: &Error) {
+    eprintln!("mirror: {}", report::describe(trouble));
 }
 
 /// A folder of labelled pictures: `images/`, `labels/`, `classes.toml`, and optionally `person/` and
@@ -48,6 +68,10 @@ struct LabelledSet {
     classes: Vec<LabelClass>,
     /// Sorted, so that every run reads them in the same order.
     images: Vec<PathBuf>,
+    /// File names in `labels/`.
+    labels: HashSet<String>,
+    /// File names in `person/`.
+    person: HashSet<String>,
     /// By the picture's name without its ending.
     points: HashMap<String, Vec<LabelPoint>>,
 }
@@ -64,64 +88,166 @@ struct RawClass {
     maps: Vec<String>,
 }
 
+/// What the set says of one picture, over the pixels of its file.
+struct Labelled<'a> {
+    labels: Option<Vec<u8>>,
+    person: Option<Vec<u8>>,
+    points: Option<&'a Vec<LabelPoint>>,
+}
+
 impl LabelledSet {
     fn read(folder: &Path) -> Result<LabelledSet> {
         let classes = read_classes(&folder.join("classes.toml"))?;
         let images = read_images(&folder.join("images"))?;
-        let points = read_points(&folder.join("points.csv"), &classes)?;
-        for name in points.keys() {
-            let known = images.iter().any(|image| name_of(image) == *name);
-            ensure!(known, "{}: points.csv names no picture of images/: {name}", folder.display());
+        let names = check_names(&images)?;
+        let labels = read_maps(&folder.join("labels"), &names)?;
+        if !labels.is_empty() {
+            check_apart(&classes)
+                .with_context(|| folder.join("classes.toml").display().to_string())?;
         }
-        Ok(LabelledSet { folder: folder.to_owned(), classes, images, points })
+        let person = read_maps(&folder.join("person"), &names)?;
+        let points = read_points(&folder.join("points.csv"), &classes)?;
+        let mut unknown: Vec<&str> =
+            points.keys().map(String::as_str).filter(|name| !names.contains_key(*name)).collect();
+        unknown.sort_unstable();
+        ensure!(
+            unknown.is_empty(),
+            "{}: points.csv names no picture of images/: {}",
+            folder.display(),
+            listed(&unknown)
+        );
+        Ok(LabelledSet { folder: folder.to_owned(), classes, images, labels, person, points })
     }
 
-    /// Parses a picture and adds it to the evaluation.
-    fn judge(
-        &self,
-        image: &Path,
-        parsers: &mut Parsers,
-        picture: &mut FrameBuffer,
-        parts: &mut Vec<u8>,
-        evaluation: &mut Evaluation,
-    ) -> Result<()> {
-        let orientation = pictures::read_upright(image, picture)?;
-        let layout = picture.frame().layout();
-        let upright = (layout.width(), layout.height());
-        // Turning by quarters is its own way back for a size.
-        let size = orientation.upright_size(upright.0, upright.1);
-        let name = name_of(image);
-        let file = |folder| self.folder.join(folder).join(format!("{name}.png"));
-        let (labels, person) = (map_of(&file("labels"), size)?, map_of(&file("person"), size)?);
-        let points = self.points.get(&name);
-        if labels.is_none() && person.is_none() && points.is_none() {
+    /// The pictures that can be judged, as far as their headers and their label maps tell. Whatever is wrong with the others is told.
+    fn check(&self) -> Vec<&Path> {
+        let (mut sound, mut somebody, mut ignored) = (Vec::new(), false, false);
+        for image in &self.images {
+            match self.look_at(image) {
+                Ok(labelled) => {
+                    let person = labelled.person.unwrap_or_default();
+                    somebody |= person.contains(&SOMEBODY);
+                    ignored |= person.contains(&IGNORE);
+                    sound.push(image.as_path());
+                }
+                Err(troubles) => troubles.iter().for_each(tell),
+            }
+        }
+        if ignored && !somebody {
+            let person = self.folder.join("person");
+            warn(&format!(
+                "{} holds 0 and 255 alone; somebody is 1, and 255 means not judged",
+                person.display()
+            ));
+        }
+        sound
+    }
+
+    /// What is said of a picture, or everything that keeps it from being judged.
+    fn look_at(&self, image: &Path) -> Result<Labelled<'_>, Vec<Error>> {
+        let header = pictures::read_header(image).map_err(|error| vec![error])?;
+        let points = self.points.get(&name_of(image));
+        match (self.labels_of(image, &header), self.person_of(image, &header)) {
+            (Ok(None), Ok(None)) if points.is_none() => Err(vec![self.unlabelled(image)]),
+            (Ok(labels), Ok(person)) => Ok(Labelled { labels, person, points }),
+            (labels, person) => Err(labels.err().into_iter().chain(person.err()).collect()),
+        }
+    }
+
+    /// A picture's label map. Where one picture has any, each must have its own: what is forgotten would be left out of the scores.
+    fn labels_of(&self, image: &Path, header: &Header) -> Result<Option<Vec<u8>>> {
+        let path = self.map_of("labels", image);
+        if !self.labels.contains(&file_name(&path)) {
+            return if self.labels.is_empty() { Ok(None) } else { Err(self.unlabelled(image)) };
+        }
+        let labels = read_map(&path, header)?;
+        if let Some(value) = unknown_label(&self.classes, &labels) {
+            bail!("{}: label {value} is no class of classes.toml", path.display());
+        }
+        Ok(Some(labels))
+    }
+
+    fn person_of(&self, image: &Path, header: &Header) -> Result<Option<Vec<u8>>> {
+        let path = self.map_of("person", image);
+        if !self.person.contains(&file_name(&path)) {
+            return Ok(None);
+        }
+        let person = read_map(&path, header)?;
+        if let Some(value) = unknown_person(&person) {
             bail!(
-                "{} has no {}; label it or take it out",
-                image.display(),
-                file("labels").display()
+                "{}: {value} is no value of a silhouette; nobody is 0, somebody 1, and 255 is not judged",
+                path.display()
             );
         }
-        let parser = parsers.fresh(upright)?;
-        parser.parse(&picture.frame()).with_context(|| image.display().to_string())?;
-        let mut rgb = Vec::new();
-        frame::rgb::upright(&picture.frame(), Orientation::default(), &mut rgb)?;
-        parser.part_map(&rgb, parts);
-        // The labels are drawn over the pixels of the file.
-        if orientation != Orientation::default() {
-            *parts = pictures::turn_back(orientation, parts, size);
+        Ok(Some(person))
+    }
+
+    fn map_of(&self, folder: &str, image: &Path) -> PathBuf {
+        self.folder.join(folder).join(format!("{}.png", name_of(image)))
+    }
+
+    fn unlabelled(&self, image: &Path) -> Error {
+        anyhow!(
+            "{} has no {}; label it or take it out",
+            image.display(),
+            self.map_of("labels", image).display()
+        )
+    }
+}
+
+/// Parses pictures of a set and adds up what is right. Memory is used again for every picture.
+struct Judge<'a> {
+    set: &'a LabelledSet,
+    parsers: Parsers,
+    picture: FrameBuffer,
+    parts: Vec<u8>,
+    evaluation: Evaluation,
+}
+
+impl<'a> Judge<'a> {
+    fn new(set: &'a LabelledSet, parsers: Parsers) -> Judge<'a> {
+        let evaluation = Evaluation::new(set.classes.clone());
+        Judge { set, parsers, picture: FrameBuffer::new(), parts: Vec::new(), evaluation }
+    }
+
+    /// Parses a picture and adds it to the evaluation; one that fails adds nothing.
+    fn judge(&mut self, image: &Path) -> Result<()> {
+        // It was sound when the set was checked: one trouble says enough.
+        let labelled = self.set.look_at(image).map_err(|mut troubles| troubles.swap_remove(0))?;
+        let orientation = pictures::read_upright(image, &mut self.picture)?;
+        let frame = self.picture.frame();
+        let upright = (frame.layout().width(), frame.layout().height());
+        let parser = self.parsers.fresh(upright)?;
+        parser.parse(&frame).with_context(|| image.display().to_string())?;
+        // It is packed RGB, and upright.
+        parser.part_map(frame.bytes(), &mut self.parts);
+        self.add(image, orientation, upright, &labelled)
+    }
+
+    fn add(
+        &mut self,
+        image: &Path,
+        orientation: Orientation,
+        upright: (u32, u32),
+        labelled: &Labelled<'_>,
+    ) -> Result<()> {
+        // Turning by quarters is its own way back for a size. The labels are drawn over the pixels of the file.
+        let size = orientation.upright_size(upright.0, upright.1);
+        let parts = pictures::turn_back(orientation, std::mem::take(&mut self.parts), size);
+        let changed = |value: u8| {
+            anyhow!("{}: a map has changed while it was judged, and holds {value}", image.display())
+        };
+        if let Some(labels) = &labelled.labels {
+            self.evaluation.add_labels(&parts, labels).map_err(changed)?;
         }
-        if let Some(map) = labels {
-            evaluation.add_labels(parts, &map.labels).map_err(|value| {
-                let path = file("labels");
-                anyhow!("{}: label {value} is no class of classes.toml", path.display())
-            })?;
+        if let Some(person) = &labelled.person {
+            self.evaluation.add_person(&parts, person).map_err(changed)?;
         }
-        if let Some(map) = person {
-            evaluation.add_person(parts, &map.labels);
+        if let Some(points) = labelled.points {
+            self.evaluation.add_points(&parts, size.0, points);
         }
-        if let Some(points) = points {
-            evaluation.add_points(parts, size.0, points);
-        }
+        self.evaluation.add_picture();
+        self.parts = parts;
         Ok(())
     }
 }
@@ -130,20 +256,81 @@ fn name_of(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// A label map of the picture's size; `None` where there is no such file.
-fn map_of(path: &Path, (width, height): (u32, u32)) -> Result<Option<LabelMap>> {
-    if !path.exists() {
-        return Ok(None);
-    }
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// A map of the size of its picture, whose header says how large it lies in its file.
+fn read_map(path: &Path, header: &Header) -> Result<Vec<u8>> {
     let map = pictures::read_labels(path)?;
-    ensure!(
-        (map.width, map.height) == (width, height),
-        "{} is {} x {}, its picture {width} x {height}; they must have the same size",
+    let (size, given) = (header.size, (map.width, map.height));
+    if given == size {
+        return Ok(map.labels);
+    }
+    let turned = header.orientation.upright_size(size.0, size.1);
+    let hint = match given == turned {
+        true => {
+            "; that is the picture as it is shown, and labels are read over the pixels of the file as it lies"
+        }
+        false => "; they must have the same size",
+    };
+    bail!(
+        "{} is {} x {}, its picture {} x {}{hint}",
         path.display(),
-        map.width,
-        map.height
-    );
-    Ok(Some(map))
+        given.0,
+        given.1,
+        size.0,
+        size.1
+    )
+}
+
+/// What may be a mistake and keeps nothing from being judged.
+fn warn(text: &str) {
+    eprintln!("mirror: warning: {text}");
+}
+
+/// The first of some names, and how many more there are.
+fn listed(names: &[&str]) -> String {
+    const MOST: usize = 5;
+    match names.len().saturating_sub(MOST) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names[..MOST].join(", ")),
+    }
+}
+
+/// Sorted names of the files in a folder; hidden ones, which systems leave behind, are none. `None` where there is no folder.
+fn files_of(folder: &Path) -> Result<Option<Vec<String>>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read {}", folder.display()));
+        }
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.push(file_name(&entry.with_context(|| folder.display().to_string())?.path()));
+    }
+    names.retain(|name| !name.starts_with('.'));
+    names.sort_unstable();
+    Ok(Some(names))
+}
+
+/// Names of the maps in a folder that belong to a picture; the others are told.
+fn read_maps(folder: &Path, names: &HashMap<String, &Path>) -> Result<HashSet<String>> {
+    let files = files_of(folder)?.unwrap_or_default();
+    let is_of_picture =
+        |file: &String| file.strip_suffix(".png").is_some_and(|name| names.contains_key(name));
+    let (maps, others): (Vec<String>, Vec<String>) = files.into_iter().partition(is_of_picture);
+    if !others.is_empty() {
+        let others: Vec<&str> = others.iter().map(String::as_str).collect();
+        warn(&format!(
+            "{} holds what is the map of no picture, NAME.png: {}",
+            folder.display(),
+            listed(&others)
+        ));
+    }
+    Ok(maps.into_iter().collect())
 }
 
 fn read_classes(path: &Path) -> Result<Vec<LabelClass>> {
@@ -190,24 +377,57 @@ fn check_classes(classes: &[LabelClass]) -> Result<()> {
     Ok(())
 }
 
-fn read_images(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder)
-        .with_context(|| format!("cannot read {}; it holds the pictures", folder.display()))?;
-    let mut images = Vec::new();
-    for entry in entries {
-        let path = entry.with_context(|| folder.display().to_string())?.path();
-        if path.extension().is_some_and(is_picture) {
-            images.push(path);
+/// A part counts as one class: a pixel of it could not be judged as two.
+fn check_apart(classes: &[LabelClass]) -> Result<()> {
+    for (k, class) in classes.iter().enumerate() {
+        for other in &classes[..k] {
+            let both = |part: &Part| {
+                class.parts[usize::from(part.index())] && other.parts[usize::from(part.index())]
+            };
+            if let Some(part) = Part::ALL.into_iter().find(both) {
+                bail!(
+                    "classes `{}` and `{}` both map `{}`, and a pixel is judged as one class; let one of them map it, or make them one",
+                    other.name,
+                    class.name,
+                    part.name()
+                );
+            }
         }
     }
-    images.sort();
-    ensure!(!images.is_empty(), "{} has no .jpg, .jpeg or .png picture", folder.display());
-    for pair in images.windows(2) {
-        let (one, other) = (&pair[0], &pair[1]);
-        let same = name_of(one) == name_of(other);
-        ensure!(!same, "{} and {} share their labels", one.display(), other.display());
+    Ok(())
+}
+
+fn read_images(folder: &Path) -> Result<Vec<PathBuf>> {
+    let files = files_of(folder)?
+        .with_context(|| format!("there is no {}; it holds the pictures", folder.display()))?;
+    let (pictures, others): (Vec<&str>, Vec<&str>) = files
+        .iter()
+        .map(String::as_str)
+        .partition(|file| Path::new(file).extension().is_some_and(is_picture));
+    if !others.is_empty() {
+        warn(&format!(
+            "{} holds what is no .jpg, .jpeg or .png picture: {}",
+            folder.display(),
+            listed(&others)
+        ));
     }
-    Ok(images)
+    ensure!(!pictures.is_empty(), "{} has no .jpg, .jpeg or .png picture", folder.display());
+    Ok(pictures.into_iter().map(|file| folder.join(file)).collect())
+}
+
+/// Pictures by their names without endings, by which labels and points are found.
+fn check_names(images: &[PathBuf]) -> Result<HashMap<String, &Path>> {
+    let mut names = HashMap::with_capacity(images.len());
+    for image in images {
+        if let Some(other) = names.insert(name_of(image), image.as_path()) {
+            bail!(
+                "{} and {} share their labels; give each its own name",
+                other.display(),
+                image.display()
+            );
+        }
+    }
+    Ok(names)
 }
 
 fn is_picture(ending: &OsStr) -> bool {
@@ -225,11 +445,11 @@ fn read_points(path: &Path, classes: &[LabelClass]) -> Result<HashMap<String, Ve
     // Spreadsheets put a byte order mark before the first line.
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     for (number, line) in text.lines().enumerate() {
-        if line.trim().is_empty() || (number == 0 && line.starts_with("image,")) {
+        if line.trim().is_empty() || (number == 0 && fields(line) == COLUMNS) {
             continue;
         }
         let (image, point) = parse_point(line).with_context(|| {
-            format!("{} line {}: expected image,x,y,class_name", path.display(), number + 1)
+            format!("{} line {}: expected {}", path.display(), number + 1, COLUMNS.join(","))
         })?;
         ensure!(
             classes.iter().any(|class| class.name == point.class_name),
@@ -243,10 +463,17 @@ fn read_points(path: &Path, classes: &[LabelClass]) -> Result<HashMap<String, Ve
     Ok(points)
 }
 
+/// Columns of `points.csv`; a first line may name them.
+const COLUMNS: [&str; 4] = ["image", "x", "y", "class_name"];
+
+fn fields(line: &str) -> Vec<&str> {
+    line.split(',').map(|field| field.trim().trim_matches('"').trim()).collect()
+}
+
 /// A line `image,x,y,class_name`: the picture with or without its ending, and a place in pixels,
 /// whose fractions do not matter. One outside of the picture is as wrong on every side.
 fn parse_point(line: &str) -> Result<(String, LabelPoint)> {
-    let fields: Vec<&str> = line.split(',').map(|field| field.trim().trim_matches('"')).collect();
+    let fields = fields(line);
     let [image, x, y, class_name] = fields[..] else {
         bail!("there are {} fields", fields.len());
     };
@@ -269,7 +496,13 @@ fn table(report: &Report) -> String {
         let recall = report.recall.get(name).copied().map(percent).unwrap_or_default();
         let _ = writeln!(text, "{name:24}{:>10}{recall:>10}", percent(*iou));
     }
+    let by = report.judged_by;
     let _ = writeln!(text, "\n{:24}{:>10}", "pictures", report.images);
+    for (title, count) in
+        [("with label map", by.labels), ("with silhouette", by.person), ("with points", by.points)]
+    {
+        let _ = writeln!(text, "{title:24}{count:>10}");
+    }
     let rows = [
         ("mean IoU", report.miou),
         ("pixel accuracy", report.pixel_accuracy),
@@ -303,6 +536,55 @@ mod tests {
             let text = check_classes(&bad).expect_err(says).to_string();
             assert!(text.contains(says), "{text}");
         }
+    }
+
+    #[test]
+    fn a_part_that_two_classes_map_is_named_with_both() {
+        let class = |index, name: &str, maps: &[&str]| {
+            let maps: Vec<String> = maps.iter().map(|map| map.to_string()).collect();
+            LabelClass::new(index, name, &maps).expect("known")
+        };
+        let (head, hat) = (class(1, "head", &["head"]), class(2, "hat", &["hair"]));
+        let text = check_apart(&[head.clone(), hat]).expect_err("hair twice").to_string();
+        assert!(["`head`", "`hat`", "`hair`"].iter().all(|name| text.contains(name)), "{text}");
+        assert!(check_apart(&[head, class(2, "arms", &["upper_arms", "hand_left"])]).is_ok());
+    }
+
+    #[test]
+    fn pictures_of_one_name_are_found_wherever_they_stand() {
+        let names = |files: &[&str]| {
+            check_names(&files.iter().map(PathBuf::from).collect::<Vec<_>>())
+                .map(|names| names.len())
+        };
+        assert_eq!(names(&["a.jpg", "a.k.png", "b.png"]).expect("three names"), 3);
+        let text = names(&["a.jpg", "a.k.png", "a.png"]).expect_err("a twice").to_string();
+        assert!(text.contains("a.jpg") && text.contains("a.png"), "{text}");
+    }
+
+    #[test]
+    fn only_the_names_of_the_columns_are_a_header() {
+        let path = std::env::temp_dir().join(format!("mirror-points-{}.csv", std::process::id()));
+        let classes = [LabelClass::new(0, "torso", &["torso".into()]).expect("known")];
+        let read = |text: &str| {
+            fs::write(&path, text).expect("writable");
+            read_points(&path, &classes)
+        };
+        let header =
+            ["image,x,y,class_name\n", "\u{feff}\"image\", \"x\",\" y \",\"class_name\"\r\n", ""];
+        for header in header {
+            let points = read(&format!("{header}a.jpg,45,70,torso\n")).expect("valid");
+            assert_eq!((points.len(), points["a"][0].x, points["a"][0].y), (1, 45, 70), "{header}");
+        }
+        assert_eq!(read("image,45,70,torso\n").expect("a picture of this name")["image"].len(), 1);
+        for wrong in [
+            "image,y,x,class_name\na,1,2,torso\n",
+            "image,x,y\na,1,2,torso\n",
+            "a,1,2,torso\nimage,x,y,class_name\n",
+        ] {
+            let text = format!("{:#}", read(wrong).expect_err(wrong));
+            assert!(text.contains("expected image,x,y,class_name"), "{text}");
+        }
+        fs::remove_file(&path).expect("ours");
     }
 
     #[test]

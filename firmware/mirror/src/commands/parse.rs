@@ -168,7 +168,8 @@ impl Work {
         let mut parsed = Parsed::of(parser, &frame, Orientation::default())?;
         // Turning by quarters is its own way back for a size.
         let (width, height) = orientation.upright_size(upright.0, upright.1);
-        let labels = pictures::turn_back(orientation, &parsed.labels, (width, height));
+        let labels = mem::take(&mut parsed.labels);
+        let labels = pictures::turn_back(orientation, labels, (width, height));
         let mut persons = mem::take(&mut parsed.persons);
         for person in &mut persons {
             person.bounds = orientation.box_to_camera(person.bounds, width, height);

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, PubAckReason, SubscribeReasonCode};
-use rumqttc::v5::{AsyncClient, Event as MqttEvent, EventLoop, MqttOptions};
+use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, PubAckReason, Publish, SubscribeReasonCode};
+use rumqttc::v5::{
+    AsyncClient, ConnectionError, Event as MqttEvent, EventLoop, MqttOptions, MqttState,
+};
 use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport as Wire};
 use tokio::sync::mpsc;
 
@@ -31,6 +33,22 @@ const STABLE: Duration = Duration::from_secs(5);
 
 const RECONNECT: Backoff =
     Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(300) };
+
+/// At least so often something is said on a connection, unless the broker asks for another rhythm on it.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
+/// Why a connection has ended.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    #[error("the broker has taken nothing for {} s; see that it still runs", .0.as_secs())]
+    Stalled(Duration),
+    #[error(
+        "the broker sends topic aliases, although none are allowed here: it does not keep to MQTT 5"
+    )]
+    Alias,
+}
 
 /// Where a broker is, and who comes.
 #[derive(Clone)]
@@ -93,7 +111,7 @@ fn options(endpoint: Endpoint) -> MqttOptions {
     network.set_tcp_nodelay(true);
     network.set_connection_timeout(15);
     options
-        .set_keep_alive(Duration::from_secs(60))
+        .set_keep_alive(KEEP_ALIVE)
         .set_connection_timeout(20)
         .set_clean_start(!endpoint.persistent)
         .set_session_expiry_interval(endpoint.persistent.then_some(SESSION_SECONDS))
@@ -114,7 +132,7 @@ fn options(endpoint: Endpoint) -> MqttOptions {
 async fn poll(mut connection: EventLoop, events: mpsc::Sender<Event>, mut jitter: Jitter) {
     let (mut attempts, mut since) = (0, None);
     loop {
-        let event = match connection.poll().await {
+        let event = match next_event(&mut connection).await {
             Ok(MqttEvent::Incoming(Packet::ConnAck(_))) => {
                 since = Some(Instant::now());
                 Event::Connected
@@ -131,6 +149,8 @@ async fn poll(mut connection: EventLoop, events: mpsc::Sender<Event>, mut jitter
             },
             Ok(_) => continue,
             Err(error) => {
+                // At once, or the broker would go on sending to it.
+                connection.clean();
                 let lasted = since.take().is_some_and(|since: Instant| since.elapsed() > STABLE);
                 attempts = if lasted { 0 } else { attempts };
                 if events.send(Event::Disconnected(error.to_string())).await.is_err() {
@@ -138,7 +158,7 @@ async fn poll(mut connection: EventLoop, events: mpsc::Sender<Event>, mut jitter
                 }
                 tokio::time::sleep(RECONNECT.wait(attempts, &mut jitter)).await;
                 attempts += 1;
-                forget_unsent(&mut connection);
+                begin_anew(&mut connection);
                 continue;
             }
         };
@@ -146,6 +166,34 @@ async fn poll(mut connection: EventLoop, events: mpsc::Sender<Event>, mut jitter
             return;
         }
     }
+}
+
+/// The next event of a connection that goes on.
+///
+/// A poll that sends waits until everything is out, and no keep-alive ends it. Any other has an event at every keep-alive.
+/// rumqttc keeps a topic for each alias that a broker makes up, so the first one ends the connection.
+async fn next_event(connection: &mut EventLoop) -> Result<MqttEvent, Broken> {
+    let patience = 2 * connection.options.keep_alive();
+    let polled = tokio::time::timeout(patience, connection.poll()).await;
+    let event = polled.map_err(|_| Broken::Stalled(patience))??;
+    match &event {
+        MqttEvent::Incoming(Packet::Publish(publish)) if has_alias(publish) => Err(Broken::Alias),
+        _ => Ok(event),
+    }
+}
+
+fn has_alias(publish: &Publish) -> bool {
+    publish.properties.as_ref().is_some_and(|properties| properties.topic_alias.is_some())
+}
+
+/// Forgets the connection that broke, with what was queued or not acknowledged on it: rumqttc would send that on the next
+/// one, even an update whose household has withdrawn meanwhile. Whoever publishes here says anew at every connection what still
+/// holds. The numbers of its messages begin anew as well: they do not wrap where the next broker takes fewer at a time.
+fn begin_anew(connection: &mut EventLoop) {
+    connection.clean();
+    connection.pending.clear();
+    connection.state = MqttState::new(IN_FLIGHT, false);
+    connection.options.set_keep_alive(KEEP_ALIVE);
 }
 
 /// What the broker does not let this mirror do on this connection, and its reason.
@@ -165,15 +213,6 @@ fn refusal(packet: &Packet) -> Option<String> {
     Some(format!(
         "the broker refuses {what} ({reason}); its access list must give this mirror its topics"
     ))
-}
-
-/// Forgets what was queued or not acknowledged on the connection that broke: rumqttc would send it on the next one, even
-/// an update whose household has withdrawn meanwhile. Whoever publishes here says anew at every connection what still
-/// holds.
-fn forget_unsent(connection: &mut EventLoop) {
-    connection.clean();
-    connection.pending.clear();
-    connection.state.collision = None;
 }
 
 impl Requests for Mqtt {

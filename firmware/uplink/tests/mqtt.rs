@@ -4,6 +4,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
 
 use uplink::mqtt::{Endpoint, Mqtt};
 use uplink::pace::Jitter;
@@ -12,6 +13,9 @@ use uplink::transport::{Event, Requests, Retained, Transport};
 const CONNECT: u8 = 1;
 const PUBLISH: u8 = 3;
 const SUBSCRIBE: u8 = 8;
+
+/// Only to end a test that is stuck.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// CONNACK of MQTT 5: the session is still there, success, no properties.
 const WELCOME: [u8; 5] = [0x20, 3, 1, 0, 0];
@@ -62,19 +66,127 @@ fn nothing_is_carried_over_to_the_next_connection() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (mut mqtt, _handle) = Mqtt::start(endpoint(port), Jitter::new(1));
-        let connected = |event: &Event| *event == Event::Connected;
         let disconnected = |event: &Event| matches!(event, Event::Disconnected(_));
-        wait_for(&mut mqtt, connected).await;
+        wait_for(&mut mqtt, is_connected).await;
         assert!(mqtt.publish("topic", b"not acknowledged".to_vec(), false));
         wait_for(&mut mqtt, disconnected).await;
         assert!(mqtt.publish("topic", b"queued between".to_vec(), false));
-        wait_for(&mut mqtt, connected).await;
+        wait_for(&mut mqtt, is_connected).await;
         assert!(mqtt.publish("topic", b"still holds".to_vec(), false));
         wait_for(&mut mqtt, disconnected).await;
     });
     let messages = broker.join().unwrap();
     assert!(messages[0].ends_with(b"not acknowledged"));
     assert!(messages[1].ends_with(b"still holds"), "{:?}", messages[1].escape_ascii().to_string());
+}
+
+/// A CONNACK with these properties.
+fn welcome(properties: &[u8]) -> Vec<u8> {
+    let length = properties.len() as u8;
+    [&[0x20, length + 3, 1, 0, length][..], properties].concat()
+}
+
+/// The id of a message, which is acknowledged.
+fn acknowledge(stream: &mut TcpStream) -> u16 {
+    let (kind, body) = packet(stream);
+    assert_eq!(kind, PUBLISH);
+    let at = 2 + usize::from(body[1]);
+    stream.write_all(&[0x40, 2, body[at], body[at + 1]]).unwrap();
+    u16::from_be_bytes([body[at], body[at + 1]])
+}
+
+fn is_connected(event: &Event) -> bool {
+    *event == Event::Connected
+}
+
+/// Why the connection ends, with nothing before that but it.
+async fn end(mqtt: &mut Mqtt) -> String {
+    let next = tokio::time::timeout(PATIENCE, mqtt.next());
+    let Ok(Event::Disconnected(reason)) = next.await else { panic!("something else") };
+    reason
+}
+
+#[test]
+fn every_connection_begins_anew_with_the_limits_of_its_broker() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // Of the first broker: keep-alive 7 s; of the second: two messages at a time.
+    let broker = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        assert_eq!(packet(&mut stream).0, CONNECT);
+        stream.write_all(&welcome(&[0x13, 0, 7])).unwrap();
+        let first = [(); 3].map(|()| acknowledge(&mut stream));
+        drop(stream);
+        let (mut stream, _) = listener.accept().unwrap();
+        let (_, connect) = packet(&mut stream);
+        stream.write_all(&welcome(&[0x21, 0, 2])).unwrap();
+        let second = [(); 3].map(|()| acknowledge(&mut stream));
+        (first, second, connect[8..10].to_vec())
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (first, second, keep_alive) = runtime.block_on(async {
+        let (mut mqtt, _handle) = Mqtt::start(endpoint(port), Jitter::new(1));
+        for _ in 0..2 {
+            wait_for(&mut mqtt, is_connected).await;
+            for message in 0..3 {
+                assert!(mqtt.publish("topic", vec![message], false));
+            }
+            wait_for(&mut mqtt, |event| matches!(event, Event::Disconnected(_))).await;
+        }
+        broker.join().unwrap()
+    });
+    assert_eq!((first, second), ([1, 2, 3], [1, 2, 1]));
+    assert_eq!(keep_alive, [0, 60]);
+}
+
+#[test]
+fn a_topic_alias_ends_the_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // QoS 0, topic "t", alias 1, nothing in it; then an alias that stands for no topic.
+    let aliases: [&[u8]; 2] =
+        [&[0x30, 7, 0, 1, b't', 3, 0x23, 0, 1], &[0x30, 6, 0, 0, 3, 0x23, 0, 2]];
+    let broker = std::thread::spawn(move || {
+        aliases.map(|alias| {
+            let (mut stream, _) = listener.accept().unwrap();
+            assert_eq!(packet(&mut stream).0, CONNECT);
+            stream.write_all(&[&WELCOME[..], alias].concat()).unwrap();
+            stream
+        })
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (mut mqtt, _handle) = Mqtt::start(endpoint(port), Jitter::new(1));
+        for _ in aliases {
+            assert_eq!(mqtt.next().await, Event::Connected);
+            let reason = end(&mut mqtt).await;
+            assert!(reason.contains("topic aliases"), "{reason}");
+        }
+    });
+    drop(broker.join().unwrap());
+}
+
+#[test]
+fn a_broker_that_takes_nothing_any_more_is_gone() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // Keep-alive 1 s; it reads nothing more, and its kernel keeps the connection.
+    let broker = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        assert_eq!(packet(&mut stream).0, CONNECT);
+        stream.write_all(&welcome(&[0x13, 0, 1])).unwrap();
+        stream
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (mut mqtt, _handle) = Mqtt::start(endpoint(port), Jitter::new(1));
+        wait_for(&mut mqtt, is_connected).await;
+        // More than the kernel takes off a sender's hands.
+        assert!(mqtt.publish("topic", vec![0; 64 << 20], false));
+        let reason = end(&mut mqtt).await;
+        assert!(reason.contains("has taken nothing for 2 s"), "{reason}");
+    });
+    drop(broker.join().unwrap());
 }
 
 #[test]
@@ -100,7 +212,7 @@ fn what_the_broker_refuses_is_told() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (mut mqtt, _handle) = Mqtt::start(endpoint(port), Jitter::new(1));
-        wait_for(&mut mqtt, |event| *event == Event::Connected).await;
+        wait_for(&mut mqtt, is_connected).await;
         assert!(mqtt.subscribe("mirror/v1/fleet/stable/round"));
         let Event::Refused(reason) = mqtt.next().await else { panic!("a subscription") };
         assert!(reason.contains("a subscription (NotAuthorized)"), "{reason}");

@@ -15,9 +15,9 @@ use proto::Topic;
 use proto::topic::filter;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
-    Filter, Packet, PubAckReason, RetainForwardRule, SubscribeReasonCode,
+    ConnAck, Filter, Packet, PubAckReason, Publish, RetainForwardRule, SubscribeReasonCode,
 };
-use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, MqttState};
 use rumqttc::{TlsConfiguration, Transport};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
@@ -42,6 +42,9 @@ const IN_FLIGHT: u16 = 1024;
 /// Seconds that the broker keeps a session for a worker that is away.
 const SESSION_SECONDS: u32 = 3600;
 
+/// At least so often something is said on a connection, unless the broker asks for another rhythm on it.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
 const SHORTEST_BACKOFF: Duration = Duration::from_millis(200);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 
@@ -65,12 +68,29 @@ pub struct Health {
     pub connected: AtomicBool,
     /// Subscriptions and messages that the broker has refused.
     pub refused: AtomicU64,
-    /// Of these, the subscriptions on the last connection that was made.
+    /// Of these, the ones on the last connection that was made which its settings rule out for as long as that lasts.
     pub refused_now: AtomicU64,
     /// Connections made so far.
     pub connections: AtomicU64,
     /// Messages that found no room to wait in.
     pub dropped: AtomicU64,
+}
+
+impl Health {
+    fn begin(&self) {
+        self.refused_now.store(0, Ordering::SeqCst);
+        self.connected.store(true, Ordering::SeqCst);
+        self.connections.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn note(&self, refused: &Refused) {
+        self.refused.fetch_add(1, Ordering::SeqCst);
+        self.refused_now.fetch_add(u64::from(refused.lasts()), Ordering::SeqCst);
+        // What it cannot hear it will not hear on this connection, whatever else works.
+        if matches!(refused, Refused::Subscription(_)) {
+            self.connected.store(false, Ordering::SeqCst);
+        }
+    }
 }
 
 /// One worker's connection.
@@ -131,7 +151,7 @@ impl Mqtt {
         options.set_clean_start(false);
         options.set_session_expiry_interval(Some(SESSION_SECONDS));
         options.set_max_packet_size(Some(PACKET_BYTES));
-        options.set_keep_alive(Duration::from_secs(30));
+        options.set_keep_alive(KEEP_ALIVE);
         options.set_outgoing_inflight_upper_limit(IN_FLIGHT);
         if let Some(tls) = &broker.tls {
             let config = Arc::new(client_config(tls)?);
@@ -140,11 +160,34 @@ impl Mqtt {
         let mut network = rumqttc::NetworkOptions::new();
         network.set_tcp_nodelay(true);
         options.set_network_options(network);
-        let (client, events) = AsyncClient::new(options, QUEUE);
+        Ok(Mqtt::carry(options, name.filters(number), number, health, connected)?)
+    }
+
+    fn carry(
+        options: MqttOptions,
+        filters: Vec<Filter>,
+        number: u16,
+        health: &Arc<Health>,
+        connected: impl Fn() + Send + 'static,
+    ) -> std::io::Result<(Mqtt, JoinHandle<()>)> {
+        let (client, connection) = AsyncClient::new(options, QUEUE);
         let (incoming, received) = mpsc::channel(QUEUE);
         let (outgoing, queued) = mpsc::channel(OUTGOING);
-        let filters = name.filters(number);
-        let (health, shared) = (Arc::clone(health), Arc::clone(health));
+        let (largest, ready) = watch::channel(0);
+        let sending = send_all(client.clone(), queued, ready, Arc::clone(health));
+        let session = Session {
+            number,
+            filters,
+            client,
+            incoming,
+            connected,
+            largest,
+            health: Arc::clone(health),
+            since: None,
+            backoff: Backoff::default(),
+            is_away_told: false,
+            is_refusal_told: false,
+        };
         let name = format!("mqtt-{number}");
         let thread = std::thread::Builder::new().name(name).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -152,12 +195,10 @@ impl Mqtt {
                 warn!("no runtime for connection {number}");
                 return;
             };
-            let (ready, heard) = watch::channel(false);
-            runtime.spawn(send_all(client.clone(), queued, heard));
-            let session = Session { number, filters, incoming, connected, ready };
-            runtime.block_on(session.poll(client, events, &shared));
+            runtime.spawn(sending);
+            runtime.block_on(session.run(connection));
         })?;
-        Ok((Mqtt { incoming: received, outgoing, health }, thread))
+        Ok((Mqtt { incoming: received, outgoing, health: Arc::clone(health) }, thread))
     }
 }
 
@@ -208,18 +249,101 @@ impl SessionNames<'_> {
     }
 }
 
-/// Sends while `ready`: what went into the client's queue before would leave no room for the subscriptions.
+/// Sends what is queued while `largest`, the bytes of the largest packet that the broker takes, is more than 0: what went into the
+/// client's queue before would leave no room for the subscriptions. What is larger is dropped: it would end the connection, and
+/// the next one as well once somebody asks for it again.
 async fn send_all(
     client: AsyncClient,
     mut queued: mpsc::Receiver<Outgoing>,
-    mut ready: watch::Receiver<bool>,
+    mut largest: watch::Receiver<u32>,
+    health: Arc<Health>,
 ) {
-    while ready.wait_for(|ready| *ready).await.is_ok() {
-        let Some(Outgoing { topic, payload, retain }) = queued.recv().await else { return };
-        let sent = client.publish(topic.to_string(), QoS::AtLeastOnce, retain, payload).await;
+    let mut told = 0;
+    while let Some(Outgoing { topic, payload, retain }) = queued.recv().await {
+        let topic = topic.to_string();
+        // As rumqttc will make it, with a number.
+        let publish = Publish::new(topic.clone(), QoS::AtLeastOnce, payload, None);
+        let publish = Publish { pkid: 1, ..publish };
+        let limit = match largest.wait_for(|limit| *limit > 0).await {
+            Ok(limit) => *limit,
+            Err(_) => return,
+        };
+        let bytes = publish.size();
+        if bytes > limit as usize {
+            let refused = Refused::TooLarge { bytes, limit };
+            health.note(&refused);
+            if told != limit {
+                error!("{refused}");
+                told = limit;
+            }
+            continue;
+        }
+        let sent = client.publish(topic, QoS::AtLeastOnce, retain, publish.payload).await;
         if sent.is_err() {
             return;
         }
+    }
+}
+
+/// Why a connection has ended.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    #[error("it has taken nothing for {} s; see that it still runs", .0.as_secs())]
+    Stalled(Duration),
+    #[error("it sends topic aliases, although none are allowed here: it does not keep to MQTT 5")]
+    Alias,
+    #[error("no room to subscribe to {0}")]
+    NoRoom(String),
+}
+
+/// The next event of a connection that goes on.
+///
+/// A poll that sends waits until everything is out, and no keep-alive ends it. Any other has an event at every keep-alive.
+/// rumqttc keeps a topic for each alias that a broker makes up, so the first one ends the connection.
+async fn next_event(connection: &mut EventLoop) -> Result<Event, Broken> {
+    let patience = 2 * connection.options.keep_alive();
+    let polled = tokio::time::timeout(patience, connection.poll()).await;
+    let event = polled.map_err(|_| Broken::Stalled(patience))??;
+    match &event {
+        Event::Incoming(Packet::Publish(publish)) if has_alias(publish) => Err(Broken::Alias),
+        _ => Ok(event),
+    }
+}
+
+fn has_alias(publish: &Publish) -> bool {
+    publish.properties.as_ref().is_some_and(|properties| properties.topic_alias.is_some())
+}
+
+/// Forgets the connection that broke, with what was queued or not acknowledged on it: a broker that has lost the session never
+/// acknowledges what it waits for, and rumqttc would send it in spite of the next broker's limits. What it says is asked for again,
+/// or announced again. The numbers of messages begin anew as well: they do not wrap where the next broker takes fewer at a time.
+fn begin_anew(connection: &mut EventLoop) {
+    connection.clean();
+    connection.pending.clear();
+    connection.state = MqttState::new(IN_FLIGHT, false);
+    connection.options.set_keep_alive(KEEP_ALIVE);
+}
+
+/// Pauses before the next attempt, each twice as long as the one before.
+struct Backoff(Duration);
+
+impl Default for Backoff {
+    fn default() -> Backoff {
+        Backoff(SHORTEST_BACKOFF)
+    }
+}
+
+impl Backoff {
+    /// Between half and the whole of a pause, so that a fleet of workers does not return in one moment.
+    fn next(&mut self) -> Duration {
+        let pause = self.0;
+        self.0 = (2 * pause).min(LONGEST_BACKOFF);
+        let mut byte = [128];
+        // Without entropy the pause is three quarters: still a pause.
+        let _ = SystemEntropy.fill(&mut byte);
+        pause.mul_f64(0.5 + f64::from(byte[0]) / 512.0)
     }
 }
 
@@ -227,74 +351,84 @@ async fn send_all(
 struct Session<F> {
     number: u16,
     filters: Vec<Filter>,
+    client: AsyncClient,
     incoming: mpsc::Sender<Incoming>,
     connected: F,
-    /// Whether the subscriptions are on their way, on the connection at hand.
-    ready: watch::Sender<bool>,
+    /// Bytes of the largest packet that the broker takes, once the subscriptions are on their way on the connection at hand; else 0.
+    largest: watch::Sender<u32>,
+    health: Arc<Health>,
+    /// When the connection at hand was made.
+    since: Option<Instant>,
+    backoff: Backoff,
+    /// Whether the log says so, since the last connection that was a good one.
+    is_away_told: bool,
+    is_refusal_told: bool,
 }
 
 impl<F: Fn()> Session<F> {
-    async fn poll(self, client: AsyncClient, mut events: EventLoop, health: &Health) {
-        let (mut backoff, mut since) = (SHORTEST_BACKOFF, None::<Instant>);
-        let (mut told, mut complained) = (false, false);
-        loop {
-            match events.poll().await {
-                Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                    since = Some(Instant::now());
-                    (self.connected)();
-                    health.refused_now.store(0, Ordering::SeqCst);
-                    health.connected.store(true, Ordering::SeqCst);
-                    health.connections.fetch_add(1, Ordering::SeqCst);
-                    info!("connected to the broker");
-                    for filter in &self.filters {
-                        // The request queue has room: nothing else is queued before these.
-                        if client.try_subscribe_many([filter.clone()]).is_err() {
-                            warn!("no room to subscribe to {}; reconnecting", filter.path);
-                            events.clean();
-                        }
-                    }
-                    self.ready.send_replace(true);
-                }
-                Ok(Event::Incoming(Packet::Publish(publish))) => {
-                    let topic = String::from_utf8_lossy(&publish.topic).into_owned();
-                    let (payload, retained) = (publish.payload.to_vec(), publish.retain);
-                    let message = Incoming { topic, payload, retained };
-                    if self.incoming.send(message).await.is_err() {
-                        return;
-                    }
-                }
-                Ok(Event::Incoming(packet)) => {
-                    let Some(refusal) = Refused::of(&packet) else { continue };
-                    health.refused.fetch_add(1, Ordering::SeqCst);
-                    // What it cannot hear it will not hear on this connection, whatever else works.
-                    if matches!(refusal, Refused::Subscription(_)) {
-                        health.refused_now.fetch_add(1, Ordering::SeqCst);
-                        health.connected.store(false, Ordering::SeqCst);
-                    }
-                    if !complained {
-                        error!("worker {}: {refusal}", self.number);
-                        complained = true;
-                    }
-                }
-                Ok(Event::Outgoing(_)) => {}
-                Err(error) => {
-                    self.ready.send_replace(false);
-                    health.connected.store(false, Ordering::SeqCst);
-                    // Kept, it would hold back whatever comes after it, and a broker that has lost the session never
-                    // acknowledges what it waits for. What it says is asked for again, or announced again.
-                    events.state.collision = None;
-                    // Somebody else with the same client id, or a broker that hangs up, is no reason to come back at once.
-                    if since.take().is_some_and(|since| since.elapsed() > STABLE) {
-                        (backoff, told, complained) = (SHORTEST_BACKOFF, false, false);
-                    }
-                    if !told {
-                        warn!("no broker: {error}; trying again, up to every 30 s");
-                        told = true;
-                    }
-                    tokio::time::sleep(jittered(backoff)).await;
-                    backoff = (2 * backoff).min(LONGEST_BACKOFF);
-                }
-            }
+    /// Ends with the worker, at the next event.
+    async fn run(mut self, mut connection: EventLoop) {
+        while !self.incoming.is_closed() {
+            let Err(broken) = self.step(&mut connection).await else { continue };
+            // At once, or the broker would go on sending to it.
+            connection.clean();
+            self.end(&broken);
+            tokio::time::sleep(self.backoff.next()).await;
+            begin_anew(&mut connection);
+        }
+    }
+
+    async fn step(&mut self, connection: &mut EventLoop) -> Result<(), Broken> {
+        match next_event(connection).await? {
+            Event::Incoming(Packet::ConnAck(welcome)) => self.begin(&welcome)?,
+            Event::Incoming(Packet::Publish(publish)) => self.hand_over(publish).await,
+            Event::Incoming(packet) => Refused::of(&packet).iter().for_each(|it| self.refused(it)),
+            Event::Outgoing(_) => {}
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, welcome: &ConnAck) -> Result<(), Broken> {
+        self.since = Some(Instant::now());
+        (self.connected)();
+        self.health.begin();
+        info!("connected to the broker");
+        for filter in &self.filters {
+            let subscribed = self.client.try_subscribe_many([filter.clone()]);
+            // The request queue has room: nothing else is queued before these.
+            subscribed.map_err(|_| Broken::NoRoom(filter.path.clone()))?;
+        }
+        let limit = welcome.properties.as_ref().and_then(|properties| properties.max_packet_size);
+        self.largest.send_replace(limit.unwrap_or(u32::MAX));
+        Ok(())
+    }
+
+    async fn hand_over(&self, publish: Publish) {
+        let topic = String::from_utf8_lossy(&publish.topic).into_owned();
+        let (payload, retained) = (publish.payload.to_vec(), publish.retain);
+        // Fails where the worker is gone, which ends the session.
+        let _ = self.incoming.send(Incoming { topic, payload, retained }).await;
+    }
+
+    fn refused(&mut self, refused: &Refused) {
+        self.health.note(refused);
+        if !self.is_refusal_told {
+            error!("worker {}: {refused}", self.number);
+            self.is_refusal_told = true;
+        }
+    }
+
+    fn end(&mut self, broken: &Broken) {
+        self.largest.send_replace(0);
+        self.health.connected.store(false, Ordering::SeqCst);
+        // Somebody else with the same client id, or a broker that hangs up, is no reason to come back at once.
+        if self.since.take().is_some_and(|since| since.elapsed() > STABLE) {
+            self.backoff = Backoff::default();
+            (self.is_away_told, self.is_refusal_told) = (false, false);
+        }
+        if !self.is_away_told {
+            warn!("no broker: {broken}; trying again, up to every 30 s");
+            self.is_away_told = true;
         }
     }
 }
@@ -303,15 +437,20 @@ impl<F: Fn()> Session<F> {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum Refused {
     #[error(
-        "the broker refuses a subscription ({0:?}); its access list must let the common name of this server's certificate, \
-         `aggregator` in the sample, read what mirrors send. Mend it and restart the broker"
+        "the broker refuses a subscription ({0:?}); {next}",
+        next = next_step(*.0 == SubscribeReasonCode::NotAuthorized, "read what mirrors send")
     )]
     Subscription(SubscribeReasonCode),
     #[error(
-        "the broker refuses a message ({0:?}); its access list must let the common name of this server's certificate, \
-         `aggregator` in the sample, write to mirrors. Mend it and restart the broker"
+        "the broker refuses a message ({0:?}); {next}",
+        next = next_step(*.0 == PubAckReason::NotAuthorized, "write to mirrors")
     )]
     Message(PubAckReason),
+    #[error(
+        "the broker takes packets of {limit} bytes, and a message has {bytes}; raise its maximum packet size, `max_packet_size` of \
+         mosquitto, to {PACKET_BYTES} and restart it"
+    )]
+    TooLarge { bytes: usize, limit: u32 },
 }
 
 impl Refused {
@@ -329,14 +468,23 @@ impl Refused {
             _ => None,
         }
     }
+
+    /// Whether it stays so for as long as the connection lasts. A message that fails for any other reason than the access list,
+    /// such as a quota, says nothing of those that follow.
+    fn lasts(&self) -> bool {
+        !matches!(self, Refused::Message(reason) if *reason != PubAckReason::NotAuthorized)
+    }
 }
 
-/// Between half and the whole of a pause, so that a fleet of workers does not return in one moment.
-fn jittered(pause: Duration) -> Duration {
-    let mut byte = [128];
-    // Without entropy the pause is three quarters: still a pause.
-    let _ = SystemEntropy.fill(&mut byte);
-    pause.mul_f64(0.5 + f64::from(byte[0]) / 512.0)
+fn next_step(is_access: bool, right: &str) -> String {
+    if is_access {
+        return format!(
+            "its access list must let the common name of this server's certificate, `aggregator` in the sample, {right}. Mend it \
+             and restart the broker"
+        );
+    }
+    "the broker's log says why: a limit of its settings, or something that they switch off"
+        .to_owned()
 }
 
 fn client_config(tls: &TlsConfig) -> Result<rustls::ClientConfig, MqttError> {
@@ -369,7 +517,7 @@ fn client_config(tls: &TlsConfig) -> Result<rustls::ClientConfig, MqttError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rumqttc::v5::mqttbytes::v5::{PubAck, Publish, SubAck};
+    use rumqttc::v5::mqttbytes::v5::{PubAck, SubAck};
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
 
@@ -416,37 +564,152 @@ mod tests {
         assert!(told.contains("access list") && told.contains("common name"), "{told}");
     }
 
-    /// Takes a connection, as a broker that has no session for it.
-    fn welcome(listener: &TcpListener) -> TcpStream {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut head = [0; 2];
-        stream.read_exact(&mut head).unwrap();
-        stream.read_exact(&mut vec![0; head[1].into()]).unwrap();
-        stream.write_all(&[0x20, 3, 0, 0, 0]).unwrap();
-        stream
+    #[test]
+    fn a_quota_is_no_matter_of_the_access_list_and_says_nothing_of_what_follows() {
+        let of = |reason| {
+            Refused::of(&Packet::PubAck(PubAck { pkid: 1, reason, properties: None })).unwrap()
+        };
+        let (quota, denied) = (of(PubAckReason::QuotaExceeded), of(PubAckReason::NotAuthorized));
+        let told = quota.to_string();
+        assert!(told.contains("QuotaExceeded") && !told.contains("access list"), "{told}");
+        let health = Health::default();
+        let counts =
+            || [&health.refused, &health.refused_now].map(|count| count.load(Ordering::SeqCst));
+        health.note(&quota);
+        assert_eq!(counts(), [1, 0]);
+        health.note(&denied);
+        assert_eq!(counts(), [2, 1]);
+        health.begin();
+        assert_eq!(counts(), [2, 0], "what is refused is found out anew");
     }
 
     #[test]
-    fn what_waits_for_a_lost_acknowledgement_holds_nothing_back_on_the_next_connection() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    fn pauses_grow_to_a_limit() {
+        let mut backoff = Backoff::default();
+        let first = backoff.next();
+        assert!((SHORTEST_BACKOFF / 2..=SHORTEST_BACKOFF).contains(&first), "{first:?}");
+        let late = (0..20).map(|_| backoff.next()).last().unwrap();
+        assert!((LONGEST_BACKOFF / 2..=LONGEST_BACKOFF).contains(&late), "{late:?}");
+    }
+
+    /// Only to end a test that is stuck.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    const SUBSCRIBE: u8 = 8;
+    const PUBLISH: u8 = 3;
+
+    /// Takes a connection, as a broker that says this of itself; gives what came with it, too.
+    fn welcome(listener: &TcpListener, properties: &[u8]) -> (TcpStream, Vec<u8>) {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (_, connect) = packet(&mut stream);
+        let length = properties.len() as u8;
+        stream.write_all(&[&[0x20, length + 3, 1, 0, length][..], properties].concat()).unwrap();
+        (stream, connect)
+    }
+
+    /// The next packet, of fewer than 128 bytes: its kind and its body.
+    fn packet(stream: &mut TcpStream) -> (u8, Vec<u8>) {
+        let mut head = [0; 2];
+        stream.read_exact(&mut head).unwrap();
+        let mut body = vec![0; head[1].into()];
+        stream.read_exact(&mut body).unwrap();
+        (head[0] >> 4, body)
+    }
+
+    /// The id of a subscription or of a message, and what the message says.
+    fn heard(stream: &mut TcpStream, wanted: u8) -> (u16, Vec<u8>) {
+        let (kind, body) = packet(stream);
+        assert_eq!(kind, wanted);
+        let at = if kind == PUBLISH { 2 + usize::from(body[1]) } else { 0 };
+        (u16::from_be_bytes([body[at], body[at + 1]]), body[at + 3..].to_vec())
+    }
+
+    fn acknowledge(stream: &mut TcpStream, id: u16) {
+        let [high, low] = id.to_be_bytes();
+        stream.write_all(&[0x40, 2, high, low]).unwrap();
+    }
+
+    /// A worker that listens to one topic at this broker.
+    fn worker(listener: &TcpListener) -> Mqtt {
         let port = listener.local_addr().unwrap().port();
-        let options = MqttOptions::new("aggregator", "127.0.0.1", port);
-        let (client, mut events) = AsyncClient::new(options, QUEUE);
-        events.state.collision = Some(Publish::new("topic", QoS::AtLeastOnce, "late", None));
-        let (incoming, _worker) = mpsc::channel(QUEUE);
+        let mut options = MqttOptions::new("aggregator", "127.0.0.1", port);
+        options.set_clean_start(false).set_keep_alive(KEEP_ALIVE);
+        options.set_outgoing_inflight_upper_limit(IN_FLIGHT);
         let filters = vec![Filter::new("all", QoS::AtLeastOnce)];
-        let (ready, _heard) = watch::channel(false);
-        let session = Session { number: 0, filters, incoming, connected: || {}, ready };
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.unwrap().block_on(session.poll(client, events, &Health::default()));
-        });
-        drop(welcome(&listener));
-        let mut stream = welcome(&listener);
-        // Only to end a test that is stuck.
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let mut kind = [0];
-        stream.read_exact(&mut kind).unwrap();
-        assert_eq!(kind[0] >> 4, 8, "a subscription");
+        Mqtt::carry(options, filters, 0, &Arc::default(), || {}).unwrap().0
+    }
+
+    fn say(worker: &mut Mqtt, payload: Vec<u8>) {
+        let topic = Topic::JobNotify("mirror-17".parse().unwrap());
+        worker.send(Outgoing { topic, payload, retain: false });
+    }
+
+    #[test]
+    fn every_connection_begins_anew_with_the_limits_of_its_broker() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut worker = worker(&listener);
+        say(&mut worker, b"lost".to_vec());
+        // Keep-alive 7 s.
+        let (mut stream, _) = welcome(&listener, &[0x13, 0, 7]);
+        assert_eq!(heard(&mut stream, SUBSCRIBE).0, 1);
+        assert_eq!(heard(&mut stream, PUBLISH), (2, b"lost".to_vec()));
+        drop(stream);
+        // Two messages at a time.
+        let (mut stream, connect) = welcome(&listener, &[0x21, 0, 2]);
+        assert_eq!(connect[8..10], [0, KEEP_ALIVE.as_secs() as u8]);
+        assert_eq!(heard(&mut stream, SUBSCRIBE).0, 1, "what waited holds nothing back");
+        for (id, text) in [(2, "one"), (1, "two"), (2, "three")] {
+            say(&mut worker, text.into());
+            assert_eq!(heard(&mut stream, PUBLISH), (id, text.into()));
+            acknowledge(&mut stream, id);
+        }
+    }
+
+    #[test]
+    fn a_topic_alias_ends_the_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut worker = worker(&listener);
+        // QoS 0, topic "t", alias 1, nothing in it; then no alias.
+        let (mut stream, _) = welcome(&listener, &[]);
+        stream.write_all(&[0x30, 7, 0, 1, b't', 3, 0x23, 0, 1]).unwrap();
+        let (mut stream, _) = welcome(&listener, &[]);
+        stream.write_all(&[0x30, 6, 0, 1, b't', 0, b'o', b'k']).unwrap();
+        assert_eq!(worker.receive(PATIENCE).unwrap().payload, b"ok");
+    }
+
+    #[test]
+    fn a_broker_that_takes_nothing_any_more_is_left() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut worker = worker(&listener);
+        // Keep-alive 1 s; it reads nothing more, and its kernel keeps the connection.
+        let (stream, _) = welcome(&listener, &[0x13, 0, 1]);
+        // More than the kernel takes off a sender's hands.
+        say(&mut worker, vec![0; 64 << 20]);
+        let (sender, again) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(welcome(&listener, &[])));
+        again.recv_timeout(PATIENCE).unwrap();
+        drop(stream);
+    }
+
+    #[test]
+    fn what_is_too_large_for_the_broker_is_dropped_and_ends_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut worker = worker(&listener);
+        // Packets of 100 bytes.
+        let (mut stream, _) = welcome(&listener, &[0x27, 0, 0, 0, 100]);
+        assert_eq!(heard(&mut stream, SUBSCRIBE).0, 1);
+        let topic = Topic::JobNotify("mirror-17".parse().unwrap()).to_string();
+        let fits = 100 - (2 + 2 + topic.len() + 2 + 1);
+        say(&mut worker, vec![b'x'; fits + 1]);
+        say(&mut worker, vec![b'y'; fits]);
+        assert_eq!(heard(&mut stream, PUBLISH), (2, vec![b'y'; fits]));
+        let health = &worker.health;
+        assert_eq!(health.refused_now.load(Ordering::SeqCst), 1);
+        let told = Refused::TooLarge { bytes: 101, limit: 100 }.to_string();
+        assert!(
+            told.contains("max_packet_size") && told.contains(&PACKET_BYTES.to_string()),
+            "{told}"
+        );
     }
 }

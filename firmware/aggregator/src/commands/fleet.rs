@@ -173,10 +173,9 @@ fn server_lines(status: &Status) -> Vec<String> {
         let (up, all) = (status.workers_connected, status.workers);
         lines.push(format!("broker: {up} of {all} connections are up"));
     }
-    if status.broker_refused > 0 {
-        let count = status.broker_refused;
-        lines
-            .push(format!("broker: {count} subscriptions or messages refused; the log says which"));
+    if status.broker_refused_now > 0 {
+        let count = status.broker_refused_now;
+        lines.push(format!("broker: {count} subscriptions or messages refused; the log says why"));
     }
     if status.rival_statements > 0 {
         lines.push(
@@ -530,5 +529,13 @@ mod tests {
         let told = open(&config, Purpose::Look).err().unwrap().to_string();
         assert!(told.contains("chmod 700"), "{told}");
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn what_the_broker_refused_before_it_was_mended_is_no_trouble() {
+        let status =
+            |now| Status { broker_refused: 7, broker_refused_now: now, ..Status::default() };
+        assert!(server_lines(&status(0)).is_empty());
+        assert!(server_lines(&status(2))[0].contains("2 subscriptions or messages refused"));
     }
 }

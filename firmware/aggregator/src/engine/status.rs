@@ -29,7 +29,7 @@ pub struct Status {
     /// Subscriptions and messages that the broker has refused since the server's start.
     #[serde(default)]
     pub broker_refused: u64,
-    /// Of these, the subscriptions on the connections at hand.
+    /// Of these, the ones on the connections at hand that stay refused for as long as these last.
     #[serde(default)]
     pub broker_refused_now: u64,
     /// Statements that another server has signed with this one's key and announced, since a running server's start.

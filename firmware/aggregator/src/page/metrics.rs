@@ -94,7 +94,8 @@ fn fleet(registry: &mut Registry, status: &Status) {
     number("devices_revoked", "Devices that were revoked", status.revoked as f64);
     number("workers", "Connections that should be up", status.workers as f64);
     number("workers_connected", "Connections that are up", status.workers_connected as f64);
-    let help = "Subscriptions that the broker refused on the connections at hand";
+    let help =
+        "Subscriptions and messages that the broker's settings rule out on the connections at hand";
     number("broker_refused_now", help, status.broker_refused_now as f64);
     let failing = status.decisions_failing.is_some();
     number("decisions_failing", "Whether the last decision failed", flag(failing));

@@ -87,7 +87,7 @@ function trouble(status) {
   const lines = [];
   const down = status.workers - status.workers_connected;
   if (down > 0) lines.push(`${down} of ${status.workers} connections to the broker are down.`);
-  if (status.broker_refused > 0) lines.push(`The broker has refused ${status.broker_refused} subscriptions or messages; the log says which.`);
+  if (status.broker_refused_now > 0) lines.push(`The broker refuses ${status.broker_refused_now} subscriptions or messages; the log says why.`);
   if (status.rival_statements > 0) lines.push("Another server announces with this fleet's key. Stop one of them, and start the other one anew.");
   if (status.decisions_failing) lines.push(`Rounds and roll-outs do not go on: ${status.decisions_failing}`);
   return lines.join("\n");

@@ -23,7 +23,7 @@ use crate::report;
 use crate::shared::{Shared, Topic};
 
 /// A connection that ends sooner does not count: two mirrors of one name throw each other off again and again.
-const HOLDS: Duration = Duration::from_secs(60);
+pub(super) const HOLDS: Duration = Duration::from_secs(60);
 
 /// The part that shows the mirror in Home Assistant.
 pub struct HomePart {

@@ -17,6 +17,7 @@ use uplink::edges::{EdgeError, Keeper, Memory, Origin};
 use uplink::mqtt::{Endpoint, Mqtt};
 
 use super::enrolment::Enrolment;
+use super::home_assistant::HOLDS;
 use super::household::AtHome;
 use super::trial::Trial;
 use super::{Fleet, follow, jitter, runtime, wait_for};
@@ -84,15 +85,16 @@ impl Member {
         let (shared, watch) = (Arc::clone(&self.shared), self.fleet.watch.clone());
         let broker = format!("{}:{}", self.settings.host, self.settings.port);
         async move {
-            let (mut absence, mut told) = (Absence { since: Instant::now() }, None);
+            let mut absence = Absence::new(Instant::now());
             loop {
                 tokio::time::sleep(LOOK).await;
                 let snapshot = watch.read();
-                let away = absence.is_long(snapshot.connected, Instant::now());
-                let notice = away.then(|| reason(&broker, &snapshot, SystemClock.now()));
-                if notice != told {
-                    shared.set_notice(Topic::Fleet, notice.clone());
-                    told = notice;
+                let told = absence.told.clone();
+                absence.look(snapshot.connected, Instant::now(), || {
+                    reason(&broker, &snapshot, SystemClock.now())
+                });
+                if absence.told != told {
+                    shared.set_notice(Topic::Fleet, absence.told.clone());
                 }
             }
         }
@@ -151,18 +153,35 @@ impl Member {
     }
 }
 
-/// Since when the broker is away.
+/// The broker's absence, as a person should know of it.
 struct Absence {
-    since: Instant,
+    /// When a connection was last known to hold; before that, the start.
+    held_at: Instant,
+    /// Since when there is one.
+    since: Option<Instant>,
+    /// The notice.
+    told: Option<String>,
 }
 
 impl Absence {
-    /// Whether it has been away for so long that a person should know.
-    fn is_long(&mut self, connected: bool, now: Instant) -> bool {
-        if connected {
-            self.since = now;
+    fn new(now: Instant) -> Absence {
+        Absence { held_at: now, since: None, told: None }
+    }
+
+    /// Sets the notice once no connection has held for long, and takes it back once one holds.
+    fn look(&mut self, connected: bool, now: Instant, reason: impl FnOnce() -> String) {
+        if !connected {
+            self.since = None;
+            let is_long = now.saturating_duration_since(self.held_at) >= AWAY;
+            if is_long {
+                self.told = Some(reason());
+            }
+            return;
         }
-        now.saturating_duration_since(self.since) >= AWAY
+        let since = *self.since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= HOLDS {
+            (self.held_at, self.told) = (now, None);
+        }
     }
 }
 
@@ -177,7 +196,10 @@ fn reason(broker: &str, snapshot: &Snapshot, now: Timestamp) -> String {
     if snapshot.denied {
         return format!("fleet: {broker}: {note}");
     }
-    format!("fleet: {broker} cannot be reached ({note}); check the home network and fleet.host")
+    format!(
+        "fleet: {broker} cannot be reached, or ends the connection ({note}); check the home network and fleet.host. If others reach \
+         it, another mirror may use this one's certificate: each needs its own"
+    )
 }
 
 /// What the last run kept. A damaged file starts over: the fleet's signed numbers are learnt anew, and the round that is
@@ -296,13 +318,31 @@ mod tests {
     }
 
     #[test]
-    fn only_a_long_absence_is_told_and_only_until_the_broker_is_back() {
+    fn only_a_long_absence_is_told_and_only_until_a_connection_holds() {
         let start = Instant::now();
-        let mut absence = Absence { since: start };
-        let mut at =
-            |seconds, connected| absence.is_long(connected, start + Duration::from_secs(seconds));
-        assert_eq!([at(5, true), at(600, false), at(604, false)], [false; 3]);
-        assert_eq!([at(605, false), at(700, true), at(705, false)], [true, false, false]);
+        let mut absence = Absence::new(start);
+        let mut at = |seconds, connected| {
+            absence.look(connected, start + Duration::from_secs(seconds), || "away".into());
+            absence.told.is_some()
+        };
+        assert_eq!([at(5, true), at(65, true), at(70, false), at(664, false)], [false; 4]);
+        assert_eq!([at(665, false), at(700, true), at(755, true)], [true; 3], "it may end at once");
+        assert_eq!([at(760, true), at(765, false)], [false; 2]);
+    }
+
+    #[test]
+    fn mirrors_of_one_certificate_that_throw_each_other_off_are_told_so() {
+        let start = Instant::now();
+        let mut absence = Absence::new(start);
+        let thrown = Snapshot { note: Some("SessionTakenOver".into()), ..Snapshot::default() };
+        for second in (0..700).step_by(5) {
+            let now = start + Duration::from_secs(second);
+            absence.look(second % 20 < 10, now, || {
+                reason("fleet.example:8883", &thrown, EARLIEST_DATE)
+            });
+        }
+        let told = absence.told.expect("no connection held");
+        assert!(told.contains("SessionTakenOver") && told.contains("certificate"), "{told}");
     }
 
     #[test]

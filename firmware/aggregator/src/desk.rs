@@ -23,6 +23,7 @@ use tracing::{debug, error, warn};
 
 use crate::engine::{Engine, EngineError, Report, Status as EngineStatus};
 use crate::ingest::{BATCH_BYTES, BATCH_UPDATES, Receipt, Submission, Worker};
+use crate::kinds::{RefusalKind, StrangeKind};
 use crate::mqtt::Health;
 use crate::records::{Model, Pseudonym, Rollout, Standing};
 use crate::store::{Fate, Refusal, StoreError};
@@ -38,28 +39,6 @@ const BUSY_SECONDS: u32 = 30;
 
 /// Bytes of answers at which a batch ends. Requests are a few bytes each and their answers megabytes.
 const ANSWER_BYTES: usize = 8 << 20;
-
-/// What may be wrong with an update of a device of the round: what [`Desk`] finds itself, and each [`Refusal::name`].
-pub const REFUSALS: [&str; 14] = [
-    "busy",
-    "channel",
-    "chunk",
-    "malformed",
-    "noise",
-    "norm",
-    "not-collecting",
-    "revoked",
-    "second-update",
-    "shape",
-    "signature",
-    "too-large",
-    "unknown-device",
-    "unknown-round",
-];
-
-/// What may be wrong with any other message.
-pub const STRANGE: [&str; 8] =
-    ["chunk", "job", "name", "offer", "request", "status", "stopped", "topic"];
 
 /// A message that arrived.
 #[derive(Clone, Debug)]
@@ -231,19 +210,18 @@ impl Office {
     }
 }
 
-/// Messages by what was wrong with them. The kinds are words of this program, so there are few.
+/// Messages by what was wrong with them.
 #[derive(Default)]
-pub struct Strange(Mutex<BTreeMap<&'static str, u64>>);
+pub struct Strange(Mutex<BTreeMap<StrangeKind, u64>>);
 
 impl Strange {
-    /// One more of a kind, which is one of [`STRANGE`].
-    pub fn add(&self, kind: &'static str) {
-        debug_assert!(STRANGE.contains(&kind), "{kind} is not among the known kinds");
+    /// One more of a kind.
+    pub fn add(&self, kind: StrangeKind) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(kind).or_default() += 1;
     }
 
     /// How many of each kind.
-    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+    pub fn counts(&self) -> BTreeMap<StrangeKind, u64> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -416,7 +394,7 @@ impl Desk {
                 self.statement::<ModelManifest>(message)
             }
             _ => {
-                self.strange(0, "topic");
+                self.strange(0, StrangeKind::Topic);
                 Ok(())
             }
         }
@@ -448,32 +426,32 @@ impl Desk {
 
     fn offered(&mut self, name: Name, round: u64, payload: &[u8]) -> Result<(), EngineError> {
         let Ok(offer) = UpdateOffer::decode(payload) else {
-            self.strange(round, "offer");
+            self.strange(round, StrangeKind::Offer);
             return Ok(());
         };
         let pseudonym = Pseudonym(name.0);
         let Some(device) = self.office.engine.store().named(round, pseudonym)? else {
             // Nobody to answer: the name is no device's, and its topic may be a stranger's invention.
-            self.strange(round, "name");
+            self.strange(round, StrangeKind::Name);
             return Ok(());
         };
         let Ok(id) = device.name.parse::<DeviceId>() else { return Ok(()) };
         let engine = &self.office.engine;
         let key = engine.secret(&id).verifying_key(engine.channel(), round);
         let Ok((manifest, first)) = offer.verify(&key, name, round) else {
-            self.early(round, "signature");
+            self.early(round, RefusalKind::Signature);
             return Ok(());
         };
         let update = manifest.content.sha256;
         if manifest.channel != *engine.channel() {
-            self.early(round, "channel");
+            self.early(round, RefusalKind::Channel);
             return Ok(());
         }
         if let Some(counted) = engine.store().counted_in(learn::edges::Digest(update.0))? {
             return self.say(name, round, update, Verdict::Accepted { round: counted });
         }
         if device.standing != Standing::Enrolled {
-            self.early(round, "revoked");
+            self.early(round, RefusalKind::Revoked);
             return self.refuse(name, round, update, Wrong::Revoked);
         }
         if manifest.content.total() == 1 {
@@ -499,11 +477,11 @@ impl Desk {
             return self.refuse(name, round, update, Wrong::UnknownRound);
         };
         if self.is_over(round)? {
-            self.early(round, "not-collecting");
+            self.early(round, RefusalKind::NotCollecting);
             return self.refuse(name, round, update, Wrong::RoundClosed);
         }
         if content.bytes != crate::ingest::update_bytes(&rules) as u64 {
-            self.early(round, "shape");
+            self.early(round, RefusalKind::Shape);
             return self.refuse(name, round, update, Wrong::Mismatch);
         }
         self.forget_stale();
@@ -514,7 +492,7 @@ impl Desk {
             self.forget(sender);
             if self.held + bytes > TRANSFER_BYTES {
                 let busy = Wrong::Busy { retry_seconds: BUSY_SECONDS };
-                self.early(round, "busy");
+                self.early(round, RefusalKind::Busy);
                 return self.refuse(name, round, update, busy);
             }
             self.held += bytes;
@@ -536,7 +514,7 @@ impl Desk {
         match UpdateChunk::decode(payload) {
             Ok(chunk) => self.part(sender, chunk.update, chunk.index, chunk.bytes.0),
             Err(_) => {
-                self.strange(sender.0, "chunk");
+                self.strange(sender.0, StrangeKind::Chunk);
                 Ok(())
             }
         }
@@ -556,7 +534,7 @@ impl Desk {
             return Ok(());
         };
         if transfer.parts.take(update, index, bytes).is_err() {
-            self.early(round, "chunk");
+            self.early(round, RefusalKind::Chunk);
             return Ok(());
         }
         transfer.touched = Instant::now();
@@ -570,7 +548,7 @@ impl Desk {
                 Ok(())
             }
             _ => {
-                self.early(round, "malformed");
+                self.early(round, RefusalKind::Malformed);
                 self.refuse(Name(pseudonym.0), round, update, Wrong::Malformed)
             }
         }
@@ -601,9 +579,7 @@ impl Desk {
             Fate::Refused(refusal) => {
                 let closed = || self.is_over(receipt.round);
                 let wrong = wire_refusal(refusal, closed()?);
-                let kind = refusal.name();
-                debug_assert!(REFUSALS.contains(&kind), "{kind} is not among the known kinds");
-                self.log(receipt.round, kind, &refusal.to_string());
+                self.log(receipt.round, refusal.kind().name(), &refusal.to_string());
                 self.refuse(name, receipt.round, update, wrong)
             }
         }
@@ -654,7 +630,7 @@ impl Desk {
 
     fn model_wanted(&mut self, device: &DeviceId, payload: &[u8]) -> Result<(), EngineError> {
         let Ok(wanted) = ModelWanted::decode(payload) else {
-            self.strange(0, "request");
+            self.strange(0, StrangeKind::Request);
             return Ok(());
         };
         // Whoever asks again so soon has its answer on the way; reading a model costs more than
@@ -668,14 +644,14 @@ impl Desk {
         let bytes = engine.store().parameters(wanted.version)?;
         let Some(bytes) = bytes.filter(|bytes| enrolled && Digest::of(bytes) == wanted.model)
         else {
-            self.strange(0, "request");
+            self.strange(0, StrangeKind::Request);
             return Ok(());
         };
         let model = engine.store().model(wanted.version)?;
         let offered =
             |model: Model| matches!(model.rollout, Rollout::Running { .. } | Rollout::Complete);
         if !model.is_some_and(offered) {
-            self.strange(0, "stopped");
+            self.strange(0, StrangeKind::Stopped);
             return Ok(());
         }
         for index in indexes(&wanted.chunks).take(REQUEST_CHUNKS) {
@@ -688,7 +664,7 @@ impl Desk {
 
     fn job_state(&mut self, device: &DeviceId, payload: &[u8]) -> Result<(), EngineError> {
         let Ok(state) = JobState::decode(payload) else {
-            self.strange(0, "job");
+            self.strange(0, StrangeKind::Job);
             return Ok(());
         };
         let report = match state.phase {
@@ -701,7 +677,7 @@ impl Desk {
         };
         match self.office.engine.report(device.as_str(), state.version, report) {
             Err(EngineError::NoModel(_) | EngineError::NoDevice(_)) => {
-                self.strange(0, "job");
+                self.strange(0, StrangeKind::Job);
                 Ok(())
             }
             other => other,
@@ -714,7 +690,7 @@ impl Desk {
         let ours = KeyRing::single(office.engine.key().verifying_key());
         let signed = Signed::<T>::decode(&message.payload).ok();
         let Some(signed) = signed.filter(|signed| signed.verify(&ours).is_ok()) else {
-            self.strange(0, "topic");
+            self.strange(0, StrangeKind::Topic);
             return Ok(());
         };
         match office.sequence.is_beyond(signed.sequence()) {
@@ -733,21 +709,24 @@ impl Desk {
         }
         match Status::decode(payload) {
             Ok(status) if known => self.office.presence.set(device, &status),
-            _ => self.strange(0, "status"),
+            _ => self.strange(0, StrangeKind::Status),
         }
         Ok(())
     }
 
     /// A refusal of an update that came from a device of the round: part of the round's tally, at the next commit.
-    fn early(&mut self, round: u64, kind: &'static str) {
-        debug_assert!(REFUSALS.contains(&kind), "{kind} is not among the known kinds");
+    fn early(&mut self, round: u64, kind: RefusalKind) {
         self.worker.note_refused(round, kind);
-        self.log(round, kind, "an update was refused");
+        self.log(round, kind.name(), "an update was refused");
     }
 
-    fn strange(&mut self, round: u64, kind: &'static str) {
+    fn strange(&mut self, round: u64, kind: StrangeKind) {
         self.office.strange.add(kind);
-        self.log(round, kind, "a message was not understood or not from whom it claimed to be");
+        self.log(
+            round,
+            kind.name(),
+            "a message was not understood or not from whom it claimed to be",
+        );
     }
 
     /// Says each kind of trouble once a round; the counts say how often.

@@ -11,6 +11,7 @@ use learn::averaging::{PartialSum, RoundRules};
 use learn::edges::Digest;
 use learn::update::{Header, Update};
 
+use crate::kinds::RefusalKind;
 use crate::records::{Phase, Pseudonym};
 use crate::store::{Arrival, Fate, Refusal, Store, StoreError};
 
@@ -55,7 +56,7 @@ pub struct Worker {
     store: Arc<Store>,
     number: u32,
     current: Option<Current>,
-    refused: BTreeMap<(u64, &'static str), u64>,
+    refused: BTreeMap<(u64, RefusalKind), u64>,
 }
 
 impl Worker {
@@ -89,7 +90,7 @@ impl Worker {
     }
 
     /// Remembers a refusal from before any counting; the next commit adds it to the round's tally. The round exists.
-    pub fn note_refused(&mut self, round: u64, kind: &'static str) {
+    pub fn note_refused(&mut self, round: u64, kind: RefusalKind) {
         *self.refused.entry((round, kind)).or_default() += 1;
     }
 
@@ -130,7 +131,7 @@ impl Worker {
                     places.push(index);
                 }
                 Err(refusal) => {
-                    *self.refused.entry((round, refusal.name())).or_default() += 1;
+                    *self.refused.entry((round, refusal.kind())).or_default() += 1;
                     fates[index] = Some(Fate::Refused(refusal));
                 }
             }
@@ -161,12 +162,9 @@ impl Worker {
     }
 }
 
-fn refused_in(
-    refused: &BTreeMap<(u64, &'static str), u64>,
-    round: u64,
-) -> Vec<(&'static str, u64)> {
-    let all = refused.range((round, "")..(round + 1, ""));
-    all.map(|((_, kind), count)| (*kind, *count)).collect()
+fn refused_in(refused: &BTreeMap<(u64, RefusalKind), u64>, round: u64) -> Vec<(&'static str, u64)> {
+    let all = refused.iter().filter(|((of, _), _)| *of == round);
+    all.map(|((_, kind), count)| (kind.name(), *count)).collect()
 }
 
 /// Bytes of the updates that a round takes.

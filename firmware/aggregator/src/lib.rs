@@ -28,6 +28,7 @@ mod hex;
 mod households;
 pub mod ingest;
 pub mod keys;
+pub mod kinds;
 mod mqtt;
 mod page;
 pub mod records;

@@ -27,6 +27,7 @@ use serde::de::DeserializeOwned;
 
 use crate::audit::{AuditError, Entry, Event, Head};
 use crate::files;
+use crate::kinds::RefusalKind;
 use crate::records::{Damaged, Device, Model, Phase, Pseudonym, Round, Standing, Tally};
 
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
@@ -165,19 +166,19 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// One word, for counters.
-    pub fn name(&self) -> &'static str {
+    /// Its kind, for counters.
+    pub fn kind(&self) -> RefusalKind {
         match self {
-            Refusal::NotCollecting => "not-collecting",
-            Refusal::UnknownRound => "unknown-round",
-            Refusal::SecondUpdate => "second-update",
-            Refusal::UnknownDevice => "unknown-device",
-            Refusal::Revoked => "revoked",
-            Refusal::Malformed(_) => "malformed",
-            Refusal::Content(AveragingError::Norm) => "norm",
-            Refusal::Content(AveragingError::NoiseMultiplier { .. }) => "noise",
-            Refusal::Content(_) => "shape",
-            Refusal::TooLarge => "too-large",
+            Refusal::NotCollecting => RefusalKind::NotCollecting,
+            Refusal::UnknownRound => RefusalKind::UnknownRound,
+            Refusal::SecondUpdate => RefusalKind::SecondUpdate,
+            Refusal::UnknownDevice => RefusalKind::UnknownDevice,
+            Refusal::Revoked => RefusalKind::Revoked,
+            Refusal::Malformed(_) => RefusalKind::Malformed,
+            Refusal::Content(AveragingError::Norm) => RefusalKind::Norm,
+            Refusal::Content(AveragingError::NoiseMultiplier { .. }) => RefusalKind::Noise,
+            Refusal::Content(_) => RefusalKind::Shape,
+            Refusal::TooLarge => RefusalKind::TooLarge,
         }
     }
 }
@@ -466,7 +467,7 @@ impl Store {
             let bytes = batch.iter().zip(&fates).filter(|(_, fate)| **fate == Fate::Counted);
             tally.bytes += bytes.map(|(arrival, _)| arrival.bytes).sum::<u64>();
             let late = fates.iter().filter_map(|fate| match fate {
-                Fate::Refused(refusal) => Some((refusal.name(), 1)),
+                Fate::Refused(refusal) => Some((refusal.kind().name(), 1)),
                 _ => None,
             });
             for (name, count) in refused.iter().copied().chain(late) {

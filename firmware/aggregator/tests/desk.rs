@@ -12,6 +12,7 @@ use aggregator::announce::Announcer;
 use aggregator::desk::{Carrier, Desk, Incoming, Office, Outgoing};
 use aggregator::engine::RoundRequest;
 use aggregator::gate::{Gate, GateError};
+use aggregator::kinds::StrangeKind;
 use aggregator::records::{Parameters, Phase, Round};
 use aggregator::rollout::Stage;
 use aggregator::serve::step;
@@ -341,7 +342,7 @@ fn a_device_reports_a_model_once_and_strangers_report_nothing() {
     }
     let model = hall.office.engine.store().model(1).unwrap().unwrap();
     assert_eq!((model.installed, model.failed), (1, 1));
-    assert_eq!(hall.office.strange.counts().get("job"), Some(&3));
+    assert_eq!(hall.office.strange.counts().get(&StrangeKind::Job), Some(&3));
     let topic = Topic::JobState("mirror-2".parse().unwrap(), job);
     let done = JobState { job, version: 1, phase: JobPhase::Done };
     hall.say(&incoming(&topic, &done));
@@ -364,7 +365,7 @@ fn who_is_connected_is_known_of_enrolled_devices_alone() {
     assert_eq!(hall.office.presence.count(), 1);
     assert_eq!(hall.office.presence.firmware("mirror-2").as_deref(), Some("0.1.0+fbd49e3"));
     assert_eq!(hall.office.presence.firmware("mirror-1"), None);
-    assert_eq!(hall.office.strange.counts().get("status"), Some(&1));
+    assert_eq!(hall.office.strange.counts().get(&StrangeKind::Status), Some(&1));
     let online = || hall.office.status().unwrap().online;
     assert_eq!(online(), Some(1));
     hall.office.engine.revoke("mirror-2", "a test").unwrap();
@@ -375,7 +376,7 @@ fn who_is_connected_is_known_of_enrolled_devices_alone() {
     assert_eq!(hall.office.presence.count(), 2);
     hall.say(&Incoming { payload: Vec::new(), ..incoming(&topic, &born) });
     assert_eq!(hall.office.presence.count(), 1, "its status was cleared at the broker");
-    assert_eq!(hall.office.strange.counts().get("status"), Some(&1));
+    assert_eq!(hall.office.strange.counts().get(&StrangeKind::Status), Some(&1));
     hall.office.presence.clear();
     assert_eq!(hall.office.presence.count(), 0);
 }
@@ -500,7 +501,7 @@ fn numbers_go_on_above_what_the_broker_had_kept_and_another_server_is_told_of() 
     hall.say(&own);
     hall.say(&signed(&SigningKey::from_bytes(&[9; 32]), later, true));
     assert!(announcer.changes(&hall.office).unwrap().is_empty());
-    assert_eq!(hall.office.strange.counts().get("topic"), Some(&1));
+    assert_eq!(hall.office.strange.counts().get(&StrangeKind::Topic), Some(&1));
 
     hall.say(&signed(&key, later, true));
     let again = announcer.changes(&hall.office).unwrap();
@@ -581,7 +582,7 @@ fn a_stopped_model_is_sent_to_nobody() {
         hall.say(&incoming(&Topic::ModelWanted(device.clone()), &wanted)).len()
     };
     assert_eq!((ask(1), ask(top.version)), (0, 1));
-    assert_eq!(hall.office.strange.counts().get("stopped"), Some(&1));
+    assert_eq!(hall.office.strange.counts().get(&StrangeKind::Stopped), Some(&1));
 }
 
 #[test]

@@ -120,7 +120,7 @@ fn what_does_not_belong_is_refused_and_counted_and_everyone_else_unharmed() {
     let name = |fate: &Fate| match fate {
         Fate::Counted => "counted",
         Fate::CountedBefore { .. } => "counted before",
-        Fate::Refused(refusal) => refusal.name(),
+        Fate::Refused(refusal) => refusal.kind().name(),
     };
     let names: Vec<&str> = fates.iter().map(name).collect();
     assert_eq!(

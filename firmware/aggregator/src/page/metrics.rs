@@ -13,8 +13,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::desk::{Office, REFUSALS, STRANGE};
+use crate::desk::Office;
 use crate::engine::{EngineError, RoundStatus, Status};
+use crate::kinds::{RefusalKind, StrangeKind};
 use crate::records::{Model, Rollout};
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -53,10 +54,10 @@ impl From<EngineError> for EngineErrorText {
 }
 
 /// A counter for each of these reasons, at 0: what a counter has when it first appears is no increase to Prometheus.
-fn reasons(known: &[&str]) -> Family<Reason, Counter> {
+fn reasons(known: impl Iterator<Item = &'static str>) -> Family<Reason, Counter> {
     let counters = Family::<Reason, Counter>::default();
     for reason in known {
-        drop(counters.get_or_create(&Reason { reason: (*reason).to_owned() }));
+        drop(counters.get_or_create(&Reason { reason: reason.to_owned() }));
     }
     counters
 }
@@ -132,7 +133,7 @@ fn round(registry: &mut Registry, RoundStatus { round, tally, .. }: &RoundStatus
 /// All rounds by phase, and what was refused by reason.
 fn rounds(registry: &mut Registry, status: &Status) {
     let phases = Family::<Phase, Number>::default();
-    let refused = reasons(&REFUSALS);
+    let refused = reasons(RefusalKind::ALL.iter().map(|kind| kind.name()));
     for RoundStatus { round, tally, .. } in &status.rounds {
         phases.get_or_create(&Phase { phase: round.phase.name().to_owned() }).inc();
         for (reason, count) in &tally.refused {
@@ -144,9 +145,9 @@ fn rounds(registry: &mut Registry, status: &Status) {
 }
 
 fn counters(registry: &mut Registry, office: &Office, status: &Status) {
-    let strange = reasons(&STRANGE);
+    let strange = reasons(StrangeKind::ALL.iter().map(|kind| kind.name()));
     for (kind, count) in office.strange.counts() {
-        strange.get_or_create(&Reason { reason: kind.to_owned() }).inc_by(count);
+        strange.get_or_create(&Reason { reason: kind.name().to_owned() }).inc_by(count);
     }
     let help = "Messages not understood, or not from whom they claimed, by what was wrong";
     registry.register("strange_messages", help, strange);
@@ -174,10 +175,11 @@ mod tests {
     #[test]
     fn every_known_reason_is_there_before_it_first_counts() {
         let mut registry = Registry::default();
-        registry.register("refused", "A test", reasons(&REFUSALS));
+        let known = || RefusalKind::ALL.iter().map(|kind| kind.name());
+        registry.register("refused", "A test", reasons(known()));
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
-        for reason in REFUSALS {
+        for reason in known() {
             assert!(text.contains(&format!("refused_total{{reason=\"{reason}\"}} 0\n")), "{text}");
         }
     }

@@ -11,10 +11,11 @@ use proto::task::{ReportWindow, RoundNotice, TaskManifest};
 use proto::wire::Message;
 use proto::{DeviceId, Digest, Ratio, Topic};
 
-use crate::desk::{Office, Outgoing, Presence};
+use crate::carrier::Outgoing;
 use crate::engine::{Engine, EngineError};
 use crate::hex;
 use crate::ingest::update_bytes;
+use crate::office::{Office, Presence};
 use crate::records::{Damaged, Model, Rollout, Round, Standing};
 
 /// In so many steps a round's lead and its window go by in its announcement, each of which is a

@@ -15,9 +15,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
-use crate::desk::Office;
 use crate::engine::{Engine, EngineError, Failure, ModelStatus, RoundRequest, RoundStatus, Status};
 use crate::hex;
+use crate::office::Office;
 use crate::records::{Device, Model, Round};
 use crate::verify::Verified;
 

@@ -5,11 +5,11 @@
 //! again. So a desk may be dropped at any time, and memory does not grow with the fleet.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use proto::content::{CHUNK_BYTES, Reassembly, chunk, indexes};
+use proto::content::{Reassembly, chunk, indexes};
 use proto::model::{ModelChunk, ModelManifest, ModelWanted, REQUEST_CHUNKS};
 use proto::signing::{KeyRing, Signed, Statement};
 use proto::status::{JobPhase, JobState, Status};
@@ -19,12 +19,13 @@ use proto::update::{
 };
 use proto::wire::{Blob, DecodeError, Message};
 use proto::{DeviceId, Digest, Pseudonym as Name, Topic};
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 
-use crate::engine::{Engine, EngineError, Report, Status as EngineStatus};
+use crate::carrier::{Carrier, Incoming, Outgoing};
+use crate::engine::{EngineError, Report};
 use crate::ingest::{BATCH_BYTES, BATCH_UPDATES, Receipt, Submission, Worker};
 use crate::kinds::{RefusalKind, StrangeKind};
-use crate::mqtt::Health;
+use crate::office::Office;
 use crate::records::{Model, Pseudonym, Rollout, Standing};
 use crate::store::{Fate, Refusal, StoreError};
 
@@ -39,264 +40,6 @@ const BUSY_SECONDS: u32 = 30;
 
 /// Bytes of answers at which a batch ends. Requests are a few bytes each and their answers megabytes.
 const ANSWER_BYTES: usize = 8 << 20;
-
-/// A message that arrived.
-#[derive(Clone, Debug)]
-pub struct Incoming {
-    /// Its topic.
-    pub topic: String,
-    /// Its bytes.
-    pub payload: Vec<u8>,
-    /// Whether the broker had kept it from before this connection.
-    pub retained: bool,
-}
-
-/// A message to send.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outgoing {
-    /// Where to.
-    pub topic: Topic,
-    /// Its bytes.
-    pub payload: Vec<u8>,
-    /// Whether the broker keeps it.
-    pub retain: bool,
-}
-
-/// Carries messages. Implemented for MQTT, and in memory for tests.
-pub trait Carrier: Send {
-    /// Waits for the next message, at most this long.
-    fn receive(&mut self, patience: Duration) -> Option<Incoming>;
-    /// Sends a message, or drops it where there is no connection; senders ask again.
-    fn send(&mut self, message: Outgoing);
-}
-
-/// Numbers for signed statements. Blocks of them are taken from the database, so that no restart and no clock can
-/// make one come twice; they follow the time, so that no restore from a backup does either.
-pub struct Sequence(AtomicU64);
-
-impl Sequence {
-    /// A block that outlasts any run of the program.
-    pub fn take(engine: &Engine) -> Result<Sequence, EngineError> {
-        Ok(Sequence(AtomicU64::new(engine.take_sequence(BLOCK, 0)?)))
-    }
-
-    /// Goes on in a block above this number.
-    fn go_on_above(&self, engine: &Engine, number: u64) -> Result<(), EngineError> {
-        self.0.fetch_max(engine.take_sequence(BLOCK, number)?, Ordering::SeqCst);
-        Ok(())
-    }
-
-    /// Whether a number is one that was not given here, nor before.
-    fn is_beyond(&self, number: u64) -> bool {
-        number >= self.0.load(Ordering::SeqCst)
-    }
-
-    /// The next number.
-    pub fn next(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::SeqCst)
-    }
-}
-
-/// Numbers of a block.
-const BLOCK: u64 = 1 << 32;
-
-/// What all desks share.
-pub struct Office {
-    /// Decisions and database.
-    pub engine: Engine,
-    /// Numbers for statements.
-    pub sequence: Sequence,
-    /// Messages that were not understood, or not from whom they claimed.
-    pub strange: Strange,
-    /// Who is connected.
-    pub presence: Presence,
-    /// Receipts that were sent.
-    pub receipts: AtomicU64,
-    /// Statements of another server that has this one's key.
-    pub rival_statements: AtomicU64,
-    /// Whether what is announced has to be signed anew, with higher numbers.
-    pub is_outdated: AtomicBool,
-    /// Why the last look at what is due failed, if it did.
-    pub decisions_failing: Mutex<Option<String>>,
-    /// How the workers' connections do; the first one hears who is there and says what is announced. None in memory.
-    pub health: Vec<Arc<Health>>,
-}
-
-impl Office {
-    /// Nothing has come in yet, and none of `workers` connections is up.
-    ///
-    /// # Errors
-    /// Of the database.
-    pub fn open(engine: Engine, workers: u16) -> Result<Office, EngineError> {
-        Ok(Office {
-            sequence: Sequence::take(&engine)?,
-            engine,
-            strange: Strange::default(),
-            presence: Presence::default(),
-            receipts: AtomicU64::default(),
-            rival_statements: AtomicU64::default(),
-            is_outdated: AtomicBool::default(),
-            decisions_failing: Mutex::default(),
-            health: (0..workers).map(|_| Arc::default()).collect(),
-        })
-    }
-
-    /// Whether devices can be heard and can hear what is announced.
-    pub fn is_connected(&self) -> bool {
-        self.health.first().is_none_or(|health| health.connected.load(Ordering::SeqCst))
-    }
-
-    /// Notes a statement that was signed with this server's key under a number that it has not given yet. Mirrors take nothing
-    /// older than what they have heard, so it must not be the newest.
-    ///
-    /// One that the broker had kept when this server began is from before a restore, by a clock that was ahead: numbers go on
-    /// above it. Any other is of a server that runs at the same time, and going above it would only be answered in kind.
-    fn overtaken(&self, number: u64, retained: bool) -> Result<(), EngineError> {
-        let connections = |health: &Arc<Health>| health.connections.load(Ordering::SeqCst);
-        if retained && self.health.first().is_none_or(|first| connections(first) <= 1) {
-            warn!(
-                "the broker has a newer statement of this fleet's than this server; numbers go on above it"
-            );
-            self.sequence.go_on_above(&self.engine, number)?;
-            self.is_outdated.store(true, Ordering::SeqCst);
-        } else if self.rival_statements.fetch_add(1, Ordering::SeqCst) == 0 {
-            error!(
-                "another server announces with this fleet's key; stop one of them, and start the other one anew"
-            );
-        }
-        Ok(())
-    }
-
-    /// Who is connected, where that is known.
-    pub fn known_presence(&self) -> Option<&Presence> {
-        self.is_connected().then_some(&self.presence)
-    }
-
-    /// Where everything stands, with what only a running server knows.
-    ///
-    /// # Errors
-    /// Of the database.
-    pub fn status(&self) -> Result<EngineStatus, EngineError> {
-        let up = |health: &&Arc<Health>| health.connected.load(Ordering::SeqCst);
-        let refused = |health: &Arc<Health>| health.refused.load(Ordering::SeqCst);
-        let refused_now = |health: &Arc<Health>| health.refused_now.load(Ordering::SeqCst);
-        Ok(EngineStatus {
-            online: self.online()?,
-            workers: self.health.len() as u64,
-            workers_connected: self.health.iter().filter(up).count() as u64,
-            broker_refused: self.health.iter().map(refused).sum(),
-            broker_refused_now: self.health.iter().map(refused_now).sum(),
-            rival_statements: self.rival_statements.load(Ordering::SeqCst),
-            decisions_failing: self.failure().clone(),
-            ..self.engine.status()?
-        })
-    }
-
-    /// How many enrolled devices are connected, where that is known.
-    fn online(&self) -> Result<Option<u64>, EngineError> {
-        let Some(presence) = self.known_presence() else { return Ok(None) };
-        let mut count = 0;
-        for device in presence.devices() {
-            let known = self.engine.store().device(device.as_str())?;
-            let enrolled = known.is_some_and(|device| device.standing == Standing::Enrolled);
-            count += u64::from(enrolled);
-        }
-        Ok(Some(count))
-    }
-
-    /// The lock of `decisions_failing`.
-    pub fn failure(&self) -> MutexGuard<'_, Option<String>> {
-        self.decisions_failing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Messages by what was wrong with them.
-#[derive(Default)]
-pub struct Strange(Mutex<BTreeMap<StrangeKind, u64>>);
-
-impl Strange {
-    /// One more of a kind.
-    pub fn add(&self, kind: StrangeKind) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(kind).or_default() += 1;
-    }
-
-    /// How many of each kind.
-    pub fn counts(&self) -> BTreeMap<StrangeKind, u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// How many of all kinds.
-    pub fn total(&self) -> u64 {
-        self.counts().values().sum()
-    }
-}
-
-/// The known devices that are connected, by what they said last. A revoked one among them is one that the broker still lets
-/// in.
-#[derive(Default)]
-pub struct Presence(Mutex<BTreeMap<DeviceId, Birth>>);
-
-/// What a device said when it connected.
-struct Birth {
-    firmware: String,
-    /// The newest model version whose trial ended there; 0 for none.
-    model_tried: u64,
-    /// Whether [`Presence::births`] has given it.
-    is_seen: bool,
-}
-
-impl Presence {
-    fn connected(&self) -> MutexGuard<'_, BTreeMap<DeviceId, Birth>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set(&self, device: &DeviceId, status: &Status) {
-        match status {
-            Status::Online { firmware, model_tried } => {
-                // It is printed on an operator's terminal.
-                let firmware = firmware.chars().filter(char::is_ascii_graphic).collect();
-                let birth = Birth { firmware, model_tried: *model_tried, is_seen: false };
-                self.connected().insert(device.clone(), birth);
-            }
-            Status::Offline { .. } => {
-                self.connected().remove(device);
-            }
-        }
-    }
-
-    /// Forgets everybody: at a new connection the broker says again who is there.
-    pub fn clear(&self) {
-        self.connected().clear();
-    }
-
-    /// The connected devices that have said so since the last call, each with the newest model version whose trial ended
-    /// there; 0 for none.
-    pub fn births(&self) -> Vec<(DeviceId, u64)> {
-        let mut connected = self.connected();
-        let new = connected.iter_mut().filter(|(_, birth)| !birth.is_seen);
-        let seen = new.map(|(device, birth)| {
-            birth.is_seen = true;
-            (device.clone(), birth.model_tried)
-        });
-        seen.collect()
-    }
-
-    /// Who.
-    fn devices(&self) -> Vec<DeviceId> {
-        self.connected().keys().cloned().collect()
-    }
-
-    /// How many.
-    pub fn count(&self) -> u64 {
-        self.connected().len() as u64
-    }
-
-    /// The firmware's version of a device that is among them.
-    pub fn firmware(&self, device: &str) -> Option<String> {
-        let device: DeviceId = device.parse().ok()?;
-        self.connected().get(&device).map(|birth| birth.firmware.clone())
-    }
-}
 
 /// Whose transfer: a round and a name in it. The name and not the bytes, which an update that is offered anew in another
 /// round shares, and which somebody else may claim to have.
@@ -762,6 +505,3 @@ impl From<DecodeError> for EngineError {
         EngineError::Message(error)
     }
 }
-
-/// Bytes of the largest message of the protocol, with room for its topic.
-pub const PACKET_BYTES: u32 = CHUNK_BYTES as u32 + 8 * 1024;

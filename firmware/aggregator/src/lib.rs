@@ -12,6 +12,7 @@
 pub mod announce;
 pub mod arithmetic;
 pub mod audit;
+pub mod carrier;
 mod cli;
 pub mod commands;
 pub mod config;
@@ -30,6 +31,7 @@ pub mod ingest;
 pub mod keys;
 pub mod kinds;
 mod mqtt;
+pub mod office;
 mod page;
 pub mod records;
 pub mod rollout;

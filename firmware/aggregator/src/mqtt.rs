@@ -6,7 +6,7 @@
 //! so the two directions cannot block each other.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -22,8 +22,8 @@ use rumqttc::{TlsConfiguration, Transport};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
+use crate::carrier::{Carrier, Health, Incoming, Outgoing, PACKET_BYTES};
 use crate::config::{BrokerConfig, TlsConfig};
-use crate::desk::{Carrier, Incoming, Outgoing, PACKET_BYTES};
 
 /// Messages that wait for a worker.
 const QUEUE: usize = 256;
@@ -59,21 +59,6 @@ pub enum MqttError {
     Tls { path: std::path::PathBuf, reason: String },
     #[error("no thread for a connection: {0}")]
     Thread(#[from] std::io::Error),
-}
-
-/// How a connection does.
-#[derive(Default)]
-pub struct Health {
-    /// Whether the broker is there, and lets this connection hear what it is to hear.
-    pub connected: AtomicBool,
-    /// Subscriptions and messages that the broker has refused.
-    pub refused: AtomicU64,
-    /// Of these, the ones on the last connection that was made which its settings rule out for as long as that lasts.
-    pub refused_now: AtomicU64,
-    /// Connections made so far.
-    pub connections: AtomicU64,
-    /// Messages that found no room to wait in.
-    pub dropped: AtomicU64,
 }
 
 impl Health {

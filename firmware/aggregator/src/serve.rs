@@ -12,11 +12,13 @@ use tokio::sync::mpsc::error::TrySendError;
 use tracing::{error, info, warn};
 
 use crate::announce::Announcer;
+use crate::carrier::{Health, Outgoing};
 use crate::config::BrokerConfig;
-use crate::desk::{Desk, Office, Outgoing};
+use crate::desk::Desk;
 use crate::engine::{Engine, EngineError, RoundStatus};
 use crate::keys::client_tag;
-use crate::mqtt::{Health, Mqtt, MqttError};
+use crate::mqtt::{Mqtt, MqttError};
+use crate::office::Office;
 use crate::records::Phase;
 
 /// How often decisions are looked at.

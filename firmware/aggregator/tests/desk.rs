@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aggregator::announce::Announcer;
-use aggregator::desk::{Carrier, Desk, Incoming, Office, Outgoing};
+use aggregator::carrier::{Carrier, Incoming, Outgoing};
+use aggregator::desk::Desk;
 use aggregator::engine::RoundRequest;
 use aggregator::gate::{Gate, GateError};
 use aggregator::kinds::StrangeKind;
+use aggregator::office::Office;
 use aggregator::records::{Parameters, Phase, Round};
 use aggregator::rollout::Stage;
 use aggregator::serve::step;

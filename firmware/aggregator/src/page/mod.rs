@@ -19,7 +19,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 
-use crate::desk::Office;
+use crate::office::Office;
 use seats::Seats;
 
 /// Connections at a time; a browser makes six, and whoever collects metrics one.

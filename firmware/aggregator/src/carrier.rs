@@ -1,0 +1,55 @@
+//! What carries the messages, as the desks and the decisions see it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
+
+use proto::Topic;
+use proto::content::CHUNK_BYTES;
+
+/// Bytes of the largest message of the protocol, with room for its topic.
+pub const PACKET_BYTES: u32 = CHUNK_BYTES as u32 + 8 * 1024;
+
+/// A message that arrived.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// Its topic.
+    pub topic: String,
+    /// Its bytes.
+    pub payload: Vec<u8>,
+    /// Whether the broker had kept it from before this connection.
+    pub retained: bool,
+}
+
+/// A message to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Where to.
+    pub topic: Topic,
+    /// Its bytes.
+    pub payload: Vec<u8>,
+    /// Whether the broker keeps it.
+    pub retain: bool,
+}
+
+/// Carries messages. Implemented for MQTT, and in memory for tests.
+pub trait Carrier: Send {
+    /// Waits for the next message, at most this long.
+    fn receive(&mut self, patience: Duration) -> Option<Incoming>;
+    /// Sends a message, or drops it where there is no connection; senders ask again.
+    fn send(&mut self, message: Outgoing);
+}
+
+/// How a connection does.
+#[derive(Default)]
+pub struct Health {
+    /// Whether the broker is there, and lets this connection hear what it is to hear.
+    pub connected: AtomicBool,
+    /// Subscriptions and messages that the broker has refused.
+    pub refused: AtomicU64,
+    /// Of these, the ones on the last connection that was made which its settings rule out for as long as that lasts.
+    pub refused_now: AtomicU64,
+    /// Connections made so far.
+    pub connections: AtomicU64,
+    /// Messages that found no room to wait in.
+    pub dropped: AtomicU64,
+}

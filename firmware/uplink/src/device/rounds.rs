@@ -1,0 +1,319 @@
+//! Rounds: what the fleet asks for, and the offer that answers it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use proto::content::{CHUNK_BYTES, chunk, indexes};
+use proto::signing::Signed;
+use proto::task::{RoundNotice, TaskManifest};
+use proto::update::{ChunksWanted, Receipt, Refusal, UpdateChunk, UpdateOffer, Verdict};
+use proto::wire::Blob;
+use proto::{Digest, Message, Pseudonym, Topic};
+
+use super::{BATCH, Device, RETRY};
+use crate::edges::{EdgeError, ReleaseId};
+use crate::transport::Requests;
+
+/// Between two looks at an outbox that has nothing yet.
+const LOOK: Duration = Duration::from_secs(5);
+
+pub(super) struct Offer {
+    pub(super) release: ReleaseId,
+    pub(super) pseudonym: Pseudonym,
+    pub(super) update: Digest,
+    pub(super) message: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
+    pub(super) subscribed: bool,
+    pub(super) wanted: VecDeque<(Option<u16>, u16)>,
+}
+
+pub(super) struct Round {
+    pub(super) task: TaskManifest,
+    pub(super) report_at: Duration,
+    pub(super) prepared: bool,
+    pub(super) offer: Option<Offer>,
+    pub(super) next_at: Duration,
+    pub(super) attempts: u32,
+}
+
+impl Device {
+    pub(super) fn notice(&mut self, now: Duration, payload: &[u8]) {
+        let (notice, _, fresh) =
+            match self.statement::<RoundNotice>(self.memory.round.as_ref(), payload) {
+                Ok(read) => read,
+                Err(error) => return self.refuse("round notice", &error),
+            };
+        if *notice.channel() != self.settings.channel {
+            return self.refuse("round notice", &"it is for another channel");
+        }
+        if !self.remember(fresh, |memory| &mut memory.round) || !self.catch_up(&notice) {
+            return;
+        }
+        self.heard = true;
+        match notice {
+            RoundNotice::Closed { .. } => {
+                self.end_round();
+                self.note = None;
+            }
+            RoundNotice::Open(task) => self.open(now, task),
+        }
+    }
+
+    /// After a loss of memory the first notice may be of a round that an update was made for already: only later rounds
+    /// are answered. False where that could not be kept.
+    fn catch_up(&mut self, notice: &RoundNotice) -> bool {
+        if !self.memory.lost {
+            return true;
+        }
+        let round = match notice {
+            RoundNotice::Closed { round, .. } => *round,
+            RoundNotice::Open(task) => task.round,
+        };
+        let kept = self.keep(|memory| (memory.lost, memory.round_done) = (false, round));
+        kept.inspect_err(|error| self.refuse("memory", error)).is_ok()
+    }
+
+    fn open(&mut self, now: Duration, task: TaskManifest) {
+        // What is left of its window is announced anew as it goes by; the moment that was drawn
+        // stays.
+        let is_same =
+            |round: &Round| TaskManifest { report: task.report, ..round.task.clone() } == task;
+        if self.round.as_ref().is_some_and(is_same) || task.round <= self.memory.round_done {
+            return;
+        }
+        let after = Duration::from_secs(task.report.after_seconds.into());
+        let spread = Duration::from_secs(task.report.spread_seconds.into());
+        let report_at = (now + after + self.jitter.within(spread)).max(self.quiet_until);
+        // A round that is announced anew, with other terms, is still the one that an update was asked for.
+        let asked = |round: &Round| round.task.round == task.round && round.prepared;
+        let prepared = self.round.as_ref().is_some_and(asked);
+        let (offer, attempts) = (None, 0);
+        self.end_round();
+        self.note = None;
+        self.round = Some(Round { task, report_at, prepared, offer, next_at: report_at, attempts });
+    }
+
+    fn end_round(&mut self) {
+        if let Some(offer) = self.round.take().and_then(|round| round.offer) {
+            self.unneeded.extend(offer.topics());
+        }
+    }
+
+    /// The update of the round at hand is not offered any more.
+    fn end_offer(&mut self, round: &mut Round) {
+        self.unneeded.extend(round.offer.take().iter().flat_map(Offer::topics));
+    }
+
+    pub(super) fn advance_round(&mut self, now: Duration, out: &mut dyn Requests) {
+        let Some(mut round) = self.round.take() else { return };
+        let result = self.step_round(now, &mut round, out);
+        match result {
+            Ok(()) => {}
+            Err(error) => {
+                self.note = Some(error.to_string());
+                round.next_at = now + RETRY.wait(round.attempts, &mut self.jitter);
+                round.attempts += 1;
+            }
+        }
+        self.round = Some(round);
+    }
+
+    fn step_round(
+        &mut self,
+        now: Duration,
+        round: &mut Round,
+        out: &mut dyn Requests,
+    ) -> Result<(), EdgeError> {
+        let Some(floor) = self.household.floor() else {
+            // Withdrawn: nothing of the update is left in memory, and nothing more is sent.
+            self.end_offer(round);
+            return Ok(());
+        };
+        if now < round.report_at {
+            return Ok(());
+        }
+        if let Err(refusal) = floor.check(&round.task) {
+            self.note = Some(refusal.to_string());
+            self.end_offer(round);
+            return Ok(());
+        }
+        if round.offer.is_none() && now >= round.next_at {
+            round.offer = self.make_offer(now, round)?;
+        }
+        let Some(offer) = &mut round.offer else { return Ok(()) };
+        if !offer.subscribed {
+            let topics = offer.topics();
+            // A round that is announced anew has the same ones.
+            self.unneeded.retain(|topic| !topics.contains(topic));
+            offer.subscribed = topics.iter().all(|topic| out.subscribe(topic));
+        }
+        send_wanted(round.task.round, offer, out);
+        if !offer.subscribed || now < round.next_at {
+            return Ok(());
+        }
+        let topic = Topic::Update(offer.pseudonym, round.task.round, 0).to_string();
+        if out.publish(&topic, offer.message.clone(), false) {
+            // What held it back before does not any more.
+            self.note = None;
+            round.next_at = now + RETRY.wait(round.attempts, &mut self.jitter);
+            round.attempts += 1;
+        }
+        Ok(())
+    }
+
+    fn make_offer(&mut self, now: Duration, round: &mut Round) -> Result<Option<Offer>, EdgeError> {
+        let Some(&release) = self.household.waiting(&round.task)?.first() else {
+            round.next_at = now + LOOK;
+            // Asked once, whatever comes of it: asking twice could spend twice, also across a restart.
+            if !round.prepared && self.memory.round_offered < round.task.round {
+                round.prepared = true;
+                self.household.prepare(&round.task)?;
+            }
+            return Ok(None);
+        };
+        let bytes = self.household.bytes(release)?;
+        if bytes.len() as u64 > u64::from(round.task.max_update_bytes) {
+            return Err(EdgeError(format!(
+                "the update has {} bytes, the round takes fewer",
+                bytes.len()
+            )));
+        }
+        let (channel, number) = (&self.settings.channel, round.task.round);
+        let identity = self.settings.secret.identity(channel, number);
+        let message = UpdateOffer::new(&identity, channel, number, &bytes)
+            .map_err(|error| EdgeError(error.to_string()))
+            .and_then(|offer| offer.encode().map_err(|error| EdgeError(error.to_string())))?;
+        if self.memory.round_offered < number {
+            self.keep(|memory| memory.round_offered = number)?;
+        }
+        Ok(Some(Offer {
+            release,
+            pseudonym: identity.pseudonym,
+            update: Digest::of(&bytes),
+            message,
+            bytes,
+            subscribed: false,
+            wanted: VecDeque::new(),
+        }))
+    }
+
+    /// The offer under way, if this is its name.
+    fn offer_of(&mut self, pseudonym: Pseudonym) -> Option<(u64, &mut Offer)> {
+        let round = self.round.as_mut()?;
+        let offer = round.offer.as_mut().filter(|offer| offer.pseudonym == pseudonym)?;
+        Some((round.task.round, offer))
+    }
+
+    pub(super) fn wanted(&mut self, pseudonym: Pseudonym, payload: &[u8]) {
+        let wanted = match ChunksWanted::decode(payload) {
+            Ok(wanted) => wanted,
+            Err(error) => return self.refuse("request for chunks", &error),
+        };
+        // Late answers to an offer that is over are no fault.
+        let Some((round, offer)) = self.offer_of(pseudonym) else { return };
+        if wanted.update != offer.update || wanted.round != round {
+            return;
+        }
+        let total = offer.bytes.len().div_ceil(CHUNK_BYTES);
+        let known = |index: &u16| (1..total).contains(&usize::from(*index));
+        // The newest request says all that is missing; what an older one asked for is forgotten.
+        offer.wanted =
+            indexes(&wanted.chunks).filter(known).map(|index| (wanted.lane, index)).collect();
+    }
+
+    pub(super) fn receipt(&mut self, now: Duration, pseudonym: Pseudonym, payload: &[u8]) {
+        let read = Signed::<Receipt>::decode(payload)
+            .map_err(Into::into)
+            .and_then(|signed| signed.verify(&self.settings.keys));
+        let receipt = match read {
+            Ok(receipt) => receipt,
+            Err(error) => return self.refuse("receipt", &error),
+        };
+        let Some((round, offer)) = self.offer_of(pseudonym) else { return };
+        let (release, ours) = (offer.release, (round, pseudonym, offer.update));
+        if (receipt.round, receipt.pseudonym, receipt.update) != ours {
+            return;
+        }
+        let settled = match receipt.verdict {
+            Verdict::Accepted { round: counted } => self.accepted(release, round, counted),
+            Verdict::Refused(refusal) => self.turned_down(now, release, round, refusal),
+        };
+        if let Err(error) = settled {
+            // The offer stays, so the receipt comes again.
+            self.note = Some(error.to_string());
+        }
+    }
+
+    fn accepted(&mut self, release: ReleaseId, round: u64, counted: u64) -> Result<(), EdgeError> {
+        if counted == round {
+            // First of all: a power cut after the outbox has forgotten the update must not make a second one.
+            self.keep(|memory| memory.round_done = round)?;
+        }
+        self.household.published(release)?;
+        self.keep(|memory| memory.contributions += 1)?;
+        if counted == round {
+            self.end_round();
+        } else {
+            // It had counted before, and its receipt was lost; this round is still to come, with an update of its own.
+            self.keep(|memory| memory.round_offered = memory.round_offered.min(round - 1))?;
+            self.round.iter_mut().for_each(|current| (current.offer, current.attempts) = (None, 0));
+        }
+        self.note = None;
+        Ok(())
+    }
+
+    fn turned_down(
+        &mut self,
+        now: Duration,
+        release: ReleaseId,
+        round: u64,
+        refusal: Refusal,
+    ) -> Result<(), EdgeError> {
+        self.refuse("update", &refusal);
+        self.note = Some(refusal.to_string());
+        match refusal {
+            Refusal::Busy { retry_seconds } => {
+                let wait = Duration::from_secs(retry_seconds.min(86_400).into());
+                let at = now + wait + self.jitter.within(wait / 2);
+                self.round.iter_mut().for_each(|round| round.next_at = at);
+                return Ok(());
+            }
+            // It may open yet; the next offer comes with the usual back-off.
+            Refusal::UnknownRound => return Ok(()),
+            _ => {}
+        }
+        // Before the outbox forgets the update, as with one that counted.
+        self.keep(|memory| memory.round_done = round)?;
+        if refusal.is_final() {
+            self.household.refused(release, refusal)?;
+        }
+        self.end_round();
+        Ok(())
+    }
+}
+
+impl Offer {
+    /// What the fleet answers it on.
+    fn topics(&self) -> [String; 2] {
+        [Topic::Receipt(self.pseudonym), Topic::Wanted(self.pseudonym)]
+            .map(|topic| topic.to_string())
+    }
+}
+
+/// Sends the next chunks that were asked for, as far as the queue takes them.
+fn send_wanted(round: u64, offer: &mut Offer, out: &mut dyn Requests) {
+    for _ in 0..BATCH {
+        let Some(&(lane, index)) = offer.wanted.front() else { return };
+        let topic = match lane {
+            Some(lane) => Topic::Lane(offer.pseudonym, lane, round, index),
+            None => Topic::Update(offer.pseudonym, round, index),
+        };
+        let bytes = Blob(chunk(&offer.bytes, index).unwrap_or_default().to_vec());
+        let message = UpdateChunk { update: offer.update, index, bytes };
+        let Ok(payload) = message.encode() else { return };
+        if !out.publish(&topic.to_string(), payload, false) {
+            return;
+        }
+        offer.wanted.pop_front();
+    }
+}

@@ -31,7 +31,10 @@ use proto::status::JobFault;
 use proto::task::{Floor, TaskManifest};
 use proto::update::Refusal;
 use proto::{Channel, DeviceId, Digest, Ratio, Topic};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
+    KeyIdMethod, KeyPair, SanType, SerialNumber,
+};
 use tokio::net::{TcpListener, TcpStream};
 use uplink::device::{Device, Settings};
 use uplink::edges::{EdgeError, Household, Keeper, Memory, ModelTrial, Outbox, ReleaseId};
@@ -107,6 +110,19 @@ impl Authority {
         (pem("CERTIFICATE", certificate.der()), pem("PRIVATE KEY", &key.serialize_der()))
     }
 
+    /// The list of revoked certificates, with nothing on it, as PEM.
+    fn revoked(&self) -> String {
+        let list = CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2026, 1, 1),
+            next_update: rcgen::date_time_ymd(2100, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        pem("X509 CRL", list.signed_by(&self.issuer).unwrap().der())
+    }
+
     fn identity(&self, name: &str) -> Identity {
         let (certificate, key) = self.issue(name);
         Identity::from_pem(self.pem.as_bytes(), certificate.as_bytes(), key.as_bytes()).unwrap()
@@ -139,6 +155,7 @@ impl Broker {
         std::fs::copy(sample.join("acl"), folder.join("acl")).unwrap();
         let (certificate, key) = authority.issue("broker");
         std::fs::write(folder.join("ca.pem"), &authority.pem).unwrap();
+        std::fs::write(folder.join("revoked.pem"), authority.revoked()).unwrap();
         std::fs::write(folder.join("broker.pem"), certificate).unwrap();
         std::fs::write(folder.join("broker.key"), key).unwrap();
         let process = Broker::launch(&folder);

@@ -49,6 +49,14 @@ def certificate(folder, ca, name):
             "-CAkey", folder / f"{ca}.key", "-CAcreateserial", "-extfile", extension, "-out", folder / f"{name}.pem")
 
 
+def revoked(folder, ca):
+    """The authority's list of revoked certificates, with nothing on it."""
+    (folder / "index").write_text("")
+    (folder / "revoke").write_text(f"[ca]\ndefault_ca = fleet\n[fleet]\ndatabase = {folder}/index\ndefault_md = sha256\ndefault_crl_days = 2\n")
+    openssl("ca", "-config", folder / "revoke", "-gencrl", "-cert", folder / f"{ca}.pem", "-keyfile", folder / f"{ca}.key",
+            "-out", folder / "revoked.pem")
+
+
 def placed(text, port, servers):
     """The sample with its two listeners elsewhere, both on this machine."""
     return text.replace("listener 8883", f"listener {port} 127.0.0.1").replace("listener 8884", f"listener {servers}")
@@ -82,6 +90,7 @@ class Broker:
         text = text.replace("max_connections 10000", f"max_connections {connections}")
         (folder / "acl").write_text((SAMPLE / "acl").read_text())
         (folder / "store").mkdir(exist_ok=True)
+        revoked(folder, "ca")
         # mosquitto gives up root for a user of its own, who must reach the folder.
         user = f"user {'root' if os.geteuid() == 0 else 'mosquitto'}\n"
         (folder / "mosquitto.conf").write_text(text + user)

@@ -128,6 +128,8 @@ def main() -> int:
     parser.add_argument("--guide", type=pathlib.Path, default=GUIDE)
     args = parser.parse_args()
     os.chdir(ROOT)
+    shipped = re.search(r'^version = "(.*)"', (ROOT / "models/student/manifest.toml").read_text(), re.MULTILINE)[1]
+    assert args.guide.read_text().count(f"/usr/share/mirror/student-{shipped}") == 2, f"the guide copies student {shipped} under its name"
     with tempfile.TemporaryDirectory(prefix="guide-") as name:
         machine = Machine(pathlib.Path(name), args.aggregator)
         try:

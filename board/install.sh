@@ -2,7 +2,7 @@
 # Installs the mirror on this board, as root, with `mirror` and `mirror.service` beside this file:
 #     sh install.sh           the first time; it starts with the board, or by `systemctl start mirror`
 #     sh install.sh update    puts the new program in the place of the old one, if that one's settings suit it and it starts
-#     sh install.sh back      puts the last program that ran before an update back
+#     sh install.sh back      puts the last program that ran before an update back, and keeps the one that ran till then: once more, and it is here again
 # A power cut leaves each place with its old file or with its new one, whole: files are written beside their places, reach
 # the disk, and are renamed then. An empty unit would be a masked one, and the glass black for good.
 set -eu
@@ -29,16 +29,22 @@ write() {
     mkdir -p "$(dirname "$2")" && install -m "$3" "$1" "$2.new"
 }
 
-# What was sent, beside its places.
+# bring PROGRAM UNIT: both, beside their places. One by one with &&: where a function's end is asked for, `set -e` does not hold
+# within it.
 bring() {
-    write "$here/mirror" "$program" 755
-    write "$here/mirror.service" "$unit" 644
+    write "$1" "$program" 755 && write "$2" "$unit" 644
+}
+
+# keep: what runs, beside the places of the way back.
+keep() {
+    write "$program" "$program.old" 755 && write "$unit" "$unit.old" 644
 }
 
 # They go with every copy of the program.
 bring_notices() {
     [ -f "$here/NOTICES.txt" ] || return 0
-    write "$here/NOTICES.txt" "$notices" 644 && place "$notices"
+    write "$here/NOTICES.txt" "$notices" 644 && place "$notices" ||
+        end "The program is in its place, but not the notices that go with it. Look at the disk (df -h, mount), and do the same again."
 }
 
 # place PLACE..: renames what was written beside these places.
@@ -48,6 +54,27 @@ place() {
     sync
 }
 
+# What was written beside the places may be what fills the disk.
+drop() {
+    rm -f "$program.new" "$unit.new" "$program.old.new" "$unit.old.new" || :
+}
+
+# not_written WHAT: ends where nothing is in its place yet.
+not_written() {
+    drop
+    end "$1 could not be written; nothing was changed. Look at the disk (df -h, mount), and do the same again."
+}
+
+# not_placed WHAT: ends where a rename failed, of which there may be more than one.
+not_placed() {
+    end "$1 could not be put in its place, or only in part. Look at the disk (df -h, mount), and do the same again before a restart."
+}
+
+# takes_settings PROGRAM: whether it can load this board's.
+takes_settings() {
+    runuser -u mirror -- "$1" config show >/dev/null
+}
+
 # Asked like this because `is-active` says yes to everything where an image is made in a chroot.
 is_active() {
     [ "$(property ActiveState)" = active ]
@@ -55,6 +82,16 @@ is_active() {
 
 property() {
     systemctl show --property "$1" --value mirror
+}
+
+# A mirror whose first installation was cut short may lack that alone. It is no reason to end half way through an update.
+start_with_board() {
+    systemctl is-enabled --quiet mirror && return
+    if systemctl enable mirror && sync; then
+        echo "The mirror did not start with the board; it does from now on (systemctl disable mirror undoes that)." >&2
+    else
+        echo "The mirror does not start with the board: systemctl enable mirror" >&2
+    fi
 }
 
 # Whether what was brought is what is there.
@@ -70,54 +107,65 @@ restart() {
     is_active && [ "$process" = "$(property MainPID)" ]
 }
 
+# The program comes last: where it is, all the rest is, whenever the power went.
 first() {
     [ ! -f "$program" ] || end "There is a mirror on this board already: sh install.sh update"
     getent passwd mirror >/dev/null || useradd --system --no-create-home --groups video mirror
     mkdir -p "$root/etc/mirror"
-    bring
-    place "$program" "$unit"
-    bring_notices
+    bring "$here/mirror" "$here/mirror.service" || not_written "The mirror"
+    place "$unit" || not_placed "The mirror"
     systemctl enable mirror
+    place "$program" || not_placed "The mirror"
+    bring_notices
     sync
     echo "The mirror is installed. It starts with the board, or now: systemctl start mirror"
 }
 
 update() {
-    [ -f "$program" ] && [ -f "$unit" ] || end "There is no mirror on this board yet: sh install.sh"
-    bring
-    if ! runuser -u mirror -- "$program.new" config show >/dev/null; then
-        rm -f "$program.new" "$unit.new"
+    [ -f "$program" ] || end "There is no mirror on this board yet: sh install.sh"
+    bring "$here/mirror" "$here/mirror.service" || not_written "The new program"
+    if ! takes_settings "$program.new"; then
+        drop
         end "The new program does not take this board's settings. Nothing was changed; mend the settings and update again."
     fi
     # With settings of which a part of the mirror makes nothing the rest runs: that is told, and stops no update.
     runuser -u mirror -- "$program.new" config check || echo "The update goes on." >&2
     # Only what runs is worth going back to: a program that never started must not take the last good one's place, nor the same one
     # again.
-    if is_active && ! is_installed; then
-        write "$program" "$program.old" 755
-        write "$unit" "$unit.old" 644
-        place "$program.old" "$unit.old"
+    if is_active && ! is_installed && [ -f "$unit" ]; then
+        keep || not_written "The way back"
+        # The unit first: where there is a program to go back to, there is its unit.
+        place "$unit.old" "$program.old" || not_placed "The way back"
     fi
-    place "$program" "$unit"
+    place "$program" "$unit" || not_placed "The new program"
+    start_with_board
     if restart; then
         bring_notices
         echo "The new program runs."
         return
     fi
     [ -f "$program.old" ] || end "The new program does not run, and there is none to go back to: journalctl -u mirror says why."
-    back_to_old || end "Neither the new program nor the one before it runs: journalctl -u mirror says why."
+    bring "$program.old" "$unit.old" && place "$program" "$unit" ||
+        end "The new program does not run, and the one before it could not be put back. Look at the disk (df -h, mount), then: sh install.sh back"
+    restart || end "Neither the new program nor the one before it runs: journalctl -u mirror says why."
     end "The new program does not run: journalctl -u mirror says why. The one before it is back and runs."
 }
 
 back() {
     [ -f "$program.old" ] || end "There is no program to go back to."
-    back_to_old || end "The program before the update is back, but does not run: journalctl -u mirror says why."
+    if ! takes_settings "$program.old"; then
+        end "The program before the update does not take this board's settings. Nothing was changed; take out of them what it names and go back again."
+    fi
+    bring "$program.old" "$unit.old" || not_written "The program before the update"
+    # The one that goes takes its place, as far as it is worth coming back to.
+    if is_active && ! is_installed && [ -f "$unit" ]; then
+        keep || not_written "The way forth"
+        place "$program" "$unit" "$unit.old" "$program.old" || not_placed "The program before the update"
+    else
+        place "$program" "$unit" || not_placed "The program before the update"
+    fi
+    restart || end "The program before the update is back, but does not run: journalctl -u mirror says why."
     echo "The program before the update is back and runs."
-}
-
-# One by one with &&: where a function's end is asked for, `set -e` does not hold within it.
-back_to_old() {
-    write "$program.old" "$program" 755 && write "$unit.old" "$unit" 644 && place "$program" "$unit" && restart
 }
 
 [ -n "$root" ] || [ "$(id -u)" = 0 ] || end "Only root may: sudo sh install.sh ${1:-}"

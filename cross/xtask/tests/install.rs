@@ -1,6 +1,7 @@
 //! `board/install.sh` in a folder instead of a board, with stand-ins for what only root and systemd can do.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -23,6 +24,8 @@ const STAND_INS: [(&str, &str); 9] = [
 const SYSTEMCTL: &str = r#"
 state=$MIRROR_INSTALL_ROOT/active
 case $1 in
+    enable) : >"$MIRROR_INSTALL_ROOT/enabled" ;;
+    is-enabled) [ -f "$MIRROR_INSTALL_ROOT/enabled" ] ;;
     restart) if "$MIRROR_INSTALL_ROOT/usr/local/bin/mirror" run; then echo $$ >"$state"; else rm -f "$state"; exit 1; fi ;;
     show) case $3 in
         ActiveState) if [ -f "$state" ]; then echo active; else echo failed; fi ;;
@@ -42,13 +45,25 @@ impl Board {
         for inside in ["bin", "root", "sent"] {
             std::fs::create_dir_all(folder.join(inside)).expect("a folder");
         }
-        let log = folder.join("log");
-        for (name, does) in STAND_INS {
-            let text = format!("echo {name} \"$@\" >>'{}'\n{does}", log.display());
-            write_program(&folder.join("bin").join(name), &text);
-        }
         std::fs::copy(SCRIPT, folder.join("sent/install.sh")).expect("the script");
-        Board { folder }
+        let board = Board { folder };
+        for (name, _) in STAND_INS {
+            board.stand_in(name, "");
+        }
+        board
+    }
+
+    /// Has a command do something else first, such as `case "$*" in WORDS) exit 1 ;; esac`; or nothing else.
+    fn stand_in(&self, name: &str, first: &str) {
+        let known = STAND_INS.into_iter().find(|(known, _)| *known == name);
+        let (log, (_, does)) = (self.folder.join("log"), known.expect("a stand-in"));
+        let text = format!("echo {name} \"$@\" >>'{}'\n{first}\n{does}", log.display());
+        write_program(&self.folder.join("bin").join(name), &text);
+    }
+
+    /// Has a command fail whose last word ends so.
+    fn fail(&self, name: &str, end: &str) {
+        self.stand_in(name, &format!("case \"$*\" in *'{end}') exit 1 ;; esac"));
     }
 
     /// A board on which the version runs.
@@ -106,6 +121,17 @@ impl Board {
 
     fn runs(&self) -> bool {
         self.root().join("active").exists()
+    }
+
+    fn is_enabled(&self) -> bool {
+        self.root().join("enabled").exists()
+    }
+
+    /// Whether anything lies beside its place.
+    fn has_leftovers(&self) -> bool {
+        ["mirror", "mirror.service", "mirror.old", "mirror.service.old"]
+            .iter()
+            .any(|name| self.place(&format!("{name}.new")).exists())
     }
 
     fn log(&self) -> Vec<String> {
@@ -187,6 +213,38 @@ fn the_first_time_everything_is_there_and_nothing_was_started() {
 }
 
 #[test]
+fn a_first_time_that_the_power_cut_short_is_done_again_and_starts_with_the_board() {
+    for (name, end) in
+        [("mv", "mirror.service"), ("systemctl", "enable mirror"), ("mv", "bin/mirror")]
+    {
+        let board = Board::new("cut");
+        board.send("A", "exit 0", "exit 0");
+        board.stand_in(name, &format!("case \"$*\" in *'{end}') kill -9 $PPID; exit 1 ;; esac"));
+        assert_eq!(board.ask("first").status.signal(), Some(9), "cut at {name} {end}");
+        board.stand_in(name, "");
+        let output = board.ask("update");
+        assert!(said(&output).contains("no mirror on this board yet"), "{}", said(&output));
+        let output = board.ask("first");
+        assert!(output.status.success(), "{}", said(&output));
+        assert_eq!(board.version(""), Some("A".into()));
+        assert!(board.is_enabled());
+    }
+}
+
+#[test]
+fn an_update_mends_a_mirror_that_does_not_start_with_the_board_or_lacks_its_unit() {
+    let board = Board::with("not-enabled", "A");
+    std::fs::remove_file(board.root().join("enabled")).expect("it was");
+    std::fs::remove_file(board.place("mirror.service")).expect("it was there");
+    board.send("B", "exit 0", "exit 0");
+    let output = board.ask("update");
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(board.is_enabled() && said(&output).contains("did not start with the board"));
+    assert_eq!(board.version(""), Some("B".into()));
+    assert!(!said(&board.ask("update")).contains("did not start"));
+}
+
+#[test]
 fn an_update_keeps_what_ran_before() {
     let board = Board::with("update", "A");
     let old = std::fs::File::open(board.place("mirror")).expect("the old program");
@@ -202,9 +260,41 @@ fn an_update_keeps_what_ran_before() {
     assert!(board.ask("update").status.success(), "the same once more");
     assert_eq!(board.version(".old"), Some("A".into()));
     // Where it turns out later that the new one is not wanted.
+    for (back, kept) in [("A", "B"), ("B", "A")] {
+        let output = board.ask("back");
+        assert!(output.status.success(), "{}", said(&output));
+        assert_eq!(
+            (board.version(""), board.version(".old")),
+            (Some(back.into()), Some(kept.into()))
+        );
+    }
+    board.assert_places_are_only_renamed_to();
+}
+
+#[test]
+fn going_back_from_what_does_not_run_keeps_the_one_that_does() {
+    let board = Board::with("back", "A");
+    board.send("B", "exit 0", "exit 0");
+    board.ask("update");
+    std::fs::remove_file(board.root().join("active")).expect("it ran");
+    assert!(board.ask("back").status.success());
+    assert_eq!((board.version(""), board.version(".old")), (Some("A".into()), Some("A".into())));
+}
+
+#[test]
+fn settings_that_the_old_program_refuses_change_nothing() {
+    let board = Board::new("back-refused");
+    board.send("A", "[ ! -f \"$MIRROR_INSTALL_ROOT/new-key\" ]", "exit 0");
+    board.ask("first");
+    board.systemctl("restart");
+    board.send("B", "exit 0", "exit 0");
+    assert!(board.ask("update").status.success());
+    std::fs::write(board.root().join("new-key"), "").expect("a setting of the new program");
     let output = board.ask("back");
-    assert!(output.status.success(), "{}", said(&output));
-    assert_eq!(board.version(""), Some("A".into()));
+    assert!(!output.status.success());
+    assert!(said(&output).contains("Nothing was changed"), "{}", said(&output));
+    assert_eq!((board.version(""), board.version(".old")), (Some("B".into()), Some("A".into())));
+    assert!(board.runs() && !board.has_leftovers());
 }
 
 #[test]
@@ -243,8 +333,7 @@ fn settings_that_the_new_program_refuses_change_nothing() {
     assert!(said(&output).contains("Nothing was changed"), "{}", said(&output));
     assert_eq!(board.version(""), Some("A".into()));
     assert_eq!(board.version(".old"), None);
-    assert!(!board.place("mirror.new").exists() && !board.place("mirror.service.new").exists());
-    assert!(board.runs());
+    assert!(board.runs() && !board.has_leftovers());
 }
 
 #[test]
@@ -274,11 +363,44 @@ fn a_program_that_ends_soon_after_it_was_ready_does_not_run() {
 #[test]
 fn a_disk_without_room_for_the_way_back_keeps_what_is_there() {
     let board = Board::with("full", "A");
-    let full =
-        "for last; do :; done; case $last in *.old.new) exit 1 ;; esac; /usr/bin/install \"$@\"";
-    write_program(&board.folder.join("bin/install"), full);
+    board.fail("install", ".old.new");
     board.send("B", "exit 0", "exit 0");
-    assert!(!board.ask("update").status.success());
+    let output = board.ask("update");
+    assert!(!output.status.success());
+    let told = said(&output);
+    assert!(told.contains("nothing was changed") && told.contains("df -h"), "{told}");
     assert_eq!(board.version(""), Some("A".into()));
-    assert!(board.runs());
+    assert!(board.runs() && !board.has_leftovers());
+}
+
+#[test]
+fn what_a_full_disk_has_kept_from_happening_is_told() {
+    let board = Board::with("unwritten", "A");
+    board.send("B", "exit 0", "exit 0");
+    assert!(board.ask("update").status.success());
+    board.send("C", "exit 0", "exit 0");
+    for (name, end, words) in [
+        ("install", "mirror.new", "nothing was changed"),
+        ("install", "mirror.service.new", "nothing was changed"),
+        ("mv", "bin/mirror", "could not be put in its place"),
+    ] {
+        board.fail(name, end);
+        for word in ["update", "back"] {
+            let output = board.ask(word);
+            assert!(!output.status.success());
+            let told = said(&output);
+            assert!(told.contains(words) && told.contains("df -h"), "{word}, {end}: {told}");
+            assert_eq!(board.version(""), Some("B".into()), "{word}, {end}");
+            assert!(board.runs());
+        }
+        board.stand_in(name, "");
+    }
+    // The new program does not run, and there is no room for the old one beside it.
+    board.send("C", "exit 0", "exit 1");
+    board.stand_in("install", "grep -q B \"$MIRROR_INSTALL_ROOT/usr/local/bin/mirror\" || exit 1");
+    let told = said(&board.ask("update"));
+    assert!(told.contains("could not be put back") && told.contains("install.sh back"), "{told}");
+    board.stand_in("install", "");
+    assert!(board.ask("back").status.success());
+    assert_eq!(board.version(""), Some("B".into()));
 }

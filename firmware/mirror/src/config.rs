@@ -4,7 +4,7 @@ use std::env::VarError;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use home::HomeError;
 use proto::DeviceId;
 use settings::{Board, Effective, Layers};
@@ -28,7 +28,8 @@ const DEVICE_TREE_MODEL: &str = "/proc/device-tree/model";
 /// (command-line option, key, value).
 ///
 /// # Errors
-/// An unreadable file, or the first setting that cannot be used; exit code 2.
+/// A file that is no settings file, or the first setting that cannot be used, with exit code 2; a file that the disk does not
+/// give, with 1.
 pub fn load(args: &SettingsArgs, options: &[(&str, &str, &str)]) -> Result<Effective> {
     load_on(&board(args)?, args, options)
 }
@@ -170,9 +171,16 @@ pub fn fleet_dir(data_dir: &Path) -> PathBuf {
 fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|error| {
         let next = match error.kind() {
-            ErrorKind::NotFound => "name an existing file, or leave the option out",
+            ErrorKind::NotFound | ErrorKind::NotADirectory => {
+                "name an existing file, or leave the option out"
+            }
             ErrorKind::PermissionDenied => "make it readable for this user",
-            _ => "see whether it is a text file",
+            ErrorKind::InvalidData | ErrorKind::IsADirectory => "see whether it is a text file",
+            // Not for ever, as a worn card may give it the next time: a supervisor is to start the mirror again.
+            _ => {
+                let file = path.display();
+                return anyhow!("cannot read settings file {file}: {error}; look at the disk");
+            }
         };
         Usage(format!("cannot read settings file {}: {error}; {next}", path.display())).into()
     })

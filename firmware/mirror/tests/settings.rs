@@ -120,6 +120,22 @@ fn what_only_a_part_of_the_mirror_could_refuse_is_refused_by_the_check() {
 }
 
 #[test]
+fn settings_that_the_disk_does_not_give_are_asked_for_again() {
+    let folder = Folder::new("disk");
+    // Nothing is mapped at its beginning, so that reading it is an I/O error.
+    let broken = "/proc/self/mem";
+    let result = output(mirror(&folder).args(["run"]).env("MIRROR_SYSTEM_FILE", broken));
+    let text = stderr(&result);
+    assert_eq!(result.status.code(), Some(1), "2 would keep the service from starting: {text}");
+    assert!(text.contains(broken) && text.contains("look at the disk"), "{text}");
+    for file in [folder.path(), &folder.file("bytes", b"\xff")] {
+        let result = output(mirror(&folder).args(["run"]).env("MIRROR_SYSTEM_FILE", file));
+        assert_eq!(result.status.code(), Some(2), "{}", stderr(&result));
+        assert!(stderr(&result).contains("a text file"), "{}", stderr(&result));
+    }
+}
+
+#[test]
 fn wrong_options_are_explained() {
     let folder = Folder::new("usage");
     for arguments in [

@@ -12,7 +12,8 @@ use tracing::warn;
 
 use crate::cli::SettingsArgs;
 use crate::learning;
-use crate::report::Usage;
+use crate::report::{self, Usage};
+use crate::sources::Sources;
 
 /// The settings file of an installed mirror, unless `MIRROR_SYSTEM_FILE` names another: a test on an installed mirror must not
 /// join its fleet.
@@ -102,6 +103,32 @@ pub fn check(effective: &Effective) -> Result<()> {
     let home = effective.settings.home_assistant.as_ref();
     if let Some(Err(error)) = home.map(|home| home.name.parse::<DeviceId>()) {
         return Err(effective.refuse("home_assistant.name", error.to_string()).into());
+    }
+    Ok(())
+}
+
+/// Refuses what names a file or a folder that is not there, on this machine and now: it may lie on a disk that comes later, so a
+/// running mirror tells it and tries again. Without its source a mirror ends and is started anew.
+///
+/// # Errors
+/// The first of them, with its origin and the next step.
+pub fn check_files(effective: &Effective) -> Result<()> {
+    let settings = &effective.settings;
+    if let Err(error) = Sources::new(&settings.camera) {
+        return Err(effective.refuse("camera.source", report::describe(&error)).into());
+    }
+    let fleet = settings.fleet.as_ref().map(|fleet| ("fleet.folder", &fleet.folder));
+    let home = settings.home_assistant.as_ref();
+    let login = home.and_then(|home| home.login.as_ref());
+    let password = login.map(|(_, file)| ("home_assistant.password_file", file));
+    let authority = home.and_then(|home| home.authority.as_ref());
+    let authority = authority.map(|file| ("home_assistant.authority", file));
+    for (key, path) in fleet.into_iter().chain(password).chain(authority) {
+        // Whoever may not look may still be somebody else than the service.
+        if let Ok(false) = path.try_exists() {
+            let reason = "it is not there; bring it, or switch off what needs it".to_owned();
+            return Err(effective.refuse(key, reason).into());
+        }
     }
     Ok(())
 }

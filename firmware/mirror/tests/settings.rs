@@ -120,6 +120,38 @@ fn what_only_a_part_of_the_mirror_could_refuse_is_refused_by_the_check() {
 }
 
 #[test]
+fn what_names_a_file_that_is_not_there_is_refused_by_the_check_of_the_settings_in_effect() {
+    let folder = Folder::new("files");
+    let there = folder.file("there", "");
+    let home = "[home_assistant]\nenabled = true\nhost = \"home\"\n";
+    for (key, text) in [
+        ("camera.source", "[camera]\nsource = \"PATH\"\n".to_owned()),
+        ("fleet.folder", "[fleet]\nenabled = true\nhost = \"a\"\nfolder = \"PATH\"\n".to_owned()),
+        (
+            "home_assistant.password_file",
+            format!("{home}user = \"me\"\npassword_file = \"PATH\"\n"),
+        ),
+        ("home_assistant.authority", format!("{home}authority = \"PATH\"\n")),
+    ] {
+        let check = |path: &str| {
+            let file = folder.file("my.toml", text.replace("PATH", path));
+            output(mirror(&folder).args(["config", "check", "--config"]).arg(file))
+        };
+        let result = check("/nowhere/it");
+        let told = stderr(&result);
+        assert_eq!(result.status.code(), Some(2), "{key}: {told}");
+        for part in [&format!("`{key}` = \"/nowhere/it\""), "my.toml"] {
+            assert!(told.contains(part), "{key}: {told}");
+        }
+        let result = check(there.to_str().expect("text"));
+        assert!(result.status.success(), "{key}: {}", stderr(&result));
+        // A file for another machine is checked by itself.
+        let file = folder.file("my.toml", text.replace("PATH", "/nowhere/it"));
+        assert!(output(mirror(&folder).args(["config", "check"]).arg(file)).status.success());
+    }
+}
+
+#[test]
 fn settings_that_the_disk_does_not_give_are_asked_for_again() {
     let folder = Folder::new("disk");
     // Nothing is mapped at its beginning, so that reading it is an I/O error.

@@ -59,11 +59,13 @@ fn as_toml(effective: &Effective) -> String {
     text
 }
 
-/// Checks each file over the defaults, or the settings in effect; tells every trouble, not only the
-/// first.
+/// Checks each file over the defaults, and tells every trouble, not only the first; or the settings in effect, with the files that
+/// they name on this machine.
 fn check(files: &[PathBuf], args: &SettingsArgs) -> Result<()> {
     if files.is_empty() {
-        config::check(&config::load(args, &[])?)?;
+        let effective = config::load(args, &[])?;
+        config::check(&effective)?;
+        config::check_files(&effective)?;
         return Ok(report::print("The settings in effect are valid.\n")?);
     }
     let mut troubles = Vec::new();

@@ -15,6 +15,7 @@ use aggregator::demo::broker;
 use aggregator::engine::{DELTA, Engine, Parts, RoundRequest, RoundStatus, Rules};
 use aggregator::gate::{Gate, GateError};
 use aggregator::keys::Keys;
+use aggregator::kinds::StrangeKind;
 use aggregator::records::{Parameters, Phase, parameters_of};
 use aggregator::rollout::{RolloutRules, Stage};
 use aggregator::serve::Server;
@@ -421,7 +422,7 @@ fn who_withdrew_who_believes_another_key_and_who_is_no_member_send_nothing_that_
         revoked.watch.read().note == Some(Refusal::Revoked.to_string())
     });
     wait("the unknown device's offer", || {
-        fleet.server.office.strange.counts().get("name").is_some_and(|&count| count > 0)
+        fleet.server.office.strange.counts().get(&StrangeKind::Name).is_some_and(|&count| count > 0)
     });
     wait("the refusal of a foreign key", || {
         other.watch.read().refused.contains_key("round notice")

@@ -264,11 +264,21 @@ pub enum Rollout {
     },
     /// Everywhere.
     Complete,
-    /// Too many devices reported trouble.
+    /// Too many devices reported trouble, or an operator went back.
     Stopped {
         /// What was reported.
         reason: String,
+        /// Whether its roll-out had been over before.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        was_over: bool,
     },
+}
+
+impl Rollout {
+    /// Whether every device has had the version and time to complain, whatever an operator did then.
+    pub fn is_over(&self) -> bool {
+        matches!(self, Rollout::Complete | Rollout::Stopped { was_over: true, .. })
+    }
 }
 
 /// One version of the global model.

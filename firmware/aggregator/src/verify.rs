@@ -339,7 +339,8 @@ impl Seen {
                 let spread = if *permille < 1000 { Spread::Part } else { Spread::Whole };
                 self.spread.insert(*version, spread);
             }
-            Event::RolloutStopped { version, .. } | Event::RolledBack { from: version, .. } => {
+            Event::RolloutStopped { version, .. }
+            | Event::RolledBack { from: version, from_stays: false, .. } => {
                 self.spread.insert(*version, Spread::Stopped);
             }
             Event::RoundAnnounced { round, .. } => {
@@ -357,7 +358,8 @@ impl Seen {
             Event::RoundAborted { round, .. } => {
                 self.way.insert(*round, Way::Aborted);
             }
-            Event::RoundGated { .. }
+            Event::RolledBack { .. }
+            | Event::RoundGated { .. }
             | Event::RoundClosed { .. }
             | Event::RoundPruned { .. }
             | Event::Created { .. }

@@ -575,15 +575,19 @@ fn the_end_of_a_round_is_announced_before_the_gate_and_one_that_fails_keeps_noth
 #[test]
 fn a_stopped_model_is_sent_to_nobody() {
     let mut hall = Hall::new("desk-stopped", Parameters::Sparse);
-    let top = hall.office.engine.rollback(1).unwrap();
-    let bytes = hall.office.engine.store().parameters(1).unwrap().unwrap();
+    let engine = &hall.office.engine;
+    let numbers = vec![0.5; engine.layout().subset_len(Subset::Full)];
+    engine.add_model(&numbers, "a test").unwrap();
+    engine.publish(2).unwrap();
+    let top = engine.rollback(1).unwrap();
     let device: DeviceId = "mirror-1".parse().unwrap();
     let mut ask = |version| {
+        let bytes = hall.office.engine.store().parameters(version).unwrap().unwrap();
         let chunks = vec![proto::content::ChunkRange { first: 0, last: 0 }];
         let wanted = ModelWanted { version, model: proto::Digest::of(&bytes), chunks };
         hall.say(&incoming(&Topic::ModelWanted(device.clone()), &wanted)).len()
     };
-    assert_eq!((ask(1), ask(top.version)), (0, 1));
+    assert_eq!((ask(2), ask(top.version)), (0, 1));
     assert_eq!(hall.office.strange.counts().get(&StrangeKind::Stopped), Some(&1));
 }
 

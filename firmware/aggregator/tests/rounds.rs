@@ -296,6 +296,51 @@ fn a_roll_out_reaches_more_and_more_devices_and_trouble_stops_it() {
 }
 
 #[test]
+fn numbers_of_which_a_roll_out_was_over_come_everywhere_at_once_however_often_they_come_again() {
+    let fleet = Fleet::new("again", common::rules());
+    let engine = &fleet.engine;
+    second_version(engine);
+    engine.publish(2).unwrap();
+    fleet.clock.add(60);
+    engine.advance().unwrap();
+    fleet.clock.add(60);
+    engine.advance().unwrap();
+    assert_eq!(standings(engine), ["everywhere", "everywhere"]);
+    for version in [2, 2, 1, 1, 2] {
+        assert_eq!(engine.rollback(version).unwrap().rollout, Rollout::Complete);
+    }
+    let [four, six] = [4, 6].map(|version| engine.store().model(version).unwrap().unwrap().rollout);
+    assert!(matches!(four, Rollout::Stopped { was_over: true, .. }), "{four:?}");
+    assert!(matches!(six, Rollout::Stopped { was_over: true, .. }), "{six:?}");
+    assert_eq!(standings(engine)[4], "everywhere", "its numbers are those of version 1");
+    assert_eq!(engine.restore(0, 0).unwrap().rollout, Rollout::Complete);
+    engine.verify(&engine.key().verifying_key()).unwrap();
+}
+
+#[test]
+fn a_database_that_was_rolled_back_to_the_same_numbers_before_opens_and_verifies() {
+    let fleet = Fleet::new("again-old", common::rules());
+    let engine = &fleet.engine;
+    let first = engine.store().model(1).unwrap().unwrap();
+    engine.rollback(1).unwrap();
+    // The first version stood stopped then, and nothing said that its roll-out had been over.
+    let old = r#"{"rollout":"stopped","reason":"rolled back to version 1"}"#;
+    let rollout: Rollout = serde_json::from_str(old).unwrap();
+    let entry = r#"{"event":"rolled-back","from":1,"to":1,"as_version":2}"#;
+    let event: Event = serde_json::from_str(entry).unwrap();
+    assert_eq!(serde_json::to_string(&event).unwrap(), entry);
+    let stopped = Model { rollout, ..first };
+    let store = engine.store();
+    store.decide(0, engine.key(), |decision| decision.put_model(&stopped)).unwrap();
+    let told = engine.verify(&engine.key().verifying_key()).unwrap_err().to_string();
+    assert!(told.contains("its roll-out is not where the log left it"), "{told}");
+    store.decide(0, engine.key(), |decision| decision.record(&event)).unwrap();
+    engine.verify(&engine.key().verifying_key()).unwrap();
+    assert_eq!(engine.rollback(1).unwrap().rollout, Rollout::Complete, "version 2 has its numbers");
+    engine.verify(&engine.key().verifying_key()).unwrap();
+}
+
+#[test]
 fn a_version_that_was_superseded_goes_no_further() {
     let fleet = Fleet::new("superseded", common::rules());
     let engine = &fleet.engine;
@@ -598,7 +643,7 @@ fn a_candidate_of_a_model_that_is_not_in_force_is_not_published() {
     fleet.enrol(5);
     let round = full_round(&fleet);
     let store = fleet.engine.store();
-    let rollout = Rollout::Stopped { reason: "a test".into() };
+    let rollout = Rollout::Stopped { reason: "a test".into(), was_over: false };
     let stopped = aggregator::records::Model { rollout, ..store.model(1).unwrap().unwrap() };
     store.decide(0, fleet.engine.key(), |decision| decision.put_model(&stopped)).unwrap();
     fleet.clock.add(10_000);
@@ -817,7 +862,7 @@ fn a_restored_database_brings_no_version_everywhere_that_was_half_tried() {
     assert_eq!(engine.store().parameters(10).unwrap(), engine.store().parameters(1).unwrap());
     let reason = "the database was restored".to_owned();
     let half_tried = engine.store().model(2).unwrap().unwrap().rollout;
-    assert_eq!(half_tried, Rollout::Stopped { reason });
+    assert_eq!(half_tried, Rollout::Stopped { reason, was_over: false });
     engine.verify(&engine.key().verifying_key()).unwrap();
 }
 

@@ -101,9 +101,9 @@ impl Engine {
         self.permille(model) == 1000
     }
 
-    /// Puts an older version's numbers on top as a new version: devices never go down. Numbers whose own roll-out was over are
-    /// everywhere at once; others, such as those of a version that was stopped for trouble, begin with the first stage. The
-    /// round at hand ends, since its average belongs to what was on top before.
+    /// Puts an older version's numbers on top as a new version: devices never go down. Numbers of which a roll-out was over are
+    /// everywhere at once; others, such as those of a version that was stopped for trouble, begin with the first stage. What was
+    /// on top before is stopped, unless it has the same numbers; the round at hand, whose average belongs to that, ends.
     ///
     /// # Errors
     /// [`EngineError::NoModel`], or of the database.
@@ -111,14 +111,16 @@ impl Engine {
         let (mut top, bytes) = self.again(to)?;
         self.decide(|decision| {
             let Some(newest) = decision.models()?.pop() else { return Ok(()) };
-            let from = newest.version;
+            let (from, from_stays) = (newest.version, newest.parameters == top.parameters);
             // Why one was stopped is what an operator looks for after the rollback.
-            if is_usable(&newest) {
+            if is_usable(&newest) && !from_stays {
                 let reason = format!("rolled back to version {to}");
-                decision.put_model(&Model { rollout: Rollout::Stopped { reason }, ..newest })?;
+                let rollout = Rollout::Stopped { reason, was_over: newest.rollout.is_over() };
+                decision.put_model(&Model { rollout, ..newest })?;
             }
             put_next(decision, &mut top, &bytes)?;
-            decision.record(&Event::RolledBack { from, to, as_version: top.version })?;
+            let as_version = top.version;
+            decision.record(&Event::RolledBack { from, to, as_version, from_stays })?;
             decision.record(&self.published(&top))?;
             end_outdated(decision)
         })?;
@@ -149,12 +151,16 @@ impl Engine {
 
     /// A version's numbers as a new model, which [`put_next`] is to give a number; and their bytes.
     fn again(&self, version: u64) -> Result<(Model, Vec<u8>)> {
-        let known = self.store.model(version)?.ok_or(EngineError::NoModel(version))?;
+        let models = self.store.models()?;
+        let known = models.iter().find(|model| model.version == version);
+        let known = known.ok_or(EngineError::NoModel(version))?;
         let bytes = self.store.parameters(version)?.ok_or(EngineError::NoModel(version))?;
         let origin = format!("version {version} again");
-        let rollout = match known.rollout {
-            Rollout::Complete => Rollout::Complete,
-            _ => Rollout::Running { stage: 0, since: self.now() },
+        // Under whichever version: what mirrors try are the numbers.
+        let same = |model: &Model| model.parameters == known.parameters;
+        let rollout = match models.iter().any(|model| same(model) && model.rollout.is_over()) {
+            true => Rollout::Complete,
+            false => Rollout::Running { stage: 0, since: self.now() },
         };
         Ok((self.new_model(&bytes, &origin, rollout, known.score), bytes))
     }
@@ -202,7 +208,7 @@ fn stop_running(decision: &mut Decision<'_>, reason: &str) -> Result<(), StoreEr
     let running = |model: &Model| matches!(model.rollout, Rollout::Running { .. });
     for model in decision.models()?.into_iter().filter(running) {
         let (version, reason) = (model.version, reason.to_owned());
-        let rollout = Rollout::Stopped { reason: reason.clone() };
+        let rollout = Rollout::Stopped { reason: reason.clone(), was_over: false };
         decision.put_model(&Model { rollout, ..model })?;
         decision.record(&Event::RolloutStopped { version, reason })?;
     }

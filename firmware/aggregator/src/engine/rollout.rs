@@ -142,7 +142,7 @@ impl Engine {
             Change::Advance => Rollout::Running { stage: stage + 1, since: now },
             Change::Complete => Rollout::Complete,
             Change::Stop(reason) => {
-                model.rollout = Rollout::Stopped { reason: reason.clone() };
+                model.rollout = Rollout::Stopped { reason: reason.clone(), was_over: false };
                 return Some(Event::RolloutStopped { version: model.version, reason });
             }
         };

@@ -120,7 +120,7 @@ impl Engine {
             Rollout::Held => "held".to_owned(),
             Rollout::Running { stage, .. } => self.running_words(&model, stage + 1)?,
             Rollout::Complete => "everywhere".to_owned(),
-            Rollout::Stopped { reason } => format!("stopped: {reason}"),
+            Rollout::Stopped { reason, .. } => format!("stopped: {reason}"),
         };
         Ok(ModelStatus { model, standing })
     }

@@ -116,6 +116,12 @@ fn answer(
             Reply::Enrolled { device, secret, public_key: engine.public_key() }
         }
         Request::DeviceRevoke { name, reason } => Reply::Device(engine.revoke(&name, &reason)?),
+        // A running server's file is not the one that was put into its place.
+        Request::Restore { .. } if office.is_some() => {
+            let text = "stop the server first, as section 8 of the operators' guide says: it has the database open that was there \
+                        before the copy";
+            Reply::Failed(text.to_owned())
+        }
         Request::Restore { rounds_above, versions_above } => {
             with_standing(engine.restore(rounds_above, versions_above)?)?
         }

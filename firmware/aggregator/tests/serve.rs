@@ -130,6 +130,19 @@ fn a_command_that_panics_is_answered_and_so_is_the_next() {
 }
 
 #[test]
+fn a_running_server_has_no_backup_open_to_restore() {
+    let (engine, _clock, folder) = Fleet::new("served", common::rules()).into_parts();
+    let mut server = Server::start(engine, &nowhere()).unwrap();
+    let socket = folder.0.join("control.sock");
+    server.watch(listen(&socket, Arc::clone(&server.office)).unwrap());
+    let reply = ask(&socket, &Request::Restore { rounds_above: 7, versions_above: 9 }).unwrap();
+    let Some(Reply::Failed(told)) = reply else { panic!("{reply:?}") };
+    assert!(told.contains("stop the server first"), "{told}");
+    assert_eq!(server.office.engine.store().models().unwrap().len(), 1);
+    server.stop();
+}
+
+#[test]
 fn any_thread_that_is_watched_ends_the_server_with_it() {
     let (engine, _clock, _folder) = Fleet::new("watched", common::rules()).into_parts();
     let mut server = Server::start(engine, &nowhere()).unwrap();

@@ -77,10 +77,13 @@ fn describe(error: &anyhow::Error) -> String {
 /// 2 for settings that another start finds as wrong as this one, 1 for everything else.
 fn exit_code(error: &anyhow::Error) -> u8 {
     use config::ConfigError;
-    // A file that is not there may lie on a disk that is not mounted yet.
-    let is_wrong = |error: &ConfigError| !matches!(error, ConfigError::Read { .. });
-    let is_found = error.chain().filter_map(|cause| cause.downcast_ref()).any(is_wrong);
-    if is_found { 2 } else { 1 }
+    use engine::EngineError;
+    let is_wrong = error.chain().any(|cause| match cause.downcast_ref::<ConfigError>() {
+        // A file that is not there may lie on a disk that is not mounted yet.
+        Some(error) => !matches!(error, ConfigError::Read { .. }),
+        None => matches!(cause.downcast_ref(), Some(EngineError::StagesChanged { .. })),
+    });
+    if is_wrong { 2 } else { 1 }
 }
 
 /// Logs go to standard error. `RUST_LOG` overrides `-v`.
@@ -101,5 +104,22 @@ fn start_log(verbose: u8, quiet: bool) {
     match std::env::var_os("JOURNAL_STREAM") {
         Some(_) => log.without_time().init(),
         None => log.init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use config::ConfigError;
+    use engine::EngineError;
+
+    #[test]
+    fn settings_that_no_start_mends_are_told_from_everything_else() {
+        let stages = EngineError::StagesChanged { version: 2, said: 20, now: 1000 };
+        assert_eq!(exit_code(&anyhow::Error::new(stages).context("serving")), 2);
+        let gone = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let unread = ConfigError::Read { path: "nowhere".into(), source: gone };
+        assert_eq!(exit_code(&unread.into()), 1);
+        assert_eq!(exit_code(&EngineError::NoModels.into()), 1);
     }
 }

@@ -502,6 +502,18 @@ impl Store {
         let first = table.first()?;
         first.map(|(_, value)| parse("audit entry", value.value())).transpose()
     }
+
+    /// What `pick` takes of the newest audit entry of which it takes anything.
+    pub fn newest_event<T>(&self, pick: impl Fn(Event) -> Option<T>) -> Result<Option<T>> {
+        let table = self.database.begin_read()?.open_table(AUDIT)?;
+        for row in table.iter()?.rev() {
+            let entry: Entry = parse("audit entry", row?.1.value())?;
+            if let Some(taken) = pick(parse("event", entry.event.as_bytes())?) {
+                return Ok(Some(taken));
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// The database as it stood at one instant, whatever is committed meanwhile.

@@ -341,6 +341,30 @@ fn a_database_that_was_rolled_back_to_the_same_numbers_before_opens_and_verifies
 }
 
 #[test]
+fn another_list_of_stages_sends_no_version_to_more_devices_than_it_was_announced_to() {
+    let fleet = Fleet::new("stages", common::rules());
+    second_version(&fleet.engine);
+    fleet.engine.publish(2).unwrap();
+    let (engine, clock, folder) = fleet.into_parts();
+    engine.check_stages().unwrap();
+    drop(engine);
+    let check = |stages: &[u16]| {
+        let store = Store::open(&folder.0.join("fleet.redb")).unwrap();
+        let mut parts = common::parts(store, &clock, SMALL);
+        parts.rules.rollout.stages = stages.iter().copied().map(Stage::Permille).collect();
+        let engine = Engine::new(parts).unwrap();
+        engine.check_stages().map_err(|error| error.to_string())
+    };
+    let told = check(&[1000]).unwrap_err();
+    let words = ["rollout.stages", "version 2", "100 of a thousand", "1000 at once", "rollback"];
+    assert!(words.iter().all(|word| told.contains(word)), "{told}");
+    assert!(check(&[200, 1000]).is_err());
+    for stages in [&[100, 1000][..], &[50, 100, 1000], &[100, 200, 500, 1000]] {
+        check(stages).unwrap();
+    }
+}
+
+#[test]
 fn a_version_that_was_superseded_goes_no_further() {
     let fleet = Fleet::new("superseded", common::rules());
     let engine = &fleet.engine;

@@ -23,6 +23,7 @@ pub fn run(config: &Config) -> Result<()> {
         !engine.store().models()?.is_empty(),
         "there is no model yet; `aggregator init` adds the one that the mirrors ship with"
     );
+    engine.check_stages()?;
     let mut devices = Vec::new();
     engine.store().each_device(|device| devices.push(device))?;
     warn_of_blind_stages(&config.rules.rollout, &devices);

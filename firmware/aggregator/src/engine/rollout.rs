@@ -149,6 +149,24 @@ impl Engine {
         Some(self.published(model))
     }
 
+    /// Refuses stages by which the version on its way would reach more devices at once than it was announced to: the database
+    /// knows a stage by its place in the list alone.
+    ///
+    /// # Errors
+    /// [`EngineError::StagesChanged`], or of the database.
+    pub fn check_stages(&self) -> Result<()> {
+        let Some(model) = self.announced()? else { return Ok(()) };
+        let (version, now) = (model.version, self.permille(&model));
+        let said = self.store.newest_event(|event| match event {
+            Event::ModelPublished { version: of, permille } if of == version => Some(permille),
+            _ => None,
+        })?;
+        match said {
+            Some(said) if said < now => Err(EngineError::StagesChanged { version, said, now }),
+            _ => Ok(()),
+        }
+    }
+
     fn situation(&self, model: &Model, heard: bool) -> Result<Situation> {
         let (now, goes_on) = (self.now(), heard && !self.is_superseded(model)?);
         // Devices are looked at only where it matters whether there are any.

@@ -32,14 +32,15 @@ pub enum Step {
     Nothing,
 }
 
-/// The next step of a round at time `now`. Only the aggregator's clock counts; devices' clocks decide nothing.
-pub fn next_step(round: &Round, tally: &Tally, now: u64) -> Step {
+/// The next step of a round at time `now`. Only the aggregator's clock counts; devices' clocks decide nothing. While the fleet is
+/// not `heard` no window ends: the updates that are waited for cannot come.
+pub fn next_step(round: &Round, tally: &Tally, now: u64, heard: bool) -> Step {
     let task = &round.task;
     match round.phase {
         Phase::Announced if now < round.opens_at => Step::Wait(round.opens_at),
         Phase::Announced => Step::Open,
         Phase::Collecting if tally.counted >= task.maximum_cohort => Step::Close,
-        Phase::Collecting if now < round.closes_at => Step::Wait(round.closes_at),
+        Phase::Collecting if now < round.closes_at || !heard => Step::Wait(round.closes_at),
         Phase::Collecting if tally.counted >= task.minimum_cohort => Step::Close,
         Phase::Collecting => Step::Abort(format!(
             "{} updates came in and the round needs {}; nothing was averaged",
@@ -50,6 +51,13 @@ pub fn next_step(round: &Round, tally: &Tally, now: u64) -> Step {
         Phase::Gated => Step::Publish,
         Phase::Published { .. } | Phase::Aborted { .. } => Step::Nothing,
     }
+}
+
+/// A round as if it were announced so many seconds later.
+pub fn put_off(round: Round, seconds: u64) -> Round {
+    let later = |time: u64| time.saturating_add(seconds);
+    let (announced_at, opens_at) = (later(round.announced_at), later(round.opens_at));
+    Round { announced_at, opens_at, closes_at: later(round.closes_at), ..round }
 }
 
 /// A round that takes updates, or will, and that was announced by a clock that was ahead: as if it were announced at `now`, since its
@@ -71,7 +79,7 @@ mod tests {
     }
 
     fn step(phase: Phase, counted: u64, now: u64) -> Step {
-        next_step(&round(phase), &Tally { counted, ..Tally::default() }, now)
+        next_step(&round(phase), &Tally { counted, ..Tally::default() }, now, true)
     }
 
     #[test]
@@ -80,6 +88,16 @@ mod tests {
         assert_eq!(step(Phase::Announced, 0, 1_100), Step::Open);
         assert_eq!(step(Phase::Collecting, 10, 1_199), Step::Wait(1_200));
         assert_eq!(step(Phase::Collecting, 10, 1_200), Step::Close);
+    }
+
+    #[test]
+    fn a_window_does_not_end_while_nobody_is_heard_unless_everybody_was() {
+        let step = |counted, now| {
+            let tally = Tally { counted, ..Tally::default() };
+            next_step(&round(Phase::Collecting), &tally, now, false)
+        };
+        assert_eq!((step(9, 9_999), step(99, 9_999)), (Step::Wait(1_200), Step::Wait(1_200)));
+        assert_eq!(step(100, 1_101), Step::Close);
     }
 
     #[test]

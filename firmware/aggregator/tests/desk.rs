@@ -554,7 +554,7 @@ fn the_end_of_a_round_is_announced_before_the_gate_and_one_that_fails_keeps_noth
         let offer = hall.offer(&hall.identity(device), &hall.update());
         assert_eq!(hall.verdict(&offer), Verdict::Accepted { round: 1 });
     }
-    hall.fleet_clock.add(10_000);
+    hall.fleet_clock.add(100);
     let (said, done) = step(&hall.office, &mut announcer);
     done.unwrap();
     assert_eq!(hall.office.engine.live_round().unwrap().unwrap().phase, Phase::Closed);

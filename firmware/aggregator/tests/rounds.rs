@@ -472,6 +472,43 @@ fn a_clock_that_was_ahead_and_is_put_right_holds_no_roll_out_up_and_shortens_no_
 }
 
 #[test]
+fn a_rounds_window_does_not_end_while_nobody_can_hear_of_it() {
+    let fleet = Fleet::new("unheard-round", Rules { window_seconds: 1_000, ..common::rules() });
+    fleet.enrol(5);
+    let live = fleet.engine.start_round(&request(false)).unwrap();
+    let phase = |seconds, heard| {
+        fleet.clock.add(seconds);
+        fleet.engine.advance_if(heard).unwrap();
+        fleet.engine.store().round(live.id).unwrap().unwrap().phase
+    };
+    assert_eq!((phase(0, true), phase(10, true)), (Phase::Announced, Phase::Collecting));
+    assert_eq!(phase(400, false), Phase::Collecting);
+    assert_eq!(phase(9_600, false), Phase::Collecting, "the broker is away");
+    assert_eq!(phase(10, true), Phase::Collecting, "and its absence does not count");
+    assert!((0..16).all(|_| phase(59, true) == Phase::Collecting), "944 of 1,000 seconds");
+    let round = fleet.engine.store().round(live.id).unwrap().unwrap();
+    assert_eq!(round.closes_at - round.opens_at, 1_000, "mirrors hear of what is left");
+    filled(&fleet, round);
+    assert_eq!(phase(50_000, false), Phase::Collecting, "nor does the time without a server");
+    assert_eq!((phase(0, true), phase(60, true)), (Phase::Collecting, Phase::Collecting));
+    assert_eq!(phase(6, true), Phase::Closed);
+    fleet.settle();
+    fleet.engine.verify(&fleet.engine.key().verifying_key()).unwrap();
+}
+
+#[test]
+fn a_round_that_was_announced_without_a_server_has_its_whole_window() {
+    let fleet = Fleet::new("no-server", common::rules());
+    fleet.enrol(5);
+    let live = fleet.engine.start_round(&request(false)).unwrap();
+    fleet.clock.add(86_400);
+    fleet.engine.advance_if(false).unwrap();
+    fleet.engine.advance_if(true).unwrap();
+    let round = fleet.engine.store().round(live.id).unwrap().unwrap();
+    assert!(round.is_open() && round.closes_at >= fleet.engine.now() + 100, "{round:?}");
+}
+
+#[test]
 fn a_round_that_was_announced_by_a_clock_that_was_ahead_takes_updates_once_it_is_put_right() {
     let fleet = Fleet::new("ahead-round", common::rules());
     fleet.enrol(5);

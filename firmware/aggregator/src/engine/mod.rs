@@ -292,8 +292,8 @@ impl Engine {
         self.advance_while(true)
     }
 
-    /// The same for a server that looks at all times whether it is `heard`. While it is not no roll-out goes on, and the
-    /// stage at hand ends as much later as nobody heard, or the server did not run.
+    /// The same for a server that looks at all times whether it is `heard`. While it is not no roll-out goes on and no round's window
+    /// ends. The stage and the window at hand end as much later as nobody heard, or the server did not run.
     ///
     /// # Errors
     /// As [`Engine::advance`].
@@ -306,7 +306,7 @@ impl Engine {
 
     fn advance_while(&self, heard: bool) -> Result<bool> {
         let moved = self.live_round().and_then(|live| match live {
-            Some(round) => self.step_round(&round),
+            Some(round) => self.step_round(&round, heard),
             None => Ok(false),
         });
         for model in self.store.models()? {

@@ -8,8 +8,10 @@ use tracing::warn;
 use super::rounds::end_outdated;
 use super::{Engine, EngineError, Result};
 use crate::audit::Event;
-use crate::records::{Device, Model, Rollout, Standing};
+use crate::records::{Device, Model, Rollout, Round, Standing};
 use crate::rollout::{Change, Situation, decide, is_due};
+use crate::round::put_off;
+use crate::store::{Decision, StoreError};
 
 /// A device's word about a model version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,33 +216,68 @@ impl Engine {
         Ok(failures.into_iter().map(failure).collect())
     }
 
-    /// Notes from time to time, while a roll-out is under way, that the fleet can hear of it, and puts its stage off by the
-    /// silence since the note before. A stage that began by a clock that was ahead begins anew.
+    /// Notes from time to time, while a roll-out is under way or a round is open, that the fleet can hear of it, and puts a stage and a
+    /// window off by the silence since the note before. A stage that began by a clock that was ahead begins anew.
     pub(super) fn note_heard(&self) -> Result<()> {
-        let Some(model) = self.announced()? else { return Ok(()) };
-        let Rollout::Running { stage, since } = model.rollout else { return Ok(()) };
         let now = self.now();
-        // Where nothing was ever noted, all that is past counts; and so it does where the clock was ahead at the note.
-        let noted = self.store.number(HEARD)?.filter(|noted| *noted <= now);
-        let silence = now.saturating_sub(noted.unwrap_or(now).max(since));
-        let from = match silence {
-            _ if since > now => now,
-            0..HEARD_SECONDS if noted.is_some() => return Ok(()),
-            0..SILENCE_SECONDS => since,
-            _ => since + silence,
+        let since = |model: &Model| match model.rollout {
+            Rollout::Running { since, .. } => Some(since),
+            _ => None,
         };
-        if since > now {
-            warn!("the clock was ahead; the stage of version {} begins anew", model.version);
+        let model = self.announced()?.filter(|model| since(model).is_some());
+        let round = self.live_round()?.filter(Round::is_open);
+        // Where the clock was ahead at the note it is as if there were none.
+        let noted = self.store.number(HEARD)?.filter(|noted| *noted <= now);
+        let is_ahead = model.as_ref().and_then(since).is_some_and(|since| since > now);
+        let is_noted = noted.is_some_and(|noted| now - noted < HEARD_SECONDS) && !is_ahead;
+        if is_noted || (model.is_none() && round.is_none()) {
+            return Ok(());
         }
         self.decide(|decision| {
             decision.put_number(HEARD, now)?;
-            let Some(model) = decision.model(model.version)? else { return Ok(()) };
-            let same = model.rollout == Rollout::Running { stage, since };
-            if from == since || !same {
-                return Ok(());
+            if let Some(seen) = &model {
+                put_off_stage(decision, seen, noted, now)?;
             }
-            let rollout = Rollout::Running { stage, since: from };
-            decision.put_model(&Model { rollout, ..model })
+            round.iter().try_for_each(|seen| put_off_window(decision, seen, noted, now))
         })
     }
+}
+
+/// Puts the stage of a version off by the silence since `noted`. Where nothing was ever noted, all that is past counts.
+fn put_off_stage(
+    decision: &mut Decision<'_>,
+    seen: &Model,
+    noted: Option<u64>,
+    now: u64,
+) -> Result<(), StoreError> {
+    let Rollout::Running { stage, since } = seen.rollout else { return Ok(()) };
+    let silence = silence(noted.unwrap_or(now).max(since), now);
+    let from = if since > now { now } else { since + silence };
+    let Some(model) = decision.model(seen.version)? else { return Ok(()) };
+    if from == since || model.rollout != seen.rollout {
+        return Ok(());
+    }
+    if since > now {
+        warn!("the clock was ahead; the stage of version {} begins anew", seen.version);
+    }
+    decision.put_model(&Model { rollout: Rollout::Running { stage, since: from }, ..model })
+}
+
+/// Puts a round off by the silence since `noted`, or since it was announced.
+fn put_off_window(
+    decision: &mut Decision<'_>,
+    seen: &Round,
+    noted: Option<u64>,
+    now: u64,
+) -> Result<(), StoreError> {
+    let silence = silence(noted.unwrap_or(0).max(seen.announced_at), now);
+    match decision.round(seen.id)?.filter(Round::is_open) {
+        Some(round) if silence > 0 => decision.put_round(&put_off(round, silence)),
+        _ => Ok(()),
+    }
+}
+
+/// Seconds without a note since `last`, as far as they are a silence.
+fn silence(last: u64, now: u64) -> u64 {
+    Some(now.saturating_sub(last)).filter(|silence| *silence >= SILENCE_SECONDS).unwrap_or(0)
 }

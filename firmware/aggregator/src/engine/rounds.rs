@@ -220,7 +220,7 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn step_round(&self, round: &Round) -> Result<bool> {
+    pub(super) fn step_round(&self, round: &Round, heard: bool) -> Result<bool> {
         if let Some(moved) = announced_now(round, self.now()) {
             warn!(
                 "the clock was ahead when round {} was announced; its time begins anew",
@@ -230,7 +230,7 @@ impl Engine {
             return Ok(true);
         }
         let tally = self.store.tally(round.id)?;
-        match next_step(round, &tally, self.now()) {
+        match next_step(round, &tally, self.now(), heard) {
             round::Step::Wait(_) | round::Step::Nothing => return Ok(false),
             round::Step::Open => self.turn(round, Phase::Collecting)?,
             // First the phase, so that nothing enters any more; then what was in it is read and recorded.

@@ -18,7 +18,7 @@ use crate::engine::{Engine, Failure, ModelStatus, Parts, RoundRequest, RoundStat
 use crate::gate::{Gate, NoGate};
 use crate::hex;
 use crate::keys::{self, Keys};
-use crate::records::{Device, Phase, Round, Standing};
+use crate::records::{Device, Phase, Rollout, Round, Standing};
 use crate::rollout::RolloutRules;
 use crate::signal::NoisePlace;
 use crate::store::{Snapshot, Store, StoreError};
@@ -198,6 +198,7 @@ pub fn round(config: &Config, action: RoundAction) -> Result<()> {
             let reply = request(config, Request::RoundStart(start))?;
             if let Reply::Round(started) = &reply {
                 warn_of_few(config, &started.round)?;
+                warn_of_silence(config)?;
             }
             print_reply(reply, output)
         }
@@ -311,6 +312,11 @@ fn verify(
     database: Option<&Path>,
     key: Option<&str>,
 ) -> Result<crate::verify::Verified> {
+    if let Some(copy) = database
+        && let Ok(false) = copy.try_exists()
+    {
+        bail!("there is no database at {}; name an existing copy", copy.display());
+    }
     let path = database.map_or_else(|| config.database(), Path::to_owned);
     let beside = config.data.join("signing.pub");
     let text = match key {
@@ -432,6 +438,16 @@ fn warn_of_few(config: &Config, round: &Round) -> Result<()> {
     Ok(())
 }
 
+/// Says that nobody announces what was decided, where no server runs.
+fn warn_of_silence(config: &Config) -> Result<()> {
+    if ask(&config.socket(), &Request::Status)?.is_none() {
+        warn!(
+            "no server runs, so no mirror hears of the round; its time begins with `aggregator serve`"
+        );
+    }
+    Ok(())
+}
+
 /// Says which groups are too few for their reports to stop a version.
 pub fn warn_of_blind_stages(rules: &RolloutRules, devices: &[Device]) {
     let enrolled = devices.iter().filter(|device| device.standing == Standing::Enrolled);
@@ -446,8 +462,12 @@ pub fn warn_of_blind_stages(rules: &RolloutRules, devices: &[Device]) {
 }
 
 fn model_line(ModelStatus { model, standing }: &ModelStatus) -> String {
+    let since = match model.rollout {
+        Rollout::Running { since, .. } => format!("; the stage began {} UTC", utc(since)),
+        _ => String::new(),
+    };
     format!(
-        "version {} ({}): {standing}; {} installed, {} failed",
+        "version {} ({}): {standing}{since}; {} installed, {} failed",
         model.version, model.origin, model.installed, model.failed
     )
 }
@@ -486,6 +506,7 @@ fn device_line(device: &Device, there: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::records::Model;
     use std::fs::{self, Permissions};
     use std::path::PathBuf;
 
@@ -517,6 +538,35 @@ mod tests {
         }
         assert!(!config.database().exists());
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_copy_that_is_not_there_is_asked_for_by_its_name() {
+        let (folder, config) = scratch("copy");
+        let told = verify(&config, Some(&folder.join("copi.redb")), None).unwrap_err().to_string();
+        assert!(told.contains("copi.redb; name an existing copy"), "{told}");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_version_on_its_way_is_listed_with_the_time_at_which_its_stage_began() {
+        let model = |rollout| Model {
+            version: 2,
+            parameters: String::new(),
+            origin: "round 1".into(),
+            created_at: 0,
+            score: None,
+            rollout,
+            installed: 3,
+            failed: 0,
+        };
+        let line =
+            |rollout| model_line(&ModelStatus { model: model(rollout), standing: "S".into() });
+        let running = line(Rollout::Running { stage: 0, since: 86_400 });
+        let wanted =
+            "version 2 (round 1): S; the stage began 1970-01-02 00:00 UTC; 3 installed, 0 failed";
+        assert_eq!(running, wanted);
+        assert_eq!(line(Rollout::Complete), "version 2 (round 1): S; 3 installed, 0 failed");
     }
 
     #[test]

@@ -529,6 +529,25 @@ fn a_round_that_was_announced_by_a_clock_that_was_ahead_takes_updates_once_it_is
 }
 
 #[test]
+fn a_round_stays_open_where_the_clock_leaps_ahead_and_is_put_right() {
+    const YEAR: u64 = 365 * 86_400;
+    let fleet = Fleet::new("leap-round", common::rules());
+    fleet.enrol(5);
+    let live = fleet.open_round();
+    let round = || {
+        fleet.engine.advance_if(true).unwrap();
+        fleet.engine.store().round(live.id).unwrap().unwrap()
+    };
+    assert_eq!(round().phase, Phase::Collecting);
+    fleet.clock.add(YEAR);
+    assert_eq!(round().phase, Phase::Collecting, "a year in which nobody heard does not count");
+    fleet.clock.back(YEAR);
+    let round = round();
+    let left = round.closes_at - fleet.engine.now();
+    assert_eq!((round.phase, left), (Phase::Collecting, 110), "its time begins anew");
+}
+
+#[test]
 fn a_number_of_the_database_that_is_none_is_damage_and_not_0() {
     let fleet = Fleet::new("numbers", common::rules());
     let store = fleet.engine.store();

@@ -46,7 +46,9 @@ pub mod verify;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// The whole program: 0 when it worked, 1 when it did not, 2 for wrong usage or settings.
 pub fn main() -> ExitCode {
@@ -88,22 +90,26 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 
 /// Logs go to standard error. `RUST_LOG` overrides `-v`.
 fn start_log(verbose: u8, quiet: bool) {
-    let level = match verbose {
-        0 if quiet => "error,rumqttd=off",
-        0 => "info,rumqttc=error,rumqttd=off",
-        1 => "info,aggregator=debug",
-        _ => "debug",
+    let all = |level| Targets::new().with_default(level);
+    let targets = match verbose {
+        0 if quiet => all(LevelFilter::ERROR).with_target("rumqttd", LevelFilter::OFF),
+        0 => all(LevelFilter::INFO)
+            .with_target("rumqttc", LevelFilter::ERROR)
+            .with_target("rumqttd", LevelFilter::OFF),
+        1 => all(LevelFilter::INFO).with_target("aggregator", LevelFilter::DEBUG),
+        _ => all(LevelFilter::DEBUG),
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let wanted = std::env::var("RUST_LOG").ok().and_then(|wanted| wanted.parse().ok());
+    let targets: Targets = wanted.unwrap_or(targets);
     let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(LevelFilter::TRACE)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false);
     // The journal has times of its own.
     match std::env::var_os("JOURNAL_STREAM") {
-        Some(_) => log.without_time().init(),
-        None => log.init(),
+        Some(_) => log.without_time().finish().with(targets).init(),
+        None => log.finish().with(targets).init(),
     }
 }
 

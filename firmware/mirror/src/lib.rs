@@ -36,7 +36,9 @@ pub use model::ModelSource;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// What the program, its page, its fleet and Home Assistant call this build: what `MIRROR_BUILD` said when it was made, as
 /// `cargo xtask cross` does, such as `0.1.0+fbd49e3`; at most 64 bytes.
@@ -64,18 +66,22 @@ pub fn main() -> ExitCode {
 
 /// Logs go to standard error; the journal adds its own times. `RUST_LOG` overrides `-v`.
 fn start_log(verbose: u8, running: bool) {
-    let level = match (verbose, running) {
-        (0, false) => "warn",
-        (0, true) => "info",
-        (1, _) => "info,mirror=debug,camera=debug,display=debug,vision=debug",
-        (_, _) => "debug",
+    let targets = match (verbose, running) {
+        (0, false) => Targets::new().with_default(LevelFilter::WARN),
+        (0, true) => Targets::new().with_default(LevelFilter::INFO),
+        (1, _) => Targets::new().with_default(LevelFilter::INFO).with_targets(
+            ["mirror", "camera", "display", "vision"].map(|t| (t, LevelFilter::DEBUG)),
+        ),
+        (_, _) => Targets::new().with_default(LevelFilter::DEBUG),
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let wanted = std::env::var("RUST_LOG").ok().and_then(|wanted| wanted.parse().ok());
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(LevelFilter::TRACE)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false)
         .without_time()
+        .finish()
+        .with(wanted.unwrap_or(targets))
         .init();
 }

@@ -94,9 +94,9 @@ start_with_board() {
     fi
 }
 
-# Whether what was brought is what is there.
-is_installed() {
-    cmp -s "$program" "$program.new" && cmp -s "$unit" "$unit.new"
+# Whether what was brought is there: installed, or placed by a try before, whose unit may not have been.
+is_placed() {
+    cmp -s "$program" "$program.new"
 }
 
 # Whether the mirror becomes ready, and goes on.
@@ -132,7 +132,7 @@ update() {
     runuser -u mirror -- "$program.new" config check || echo "The update goes on." >&2
     # Only what runs is worth going back to: a program that never started must not take the last good one's place, nor the same one
     # again.
-    if is_active && ! is_installed && [ -f "$unit" ]; then
+    if is_active && ! is_placed && [ -f "$unit" ]; then
         keep || not_written "The way back"
         # The unit first: where there is a program to go back to, there is its unit.
         place "$unit.old" "$program.old" || not_placed "The way back"
@@ -158,7 +158,7 @@ back() {
     fi
     bring "$program.old" "$unit.old" || not_written "The program before the update"
     # The one that goes takes its place, as far as it is worth coming back to.
-    if is_active && ! is_installed && [ -f "$unit" ]; then
+    if is_active && ! is_placed && [ -f "$unit" ]; then
         keep || not_written "The way forth"
         place "$program" "$unit" "$unit.old" "$program.old" || not_placed "The program before the update"
     else

@@ -395,8 +395,17 @@ fn what_a_full_disk_has_kept_from_happening_is_told() {
         }
         board.stand_in(name, "");
     }
-    // The new program does not run, and there is no room for the old one beside it.
+    // Whatever was placed of a program that does not run, the one that ran is what a second try goes back to.
     board.send("C", "exit 0", "exit 1");
+    for name in ["bin/mirror", "system/mirror.service"] {
+        board.fail("mv", name);
+        assert!(!board.ask("update").status.success());
+        board.stand_in("mv", "");
+        assert!(!board.ask("update").status.success());
+        assert_eq!(board.version(""), Some("B".into()), "{name}");
+        assert!(board.runs(), "{name}");
+    }
+    // The new program does not run, and there is no room for the old one beside it.
     board.stand_in("install", "grep -q B \"$MIRROR_INSTALL_ROOT/usr/local/bin/mirror\" || exit 1");
     let told = said(&board.ask("update"));
     assert!(told.contains("could not be put back") && told.contains("install.sh back"), "{told}");

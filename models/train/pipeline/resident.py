@@ -5,6 +5,7 @@ A GPU trains faster than processes can augment and send. Here every shard is sen
 (`transfer.send`), and nothing here waits for the device. The largest cost left is that of the network.
 """
 
+import sys
 import threading
 from functools import lru_cache
 from itertools import zip_longest
@@ -47,6 +48,14 @@ CUT_REACH = 3
 def tables(device: torch.device) -> tuple:
     """Which label a part has in the mirror, (256,), and the channels' shares in brightness, (3, 1, 1)."""
     return torch.from_numpy(FLIP_TABLE).to(device), torch.tensor(GREY, device=device)[:, None, None]
+
+
+def remove(path: Path) -> None:
+    """A shard that stays takes room, which is no reason to end a run."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        print(f"warning: {error}; the shard stays and the training goes on", file=sys.stderr, flush=True)
 
 
 class Resident:
@@ -105,7 +114,7 @@ class Resident:
             self.arrived += len(slots)
             self.count = min(self.arrived, self.capacity)
         if self.delete and not first:
-            path.unlink(missing_ok=True)
+            remove(path)
 
     def refill(self) -> None:
         """Takes all shards that are waiting."""

@@ -1,6 +1,9 @@
 """Augmentation of whole batches against that of single pictures, and samples that stay in memory."""
 
+import errno
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -139,6 +142,19 @@ def test_shards_are_taken_once_and_late_ones_catch_up(shard_folder):
     for _ in range(6):
         held.batch(8, (128, 96), 64)
     assert held.uses[[*range(4), *range(8, 12)]].min() >= 4
+
+
+def test_a_shard_that_cannot_be_removed_ends_nothing(shard_folder, monkeypatch, capsys):
+    shutil.copy(shard_folder / "a.npz", shard_folder / "b.npz")
+
+    def refuse(path, missing_ok=False):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    held = Resident([shard_folder], 64, "cpu", 0, True)
+    held.refill()
+    assert held.arrived == 16
+    assert "b.npz" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("delete", [True, False])

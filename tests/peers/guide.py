@@ -130,6 +130,8 @@ def main() -> int:
     os.chdir(ROOT)
     shipped = re.search(r'^version = "(.*)"', (ROOT / "models/student/manifest.toml").read_text(), re.MULTILINE)[1]
     assert args.guide.read_text().count(f"/usr/share/mirror/student-{shipped}") == 2, f"the guide copies student {shipped} under its name"
+    sample = (ROOT / "firmware/aggregator/aggregator.toml").read_text()
+    assert f"/usr/share/mirror/student-{shipped}" in sample, f"aggregator.toml names student {shipped}"
     with tempfile.TemporaryDirectory(prefix="guide-") as name:
         machine = Machine(pathlib.Path(name), args.aggregator)
         try:

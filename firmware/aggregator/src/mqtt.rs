@@ -249,6 +249,10 @@ async fn send_all(
         // As rumqttc will make it, with a number.
         let publish = Publish::new(topic.clone(), QoS::AtLeastOnce, payload, None);
         let publish = Publish { pkid: 1, ..publish };
+        // A connection that was lost: what the next one refuses is told anew.
+        if *largest.borrow() == 0 {
+            told = 0;
+        }
         let limit = match largest.wait_for(|limit| *limit > 0).await {
             Ok(limit) => *limit,
             Err(_) => return,

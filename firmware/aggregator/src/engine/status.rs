@@ -83,6 +83,7 @@ pub struct ModelStatus {
     #[serde(flatten)]
     pub model: Model,
     /// How its roll-out stands, in words for operators.
+    #[serde(default)]
     pub standing: String,
 }
 

@@ -94,7 +94,8 @@ mod tests {
             let third = tokio::time::timeout(Duration::from_millis(100), seats.accept()).await;
             assert!(third.is_err(), "it was let in");
             drop(taken);
-            seats.accept().await;
+            let patience = Duration::from_secs(20);
+            tokio::time::timeout(patience, seats.accept()).await.expect("no seat was given back");
         });
     }
 }

@@ -11,13 +11,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use learn::edges::{Entropy, SystemEntropy};
+use link::{begin_anew, next_event};
 use proto::Topic;
 use proto::topic::filter;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
     ConnAck, Filter, Packet, PubAckReason, Publish, RetainForwardRule, SubscribeReasonCode,
 };
-use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, MqttState};
+use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use rumqttc::{TlsConfiguration, Transport};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
@@ -278,41 +279,9 @@ async fn send_all(
 #[derive(Debug, thiserror::Error)]
 enum Broken {
     #[error(transparent)]
-    Connection(#[from] ConnectionError),
-    #[error("it has taken nothing for {} s; see that it still runs", .0.as_secs())]
-    Stalled(Duration),
-    #[error("it sends topic aliases, although none are allowed here: it does not keep to MQTT 5")]
-    Alias,
+    Link(#[from] link::Broken),
     #[error("no room to subscribe to {0}")]
     NoRoom(String),
-}
-
-/// The next event of a connection that goes on.
-///
-/// A poll that sends waits until everything is out, and no keep-alive ends it. Any other has an event at every keep-alive.
-/// rumqttc keeps a topic for each alias that a broker makes up, so the first one ends the connection.
-async fn next_event(connection: &mut EventLoop) -> Result<Event, Broken> {
-    let patience = 2 * connection.options.keep_alive();
-    let polled = tokio::time::timeout(patience, connection.poll()).await;
-    let event = polled.map_err(|_| Broken::Stalled(patience))??;
-    match &event {
-        Event::Incoming(Packet::Publish(publish)) if has_alias(publish) => Err(Broken::Alias),
-        _ => Ok(event),
-    }
-}
-
-fn has_alias(publish: &Publish) -> bool {
-    publish.properties.as_ref().is_some_and(|properties| properties.topic_alias.is_some())
-}
-
-/// Forgets the connection that broke, with what was queued or not acknowledged on it: a broker that has lost the session never
-/// acknowledges what it waits for, and rumqttc would send it in spite of the next broker's limits. What it says is asked for again,
-/// or announced again. The numbers of messages begin anew as well: they do not wrap where the next broker takes fewer at a time.
-fn begin_anew(connection: &mut EventLoop) {
-    connection.clean();
-    connection.pending.clear();
-    connection.state = MqttState::new(IN_FLIGHT, false);
-    connection.options.set_keep_alive(KEEP_ALIVE);
 }
 
 /// Pauses before the next attempt, each twice as long as the one before.
@@ -363,7 +332,8 @@ impl<F: Fn()> Session<F> {
             connection.clean();
             self.end(&broken);
             tokio::time::sleep(self.backoff.next()).await;
-            begin_anew(&mut connection);
+            // What it said is asked for again, or announced again.
+            begin_anew(&mut connection, IN_FLIGHT, KEEP_ALIVE);
         }
     }
 

@@ -7,11 +7,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use link::{begin_anew, next_event};
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, PubAckReason, Publish, SubscribeReasonCode};
-use rumqttc::v5::{
-    AsyncClient, ConnectionError, Event as MqttEvent, EventLoop, MqttOptions, MqttState,
-};
+use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, PubAckReason, SubscribeReasonCode};
+use rumqttc::v5::{AsyncClient, Event as MqttEvent, EventLoop, MqttOptions};
 use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport as Wire};
 use tokio::sync::mpsc;
 
@@ -36,19 +35,6 @@ const RECONNECT: Backoff =
 
 /// At least so often something is said on a connection, unless the broker asks for another rhythm on it.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
-
-/// Why a connection has ended.
-#[derive(Debug, thiserror::Error)]
-enum Broken {
-    #[error(transparent)]
-    Connection(#[from] ConnectionError),
-    #[error("the broker has taken nothing for {} s; see that it still runs", .0.as_secs())]
-    Stalled(Duration),
-    #[error(
-        "the broker sends topic aliases, although none are allowed here: it does not keep to MQTT 5"
-    )]
-    Alias,
-}
 
 /// Where a broker is, and who comes.
 #[derive(Clone)]
@@ -158,7 +144,7 @@ async fn poll(mut connection: EventLoop, events: mpsc::Sender<Event>, mut jitter
                 }
                 tokio::time::sleep(RECONNECT.wait(attempts, &mut jitter)).await;
                 attempts += 1;
-                begin_anew(&mut connection);
+                begin_anew(&mut connection, IN_FLIGHT, KEEP_ALIVE);
                 continue;
             }
         };
@@ -166,34 +152,6 @@ async fn poll(mut connection: EventLoop, events: mpsc::Sender<Event>, mut jitter
             return;
         }
     }
-}
-
-/// The next event of a connection that goes on.
-///
-/// A poll that sends waits until everything is out, and no keep-alive ends it. Any other has an event at every keep-alive.
-/// rumqttc keeps a topic for each alias that a broker makes up, so the first one ends the connection.
-async fn next_event(connection: &mut EventLoop) -> Result<MqttEvent, Broken> {
-    let patience = 2 * connection.options.keep_alive();
-    let polled = tokio::time::timeout(patience, connection.poll()).await;
-    let event = polled.map_err(|_| Broken::Stalled(patience))??;
-    match &event {
-        MqttEvent::Incoming(Packet::Publish(publish)) if has_alias(publish) => Err(Broken::Alias),
-        _ => Ok(event),
-    }
-}
-
-fn has_alias(publish: &Publish) -> bool {
-    publish.properties.as_ref().is_some_and(|properties| properties.topic_alias.is_some())
-}
-
-/// Forgets the connection that broke, with what was queued or not acknowledged on it: rumqttc would send that on the next
-/// one, even an update whose household has withdrawn meanwhile. Whoever publishes here says anew at every connection what still
-/// holds. The numbers of its messages begin anew as well: they do not wrap where the next broker takes fewer at a time.
-fn begin_anew(connection: &mut EventLoop) {
-    connection.clean();
-    connection.pending.clear();
-    connection.state = MqttState::new(IN_FLIGHT, false);
-    connection.options.set_keep_alive(KEEP_ALIVE);
 }
 
 /// What the broker does not let this mirror do on this connection, and its reason.

@@ -141,8 +141,8 @@ fn contribute(options: &HomeOptions, ledger: Option<&Ledger>) -> Result<PurposeT
         leaves: format!(
             "An update leaves: the change of the head's {} parameters, cut to length 1, and random noise added to every one \
              of its numbers, with a standard deviation of {z} times that length. The server also sees that this mirror takes \
-             part, and when. Where the mirror reports to your own Home Assistant, that hears of the budget spent, of the rounds, \
-             and when the last update was received.",
+             part, and when. Where the mirror reports to your own Home Assistant, that hears of the budget spent and left, of the \
+             updates left, of the rounds, and when the last update was received.",
             options.subset_name()
         ),
         stays: "No picture, no painted part, no score, no count of your corrections and no number without noise ever \
@@ -160,26 +160,32 @@ fn contribute(options: &HomeOptions, ledger: Option<&Ledger>) -> Result<PurposeT
     })
 }
 
-/// How many updates leave at most, and within which epsilon. Where others were made under other settings, those count; a release
-/// of the plan changes no word.
+/// How many updates leave at most, and within which epsilon: of the plan, which no release changes. Where others were made under
+/// other settings and leave no room, that is told instead.
 fn over_its_life(options: &HomeOptions, ledger: Option<&Ledger>) -> Result<String, HomeError> {
     let (epsilon, delta) = (options.budget.epsilon(), options.budget.delta());
-    let mut most = options.most_releases();
+    let most = options.most_releases();
     if let Some(ledger) = ledger {
         let made = ledger.verified().releases().len() as u64;
         let spent = ledger.verified().composition();
         if made > most || !spent.fits(&options.budget) {
             let cost = spent.statement(delta)?.shown_epsilon();
             return Ok(format!(
-                "Budget for {made} updates was spent under other settings: epsilon {cost} at delta {delta:e}. Those of today allow \
-                 {most} and epsilon {epsilon} over the mirror's whole life, so that no more are made."
+                "Budget for {} was spent under other settings: epsilon {cost} at delta {delta:e}. Those of today allow \
+                 {most} and epsilon {epsilon} over the mirror's whole life, so that no more are made.",
+                updates(made)
             ));
         }
-        most = made + ledger.releases_left(options.noise_multiplier()?);
     }
     Ok(format!(
-        "Over the mirror's whole life at most {most} updates leave, so that epsilon stays within {epsilon} at delta {delta:e}."
+        "Over the mirror's whole life at most {} {}, so that epsilon stays within {epsilon} at delta {delta:e}.",
+        updates(most),
+        if most == 1 { "leaves" } else { "leave" }
     ))
+}
+
+fn updates(count: u64) -> String {
+    if count == 1 { "1 update".to_owned() } else { format!("{count} updates") }
 }
 
 /// Epsilon of all releases where one household's updates stand in the place of another's, rounded up to one decimal: they

@@ -87,6 +87,9 @@ impl Household {
         let before = self.files();
         // Consent first, so that no thread writes any more; then the key, so that a power cut leaves nothing readable.
         let stopped = self.consents.withdraw_all();
+        if let Err(error) = self.vault.begin_deletion() {
+            tracing::warn!(%error, "after a power cut in this deletion it has to be asked for once more");
+        }
         let key = self.erase_key();
         let withdrawal = self.withdraw(PurposeKind::ContributeToFleet);
         let forgotten = self.forget_all();

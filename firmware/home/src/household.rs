@@ -193,16 +193,19 @@ impl Household {
         // Damaged or unread records are no sign of a deletion.
         let is_nothing_agreed = of_learnt.is_empty() && consents.is_empty();
         let cut_short = if is_nothing_agreed { finish_deletion(&vault) } else { None };
+        // What is to be deleted is not shown, and gets no new key: the next start goes on.
         let is_cut_short = cut_short.is_some();
         of_learnt.extend(cut_short);
-        let mut corrections = Corrections::load(&vault)?;
-        let state = load_state(&vault, &corrections, &mut of_learnt)?;
-        for meanwhile in &state.meanwhile {
-            corrections.put_later(meanwhile.numbers, meanwhile.later);
-        }
-        let began = (state.lived, edges.steady.elapsed());
+        let shared = match is_cut_short {
+            true => Shared {
+                state: started_over(&vault, &Corrections::load(&vault)?)?,
+                corrections: Corrections::default(),
+            },
+            false => load(&vault, &mut of_learnt)?,
+        };
+        let began = (shared.state.lived, edges.steady.elapsed());
         let household = Household {
-            shared: Mutex::new(Shared { state, corrections }),
+            shared: Mutex::new(shared),
             status: Mutex::default(),
             releases: Mutex::new(releases),
             releases_version: AtomicU64::new(0),
@@ -220,7 +223,6 @@ impl Household {
             problems_of_learnt: Mutex::new(of_learnt),
             began,
         };
-        // What is to be deleted gets no new key.
         if !is_cut_short && let Err(error) = household.note_age() {
             tracing::warn!(%error, "the age at which corrections go was not noted");
         }
@@ -562,12 +564,20 @@ fn open_consents(
 }
 
 /// "Delete everything" takes the consents and the key first. A power cut that came before the files leaves what nobody can open and
-/// nobody agrees to. Gives what a person should know.
+/// nobody agrees to, and the vault's note of it. Gives what a person should know.
 fn finish_deletion(vault: &Vault) -> Option<String> {
-    let is_there =
-        || -> Result<bool, EdgeError> { Ok(!vault.names()?.is_empty() && !vault.has_key()?) };
-    let finished = is_there().and_then(|is_there| if is_there { vault.clear() } else { Ok(()) });
-    let error = finished.err()?;
+    // Where nobody can tell, nothing is deleted.
+    let is_half_deleted = vault.is_half_deleted().unwrap_or_else(|error| {
+        tracing::warn!(%error, "whether a deletion was cut short");
+        false
+    });
+    if !is_half_deleted {
+        return None;
+    }
+    let Err(error) = vault.clear() else {
+        tracing::warn!("what was left of a deletion that was cut short is deleted");
+        return None;
+    };
     Some(format!(
         "what is left of a deletion that was cut short cannot be removed ({error}); delete everything once more"
     ))
@@ -592,6 +602,15 @@ fn open_releases(
         problems.push(error.to_string());
         error.to_string()
     })
+}
+
+fn load(vault: &Vault, problems: &mut Vec<String>) -> Result<Shared, HomeError> {
+    let mut corrections = Corrections::load(vault)?;
+    let state = load_state(vault, &corrections, problems)?;
+    for meanwhile in &state.meanwhile {
+        corrections.put_later(meanwhile.numbers, meanwhile.later);
+    }
+    Ok(Shared { state, corrections })
 }
 
 fn load_state(

@@ -32,6 +32,8 @@ pub const MAGIC: &[u8; 4] = b"MHV1";
 const NONCE_BYTES: usize = 24;
 const KEY_BYTES: usize = 32;
 const KEY_NAME: &str = "vault-key";
+/// Lies there, empty, from the beginning of a deletion to its end.
+const DELETION_NAME: &str = "deletion-begun";
 const KEY_CONTEXT: &[u8] = b"mirror vault key 1";
 
 /// A credential of fewer bytes protects nothing.
@@ -150,14 +152,33 @@ impl Vault {
         self.files.names()
     }
 
-    /// Removes every name; one that cannot be removed keeps no other.
+    /// Notes that everything is to be deleted, so that a start after a power cut can tell that from a key that is lost.
+    /// [`Vault::clear`] takes the note away, as the making of a key does. Where nothing lies, nothing is written.
+    ///
+    /// # Errors
+    /// [`EdgeError`] of the store.
+    pub fn begin_deletion(&self) -> Result<(), EdgeError> {
+        if self.files.names()?.is_empty() { Ok(()) } else { self.files.replace(DELETION_NAME, &[]) }
+    }
+
+    /// Whether a deletion was begun, has taken the key, and is not over.
+    ///
+    /// # Errors
+    /// [`EdgeError`] of either store.
+    pub fn is_half_deleted(&self) -> Result<bool, EdgeError> {
+        Ok(self.files.read(DELETION_NAME)?.is_some() && !self.has_key()?)
+    }
+
+    /// Removes every name; one that cannot be removed keeps no other, but the note of a deletion, which goes last.
     ///
     /// # Errors
     /// The first [`EdgeError`] of the store.
     pub fn clear(&self) -> Result<(), EdgeError> {
-        let names = self.files.names()?;
+        let mut names = self.files.names()?;
+        names.retain(|name| name != DELETION_NAME);
         let removed: Vec<_> = names.iter().map(|name| self.files.remove(name)).collect();
-        removed.into_iter().collect()
+        removed.into_iter().collect::<Result<(), EdgeError>>()?;
+        self.files.remove(DELETION_NAME)
     }
 
     /// Sealed bytes that lie under `name`, without opening them.
@@ -252,6 +273,8 @@ impl Vault {
     fn fresh_key(&self) -> Result<Zeroizing<Vec<u8>>, EdgeError> {
         let mut file = Zeroizing::new(vec![0; KEY_BYTES]);
         (self.entropy)().fill(&mut file)?;
+        // What it will seal is none of what a deletion before it left.
+        self.files.remove(DELETION_NAME)?;
         self.keys.replace(KEY_NAME, &file)?;
         Ok(file)
     }

@@ -582,17 +582,44 @@ fn a_deletion_that_a_power_cut_came_into_is_finished_at_the_next_start_once_the_
 #[test]
 fn what_a_cut_deletion_left_and_the_disk_does_not_give_up_is_told_until_it_is_gone() {
     let device = Device::new();
-    device.start_with(2);
-    device.keys.files.lock().unwrap().clear();
-    device.consent.files.lock().unwrap().clear();
+    let home = device.start_with(2);
+    // The consents, the note of it, the key: there the power goes.
+    device.set_changes(Some(3));
+    assert!(home.delete_everything().is_err());
+    drop(home);
     device.set_changes(Some(0));
     let home = device.start();
     let told = home.problems();
     assert!(told[0].contains("a deletion that was cut short"), "{told:?}");
     device.set_changes(None);
+    assert!(home.corrections().is_empty());
+    for _ in 0..2 {
+        device.clocks.pass(3_600);
+        home.tidy().unwrap();
+        home.request_training();
+        home.remember_lived().unwrap();
+    }
     assert!(device.keys.files.lock().unwrap().is_empty(), "no key is made for what is to go");
+    let vault = || device.vault.files.lock().unwrap().len();
+    assert!(vault() > 0);
+    assert_eq!((device.start().problems(), vault()), (vec![], 0), "the next start goes on");
     assert!(home.delete_everything().unwrap().is_complete());
     assert_eq!(home.problems(), [""; 0]);
+}
+
+#[test]
+fn a_key_that_is_lost_is_no_deletion_where_nothing_is_agreed_to_either() {
+    let device = Device::new();
+    let home = device.start_with(2);
+    home.withdraw(PurposeKind::ImproveMyMirror).unwrap();
+    home.withdraw(PurposeKind::ContributeToFleet).unwrap();
+    drop(home);
+    let key = device.keys.get("vault-key");
+    device.keys.files.lock().unwrap().clear();
+    let shown = device.start().corrections();
+    assert_eq!(shown.iter().filter(|correction| correction.damaged).count(), 2);
+    device.keys.set("vault-key", key);
+    assert_eq!(device.start().corrections().iter().filter(|entry| !entry.damaged).count(), 2);
 }
 
 #[test]

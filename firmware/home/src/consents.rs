@@ -1,5 +1,7 @@
 //! Consent as the page shows it, and what a withdrawal does.
 
+use std::sync::{MutexGuard, PoisonError};
+
 use learn::consent::{
     ConsentError, ConsentRecord, ConsentToken, ContributeToFleet, Purpose, PurposeKind,
 };
@@ -155,27 +157,40 @@ impl Household {
 
     /// Tries again to store a withdrawal that the storage refused, and destroys what it could not destroy then.
     pub(crate) fn store_withdrawals(&self) -> Result<(), HomeError> {
-        for purpose in self.consents.store_withdrawals()? {
+        let stored = self.consents.store_withdrawals();
+        for purpose in stored.iter().flatten() {
             tracing::info!(
                 "\"{}\" stays off from now on: the storage takes it again",
                 purpose.title()
             );
-            // Unless somebody has agreed anew meanwhile.
-            if self.consent(purpose) == ConsentState::Absent {
-                self.destroy(purpose)?;
-            }
+            self.undestroyed().push(*purpose);
         }
-        Ok(())
+        let rest = self.undestroyed().clone();
+        // Unless somebody has agreed anew meanwhile. One that cannot be destroyed keeps no other.
+        let withdrawn = rest.into_iter().filter(|purpose| self.consents.record(*purpose).is_none());
+        let destroyed: Vec<_> = withdrawn.map(|purpose| self.destroy(purpose)).collect();
+        stored?;
+        destroyed.into_iter().try_for_each(|destroyed| destroyed.map(drop))
     }
 
-    /// What must not be there without consent: the updates that wait, whose number is given, and the numbers of a run.
+    /// What must not be there without consent: the updates that wait, whose number is given, and the numbers of a run. What
+    /// fails is tried again by [`Household::tidy`].
     fn destroy(&self, purpose: PurposeKind) -> Result<u64, HomeError> {
         let discarded = match purpose {
             PurposeKind::ImproveMyMirror => Ok(0),
             PurposeKind::ContributeToFleet => self.discard_waiting(),
         };
-        self.forget_run(purpose)?;
-        discarded
+        let destroyed = self.forget_run(purpose).and(discarded);
+        let mut rest = self.undestroyed();
+        rest.retain(|other| *other != purpose);
+        if destroyed.is_err() {
+            rest.push(purpose);
+        }
+        destroyed
+    }
+
+    fn undestroyed(&self) -> MutexGuard<'_, Vec<PurposeKind>> {
+        self.undestroyed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A power cut or a bad disk may have come between the record of a withdrawal and what it destroys, and what was agreed to

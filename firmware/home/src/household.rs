@@ -129,6 +129,8 @@ pub struct Household {
     pub(crate) stores: Stores,
     pub(crate) vault: Vault,
     pub(crate) consents: Consents,
+    /// Purposes that were withdrawn, and of which something is stored still; see [`Household::tidy`].
+    pub(crate) undestroyed: Mutex<Vec<PurposeKind>>,
     pub(crate) explanation: Explanation,
     /// Every write to the vault is made under this lock.
     shared: Mutex<Shared>,
@@ -206,6 +208,7 @@ impl Household {
         let began = (shared.state.lived, edges.steady.elapsed());
         let household = Household {
             shared: Mutex::new(shared),
+            undestroyed: Mutex::default(),
             status: Mutex::default(),
             releases: Mutex::new(releases),
             releases_version: AtomicU64::new(0),
@@ -388,8 +391,8 @@ impl Household {
         self.lock().state.heads.clone()
     }
 
-    /// Deletes corrections past their age, remembers the time lived, and stores what was withdrawn in memory alone. Called now
-    /// and then by whoever has the stores open; gives how many corrections went.
+    /// Deletes corrections past their age, remembers the time lived, stores what was withdrawn in memory alone, and destroys what
+    /// a withdrawal could not. Called now and then by whoever has the stores open; gives how many corrections went.
     ///
     /// # Errors
     /// Of the store.

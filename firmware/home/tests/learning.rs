@@ -192,6 +192,33 @@ fn a_withdrawal_that_the_disk_refuses_is_told_and_stored_once_it_can_be() {
 }
 
 #[test]
+fn what_a_withdrawal_could_not_destroy_goes_later_though_another_store_took_the_withdrawal() {
+    let mut device = Device::new();
+    // Sealed files on a disk of their own.
+    device.vault = Arc::default();
+    let home = device.start_with(6);
+    train(&home);
+    begin_training(&home, 3);
+    assert!(home.has_candidate());
+    let consent = |left| *device.consent.changes.lock().unwrap() = left;
+    consent(Some(0));
+    device.set_changes(Some(0));
+    for purpose in PurposeKind::ALL {
+        home.withdraw(purpose).unwrap_err();
+    }
+    consent(None);
+    for _ in 0..2 {
+        home.tidy().unwrap_err();
+        assert_eq!(home.unstored_withdrawal(), None);
+        assert!(home.has_candidate());
+    }
+    device.set_changes(None);
+    home.tidy().unwrap();
+    assert!(!home.has_candidate());
+    assert!(!device.vault.files.lock().unwrap().contains_key("checkpoint"));
+}
+
+#[test]
 fn deleting_everything_on_a_disk_that_refuses_says_that_consent_would_come_back() {
     let device = Device::new();
     let home = device.start_with(1);

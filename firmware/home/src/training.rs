@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use learn::consent::{ConsentToken, ImproveMyMirror};
+use learn::consent::{ConsentError, ConsentToken, ImproveMyMirror};
 use learn::edges::{EdgeError, RunId, Timestamp};
 use learn::head::{
     Confusion, Features, HeadLayout, Network, Subset, Target, TrainError, Trainer,
@@ -351,8 +351,12 @@ impl Home {
         }
     }
 
-    /// For the page, and for the journal once: what fails is tried again every minute.
+    /// For the page, and for the journal once: what fails is tried again every minute. A withdrawal that is not stored has a
+    /// notice of its own, and stops no training.
     fn tell(&self, error: &HomeError) {
+        if matches!(error, HomeError::Consent(ConsentError::Unstored(_))) {
+            return;
+        }
         let trouble = Some(error.to_string());
         let mut status = self.status();
         if status.trouble != trouble {

@@ -219,6 +219,23 @@ fn what_a_withdrawal_could_not_destroy_goes_later_though_another_store_took_the_
 }
 
 #[test]
+fn a_withdrawal_that_is_not_stored_is_no_trouble_of_training() {
+    let mut device = Device::new();
+    // What training writes is on another disk.
+    device.vault = Arc::default();
+    let home = device.start_with(6);
+    *device.consent.changes.lock().unwrap() = Some(0);
+    home.withdraw(PurposeKind::ContributeToFleet).unwrap_err();
+    home.request_training();
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopper = stop.clone();
+    let gate = Closed(AtomicU32::new(0), move |_| stopper.store(true, Ordering::SeqCst));
+    home.serve(&mut ColourTrunk::default(), &gate, &stop);
+    assert!(home.tidy().is_err());
+    assert_eq!(home.training().trouble, None);
+}
+
+#[test]
 fn deleting_everything_on_a_disk_that_refuses_says_that_consent_would_come_back() {
     let device = Device::new();
     let home = device.start_with(1);

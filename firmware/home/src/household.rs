@@ -510,13 +510,32 @@ impl Household {
     }
 
     /// What a withdrawal makes illegitimate to keep: numbers on their way to the fleet, and, where training itself is
-    /// withdrawn, the run under way.
+    /// withdrawn, the run under way and the wish for one.
     pub(crate) fn forget_run(&self, purpose: PurposeKind) -> Result<(), HomeError> {
         let mut shared = self.lock();
         self.vault.remove(CANDIDATE_NAME)?;
         if purpose == PurposeKind::ImproveMyMirror {
             self.drop_run(&mut shared)?;
+            self.note_request(&mut shared, false)?;
         }
+        Ok(())
+    }
+
+    /// Notes whether a run is asked for; where there is no key, in memory alone: sealing would make one where everything was
+    /// deleted.
+    pub(crate) fn note_request(
+        &self,
+        shared: &mut Shared,
+        requested: bool,
+    ) -> Result<(), HomeError> {
+        if !requested && !shared.state.requested {
+            return Ok(());
+        }
+        let next = State { requested, ..shared.state.clone() };
+        if self.vault.has_key()? {
+            next.save_further(&self.vault)?;
+        }
+        shared.state = next;
         Ok(())
     }
 

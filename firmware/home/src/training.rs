@@ -261,23 +261,10 @@ impl Home {
     /// Asks for a run as soon as the gate allows, whatever the triggers say; also after a restart, unless the disk refuses.
     pub fn request_training(&self) {
         let mut shared = self.lock();
-        if shared.corrections.len() == 0 {
-            // Sealing would make a new key where everything was deleted.
-            shared.state.requested = true;
-        } else if let Err(error) = self.note_request(&mut shared, true) {
+        if let Err(error) = self.note_request(&mut shared, true) {
             tracing::warn!(%error, "that a run was asked for is forgotten with the next start");
             shared.state.requested = true;
         }
-    }
-
-    fn note_request(&self, shared: &mut Shared, requested: bool) -> Result<(), HomeError> {
-        if shared.state.requested == requested {
-            return Ok(());
-        }
-        let next = State { requested, ..shared.state.clone() };
-        next.save_further(&self.vault)?;
-        shared.state = next;
-        Ok(())
     }
 
     /// Counts a parsed picture, for the trigger by use. Never waits.

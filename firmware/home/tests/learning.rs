@@ -797,6 +797,14 @@ fn a_run_that_was_asked_for_is_not_forgotten_by_a_restart_nor_done_twice() {
     assert!(device.start().is_due());
     train(&home);
     assert!(!device.start().is_due());
+    // Whoever takes consent back does not want it any more, also after a start.
+    home.request_training();
+    home.withdraw(PurposeKind::ImproveMyMirror).unwrap();
+    for home in [home, device.start()] {
+        agree(&home);
+        assert!(!home.is_due());
+    }
+    let home = device.start();
     // Nor does asking make a key where everything was deleted.
     home.delete_everything().unwrap();
     home.request_training();

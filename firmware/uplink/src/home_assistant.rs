@@ -4,6 +4,7 @@
 //! No picture, and nothing of the fleet's protocol, is ever sent here. Taking part is switched *off* at once; switching
 //! it *on* from here only asks, and the switch stays off until somebody agrees at the mirror itself.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ pub struct State {
 }
 
 /// What somebody pressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Command {
     /// Stop taking part, now.
     OptOut,
@@ -219,14 +220,15 @@ struct Talk {
     denied: Option<String>,
     greeted: bool,
     said: Option<Value>,
-    /// The last command that the journal was told.
-    told: Option<Command>,
+    /// Commands that the journal was told on this connection.
+    told: BTreeSet<Command>,
 }
 
 impl Talk {
     fn new(topics: Topics, firmware: String) -> Talk {
         let connected = Err("no answer yet".to_owned());
-        Talk { topics, firmware, connected, denied: None, greeted: false, said: None, told: None }
+        let told = BTreeSet::new();
+        Talk { topics, firmware, connected, denied: None, greeted: false, said: None, told }
     }
 
     fn connection(&self) -> Result<(), &str> {
@@ -241,6 +243,7 @@ impl Talk {
             Event::Connected => {
                 (self.connected, self.greeted, self.said) = (Ok(()), false, None);
                 self.denied = None;
+                self.told.clear();
             }
             Event::Disconnected(reason) => self.connected = Err(reason),
             Event::Refused(reason) => {
@@ -256,8 +259,8 @@ impl Talk {
                 let command = self.topics.command(&topic, &payload);
                 // Nobody presses a button that the broker remembers: it would be pressed again at every connection.
                 if let Some(command) = command.filter(|_| !retained) {
-                    // Whoever may write there may press a button all day long.
-                    if self.told.replace(command) != Some(command) {
+                    // Whoever may write there may press buttons all day long.
+                    if self.told.insert(command) {
                         tracing::info!(?command, "from Home Assistant");
                     }
                     home.command(command);
@@ -342,7 +345,7 @@ mod tests {
         let payload = topics().discovery_payload("0.1.0");
         assert!(payload["o"]["name"].is_string() && payload["dev"]["ids"][0] == "mirror-17");
         let components = payload["cmps"].as_object().unwrap();
-        let mut ids = std::collections::BTreeSet::new();
+        let mut ids = BTreeSet::new();
         for (key, entity) in components {
             let (required, optional) = documented(entity["p"].as_str().unwrap());
             let entity = entity.as_object().unwrap();
@@ -539,6 +542,24 @@ mod tests {
             step(message("mirror-home/mirror-17/set/take_part", nonsense), &mut home);
         }
         assert_eq!(home.commands, [Command::AskOptIn, Command::OptOut]);
+    }
+
+    #[test]
+    fn each_command_is_in_the_journal_once_in_a_connection() {
+        let mut home = Fake::new();
+        let mut talk = Talk::new(topics(), "0.1.0".into());
+        let press = |talk: &mut Talk, home: &mut Fake| {
+            for (name, payload) in [("delete", "PRESS"), ("take_part", "OFF")] {
+                talk.handle(message(&format!("mirror-home/mirror-17/set/{name}"), payload), home);
+            }
+        };
+        press(&mut talk, &mut home);
+        let both = BTreeSet::from([Command::OptOut, Command::Delete]);
+        assert_eq!(talk.told, both);
+        press(&mut talk, &mut home);
+        assert_eq!((&talk.told, home.commands.len()), (&both, 4));
+        talk.handle(Event::Connected, &mut home);
+        assert_eq!(talk.told, BTreeSet::new(), "what is pressed later is told again");
     }
 
     #[test]

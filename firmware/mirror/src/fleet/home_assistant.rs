@@ -1,6 +1,6 @@
 //! The connection to the home's own broker.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -58,7 +58,7 @@ impl HomePart {
         let changes = Arc::clone(&self.shared);
         let link = Link::new(format!("{}:{}", endpoint.host, endpoint.port), Instant::now());
         let learning = Arc::clone(&self.learning);
-        let shown = Shown { shared, learning, fleet, household, link, failed: None };
+        let shown = Shown { shared, learning, fleet, household, link, failed: BTreeMap::new() };
         let jitter = jitter()?;
         runtime()?.block_on(async {
             let (connection, handle) = Mqtt::start(endpoint, jitter);
@@ -111,8 +111,8 @@ struct Shown {
     fleet: Arc<Fleet>,
     household: Arc<Household>,
     link: Link,
-    /// The last command that failed, and why: the journal is told once.
-    failed: Option<(Command, String)>,
+    /// Commands that failed when they came last, and why: the journal is told once.
+    failed: BTreeMap<Command, String>,
 }
 
 impl home_assistant::Home for Shown {
@@ -171,11 +171,14 @@ impl home_assistant::Home for Shown {
         };
         // Whoever pressed sees no answer there.
         tell_withdrawals(&self.household, &self.shared);
-        let failed = done.err().map(|error| (command, error.to_string()));
-        if let Some((command, error)) = failed.as_ref().filter(|_| failed != self.failed) {
+        let Err(error) = done.map_err(|error| error.to_string()) else {
+            self.failed.remove(&command);
+            return;
+        };
+        if self.failed.get(&command) != Some(&error) {
             warn!("Home Assistant asked for {command:?}: {error}");
+            self.failed.insert(command, error);
         }
-        self.failed = failed;
     }
 
     fn connection(&mut self, state: Result<(), &str>) {
@@ -276,7 +279,7 @@ mod tests {
             fleet: Arc::new(Fleet::new(true)),
             household: Arc::clone(small::home(folder).household()),
             link: Link::new("home.example:1883".into(), Instant::now()),
-            failed: None,
+            failed: BTreeMap::new(),
         }
     }
 
@@ -388,10 +391,16 @@ mod tests {
         assert!(!shown.state().takes_part);
         let told = notice(&shown).expect("whoever pressed sees no answer there");
         assert!(told.contains("until the mirror's next start only"), "{told}");
+        let refused = shown.failed.clone();
+        assert!(refused[&Command::OptOut].contains("until the mirror's next start only"));
+        shown.command(Command::AskOptIn);
+        assert_eq!(shown.failed, refused, "told already, whatever is pressed in between");
         fs::remove_dir(&record).expect("ours");
         shown.household.tidy().expect("writable");
         shown.connection(Ok(()));
         assert_eq!(notice(&shown), None);
+        shown.command(Command::OptOut);
+        assert!(shown.failed.is_empty());
         fs::remove_dir_all(&folder).expect("ours");
     }
 

@@ -88,11 +88,14 @@ impl Fleet {
 
     /// Home Assistant asks; only an answer on the mirror's own page counts. Where it is asked already, nothing is written.
     pub(crate) fn ask(&self, shared: &Shared) {
-        if self.asks() && self.question.as_ref().is_none_or(|path| path.exists()) {
+        let asked = self.asks();
+        if asked && self.question.as_ref().is_none_or(|path| path.exists()) {
             return;
         }
         let text = "Home Assistant asks to take part in the fleet: answer on the mirror's page";
-        if let Err(error) = self.put_question(shared, text) {
+        let put = self.put_question(shared, text);
+        // Told once: it may be pressed again and again.
+        if let Some(error) = put.err().filter(|_| !asked) {
             warn!("fleet: the question is lost with the next start: {error:#}");
         }
     }

@@ -243,7 +243,10 @@ impl Trainer {
         for problem in home.problems().iter().filter(|problem| !known.contains(problem)) {
             warn!("learning: {problem}");
         }
-        self.shared.set_notice(Topic::Learning, home.problems().first().cloned());
+        // What is switched off and not stored has its own topic.
+        let own = household.unstored_withdrawal();
+        let first = home.problems().into_iter().find(|problem| Some(problem) != own.as_ref());
+        self.shared.set_notice(Topic::Learning, first);
         info!("learning at home is ready");
         Ok(Some(self.learning.open_home(Arc::new(home))))
     }
@@ -251,16 +254,24 @@ impl Trainer {
     /// Corrections grow too old meanwhile, and a network that does not load may never come.
     fn wait_for_base(&self, household: &Household) -> Option<BaseModel> {
         let mut tidied: Option<Instant> = None;
+        let mut told: Option<String> = None;
         while !self.shared.is_stopping() {
             if tidied.is_none_or(|at| at.elapsed() >= TIDY_INTERVAL) {
                 tidied = Some(Instant::now());
-                tell(household.tidy());
+                let trouble = household.tidy().err().map(|error| error.to_string());
+                // Once, for as long as it is the same.
+                if let Some(text) = trouble.as_ref().filter(|_| trouble != told) {
+                    warn!("learning: {text}");
+                }
+                told = trouble;
             }
             if let Some(base) = self.learning.next_base() {
                 return Some(base);
             }
         }
-        tell(household.remember_lived());
+        if let Err(error) = household.remember_lived() {
+            warn!("learning: {error}");
+        }
         None
     }
 
@@ -280,12 +291,6 @@ pub fn tell_withdrawals(household: &Household, shared: &Shared) {
         shared.with_health(|health| health.notices.get(Topic::Withdrawal).map(str::to_owned));
     if told != notice {
         shared.set_notice(Topic::Withdrawal, notice);
-    }
-}
-
-fn tell<T>(done: Result<T, HomeError>) {
-    if let Err(error) = done {
-        warn!("learning: {error}");
     }
 }
 
@@ -367,6 +372,39 @@ mod tests {
         std::fs::rename(&away, &vault).expect("ours");
         assert!(trainer.open_home(&household).expect("whole").is_some());
         assert_eq!((learning.trouble(), notice()), (None, None));
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn a_withdrawal_that_is_not_stored_is_told_under_its_own_topic_alone() {
+        let folder = std::env::temp_dir().join(format!("mirror-unstored-{}", std::process::id()));
+        let settings = Layers::defaults().and_then(Layers::finish).expect("the defaults").settings;
+        let shared = Arc::new(Shared::new(Instant::now(), None));
+        let learning = Arc::new(Learning::without_network(&folder, HomeOptions::default()));
+        let model = ModelSource::new(&settings.vision);
+        learning.offer(BaseModel::new(&model.student().expect("built in")).expect("of its shape"));
+        let household = Arc::clone(learning.household().expect("open"));
+        let version = household.explanation().version;
+        let purpose = learn::consent::PurposeKind::ImproveMyMirror;
+        household.grant(purpose, version).expect("writable");
+        // Stands for a disk that takes no change.
+        let record = folder.join("consent/consent.json");
+        std::fs::remove_file(&record).expect("stored");
+        std::fs::create_dir(&record).expect("writable");
+        assert!(household.withdraw(purpose).is_err());
+        let trainer = Trainer {
+            shared: Arc::clone(&shared),
+            learning: Arc::clone(&learning),
+            folder: folder.clone(),
+            options: HomeOptions::default(),
+            model,
+            gate: DeviceGate::new(Arc::clone(&shared), None, Duration::ZERO),
+        };
+        assert!(trainer.open_home(&household).expect("whole").is_some());
+        tell_withdrawals(&household, &shared);
+        let notices = shared.health().notices;
+        assert_eq!(notices.get(Topic::Learning), None);
+        assert!(notices.get(Topic::Withdrawal).is_some());
         std::fs::remove_dir_all(&folder).expect("ours");
     }
 

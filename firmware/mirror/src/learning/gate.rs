@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use home::{Conditions, Gate};
 
-use crate::shared::{Shared, lock};
+use crate::shared::{CameraState, Health, Shared, lock};
 
 /// Power supplies as the kernel shows them.
 const POWER: &str = "/sys/class/power_supply";
@@ -63,7 +63,11 @@ impl DeviceGate {
 
 impl Gate for DeviceGate {
     fn conditions(&self) -> Conditions {
-        Conditions { person_present: self.shared.movement_within(self.idle), ..self.measure() }
+        // Whoever switches the camera off is not waited for.
+        let is_off = |health: &Health| matches!(health.camera, CameraState::Off { .. });
+        let person_present =
+            self.shared.movement_within(self.idle) && !self.shared.with_health(is_off);
+        Conditions { person_present, ..self.measure() }
     }
 }
 
@@ -165,6 +169,11 @@ mod tests {
         shared.note_person();
         assert!(!gate(Duration::from_secs(60)).conditions().person_present, "it never moves");
         shared.note_movement();
+        assert!(gate(Duration::from_secs(60)).conditions().person_present);
+        let camera = |state| shared.update_health(|health| health.camera = state);
+        camera(CameraState::Off { by: "by a test" });
+        assert!(!gate(Duration::from_secs(60)).conditions().person_present);
+        camera(CameraState::On);
         assert!(gate(Duration::from_secs(60)).conditions().person_present);
         std::thread::sleep(Duration::from_millis(5));
         assert!(!gate(Duration::ZERO).conditions().person_present);

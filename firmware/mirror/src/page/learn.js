@@ -84,11 +84,23 @@ function hasAgreed(purpose) {
   return learning.consents.find((consent) => consent.purpose === purpose).agreed;
 }
 
+// What is taken back the mirror has forgotten, also where its storage refuses to note that. The picture goes before anything is said, and
+// without a word of its own: the answer is to stay.
+async function takeBack(path, body) {
+  try {
+    const answer = await call("POST", path, body);
+    dropPicture();
+    return answer;
+  } catch (error) {
+    if (error.status >= 500) dropPicture();
+    throw error;
+  }
+}
+
 async function switchConsent(purpose, agreed) {
   const version = learning.explanation.version;
-  const answer = await call("POST", "/api/learning/consent", { purpose, version, agree: !agreed });
-  // Before it is said, and not with a word of its own: the answer is to stay.
-  if (agreed && purpose === "improve_my_mirror") dropPicture();
+  const ask = agreed && purpose === "improve_my_mirror" ? takeBack : (path, body) => call("POST", path, body);
+  const answer = await ask("/api/learning/consent", { purpose, version, agree: !agreed });
   say(agreed ? answer.message : "Thank you. You can switch this off at any time.");
 }
 
@@ -374,8 +386,7 @@ element("delete-all").addEventListener("click", () => {
 element("delete-sure").addEventListener("close", () => {
   if (element("delete-sure").returnValue !== "delete") return;
   act(async () => {
-    const { complete, proof } = await call("POST", "/api/learning/delete", {});
-    dropPicture();
+    const { complete, proof } = await takeBack("/api/learning/delete", {});
     say(complete ? "Everything was deleted." : "Not everything could be deleted.", !complete);
     // A damaged ledger cannot tell.
     const sent = proof.already_sent === null ? "cannot be told: the ledger is damaged" : `${proof.already_sent} updates`;

@@ -252,6 +252,7 @@ impl Page {
                 served = self.serve_device(listener) => served,
                 served = self.serve_network() => served,
                 () = self.tidy() => Ok(()),
+                () = self.tidy_stores() => Ok(()),
                 () = self.context.shared.page_stop.notified() => Ok(()),
             }
         });
@@ -282,6 +283,13 @@ impl Page {
             self.context.shared.frozen.forget_old(Instant::now());
             self.context.tell_network();
             self.context.tell_pairing();
+        }
+    }
+
+    /// Beside the rest: a disk that hangs is waited for here alone.
+    async fn tidy_stores(&self) {
+        loop {
+            tokio::time::sleep(TIDY).await;
             self.mend_storage().await;
             self.tell_withdrawals().await;
         }

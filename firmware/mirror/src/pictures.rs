@@ -307,8 +307,8 @@ fn write(
     write_whole(path, &file)
 }
 
-/// Writes a result whole or not at all: whoever works with a folder of them takes none that was cut off for one. A power cut may take it
-/// away again; then the picture is parsed once more.
+/// Writes a result whole or not at all, also where the program is ended: whoever works with a folder of them takes none that was cut off
+/// for one. A power cut soon after may leave it empty; then the picture is parsed once more.
 ///
 /// # Errors
 /// A file that cannot be written; what was there before is still there.

@@ -69,7 +69,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Writes a file beside its place, for anybody to read if it is new there, and renames it: whoever reads it finds the old content or the new
-/// one, and never a part. It does not wait for the disk, so that a power cut soon after may cost the file.
+/// one, and never a part. It does not wait for the disk: a power cut soon after may leave a file that is new there empty.
 ///
 /// # Errors
 /// A folder that cannot be written, or a full disk; the old content is then still there.

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use frame::{Frame, FrameBuffer, FrameError, Layout, MAX_SIDE, PixelFormat, wipe};
+use frame::{Frame, FrameBuffer, FrameError, Layout, MAX_SIDE, Orientation, PixelFormat, wipe};
 
 use crate::demo::jpeg_layout;
 use crate::error::SourceError;
+use crate::exif::{exif_orientation, jpeg_orientation};
 use crate::pace::Pace;
 use crate::source::{Delivery, Source};
 
@@ -17,6 +18,8 @@ pub struct Folder {
     names: Vec<PathBuf>,
     pace: Pace,
     sequence: usize,
+    /// Of the last picture.
+    orientation: Orientation,
 }
 
 impl Folder {
@@ -37,7 +40,8 @@ impl Folder {
             return Err(SourceError::file(path, "no .jpg or .png picture in it"));
         }
         names.sort();
-        Ok(Folder { path: path.into(), names, pace: Pace::new(f64::from(rate)), sequence: 0 })
+        let (pace, orientation) = (Pace::new(f64::from(rate)), Orientation::default());
+        Ok(Folder { path: path.into(), names, pace, sequence: 0, orientation })
     }
 }
 
@@ -69,7 +73,7 @@ impl Source for Folder {
         } else {
             read_jpeg(&bytes, into)
         };
-        read.map_err(|e| SourceError::picture(name, e.to_string()))?;
+        self.orientation = read.map_err(|e| SourceError::picture(name, e.to_string()))?;
         Ok(Delivery::Frame)
     }
 
@@ -81,23 +85,31 @@ impl Source for Folder {
         self.names.get(self.sequence.checked_sub(1)?).map(PathBuf::as_path)
     }
 
+    fn orientation(&self) -> Orientation {
+        self.orientation
+    }
+
     fn is_live(&self) -> bool {
         false
     }
 }
 
-/// A JPEG file as it is; it is decoded later.
-fn read_jpeg(bytes: &[u8], into: &mut FrameBuffer) -> Result<(), FrameError> {
+/// A JPEG file as it is, which is decoded later, and how it says that it is to be turned.
+fn read_jpeg(bytes: &[u8], into: &mut FrameBuffer) -> Result<Orientation, FrameError> {
     into.copy_from(Frame::new(jpeg_layout(bytes)?, bytes)?);
-    Ok(())
+    Ok(jpeg_orientation(bytes).unwrap_or_default())
 }
 
 /// Decodes a PNG file of at most `most` pixels as packed RGB; alpha is ignored, grey becomes colour. Its size is looked at before its
-/// pixels are.
+/// pixels are. Gives how the file says that its picture is to be turned, which it is not.
 ///
 /// # Errors
 /// [`FrameError::Png`] for a file that is damaged or has too many pixels, [`FrameError::Size`] for a size that no picture may have.
-pub fn decode_png(bytes: &[u8], most: u64, into: &mut FrameBuffer) -> Result<(), FrameError> {
+pub fn decode_png(
+    bytes: &[u8],
+    most: u64,
+    into: &mut FrameBuffer,
+) -> Result<Orientation, FrameError> {
     let failed = |e: &dyn std::fmt::Display| FrameError::Png(e.to_string());
     let limits = png::Limits { bytes: 3 * (MAX_SIDE as usize) * (MAX_SIDE as usize) };
     let mut decoder = png::Decoder::new_with_limits(std::io::Cursor::new(bytes), limits);
@@ -112,6 +124,7 @@ pub fn decode_png(bytes: &[u8], most: u64, into: &mut FrameBuffer) -> Result<(),
         let text = format!("{width} x {height} pixels are too many; {most} are the most");
         return Err(FrameError::Png(text));
     }
+    let said = reader.info().exif_metadata.as_deref().and_then(exif_orientation);
     let size = reader.output_buffer_size().ok_or_else(|| failed(&"too large"))?;
     let mut pixels = vec![0; size];
     let info = reader.next_frame(&mut pixels).map_err(|e| failed(&e))?;
@@ -123,9 +136,9 @@ pub fn decode_png(bytes: &[u8], most: u64, into: &mut FrameBuffer) -> Result<(),
                 _ => rgb.copy_from_slice(&pixel[..3]),
             }
         }
-        Ok(())
+        Ok::<(), FrameError>(())
     });
     // Memory that is freed holds no picture.
     wipe(&mut pixels);
-    filled
+    filled.map(|()| said.unwrap_or_default())
 }

@@ -3,6 +3,7 @@
 
 mod demo;
 mod error;
+mod exif;
 mod files;
 mod folder;
 pub mod mailbox;
@@ -15,6 +16,7 @@ pub mod y4m;
 
 pub use demo::DemoClip;
 pub use error::SourceError;
+pub use exif::{exif_orientation, jpeg_orientation};
 pub use folder::decode_png;
 pub use source::{CaptureRequest, Delivery, Source, open};
 pub use spec::{SourceSpec, UnknownSource};

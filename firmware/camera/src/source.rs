@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use frame::{FrameBuffer, PixelFormat};
+use frame::{FrameBuffer, Orientation, PixelFormat};
 
 use crate::demo::DemoClip;
 use crate::error::SourceError;
@@ -53,6 +53,11 @@ pub trait Source: Send {
     /// The file that the last picture came from, where every picture has its own.
     fn file(&self) -> Option<&Path> {
         None
+    }
+
+    /// How that file says that its picture, which is delivered as it lies, is to be turned to be seen upright.
+    fn orientation(&self) -> Orientation {
+        Orientation::default()
     }
 
     /// Whether pictures come by themselves and are lost when nobody takes them: a sensor is looking.

@@ -244,7 +244,7 @@ pub struct Decoder {
     lying: FrameBuffer,
     /// How upright pictures are laid to look as those of the camera that they stand in for.
     laid: Orientation,
-    /// Pictures are files of their own, which may say how they are to be turned.
+    /// Pictures are files of their own.
     is_folder: bool,
 }
 
@@ -261,7 +261,7 @@ impl Decoder {
     ) -> Result<Delivery, SourceError> {
         let delivery = source.next(into, timeout)?;
         if delivery == Delivery::Frame {
-            self.make_ready(into).map_err(|error| match source.file() {
+            self.make_ready(into, source.orientation()).map_err(|error| match source.file() {
                 Some(file) => SourceError::picture(file, error.to_string()),
                 None => SourceError::Frame(error),
             })?;
@@ -269,18 +269,23 @@ impl Decoder {
         Ok(delivery)
     }
 
-    /// Decodes a picture where it is compressed, and lays it as it is wanted.
-    fn make_ready(&mut self, picture: &mut FrameBuffer) -> Result<(), FrameError> {
+    /// Decodes a picture where it is compressed, turns it as its file says, and lays it as it is wanted.
+    fn make_ready(
+        &mut self,
+        picture: &mut FrameBuffer,
+        said: Orientation,
+    ) -> Result<(), FrameError> {
+        let orientation = said.then(self.laid);
         let (sequence, captured_at) = (picture.sequence, picture.captured_at);
         match picture.frame().layout().format() {
             PixelFormat::Mjpg => {
                 std::mem::swap(picture, &mut self.compressed);
-                self.decode(picture)?;
+                self.decode(picture, orientation)?;
             }
             // Of a PNG file; a camera's pictures are turned on their way into the network.
-            PixelFormat::Rgb3 if self.laid != Orientation::default() => {
+            PixelFormat::Rgb3 if orientation != Orientation::default() => {
                 std::mem::swap(picture, &mut self.lying);
-                pictures::turn(self.laid, &self.lying.frame(), picture)?;
+                pictures::turn(orientation, &self.lying.frame(), picture)?;
             }
             _ => {}
         }
@@ -288,10 +293,12 @@ impl Decoder {
         Ok(())
     }
 
-    fn decode(&mut self, into: &mut FrameBuffer) -> Result<(), FrameError> {
+    fn decode(
+        &mut self,
+        into: &mut FrameBuffer,
+        orientation: Orientation,
+    ) -> Result<(), FrameError> {
         let (layout, jpeg) = (self.compressed.frame().layout(), self.compressed.frame().bytes());
-        let said = if self.is_folder { pictures::jpeg_orientation(jpeg) } else { None };
-        let orientation = said.unwrap_or_default().then(self.laid);
         let is_turned = orientation != Orientation::default();
         let decoded = if is_turned { &mut self.lying } else { &mut *into };
         match self.is_folder {
@@ -363,6 +370,18 @@ mod tests {
         file
     }
 
+    fn turned_png(exif: &'static [u8]) -> Vec<u8> {
+        let mut info = png::Info::with_size(32, 16);
+        (info.color_type, info.bit_depth) = (png::ColorType::Rgb, png::BitDepth::Eight);
+        info.exif_metadata = Some(exif.into());
+        let mut file = Vec::new();
+        let encoder = png::Encoder::with_info(&mut file, info).expect("valid");
+        let mut writer = encoder.write_header().expect("in memory");
+        writer.write_image_data(&red_and_green()).expect("all pixels");
+        writer.finish().expect("in memory");
+        file
+    }
+
     /// Size of the next picture once it was turned as the camera's are, and whether its first and its last pixel are red.
     fn upright(
         decoder: &mut Decoder,
@@ -379,14 +398,16 @@ mod tests {
     fn a_folder_s_pictures_are_upright_as_their_files_show_them_whichever_way_the_camera_is_mounted()
      {
         let plain = jpeg_of(&red_and_green());
-        // The second file says that it was taken with the telephone on its side.
-        let exif = b"\xFF\xE1\0\x22Exif\0\0MM\0*\0\0\0\x08\
-            \0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
-        let turned = [&plain[..2], exif, &plain[2..]].concat();
         let png = pictures::rgb_png((32, 16), &red_and_green()).expect("encodes");
+        // Two files say that they were taken with the telephone on its side.
+        let exif = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+        let turned = [&plain[..2], b"\xFF\xE1\0\x22Exif\0\0", exif, &plain[2..]].concat();
+        let turned_png = turned_png(exif);
         let folder = std::env::temp_dir().join(format!("mirror-turned-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a scratch folder");
-        for (name, bytes) in [("1.jpg", &plain), ("2.jpg", &turned), ("3.png", &png)] {
+        let files =
+            [("1.jpg", &plain), ("2.jpg", &turned), ("3.png", &png), ("4.png", &turned_png)];
+        for (name, bytes) in files {
             std::fs::write(folder.join(name), bytes).expect("written");
         }
         for rotation in [0, 90, 180, 270] {
@@ -403,6 +424,7 @@ mod tests {
                 assert_eq!(next(), ((32, 16), [true, false]), "as it is, {mounted:?}");
                 assert_eq!(next(), ((16, 32), [true, false]), "its left is its top, {mounted:?}");
                 assert_eq!(next(), ((32, 16), [true, false]), "a PNG, {mounted:?}");
+                assert_eq!(next(), ((16, 32), [true, false]), "a turned PNG, {mounted:?}");
             }
         }
         std::fs::remove_dir_all(&folder).expect("ours");

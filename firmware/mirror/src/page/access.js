@@ -83,7 +83,9 @@ function showRemoveAll(isWanted) {
 }
 
 function addressText({ network, name }) {
-  if (network === null) return "Browsers in your home cannot open this page now: the mirror has no address there.";
+  if (network === null) {
+    return "Browsers in your home cannot open this page now: the mirror is in no network, or a notice above says what keeps its door closed.";
+  }
   const where = name === null ? network : `${network} or ${name}`;
   const stays = name === null ? "" : " The name stays when the number changes, and with it what was paired there.";
   return `Browsers in your home open this page at ${where} after pairing with the code on the mirror.${stays}`;

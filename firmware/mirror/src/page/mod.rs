@@ -462,16 +462,21 @@ mod tests {
             .extension(guard::Door::Network { local, peer, names: [].into() })
             .body(Body::from(body.to_string()))
             .expect("a request");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build();
         let pairing = unpaired_router(Arc::clone(served)).oneshot(request);
-        runtime.block_on(async {
+        runtime.expect("a runtime").block_on(async {
+            // The one thread that may wait for the disk waits until the browser has left.
+            let (has_left, waiting) = std::sync::mpsc::channel::<()>();
+            let disk = tokio::task::spawn_blocking(move || waiting.recv());
             let mut pairing = Box::pin(pairing);
             let polled = poll_fn(|context| Poll::Ready(pairing.as_mut().poll(context))).await;
             assert!(polled.is_pending(), "the disk is waited for");
+            drop(pairing);
+            drop(has_left);
+            assert!(disk.await.expect("no panic").is_err(), "nothing is sent");
+            // What was begun comes before this.
+            tokio::task::spawn_blocking(|| {}).await.expect("no panic");
         });
-        // Waits for what was begun.
-        drop(runtime);
         assert_eq!(served.access.sessions.list().len(), 1);
         let notices = served.shared.health().notices;
         assert_eq!(notices.get(Topic::Pairing), Some("A browser was paired: “Ada's phone”."));

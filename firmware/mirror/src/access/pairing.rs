@@ -328,6 +328,11 @@ impl Pairing {
         Err(left.map_or_else(|refusal| refusal, |left| Refusal::Wrong { left }))
     }
 
+    /// Ends the code that is shown; what was guessed before still counts.
+    pub fn end(&self) {
+        lock(&self.0).current = None;
+    }
+
     /// Notes that this browser was paired.
     pub fn note_paired(&self, id: String, name: String, now: Duration) {
         let mut state = lock(&self.0);

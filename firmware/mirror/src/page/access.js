@@ -39,8 +39,9 @@ async function removeBrowser(browser) {
   if (!browser.this) await refreshAccess();
 }
 
-// For whoever gives the mirror away; signs this browser out as well.
+// For whoever gives the mirror away; signs this browser out as well, and ends the code that is shown.
 async function removeAll() {
+  hideCode();
   setText(element("access-trouble"), "");
   try {
     await call("POST", "/api/browsers/remove-all", {});

@@ -278,9 +278,11 @@ pub async fn remove(
     .await
 }
 
-/// Ends every pairing at once, the asking browser's own among them.
+/// Ends every pairing at once, the asking browser's own among them, and the code that is shown: whoever has read it is not to come back.
 pub async fn remove_all(State(served): State<Arc<Served>>) -> Result<StatusCode, Trouble> {
     beside(move || {
+        served.access.pairing.end();
+        served.shared.update_health(|health| health.pairing = None);
         let removed = served.access.sessions.revoke_all();
         // What was told of them is over.
         served.tell_pairing();

@@ -376,7 +376,7 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::pairing::Asker;
+    use crate::access::pairing::{Asker, Refusal};
     use crate::access::test_folder;
     use crate::model::ModelSource;
     use crate::parsing;
@@ -399,7 +399,12 @@ mod tests {
     }
 
     async fn ask_for_a_code(page: &Page) -> (StatusCode, String) {
-        let request = Request::post("/api/pairing")
+        post(page, "/api/pairing").await
+    }
+
+    /// As this machine's own browser.
+    async fn post(page: &Page, path: &str) -> (StatusCode, String) {
+        let request = Request::post(path)
             .header("host", "localhost")
             .header(guard::CHANGE_HEADER, "1")
             .body(Body::empty())
@@ -480,6 +485,27 @@ mod tests {
         assert_eq!(served.access.sessions.list().len(), 1);
         let notices = served.shared.health().notices;
         assert_eq!(notices.get(Topic::Pairing), Some("A browser was paired: “Ada's phone”."));
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn a_code_that_is_shown_ends_when_all_browsers_are_removed() {
+        let folder = test_folder("ends");
+        let page = paired(&folder);
+        let served = &page.context;
+        served.access.open().expect("writable");
+        *lock(&served.network) = Some(SocketAddr::from(([127, 0, 0, 1], 8443)));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let (status, text) = runtime.block_on(ask_for_a_code(&page));
+        assert_eq!(status, StatusCode::OK, "{text}");
+        assert!(served.shared.health().pairing.is_some(), "on the glass");
+        let answer: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let (status, text) = runtime.block_on(post(&page, "/api/browsers/remove-all"));
+        assert_eq!(status, StatusCode::NO_CONTENT, "{text}");
+        assert!(served.shared.health().pairing.is_none(), "off the glass");
+        let (code, phone) = (answer["code"].as_str().expect("a code"), [192, 168, 1, 20].into());
+        let used = served.access.pairing.finish(code, phone, served.shared.uptime());
+        assert!(matches!(used, Err(Refusal::NoCode)), "{used:?}");
         std::fs::remove_dir_all(&folder).expect("ours");
     }
 

@@ -14,9 +14,10 @@ use crate::backoff::Backoff;
 pub struct HeadInUse {
     version: u64,
     next: Option<Next>,
+    /// The version that failed last, and when it is tried again.
+    failed: Option<(u64, Instant)>,
+    /// Of that version.
     backoff: Backoff,
-    /// After a failure.
-    retry_at: Option<Instant>,
 }
 
 struct Next {
@@ -34,7 +35,8 @@ impl HeadInUse {
         numbers: impl FnOnce() -> Vec<f32>,
         now: Instant,
     ) -> Option<Result<()>> {
-        if version == self.version || self.retry_at.is_some_and(|at| now < at) {
+        let is_waiting = |(failed, until): (u64, Instant)| failed == version && now < until;
+        if version == self.version || self.failed.is_some_and(is_waiting) {
             return None;
         }
         match self.step(parser, version, numbers) {
@@ -44,7 +46,10 @@ impl HeadInUse {
                 Some(Ok(()))
             }
             Err(error) => {
-                self.retry_at = Some(now + self.backoff.next_delay());
+                if self.failed.is_none_or(|(failed, _)| failed != version) {
+                    self.backoff.reset();
+                }
+                self.failed = Some((version, now + self.backoff.next_delay()));
                 Some(Err(error))
             }
         }
@@ -144,6 +149,17 @@ mod tests {
         assert_eq!(numbers(&parser), other);
         let steady = head.follow(&mut parser, 1, || panic!("it is in use"), later);
         assert!(steady.is_none());
+    }
+
+    #[test]
+    fn a_head_does_not_wait_for_the_pause_of_another_one() {
+        let (mut parser, mut head, now) = (parser(), HeadInUse::default(), Instant::now());
+        let (own, other) = (numbers(&parser), other(&parser));
+        outcome(&mut head, &mut parser, (1, &other), now).expect("a head");
+        outcome(&mut head, &mut parser, (2, &[0.5]), now).expect_err("too few");
+        // Everything was erased meanwhile.
+        outcome(&mut head, &mut parser, (3, &own), now).expect("at once");
+        assert_eq!(numbers(&parser), own);
     }
 
     #[test]

@@ -23,6 +23,9 @@ const SYSTEM_FILE: &str = "/etc/mirror/mirror.toml";
 const NO_SETTINGS: [&str; 5] =
     ["MIRROR_SYSTEM_FILE", "MIRROR_BOARD", "MIRROR_BUILD", "MIRROR_TEST_X11", "MIRROR_ASSETS"];
 
+/// What `board/mirror.service` hides from the service, by ProtectHome and PrivateTmp.
+const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
+
 const DEVICE_TREE_MODEL: &str = "/proc/device-tree/model";
 
 /// Merges defaults, board profile, system file, `--config`, the environment, and then `options`
@@ -45,9 +48,8 @@ pub fn load_on(
     options: &[(&str, &str, &str)],
 ) -> Result<Effective> {
     let mut layers = Layers::defaults()?.board(board)?;
-    let system = std::env::var_os("MIRROR_SYSTEM_FILE").unwrap_or_else(|| SYSTEM_FILE.into());
-    let system = Path::new(&system);
-    if let Some(text) = read_if_there(system)? {
+    let system = system_file();
+    if let Some(text) = read_if_there(&system)? {
         layers = layers.file(&system.display().to_string(), &text)?;
     }
     if let Some(path) = &args.config {
@@ -59,6 +61,10 @@ pub fn load_on(
         layers = layers.set(option, key, *value)?;
     }
     Ok(layers.finish()?)
+}
+
+fn system_file() -> PathBuf {
+    std::env::var_os("MIRROR_SYSTEM_FILE").unwrap_or_else(|| SYSTEM_FILE.into()).into()
 }
 
 fn environment(layers: Layers) -> Result<Layers> {
@@ -107,7 +113,7 @@ pub fn check(effective: &Effective) -> Result<()> {
     Ok(())
 }
 
-/// Refuses what names a file or a folder that is not there, on this machine and now: it may lie on a disk that comes later, so a
+/// Refuses what names a file or a folder that is not there, on this machine and now, or that the service would not see: it may lie on a disk that comes later, so a
 /// running mirror tells it and tries again. Without its source a mirror ends and is started anew.
 ///
 /// # Errors
@@ -117,6 +123,7 @@ pub fn check_files(effective: &Effective) -> Result<()> {
     if let Err(error) = Sources::new(&settings.camera) {
         return Err(effective.refuse("camera.source", report::describe(&error)).into());
     }
+    check_seen(effective, "camera.source", Path::new(&settings.camera.source))?;
     let fleet = settings.fleet.as_ref().map(|fleet| ("fleet.folder", &fleet.folder));
     let home = settings.home_assistant.as_ref();
     let login = home.and_then(|home| home.login.as_ref());
@@ -129,6 +136,19 @@ pub fn check_files(effective: &Effective) -> Result<()> {
             let reason = "it is not there; bring it, or switch off what needs it".to_owned();
             return Err(effective.refuse(key, reason).into());
         }
+        check_seen(effective, key, path)?;
+    }
+    Ok(())
+}
+
+/// Refuses a path of the system file, which is the service's, that is there and that the service does not see. What is no absolute path
+/// may be a word, such as a source's.
+fn check_seen(effective: &Effective, key: &str, path: &Path) -> Result<()> {
+    let is_service_s = effective.is_of(key, &system_file().display().to_string());
+    let is_hidden = |path: PathBuf| HIDDEN.iter().any(|hidden| path.starts_with(hidden));
+    if is_service_s && path.is_absolute() && path.canonicalize().is_ok_and(is_hidden) {
+        let reason = "the service sees nothing under /home, /root, /run/user, /tmp and /var/tmp, unless a drop-in opens it; put it elsewhere, such as under /var/lib/mirror";
+        return Err(effective.refuse(key, reason.to_owned()).into());
     }
     Ok(())
 }

@@ -152,6 +152,26 @@ fn what_names_a_file_that_is_not_there_is_refused_by_the_check_of_the_settings_i
 }
 
 #[test]
+fn what_the_service_does_not_see_is_refused_by_the_check_of_its_settings() {
+    let folder = Folder::new("hidden");
+    for (key, text) in [
+        ("camera.source", "[camera]\nsource = \"/tmp\"\n"),
+        ("fleet.folder", "[fleet]\nenabled = true\nhost = \"a\"\nfolder = \"/tmp\"\n"),
+    ] {
+        let file = folder.file("system.toml", text);
+        let mut command = mirror(&folder);
+        let result = output(command.args(["config", "check"]).env("MIRROR_SYSTEM_FILE", &file));
+        let told = stderr(&result);
+        assert_eq!(result.status.code(), Some(2), "{told}");
+        for part in [key, "system.toml", "the service sees nothing under"] {
+            assert!(told.contains(part), "{told}");
+        }
+        let result = output(mirror(&folder).args(["config", "check", "--config"]).arg(&file));
+        assert!(result.status.success(), "not the service's file: {}", stderr(&result));
+    }
+}
+
+#[test]
 fn settings_that_the_disk_does_not_give_are_asked_for_again() {
     let folder = Folder::new("disk");
     // Nothing is mapped at its beginning, so that reading it is an I/O error.

@@ -61,6 +61,11 @@ impl Effective {
         }
     }
 
+    /// Whether the key has its value from this origin.
+    pub fn is_of(&self, key: &str, origin: &str) -> bool {
+        self.origins.get(key).is_some_and(|own| own == origin)
+    }
+
     /// Whether anything stronger than the built-in defaults gave the key its value.
     pub fn is_set(&self, key: &str) -> bool {
         self.origins.get(key).is_some_and(|origin| origin != DEFAULTS_ORIGIN)

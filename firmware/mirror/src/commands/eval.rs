@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
-use frame::{FrameBuffer, Orientation};
+use frame::FrameBuffer;
 use proto::taxonomy::Part;
 use serde::Deserialize;
 use vision::evaluate::{
@@ -90,6 +90,7 @@ struct RawClass {
 
 /// What the set says of one picture, over the pixels of its file.
 struct Labelled<'a> {
+    header: Header,
     labels: Option<Vec<u8>>,
     person: Option<Vec<u8>>,
     points: Option<&'a Vec<LabelPoint>>,
@@ -149,7 +150,7 @@ impl LabelledSet {
         let points = self.points.get(&name_of(image));
         match (self.labels_of(image, &header), self.person_of(image, &header)) {
             (Ok(None), Ok(None)) if points.is_none() => Err(vec![self.unlabelled(image)]),
-            (Ok(labels), Ok(person)) => Ok(Labelled { labels, person, points }),
+            (Ok(labels), Ok(person)) => Ok(Labelled { header, labels, person, points }),
             (labels, person) => Err(labels.err().into_iter().chain(person.err()).collect()),
         }
     }
@@ -214,34 +215,38 @@ impl<'a> Judge<'a> {
     fn judge(&mut self, image: &Path) -> Result<()> {
         // It was sound when the set was checked: one trouble says enough.
         let labelled = self.set.look_at(image).map_err(|mut troubles| troubles.swap_remove(0))?;
+        self.judge_by(image, &labelled)
+    }
+
+    fn judge_by(&mut self, image: &Path, labelled: &Labelled<'_>) -> Result<()> {
         let orientation = pictures::read_upright(image, &mut self.picture)?;
         let frame = self.picture.frame();
         let upright = (frame.layout().width(), frame.layout().height());
+        // Turning by quarters is its own way back for a size.
+        let size = orientation.upright_size(upright.0, upright.1);
+        ensure!(
+            labelled.header == Header { size, orientation },
+            "{}: the picture has changed while it was judged; judge the set again",
+            image.display()
+        );
         let parser = self.parsers.fresh(upright)?;
         parser.parse(&frame).with_context(|| image.display().to_string())?;
         // It is packed RGB, and upright.
         parser.part_map(frame.bytes(), &mut self.parts);
-        self.add(image, orientation, upright, &labelled)
+        self.add(image, labelled)
     }
 
-    fn add(
-        &mut self,
-        image: &Path,
-        orientation: Orientation,
-        upright: (u32, u32),
-        labelled: &Labelled<'_>,
-    ) -> Result<()> {
-        // Turning by quarters is its own way back for a size. The labels are drawn over the pixels of the file.
-        let size = orientation.upright_size(upright.0, upright.1);
+    fn add(&mut self, image: &Path, labelled: &Labelled<'_>) -> Result<()> {
+        let Header { size, orientation } = labelled.header;
+        // The labels are drawn over the pixels of the file.
         let parts = pictures::turn_back(orientation, std::mem::take(&mut self.parts), size);
-        let changed = |value: u8| {
-            anyhow!("{}: a map has changed while it was judged, and holds {value}", image.display())
-        };
+        let unknown =
+            |value: u8| anyhow!("{}: its map holds {value}, which has no class", image.display());
         if let Some(labels) = &labelled.labels {
-            self.evaluation.add_labels(&parts, labels).map_err(changed)?;
+            self.evaluation.add_labels(&parts, labels).map_err(unknown)?;
         }
         if let Some(person) = &labelled.person {
-            self.evaluation.add_person(&parts, person).map_err(changed)?;
+            self.evaluation.add_person(&parts, person).map_err(unknown)?;
         }
         if let Some(points) = labelled.points {
             self.evaluation.add_points(&parts, size.0, points);
@@ -548,6 +553,38 @@ mod tests {
         let text = check_apart(&[head.clone(), hat]).expect_err("hair twice").to_string();
         assert!(["`head`", "`hat`", "`hair`"].iter().all(|name| text.contains(name)), "{text}");
         assert!(check_apart(&[head, class(2, "arms", &["upper_arms", "hand_left"])]).is_ok());
+    }
+
+    #[test]
+    fn a_picture_that_changes_while_it_is_judged_is_named() {
+        let folder = std::env::temp_dir().join(format!("mirror-changes-{}", std::process::id()));
+        for part in ["images", "labels"] {
+            fs::create_dir_all(folder.join(part)).expect("writable");
+        }
+        let classes = "[[class]]\nindex = 0\nname = \"head\"\nmaps = [\"head\"]\n";
+        fs::write(folder.join("classes.toml"), classes).expect("writable");
+        let draw = |(width, height): (u32, u32)| {
+            let rgb = vec![90; 3 * width as usize * height as usize];
+            let png = pictures::rgb_png((width, height), &rgb).expect("encodes");
+            fs::write(folder.join("images/a.png"), png).expect("writable");
+        };
+        draw((32, 16));
+        let labels = pictures::grey_png((32, 16), &[0; 32 * 16]).expect("encodes");
+        fs::write(folder.join("labels/a.png"), labels).expect("writable");
+        let set = LabelledSet::read(&folder).expect("a set");
+        let settings = settings::Layers::defaults().and_then(settings::Layers::finish);
+        let source = ModelSource::new(&settings.expect("valid").settings.vision);
+        let mut judge = Judge::new(&set, Parsers::new(source).expect("built in"));
+        let image = folder.join("images/a.png");
+        let labelled = set.look_at(&image).expect("sound");
+        draw((16, 32));
+        let error = judge.judge_by(&image, &labelled).expect_err("other pixels").to_string();
+        assert!(error.contains("a.png") && error.contains("changed"), "{error}");
+        assert_eq!(judge.evaluation.report().images, 0);
+        draw((32, 16));
+        judge.judge_by(&image, &labelled).expect("of its size");
+        assert_eq!(judge.evaluation.report().images, 1);
+        fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]

@@ -85,7 +85,9 @@ impl Seats {
                 }
             };
             if let Err(error) = silence::ends(&stream) {
-                warn!("{name}: a browser that vanishes would not be noticed: {error}");
+                warn!(
+                    "{name}: {peer} is refused, since it would keep its place if it vanished: {error}"
+                );
                 continue;
             }
             let Some(seat) = Seats::take(&self, peer.ip()).map(Arc::new) else {

@@ -529,6 +529,28 @@ fn a_round_that_was_announced_by_a_clock_that_was_ahead_takes_updates_once_it_is
 }
 
 #[test]
+fn a_small_step_of_the_clock_back_leaves_a_rounds_window_as_it_is() {
+    let fleet = Fleet::new("step-back", Rules { window_seconds: 1_000, ..common::rules() });
+    fleet.enrol(5);
+    let live = fleet.open_round();
+    let closes_at = || {
+        fleet.engine.advance_if(true).unwrap();
+        fleet.engine.store().round(live.id).unwrap().unwrap().closes_at
+    };
+    let ten_minutes = || {
+        (0..10).all(|_| {
+            fleet.clock.add(60);
+            closes_at() == live.closes_at
+        })
+    };
+    assert!(ten_minutes());
+    fleet.clock.back(1);
+    assert_eq!(closes_at(), live.closes_at);
+    fleet.clock.add(59);
+    assert_eq!(closes_at(), live.closes_at, "nor does what follows count as silence");
+}
+
+#[test]
 fn a_round_stays_open_where_the_clock_leaps_ahead_and_is_put_right() {
     const YEAR: u64 = 365 * 86_400;
     let fleet = Fleet::new("leap-round", common::rules());

@@ -226,8 +226,9 @@ impl Engine {
         };
         let model = self.announced()?.filter(|model| since(model).is_some());
         let round = self.live_round()?.filter(Round::is_open);
-        // Where the clock was ahead at the note it is as if there were none.
-        let noted = self.store.number(HEARD)?.filter(|noted| *noted <= now);
+        // Where the clock was ahead at the note it is as if there were none, but for a small step back, as of a time server.
+        let noted = self.store.number(HEARD)?.filter(|noted| *noted < now + SILENCE_SECONDS);
+        let noted = noted.map(|noted| noted.min(now));
         let is_ahead = model.as_ref().and_then(since).is_some_and(|since| since > now);
         let is_noted = noted.is_some_and(|noted| now - noted < HEARD_SECONDS) && !is_ahead;
         if is_noted || (model.is_none() && round.is_none()) {

@@ -38,14 +38,15 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    /// Statements that are new since the last call.
-    pub fn changes(&mut self, office: &Office) -> Result<Vec<Outgoing>, EngineError> {
+    /// Statements that are new since the last call. While the fleet does not hear (`heard`) there are none of rounds: what is left
+    /// of a window is known once it is put off by the silence.
+    pub fn changes(&mut self, office: &Office, heard: bool) -> Result<Vec<Outgoing>, EngineError> {
         let engine = &office.engine;
         if office.is_outdated.swap(false, Ordering::SeqCst) {
             (self.round, self.model, self.looked) = (None, None, None);
         }
         let mut changes = Vec::new();
-        let round = newest_round(engine)?;
+        let round = if heard { newest_round(engine)? } else { self.round.clone() };
         if round != self.round
             && let Some(notice) = &round
         {
@@ -60,7 +61,7 @@ impl Announcer {
             let topic = Topic::ModelManifest(engine.channel().clone());
             changes.push(retained(topic, signed.encode()?));
         }
-        let groups = self.groups(office, model.as_ref())?;
+        let groups = self.groups(office, heard, model.as_ref())?;
         // Not before everything has succeeded: what fails above is tried again, and none of it is lost.
         (self.round, self.model) = (round, model);
         for change in &changes {
@@ -85,6 +86,7 @@ impl Announcer {
     fn groups(
         &mut self,
         office: &Office,
+        heard: bool,
         manifest: Option<&ModelManifest>,
     ) -> Result<Vec<Outgoing>, EngineError> {
         let engine = &office.engine;
@@ -99,7 +101,7 @@ impl Announcer {
         let looked = (model.version, stage, engine.store().entries()?);
         // A version that came since is the next look's; and a job reaches nobody while the broker is away.
         let is_new = manifest.version != model.version;
-        if groups.is_empty() || is_new || !office.is_connected() {
+        if groups.is_empty() || is_new || !heard {
             return Ok(Vec::new());
         }
         let is_missed = self.forget_missed(&office.presence, model.version);

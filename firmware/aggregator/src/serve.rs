@@ -191,16 +191,18 @@ pub fn step(
     office: &Office,
     announcer: &mut Announcer,
 ) -> (Vec<Outgoing>, Result<(), EngineError>) {
-    let done = advance(office);
-    match announcer.changes(office) {
+    // One look for both: a round's window is put off by the silence before it is announced.
+    let heard = office.is_connected();
+    let done = advance(office, heard);
+    match announcer.changes(office, heard) {
         Ok(changes) => (changes, done),
         Err(failure) => (Vec::new(), done.and(Err(failure))),
     }
 }
 
-fn advance(office: &Office) -> Result<(), EngineError> {
+fn advance(office: &Office, heard: bool) -> Result<(), EngineError> {
     let engine = &office.engine;
-    if engine.advance_if(office.is_connected())?
+    if engine.advance_if(heard)?
         && let Some(round) = engine.store().rounds()?.pop()
     {
         say_phase(&engine.round_status(round)?);

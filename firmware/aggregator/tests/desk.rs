@@ -6,6 +6,7 @@ mod common;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aggregator::announce::Announcer;
@@ -401,7 +402,7 @@ fn a_device_of_a_group_that_connects_without_having_tried_the_model_is_told_agai
     let mut hall = piloted("desk-group-again");
     let mut announcer = Announcer::default();
     let mut said = |hall: &Hall| -> Vec<Topic> {
-        let said = announcer.changes(&hall.office).unwrap();
+        let said = announcer.changes(&hall.office, true).unwrap();
         said.into_iter()
             .map(|said| said.topic)
             .filter(|to| matches!(to, Topic::JobNotify(_)))
@@ -427,7 +428,7 @@ fn a_group_is_told_of_a_model_before_the_fleet_is() {
     let hall = piloted("desk-group");
     let engine = &hall.office.engine;
     let mut announcer = Announcer::default();
-    let said = announcer.changes(&hall.office).unwrap();
+    let said = announcer.changes(&hall.office, true).unwrap();
     let jobs: Vec<_> =
         said.iter().filter(|said| matches!(said.topic, Topic::JobNotify(_))).collect();
     assert_eq!(jobs.len(), 1);
@@ -438,9 +439,9 @@ fn a_group_is_told_of_a_model_before_the_fleet_is() {
     };
     assert_eq!(device.as_str(), "mirror-9");
     assert_eq!((manifest.version, manifest.rollout_permille), (2, 0), "nobody else has it");
-    assert!(announcer.changes(&hall.office).unwrap().is_empty(), "once");
+    assert!(announcer.changes(&hall.office, true).unwrap().is_empty(), "once");
     engine.enrol_in("mirror-8", &"88".repeat(32), Some("pilot")).unwrap();
-    let said = announcer.changes(&hall.office).unwrap();
+    let said = announcer.changes(&hall.office, true).unwrap();
     let topics: Vec<_> = said.into_iter().map(|said| said.topic).collect();
     assert_eq!(topics, [Topic::JobNotify("mirror-8".parse().unwrap())], "whoever comes later");
 }
@@ -455,30 +456,59 @@ fn what_was_not_announced_for_a_failure_is_announced_after_it() {
         store.decide(0, engine.key(), |decision| decision.put_parameters(1, bytes)).unwrap();
     };
     put(&[]);
-    assert!(announcer.changes(&hall.office).is_err());
+    assert!(announcer.changes(&hall.office, true).is_err());
     put(&numbers);
-    assert_eq!(announcer.changes(&hall.office).unwrap().len(), 2, "the round and the model");
+    assert_eq!(announcer.changes(&hall.office, true).unwrap().len(), 2, "the round and the model");
 }
 
 #[test]
 fn rounds_and_models_are_announced_once_and_signed() {
     let hall = Hall::new("desk-announce", Parameters::Sparse);
     let mut announcer = Announcer::default();
-    let first = announcer.changes(&hall.office).unwrap();
+    let first = announcer.changes(&hall.office, true).unwrap();
     assert_eq!(first.len(), 2);
     assert!(first.iter().all(|message| message.retain && message.payload.len() < 4096));
     let notice = Signed::<RoundNotice>::decode(&first[0].payload).unwrap();
     let RoundNotice::Open(task) = notice.verify(&hall.keys).unwrap() else { panic!("closed") };
     assert_eq!((task.round, task.model_version), (1, 1));
     assert_eq!(task.layout.to_string(), hall.round.task.layout);
-    assert!(announcer.changes(&hall.office).unwrap().is_empty());
+    assert!(announcer.changes(&hall.office, true).unwrap().is_empty());
     assert_eq!(announcer.again(), first);
 
     hall.office.engine.abort_round(1, "a test").unwrap();
-    let next = announcer.changes(&hall.office).unwrap();
+    let next = announcer.changes(&hall.office, true).unwrap();
     let closed = Signed::<RoundNotice>::decode(&next[0].payload).unwrap();
     assert!(closed.sequence() > notice.sequence());
     assert!(matches!(closed.verify(&hall.keys).unwrap(), RoundNotice::Closed { round: 1, .. }));
+}
+
+#[test]
+fn a_round_is_announced_with_what_is_left_of_it_once_the_fleet_hears() {
+    let fleet = Fleet::new("desk-unheard", common::rules());
+    fleet.enrol(5);
+    fleet.open_round();
+    let (engine, clock, _folder) = fleet.into_parts();
+    let keys = KeyRing::single(engine.key().verifying_key());
+    let office = Office::open(engine, 1).unwrap();
+    let mut announcer = Announcer::default();
+    let mut windows = |heard| -> Vec<(u32, u32)> {
+        office.health[0].connected.store(heard, Ordering::SeqCst);
+        let (said, done) = step(&office, &mut announcer);
+        done.unwrap();
+        let rounds = said.iter().filter(|said| matches!(said.topic, Topic::Round(_)));
+        let window = |said: &Outgoing| {
+            let notice = Signed::<RoundNotice>::decode(&said.payload).unwrap();
+            let RoundNotice::Open(task) = notice.verify(&keys).unwrap() else { panic!("closed") };
+            (task.report.after_seconds, task.report.spread_seconds)
+        };
+        rounds.map(window).collect()
+    };
+    clock.add(86_400);
+    assert!(windows(false).is_empty(), "the broker is away");
+    assert_eq!(windows(true), [(10, 90)]);
+    clock.add(86_400);
+    assert!(windows(false).is_empty(), "it is away once more");
+    assert!(windows(true).is_empty(), "as much is left as was announced");
 }
 
 #[test]
@@ -488,7 +518,7 @@ fn numbers_go_on_above_what_the_broker_had_kept_and_another_server_is_told_of() 
     let mut announcer = Announcer::default();
     let number =
         |said: &[Outgoing]| Signed::<RoundNotice>::decode(&said[0].payload).unwrap().sequence();
-    let first = announcer.changes(&hall.office).unwrap();
+    let first = announcer.changes(&hall.office, true).unwrap();
     let topic = Topic::Round(channel.clone());
     let closed = RoundNotice::Closed { channel, round: 9 };
     let signed = |key: &SigningKey, number, retained| {
@@ -502,17 +532,20 @@ fn numbers_go_on_above_what_the_broker_had_kept_and_another_server_is_told_of() 
     let later = number(&first) + (1 << 40);
     hall.say(&own);
     hall.say(&signed(&SigningKey::from_bytes(&[9; 32]), later, true));
-    assert!(announcer.changes(&hall.office).unwrap().is_empty());
+    assert!(announcer.changes(&hall.office, true).unwrap().is_empty());
     assert_eq!(hall.office.strange.counts().get(&StrangeKind::Topic), Some(&1));
 
     hall.say(&signed(&key, later, true));
-    let again = announcer.changes(&hall.office).unwrap();
+    let again = announcer.changes(&hall.office, true).unwrap();
     assert_eq!((again.len(), rivals(&hall)), (2, 0), "the round and the model");
     assert!(number(&again) > later);
     assert!(hall.office.engine.take_sequence(1, 0).unwrap() > later, "also after another start");
 
     hall.say(&signed(&key, later + (1 << 40), false));
-    assert!(announcer.changes(&hall.office).unwrap().is_empty(), "it is not answered in kind");
+    assert!(
+        announcer.changes(&hall.office, true).unwrap().is_empty(),
+        "it is not answered in kind"
+    );
     assert_eq!(rivals(&hall), 1);
 }
 
@@ -525,13 +558,13 @@ fn a_restored_fleet_without_a_round_ends_the_one_that_the_broker_has_kept() {
     let rounds = |said: Vec<Outgoing>| -> Vec<Outgoing> {
         said.into_iter().filter(|said| matches!(said.topic, Topic::Round(_))).collect()
     };
-    assert!(rounds(announcer.changes(&office).unwrap()).is_empty(), "there never was one");
+    assert!(rounds(announcer.changes(&office, true).unwrap()).is_empty(), "there never was one");
     office.engine.restore(7, 9).unwrap();
-    let said = rounds(announcer.changes(&office).unwrap());
+    let said = rounds(announcer.changes(&office, true).unwrap());
     assert!(said[0].retain);
     let notice = Signed::<RoundNotice>::decode(&said[0].payload).unwrap();
     assert!(matches!(notice.verify(&keys).unwrap(), RoundNotice::Closed { round: 7, .. }));
-    assert!(rounds(announcer.changes(&office).unwrap()).is_empty(), "once");
+    assert!(rounds(announcer.changes(&office, true).unwrap()).is_empty(), "once");
 }
 
 /// Judges nothing.
@@ -595,7 +628,7 @@ fn a_stopped_model_is_sent_to_nobody() {
 fn a_model_is_sent_to_enrolled_devices_in_the_chunks_they_lack() {
     let mut hall = Hall::new("desk-model", Parameters::Sparse);
     let mut announcer = Announcer::default();
-    let messages = announcer.changes(&hall.office).unwrap();
+    let messages = announcer.changes(&hall.office, true).unwrap();
     let manifest = Signed::<ModelManifest>::decode(&messages[1].payload).unwrap();
     let manifest = manifest.verify(&hall.keys).unwrap();
     assert_eq!(manifest.rollout_permille, 1000);

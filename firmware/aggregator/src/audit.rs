@@ -88,7 +88,7 @@ pub enum Event {
         from: u64,
         to: u64,
         as_version: u64,
-        /// Whether `from` was not stopped, since its numbers are those of `to`; in older entries it was.
+        /// Whether `from` was not stopped, since its numbers are those of `to` and its roll-out was over; in older entries it was.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         from_stays: bool,
     },

@@ -318,6 +318,18 @@ fn numbers_of_which_a_roll_out_was_over_come_everywhere_at_once_however_often_th
 }
 
 #[test]
+fn a_version_on_its_way_is_stopped_though_its_own_numbers_come_again() {
+    let fleet = Fleet::new("again-running", common::rules());
+    let engine = &fleet.engine;
+    second_version(engine);
+    engine.publish(2).unwrap();
+    engine.rollback(2).unwrap();
+    let stopped = "stopped: rolled back to version 2";
+    assert_eq!(standings(engine), ["everywhere", stopped, "rolling out, stage 1"]);
+    engine.verify(&engine.key().verifying_key()).unwrap();
+}
+
+#[test]
 fn a_database_that_was_rolled_back_to_the_same_numbers_before_opens_and_verifies() {
     let fleet = Fleet::new("again-old", common::rules());
     let engine = &fleet.engine;

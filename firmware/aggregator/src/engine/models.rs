@@ -103,7 +103,8 @@ impl Engine {
 
     /// Puts an older version's numbers on top as a new version: devices never go down. Numbers of which a roll-out was over are
     /// everywhere at once; others, such as those of a version that was stopped for trouble, begin with the first stage. What was
-    /// on top before is stopped, unless it has the same numbers; the round at hand, whose average belongs to that, ends.
+    /// on top before is stopped, unless it has the same numbers and its roll-out was over; the round at hand, whose average belongs
+    /// to that, ends.
     ///
     /// # Errors
     /// [`EngineError::NoModel`], or of the database.
@@ -111,7 +112,8 @@ impl Engine {
         let (mut top, bytes) = self.again(to)?;
         self.decide(|decision| {
             let Some(newest) = decision.models()?.pop() else { return Ok(()) };
-            let (from, from_stays) = (newest.version, newest.parameters == top.parameters);
+            let from = newest.version;
+            let from_stays = newest.parameters == top.parameters && newest.rollout.is_over();
             // Why one was stopped is what an operator looks for after the rollback.
             if is_usable(&newest) && !from_stays {
                 let reason = format!("rolled back to version {to}");

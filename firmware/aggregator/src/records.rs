@@ -264,9 +264,9 @@ pub enum Rollout {
     },
     /// Everywhere.
     Complete,
-    /// Too many devices reported trouble, or an operator went back.
+    /// Too many devices reported trouble, or an operator went back, restored the database or changed the list of stages.
     Stopped {
-        /// What was reported.
+        /// Why.
         reason: String,
         /// Whether its roll-out had been over before.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]

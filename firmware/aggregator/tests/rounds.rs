@@ -18,7 +18,7 @@ use aggregator::records::{
 use aggregator::rollout::Stage;
 use aggregator::store::{Fate, Refusal, Snapshot, Store, StoreError};
 use aggregator::verify::verify;
-use common::{Fleet, SMALL, Z, request};
+use common::{Fleet, SMALL, Scratch, TestClock, Z, request};
 use learn::averaging::Step;
 use learn::head::Subset;
 use proto::DeviceId;
@@ -352,6 +352,14 @@ fn a_database_that_was_rolled_back_to_the_same_numbers_before_opens_and_verifies
     engine.verify(&engine.key().verifying_key()).unwrap();
 }
 
+/// The fleet of a folder, by another list of stages.
+fn with_stages(folder: &Scratch, clock: &Arc<TestClock>, stages: &[u16]) -> Engine {
+    let store = Store::open(&folder.0.join("fleet.redb")).unwrap();
+    let mut parts = common::parts(store, clock, SMALL);
+    parts.rules.rollout.stages = stages.iter().copied().map(Stage::Permille).collect();
+    Engine::new(parts).unwrap()
+}
+
 #[test]
 fn another_list_of_stages_sends_no_version_to_more_devices_than_it_was_announced_to() {
     let fleet = Fleet::new("stages", common::rules());
@@ -361,10 +369,7 @@ fn another_list_of_stages_sends_no_version_to_more_devices_than_it_was_announced
     engine.check_stages().unwrap();
     drop(engine);
     let check = |stages: &[u16]| {
-        let store = Store::open(&folder.0.join("fleet.redb")).unwrap();
-        let mut parts = common::parts(store, &clock, SMALL);
-        parts.rules.rollout.stages = stages.iter().copied().map(Stage::Permille).collect();
-        let engine = Engine::new(parts).unwrap();
+        let engine = with_stages(&folder, &clock, stages);
         engine.check_stages().map_err(|error| error.to_string())
     };
     let told = check(&[1000]).unwrap_err();
@@ -374,6 +379,29 @@ fn another_list_of_stages_sends_no_version_to_more_devices_than_it_was_announced
     for stages in [&[100, 1000][..], &[50, 100, 1000], &[100, 200, 500, 1000]] {
         check(stages).unwrap();
     }
+}
+
+#[test]
+fn a_superseded_version_that_another_list_of_stages_would_complete_is_stopped() {
+    let fleet = Fleet::new("stages-superseded", common::rules());
+    second_version(&fleet.engine);
+    fleet.engine.publish(2).unwrap();
+    let numbers = vec![0.5; fleet.engine.layout().subset_len(Subset::Full)];
+    fleet.engine.add_model(&numbers, "a test").unwrap();
+    fleet.engine.publish(3).unwrap();
+    fleet.reach_everybody();
+    let (engine, clock, folder) = fleet.into_parts();
+    drop(engine);
+    let standings_by = |stages: &[u16]| {
+        let engine = with_stages(&folder, &clock, stages);
+        engine.check_stages().unwrap();
+        engine.verify(&engine.key().verifying_key()).unwrap();
+        standings(&engine)
+    };
+    let words = ["everywhere", "superseded at stage 1", "rolling out, stage 2"];
+    assert_eq!(standings_by(&[100, 1000]), words);
+    let stopped = "stopped: the list of stages was changed";
+    assert_eq!(standings_by(&[1000]), ["everywhere", stopped, "rolling out, stage 2"]);
 }
 
 #[test]

@@ -34,9 +34,9 @@ pub enum EngineError {
     #[error("version {0} is being rolled out already; `model show {0}` says how far")]
     UnderWay(u64),
     #[error(
-        "rollout.stages was changed while version {version} is on its way: it was announced to {said} of a thousand devices, and by \
-         this list it would go to {now} at once. Put the list back until `model list` says \"everywhere\", or go back first with \
-         `model rollback`"
+        "rollout.stages was changed while version {version} is on its way: it was announced to {said} of a thousand devices, \
+         beside any groups, and by this list it would go to {now} at once. Put the list back until `model list` says \"everywhere\", or \
+         go back first with `model rollback`"
     )]
     StagesChanged { version: u64, said: u16, now: u16 },
     #[error("version {0} is everywhere already, so there is nothing to roll out")]

@@ -125,23 +125,26 @@ impl Engine {
         if matches!(decide(model, rules, situation), Change::None | Change::Hold) {
             return Ok(());
         }
+        self.change_rollout(model.version, |model| decide(model, rules, situation))
+    }
+
+    /// Does with a version what is decided of it as it stands now: reports and operators change it at any time.
+    fn change_rollout(&self, version: u64, decided: impl Fn(&Model) -> Change) -> Result<()> {
         self.decide(|decision| {
-            // As it stands now: reports and operators change it at any time.
-            let Some(mut model) = decision.model(model.version)? else { return Ok(()) };
-            let change = decide(&model, rules, situation);
-            let event = self.turn_rollout(&mut model, change, situation.now);
-            let Some(event) = event else { return Ok(()) };
+            let Some(mut model) = decision.model(version)? else { return Ok(()) };
+            let change = decided(&model);
+            let Some(event) = self.turn_rollout(&mut model, change) else { return Ok(()) };
             decision.put_model(&model)?;
             decision.record(&event)?;
             end_outdated(decision)
         })
     }
 
-    fn turn_rollout(&self, model: &mut Model, change: Change, now: u64) -> Option<Event> {
+    fn turn_rollout(&self, model: &mut Model, change: Change) -> Option<Event> {
         let Rollout::Running { stage, .. } = model.rollout else { return None };
         model.rollout = match change {
             Change::None | Change::Hold => return None,
-            Change::Advance => Rollout::Running { stage: stage + 1, since: now },
+            Change::Advance => Rollout::Running { stage: stage + 1, since: self.now() },
             Change::Complete => Rollout::Complete,
             Change::Stop(reason) => {
                 model.rollout = Rollout::Stopped { reason: reason.clone(), was_over: false };
@@ -152,21 +155,35 @@ impl Engine {
     }
 
     /// Refuses stages by which the version on its way would reach more devices at once than it was announced to: the database
-    /// knows a stage by its place in the list alone.
+    /// knows a stage by its place in the list alone. A superseded version that they would bring to everybody is stopped. Groups are
+    /// not compared.
     ///
     /// # Errors
     /// [`EngineError::StagesChanged`], or of the database.
     pub fn check_stages(&self) -> Result<()> {
-        let Some(model) = self.announced()? else { return Ok(()) };
-        let (version, now) = (model.version, self.permille(&model));
-        let said = self.store.newest_event(|event| match event {
+        let announced = self.announced()?.map_or(0, |newest| newest.version);
+        let goes_on = |model: &Model| model.version == announced || self.is_for_all(model);
+        let is_running = |model: &Model| matches!(model.rollout, Rollout::Running { .. });
+        // The announced one first: where it is refused, nothing is changed.
+        for model in self.store.models()?.into_iter().rev().filter(is_running).filter(goes_on) {
+            let (version, now) = (model.version, self.permille(&model));
+            let Some(said) = self.said(version)?.filter(|said| *said < now) else { continue };
+            if version == announced {
+                return Err(EngineError::StagesChanged { version, said, now });
+            }
+            let reason = "the list of stages was changed";
+            warn!("version {version}, which was superseded, is stopped: {reason}");
+            self.change_rollout(version, |_| Change::Stop(reason.to_owned()))?;
+        }
+        Ok(())
+    }
+
+    /// To how many of a thousand devices a version was announced last, by the log.
+    fn said(&self, version: u64) -> Result<Option<u16>> {
+        Ok(self.store.newest_event(|event| match event {
             Event::ModelPublished { version: of, permille } if of == version => Some(permille),
             _ => None,
-        })?;
-        match said {
-            Some(said) if said < now => Err(EngineError::StagesChanged { version, said, now }),
-            _ => Ok(()),
-        }
+        })?)
     }
 
     fn situation(&self, model: &Model, heard: bool) -> Result<Situation> {

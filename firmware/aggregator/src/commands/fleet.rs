@@ -94,9 +94,16 @@ pub fn init(config: &Config) -> Result<()> {
 }
 
 fn request(config: &Config, request: Request) -> Result<Reply> {
+    Ok(answer(config, request)?.0)
+}
+
+/// What comes of a request, and whether a running server did it.
+fn answer(config: &Config, request: Request) -> Result<(Reply, bool)> {
     let socket = config.socket();
     let asked = ask(&socket, &request);
-    let reply = match asked.with_context(|| format!("the server at {}", socket.display()))? {
+    let asked = asked.with_context(|| format!("the server at {}", socket.display()))?;
+    let is_served = asked.is_some();
+    let reply = match asked {
         Some(reply) => reply,
         None => {
             let purpose = match request {
@@ -108,7 +115,7 @@ fn request(config: &Config, request: Request) -> Result<Reply> {
     };
     match reply {
         Reply::Failed(reason) => bail!(reason),
-        reply => Ok(reply),
+        reply => Ok((reply, is_served)),
     }
 }
 
@@ -195,12 +202,17 @@ pub fn round(config: &Config, action: RoundAction) -> Result<()> {
     match action {
         RoundAction::Start { parameters, noise_multiplier, force, output } => {
             let start = RoundRequest { parameters, noise_multiplier, force };
-            let reply = request(config, Request::RoundStart(start))?;
+            let (reply, is_served) = answer(config, Request::RoundStart(start))?;
+            print_reply(reply.clone(), output)?;
             if let Reply::Round(started) = &reply {
                 warn_of_few(config, &started.round)?;
-                warn_of_silence(config)?;
             }
-            print_reply(reply, output)
+            if !is_served {
+                warn!(
+                    "no server runs, so no mirror hears of the round; its time begins with `aggregator serve`"
+                );
+            }
+            Ok(())
         }
         RoundAction::Abort { round, reason } => {
             let reply = request(config, Request::RoundAbort { round, reason })?;
@@ -402,9 +414,11 @@ fn round_line(status: &RoundStatus) -> String {
         _ => String::new(),
     };
     let times = match round.phase {
-        Phase::Announced | Phase::Collecting => {
+        Phase::Announced => {
             format!(", open from {} to {} UTC", utc(round.opens_at), utc(round.closes_at))
         }
+        // An outage puts its opening off as well, so its record does not say when it opened.
+        Phase::Collecting => format!(", open until {} UTC", utc(round.closes_at)),
         _ => String::new(),
     };
     format!(
@@ -433,16 +447,6 @@ fn warn_of_few(config: &Config, round: &Round) -> Result<()> {
         warn!(
             "the round is averaged with as few as {minimum} updates (rounds.minimum_cohort), of which a cosine of {cosine:.3} is \
              expected; {wanted} takes {needed}"
-        );
-    }
-    Ok(())
-}
-
-/// Says that nobody announces what was decided, where no server runs.
-fn warn_of_silence(config: &Config) -> Result<()> {
-    if ask(&config.socket(), &Request::Status)?.is_none() {
-        warn!(
-            "no server runs, so no mirror hears of the round; its time begins with `aggregator serve`"
         );
     }
     Ok(())
@@ -506,8 +510,10 @@ fn device_line(device: &Device, there: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::Model;
+    use crate::records::{Model, Parameters, Tally};
     use std::fs::{self, Permissions};
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::UnixListener;
     use std::path::PathBuf;
 
     /// A folder of this test's own that others may not enter, and settings whose model is nowhere.
@@ -567,6 +573,51 @@ mod tests {
             "version 2 (round 1): S; the stage began 1970-01-02 00:00 UTC; 3 installed, 0 failed";
         assert_eq!(running, wanted);
         assert_eq!(line(Rollout::Complete), "version 2 (round 1): S; 3 installed, 0 failed");
+    }
+
+    fn status_of_round(phase: Phase) -> RoundStatus {
+        let round = Round { phase, ..Round::example() };
+        RoundStatus { round, tally: Tally::default(), counted_cosine: None }
+    }
+
+    #[test]
+    fn a_round_is_listed_with_its_hours_and_one_that_is_open_with_its_end() {
+        let line = |phase| round_line(&status_of_round(phase));
+        let announced = line(Phase::Announced);
+        assert!(
+            announced.contains("announced, open from 1970-01-01 00:18 to 1970-01-01 00:20 UTC;"),
+            "{announced}"
+        );
+        let collecting = line(Phase::Collecting);
+        assert!(
+            collecting.contains("collecting, open until 1970-01-01 00:20 UTC;"),
+            "{collecting}"
+        );
+        assert!(!line(Phase::Closed).contains("UTC"));
+    }
+
+    #[test]
+    fn a_round_that_has_started_is_said_to_though_the_server_answers_nothing_more() {
+        let (folder, config) = scratch("started");
+        let server = UnixListener::bind(config.socket()).unwrap();
+        let reply = Reply::Round(Box::new(status_of_round(Phase::Announced)));
+        let answered = serde_json::to_string(&reply).unwrap() + "\n";
+        let serve = move || {
+            for (number, stream) in server.incoming().enumerate() {
+                let mut stream = stream.unwrap();
+                BufReader::new(stream.try_clone().unwrap()).read_line(&mut String::new()).unwrap();
+                if number == 0 {
+                    stream.write_all(answered.as_bytes()).unwrap();
+                }
+            }
+        };
+        // Ends with the test's process.
+        std::thread::spawn(serve);
+        let (parameters, output) = (Parameters::Sparse, Output { json: false });
+        let noise_multiplier = "1.2".to_owned();
+        let start = RoundAction::Start { parameters, noise_multiplier, force: false, output };
+        round(&config, start).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -1,4 +1,4 @@
-"""Checks `mirror bench --json`: the stable interface and the memory; the share of time outside the network is reported.
+"""Checks `mirror bench --json`: the stable interface, the memory, and the share of time outside the network.
 
 usage: check_bench.py FILE
 """
@@ -8,7 +8,9 @@ import sys
 
 STAGES = ("capture", "convert", "infer", "parse", "draw", "flip")
 MEMORY_MIB = 150
+# A quarter is the most on a quiet machine; a ratio within one run moves a little where others use the machine.
 OUTSIDE_SHARE = 0.25
+OUTSIDE_SHARE_ON_A_BUSY_MACHINE = 0.30
 
 
 def main() -> int:
@@ -27,9 +29,8 @@ def main() -> int:
         print(f"more than {MEMORY_MIB} MiB")
         return 1
     if share > OUTSIDE_SHARE:
-        # A ratio within one run, yet on a shared machine it moves; it is reported, the benchmark is the proof.
         print(f"more than the {OUTSIDE_SHARE:.0%} that it should be on a quiet machine")
-    return 0
+    return int(share > OUTSIDE_SHARE_ON_A_BUSY_MACHINE)
 
 
 if __name__ == "__main__":

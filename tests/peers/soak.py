@@ -3,7 +3,7 @@
 usage: soak.py [--minutes N] [--every SECONDS] [--mirror BINARY]
 
 Memory is flat when its median over the last third is at most 2 MiB above that of the second third; the first third is
-warm-up. A browser-like reader watches the preview all the time.
+warm-up, and the peak is at most 150 MiB. A browser-like reader watches the preview all the time.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from pathlib import Path
 from running import RELEASE, Mirror, wait_until
 
 MOST_GROWTH_MIB = 2.0
+MOST_PEAK_MIB = 150
 
 
 def watch(url: str, watched: list) -> None:
@@ -58,7 +59,7 @@ def main() -> int:
     third = len(samples) // 3
     second, last = (statistics.median(m for m, _ in part) for part in (samples[third : 2 * third], samples[2 * third :]))
     print(f"resident {second:.1f} MiB in the second third, {last:.1f} in the last, {peak:.1f} at most, {samples[-1][1]} overlays")
-    return 0 if last - second <= MOST_GROWTH_MIB else 1
+    return int(last - second > MOST_GROWTH_MIB or peak > MOST_PEAK_MIB)
 
 
 if __name__ == "__main__":

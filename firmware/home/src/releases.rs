@@ -117,11 +117,10 @@ impl Home {
         let clipped = delta?.clip();
         check_fit(&clipped, z, rules)?;
         self.check_space(clipped.encoded_bytes(z) as u64)?;
-        let result = self.with_releases(|path| Ok(path.release(clipped, z, consent)?));
+        let result = self.changing_releases(|path| Ok(path.release(clipped, z, consent)?));
         if result.as_ref().map_or_else(is_useless, |_| true) {
             self.vault.remove(CANDIDATE_NAME)?;
         }
-        self.releases_version.fetch_add(1, Ordering::SeqCst);
         result
     }
 
@@ -197,7 +196,7 @@ impl Household {
         let found = self.with_releases(|path| Ok(path.bytes(release, consent)?));
         // Not for other errors: whoever polls would try those again without a pause.
         if let Err(HomeError::Release(ReleaseError::Outbox(OutboxError::Damaged(_)))) = found {
-            self.releases_version.fetch_add(1, Ordering::SeqCst);
+            self.note_releases_changed();
         }
         found
     }
@@ -207,9 +206,7 @@ impl Household {
     /// # Errors
     /// Where the release never waited, or the ledger cannot be written.
     pub fn published(&self, release: ReleaseId) -> Result<(), HomeError> {
-        let result = self.with_releases(|path| Ok(path.published(release)?));
-        self.releases_version.fetch_add(1, Ordering::SeqCst);
-        result
+        self.changing_releases(|path| Ok(path.published(release)?))
     }
 
     /// Gives up one release that the fleet will never take; its budget stays spent. A second call is no error.
@@ -217,14 +214,12 @@ impl Household {
     /// # Errors
     /// Where the ledger cannot be written.
     pub fn give_up(&self, release: ReleaseId) -> Result<(), HomeError> {
-        let result = self.with_releases(|path| Ok(path.give_up(release)?));
-        self.releases_version.fetch_add(1, Ordering::SeqCst);
-        result
+        self.changing_releases(|path| Ok(path.give_up(release)?))
     }
 
     /// Burns everything that waits; gives how many, by the outbox where the ledger is damaged.
     pub(crate) fn discard_waiting(&self) -> Result<u64, HomeError> {
-        let burnt = self.with_releases(|path| {
+        let burnt = self.changing_releases(|path| {
             let waiting = path.waiting().len() as u64;
             path.discard_waiting()?;
             Ok(waiting)
@@ -234,7 +229,6 @@ impl Household {
         for name in &files {
             self.stores.outbox.remove(name)?;
         }
-        self.releases_version.fetch_add(1, Ordering::SeqCst);
         match burnt {
             Err(HomeError::NoReleases(_)) => Ok(files.len() as u64),
             burnt => burnt,
@@ -258,6 +252,20 @@ impl Household {
             Ok(releases.filter(|state| state.kind == kind).count() as u64)
         };
         self.with_releases(count).ok()
+    }
+
+    /// [`Household::with_releases`], with the version raised whatever comes of it: what fails halfway may have changed something, too.
+    fn changing_releases<T>(
+        &self,
+        work: impl FnOnce(&mut ReleasePath) -> Result<T, HomeError>,
+    ) -> Result<T, HomeError> {
+        let result = self.with_releases(work);
+        self.note_releases_changed();
+        result
+    }
+
+    fn note_releases_changed(&self) {
+        self.releases_version.fetch_add(1, Ordering::SeqCst);
     }
 
     fn with_releases<T>(

@@ -367,6 +367,29 @@ fn a_withdrawal_destroys_what_waits_and_counts_what_was_sent() {
 }
 
 #[test]
+fn whoever_polls_hears_of_what_changed_before_the_disk_refused() {
+    let device = Device::new();
+    let home = device.start_with(6);
+    train(&home);
+    let version = home.releases_version();
+    // Reserved, sampled, put, persisted: there the disk takes no more, and the finished run stays.
+    device.set_changes(Some(4));
+    assert!(release(&home).is_err() && home.has_candidate());
+    device.set_changes(None);
+    assert_eq!(home.waiting().unwrap().len(), 1);
+    assert!(home.releases_version() > version, "an update waits");
+    train(&home);
+    release(&home).unwrap();
+    let version = home.releases_version();
+    // The consent's record, and the first of two updates with the ledger's word of it.
+    device.set_changes(Some(3));
+    assert!(home.withdraw(PurposeKind::ContributeToFleet).is_err());
+    device.set_changes(None);
+    assert_eq!(home.waiting().unwrap().len(), 1);
+    assert!(home.releases_version() > version, "an update is given up");
+}
+
+#[test]
 fn stopping_says_that_nothing_was_sent_only_where_nothing_can_have_been() {
     let home = Device::new().start_with(6);
     let stop = |home: &Home| home.withdraw(PurposeKind::ContributeToFleet).unwrap().message;

@@ -239,7 +239,7 @@ impl Store {
     pub fn create(path: &Path) -> Result<Store> {
         if !is_there(path)? {
             let failed = |source: std::io::Error| unopened(path, source.into());
-            files::whole(path, failed, |made, _| make(made))?;
+            files::whole(path, failed, make)?;
         }
         Store::open(path)
     }

@@ -1,7 +1,7 @@
-//! [`Storage`] on a directory of a real file system.
+//! [`Storage`] on a directory of a real file system, and files that are whole or not there.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -127,14 +127,8 @@ impl Storage for Directory {
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), EdgeError> {
         let path = self.locate(name)?;
         let unfinished = self.path.join(format!("{name}{UNFINISHED}"));
-        let result = write_synchronised(&unfinished, bytes)
-            .and_then(|()| rename(&unfinished, &path))
-            .and_then(|()| sync_directory(&self.path));
-        if result.is_err() {
-            // Frees the space where the disk was full; the original error is the one that matters.
-            let _ = fs::remove_file(&unfinished);
-        }
-        result.map_err(storage_error("replace", name))
+        let whole = Whole { path: &path, beside: &unfinished, mode: FILE_MODE, durable: true };
+        whole.put(bytes).map_err(storage_error("replace", name))
     }
 
     fn truncate(&self, name: &str, length: u64) -> Result<(), EdgeError> {
@@ -171,15 +165,12 @@ impl Storage for Directory {
     }
 }
 
-fn storage_error(
-    operation: &'static str,
-    name: &str,
-) -> impl Fn(std::io::Error) -> EdgeError + use<> {
+fn storage_error(operation: &'static str, name: &str) -> impl Fn(io::Error) -> EdgeError + use<> {
     let name = name.to_owned();
     move |source| EdgeError::Storage { operation, name: name.clone(), source }
 }
 
-fn append_to(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+fn append_to(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(path)?;
     let before = file.metadata()?.len();
     let result = file.write_all(bytes).and_then(|()| synchronise(&file, path));
@@ -190,25 +181,78 @@ fn append_to(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     result
 }
 
-fn write_synchronised(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
-    file.write_all(bytes)?;
-    synchronise(&file, path)
+/// A file that takes its place whole: made beside it and renamed, so that whoever reads finds the old content or the new one, whatever ends
+/// the program or fills the disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Whole<'a> {
+    /// Its place.
+    pub path: &'a Path,
+    /// Where it is made: in the same folder. What lies there, of an attempt that a power cut came into, is removed.
+    pub beside: &'a Path,
+    /// Its permissions, less the umask.
+    pub mode: u32,
+    /// Whether content and name are on the medium before it is said to be done. Without that a power cut soon after may leave a file that is
+    /// new there empty.
+    pub durable: bool,
 }
 
-fn sync_directory(path: &Path) -> std::io::Result<()> {
+impl Whole<'_> {
+    /// With these bytes in it.
+    ///
+    /// # Errors
+    /// Of the disk. The old content is then still there, unless only the folder could not be synchronised, and nothing lies beside it.
+    pub fn put(&self, bytes: &[u8]) -> io::Result<()> {
+        self.make(|file| file.write_all(bytes), |error| error)
+    }
+
+    /// With what `fill` puts into the empty file beside its place; `failed` says what an error of the disk comes to.
+    ///
+    /// # Errors
+    /// Of `fill`, or of the disk; see [`Whole::put`].
+    pub fn make<E>(
+        &self,
+        fill: impl FnOnce(&mut File) -> Result<(), E>,
+        failed: impl Fn(io::Error) -> E,
+    ) -> Result<(), E> {
+        let mut file = self.begin().map_err(&failed)?;
+        let made = fill(&mut file).and_then(|()| self.settle(&file).map_err(&failed));
+        made.inspect_err(|_| {
+            // Frees the space where the disk was full; the original error is the one that matters.
+            let _ = fs::remove_file(self.beside);
+        })
+    }
+
+    fn begin(&self) -> io::Result<File> {
+        match fs::remove_file(self.beside) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        OpenOptions::new().write(true).create_new(true).mode(self.mode).open(self.beside)
+    }
+
+    fn settle(&self, file: &File) -> io::Result<()> {
+        if !self.durable {
+            return rename(self.beside, self.path);
+        }
+        synchronise(file, self.beside)?;
+        rename(self.beside, self.path)?;
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        sync_directory(folder.unwrap_or(Path::new(".")))
+    }
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
     synchronise(&File::open(path)?, path)
 }
 
 /// Waits until the file, or the directory, is on the medium as it is now.
-fn synchronise(file: &File, path: &Path) -> std::io::Result<()> {
+fn synchronise(file: &File, path: &Path) -> io::Result<()> {
     file.sync_all()?;
     noted::note("synchronise", path);
     Ok(())
 }
 
-fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
     noted::note("rename", from);
     Ok(())
@@ -304,5 +348,36 @@ mod tests {
         directory.remove("state").unwrap();
         assert_eq!(noted::take(), [folder]);
         fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn a_file_takes_its_place_whole_whatever_lies_beside_it() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+
+        let folder = std::env::temp_dir().join(format!("learn-whole-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (path, beside) = (folder.join("key"), folder.join("key.new"));
+        let (other, elsewhere) = (folder.join("other"), b"of somebody else");
+        fs::write(&other, elsewhere).unwrap();
+        symlink(&other, &beside).unwrap();
+        let whole = Whole { path: &path, beside: &beside, mode: 0o600, durable: true };
+        whole.put(b"one").unwrap();
+        assert_eq!(
+            (fs::read(&path).unwrap(), fs::read(&other).unwrap()),
+            (b"one".into(), elsewhere.into())
+        );
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        // Full in the middle of it.
+        let full = |file: &mut File| {
+            file.write_all(b"tw")?;
+            Err(io::Error::from(ErrorKind::StorageFull))
+        };
+        assert!(whole.make(full, |error| error).is_err());
+        assert!(fs::read(&path).unwrap() == b"one" && !beside.exists());
+        noted::take();
+        Whole { durable: false, ..whole }.put(b"three").unwrap();
+        assert_eq!(noted::take(), ["rename key.new"], "nobody waits for the medium");
+        assert_eq!(fs::read(&path).unwrap(), b"three");
+        fs::remove_dir_all(&folder).unwrap();
     }
 }

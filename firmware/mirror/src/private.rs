@@ -1,9 +1,11 @@
 //! Small files of the data folder that nobody but this user may read.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{DirBuilder, File};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+
+use learn::fs::Whole;
 
 /// Larger files are not ours.
 const MOST_BYTES: u64 = 1 << 20;
@@ -61,42 +63,20 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), PrivateError> {
 /// # Errors
 /// A folder that cannot be written, or a full disk; the old content is then still there.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+    if let Some(folder) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
     let beside = path.with_extension("part");
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    put(path, &beside, bytes, 0o600, File::sync_all)?;
-    File::open(folder)?.sync_all()
+    Whole { path, beside: &beside, mode: 0o600, durable: true }.put(bytes)
 }
 
-/// Writes a file beside its place, for anybody to read if it is new there, and renames it: whoever reads it finds the old content or the new
-/// one, and never a part. It does not wait for the disk: a power cut soon after may leave a file that is new there empty.
+/// Writes a file beside its place, for anybody to read, and renames it: whoever reads it finds the old content or the new one, and never a
+/// part. It does not wait for the disk: a power cut soon after may leave a file that is new there empty.
 ///
 /// # Errors
 /// A folder that cannot be written, or a full disk; the old content is then still there.
 pub fn put_whole(path: &Path, beside: &Path, bytes: &[u8]) -> io::Result<()> {
-    put(path, beside, bytes, 0o666, |_| Ok(()))
-}
-
-/// `written` is called with the file before it takes its place.
-fn put(
-    path: &Path,
-    beside: &Path,
-    bytes: &[u8],
-    mode: u32,
-    written: impl FnOnce(&File) -> io::Result<()>,
-) -> io::Result<()> {
-    let put = || -> io::Result<()> {
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(mode);
-        let mut file = options.open(beside)?;
-        file.write_all(bytes)?;
-        written(&file)?;
-        fs::rename(beside, path)
-    };
-    // Frees the space where the disk was full; the original error is the one that matters.
-    put().inspect_err(|_| {
-        let _ = fs::remove_file(beside);
-    })
+    Whole { path, beside, mode: 0o666, durable: false }.put(bytes)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use learn::head::{Confusion, Subset, numbers};
 use crate::error::HomeError;
 use crate::heads::{self, HeadInfo};
 use crate::home::Home;
+use crate::household::Shared;
 use crate::model::{BaseModel, Trunk};
 use crate::releases::CANDIDATE_NAME;
 use crate::schedule::Gate;
@@ -176,7 +177,26 @@ impl Models {
 }
 
 /// What the household's corrections say of two heads: mean IoU of each, 0 to 1.
-type Comparison = Option<[f64; 2]>;
+#[derive(Clone, Copy)]
+struct Scores {
+    in_use: f64,
+    /// Of the one that may take its place.
+    other: f64,
+}
+
+/// The fleet's newest model, once more against the one before it.
+struct SecondLook {
+    /// [`State::second_look`].
+    since: u64,
+    /// Corrections that judge.
+    judges: Vec<u64>,
+    models: Models,
+    /// Numbers of the head in use, and its version.
+    in_use: Arc<[f32]>,
+    head_version: u64,
+    /// Whether those are the newest model's: a head of the household's own is judged by its own runs.
+    is_fleets: bool,
+}
 
 impl Home {
     fn models(&self) -> MutexGuard<'_, Models> {
@@ -215,7 +235,7 @@ impl Home {
         let in_use = self.readable_head();
         let head = self.head_version();
         let own = match in_use {
-            Some(values) => self.compare(trunk, &judged, [&values, &parameters])?,
+            Some(values) => self.compare(trunk, &judged, &values, &parameters)?,
             None => None,
         };
         let models = self.models().with(FleetModel { version, values });
@@ -272,10 +292,11 @@ impl Home {
         &self,
         trunk: &mut dyn Trunk,
         numbers: &[u64],
-        heads: [&[f32]; 2],
-    ) -> Result<Comparison, HomeError> {
+        in_use: &[f32],
+        other: &[f32],
+    ) -> Result<Option<Scores>, HomeError> {
         let Ok(consent) = self.token::<ImproveMyMirror>() else { return Ok(None) };
-        let compared = self.compare_with(&consent, trunk, numbers, heads);
+        let compared = self.compare_with(&consent, trunk, numbers, [in_use, other]);
         // Withdrawn meanwhile: what was seen does not count.
         if consent.check().is_err() { Ok(None) } else { compared }
     }
@@ -286,7 +307,7 @@ impl Home {
         trunk: &mut dyn Trunk,
         numbers: &[u64],
         heads: [&[f32]; 2],
-    ) -> Result<Comparison, HomeError> {
+    ) -> Result<Option<Scores>, HomeError> {
         let mut confusions = [Confusion::new(), Confusion::new()];
         for &number in numbers {
             consent.check()?;
@@ -299,8 +320,8 @@ impl Home {
                 Err(error) => return Err(error),
             }
         }
-        let scores = (confusions[0].mean_iou(), confusions[1].mean_iou());
-        Ok(if let (Some(first), Some(second)) = scores { Some([first, second]) } else { None })
+        let [in_use, other] = confusions.map(|confusion| confusion.mean_iou());
+        Ok(in_use.zip(other).map(|(in_use, other)| Scores { in_use, other }))
     }
 
     /// `own` compares the head of version `judged` with the new model.
@@ -308,7 +329,7 @@ impl Home {
         &self,
         models: Models,
         parameters: &[f32],
-        own: Comparison,
+        own: Option<Scores>,
         judged: u64,
     ) -> Result<(), HomeError> {
         let mut shared = self.lock();
@@ -323,13 +344,13 @@ impl Home {
         };
         let has_own = !next.heads.is_empty();
         match own {
-            Some([before, after]) if has_own && after > before => {
-                let version = models.version();
-                self.use_fleets(&mut next, version, [before, after], parameters)?;
+            Some(Scores { in_use, other }) if has_own && other > in_use => {
+                self.use_fleets(&mut next, models.version(), parameters, in_use, other)?;
             }
-            Some([before, after]) if !has_own && after < before => {
+            // The base changes under whoever uses it, unless what it was is put into the list.
+            Some(Scores { in_use, other }) if !has_own && other < in_use => {
                 let (version, old) = self.models().at(0, &self.shipped);
-                self.use_fleets(&mut next, version, [after, before], &old)?;
+                self.use_fleets(&mut next, version, &old, other, in_use)?;
             }
             // As before: the household's own head, or whatever the base is.
             _ => {}
@@ -381,21 +402,23 @@ impl Home {
         Ok(())
     }
 
-    /// Puts a model of the fleet into the household's list of heads, so that it is in use and can be undone.
+    /// Puts a model of the fleet into the household's list of heads, so that it is in use and can be undone. `before` and `after` are the
+    /// scores of the head that would be in use without that, and of this one.
     fn use_fleets(
         &self,
         next: &mut State,
         version: u64,
-        scores: [f64; 2],
         parameters: &[f32],
+        before: f64,
+        after: f64,
     ) -> Result<(), HomeError> {
         let info = HeadInfo {
             number: next.next_head,
             adopted_at: self.edges.clock.now(),
             base: self.shipped.layout.digest(parameters).to_string(),
             examples: 0,
-            before: scores[0],
-            after: scores[1],
+            before,
+            after,
             fleet: Some(version),
         };
         next.next_head += 1;
@@ -412,48 +435,63 @@ impl Home {
         trunk: &mut dyn Trunk,
         gate: &dyn Gate,
     ) -> Result<Option<u64>, HomeError> {
-        let (since, newest) = {
-            let shared = self.lock();
-            let Some(since) = shared.state.second_look else { return Ok(None) };
-            (since, shared.state.heads.last().cloned())
-        };
-        let numbers = self.saved_since(since);
-        if numbers.len() < ENOUGH_CORRECTIONS
-            || self.options.capability.pause(&gate.conditions()).is_some()
-        {
-            return Ok(None);
-        }
-        let models = self.models().clone();
-        let in_use = newest.map_or(Some(models.version()), |head| head.fleet);
-        let (previous, parameters) = models.at(1, &self.shipped);
-        let Some(values) = self.readable_head() else { return Ok(None) };
-        let head = self.head_version();
-        // A head of the household's own is judged by its own runs.
-        let compared = match in_use == Some(models.version()) {
-            true => self.compare(trunk, &numbers, [&values, &parameters])?,
+        let Some(look) = self.second_look_due(gate) else { return Ok(None) };
+        let (previous, parameters) = look.models.at(1, &self.shipped);
+        let scores = match look.is_fleets {
+            true => self.compare(trunk, &look.judges, &look.in_use, &parameters)?,
             false => None,
         };
         let mut shared = self.lock();
-        // Deleted, left or replaced while they were compared: then this says nothing, and sealing a state would make a new key.
-        if shared.state.second_look != Some(since)
-            || self.models().version() != models.version()
-            || self.head_version() != head
-        {
+        if !self.is_still_meant(&look, &shared) {
             return Ok(None);
         }
-        let mut next = State { second_look: None, ..shared.state.clone() };
-        let worse = compared.filter(|[now, before]| before > now);
-        if let Some(scores) = worse {
-            self.use_fleets(&mut next, previous, scores, &parameters)?;
-        }
-        self.save(&mut shared, next)?;
-        if worse.is_none() {
+        let next = State { second_look: None, ..shared.state.clone() };
+        let Some(worse) = scores.filter(|scores| scores.other > scores.in_use) else {
+            self.save(&mut shared, next)?;
             return Ok(None);
-        }
-        self.use_list(&shared)?;
-        self.drop_run(&mut shared)?;
-        tracing::info!("back to model {previous}: {} did worse here", models.version());
+        };
+        self.return_to(&mut shared, next, previous, &parameters, worse)?;
+        tracing::info!("back to model {previous}: {} did worse here", look.models.version());
         Ok(Some(previous))
+    }
+
+    /// `None` while nothing is new to judge by, or the device must not compute, or the disk does not give the head in use back.
+    fn second_look_due(&self, gate: &dyn Gate) -> Option<SecondLook> {
+        let (since, newest) = {
+            let shared = self.lock();
+            (shared.state.second_look?, shared.state.heads.last().cloned())
+        };
+        let judges = self.saved_since(since);
+        let may_compute = || self.options.capability.pause(&gate.conditions()).is_none();
+        if judges.len() < ENOUGH_CORRECTIONS || !may_compute() {
+            return None;
+        }
+        let models = self.models().clone();
+        let is_fleets = newest.is_none_or(|head| head.fleet == Some(models.version()));
+        let in_use = self.readable_head()?;
+        let head_version = self.head_version();
+        Some(SecondLook { since, judges, models, in_use, head_version, is_fleets })
+    }
+
+    /// Deleted, left or replaced while they were compared: then what was seen says nothing, and sealing a state would make a new key.
+    fn is_still_meant(&self, look: &SecondLook, shared: &Shared) -> bool {
+        shared.state.second_look == Some(look.since)
+            && self.models().version() == look.models.version()
+            && self.head_version() == look.head_version
+    }
+
+    fn return_to(
+        &self,
+        shared: &mut Shared,
+        mut next: State,
+        version: u64,
+        parameters: &[f32],
+        Scores { in_use, other }: Scores,
+    ) -> Result<(), HomeError> {
+        self.use_fleets(&mut next, version, parameters, in_use, other)?;
+        self.save(shared, next)?;
+        self.use_list(shared)?;
+        self.drop_run(shared)
     }
 
     fn saved_since(&self, number: u64) -> Vec<u64> {

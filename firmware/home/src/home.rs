@@ -297,9 +297,9 @@ impl Home {
     /// and never a head without one.
     pub(crate) fn use_list(&self, shared: &Shared) -> Result<(), EdgeError> {
         self.use_head(shared.state.heads.last());
-        let State { heads, list_lost, heads_since, .. } = &shared.state;
+        let State { heads, lost, .. } = &shared.state;
         // Where the list itself was lost, now or before, nothing is removed that it may have named.
-        let lost_below = if *list_lost { heads_since.unwrap_or(u64::MAX) } else { 0 };
+        let lost_below = lost.map_or(0, |lost| lost.heads_since.unwrap_or(u64::MAX));
         for number in heads::stored(&self.vault)? {
             if number >= lost_below && heads.iter().all(|head| head.number != number) {
                 heads::remove(&self.vault, number)?;

@@ -24,7 +24,7 @@ use crate::explanation::Explanation;
 use crate::heads::{self, HeadInfo};
 use crate::options::{HomeOptions, Limits};
 use crate::releases::CANDIDATE_NAME;
-use crate::state::{Further, STATE_NAME, State};
+use crate::state::{Further, Lost, STATE_NAME, State};
 use crate::training::{CHECKPOINT_NAME, RunPlan, TrainingStatus};
 use crate::vault::Vault;
 
@@ -446,16 +446,16 @@ impl Household {
     /// was agreed to for corrections that are gone does not count for the next one.
     fn agreed_age(&self, shared: &Shared) -> u64 {
         let set = self.options.limits.age.as_secs();
-        let agreed = shared.state.agreed_age.filter(|_| shared.corrections.len() > 0);
+        let agreed = shared.state.further.agreed_age.filter(|_| shared.corrections.len() > 0);
         agreed.map_or(set, |agreed| agreed.min(set))
     }
 
     /// The state with the next correction, and with the age that holds for it and for those before it.
     pub(crate) fn with_next_correction(&self, shared: &Shared) -> State {
-        let State { next_correction, .. } = shared.state;
+        let State { next_correction, further, .. } = shared.state;
         State {
             next_correction: next_correction + 1,
-            agreed_age: Some(self.agreed_age(shared)),
+            further: Further { agreed_age: Some(self.agreed_age(shared)), ..further },
             ..shared.state.clone()
         }
     }
@@ -473,13 +473,13 @@ impl Household {
     }
 
     fn keep_age(&self, shared: &mut Shared, age: u64) -> Result<(), HomeError> {
-        if shared.corrections.len() == 0 || shared.state.agreed_age == Some(age) {
+        if shared.corrections.len() == 0 || shared.state.further.agreed_age == Some(age) {
             return Ok(());
         }
         // The rest stays as it is on the disk: it may be what a program before this one wrote.
-        let next = State { agreed_age: Some(age), ..shared.state.clone() };
-        next.save_further(&self.vault)?;
-        shared.state = next;
+        let further = Further { agreed_age: Some(age), ..shared.state.further };
+        further.save(&self.vault)?;
+        shared.state.further = further;
         Ok(())
     }
 
@@ -528,14 +528,14 @@ impl Household {
         shared: &mut Shared,
         requested: bool,
     ) -> Result<(), HomeError> {
-        if !requested && !shared.state.requested {
+        if !requested && !shared.state.further.requested {
             return Ok(());
         }
-        let next = State { requested, ..shared.state.clone() };
+        let further = Further { requested, ..shared.state.further };
         if self.vault.has_key()? {
-            next.save_further(&self.vault)?;
+            further.save(&self.vault)?;
         }
-        shared.state = next;
+        shared.state.further = further;
         Ok(())
     }
 
@@ -649,8 +649,8 @@ fn load_state(
         Ok(state) => (state, None),
         Err(error) => (started_over(vault, corrections)?, Some(error)),
     };
-    let state = state.with(further.unwrap_or_default());
-    if state.list_lost
+    let state = state.completed_by(further.unwrap_or_default());
+    if state.lost.is_some()
         && let Some(before) = State::load_aside(vault)
     {
         // Where this one does not open, heads that it alone names may be left.
@@ -660,7 +660,7 @@ fn load_state(
         return Ok(state);
     }
     match trouble {
-        None if !state.list_lost => told(State::remove_aside(vault).map_err(HomeError::from)),
+        None if state.lost.is_none() => told(State::remove_aside(vault).map_err(HomeError::from)),
         None => {}
         Some(error) => {
             problems.push(format!(
@@ -690,10 +690,11 @@ fn started_over(vault: &Vault, corrections: &Corrections) -> Result<State, HomeE
         next_correction,
         next_head,
         lived,
-        list_lost: true,
-        heads_since: Some(next_head),
-        lived_since: Some(lived),
-        corrections_since: Some(next_correction),
+        lost: Some(Lost {
+            heads_since: Some(next_head),
+            lived_since: Some(lived),
+            corrections_since: Some(next_correction),
+        }),
         ..State::default()
     })
 }

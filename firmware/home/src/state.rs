@@ -26,10 +26,8 @@ const FORMAT: u32 = 1;
 
 /// Sealed like everything else: how often a household corrects is its own business. The names and dates of the sealed files tell
 /// that all the same to whoever holds the disk.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct State {
-    pub format: u32,
     /// Number of the next correction; never used twice.
     pub next_correction: u64,
     /// Number of the next head; never used twice.
@@ -40,9 +38,6 @@ pub(crate) struct State {
     pub lived: u64,
     /// `lived` when the last nightly update began.
     pub last_nightly: Option<u64>,
-    /// The wall clock's time then. Of [`Further`].
-    #[serde(skip_serializing)]
-    pub last_nightly_at: Option<u64>,
     /// The household's heads, oldest first; the last one is in use.
     pub heads: Vec<HeadInfo>,
     /// The run under way.
@@ -56,29 +51,113 @@ pub(crate) struct State {
     /// `lived` from which on the wall clock has said, without a break, that a correction is too old.
     pub overdue: BTreeMap<u64, u64>,
     /// The wall clock's time from which on it has said so.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub overdue_wall: BTreeMap<u64, u64>,
-    /// What was kept before could not be read: heads that this list does not name may be the household's.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub list_lost: bool,
-    /// Heads from this number on were all made since then, so that the list knows them; `None` where nobody knows.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Set where what was kept before could not be read: heads that this list does not name may be the household's.
+    pub lost: Option<Lost>,
+    /// Corrections that were saved meanwhile, after what was kept before could be read again.
+    pub meanwhile: Vec<Meanwhile>,
+    /// Lies in a file of its own.
+    pub further: Further,
+}
+
+/// Since when a state knows everything. Each is `None` where nobody knows: programs before this one did not say it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Lost {
+    /// Heads from this number on were all made since then, so that the list knows them.
     pub heads_since: Option<u64>,
     /// `lived` as it began then.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub lived_since: Option<u64>,
     /// Number of the first correction that was saved since then.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub corrections_since: Option<u64>,
-    /// Corrections that were saved meanwhile, after what was kept before could be read again.
+}
+
+/// A [`State`] as it lies on the disk. What a program before this one does not know is written only where it says something: one word of it
+/// keeps that program from reading all the rest.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct StateFile {
+    format: u32,
+    next_correction: u64,
+    next_head: u64,
+    learnt_up_to: u64,
+    lived: u64,
+    last_nightly: Option<u64>,
+    /// Of programs without [`Further`].
+    #[serde(skip_serializing)]
+    last_nightly_at: Option<u64>,
+    heads: Vec<HeadInfo>,
+    run: Option<RunPlan>,
+    report: Option<RunReport>,
+    example_milliseconds: Option<f64>,
+    second_look: Option<u64>,
+    overdue: BTreeMap<u64, u64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    overdue_wall: BTreeMap<u64, u64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    list_lost: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heads_since: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lived_since: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    corrections_since: Option<u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub meanwhile: Vec<Meanwhile>,
-    /// Seconds for which somebody agreed that corrections are kept. Of [`Further`].
+    meanwhile: Vec<Meanwhile>,
+    /// Of programs without [`Further`].
     #[serde(skip_serializing)]
-    pub agreed_age: Option<u64>,
-    /// Somebody, or a round, asked for a run, and none has begun since. Of [`Further`].
-    #[serde(skip_serializing)]
-    pub requested: bool,
+    agreed_age: Option<u64>,
+}
+
+impl From<State> for StateFile {
+    fn from(state: State) -> StateFile {
+        let Lost { heads_since, lived_since, corrections_since } = state.lost.unwrap_or_default();
+        StateFile {
+            format: FORMAT,
+            next_correction: state.next_correction,
+            next_head: state.next_head,
+            learnt_up_to: state.learnt_up_to,
+            lived: state.lived,
+            last_nightly: state.last_nightly,
+            heads: state.heads,
+            run: state.run,
+            report: state.report,
+            example_milliseconds: state.example_milliseconds,
+            second_look: state.second_look,
+            overdue: state.overdue,
+            overdue_wall: state.overdue_wall,
+            list_lost: state.lost.is_some(),
+            heads_since,
+            lived_since,
+            corrections_since,
+            meanwhile: state.meanwhile,
+            last_nightly_at: None,
+            agreed_age: None,
+        }
+    }
+}
+
+impl From<StateFile> for State {
+    fn from(file: StateFile) -> State {
+        let StateFile { heads_since, lived_since, corrections_since, .. } = file;
+        let StateFile { last_nightly_at, agreed_age, .. } = file;
+        State {
+            next_correction: file.next_correction,
+            next_head: file.next_head,
+            learnt_up_to: file.learnt_up_to,
+            lived: file.lived,
+            last_nightly: file.last_nightly,
+            heads: file.heads,
+            run: file.run,
+            report: file.report,
+            example_milliseconds: file.example_milliseconds,
+            second_look: file.second_look,
+            overdue: file.overdue,
+            overdue_wall: file.overdue_wall,
+            lost: file.list_lost.then_some(Lost { heads_since, lived_since, corrections_since }),
+            meanwhile: file.meanwhile,
+            further: Further { last_nightly_at, agreed_age, requested: false },
+        }
+    }
 }
 
 /// What is written in ordinary use, and would keep a program that does not know it from reading the rest: after an update
@@ -86,12 +165,15 @@ pub(crate) struct State {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Further {
+    /// The wall clock's time when the last nightly update began.
     #[serde(skip_serializing_if = "Option::is_none")]
-    last_nightly_at: Option<u64>,
+    pub last_nightly_at: Option<u64>,
+    /// Seconds for which somebody agreed that corrections are kept.
     #[serde(skip_serializing_if = "Option::is_none")]
-    agreed_age: Option<u64>,
+    pub agreed_age: Option<u64>,
+    /// Somebody, or a round, asked for a run, and none has begun since.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    requested: bool,
+    pub requested: bool,
 }
 
 impl Further {
@@ -117,26 +199,23 @@ impl Further {
             .map_err(|error| EdgeError::Seal(format!("{FURTHER_NAME}: {error}")))
     }
 
+    /// Of two that were kept one after the other.
     fn joined(self, before: Further) -> Further {
         Further {
             last_nightly_at: self.last_nightly_at.max(before.last_nightly_at),
-            agreed_age: shorter(self.agreed_age, before.agreed_age),
+            agreed_age: self.agreed_age.into_iter().chain(before.agreed_age).min(),
             requested: self.requested || before.requested,
         }
     }
 
     /// Writes it where it is not what the disk has.
-    fn save(self, vault: &Vault) -> Result<(), EdgeError> {
+    pub fn save(self, vault: &Vault) -> Result<(), EdgeError> {
         if Further::read(vault).is_ok_and(|stored| stored == self) {
             return Ok(());
         }
         let text = serde_json::to_vec(&self).map_err(|error| EdgeError::Seal(error.to_string()))?;
         vault.put(FURTHER_NAME, &text).map(|_| ())
     }
-}
-
-fn shorter(one: Option<u64>, other: Option<u64>) -> Option<u64> {
-    one.into_iter().chain(other).min()
 }
 
 /// Corrections whose time lived was counted from a later moment than that of all others.
@@ -157,12 +236,12 @@ impl State {
 
     fn parse(plain: &[u8]) -> Result<State, EdgeError> {
         let damaged = |reason: String| EdgeError::Seal(format!("{STATE_NAME}: {reason}"));
-        let state: State =
+        let file: StateFile =
             serde_json::from_slice(plain).map_err(|error| damaged(error.to_string()))?;
-        if state.format != FORMAT {
-            return Err(damaged(format!("format {} is unknown", state.format)));
+        if file.format != FORMAT {
+            return Err(damaged(format!("format {} is unknown", file.format)));
         }
-        Ok(state)
+        Ok(file.into())
     }
 
     /// Keeps what could not be opened, so that a later start may open it.
@@ -181,11 +260,11 @@ impl State {
         vault.remove(STATE_BEFORE)
     }
 
-    /// With what its own file says. Fields of it in the state are of programs that had no such file.
-    pub fn with(self, further: Further) -> State {
-        let last_nightly_at = further.last_nightly_at.or(self.last_nightly_at);
-        let agreed_age = further.agreed_age.or(self.agreed_age);
-        State { last_nightly_at, agreed_age, requested: further.requested, ..self }
+    /// With what its own file says, and the rest as a program without such a file has left it.
+    pub fn completed_by(self, further: Further) -> State {
+        let last_nightly_at = further.last_nightly_at.or(self.further.last_nightly_at);
+        let agreed_age = further.agreed_age.or(self.further.agreed_age);
+        State { further: Further { last_nightly_at, agreed_age, ..further }, ..self }
     }
 
     /// With what came since this one could not be opened. Where the copy of this one stays and `is_lost` says that it may be
@@ -197,8 +276,9 @@ impl State {
         heads.dedup_by_key(|head| head.number);
         heads.drain(..heads.len().saturating_sub(KEPT_HEADS));
         // Both clocks ran on, one after the other.
-        let later = self.lived.saturating_sub(since.lived_since.unwrap_or(0));
-        let first = since.corrections_since.unwrap_or(self.next_correction);
+        let Lost { heads_since, lived_since, corrections_since } = since.lost.unwrap_or_default();
+        let later = self.lived.saturating_sub(lived_since.unwrap_or(0));
+        let first = corrections_since.unwrap_or(self.next_correction);
         let numbers = [first, since.next_correction];
         let mut meanwhile = self.meanwhile;
         meanwhile.extend(since.meanwhile);
@@ -214,29 +294,22 @@ impl State {
             learnt_up_to: self.learnt_up_to.max(since.learnt_up_to),
             lived: since.lived.saturating_add(later).max(self.lived),
             meanwhile,
-            agreed_age: shorter(self.agreed_age, since.agreed_age),
-            last_nightly_at: self.last_nightly_at.max(since.last_nightly_at),
-            requested: since.requested,
-            list_lost: is_lost,
-            heads_since: since.heads_since.filter(|_| is_lost),
-            lived_since: is_lost.then_some(self.lived),
+            lost: is_lost.then(|| Lost {
+                heads_since,
+                lived_since: Some(self.lived),
+                corrections_since: self.lost.and_then(|lost| lost.corrections_since),
+            }),
+            further: since.further.joined(self.further),
             run: None,
             ..self
         }
     }
 
     pub fn save(&self, vault: &Vault) -> Result<(), EdgeError> {
-        self.save_further(vault)?;
-        let state = State { format: FORMAT, ..self.clone() };
-        let text =
-            serde_json::to_vec(&state).map_err(|error| EdgeError::Seal(error.to_string()))?;
+        self.further.save(vault)?;
+        let text = serde_json::to_vec(&StateFile::from(self.clone()))
+            .map_err(|error| EdgeError::Seal(error.to_string()))?;
         vault.put(STATE_NAME, &text).map(|_| ())
-    }
-
-    /// What is in a file of its own, alone.
-    pub fn save_further(&self, vault: &Vault) -> Result<(), EdgeError> {
-        let State { last_nightly_at, agreed_age, requested, .. } = *self;
-        Further { last_nightly_at, agreed_age, requested }.save(vault)
     }
 }
 
@@ -249,11 +322,13 @@ mod tests {
         let before = State { lived: 300, next_correction: 5, ..State::default() };
         let since = State {
             lived: 50,
-            lived_since: Some(20),
-            // The newest ones had been deleted.
-            corrections_since: Some(2),
             next_correction: 3,
-            list_lost: true,
+            lost: Some(Lost {
+                heads_since: None,
+                lived_since: Some(20),
+                // The newest ones had been deleted.
+                corrections_since: Some(2),
+            }),
             ..State::default()
         };
         let once = before.clone().joined(since, true);
@@ -261,6 +336,26 @@ mod tests {
         assert_eq!(once.meanwhile, [Meanwhile { numbers: [2, 3], later: 280 }]);
         // The copy of the one before could not be removed.
         let twice = before.joined(once.clone(), true);
-        assert_eq!(format!("{twice:?}"), format!("{once:?}"));
+        assert_eq!(twice, once);
+    }
+
+    #[test]
+    fn the_file_has_the_words_that_programs_before_know() {
+        let text = |state: &State| serde_json::to_string(&StateFile::from(state.clone())).unwrap();
+        let plain = State { next_correction: 5, lived: 300, ..State::default() };
+        let known = r#"{"format":1,"next_correction":5,"next_head":0,"learnt_up_to":0,"lived":300,"last_nightly":null,"heads":[],"#;
+        let known = known.to_owned()
+            + r#""run":null,"report":null,"example_milliseconds":null,"second_look":null,"overdue":{}"#;
+        assert_eq!(text(&plain), format!("{known}}}"));
+        let lost = Lost { heads_since: Some(1), lived_since: Some(2), corrections_since: Some(3) };
+        let lost = State { lost: Some(lost), ..plain.clone() };
+        let words = r#""list_lost":true,"heads_since":1,"lived_since":2,"corrections_since":3"#;
+        assert_eq!(text(&lost), format!("{known},{words}}}"));
+        // Of a program that knew neither the numbers nor a second file.
+        let older = r#","list_lost":true,"last_nightly_at":7,"agreed_age":8}"#;
+        let further = Further { last_nightly_at: Some(7), agreed_age: Some(8), requested: false };
+        let read = State::parse(format!("{known}{older}").as_bytes()).unwrap();
+        assert_eq!(read, State { lost: Some(Lost::default()), further, ..plain });
+        assert_eq!(State::parse(text(&lost).as_bytes()).unwrap(), lost);
     }
 }

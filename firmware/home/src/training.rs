@@ -263,7 +263,7 @@ impl Home {
         let mut shared = self.lock();
         if let Err(error) = self.note_request(&mut shared, true) {
             tracing::warn!(%error, "that a run was asked for is forgotten with the next start");
-            shared.state.requested = true;
+            shared.state.further.requested = true;
         }
     }
 
@@ -280,9 +280,9 @@ impl Home {
         let triggers = &self.options.triggers;
         let (new, is_wanted, is_night) = {
             let shared = self.lock();
-            let State { learnt_up_to, run, requested, .. } = &shared.state;
+            let State { learnt_up_to, run, further, .. } = &shared.state;
             let new = shared.corrections.count_from(*learnt_up_to);
-            (new, run.is_some() || *requested, self.is_night(&shared.state))
+            (new, run.is_some() || further.requested, self.is_night(&shared.state))
         };
         if is_wanted {
             return true;
@@ -300,7 +300,7 @@ impl Home {
     fn is_night(&self, state: &State) -> bool {
         let now = self.edges.clock.now().0;
         let on = state.last_nightly.map(|last| self.lived().saturating_sub(last));
-        let by_date = state.last_nightly_at.map(|last| now.saturating_sub(last));
+        let by_date = state.further.last_nightly_at.map(|last| now.saturating_sub(last));
         let rested = on.is_none_or(|on| {
             let is_another_day = by_date.is_some_and(|passed| passed >= BETWEEN_NIGHTS);
             on >= BETWEEN_NIGHTS || (on >= ON_BETWEEN_NIGHTS && is_another_day)
@@ -409,7 +409,7 @@ impl Home {
 
     fn run(&self, work: &mut Work<'_>) -> Result<RunReport, Break> {
         let conditions = self.open_gate(work, None)?;
-        let requested = self.lock().state.requested;
+        let requested = self.lock().state.further.requested;
         self.inferences.store(0, Ordering::Relaxed);
         let (plan, trainer) = self.begin(work.consent, &conditions)?;
         let ended = self.carry_out(work, &plan, trainer);
@@ -544,11 +544,12 @@ impl Home {
         let layout = base.layout.clone();
         let settings = plan.settings();
         let trainer = Trainer::new(layout, parameters, examples, settings, run, consent)?;
-        let mut next = State { run: Some(plan.clone()), requested: false, ..shared.state.clone() };
+        let mut next = State { run: Some(plan.clone()), ..shared.state.clone() };
+        next.further.requested = false;
         // A run that something else asked for in the evening does not take the night's place.
         if self.is_night(&next) {
             next.last_nightly = Some(self.lived());
-            next.last_nightly_at = Some(self.edges.clock.now().0);
+            next.further.last_nightly_at = Some(self.edges.clock.now().0);
         }
         self.save(&mut shared, next)?;
         let night = Night::draw(&self.edges)?;

@@ -1,6 +1,6 @@
 //! Consent as the page shows it, and what a withdrawal does.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 
 use learn::consent::{
     ConsentError, ConsentRecord, ConsentToken, ContributeToFleet, Purpose, PurposeKind,
@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::error::HomeError;
 use crate::explanation::Explanation;
+use crate::hold::hold;
 use crate::household::Household;
 
 const TRAINING_STOPPED: &str = "Training has stopped. Your corrections and your mirror's head stay on this device until \
@@ -190,7 +191,7 @@ impl Household {
     }
 
     fn undestroyed(&self) -> MutexGuard<'_, Vec<PurposeKind>> {
-        self.undestroyed.lock().unwrap_or_else(PoisonError::into_inner)
+        hold(&self.undestroyed)
     }
 
     /// A power cut or a bad disk may have come between the record of a withdrawal and what it destroys, and what was agreed to

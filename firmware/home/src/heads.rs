@@ -1,10 +1,14 @@
 //! The household's own heads: sealed, with a history to go back in.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
 use learn::edges::{Digest, EdgeError, Timestamp};
 use learn::head::{HeadLayout, Subset, numbers};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::hold::hold;
 use crate::vault::Vault;
 
 const MAGIC: &[u8; 4] = b"MHH1";
@@ -33,6 +37,42 @@ pub struct HeadInfo {
     /// that the mirror came with), chosen because another did worse on the household's corrections.
     #[serde(default)]
     pub fleet: Option<u64>,
+}
+
+/// The head in use, as the vision thread polls it.
+#[derive(Default)]
+pub(crate) struct HeadSlot {
+    held: Mutex<HeldHead>,
+    version: AtomicU64,
+}
+
+#[derive(Default)]
+struct HeldHead {
+    values: Option<Arc<[f32]>>,
+    trouble: Option<String>,
+}
+
+impl HeadSlot {
+    /// All numbers of the household's own head, where it is in use.
+    pub fn values(&self) -> Option<Arc<[f32]>> {
+        hold(&self.held).values.clone()
+    }
+
+    /// Why the last head of the list is not the one in use.
+    pub fn trouble(&self) -> Option<String> {
+        hold(&self.held).trouble.clone()
+    }
+
+    /// Grows with every [`HeadSlot::set`]. One atomic load.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Puts a head in use, `None` for the base's own, with the reason where it is not the list's last one.
+    pub fn set(&self, values: Option<Arc<[f32]>>, trouble: Option<String>) {
+        *hold(&self.held) = HeldHead { values, trouble };
+        self.version.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 fn name(number: u64) -> String {

@@ -4,7 +4,7 @@
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex};
 
 use learn::consent::{ConsentToken, ImproveMyMirror};
 use learn::edges::EdgeError;
@@ -14,6 +14,7 @@ use crate::corrections::{self, CorrectionInfo};
 use crate::edges::Edges;
 use crate::error::HomeError;
 use crate::heads::{self, HeadInfo, KEPT_HEADS};
+use crate::hold::hold;
 use crate::household::{Household, Shared, Stores};
 use crate::model::BaseModel;
 use crate::models::Models;
@@ -30,7 +31,7 @@ pub struct Home {
     pub(crate) shipped: Arc<BaseModel>,
     /// The model in force: the fleet's newest that passed its public check, else the shipped one. Changed under the
     /// household's lock.
-    base: RwLock<Arc<BaseModel>>,
+    base: Mutex<Arc<BaseModel>>,
     /// The fleet's models that are kept.
     pub(crate) models: Mutex<Models>,
     pub(crate) inferences: AtomicU64,
@@ -86,7 +87,7 @@ impl Home {
         let home = Home {
             household,
             shipped,
-            base: RwLock::new(base),
+            base: Mutex::new(base),
             models: Mutex::new(models),
             night: Mutex::new(night),
             inferences: AtomicU64::new(0),
@@ -111,7 +112,7 @@ impl Home {
 
     /// The model in force: what updates belong to. See [`Home::try_model`].
     pub fn base(&self) -> Arc<BaseModel> {
-        self.base.read().unwrap_or_else(PoisonError::into_inner).clone()
+        hold(&self.base).clone()
     }
 
     /// The model that the mirror came with.
@@ -121,7 +122,7 @@ impl Home {
 
     /// Puts another base in force. The caller holds the lock of `shared`.
     pub(crate) fn set_base(&self, base: Arc<BaseModel>) {
-        *self.base.write().unwrap_or_else(PoisonError::into_inner) = base;
+        *hold(&self.base) = base;
     }
 
     /// Heads of another network than this firmware's fit nothing any more: they leave the list, and their files go with those that no
@@ -181,11 +182,11 @@ impl Home {
     /// Hands the head's numbers to whoever polls; the base's own where there is no head or it does not fit the base.
     pub(crate) fn use_head(&self, head: Option<&HeadInfo>) {
         match head.map(|head| self.load_head(head)) {
-            None => self.set_head(None, None),
-            Some(Ok(values)) => self.set_head(Some(values.into()), None),
+            None => self.head.set(None, None),
+            Some(Ok(values)) => self.head.set(Some(values.into()), None),
             Some(Err(error)) => {
                 tracing::warn!(%error, "the household's head is not used");
-                self.set_head(None, Some(error.to_string()));
+                self.head.set(None, Some(error.to_string()));
             }
         }
     }
@@ -195,10 +196,10 @@ impl Home {
     /// # Errors
     /// [`HomeError::HeadUnread`] where it still does not.
     pub(crate) fn reread_head(&self, shared: &Shared) -> Result<(), HomeError> {
-        if self.head_trouble().is_some() {
+        if self.head.trouble().is_some() {
             self.use_head(shared.state.heads.last());
         }
-        self.head_trouble().map_or(Ok(()), |trouble| Err(HomeError::HeadUnread(trouble)))
+        self.head.trouble().map_or(Ok(()), |trouble| Err(HomeError::HeadUnread(trouble)))
     }
 
     // Corrections.
@@ -252,7 +253,7 @@ impl Home {
 
     /// All numbers of the head in use, constants included, in the layout of the base.
     pub fn head_values(&self) -> Arc<[f32]> {
-        self.own_head().unwrap_or_else(|| self.base().parameters.clone().into())
+        self.head.values().unwrap_or_else(|| self.base().parameters.clone().into())
     }
 
     /// Goes back from the head of this number to the one before; gives the one in use then, or `None` for the base's own.
@@ -307,8 +308,6 @@ impl Home {
         }
         Ok(())
     }
-
-    // Time and deletion.
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //! File: `MFM1`, digest of the shipped model (32), count (1), then for each model, newest first, its version (8) and
 //! its trainable numbers (f32 each), then SHA-256 of all before; little-endian.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use learn::consent::{ConsentToken, ImproveMyMirror};
 use learn::edges::{Digest, EdgeError, Storage};
@@ -16,6 +16,7 @@ use learn::head::{Confusion, Subset, numbers};
 
 use crate::error::HomeError;
 use crate::heads::{self, HeadInfo};
+use crate::hold::hold;
 use crate::home::Home;
 use crate::household::Shared;
 use crate::model::{BaseModel, Trunk};
@@ -200,7 +201,7 @@ struct SecondLook {
 
 impl Home {
     fn models(&self) -> MutexGuard<'_, Models> {
-        self.models.lock().unwrap_or_else(PoisonError::into_inner)
+        hold(&self.models)
     }
 
     /// Version of the fleet's model in force; 0 for the one that the mirror came with.

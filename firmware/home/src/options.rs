@@ -9,7 +9,7 @@ use learn::privacy::{Budget, CLIP_STEPS, Composition, NoiseMultiplier, plan};
 use serde::{Deserialize, Serialize};
 
 use crate::error::HomeError;
-use crate::household::GRACE;
+use crate::retention::GRACE;
 
 /// More releases than this no device makes: a person needs the number only while it is small.
 const MOST_RELEASES: u64 = 1000;

@@ -13,6 +13,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::error::HomeError;
+use crate::hold::hold;
 use crate::home::Home;
 use crate::household::Household;
 
@@ -272,7 +273,7 @@ impl Household {
         &self,
         work: impl FnOnce(&mut ReleasePath) -> Result<T, HomeError>,
     ) -> Result<T, HomeError> {
-        let mut held = self.releases.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut held = hold(&self.releases);
         match held.as_mut() {
             Ok(path) => work(path),
             Err(reason) => Err(HomeError::NoReleases(reason.clone())),

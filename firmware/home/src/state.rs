@@ -7,6 +7,7 @@ use learn::edges::EdgeError;
 use serde::{Deserialize, Serialize};
 
 use crate::heads::{HeadInfo, KEPT_HEADS};
+use crate::retention::Overdue;
 use crate::training::{RunPlan, RunReport};
 use crate::vault::Vault;
 
@@ -48,10 +49,8 @@ pub(crate) struct State {
     pub example_milliseconds: Option<f64>,
     /// Set while a model of the fleet is new here: corrections from this number on, saved since, judge it once more.
     pub second_look: Option<u64>,
-    /// `lived` from which on the wall clock has said, without a break, that a correction is too old.
-    pub overdue: BTreeMap<u64, u64>,
-    /// The wall clock's time from which on it has said so.
-    pub overdue_wall: BTreeMap<u64, u64>,
+    /// Since when the wall clock calls which corrections too old.
+    pub overdue: Overdue,
     /// Set where what was kept before could not be read: heads that this list does not name may be the household's.
     pub lost: Option<Lost>,
     /// Corrections that were saved meanwhile, after what was kept before could be read again.
@@ -123,8 +122,8 @@ impl From<State> for StateFile {
             report: state.report,
             example_milliseconds: state.example_milliseconds,
             second_look: state.second_look,
-            overdue: state.overdue,
-            overdue_wall: state.overdue_wall,
+            overdue: state.overdue.lived,
+            overdue_wall: state.overdue.wall,
             list_lost: state.lost.is_some(),
             heads_since,
             lived_since,
@@ -151,8 +150,7 @@ impl From<StateFile> for State {
             report: file.report,
             example_milliseconds: file.example_milliseconds,
             second_look: file.second_look,
-            overdue: file.overdue,
-            overdue_wall: file.overdue_wall,
+            overdue: Overdue { lived: file.overdue, wall: file.overdue_wall },
             lost: file.list_lost.then_some(Lost { heads_since, lived_since, corrections_since }),
             meanwhile: file.meanwhile,
             further: Further { last_nightly_at, agreed_age, requested: false },

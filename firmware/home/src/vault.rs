@@ -18,7 +18,7 @@
 
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
@@ -26,6 +26,7 @@ use learn::edges::{Digest, EdgeError, Sealer, Storage};
 use zeroize::Zeroizing;
 
 use crate::edges::EntropySource;
+use crate::hold::hold;
 
 /// How every sealed file begins.
 pub const MAGIC: &[u8; 4] = b"MHV1";
@@ -281,7 +282,7 @@ impl Vault {
 
     fn lock(&self) -> MutexGuard<'_, Option<Zeroizing<[u8; KEY_BYTES]>>> {
         // The key is either there or not; no code panics between.
-        self.key.lock().unwrap_or_else(PoisonError::into_inner)
+        hold(&self.key)
     }
 }
 

@@ -5,7 +5,7 @@ mod run;
 mod serve;
 mod triggers;
 
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use learn::consent::ConsentError;
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::consents::Contribution;
 use crate::error::HomeError;
+use crate::hold::hold;
 use crate::home::Home;
 use crate::household::Household;
 use crate::schedule::Pause;
@@ -101,7 +102,7 @@ impl Household {
     }
 
     fn status(&self) -> MutexGuard<'_, TrainingStatus> {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+        hold(&self.status)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A run: begun or resumed, held up by the gate, put on the disk when it is interrupted.
 
+use std::sync::TryLockError;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, TryLockError};
 use std::time::Duration;
 
 use learn::consent::{ConsentToken, ImproveMyMirror};
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Night, RunReport, TrainingState};
 use crate::error::HomeError;
+use crate::hold::hold;
 use crate::home::Home;
 use crate::household::Shared;
 use crate::model::Trunk;
@@ -369,8 +370,7 @@ impl Home {
             next.further.last_nightly_at = Some(self.edges.clock.now().0);
         }
         self.save(shared, next)?;
-        let night = Night::draw(&self.edges)?;
-        *self.night.lock().unwrap_or_else(PoisonError::into_inner) = night;
+        *hold(&self.night) = Night::draw(&self.edges)?;
         self.write_checkpoint(&trainer)?;
         Ok(trainer)
     }

@@ -1,12 +1,12 @@
 //! What asks for a run: somebody, corrections, use, or the night.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use learn::consent::ImproveMyMirror;
 use learn::edges::EdgeError;
 
 use crate::edges::Edges;
+use crate::hold::hold;
 use crate::home::Home;
 use crate::state::State;
 
@@ -77,7 +77,7 @@ impl Home {
             let is_another_day = by_date.is_some_and(|passed| passed >= BETWEEN_NIGHTS);
             on >= BETWEEN_NIGHTS || (on >= ON_BETWEEN_NIGHTS && is_another_day)
         });
-        let jitter = self.night.lock().unwrap_or_else(PoisonError::into_inner).jitter;
+        let jitter = hold(&self.night).jitter;
         rested && self.options.triggers.nightly.is_some_and(|window| window.is_due(now, jitter))
     }
 }

@@ -55,30 +55,30 @@ impl Home {
     /// Opens the stores below `folder` with the operating system's edges.
     ///
     /// # Errors
-    /// As [`Household::open`] and [`Home::of`].
+    /// As [`Household::open`] and [`Home::new`].
     pub fn open(folder: &Path, base: BaseModel, options: HomeOptions) -> Result<Home, HomeError> {
-        Home::of(Arc::new(Household::open(folder, options)?), base)
+        Home::new(Arc::new(Household::open(folder, options)?), base)
     }
 
     /// The same over any stores and edges.
     ///
     /// # Errors
     /// As [`Home::open`].
-    pub fn with(
+    pub fn over_stores(
         stores: Stores,
         base: BaseModel,
         options: HomeOptions,
         edges: Edges,
     ) -> Result<Home, HomeError> {
-        Home::of(Arc::new(Household::with(stores, options, edges)?), base)
+        Home::new(Arc::new(Household::over_stores(stores, options, edges)?), base)
     }
 
     /// What `household` has, learnt from with the network of `base`. A household has one network.
     ///
     /// # Errors
     /// Of the entropy, and where the heads cannot be listed. A model or a head that is damaged is no error: it is told by
-    /// [`Home::problems`].
-    pub fn of(household: Arc<Household>, base: BaseModel) -> Result<Home, HomeError> {
+    /// [`Home::all_problems`].
+    pub fn new(household: Arc<Household>, base: BaseModel) -> Result<Home, HomeError> {
         let mut problems = Vec::new();
         let shipped = Arc::new(base);
         let models = Models::load(&*household.stores.models, &shipped, &mut problems);
@@ -98,8 +98,8 @@ impl Home {
         Ok(home)
     }
 
-    /// What was found damaged when opening, and what is now, for people.
-    pub fn problems(&self) -> Vec<String> {
+    /// [`Household::problems`], and what was found damaged of the fleet's models.
+    pub fn all_problems(&self) -> Vec<String> {
         let mut problems = self.household.problems();
         problems.extend_from_slice(&self.problems);
         problems

@@ -116,22 +116,22 @@ impl Household {
     /// told by [`Household::problems`].
     pub fn open(folder: &Path, options: HomeOptions) -> Result<Household, HomeError> {
         let stores = Stores::in_folder(folder)?;
-        Household::with(stores, options, Edges::system(folder))
+        Household::over_stores(stores, options, Edges::system(folder))
     }
 
     /// The same over any stores and edges.
     ///
     /// # Errors
     /// As [`Household::open`].
-    pub fn with(
+    pub fn over_stores(
         stores: Stores,
         options: HomeOptions,
         edges: Edges,
     ) -> Result<Household, HomeError> {
         options.check()?;
         let stopped = options.check_releases().err().map(|reason| reason.to_string());
-        let untold = stopped.clone().map(|why| HomeError::NoReleases(why).to_string());
-        let mut problems: Vec<String> = untold.into_iter().collect();
+        let no_releases = stopped.clone().map(|why| HomeError::NoReleases(why).to_string());
+        let mut problems = Vec::from_iter(no_releases);
         // Opened also then: what waits or was sent before is known by it.
         let releases = open_releases(&stores, &edges, &options, &mut problems);
         let ledger = releases.as_ref().ok().map(ReleasePath::ledger);

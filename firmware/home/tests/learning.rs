@@ -179,13 +179,13 @@ fn a_withdrawal_that_the_disk_refuses_is_told_and_stored_once_it_can_be() {
     assert!(home.token::<ContributeToFleet>().is_err());
     assert_eq!(home.consent(PurposeKind::ContributeToFleet), ConsentState::Unstored);
     assert!(home.tidy().is_err());
-    let told = home.problems();
+    let told = home.all_problems();
     assert!(told[0].contains("“Contribute to the fleet” was switched off"), "{told:?}");
     assert!(told[0].contains("until the mirror's next start only"), "{told:?}");
     assert!(device.start().token::<ContributeToFleet>().is_ok(), "which is why it is told");
     device.set_changes(None);
     home.tidy().unwrap();
-    assert!(home.problems().is_empty() && !home.has_candidate());
+    assert!(home.all_problems().is_empty() && !home.has_candidate());
     let home = device.start();
     assert_eq!(home.consent(PurposeKind::ContributeToFleet), ConsentState::Absent);
     assert!(home.token::<learn::consent::ImproveMyMirror>().is_ok(), "only what was withdrawn");
@@ -242,10 +242,10 @@ fn deleting_everything_on_a_disk_that_refuses_says_that_consent_would_come_back(
     device.set_changes(Some(0));
     let refused = home.delete_everything().unwrap_err().to_string();
     assert!(refused.contains("until the mirror's next start only"), "{refused}");
-    assert!(home.problems()[0].contains("Improve my mirror” and “Contribute"));
+    assert!(home.all_problems()[0].contains("Improve my mirror” and “Contribute"));
     device.set_changes(None);
     assert!(home.delete_everything().unwrap().is_complete());
-    assert!(home.problems().is_empty());
+    assert!(home.all_problems().is_empty());
     assert_eq!(device.start().consent(PurposeKind::ImproveMyMirror), ConsentState::Absent);
 }
 
@@ -378,7 +378,7 @@ fn a_damaged_consent_file_means_no_consent() {
     agree(&device.start());
     device.consent.set("consent.json", b"{".to_vec());
     let home = device.start();
-    assert_eq!(home.problems().len(), 1);
+    assert_eq!(home.all_problems().len(), 1);
     assert_eq!(home.consent(PurposeKind::ImproveMyMirror), ConsentState::Absent);
 }
 

@@ -298,7 +298,7 @@ fn a_damaged_file_means_the_model_that_the_mirror_came_with() {
         bytes[at] ^= 1;
         device.models.set("models", bytes.clone());
         let home = device.start();
-        assert!(in_use(&home) == base().parameters && home.problems()[0].contains("model"));
+        assert!(in_use(&home) == base().parameters && home.all_problems()[0].contains("model"));
         bytes[at] ^= 1;
     }
     device.models.set("models", bytes);
@@ -338,7 +338,7 @@ fn a_mirror_that_leaves_its_fleet_runs_what_it_came_with_and_takes_the_next_ones
     home.leave_fleet().unwrap();
     drop(home);
     let home = device.start();
-    assert!(home.problems().is_empty() && home.fleet_version() == 0);
+    assert!(home.all_problems().is_empty() && home.fleet_version() == 0);
     try_model(&home, 1, &better).unwrap();
     assert!(home.fleet_version() == 1 && in_use(&home) == better);
 }

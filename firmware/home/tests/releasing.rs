@@ -102,7 +102,7 @@ fn settings_that_allow_no_release_stop_releases_by_name_and_nothing_else() {
         drop(home);
         (device.options.budget, device.options.noise) = (budget, noise);
         let home = device.start();
-        let problems = home.problems();
+        let problems = home.all_problems();
         assert!(problems.len() == 1 && problems[0].contains(told), "{problems:?}");
         agree(&home);
         let error = release(&home).unwrap_err();
@@ -149,7 +149,7 @@ fn a_network_that_comes_later_finds_what_is_left() {
     assert_eq!(home.heads().len(), 1);
     drop(home);
     let household = Arc::new(device.household());
-    let home = Home::of(household.clone(), base()).unwrap();
+    let home = Home::new(household.clone(), base()).unwrap();
     assert_ne!(home.head_values().to_vec(), base().parameters);
     // By whoever has only this of it.
     let version = home.head_version();
@@ -175,7 +175,7 @@ fn a_withdrawal_that_a_power_cut_came_into_is_finished_at_the_next_start() {
     drop(home);
     device.consent.set(CONSENT_NAME, withdrawn(PurposeKind::ContributeToFleet));
     let home = device.start();
-    assert!(home.problems().is_empty(), "{:?}", home.problems());
+    assert!(home.all_problems().is_empty(), "{:?}", home.all_problems());
     assert!(!home.has_candidate() && device.outbox.files.lock().unwrap().is_empty());
     agree(&home);
     assert!(home.bytes(sent_later, &home.token().unwrap()).is_err());
@@ -475,7 +475,7 @@ fn a_damaged_ledger_stops_releases_and_nothing_else() {
     bad[300] ^= 1;
     device.ledger.set(LEDGER_NAME, bad);
     let home = device.start();
-    assert_eq!(home.problems().len(), 1);
+    assert_eq!(home.all_problems().len(), 1);
     assert!(matches!(home.privacy(), Err(HomeError::NoReleases(_))));
     assert!(matches!(home.waiting(), Err(HomeError::NoReleases(_))));
     assert!(matches!(release(&home), Err(HomeError::NoReleases(_))));
@@ -582,7 +582,7 @@ fn a_deletion_that_a_power_cut_came_into_is_finished_at_the_next_start_once_the_
         drop(home);
         device.set_changes(None);
         let home = device.start();
-        assert_eq!(home.problems(), [""; 0], "after {left} changes");
+        assert_eq!(home.all_problems(), [""; 0], "after {left} changes");
         if key_is_gone {
             for store in [&device.vault, &device.keys, &device.outbox] {
                 assert!(store.files.lock().unwrap().is_empty(), "after {left} changes");
@@ -612,7 +612,7 @@ fn what_a_cut_deletion_left_and_the_disk_does_not_give_up_is_told_until_it_is_go
     drop(home);
     device.set_changes(Some(0));
     let home = device.start();
-    let told = home.problems();
+    let told = home.all_problems();
     assert!(told[0].contains("a deletion that was cut short"), "{told:?}");
     device.set_changes(None);
     assert!(home.corrections().is_empty());
@@ -625,9 +625,9 @@ fn what_a_cut_deletion_left_and_the_disk_does_not_give_up_is_told_until_it_is_go
     assert!(device.keys.files.lock().unwrap().is_empty(), "no key is made for what is to go");
     let vault = || device.vault.files.lock().unwrap().len();
     assert!(vault() > 0);
-    assert_eq!((device.start().problems(), vault()), (vec![], 0), "the next start goes on");
+    assert_eq!((device.start().all_problems(), vault()), (vec![], 0), "the next start goes on");
     assert!(home.delete_everything().unwrap().is_complete());
-    assert_eq!(home.problems(), [""; 0]);
+    assert_eq!(home.all_problems(), [""; 0]);
 }
 
 #[test]
@@ -827,7 +827,7 @@ fn what_lies_beside_the_stores_is_listed_with_its_reason() {
     let stores =
         home::Stores { beside: beside.into(), ..home::Stores::in_folder(&stores).unwrap() };
     let edges = home::edges::Edges::system(&folder);
-    let home = Home::with(stores, base(), HomeOptions::default(), edges).unwrap();
+    let home = Home::over_stores(stores, base(), HomeOptions::default(), edges).unwrap();
     let proof = home.delete_everything().unwrap();
     assert!(proof.is_complete(), "{proof:?}");
     let listed: Vec<_> = proof.left.iter().filter(|file| file.why == "a test").collect();
@@ -859,7 +859,7 @@ fn an_update_for_another_base_model_is_not_released() {
         steady: device.clocks.clone(),
         ..home::edges::Edges::system(Path::new("."))
     };
-    let home = Home::with(stores, other.clone(), device.options, edges).unwrap();
+    let home = Home::over_stores(stores, other.clone(), device.options, edges).unwrap();
     assert!(matches!(release(&home), Err(HomeError::OtherLayout(_))));
     assert!(!home.has_candidate(), "it will never fit");
     assert_eq!(home.head_values().to_vec(), other.parameters, "a head of another base is not used");

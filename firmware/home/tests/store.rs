@@ -99,7 +99,7 @@ fn a_correction_comes_back_as_it_was_after_a_restart() {
     let device = Device::new();
     device.start_with(6);
     let home = device.start();
-    assert_eq!(home.problems(), [""; 0]);
+    assert_eq!(home.all_problems(), [""; 0]);
     let list = home.corrections();
     assert_eq!(list.len(), 6);
     assert_eq!(list.iter().filter(|entry| entry.held_back).count(), 1);
@@ -186,7 +186,7 @@ fn a_disk_that_runs_full_anywhere_leaves_nothing_half_written() {
             continue;
         }
         let again = device.start();
-        assert_eq!(again.problems(), [""; 0], "{room}");
+        assert_eq!(again.all_problems(), [""; 0], "{room}");
         assert!(again.corrections().iter().all(|entry| !entry.damaged));
         assert_eq!(again.corrections().len(), home.corrections().len(), "{room}");
     }
@@ -219,7 +219,7 @@ fn a_file_that_cannot_be_read_stops_what_depends_on_it_and_can_be_deleted() {
     device.consent.make_unreadable("consent.json");
     device.models.make_unreadable("models");
     let home = device.start();
-    assert_eq!(home.problems().len(), 3, "{:?}", home.problems());
+    assert_eq!(home.all_problems().len(), 3, "{:?}", home.all_problems());
     let damaged: Vec<bool> = home.corrections().iter().map(|entry| entry.damaged).collect();
     assert_eq!(damaged, [false, true, false]);
     assert_eq!(home.consent(PurposeKind::ImproveMyMirror), ConsentState::Absent);
@@ -235,7 +235,7 @@ fn a_damaged_state_file_loses_no_correction() {
     device.start_with(3);
     device.vault.set("state", b"scribble".to_vec());
     let home = device.start();
-    assert_eq!(home.problems().len(), 1);
+    assert_eq!(home.all_problems().len(), 1);
     assert_eq!(home.corrections().len(), 3);
     agree(&home);
     add(&home, 7..8);
@@ -252,7 +252,7 @@ fn heads_outlive_starts_at_which_their_list_could_not_be_read() {
     agree(&home);
     add(&home, 7..8);
     for _ in 0..2 {
-        assert!(device.start().problems().is_empty());
+        assert!(device.start().all_problems().is_empty());
         assert!(device.vault.files.lock().unwrap().contains_key("head-0000000007"));
     }
     assert!(device.vault.get("state-before") == b"unreadable today");
@@ -278,7 +278,7 @@ fn a_head_is_in_use_again_after_a_start_with_the_right_credential() {
     device.credential = secret;
     for _ in 0..2 {
         let home = device.start();
-        assert_eq!((home.problems(), home.heads().len()), (Vec::new(), 1));
+        assert_eq!((home.all_problems(), home.heads().len()), (Vec::new(), 1));
         assert_eq!(home.head_values(), own);
         assert!(!device.vault.files.lock().unwrap().contains_key("state-before"));
     }
@@ -296,8 +296,8 @@ fn a_head_that_does_not_open_any_more_is_not_shown_as_in_use() {
     device.vault.damage("head-0000000000");
     let home = device.start();
     assert!(home.heads().is_empty() && *home.head_values() == *base().parameters);
-    assert!(home.problems()[0].contains("cannot be opened"), "{:?}", home.problems());
-    assert!(device.start().problems().is_empty(), "told once");
+    assert!(home.all_problems()[0].contains("cannot be opened"), "{:?}", home.all_problems());
+    assert!(device.start().all_problems().is_empty(), "told once");
     assert!(!device.vault.files.lock().unwrap().contains_key("head-0000000000"));
     // What a disk does not give back today it may give back tomorrow.
     train(&home);
@@ -306,7 +306,7 @@ fn a_head_that_does_not_open_any_more_is_not_shown_as_in_use() {
     device.vault.make_unreadable(name);
     let home = device.start();
     assert_eq!(home.heads().len(), 1);
-    assert!(home.problems()[0].contains("head cannot be read"), "{:?}", home.problems());
+    assert!(home.all_problems()[0].contains("head cannot be read"), "{:?}", home.all_problems());
     // What would be learnt from the base's numbers could take the place of something better.
     add(&home, 20..24);
     let stop = AtomicBool::new(false);
@@ -317,7 +317,7 @@ fn a_head_that_does_not_open_any_more_is_not_shown_as_in_use() {
     // Also without a start in between.
     begin_training(&home, 1);
     assert_eq!(home.head_values(), own);
-    assert!(home.problems().is_empty(), "told for as long as it is so");
+    assert!(home.all_problems().is_empty(), "told for as long as it is so");
 }
 
 #[test]
@@ -328,7 +328,7 @@ fn heads_that_no_list_knows_go_whatever_else_is_damaged() {
     device.vault.set("head-0000000099", device.vault.get("head-0000000000"));
     device.ledger.set(LEDGER_NAME, vec![7; 300]);
     let home = device.start();
-    assert_eq!(home.problems().len(), 1, "{:?}", home.problems());
+    assert_eq!(home.all_problems().len(), 1, "{:?}", home.all_problems());
     assert_eq!(home.heads().len(), 1);
     assert!(!device.vault.files.lock().unwrap().contains_key("head-0000000099"));
 }

@@ -298,7 +298,7 @@ pub const COUNTER_NAME: &str = "ledger-counter";
 ///
 /// # Errors
 /// [`EdgeError::Counter`] where it is not 8 bytes long.
-pub fn counted(bytes: &[u8]) -> Result<u64, EdgeError> {
+pub fn decode_counter(bytes: &[u8]) -> Result<u64, EdgeError> {
     let broken =
         || EdgeError::Counter(format!("{COUNTER_NAME} holds {} bytes, not 8", bytes.len()));
     Ok(u64::from_le_bytes(bytes.try_into().map_err(|_| broken())?))
@@ -316,7 +316,7 @@ impl<S: Storage> MonotonicCounter for StoredCounter<S> {
         let Some(bytes) = self.store.read(COUNTER_NAME)? else {
             return Ok(Some(0));
         };
-        counted(&bytes).map(Some)
+        decode_counter(&bytes).map(Some)
     }
 
     fn raise(&self, value: u64) -> Result<(), EdgeError> {

@@ -249,7 +249,7 @@ impl Device {
     }
 
     pub fn try_start_with_base(&self, base: BaseModel) -> Result<Home, HomeError> {
-        Home::of(Arc::new(self.try_open()?), base)
+        Home::new(Arc::new(self.try_open()?), base)
     }
 
     /// Without a network.
@@ -276,7 +276,7 @@ impl Device {
             entropy: Arc::new(move || Box::new(draws.clone())),
             space: self.space.clone(),
         };
-        Household::with(stores, self.options, edges)
+        Household::over_stores(stores, self.options, edges)
     }
 
     pub fn start(&self) -> Home {

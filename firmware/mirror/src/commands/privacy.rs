@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use learn::fs::{COUNTER_NAME, counted};
+use learn::fs::{COUNTER_NAME, decode_counter};
 use learn::ledger::{self, LedgerError, RecordKind, Verified};
 use learn::privacy::{self, AccountantError, Budget, NoiseMultiplier, PrivacyStatement};
 use serde::Serialize;
@@ -102,7 +102,7 @@ fn show_ledger(verify: bool, json: bool, args: &SettingsArgs) -> Result<()> {
     let effective = config::load(args, &[])?;
     let (path, counter) = ledger_paths(&effective.settings);
     // The counter first: a running mirror raises it after the record.
-    let counted = read(&counter)?.map_or(Ok(0), |bytes| counted(&bytes))?;
+    let counted = read(&counter)?.map_or(Ok(0), |bytes| decode_counter(&bytes))?;
     let found = read(&path)?;
     let (there, bytes) = (found.is_some(), found.unwrap_or_default());
     let verified = ledger::verify(&bytes).with_context(|| path.display().to_string())?;

@@ -234,7 +234,7 @@ pub(crate) mod small {
         let free = Arc::new(AtomicU64::new(u64::MAX));
         let edges = Edges { space: Arc::new(Free(free.clone())), ..Edges::system(folder) };
         let stores = Stores::in_folder(folder).expect("writable");
-        (Home::with(stores, base(), HomeOptions::default(), edges).expect("writable"), free)
+        (Home::over_stores(stores, base(), HomeOptions::default(), edges).expect("writable"), free)
     }
 
     fn base() -> BaseModel {

@@ -110,7 +110,7 @@ impl Learning {
     /// What was found damaged in the stores; a network that does not load is told by whoever loads it.
     fn found(&self) -> Vec<String> {
         match (self.home(), self.household()) {
-            (Some(home), _) => home.problems(),
+            (Some(home), _) => home.all_problems(),
             (None, Some(household)) => household.problems(),
             (None, None) => Vec::new(),
         }
@@ -161,7 +161,7 @@ impl Learning {
         let base = BaseModel::new(&model.student().expect("built in")).expect("of its own shape");
         let learning = Learning::without_network(folder, options);
         let household = learning.household().expect("open");
-        let home = Home::of(Arc::clone(household), base).expect("a folder of a test");
+        let home = Home::new(Arc::clone(household), base).expect("a folder of a test");
         learning.open_home(Arc::new(home));
         learning
     }
@@ -233,19 +233,19 @@ impl Trainer {
             return Ok(Some(Arc::clone(home)));
         }
         let Some(base) = self.wait_for_base(household) else { return Ok(None) };
-        let opened = Home::of(Arc::clone(household), base).context("learning at home");
+        let opened = Home::new(Arc::clone(household), base).context("learning at home");
         let home = opened.inspect_err(|error| {
             let text = crate::report::describe(error);
             self.shared.set_notice(Topic::Learning, Some(text.clone()));
             self.learning.refuse(text);
         })?;
         let known = household.problems();
-        for problem in home.problems().iter().filter(|problem| !known.contains(problem)) {
+        for problem in home.all_problems().iter().filter(|problem| !known.contains(problem)) {
             warn!("learning: {problem}");
         }
         // What is switched off and not stored has its own topic.
         let own = household.unstored_withdrawal();
-        let first = home.problems().into_iter().find(|problem| Some(problem) != own.as_ref());
+        let first = home.all_problems().into_iter().find(|problem| Some(problem) != own.as_ref());
         self.shared.set_notice(Topic::Learning, first);
         info!("learning at home is ready");
         Ok(Some(self.learning.open_home(Arc::new(home))))
@@ -280,7 +280,7 @@ impl Trainer {
         stores.beside.extend(self.folder.parent().map(fleet::beside));
         let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
         stores.credential = vault::machine_credential(credentials.as_deref())?;
-        Household::with(stores, self.options, Edges::system(&self.folder))
+        Household::over_stores(stores, self.options, Edges::system(&self.folder))
     }
 }
 

@@ -4,6 +4,7 @@
 //! little-endian.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use learn::edges::{EdgeError, Timestamp};
 use learn::head::{IGNORE, PARTS, TargetError, is_held_back};
@@ -171,9 +172,9 @@ impl Corrections {
         }
     }
 
-    /// Those with the numbers `from..to` were saved so many seconds lived later than they know themselves.
-    pub fn put_later(&mut self, [from, to]: [u64; 2], seconds: u64) {
-        for (_, entry) in self.entries.range_mut(from..to.max(from)) {
+    /// Those with these numbers were saved so many seconds lived later than they know themselves.
+    pub fn put_later(&mut self, numbers: Range<u64>, seconds: u64) {
+        for entry in self.entries.values_mut().filter(|entry| numbers.contains(&entry.number)) {
             entry.lived = entry.lived.saturating_add(seconds);
         }
     }
@@ -259,10 +260,9 @@ pub(crate) fn open(vault: &Vault, number: u64) -> Result<Opened, HomeError> {
         return Err(damaged);
     }
     let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|index| plain[at + index]));
-    let side = |at: usize| word(at) as u32 as usize;
+    let side = |at: usize| u32::from_le_bytes(std::array::from_fn(|index| plain[at + index]));
     let (own, saved_at, lived) = (word(4), Timestamp(word(12)), word(20));
-    // Two words side by side: the first side is the low half.
-    let (height, width) = (side(28), (word(28) >> 32) as usize);
+    let (height, width) = (side(28) as usize, side(32) as usize);
     let area = height.checked_mul(width);
     let expected = area.and_then(|area| area.checked_mul(4)).map(|bytes| bytes + HEADER_BYTES);
     if own != number || expected != Some(plain.len()) {

@@ -92,7 +92,7 @@ pub(crate) fn store(
     plain.extend_from_slice(MAGIC);
     plain.extend_from_slice(&base.0);
     numbers::encode_into(&mut plain, &values);
-    vault.put(&name(number), &plain).map(|_| ())
+    vault.put(&name(number), &plain)
 }
 
 /// Whether a stored head is whole and of another network than the one with this digest. One that cannot be opened is not said to be.

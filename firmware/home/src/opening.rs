@@ -92,7 +92,8 @@ fn load(vault: &Vault, problems: &mut Vec<String>) -> Result<Shared, HomeError> 
     let mut corrections = Corrections::load(vault)?;
     let state = load_state(vault, &corrections, problems)?;
     for meanwhile in &state.meanwhile {
-        corrections.put_later(meanwhile.numbers, meanwhile.later);
+        let [first, behind] = meanwhile.numbers;
+        corrections.put_later(first..behind, meanwhile.later);
     }
     Ok(Shared { state, corrections })
 }

@@ -212,7 +212,7 @@ impl Further {
             return Ok(());
         }
         let text = serde_json::to_vec(&self).map_err(|error| EdgeError::Seal(error.to_string()))?;
-        vault.put(FURTHER_NAME, &text).map(|_| ())
+        vault.put(FURTHER_NAME, &text)
     }
 }
 
@@ -307,7 +307,7 @@ impl State {
         self.further.save(vault)?;
         let text = serde_json::to_vec(&StateFile::from(self.clone()))
             .map_err(|error| EdgeError::Seal(error.to_string()))?;
-        vault.put(STATE_NAME, &text).map(|_| ())
+        vault.put(STATE_NAME, &text)
     }
 }
 

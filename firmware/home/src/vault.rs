@@ -91,10 +91,8 @@ impl Vault {
     ///
     /// # Errors
     /// [`EdgeError`] of the store, the key's store or the entropy; the old content is then still there.
-    pub fn put(&self, name: &str, plain: &[u8]) -> Result<u64, EdgeError> {
-        let sealed = self.seal_as(name, plain)?;
-        self.files.replace(name, &sealed)?;
-        Ok(sealed.len() as u64)
+    pub fn put(&self, name: &str, plain: &[u8]) -> Result<(), EdgeError> {
+        self.files.replace(name, &self.seal_as(name, plain)?)
     }
 
     /// The plain bytes under `name`, or `None` where there are none.

@@ -5,7 +5,7 @@
 
 use crate::edges::LayoutId;
 use crate::privacy::{CLIP_STEPS, FRACTION_BITS, NoiseMultiplier};
-use crate::update::Update;
+use crate::update::{Header, Update};
 
 /// How far above its expectation an update's norm may lie, in deviations of a single value. An honest update exceeds
 /// this with a probability below `exp(-8²/2)`, about one in 10^14 (Laurent, Massart 2000, lemma 1).
@@ -29,27 +29,27 @@ pub struct RoundRules {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AveragingError {
     /// For another model or subset.
-    #[error("the update is for layout {actual}, the round is for {expected}")]
+    #[error("the update or partial sum is for layout {actual}, the round is for {expected}")]
     Layout {
         /// The round's.
         expected: LayoutId,
-        /// The update's.
+        /// The update's, or the partial sum's.
         actual: LayoutId,
     },
     /// Another number of values.
-    #[error("the update has {actual} values, the round takes {expected}")]
+    #[error("the update or partial sum has {actual} values, the round takes {expected}")]
     Dimension {
         /// The round's.
         expected: usize,
-        /// The update's.
+        /// The update's, or the partial sum's.
         actual: usize,
     },
     /// Another amount of noise.
-    #[error("the update has noise multiplier {actual}, the round takes {expected}")]
+    #[error("the update or partial sum has noise multiplier {actual}, the round takes {expected}")]
     NoiseMultiplier {
         /// The round's.
         expected: NoiseMultiplier,
-        /// The update's.
+        /// The update's, or the partial sum's.
         actual: NoiseMultiplier,
     },
     /// Longer than clip and noise can explain.
@@ -85,21 +85,27 @@ impl RoundRules {
     }
 
     fn check(&self, update: &Update) -> Result<(), AveragingError> {
-        let header = update.header();
-        if header.layout != self.layout {
-            let (expected, actual) = (self.layout, header.layout);
-            return Err(AveragingError::Layout { expected, actual });
-        }
-        if header.dimension != self.dimension {
-            let (expected, actual) = (self.dimension, header.dimension);
-            return Err(AveragingError::Dimension { expected, actual });
-        }
-        if header.noise_multiplier != self.noise_multiplier {
-            let (expected, actual) = (self.noise_multiplier, header.noise_multiplier);
-            return Err(AveragingError::NoiseMultiplier { expected, actual });
-        }
+        let Header { layout, dimension, noise_multiplier, .. } = *update.header();
+        self.agree(&RoundRules { layout, dimension, noise_multiplier })?;
         let norm = squared_norm(update.values());
         if norm > self.largest_squared_norm() { Err(AveragingError::Norm) } else { Ok(()) }
+    }
+
+    /// Whether what has these rules may be added, or what of them is not this round's.
+    fn agree(&self, other: &RoundRules) -> Result<(), AveragingError> {
+        if other.layout != self.layout {
+            let (expected, actual) = (self.layout, other.layout);
+            return Err(AveragingError::Layout { expected, actual });
+        }
+        if other.dimension != self.dimension {
+            let (expected, actual) = (self.dimension, other.dimension);
+            return Err(AveragingError::Dimension { expected, actual });
+        }
+        if other.noise_multiplier != self.noise_multiplier {
+            let (expected, actual) = (self.noise_multiplier, other.noise_multiplier);
+            return Err(AveragingError::NoiseMultiplier { expected, actual });
+        }
+        Ok(())
     }
 }
 
@@ -141,6 +147,10 @@ impl PartialSum {
     }
 
     /// Checks an update and adds it. A refused update leaves the sum as it was.
+    ///
+    /// # Errors
+    /// [`AveragingError::Layout`], [`AveragingError::Dimension`] or [`AveragingError::NoiseMultiplier`] for one of another round,
+    /// [`AveragingError::Norm`] for one that is too long, [`AveragingError::Full`] where the sum holds no more.
     pub fn add(&mut self, update: &Update) -> Result<(), AveragingError> {
         self.rules.check(update)?;
         self.admit(1)?;
@@ -151,12 +161,12 @@ impl PartialSum {
         Ok(())
     }
 
-    /// Adds another worker's sum of the same round.
+    /// Adds another worker's sum of the same round. A refused one leaves the sum as it was.
+    ///
+    /// # Errors
+    /// As [`PartialSum::add`], without the norm.
     pub fn merge(&mut self, other: &PartialSum) -> Result<(), AveragingError> {
-        if other.rules != self.rules {
-            let (expected, actual) = (self.rules.layout, other.rules.layout);
-            return Err(AveragingError::Layout { expected, actual });
-        }
+        self.rules.agree(&other.rules)?;
         self.admit(other.count)?;
         self.sums.iter_mut().zip(&other.sums).for_each(|(sum, &value)| *sum += value);
         Ok(())
@@ -169,6 +179,9 @@ impl PartialSum {
     }
 
     /// The average update, if at least `needed` devices took part.
+    ///
+    /// # Errors
+    /// [`AveragingError::TooFew`] where fewer did, or none.
     pub fn average(&self, needed: u64) -> Result<Vec<f32>, AveragingError> {
         if self.count < needed.max(1) {
             return Err(AveragingError::TooFew { needed: needed.max(1), actual: self.count });
@@ -187,6 +200,9 @@ impl PartialSum {
     }
 
     /// Reads a stored sum of a round with these rules.
+    ///
+    /// # Errors
+    /// [`AveragingError::Encoding`] for bytes of another layout or length, or sums that no updates add up to.
     pub fn decode(rules: RoundRules, bytes: &[u8]) -> Result<PartialSum, AveragingError> {
         let body =
             bytes.strip_prefix(SUM_MAGIC).and_then(|rest| rest.strip_prefix(&rules.layout.0));

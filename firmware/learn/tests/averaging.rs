@@ -86,6 +86,14 @@ fn what_does_not_belong_is_refused_and_leaves_the_sum_alone() {
     let error = sum.add(&less).unwrap_err();
     assert!(matches!(error, AveragingError::NoiseMultiplier { .. }));
 
+    let of = |rules: RoundRules| sum.clone().merge(&PartialSum::new(rules)).unwrap_err();
+    let layout = of(RoundRules { layout: LayoutId([1; 32]), ..rules() });
+    assert!(matches!(layout, AveragingError::Layout { .. }), "{layout}");
+    let dimension = of(RoundRules { dimension: 199, ..rules() });
+    assert_eq!(dimension, AveragingError::Dimension { expected: 200, actual: 199 });
+    let noise = of(RoundRules { noise_multiplier: "0.7".parse().unwrap(), ..rules() });
+    assert!(matches!(noise, AveragingError::NoiseMultiplier { .. }), "{noise}");
+
     let bytes = update_bytes(Z);
     assert_eq!(sum.add(&forged(&bytes, i16::MAX)), Err(AveragingError::Norm));
     assert_eq!(sum.add(&forged(&bytes, 5_000)), Err(AveragingError::Norm));

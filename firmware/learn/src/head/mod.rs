@@ -21,18 +21,6 @@ pub use ops::Gradients;
 pub use real::Real;
 pub use train::{CHECKPOINT_MAGIC, EPOCHS_PER_UPDATE, TrainError, Trainer, TrainingSettings};
 
-impl<R: Real> Gradients<R> {
-    /// Zeros for every parameter of a layout; `subset` says which are worked out.
-    pub fn new(layout: &HeadLayout, subset: Subset) -> Gradients<R> {
-        Gradients { values: vec![R::ZERO; layout.len()], weights: subset == Subset::Full }
-    }
-
-    /// Back to zero.
-    pub fn clear(&mut self) {
-        self.values.fill(R::ZERO);
-    }
-}
-
 /// Adds the gradients of one picture's loss and gives the loss.
 pub fn accumulate<R: Real>(
     network: &Network<'_, R>,

@@ -354,9 +354,8 @@ impl<'a, R: Real> Network<'a, R> {
             layer_norm_backward(&d, &cache.norm_own, &layer.norm_own, parameters, gradients);
         let inputs = self.own_inputs(&cache.own_input, &cache.crossed);
         let own = self.attention(&layer.own).backward(&d, inputs, &cache.own, true, gradients);
-        for part in [&own.query, &own.key, &own.value] {
-            add_to(&mut d, part);
-        }
+        add_to(&mut d, &own.query);
+        own.memory.iter().flatten().for_each(|part| add_to(&mut d, part));
         // Cross-attention: the memory is the trunk's and takes no gradient.
         let mut d =
             layer_norm_backward(&d, &cache.norm_cross, &layer.norm_cross, parameters, gradients);

@@ -1,6 +1,6 @@
 //! Forward and backward passes of projections, layer norms and attention, on row-major slices.
 
-use super::layout::{Attention, HEADS, Norm, Projection};
+use super::layout::{Attention, HEADS, HeadLayout, Norm, Projection, Subset};
 use super::real::{Real, View, ViewMut, product};
 
 /// Added to the variance of a layer norm, as the trainer's framework does by default.
@@ -12,7 +12,19 @@ pub struct Gradients<R> {
     /// One value per parameter; places that are not trained stay zero.
     pub values: Vec<R>,
     /// Whether the weights of projections are trained; biases, norms and the class head always are.
-    pub(super) weights: bool,
+    weights: bool,
+}
+
+impl<R: Real> Gradients<R> {
+    /// Zeros for every parameter of a layout; `subset` says which are worked out.
+    pub fn new(layout: &HeadLayout, subset: Subset) -> Gradients<R> {
+        Gradients { values: vec![R::ZERO; layout.len()], weights: subset == Subset::Full }
+    }
+
+    /// Back to zero.
+    pub fn clear(&mut self) {
+        self.values.fill(R::ZERO);
+    }
 }
 
 /// A projection `x W + b` with its parameters.
@@ -193,11 +205,12 @@ pub(super) struct AttentionInputs<'a, R> {
     pub dim: usize,
 }
 
-/// Gradients of the three inputs; empty for key and value where they are not wanted.
+/// Gradients of the three inputs.
 pub(super) struct AttentionInputGradients<R> {
+    /// (queries, dim).
     pub query: Vec<R>,
-    pub key: Vec<R>,
-    pub value: Vec<R>,
+    /// Of key and value, (tokens, dim) each, where they are wanted.
+    pub memory: Option<[Vec<R>; 2]>,
 }
 
 /// Multi-head attention; `hidden` (queries, tokens) marks what a query may not see.
@@ -285,19 +298,13 @@ impl<R: Real> MultiHead<'_, R> {
             if let Some(bias) = &self.at.value.bias {
                 add_column_sums(&dmixed, &mut gradients.values[bias.clone()]);
             }
-            return AttentionInputGradients { query, key: Vec::new(), value: Vec::new() };
+            return AttentionInputGradients { query, memory: None };
         }
         let weights = gradients.weights;
         key.backward_parameters(inputs.key, &dkey, tokens, weights, gradients);
         value.backward_parameters(inputs.value, &dvalue, tokens, weights, gradients);
-        if !memory {
-            return AttentionInputGradients { query, key: Vec::new(), value: Vec::new() };
-        }
-        AttentionInputGradients {
-            query,
-            key: key.backward_input(&dkey, tokens),
-            value: value.backward_input(&dvalue, tokens),
-        }
+        let inputs = || [key.backward_input(&dkey, tokens), value.backward_input(&dvalue, tokens)];
+        AttentionInputGradients { query, memory: memory.then(inputs) }
     }
 }
 

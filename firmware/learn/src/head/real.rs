@@ -28,8 +28,6 @@ pub trait Real:
     const ONE: Self;
     /// The nearest value.
     fn from_f64(value: f64) -> Self;
-    /// The value, exactly.
-    fn to_f64(self) -> f64;
     /// `e^self`.
     fn exp(self) -> Self;
     /// Natural logarithm.
@@ -61,10 +59,6 @@ macro_rules! real {
 
             fn from_f64(value: f64) -> $type {
                 value as $type
-            }
-
-            fn to_f64(self) -> f64 {
-                f64::from(self)
             }
 
             fn exp(self) -> $type {

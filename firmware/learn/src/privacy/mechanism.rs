@@ -121,7 +121,11 @@ pub struct Delta {
 }
 
 impl Delta {
-    /// Takes the values of one run. NaN, infinities and values beyond 65536 are refused.
+    /// Takes the values of one run.
+    ///
+    /// # Errors
+    /// [`MechanismError::Dimension`] for none or more than [`MAX_DIMENSION`], [`MechanismError::NotFinite`] for NaN, infinities and values
+    /// beyond 65536.
     pub fn new(run: RunId, layout: LayoutId, values: Vec<f32>) -> Result<Delta, MechanismError> {
         let values = Zeroizing::new(values);
         if values.is_empty() || values.len() > MAX_DIMENSION {
@@ -198,6 +202,10 @@ impl Clipped {
     /// Adds the reserved noise under a fresh key.
     ///
     /// The reservation is consumed whatever happens: when this fails, the ledger burns it.
+    ///
+    /// # Errors
+    /// [`MechanismError::ForeignReservation`] where it was made for another run, [`MechanismError::Sigma`] where the sampler cannot carry its
+    /// noise, without entropy, and where consent is withdrawn, also meanwhile.
     pub fn noise(
         self,
         reservation: Reservation,
@@ -239,16 +247,6 @@ pub struct Noised {
 }
 
 impl Noised {
-    /// The release that this update is.
-    pub fn release(&self) -> ReleaseId {
-        self.header.release
-    }
-
-    /// The noise multiplier it carries.
-    pub fn noise_multiplier(&self) -> NoiseMultiplier {
-        self.header.noise_multiplier
-    }
-
     /// The bytes that leave. The same update always gives the same bytes.
     pub fn encode(&self) -> EncodedUpdate {
         EncodedUpdate::new(&self.header, &self.values)

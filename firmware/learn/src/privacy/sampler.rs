@@ -42,6 +42,9 @@ pub struct DiscreteGaussian {
 
 impl DiscreteGaussian {
     /// The distribution with `sigma = numerator / denominator` steps.
+    ///
+    /// # Errors
+    /// [`SigmaError`] for zero, or where a term of the reduced fraction does not fit the sampler.
     pub fn new(numerator: u64, denominator: u64) -> Result<DiscreteGaussian, SigmaError> {
         let divisor = super::noise::greatest_common_divisor(numerator, denominator).max(1);
         let (numerator, denominator) = (numerator / divisor, denominator / divisor);
@@ -53,15 +56,13 @@ impl DiscreteGaussian {
     }
 
     /// The distribution with `sigma = z * clip` for a clipping norm of `clip` steps.
+    ///
+    /// # Errors
+    /// As [`DiscreteGaussian::new`].
     pub fn for_clip(z: NoiseMultiplier, clip: u32) -> Result<DiscreteGaussian, SigmaError> {
         let numerator = z.numerator().checked_mul(u64::from(clip));
         let range = SigmaError::Range { numerator: u64::MAX, denominator: z.denominator() };
         DiscreteGaussian::new(numerator.ok_or(range)?, z.denominator())
-    }
-
-    /// Sigma in steps, for display and statistics.
-    pub fn sigma(&self) -> f64 {
-        self.numerator as f64 / self.denominator as f64
     }
 
     /// Draws one value. Expected number of proposals: below 1.5.

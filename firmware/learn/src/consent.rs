@@ -149,6 +149,9 @@ pub struct Consents {
 
 impl Consents {
     /// Reads the records. `text_version` is the version of the explanation that this firmware shows.
+    ///
+    /// # Errors
+    /// [`ConsentError::Damaged`] where the file is not what this version writes, or of the storage.
     pub fn open(
         storage: Arc<dyn Storage>,
         clock: Arc<dyn Clock>,
@@ -168,6 +171,9 @@ impl Consents {
     }
 
     /// Starts over without any consent, for when [`Consents::open`] found the file damaged.
+    ///
+    /// # Errors
+    /// Of the storage.
     pub fn reset(
         storage: Arc<dyn Storage>,
         clock: Arc<dyn Clock>,
@@ -178,6 +184,9 @@ impl Consents {
     }
 
     /// Records that somebody agreed to `purpose` after reading `text_version`.
+    ///
+    /// # Errors
+    /// [`ConsentError::Outdated`] where that is not the version in force, or of the storage; nothing is agreed to then.
     pub fn grant(
         &self,
         purpose: PurposeKind,
@@ -274,6 +283,9 @@ impl Consents {
     }
 
     /// A token, if there is a current record.
+    ///
+    /// # Errors
+    /// [`ConsentError::Missing`] without a record, [`ConsentError::Outdated`] with one of other words.
     pub fn token<P: Purpose>(&self) -> Result<ConsentToken<P>, ConsentError> {
         let current = self.epoch(P::KIND).clone();
         // Before the record is looked at: a withdrawal in between makes the token stale rather than good.
@@ -328,6 +340,9 @@ pub struct ConsentToken<P> {
 
 impl<P: Purpose> ConsentToken<P> {
     /// Whether the consent still stands.
+    ///
+    /// # Errors
+    /// [`ConsentError::Missing`] where it was withdrawn or given anew since.
     pub fn check(&self) -> Result<(), ConsentError> {
         if self.current.load(Ordering::SeqCst) == self.epoch {
             Ok(())

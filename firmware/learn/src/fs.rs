@@ -26,6 +26,9 @@ pub struct Directory {
 
 impl Directory {
     /// Opens or creates the directory, locks it, and removes half-written files of an earlier crash.
+    ///
+    /// # Errors
+    /// [`EdgeError::Storage`] where the directory cannot be made, listed, synchronised, or locked, which another process may hold.
     pub fn open(path: &Path) -> Result<Directory, EdgeError> {
         let shown = path.display().to_string();
         let failed = |operation| {

@@ -67,6 +67,9 @@ impl Outbox {
     }
 
     /// The releases that have a file, in the order of their ids.
+    ///
+    /// # Errors
+    /// Of the storage.
     pub fn releases(&self) -> Result<Vec<ReleaseId>, OutboxError> {
         let names = self.storage.names()?;
         let release = |name: &String| ReleaseId::from_hex(name.strip_prefix(PREFIX)?);
@@ -74,6 +77,9 @@ impl Outbox {
     }
 
     /// Whether one more update of `bytes` would be taken. Asked before budget is reserved.
+    ///
+    /// # Errors
+    /// [`OutboxError::TooLarge`], [`OutboxError::Full`], or of the storage.
     pub fn check_room(&self, bytes: usize) -> Result<(), OutboxError> {
         if bytes > self.limits.bytes_each {
             return Err(OutboxError::TooLarge { actual: bytes, limit: self.limits.bytes_each });
@@ -83,6 +89,9 @@ impl Outbox {
     }
 
     /// Stores an update. Storing the same one again is no error; other bytes for its release are.
+    ///
+    /// # Errors
+    /// [`OutboxError::Different`], those of [`Outbox::check_room`], or of the storage.
     pub fn put(&self, update: &EncodedUpdate) -> Result<(), OutboxError> {
         let name = name(update.release());
         match self.storage.read(&name)? {
@@ -94,12 +103,18 @@ impl Outbox {
     }
 
     /// The bytes of a release, if they are exactly those with this digest.
+    ///
+    /// # Errors
+    /// [`OutboxError::Damaged`] where they are missing or others, or of the storage.
     pub fn read(&self, release: ReleaseId, digest: &Digest) -> Result<Vec<u8>, OutboxError> {
         let bytes = self.storage.read(&name(release))?;
         bytes.filter(|bytes| Digest::of(bytes) == *digest).ok_or(OutboxError::Damaged(release))
     }
 
     /// Removes a release's bytes, if there are any.
+    ///
+    /// # Errors
+    /// Of the storage.
     pub fn remove(&self, release: ReleaseId) -> Result<(), OutboxError> {
         Ok(self.storage.remove(&name(release))?)
     }

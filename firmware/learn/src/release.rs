@@ -46,6 +46,9 @@ pub struct ReleasePath {
 
 impl ReleasePath {
     /// Takes over ledger and outbox, and finishes or burns what a crash left under way.
+    ///
+    /// # Errors
+    /// Of the ledger, the outbox or their storage. Opening once more goes on.
     pub fn open(
         ledger: Ledger,
         outbox: Outbox,
@@ -62,6 +65,9 @@ impl ReleasePath {
     }
 
     /// Spent and left, for releases with noise multiplier `z` to come.
+    ///
+    /// # Errors
+    /// As [`Ledger::summary`].
     pub fn summary(&self, z: NoiseMultiplier) -> Result<LedgerSummary, ReleaseError> {
         Ok(self.ledger.summary(z)?)
     }
@@ -70,6 +76,11 @@ impl ReleasePath {
     ///
     /// On an error after the reservation the release is finished from the outbox, where its update is there already,
     /// or burnt; here or at the next start.
+    ///
+    /// # Errors
+    /// Before the reservation, and nothing is spent: [`ReleaseError::Consent`], [`OutboxError::Full`] and [`OutboxError::TooLarge`], noise that the
+    /// sampler cannot carry, and the refusals of [`Ledger::reserve`]. After it: of the entropy, the ledger or the outbox, or a consent that is
+    /// withdrawn meanwhile.
     pub fn release(
         &mut self,
         clipped: Clipped,
@@ -123,7 +134,8 @@ impl ReleasePath {
     /// The bytes of a waiting release, the same on every call, for as long as consent stands.
     ///
     /// # Errors
-    /// A release whose bytes are missing or damaged is burnt here: it would keep the next one from being asked for.
+    /// [`ReleaseError::Consent`] where it does not stand, [`ReleaseError::NotWaiting`], or of the storage. With [`OutboxError::Damaged`] the
+    /// release is burnt here: it would keep the next one from being asked for.
     pub fn bytes(
         &mut self,
         release: ReleaseId,
@@ -141,6 +153,9 @@ impl ReleasePath {
     }
 
     /// Records the aggregator's receipt and forgets the bytes. A second receipt is no error.
+    ///
+    /// # Errors
+    /// [`ReleaseError::NotWaiting`] where it never waited or was given up; of the ledger or the outbox.
     pub fn published(&mut self, release: ReleaseId) -> Result<(), ReleaseError> {
         let state = self.ledger.verified().releases().get(&release).map(|state| state.kind);
         match state {
@@ -152,6 +167,9 @@ impl ReleasePath {
     }
 
     /// Gives up one release that waits. The budget stays spent. One that waits no more is no error.
+    ///
+    /// # Errors
+    /// Of the outbox or the ledger. Where only the ledger refuses, the bytes are gone all the same.
     pub fn give_up(&mut self, release: ReleaseId) -> Result<(), ReleaseError> {
         // The bytes first: whatever the ledger's disk says, they are not sent any more.
         self.outbox.remove(release)?;

@@ -121,6 +121,10 @@ pub struct Trainer {
 
 impl Trainer {
     /// Starts a run over `examples` corrections from `parameters`, the flat vector of `layout`.
+    ///
+    /// # Errors
+    /// [`TrainError::Consent`] where it does not stand, [`TrainError::Size`] for parameters of another layout, [`TrainError::NoExample`] where
+    /// there is no correction or no pass.
     pub fn new(
         layout: HeadLayout,
         parameters: Vec<f32>,
@@ -172,6 +176,9 @@ impl Trainer {
     /// end, and an update leaves, depends on no picture.
     ///
     /// Whoever calls may stop between any two calls.
+    ///
+    /// # Errors
+    /// [`TrainError::Consent`] where it is withdrawn, also meanwhile, and [`TrainError::NoExample`] at the end; no step is done then.
     pub fn train(
         &mut self,
         consent: &ConsentToken<ImproveMyMirror>,
@@ -251,6 +258,9 @@ impl Trainer {
     }
 
     /// Everything that is needed to go on later, through the encrypted store's seal: it holds unnoised numbers.
+    ///
+    /// # Errors
+    /// Of the seal.
     pub fn seal(&self, sealer: &dyn Sealer) -> Result<Vec<u8>, EdgeError> {
         let trained = Zeroizing::new(self.layout.gather(self.settings.subset, &self.parameters));
         let mut plain = Zeroizing::new(Vec::with_capacity(128 + 12 * trained.len()));
@@ -264,6 +274,9 @@ impl Trainer {
     }
 
     /// Goes on with a sealed run: same layout, parameters, number of corrections and settings as it was started with.
+    ///
+    /// # Errors
+    /// [`TrainError::Checkpoint`] where it is of something else or of another length, of the seal, and those of [`Trainer::new`].
     pub fn resume(
         layout: HeadLayout,
         parameters: Vec<f32>,

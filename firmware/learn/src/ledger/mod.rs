@@ -203,6 +203,9 @@ impl Verified {
 ///
 /// An end that was never completely written is reported, not refused: a partial record, or records of zeros only (the
 /// file had grown but the sectors were not written). Pure, so that an auditor can run it on a copy.
+///
+/// # Errors
+/// [`LedgerError::Corrupt`] naming the first record that is not what was written.
 pub fn verify(bytes: &[u8]) -> Result<Verified, LedgerError> {
     let mut verified = Verified::default();
     let (chunks, rest) = bytes.as_chunks::<RECORD_BYTES>();
@@ -251,6 +254,9 @@ impl Ledger {
     /// Opens, verifies and, where a crash left a torn end, mends the ledger.
     ///
     /// Releases that were under way are left as they are; [`crate::release::ReleasePath::open`] finishes or burns them.
+    ///
+    /// # Errors
+    /// [`LedgerError::Corrupt`], [`LedgerError::RolledBack`] where the counter knows of more records, or of the storage or the counter.
     pub fn open(
         storage: Arc<dyn Storage>,
         counter: Arc<dyn MonotonicCounter>,
@@ -283,6 +289,9 @@ impl Ledger {
     }
 
     /// Spent and left. `z` is the noise multiplier of the releases to come.
+    ///
+    /// # Errors
+    /// [`LedgerError::Accountant`] where the budget's delta can be asked of no accountant.
     pub fn summary(&self, z: NoiseMultiplier) -> Result<LedgerSummary, LedgerError> {
         let states = || self.verified.releases.values();
         let count = |kind| states().filter(|state| state.kind == kind).count() as u64;
@@ -316,6 +325,11 @@ impl Ledger {
     }
 
     /// Sets budget aside for one release, durably, or refuses.
+    ///
+    /// # Errors
+    /// [`LedgerError::Busy`] while another release is under way, [`LedgerError::AlreadyReserved`] for a run of before,
+    /// [`LedgerError::OverBudget`] and [`LedgerError::TooMany`] where no budget or number is left, those of [`Ledger::open`] where an earlier
+    /// write failed, or of the storage, the entropy or the counter. Where the record's write fails the budget may be spent all the same.
     pub fn reserve(
         &mut self,
         request: &ReservationRequest,
@@ -356,21 +370,34 @@ impl Ledger {
     }
 
     /// Records the digest of the only encoded update of a release.
+    ///
+    /// # Errors
+    /// [`LedgerError::Order`] where it is not reserved alone; those of [`Ledger::open`] where an earlier write failed, or of the storage or
+    /// the counter.
     pub fn mark_sampled(&mut self, release: ReleaseId, digest: Digest) -> Result<(), LedgerError> {
         self.advance(release, RecordKind::Sampled, Some(digest))
     }
 
     /// Records that the update is in the outbox.
+    ///
+    /// # Errors
+    /// [`LedgerError::Order`] where it is not sampled; otherwise as [`Ledger::mark_sampled`].
     pub fn mark_persisted(&mut self, release: ReleaseId) -> Result<(), LedgerError> {
         self.advance(release, RecordKind::Persisted, None)
     }
 
     /// Records that the aggregator has the update.
+    ///
+    /// # Errors
+    /// [`LedgerError::Order`] where it is not persisted; otherwise as [`Ledger::mark_sampled`].
     pub fn mark_published(&mut self, release: ReleaseId) -> Result<(), LedgerError> {
         self.advance(release, RecordKind::Published, None)
     }
 
     /// Gives a release up. Its budget stays spent.
+    ///
+    /// # Errors
+    /// [`LedgerError::Order`] where it is unknown, published or burnt; otherwise as [`Ledger::mark_sampled`].
     pub fn burn(&mut self, release: ReleaseId) -> Result<(), LedgerError> {
         self.advance(release, RecordKind::Burnt, None)
     }

@@ -81,6 +81,9 @@ impl Budget {
     pub const DEFAULT: Budget = Budget { epsilon: 8.0, delta: 1e-5 };
 
     /// Checks and keeps a target.
+    ///
+    /// # Errors
+    /// [`AccountantError::Epsilon`] or [`AccountantError::Delta`] for what no target can be.
     pub fn new(epsilon: f64, delta: f64) -> Result<Budget, AccountantError> {
         if !(epsilon.is_finite() && epsilon > 0.0) {
             return Err(AccountantError::Epsilon(epsilon));
@@ -157,6 +160,9 @@ impl Composition {
     }
 
     /// The privacy spent at `delta`: exact, rounded up.
+    ///
+    /// # Errors
+    /// [`AccountantError::Delta`] outside (0, 1).
     pub fn statement(&self, delta: f64) -> Result<PrivacyStatement, AccountantError> {
         let delta = check_delta(delta)?;
         let epsilon = self.epsilon_upper_bound(delta);
@@ -191,6 +197,9 @@ pub fn check_noise(z: NoiseMultiplier) -> Result<(), AccountantError> {
 
 /// The privacy cost of `releases` equal releases, each using all data. For noise that [`check_noise`] accepts it holds to the last
 /// digit.
+///
+/// # Errors
+/// [`AccountantError::Releases`] for none or an astronomic number, [`AccountantError::Delta`] outside (0, 1).
 pub fn epsilon(
     z: NoiseMultiplier,
     releases: u64,
@@ -204,6 +213,9 @@ pub fn epsilon(
 /// The privacy cost of `releases` equal releases, each over a Poisson sample of the units at `sampling_rate`.
 ///
 /// Sampling rate 1 is accounted exactly, anything below by Rényi divergences (an upper bound).
+///
+/// # Errors
+/// [`AccountantError::SamplingRate`] outside (0, 1], and those of [`epsilon`].
 pub fn sampled_epsilon(
     z: NoiseMultiplier,
     sampling_rate: f64,
@@ -227,6 +239,9 @@ pub fn sampled_epsilon(
 
 /// The smallest noise multiplier (four decimals, rounded up) from 0.5 on for `releases` lifetime releases within `budget`; a little larger
 /// where the sampler cannot carry that many decimals.
+///
+/// # Errors
+/// [`AccountantError::Releases`] for none or an astronomic number, [`AccountantError::NoPlan`] where no noise multiplier up to 10000 is enough.
 pub fn plan(budget: &Budget, releases: u64) -> Result<NoiseMultiplier, AccountantError> {
     let releases = check_releases(releases)?;
     let fits = |steps: u64| -> Result<bool, AccountantError> {

@@ -700,63 +700,99 @@ fn opened(folder: &Path, name: &str) -> Vec<u8> {
     vault.get(name).unwrap().unwrap().to_vec()
 }
 
-#[test]
-fn no_unnoised_number_and_no_picture_lies_in_the_clear_and_everything_can_be_deleted() {
-    let folder =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("home-{}", std::process::id()));
-    let options = HomeOptions { training: QUICK, ..HomeOptions::default() };
-    let home = Home::open(&folder, base(), options).unwrap();
+fn on_disk_options() -> HomeOptions {
+    HomeOptions { training: QUICK, ..HomeOptions::default() }
+}
+
+/// A home in a folder of its own, with both consents and ten corrections.
+fn on_disk(name: &str) -> (PathBuf, Home) {
+    let name = format!("{name}-{}", std::process::id());
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let home = Home::open(&folder, base(), on_disk_options()).unwrap();
     agree(&home);
     add(&home, 0..10);
+    (folder, home)
+}
+
+/// Such a home whose first update the fleet has.
+fn sent(name: &str) -> (PathBuf, Home) {
+    let (folder, home) = on_disk(name);
+    train(&home);
+    home.published(release(&home).unwrap()).unwrap();
+    (folder, home)
+}
+
+/// How a checkpoint of such a home begins, under its seal.
+fn checkpoint_begins() -> Vec<u8> {
+    [CHECKPOINT_MAGIC.as_slice(), &[1], &QUICK.epochs.to_le_bytes()].concat()
+}
+
+/// Looks for these numbers, for a picture and for what is not sealed, in every file below a folder.
+fn assert_nothing_lies_open(folder: &Path, values: &[f32]) {
+    let (needles, pixels) = (forms(values), scene(0).0);
+    for path in files(folder) {
+        let (bytes, name) = (fs::read(&path).unwrap(), path.display());
+        assert!(!contains(&bytes, &pixels[..64]), "{name}");
+        // A checkpoint holds the numbers of its own step, which nobody here knows; how it begins is known.
+        assert!(!contains(&bytes, &checkpoint_begins()), "{name} is not sealed");
+        let is_ours = path.starts_with(folder.join("vault")) && !path.ends_with("lock");
+        assert!(!is_ours || bytes.starts_with(vault::MAGIC), "{name} is not sealed");
+        let leaks = needles.iter().any(|needle| contains(&bytes, needle));
+        assert!(!leaks, "{name} holds unnoised numbers");
+    }
+}
+
+#[test]
+fn no_unnoised_number_and_no_picture_lies_in_the_clear() {
+    let (folder, home) = on_disk("clear");
     // Scanned in the middle of training too, when a checkpoint is on the disk.
-    let (watched, pixels) = (folder.clone(), scene(0).0);
-    let header = [CHECKPOINT_MAGIC.as_slice(), &[1], &QUICK.epochs.to_le_bytes()].concat();
-    let begins = header.clone();
-    let look = move |values: &[f32]| {
-        let needles = forms(values);
-        for path in files(&watched) {
-            let bytes = fs::read(&path).unwrap();
-            assert!(!contains(&bytes, &pixels[..64]), "{}", path.display());
-            // A checkpoint holds the numbers of its own step, which nobody here knows; how it begins is known.
-            assert!(!contains(&bytes, &header), "{} is not sealed", path.display());
-            let is_ours = path.starts_with(watched.join("vault")) && !path.ends_with("lock");
-            assert!(
-                !is_ours || bytes.starts_with(vault::MAGIC),
-                "{} is not sealed",
-                path.display()
-            );
-            let leaks = needles.iter().any(|needle| contains(&bytes, needle));
-            assert!(!leaks, "{} holds unnoised numbers", path.display());
-        }
-    };
-    let (midway, stores) = (look.clone(), folder.clone());
-    let initial = base();
+    let stores = folder.clone();
     let mut trunk = ColourTrunk::calling(move |runs| {
         if runs == 30 {
             // What is looked for would be found: it is there, under the seal.
             let plain = opened(&stores, "checkpoint");
-            assert!(plain.starts_with(&begins), "not how a checkpoint begins");
-            midway(&initial.layout.gather(Subset::Full, &initial.parameters));
+            assert!(plain.starts_with(&checkpoint_begins()), "not how a checkpoint begins");
+            let initial = base();
+            let values = initial.layout.gather(Subset::Full, &initial.parameters);
+            assert_nothing_lies_open(&stores, &values);
         }
     });
     home.train_when(&mut trunk, &Open, &AtomicBool::new(false)).unwrap();
-    let trained = home.head_values();
-    let delta: Vec<f32> =
-        trained.iter().zip(&base().parameters).map(|(after, before)| after - before).collect();
+    let (trained, before) = (home.head_values(), base().parameters);
+    let delta: Vec<f32> = trained.iter().zip(&before).map(|(now, then)| now - then).collect();
     assert!(delta.iter().any(|&value| value != 0.0), "a head was adopted");
-    let full = base().layout.gather(Subset::Full, &delta);
-    look(&full);
-    let id = release(&home).unwrap();
-    look(&full);
-    look(&base().layout.gather(Subset::Full, &trained));
-    home.published(id).unwrap();
+    let moved = base().layout.gather(Subset::Full, &delta);
+    assert_nothing_lies_open(&folder, &moved);
+    release(&home).unwrap();
+    assert_nothing_lies_open(&folder, &moved);
+    assert_nothing_lies_open(&folder, &base().layout.gather(Subset::Full, &trained));
+    fs::remove_dir_all(&folder).unwrap();
+}
 
+#[test]
+fn what_lies_on_the_disk_is_for_the_mirrors_user_alone() {
     use std::os::unix::fs::PermissionsExt;
+
+    let (folder, home) = sent("modes");
+    begin_training(&home, 3);
     for path in files(&folder) {
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o077, 0, "{}", path.display());
     }
-    assert!(Home::open(&folder, base(), options).is_err(), "a second process is kept out");
+    fs::remove_dir_all(&folder).unwrap();
+}
 
+#[test]
+fn a_second_process_is_kept_out_for_as_long_as_the_first_has_the_stores() {
+    let (folder, home) = on_disk("second");
+    assert!(Home::open(&folder, base(), on_disk_options()).is_err());
+    drop(home);
+    Home::open(&folder, base(), on_disk_options()).unwrap();
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn the_proof_of_a_deletion_is_what_the_disk_says() {
+    let (folder, home) = sent("proof");
     let key = fs::read(folder.join("keys/vault-key")).unwrap();
     let proof = home.delete_everything().unwrap();
     assert!(proof.is_complete(), "{proof:?}");
@@ -766,27 +802,27 @@ fn no_unnoised_number_and_no_picture_lies_in_the_clear_and_everything_can_be_del
     let ledger = format!("privacy/{LEDGER_NAME}");
     assert_eq!(left, [ledger.as_str(), "consent/consent.json", "counter/ledger-counter"]);
     assert!(proof.left.iter().all(|file| file.bytes > 0 && !file.why.is_empty()));
-    // The proof against the disk itself.
     let on_disk = files(&folder);
-    let names: Vec<String> = on_disk
-        .iter()
-        .filter(|path| !path.ends_with("lock"))
-        .map(|path| path.strip_prefix(&folder).unwrap().display().to_string())
-        .collect();
-    assert!(
-        names.len() == 3 && names.iter().all(|name| left.contains(&name.as_str())),
-        "{names:?}"
-    );
+    let named = on_disk.iter().filter(|path| !path.ends_with("lock"));
+    let named = named.map(|path| path.strip_prefix(&folder).unwrap().display().to_string());
+    let (mut names, mut left): (Vec<String>, Vec<&str>) = (named.collect(), left);
+    names.sort();
+    left.sort();
+    assert_eq!(names, left);
     assert!(on_disk.iter().all(|path| !contains(&fs::read(path).unwrap(), &key)));
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn after_a_deletion_the_mirror_goes_on_with_its_budget_still_spent() {
+    let (folder, home) = sent("anew");
+    home.delete_everything().unwrap();
     assert_eq!(home.head_values().to_vec(), base().parameters);
     assert!(home.corrections().is_empty() && !home.is_due());
-
-    // And the mirror goes on: consent anew, numbers go on, the budget is still spent.
     agree(&home);
     add(&home, 0..1);
-    assert_eq!(home.corrections()[0].number, 10);
+    assert_eq!(home.corrections()[0].number, 10, "numbers go on");
     assert_eq!(home.privacy().unwrap().ledger.spent.releases(), 1);
-    drop(home);
     fs::remove_dir_all(&folder).unwrap();
 }
 

@@ -297,6 +297,65 @@ fn check(root: &Path, witness: &Witness, records_before: usize, forbidden: &[Vec
     verified.records.len()
 }
 
+/// xorshift64: the same deaths in every run.
+struct Draws(u64);
+
+impl Draws {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+/// Children that die one after the other in `root`, the first at this step, until one comes to the end: how many died, and where.
+fn one_life(
+    root: &Path,
+    first: u64,
+    draws: &mut Draws,
+    forbidden: &[Vec<u8>],
+) -> (usize, Vec<String>) {
+    fs::create_dir_all(root).unwrap();
+    let (mut records, mut kills, mut step) = (0, 0, first);
+    loop {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+            .env(ROOT, root)
+            .env(STEP, step.to_string())
+            .env(CUT, draws.below(256).to_string())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        let witness = read_witness(root);
+        records = check(root, &witness, records, forbidden);
+        if witness.finished {
+            assert!(child.status.success());
+            fs::remove_dir_all(root).unwrap();
+            return (kills, witness.killed);
+        }
+        let died = std::os::unix::process::ExitStatusExt::signal(&child.status) == Some(9);
+        assert!(died, "{}", String::from_utf8_lossy(&child.stderr));
+        kills += 1;
+        // Half of the later deaths come early, where the next process mends what this one left.
+        step = if draws.below(2) == 0 { draws.below(4) } else { draws.below(30) };
+    }
+}
+
+/// Five kinds of records and two kinds of files, each before, within and after; entropy, send, remove, truncate.
+fn expected_labels() -> BTreeSet<String> {
+    let mut expected = BTreeSet::new();
+    for when in ["before", "within", "after"] {
+        expected.extend((0..5).map(|kind| format!("{when} append device record {kind}")));
+        expected.extend([format!("{when} replace device"), format!("{when} replace counter")]);
+    }
+    for what in ["entropy", "send", "remove", "truncate"] {
+        expected.extend([format!("before {what}"), format!("after {what}")]);
+    }
+    expected
+}
+
 #[test]
 fn killed_at_every_step() {
     // A killed process loses nothing that the kernel already has, so memory is as good as a disk here, and faster.
@@ -304,62 +363,22 @@ fn killed_at_every_step() {
     let place = if memory.is_dir() { memory } else { Path::new(env!("CARGO_TARGET_TMPDIR")) };
     let base = place.join(format!("learn-crash-{}", std::process::id()));
     let forbidden = forbidden();
+    let mut draws = Draws(0x9e37_79b9_7f4a_7c15);
     let mut labels = BTreeSet::new();
-    let (mut kills, mut lives, mut state) = (0, 0, 0x9e37_79b9_7f4a_7c15_u64);
-    let mut random = move |below: u64| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state % below
-    };
+    let (mut kills, mut lives) = (0, 0);
     while kills < KILLS || lives < STEPS_OF_A_LIFE {
         assert!(lives < 10 * KILLS as u64, "children are not being killed");
-        let root = base.join(lives.to_string());
-        fs::create_dir_all(&root).unwrap();
-        let mut records = 0;
         // The first death of each life walks through every step in turn; later ones are anywhere.
-        let mut step = lives % STEPS_OF_A_LIFE;
-        loop {
-            let status = Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "child", "--nocapture", "--test-threads=1"])
-                .env(ROOT, &root)
-                .env(STEP, step.to_string())
-                .env(CUT, random(256).to_string())
-                .stdout(Stdio::null())
-                .stderr(Stdio::piped())
-                .output()
-                .unwrap();
-            let witness = read_witness(&root);
-            records = check(&root, &witness, records, &forbidden);
-            if witness.finished {
-                assert!(status.status.success());
-                labels.extend(witness.killed);
-                break;
-            }
-            let died = std::os::unix::process::ExitStatusExt::signal(&status.status) == Some(9);
-            assert!(died, "{}", String::from_utf8_lossy(&status.stderr));
-            kills += 1;
-            // Half of the later deaths come early, where the next process mends what this one left.
-            step = if random(2) == 0 { random(4) } else { random(30) };
-        }
-        fs::remove_dir_all(&root).unwrap();
+        let first = lives % STEPS_OF_A_LIFE;
+        let (killed, at) = one_life(&base.join(lives.to_string()), first, &mut draws, &forbidden);
+        kills += killed;
+        labels.extend(at);
         lives += 1;
     }
     fs::remove_dir_all(&base).unwrap();
     assert!(lives >= STEPS_OF_A_LIFE, "not every first step had its turn");
     println!("{kills} kills in {lives} lives at {} kinds of steps", labels.len());
-
-    // Five kinds of records and two kinds of files, each before, within and after; entropy, send, remove, truncate.
-    let mut expected = BTreeSet::new();
-    for when in ["before", "within", "after"] {
-        for kind in 0..5 {
-            expected.insert(format!("{when} append device record {kind}"));
-        }
-        expected.extend([format!("{when} replace device"), format!("{when} replace counter")]);
-    }
-    for what in ["entropy", "send", "remove", "truncate"] {
-        expected.extend([format!("before {what}"), format!("after {what}")]);
-    }
+    let expected = expected_labels();
     let missed: Vec<&String> = expected.difference(&labels).collect();
     assert!(missed.is_empty(), "never killed at {missed:?}");
 }

@@ -291,7 +291,7 @@ impl Ledger {
     /// Spent and left. `z` is the noise multiplier of the releases to come.
     ///
     /// # Errors
-    /// [`LedgerError::Accountant`] where the budget's delta can be asked of no accountant.
+    /// [`LedgerError::Accountant`], which the delta of no [`Budget`] brings about.
     pub fn summary(&self, z: NoiseMultiplier) -> Result<LedgerSummary, LedgerError> {
         let states = || self.verified.releases.values();
         let count = |kind| states().filter(|state| state.kind == kind).count() as u64;

@@ -296,29 +296,50 @@ pub fn tell_withdrawals(household: &Household, shared: &Shared) {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
-    use settings::Layers;
+    use settings::{Layers, Settings};
+
+    fn defaults() -> Settings {
+        Layers::defaults().and_then(Layers::finish).expect("the defaults").settings
+    }
+
+    /// The part of a mirror that learns in `folder`, with a gate that is asked nothing.
+    fn trainer(folder: &Path, options: HomeOptions, learning: Learning) -> Trainer {
+        let shared = Arc::new(Shared::new(Instant::now(), None));
+        Trainer {
+            gate: DeviceGate::new(Arc::clone(&shared), None, Duration::ZERO),
+            shared,
+            learning: Arc::new(learning),
+            folder: folder.to_owned(),
+            options,
+            model: ModelSource::new(&defaults().vision),
+        }
+    }
+
+    /// The same with open stores, and with the network's numbers on offer.
+    fn trainer_with_stores(folder: &Path) -> Trainer {
+        let options = HomeOptions::default();
+        let trainer = trainer(folder, options, Learning::without_network(folder, options));
+        let student = trainer.model.student().expect("built in");
+        trainer.learning.offer(BaseModel::new(&student).expect("of its own shape"));
+        trainer
+    }
+
+    fn notice(shared: &Shared) -> Option<String> {
+        shared.with_health(|health| health.notices.get(Topic::Learning).map(str::to_owned))
+    }
 
     #[test]
     fn the_stores_are_open_whatever_becomes_of_the_network() {
         let folder = std::env::temp_dir().join(format!("mirror-stores-{}", std::process::id()));
-        let mut settings =
-            Layers::defaults().and_then(Layers::finish).expect("the defaults").settings;
-        settings.learning.epsilon = 0.5;
-        let shared = Arc::new(Shared::new(Instant::now(), None));
-        let learning = Arc::new(Learning::new());
-        let trainer = Trainer {
-            shared: Arc::clone(&shared),
-            learning: Arc::clone(&learning),
-            folder: folder.clone(),
-            // Nor does it take a budget.
-            options: options(&settings.learning).expect("usable"),
-            model: ModelSource::new(&settings.vision),
-            gate: DeviceGate::new(Arc::clone(&shared), None, Duration::ZERO),
-        };
+        let mut learning = defaults().learning;
+        // Nor does it take a budget.
+        learning.epsilon = 0.5;
+        let trainer = trainer(&folder, options(&learning).expect("usable"), Learning::new());
+        let Trainer { shared, learning, .. } = &trainer;
         learning.refuse("the network is broken".to_owned());
-        let notice =
-            || shared.with_health(|health| health.notices.get(Topic::Learning).map(str::to_owned));
         std::thread::scope(|scope| {
             let part = scope.spawn(|| trainer.run());
             let deadline = Instant::now() + Duration::from_secs(30);
@@ -333,9 +354,9 @@ mod tests {
         assert!(problems[1].contains("learning.noise_multiplier"), "{problems:?}");
         let household = learning.household().expect("open");
         assert!(learning.home().is_none());
-        let proof = learning.delete_everything(household, &shared).expect("writable");
+        let proof = learning.delete_everything(household, shared).expect("writable");
         assert!(proof.is_complete(), "{proof:?}");
-        let told = notice().expect("no budget");
+        let told = notice(shared).expect("no budget");
         assert!(
             told.contains("learning.noise_multiplier"),
             "that of the network has its own place"
@@ -346,43 +367,27 @@ mod tests {
     #[test]
     fn stores_that_take_no_network_are_told_until_they_do() {
         let folder = std::env::temp_dir().join(format!("mirror-refused-{}", std::process::id()));
-        let settings = Layers::defaults().and_then(Layers::finish).expect("the defaults").settings;
-        let shared = Arc::new(Shared::new(Instant::now(), None));
-        let learning = Arc::new(Learning::without_network(&folder, HomeOptions::default()));
-        let model = ModelSource::new(&settings.vision);
-        let base = BaseModel::new(&model.student().expect("built in")).expect("of its own shape");
-        learning.offer(base);
-        let trainer = Trainer {
-            shared: Arc::clone(&shared),
-            learning: Arc::clone(&learning),
-            folder: folder.clone(),
-            options: HomeOptions::default(),
-            model,
-            gate: DeviceGate::new(Arc::clone(&shared), None, Duration::ZERO),
-        };
+        let trainer = trainer_with_stores(&folder);
+        let Trainer { shared, learning, .. } = &trainer;
         let household = Arc::clone(learning.household().expect("open"));
-        let notice =
-            || shared.with_health(|health| health.notices.get(Topic::Learning).map(str::to_owned));
         // The heads cannot be listed.
         let (vault, away) = (folder.join("vault"), folder.join("away"));
         std::fs::rename(&vault, &away).expect("ours");
         assert!(trainer.open_home(&household).is_err());
-        assert!(notice().is_some_and(|text| text.contains("cannot list")), "{:?}", notice());
-        assert_eq!(learning.trouble(), notice());
+        let told = notice(shared);
+        assert!(told.as_ref().is_some_and(|text| text.contains("cannot list")), "{told:?}");
+        assert_eq!(learning.trouble(), told);
         std::fs::rename(&away, &vault).expect("ours");
         assert!(trainer.open_home(&household).expect("whole").is_some());
-        assert_eq!((learning.trouble(), notice()), (None, None));
+        assert_eq!((learning.trouble(), notice(shared)), (None, None));
         std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn a_withdrawal_that_is_not_stored_is_told_under_its_own_topic_alone() {
         let folder = std::env::temp_dir().join(format!("mirror-unstored-{}", std::process::id()));
-        let settings = Layers::defaults().and_then(Layers::finish).expect("the defaults").settings;
-        let shared = Arc::new(Shared::new(Instant::now(), None));
-        let learning = Arc::new(Learning::without_network(&folder, HomeOptions::default()));
-        let model = ModelSource::new(&settings.vision);
-        learning.offer(BaseModel::new(&model.student().expect("built in")).expect("of its shape"));
+        let trainer = trainer_with_stores(&folder);
+        let Trainer { shared, learning, .. } = &trainer;
         let household = Arc::clone(learning.household().expect("open"));
         let version = household.explanation().version;
         let purpose = learn::consent::PurposeKind::ImproveMyMirror;
@@ -392,16 +397,8 @@ mod tests {
         std::fs::remove_file(&record).expect("stored");
         std::fs::create_dir(&record).expect("writable");
         assert!(household.withdraw(purpose).is_err());
-        let trainer = Trainer {
-            shared: Arc::clone(&shared),
-            learning: Arc::clone(&learning),
-            folder: folder.clone(),
-            options: HomeOptions::default(),
-            model,
-            gate: DeviceGate::new(Arc::clone(&shared), None, Duration::ZERO),
-        };
         assert!(trainer.open_home(&household).expect("whole").is_some());
-        tell_withdrawals(&household, &shared);
+        tell_withdrawals(&household, shared);
         let notices = shared.health().notices;
         assert_eq!(notices.get(Topic::Learning), None);
         assert!(notices.get(Topic::Withdrawal).is_some());
@@ -414,16 +411,14 @@ mod tests {
         let learning = Learning::in_folder(&folder, HomeOptions::default());
         let home = learning.home().expect("open");
         let shared = Shared::new(Instant::now(), None);
-        let notice =
-            || shared.with_health(|health| health.notices.get(Topic::Learning).map(str::to_owned));
         // What is not known there is not removed.
         let stray = folder.join("privacy/stray");
         std::fs::write(&stray, "").expect("writable");
         let complete = learning.delete_everything(home, &shared).is_ok_and(|p| p.is_complete());
-        assert_eq!((complete, notice().as_deref()), (false, Some(NOT_ALL_DELETED)));
+        assert_eq!((complete, notice(&shared).as_deref()), (false, Some(NOT_ALL_DELETED)));
         std::fs::remove_file(&stray).expect("ours");
         let complete = learning.delete_everything(home, &shared).is_ok_and(|p| p.is_complete());
-        assert_eq!((complete, notice()), (true, None));
+        assert_eq!((complete, notice(&shared)), (true, None));
         std::fs::remove_dir_all(&folder).expect("ours");
     }
 }

@@ -74,6 +74,25 @@ struct Tally {
     claimed: u64,
 }
 
+/// A part of a whole, counted.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    part: u64,
+    whole: u64,
+}
+
+impl Share {
+    fn add(&mut self, is_part: bool, counts: bool) {
+        self.part += u64::from(is_part);
+        self.whole += u64::from(counts);
+    }
+
+    /// 0..=1; `None` of nothing.
+    fn value(self) -> Option<f64> {
+        (self.whole > 0).then(|| self.part as f64 / self.whole as f64)
+    }
+}
+
 /// Adds up pictures; [`Evaluation::report`] gives the scores.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
@@ -83,12 +102,14 @@ pub struct Evaluation {
     tallies: Vec<Tally>,
     images: u64,
     judged_by: JudgedBy,
-    judged: u64,
-    right: u64,
-    person: (u64, u64),
-    /// Pixels of pictures of nobody: taken for somebody, judged.
-    nobody: (u64, u64),
-    points: BTreeMap<String, (u64, u64)>,
+    /// Of the judged pixels, those that got their class.
+    right: Share,
+    /// Of the pixels of anybody, ours or theirs, those of both.
+    person: Share,
+    /// Of the judged pixels of pictures of nobody, those taken for somebody.
+    nobody: Share,
+    /// By class: of its points, those that got it.
+    points: BTreeMap<String, Share>,
 }
 
 /// Accuracy of labelled points.
@@ -147,10 +168,9 @@ impl Evaluation {
             tallies,
             images: 0,
             judged_by: JudgedBy::default(),
-            judged: 0,
-            right: 0,
-            person: (0, 0),
-            nobody: (0, 0),
+            right: Share::default(),
+            person: Share::default(),
+            nobody: Share::default(),
             points: BTreeMap::new(),
         }
     }
@@ -177,15 +197,12 @@ impl Evaluation {
             // The others are not judged.
             let Some(wanted) = position[usize::from(label)] else { continue };
             let given = self.class_of_part[usize::from(part)];
-            self.judged += 1;
+            self.right.add(given == Some(wanted), true);
             self.tallies[wanted].labelled += 1;
             if let Some(given) = given {
                 self.tallies[given].claimed += 1;
             }
-            if given == Some(wanted) {
-                self.right += 1;
-                self.tallies[wanted].right += 1;
-            }
+            self.tallies[wanted].right += u64::from(given == Some(wanted));
         }
         Ok(())
     }
@@ -202,10 +219,8 @@ impl Evaluation {
         let empty = person.iter().all(|&p| p == 0 || p == IGNORE);
         for (&part, &person) in parts.iter().zip(person).filter(|(_, p)| **p != IGNORE) {
             let (ours, theirs) = (part != 0, person != 0);
-            self.person.0 += u64::from(ours && theirs);
-            self.person.1 += u64::from(ours || theirs);
-            self.nobody.0 += u64::from(empty && ours);
-            self.nobody.1 += u64::from(empty);
+            self.person.add(ours && theirs, ours || theirs);
+            self.nobody.add(empty && ours, empty);
         }
         Ok(())
     }
@@ -217,38 +232,42 @@ impl Evaluation {
             let class = self.classes.iter().find(|c| c.name == point.class_name);
             let part = part_at(parts, width, point);
             let hit = class.zip(part).is_some_and(|(class, part)| class.parts[usize::from(part)]);
-            let entry = self.points.entry(point.class_name.clone()).or_default();
-            entry.0 += u64::from(hit);
-            entry.1 += 1;
+            self.points.entry(point.class_name.clone()).or_default().add(hit, true);
         }
     }
 
     /// The scores so far.
     pub fn report(&self) -> Report {
-        let share = |a: u64, b: u64| if b == 0 { 0.0 } else { a as f64 / b as f64 };
         let named = |value: &dyn Fn(&Tally) -> Option<f64>| -> BTreeMap<String, f64> {
             let pairs = self.classes.iter().zip(&self.tallies);
             pairs.filter_map(|(c, t)| value(t).map(|v| (c.name.clone(), v))).collect()
         };
         let union = |t: &Tally| t.labelled + t.claimed - t.right;
-        let iou = named(&|t| (union(t) > 0).then(|| share(t.right, union(t))));
-        let recall = named(&|t| (t.labelled > 0).then(|| share(t.right, t.labelled)));
-        let total = self.points.values().fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
-        let points = (total.1 > 0).then(|| PointReport {
-            accuracy: share(total.0, total.1),
-            per_class: self.points.iter().map(|(n, p)| (n.clone(), share(p.0, p.1))).collect(),
-        });
+        let iou = named(&|t| Share { part: t.right, whole: union(t) }.value());
+        let recall = named(&|t| Share { part: t.right, whole: t.labelled }.value());
         Report {
             images: self.images,
             judged_by: self.judged_by,
             miou: (!iou.is_empty()).then(|| iou.values().sum::<f64>() / iou.len() as f64),
             iou,
             recall,
-            pixel_accuracy: (self.judged > 0).then(|| share(self.right, self.judged)),
-            person_iou: (self.person.1 > 0).then(|| share(self.person.0, self.person.1)),
-            false_alarms: (self.nobody.1 > 0).then(|| share(self.nobody.0, self.nobody.1)),
-            points,
+            pixel_accuracy: self.right.value(),
+            person_iou: self.person.value(),
+            false_alarms: self.nobody.value(),
+            points: self.point_report(),
         }
+    }
+
+    fn point_report(&self) -> Option<PointReport> {
+        let (part, whole) = self
+            .points
+            .values()
+            .fold((0, 0), |(part, whole), share| (part + share.part, whole + share.whole));
+        let of = |(name, share): (&String, &Share)| Some((name.clone(), share.value()?));
+        Some(PointReport {
+            accuracy: Share { part, whole }.value()?,
+            per_class: self.points.iter().filter_map(of).collect(),
+        })
     }
 }
 

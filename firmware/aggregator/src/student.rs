@@ -61,9 +61,9 @@ impl Trunk {
             group: info.group.as_deref().and_then(Group::from_name),
         };
         let specs = head.layout().iter().map(spec).collect();
-        let grid = student.grid();
-        // The mask features have a quarter of the input's resolution; a head that does not fit is refused.
-        let layout = HeadLayout::new(specs, grid.height / 4, grid.width / 4)?;
+        let (grid, mask) = (student.grid(), student.output().mask_size);
+        // A head that does not fit is refused.
+        let layout = HeadLayout::new(specs, mask.height, mask.width)?;
         let parameters = head.values().to_vec();
         Ok(Trunk {
             layout,

@@ -9,6 +9,7 @@
 //! The pixels are 256 x 192, or as many in another shape where the picture's asks for it ([`Manifest::grid_for`]).
 //! Only `engine`, `sizes` and `kernels` know `tract`. Nothing here does I/O except [`ModelFiles::read`].
 
+mod between;
 mod convert;
 mod engine;
 mod error;
@@ -18,6 +19,7 @@ mod guide;
 mod kernels;
 mod manifest;
 mod parser;
+mod parsing;
 mod postprocess;
 mod scores;
 mod sizes;
@@ -32,5 +34,5 @@ pub use engine::{
 pub use error::{ModelError, VisionError};
 pub use geometry::{GridSize, Letterbox, Rect};
 pub use manifest::{Manifest, ParameterInfo};
-pub use parser::{Parser, ParserOptions, StageTimings};
-pub use postprocess::{MAX_PEOPLE, Parsing, Person};
+pub use parser::{Parser, ParserOptions};
+pub use parsing::{MAX_PEOPLE, Parsing, Person, StageTimings};

@@ -1,17 +1,19 @@
 //! The whole way from a picture to a parsing, with its memory and its clock.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use frame::{Frame, Orientation, wipe};
 use heapless::Vec as Bounded;
 
+use crate::between::Between;
 use crate::convert::Converter;
 use crate::engine::{Head, RawOutput, Student};
 use crate::error::{ModelError, VisionError};
-use crate::geometry::{GridSize, Letterbox, Rect};
+use crate::geometry::{Letterbox, Rect};
 use crate::guide::{Colours, Fit, colour};
-use crate::postprocess::{MAX_PEOPLE, Parsing, PostProcessor, score_size};
-use crate::scores::{Between, Decider, Scores};
+use crate::parsing::{MAX_PEOPLE, Parsing, StageTimings};
+use crate::postprocess::{PostProcessor, score_size};
+use crate::scores::{Decider, Scores};
 use crate::smooth::Smoother;
 use crate::specks::Specks;
 use crate::track::Tracker;
@@ -32,15 +34,6 @@ impl Default for ParserOptions {
     fn default() -> Self {
         ParserOptions { person_score: 0.5, priority_margin: 0.9, smoothing: true }
     }
-}
-
-/// Time of each stage of the last picture.
-#[derive(Clone, Copy, Debug, Default)]
-#[allow(missing_docs)] // the names say it
-pub struct StageTimings {
-    pub convert: Duration,
-    pub infer: Duration,
-    pub parse: Duration,
 }
 
 /// Parses pictures one after the other. Outside the network nothing is allocated once a layout has been seen.
@@ -67,7 +60,7 @@ impl Parser {
     /// With a loaded network, for a camera that must be turned by `orientation`.
     pub fn new(student: Student, orientation: Orientation, options: &ParserOptions) -> Parser {
         let grid = student.grid();
-        let mask = GridSize { height: grid.height / 4, width: grid.width / 4 };
+        let mask = student.output().mask_size;
         let score = score_size(mask);
         Parser {
             converter: Converter::new(grid, student.padding()),

@@ -6,15 +6,14 @@ use frame::wipe;
 use heapless::Vec as Bounded;
 use proto::taxonomy::{CLASS_COUNT, PART_COUNT, PERSON_CLASS};
 
+use crate::between::Between;
 use crate::engine::RawOutput;
 use crate::error::VisionError;
-use crate::geometry::{GridSize, Letterbox, Rect};
-use crate::parser::StageTimings;
-use crate::scores::{Between, Scores};
+use crate::geometry::{GridSize, Rect};
+use crate::parsing::{MAX_PEOPLE, Parsing, Person};
+use crate::scores::Scores;
 use crate::specks::LEAST_ISLAND;
 
-/// Most people in one picture; the rest are parsed but not told apart.
-pub const MAX_PEOPLE: usize = 8;
 /// Queries below this share change no pixel by more than rounding.
 const NEGLIGIBLE: f32 = 1e-3;
 /// Two whole-human masks that overlap more than this are one person seen by two queries.
@@ -27,62 +26,8 @@ const HELD_OVERLAP: f32 = 0.5;
 /// Below this logit, a probability of 2 %, a mask says that a pixel is not theirs.
 const RULED_OUT: f32 = -4.0;
 
-/// One person of a parsing.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Person {
-    /// Value in [`Parsing::person`], from 1.
-    pub slot: u8,
-    /// Stays the same while the person stays in view; never 0.
-    pub track: u32,
-    /// Probability of the whole-human query, 0..=1.
-    pub score: f32,
-    /// Smallest rectangle that holds the person's pixels, in the grid.
-    pub bounds: Rect,
-    /// Number of grid pixels.
-    pub pixels: u32,
-}
-
-/// Which grid pixel shows which part of which person.
-#[derive(Clone, Debug)]
-pub struct Parsing {
-    /// Size of the two maps.
-    pub grid: GridSize,
-    /// Part index of every pixel, `0..16`, row by row.
-    pub parts: Vec<u8>,
-    /// Person of every pixel: 0 none, else [`Person::slot`].
-    pub person: Vec<u8>,
-    /// The people, best score last.
-    pub persons: Bounded<Person, MAX_PEOPLE>,
-    /// How the picture lies in the grid.
-    pub letterbox: Letterbox,
-    /// Time of each stage.
-    pub timings: StageTimings,
-}
-
-impl Parsing {
-    /// Without anybody.
-    pub fn new(grid: GridSize) -> Parsing {
-        Parsing {
-            grid,
-            parts: vec![0; grid.area()],
-            person: vec![0; grid.area()],
-            persons: Bounded::new(),
-            letterbox: Letterbox::new(grid.width as u32, grid.height as u32, grid),
-            timings: StageTimings::default(),
-        }
-    }
-
-    /// Nobody stays in memory.
-    pub(crate) fn forget(&mut self) {
-        wipe(&mut self.parts);
-        wipe(&mut self.person);
-        self.persons.clear();
-    }
-}
-
 /// How many times the masks' logits are enlarged before they become scores. Interpolated logits keep an edge where it is,
-/// interpolated scores move it towards whoever is surer: that cost student 0.5.0 0.7 points of mean IoU. Four times gives no
-/// more.
+/// interpolated scores move it towards whoever is surer. Four times gives no more.
 const FINER: usize = 2;
 
 /// Size of the scores that masks of `mask` pixels give.
@@ -306,15 +251,6 @@ impl Enlargement {
             *value = row.of_column(plane, w, x);
         }
         wide.iter_mut().zip(&self.columns).for_each(|(value, column)| *value = column.of(line));
-    }
-}
-
-impl Between {
-    /// Interpolates between two lines of a plane of width `w`, at column `x`.
-    fn of_column(self, plane: &[f32], w: usize, x: usize) -> f32 {
-        let (low, high, share) = self.parts();
-        let (a, b) = (plane[low * w + x], plane[high * w + x]);
-        a + share * (b - a)
     }
 }
 

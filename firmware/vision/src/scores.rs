@@ -3,6 +3,7 @@
 use frame::wipe;
 use proto::taxonomy::{PART_COUNT, Part};
 
+use crate::between::Between;
 use crate::geometry::GridSize;
 use crate::guide::{Fit, TERMS};
 
@@ -25,41 +26,6 @@ impl Scores {
     pub fn plane(&self, part: usize) -> &[f32] {
         let area = self.size.area();
         &self.values[part * area..(part + 1) * area]
-    }
-}
-
-/// Where an output sample lies between two input samples: `low + share * (high - low)`.
-#[derive(Clone, Copy, Debug)]
-pub struct Between {
-    low: u32,
-    high: u32,
-    share: f32,
-}
-
-impl Between {
-    /// At continuous input coordinate `position` (sample centres at halves), clamped to `count` samples.
-    pub fn at(position: f32, count: usize) -> Between {
-        let p = (position - 0.5).clamp(0.0, count as f32 - 1.0);
-        let low = p.floor();
-        let high = (low as u32 + 1).min(count as u32 - 1);
-        Between { low: low as u32, high, share: p - low }
-    }
-
-    /// For an enlargement of `count` samples to `to`, pixel centres aligned.
-    pub fn enlargement(count: usize, to: usize) -> Vec<Between> {
-        let ratio = count as f32 / to as f32;
-        (0..to).map(|i| Between::at((i as f32 + 0.5) * ratio, count)).collect()
-    }
-
-    /// Low index, high index, share of the high one.
-    pub fn parts(self) -> (usize, usize, f32) {
-        (self.low as usize, self.high as usize, self.share)
-    }
-
-    /// The interpolated value.
-    pub fn of(self, values: &[f32]) -> f32 {
-        let low = values[self.low as usize];
-        low + self.share * (values[self.high as usize] - low)
     }
 }
 
@@ -317,12 +283,5 @@ mod tests {
         assert!(sorted.iter().enumerate().all(|(k, &p)| usize::from(p) == k + 1));
         assert_eq!(LOWEST_FIRST[14], Part::Face.index());
         assert_eq!(LOWEST_FIRST[0], Part::Torso.index());
-    }
-
-    #[test]
-    fn enlargement_is_bilinear_with_aligned_centres() {
-        let taps = Between::enlargement(2, 4);
-        let line: Vec<f32> = taps.iter().map(|t| t.of(&[0.0, 1.0])).collect();
-        assert_eq!(line, [0.0, 0.25, 0.75, 1.0]);
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use heapless::Vec as Bounded;
 
 use crate::geometry::Rect;
-use crate::postprocess::{MAX_PEOPLE, Person};
+use crate::parsing::{MAX_PEOPLE, Person};
 
 /// Rectangles that overlap less belong to different people.
 const LEAST_OVERLAP: f32 = 0.2;

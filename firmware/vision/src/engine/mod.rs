@@ -1,14 +1,15 @@
 //! The network: a quantised trunk that stays, and a float head that can be replaced while running.
 //!
-//! With [`crate::sizes`] and [`crate::kernels`] the only module that names `tract`, whose surface changes between versions.
+//! With [`crate::sizes`] and [`crate::kernels`] the only module that names `tract`, whose surface changes between versions: here what runs,
+//! in `graph` what is let in, in `files` and `parameters` what it is made of.
 
-use std::borrow::Cow;
-use std::ops::Range;
-use std::path::Path;
+mod files;
+mod graph;
+mod parameters;
+
 use std::sync::Arc;
 
 use frame::wipe;
-use sha2::{Digest, Sha256};
 use tract_core::internal::multithread::{Executor, multithread_tract_scope};
 use tract_core::internal::{TValue, TVec, Tensor, TractResult, ensure, tvec};
 use tract_core::model::{TypedRunnableModel, TypedSimpleState};
@@ -16,39 +17,17 @@ use tract_core::prelude::IntoRunnable;
 use tract_onnx::pb;
 use tract_onnx::prelude::{Framework, InferenceModelExt};
 
+pub use files::ModelFiles;
+use graph::{HANDED_ON, check_interfaces, checked_graph, mask_size};
+pub use parameters::HeadParameters;
+use parameters::read_parameters;
+
 use crate::error::{ModelError, VisionError};
 use crate::geometry::GridSize;
 use crate::kernels;
-use crate::manifest::{Graph, Manifest, ParameterInfo, TensorInfo};
+use crate::manifest::Manifest;
 use crate::sizes;
 use proto::taxonomy::CLASS_COUNT;
-
-/// Operators that were checked against onnxruntime in tract 0.23.9. A graph with any other is refused: some
-/// combinations load and then compute the wrong thing.
-const ALLOWED_OPS: [&str; 19] = [
-    "Add",
-    "AveragePool",
-    "Cast",
-    "Constant",
-    "Conv",
-    "DequantizeLinear",
-    "LayerNormalization",
-    "Less",
-    "MatMul",
-    "Mul",
-    "QLinearConv",
-    "QuantizeLinear",
-    "ReduceMin",
-    "Relu",
-    "Reshape",
-    "Resize",
-    "Softmax",
-    "Sub",
-    "Transpose",
-];
-
-/// Names of what the trunk hands to the head, in the trunk's output order.
-const HANDED_ON: [&str; 4] = ["queries", "memory_a", "memory_b", "mask_features"];
 
 /// How the network is run.
 #[derive(Clone, Copy, Debug)]
@@ -60,47 +39,6 @@ pub struct EngineOptions {
 impl Default for EngineOptions {
     fn default() -> Self {
         EngineOptions { threads: 1 }
-    }
-}
-
-/// The three files of a model.
-#[derive(Clone, Debug)]
-pub struct ModelFiles<'a> {
-    /// Text of `manifest.toml`.
-    pub manifest: Cow<'a, str>,
-    /// Bytes of `trunk.onnx`.
-    pub trunk: Cow<'a, [u8]>,
-    /// Bytes of `head.onnx`.
-    pub head: Cow<'a, [u8]>,
-}
-
-impl ModelFiles<'static> {
-    /// Reads a model folder.
-    ///
-    /// # Errors
-    /// [`ModelError::Read`] naming the file that is missing or unreadable.
-    pub fn read(folder: &Path) -> Result<ModelFiles<'static>, ModelError> {
-        let read = |name: &str| {
-            let path = folder.join(name);
-            std::fs::read(&path).map_err(|source| ModelError::Read { path, source })
-        };
-        let manifest = String::from_utf8(read("manifest.toml")?)
-            .map_err(|_| ModelError::Manifest("not a text file".into()))?;
-        let named = Manifest::parse(&manifest)?;
-        let inside = |graph: &Graph| {
-            let plain =
-                Path::new(&graph.file).components().count() == 1 && !graph.file.starts_with('.');
-            if plain {
-                read(&graph.file)
-            } else {
-                Err(ModelError::Manifest(format!("file {:?}", graph.file)))
-            }
-        };
-        Ok(ModelFiles {
-            trunk: inside(&named.trunk)?.into(),
-            head: inside(&named.head)?.into(),
-            manifest: manifest.into(),
-        })
     }
 }
 
@@ -120,90 +58,6 @@ impl Head {
     /// The numbers it was built from.
     pub fn parameters(&self) -> &HeadParameters {
         &self.parameters
-    }
-}
-
-/// The head's numbers as one flat vector, with the layout that names them.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HeadParameters {
-    /// Input size that the constants belong to.
-    grid: GridSize,
-    layout: Arc<[ParameterInfo]>,
-    values: Vec<f32>,
-}
-
-impl HeadParameters {
-    /// Tensors in order.
-    pub fn layout(&self) -> &[ParameterInfo] {
-        &self.layout
-    }
-
-    /// All values, tensors one after the other, each row-major.
-    pub fn values(&self) -> &[f32] {
-        &self.values
-    }
-
-    /// The numbers that training may change, in order: the same for every input size, which only the constants follow.
-    pub fn trainable(&self) -> Vec<f32> {
-        self.trainable_ranges().flat_map(|range| self.values[range].iter().copied()).collect()
-    }
-
-    /// The same constants with other trainable numbers ([`HeadParameters::trainable`]).
-    ///
-    /// # Errors
-    /// [`ModelError::Parameters`] for another length or a value that is not finite.
-    pub fn with_trainable(&self, trainable: &[f32]) -> Result<HeadParameters, ModelError> {
-        let wanted: usize = self.trainable_ranges().map(|range| range.len()).sum();
-        if trainable.len() != wanted {
-            let given = trainable.len();
-            return Err(ModelError::Parameters(format!(
-                "{given} trainable values were given, the head has {wanted}"
-            )));
-        }
-        let (mut values, mut rest) = (self.values.clone(), trainable);
-        for range in self.trainable_ranges() {
-            let (now, later) = rest.split_at(range.len());
-            values[range].copy_from_slice(now);
-            rest = later;
-        }
-        self.with_values(values)
-    }
-
-    fn trainable_ranges(&self) -> impl Iterator<Item = Range<usize>> + '_ {
-        let places = self.layout.iter().scan(0, |at, info| {
-            let range = *at..*at + info.len();
-            *at = range.end;
-            Some((info.trainable, range))
-        });
-        places.filter_map(|(trainable, range)| trainable.then_some(range))
-    }
-
-    /// The same tensors with other values.
-    ///
-    /// # Errors
-    /// [`ModelError::Parameters`] for another length, a value that is not finite, or a changed constant.
-    pub fn with_values(&self, values: Vec<f32>) -> Result<HeadParameters, ModelError> {
-        if values.len() != self.values.len() {
-            let (given, wanted) = (values.len(), self.values.len());
-            return Err(ModelError::Parameters(format!(
-                "{given} values were given, the head has {wanted}"
-            )));
-        }
-        if values.iter().any(|v| !v.is_finite()) {
-            return Err(ModelError::Parameters("a value is not a finite number".into()));
-        }
-        let mut at = 0;
-        for info in self.layout.iter() {
-            let range = at..at + info.len();
-            if !info.trainable && values[range.clone()] != self.values[range] {
-                return Err(ModelError::Parameters(format!(
-                    "{} is a constant and must stay",
-                    info.name
-                )));
-            }
-            at += info.len();
-        }
-        Ok(HeadParameters { layout: self.layout.clone(), values, ..*self })
     }
 }
 
@@ -276,7 +130,7 @@ impl Student {
             sizes::resize_parameters(&mut layout, grid);
             parameters = read_parameters(&manifest.head.file, grid, &layout, &head_proto)?;
         }
-        let mask_size = GridSize { height: grid.height / 4, width: grid.width / 4 };
+        let mask_size = mask_size(grid);
         let trunk = runnable(&manifest.trunk.file, &trunk_proto)?;
         let head = runnable(&manifest.head.file, &head_proto)?;
         let executor = match options.threads {
@@ -307,7 +161,7 @@ impl Student {
         Ok(student)
     }
 
-    /// Name and version, such as `student 0.1.0`.
+    /// Name and version, such as `student 1.2.3`.
     pub fn name(&self) -> String {
         format!("{} {}", self.manifest.name, self.manifest.version)
     }
@@ -435,10 +289,7 @@ impl HeadBuilder {
         }
         let mut proto = self.proto.clone();
         let graph = proto.graph.as_mut().ok_or_else(|| shape(&self.file, "it has no graph"))?;
-        let mut at = 0;
-        for info in parameters.layout() {
-            let range = at..at + info.len();
-            at = range.end;
+        for (info, range) in parameters.ranges() {
             let tensor =
                 graph.initializer.iter_mut().find(|t| t.name == info.name).ok_or_else(|| {
                     ModelError::Parameters(format!("the head has no tensor {}", info.name))
@@ -477,138 +328,6 @@ fn load_error(file: &str, error: &dyn std::fmt::Display) -> ModelError {
 
 fn shape(file: &str, what: impl Into<String>) -> ModelError {
     ModelError::Shape { file: file.into(), what: what.into() }
-}
-
-/// Inputs and outputs as the rest of this crate expects them; gives the number of queries.
-fn check_interfaces(manifest: &Manifest) -> Result<usize, ModelError> {
-    let grid = manifest.grid();
-    let (h, w) = (grid.height / 4, grid.width / 4);
-    let (trunk, head) = (&manifest.trunk, &manifest.head);
-    let find = |list: &[TensorInfo], name: &str| list.iter().find(|t| t.name == name).cloned();
-    let wanted_input = TensorInfo {
-        name: "pixels".into(),
-        shape: vec![1, 3, grid.height, grid.width],
-        dtype: "u8".into(),
-    };
-    if trunk.input != [wanted_input] {
-        return Err(shape(
-            &trunk.file,
-            format!("its input is not pixels u8 [1, 3, {}, {}]", grid.height, grid.width),
-        ));
-    }
-    for name in HANDED_ON {
-        let given = find(&trunk.output, name);
-        if given.is_none() || given != find(&head.input, name) {
-            return Err(shape(&head.file, format!("{name} differs between trunk and head")));
-        }
-    }
-    if trunk.output.len() != HANDED_ON.len() || head.input.len() != HANDED_ON.len() {
-        return Err(shape(
-            &head.file,
-            "trunk and head exchange other tensors than queries, memories and features",
-        ));
-    }
-    let outputs: Vec<(&str, &[usize])> =
-        head.output.iter().map(|t| (t.name.as_str(), t.shape.as_slice())).collect();
-    match outputs[..] {
-        [("class_logits", &[1, queries, CLASS_COUNT]), ("mask_logits", masks)]
-            if *masks == [1, queries, h, w] =>
-        {
-            Ok(queries)
-        }
-        _ => Err(shape(
-            &head.file,
-            format!(
-                "its outputs are not class_logits [1, Q, {CLASS_COUNT}] and mask_logits [1, Q, {h}, {w}]"
-            ),
-        )),
-    }
-}
-
-/// Parses a graph after checking its digest, its operators and its interface against the manifest.
-fn checked_graph(graph: &Graph, bytes: &[u8]) -> Result<pb::ModelProto, ModelError> {
-    let found: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
-    if found != graph.sha256 {
-        return Err(ModelError::Digest {
-            file: graph.file.clone(),
-            found,
-            wanted: graph.sha256.clone(),
-        });
-    }
-    let proto = tract_onnx::onnx()
-        .proto_model_for_read(&mut &bytes[..])
-        .map_err(|e| load_error(&graph.file, &format!("{e:#}")))?;
-    let inner = proto.graph.as_ref().ok_or_else(|| shape(&graph.file, "it has no graph"))?;
-    for node in &inner.node {
-        let known = ALLOWED_OPS.contains(&node.op_type.as_str()) && node.domain.is_empty();
-        if !known || !graph.ops.contains(&node.op_type) {
-            return Err(ModelError::Operator {
-                file: graph.file.clone(),
-                op: node.op_type.clone(),
-            });
-        }
-    }
-    for (given, promised) in [(&inner.input, &graph.input), (&inner.output, &graph.output)] {
-        check_values(&graph.file, given, promised)?;
-    }
-    Ok(proto)
-}
-
-fn check_values(
-    file: &str,
-    given: &[pb::ValueInfoProto],
-    promised: &[TensorInfo],
-) -> Result<(), ModelError> {
-    let found: Vec<(String, Option<Vec<usize>>)> =
-        given.iter().map(|v| (v.name.clone(), static_shape(v))).collect();
-    let wanted: Vec<(String, Option<Vec<usize>>)> =
-        promised.iter().map(|t| (t.name.clone(), Some(t.shape.clone()))).collect();
-    if found == wanted {
-        return Ok(());
-    }
-    Err(shape(file, format!("the file has {found:?}, the manifest promises {wanted:?}")))
-}
-
-fn static_shape(value: &pb::ValueInfoProto) -> Option<Vec<usize>> {
-    let Some(pb::type_proto::Value::TensorType(tensor)) = value.r#type.as_ref()?.value.as_ref()
-    else {
-        return None;
-    };
-    let dimension = |d: &pb::tensor_shape_proto::Dimension| match d.value {
-        Some(pb::tensor_shape_proto::dimension::Value::DimValue(n)) => usize::try_from(n).ok(),
-        _ => None,
-    };
-    tensor.shape.as_ref()?.dim.iter().map(dimension).collect()
-}
-
-/// The head's initializers in the layout's order.
-fn read_parameters(
-    file: &str,
-    grid: GridSize,
-    layout: &[ParameterInfo],
-    proto: &pb::ModelProto,
-) -> Result<HeadParameters, ModelError> {
-    let initializers = proto.graph.as_ref().map_or(&[][..], |g| &g.initializer[..]);
-    let mut values = Vec::new();
-    for info in layout {
-        let tensor = initializers
-            .iter()
-            .find(|t| t.name == info.name)
-            .ok_or_else(|| shape(file, format!("it has no tensor {}", info.name)))?;
-        let before = values.len();
-        values.extend(sizes::floats(tensor));
-        let same_shape = tensor.dims.iter().map(|&d| d as usize).eq(info.shape.iter().copied());
-        if !same_shape || values.len() - before != info.len() {
-            return Err(shape(
-                file,
-                format!("{} is {:?}, the manifest says {:?}", info.name, tensor.dims, info.shape),
-            ));
-        }
-    }
-    if values.iter().any(|v| !v.is_finite()) {
-        return Err(shape(file, "a parameter is not a finite number"));
-    }
-    Ok(HeadParameters { grid, layout: layout.into(), values })
 }
 
 fn runnable(file: &str, proto: &pb::ModelProto) -> Result<Plan, ModelError> {

@@ -14,6 +14,7 @@ use crate::options::HomeOptions;
 use crate::state::{Further, Lost, STATE_NAME, State};
 use crate::vault::Vault;
 
+/// The consents. Where their records are damaged or cannot be read, that is a problem, and none is given.
 pub(crate) fn open_consents(
     stores: &Stores,
     edges: &Edges,
@@ -67,6 +68,7 @@ fn finish_deletion(vault: &Vault) -> Option<String> {
     ))
 }
 
+/// The release path, or why there is none, which is a problem as well.
 pub(crate) fn open_releases(
     stores: &Stores,
     edges: &Edges,

@@ -124,7 +124,7 @@ pub struct Memory {
 impl Memory {
     /// What is remembered of this fleet and channel: all, or nothing where it was another's, whose rounds and versions are counted anew. The
     /// privacy ledger goes on.
-    pub fn of(self, origin: Origin) -> Memory {
+    pub fn for_origin(self, origin: Origin) -> Memory {
         match self.is_of_another(&origin) {
             true => Memory { origin: Some(origin), ..Memory::default() },
             false => Memory { origin: Some(origin), ..self },
@@ -178,9 +178,12 @@ mod tests {
         };
         let known = Memory { round_done: 40, model_tried: 12, ..Memory::default() };
         assert!(!known.is_of_another(&origin("stable", &[1])), "whose it is was not noted");
-        let adopted = known.clone().of(origin("stable", &[1]));
+        let adopted = known.clone().for_origin(origin("stable", &[1]));
         assert_eq!(adopted, Memory { origin: Some(origin("stable", &[1])), ..known.clone() });
-        let rotated = adopted.clone().of(origin("stable", &[1, 2])).of(origin("stable", &[2]));
+        let rotated = adopted
+            .clone()
+            .for_origin(origin("stable", &[1, 2]))
+            .for_origin(origin("stable", &[2]));
         assert_eq!((rotated.round_done, rotated.model_tried), (40, 12), "one key after the other");
         assert!(known.is_of_fleet(&origin("stable", &[1])), "before origins were noted");
         let lost = Memory { lost: true, ..Memory::default() };

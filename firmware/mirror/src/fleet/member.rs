@@ -117,7 +117,7 @@ impl Member {
             // Before the new fleet is kept, so that a power cut in between repeats it.
             home.leave_fleet().context("fleet: leaving the one before")?;
         }
-        let memory = known.clone().of(origin);
+        let memory = known.clone().for_origin(origin);
         let mut kept = Kept(store);
         // At once: after one more start with other keys it would be taken for another fleet's.
         if memory != known {

@@ -45,7 +45,7 @@ fn main() {
     fleet.settle();
     let round = fleet.engine.start_round(&request(true)).unwrap();
     fleet.clock.add(10);
-    fleet.engine.advance().unwrap();
+    fleet.engine.advance(true).unwrap();
     let batch: Vec<_> = (0..2).map(|name| fleet.submission(&round, name, 0.01)).collect();
     fleet.worker(0).count(&batch).unwrap();
     println!("{}", serde_json::to_string_pretty(&fleet.engine.status().unwrap()).unwrap());

@@ -202,7 +202,7 @@ pub fn step(
 
 fn advance(office: &Office, heard: bool) -> Result<(), EngineError> {
     let engine = &office.engine;
-    if engine.advance_if(heard)?
+    if engine.advance(heard)?
         && let Some(round) = engine.store().rounds()?.pop()
     {
         say_phase(&engine.round_status(round)?);

@@ -788,7 +788,8 @@ impl Decision<'_> {
         Ok(())
     }
 
-    fn number(&self, name: &str) -> Result<Option<u64>> {
+    /// A named number, as it stands now.
+    pub fn number(&self, name: &str) -> Result<Option<u64>> {
         let table = self.write.open_table(META)?;
         table.get(name)?.map(|value| number_of(name, value.value())).transpose()
     }

@@ -56,7 +56,7 @@ impl Hall {
         let request = RoundRequest { parameters, noise_multiplier: Z.into(), force: true };
         let round = fleet.engine.start_round(&request).unwrap();
         fleet.clock.add(10);
-        fleet.engine.advance().unwrap();
+        fleet.engine.advance(true).unwrap();
         let (engine, clock, folder) = fleet.into_parts();
         let keys = KeyRing::single(engine.key().verifying_key());
         let office = Arc::new(Office::open(engine, 0).unwrap());
@@ -137,8 +137,7 @@ fn a_small_update_is_offered_counted_and_answered_with_a_signed_receipt() {
     hall.office.engine.revoke("mirror-2", "stolen").unwrap();
     let late = hall.offer(&hall.identity("mirror-2"), &other);
     assert_eq!(hall.verdict(&late), Verdict::Refused(Refusal::Revoked));
-    hall.fleet_clock.add(10_000);
-    common::settle(&hall.office.engine).unwrap();
+    common::pass(&hall.office.engine, &hall.fleet_clock, 100);
     let late = hall.offer(&hall.identity("mirror-3"), &other);
     assert_eq!(hall.verdict(&late), Verdict::Refused(Refusal::RoundClosed));
 }
@@ -216,7 +215,7 @@ fn an_unfinished_transfer_does_not_stand_in_the_way_of_the_same_bytes_in_another
     let request = RoundRequest { parameters, noise_multiplier, force: true };
     hall.round = engine.start_round(&request).unwrap();
     hall.fleet_clock.add(10);
-    engine.advance().unwrap();
+    engine.advance(true).unwrap();
     let second = hall.identity("mirror-1");
     let wanted = hall.begin(&second, &bytes);
     assert_eq!(hall.bring(&second, &bytes, &wanted), Verdict::Accepted { round: 2 });
@@ -486,7 +485,7 @@ fn rounds_and_models_are_announced_once_and_signed() {
 fn a_round_is_announced_with_what_is_left_of_it_once_the_fleet_hears() {
     let fleet = Fleet::new("desk-unheard", common::rules());
     fleet.enrol(5);
-    fleet.open_round();
+    fleet.engine.start_round(&common::request(false)).unwrap();
     let (engine, clock, _folder) = fleet.into_parts();
     let keys = KeyRing::single(engine.key().verifying_key());
     let office = Office::open(engine, 1).unwrap();

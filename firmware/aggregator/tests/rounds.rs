@@ -62,13 +62,12 @@ fn a_round_averages_what_devices_sent_and_publishes_it() {
     let round = fleet.engine.start_round(&request(false)).unwrap();
     assert_eq!(round.phase, Phase::Announced);
     fleet.clock.add(10);
-    fleet.engine.advance().unwrap();
+    fleet.engine.advance(true).unwrap();
     let mut worker = fleet.worker(0);
     let batch: Vec<_> = (0..30).map(|name| fleet.submission(&round, name, 0.01)).collect();
     let receipts = worker.count(&batch).unwrap();
     assert!(receipts.iter().all(|receipt| receipt.fate == Fate::Counted), "{receipts:?}");
-    fleet.clock.add(1_000);
-    fleet.settle();
+    fleet.pass(100);
 
     let round = fleet.engine.store().round(round.id).unwrap().unwrap();
     assert_eq!(round.phase, Phase::Published { version: 2 });
@@ -100,7 +99,7 @@ fn what_does_not_belong_is_refused_and_counted_and_everyone_else_unharmed() {
     let early = worker.count(&[fleet.submission(&round, 1, 0.0)]).unwrap();
     assert_eq!(early[0].fate, Fate::Refused(Refusal::NotCollecting));
     fleet.clock.add(10);
-    fleet.engine.advance().unwrap();
+    fleet.engine.advance(true).unwrap();
 
     let good = fleet.submission(&round, 1, 0.0);
     let second = fleet.submission(&round, 1, 0.0);
@@ -144,8 +143,7 @@ fn what_does_not_belong_is_refused_and_counted_and_everyone_else_unharmed() {
     assert_eq!(fleet.merged(&round).count(), 2);
 
     // Late, after the close: a retry is still answered, a new one is not taken.
-    fleet.clock.add(10_000);
-    fleet.settle();
+    fleet.pass(100);
     let late = worker.count(&[good, fleet.submission(&round, 8, 0.0)]).unwrap();
     assert_eq!(late[0].fate, Fate::CountedBefore { round: 1 });
     assert_eq!(late[1].fate, Fate::Refused(Refusal::NotCollecting));
@@ -179,8 +177,7 @@ fn a_worse_candidate_does_not_ship() {
     let round = fleet.open_round();
     let batch: Vec<_> = (0..5).map(|name| fleet.submission(&round, name, 0.0)).collect();
     fleet.worker(0).count(&batch).unwrap();
-    fleet.clock.add(10_000);
-    fleet.settle();
+    fleet.pass(100);
     let round = fleet.engine.store().round(round.id).unwrap().unwrap();
     assert!(round.is_refused());
     let Phase::Aborted { reason } = round.phase else { panic!("{round:?}") };
@@ -199,11 +196,10 @@ fn too_small_a_cohort_is_refused_unless_forced_and_averages_nothing() {
     let round = fleet.engine.start_round(&request(true)).unwrap();
     assert!(round.forced);
     fleet.clock.add(10);
-    fleet.engine.advance().unwrap();
+    fleet.engine.advance(true).unwrap();
     let batch: Vec<_> = (0..3).map(|name| fleet.submission(&round, name, 0.0)).collect();
     fleet.worker(0).count(&batch).unwrap();
-    fleet.clock.add(10_000);
-    fleet.settle();
+    fleet.pass(100);
     let round = fleet.engine.store().round(round.id).unwrap().unwrap();
     assert!(matches!(&round.phase, Phase::Aborted { reason } if reason.contains("needs 4")));
 }
@@ -258,7 +254,7 @@ fn a_roll_out_reaches_more_and_more_devices_and_trouble_stops_it() {
     engine.publish(2).unwrap();
     assert_eq!(announced(), (2, 100));
     fleet.clock.add(100);
-    engine.advance().unwrap();
+    engine.advance(true).unwrap();
     assert_eq!(announced(), (2, 1000));
     let refused = engine.publish(2).unwrap_err().to_string();
     assert!(refused.contains("version 2 is being rolled out already"), "{refused}");
@@ -302,9 +298,9 @@ fn numbers_of_which_a_roll_out_was_over_come_everywhere_at_once_however_often_th
     second_version(engine);
     engine.publish(2).unwrap();
     fleet.clock.add(60);
-    engine.advance().unwrap();
+    engine.advance(true).unwrap();
     fleet.clock.add(60);
-    engine.advance().unwrap();
+    engine.advance(true).unwrap();
     assert_eq!(standings(engine), ["everywhere", "everywhere"]);
     for version in [2, 2, 1, 1, 2] {
         assert_eq!(engine.rollback(version).unwrap().rollout, Rollout::Complete);
@@ -415,7 +411,7 @@ fn a_version_that_was_superseded_goes_no_further() {
     }
     for _ in 0..3 {
         fleet.clock.add(100);
-        engine.advance().unwrap();
+        engine.advance(true).unwrap();
     }
     let rollout = |version| engine.store().model(version).unwrap().unwrap().rollout;
     assert!(matches!(rollout(2), Rollout::Running { stage: 0, .. }));
@@ -441,7 +437,7 @@ fn a_version_that_every_device_is_offered_goes_on_though_a_newer_one_is_announce
     let under_way = ["everywhere", "rolling out, stage 2", "rolling out, stage 1"];
     assert_eq!(standings(engine), under_way);
     fleet.clock.add(60);
-    engine.advance().unwrap();
+    engine.advance(true).unwrap();
     assert_eq!(standings(engine), ["everywhere", "everywhere", "rolling out, stage 2"]);
 }
 
@@ -454,7 +450,7 @@ fn a_stage_does_not_end_while_nobody_can_hear_of_it() {
     fleet.engine.publish(2).unwrap();
     let reached = |seconds, heard| {
         fleet.clock.add(seconds);
-        fleet.engine.advance_if(heard).unwrap();
+        fleet.engine.advance(heard).unwrap();
         fleet.engine.permille(&fleet.engine.announced().unwrap().unwrap())
     };
     assert_eq!((reached(0, true), reached(400, false)), (100, 100));
@@ -480,7 +476,7 @@ fn a_clock_that_was_ahead_and_is_put_right_holds_no_roll_out_up_and_shortens_no_
     second_version(engine);
     engine.publish(2).unwrap();
     let stage = &|| {
-        engine.advance_if(true).unwrap();
+        engine.advance(true).unwrap();
         match engine.announced().unwrap().unwrap().rollout {
             Rollout::Running { stage, .. } => Some(stage),
             _ => None,
@@ -518,7 +514,7 @@ fn a_rounds_window_does_not_end_while_nobody_can_hear_of_it() {
     let live = fleet.engine.start_round(&request(false)).unwrap();
     let phase = |seconds, heard| {
         fleet.clock.add(seconds);
-        fleet.engine.advance_if(heard).unwrap();
+        fleet.engine.advance(heard).unwrap();
         fleet.engine.store().round(live.id).unwrap().unwrap().phase
     };
     assert_eq!((phase(0, true), phase(10, true)), (Phase::Announced, Phase::Collecting));
@@ -542,8 +538,8 @@ fn a_round_that_was_announced_without_a_server_has_its_whole_window() {
     fleet.enrol(5);
     let live = fleet.engine.start_round(&request(false)).unwrap();
     fleet.clock.add(86_400);
-    fleet.engine.advance_if(false).unwrap();
-    fleet.engine.advance_if(true).unwrap();
+    fleet.engine.advance(false).unwrap();
+    fleet.engine.advance(true).unwrap();
     let round = fleet.engine.store().round(live.id).unwrap().unwrap();
     assert!(round.is_open() && round.closes_at >= fleet.engine.now() + 100, "{round:?}");
 }
@@ -574,7 +570,7 @@ fn a_small_step_of_the_clock_back_leaves_a_rounds_window_as_it_is() {
     fleet.enrol(5);
     let live = fleet.open_round();
     let closes_at = || {
-        fleet.engine.advance_if(true).unwrap();
+        fleet.engine.advance(true).unwrap();
         fleet.engine.store().round(live.id).unwrap().unwrap().closes_at
     };
     let ten_minutes = || {
@@ -597,7 +593,7 @@ fn a_round_stays_open_where_the_clock_leaps_ahead_and_is_put_right() {
     fleet.enrol(5);
     let live = fleet.open_round();
     let round = || {
-        fleet.engine.advance_if(true).unwrap();
+        fleet.engine.advance(true).unwrap();
         fleet.engine.store().round(live.id).unwrap().unwrap()
     };
     assert_eq!(round().phase, Phase::Collecting);
@@ -609,12 +605,72 @@ fn a_round_stays_open_where_the_clock_leaps_ahead_and_is_put_right() {
     assert_eq!((round.phase, left), (Phase::Collecting, 110), "its time begins anew");
 }
 
+/// Seconds by which a clock is behind that has lost its battery.
+const BEHIND: u64 = 1_000_000;
+
+#[test]
+fn a_clock_that_is_behind_before_the_fleet_is_heard_changes_nothing_of_a_round() {
+    let fleet = Fleet::new("behind", Rules { window_seconds: 1_000, ..common::rules() });
+    fleet.enrol(5);
+    fleet.clock.add(BEHIND);
+    let live = fleet.open_round();
+    let round = |heard| {
+        fleet.engine.advance(heard).unwrap();
+        fleet.engine.store().round(live.id).unwrap().unwrap()
+    };
+    let before = round(true);
+    fleet.clock.back(BEHIND);
+    assert_eq!(round(false), before, "the broker is not there yet");
+    fleet.clock.add(BEHIND + 600);
+    let after = round(true);
+    assert_eq!((after.phase, after.closes_at), (Phase::Collecting, before.closes_at + 600));
+}
+
+#[test]
+fn a_rounds_time_begins_anew_where_the_fleet_is_heard_before_a_clock_that_is_behind_is_put_right() {
+    let fleet = Fleet::new("behind-heard", Rules { window_seconds: 1_000, ..common::rules() });
+    fleet.enrol(5);
+    fleet.clock.add(BEHIND);
+    let live = fleet.open_round();
+    let left = || {
+        fleet.engine.advance(true).unwrap();
+        let round = fleet.engine.store().round(live.id).unwrap().unwrap();
+        assert_eq!(round.phase, Phase::Collecting);
+        round.closes_at - fleet.engine.now()
+    };
+    fleet.clock.back(BEHIND);
+    assert_eq!(left(), 1_010);
+    fleet.clock.add(BEHIND + 600);
+    assert_eq!(left(), 1_010);
+}
+
+#[test]
+fn what_begins_by_a_clock_that_is_behind_has_its_whole_time_once_it_is_put_right() {
+    let fleet = Fleet::new("behind-begins", common::rules());
+    let (engine, clock) = (&fleet.engine, &fleet.clock);
+    fleet.enrol(5);
+    clock.add(BEHIND);
+    second_version(engine);
+    engine.publish(2).unwrap();
+    engine.advance(true).unwrap();
+    clock.back(BEHIND);
+    engine.rollback(2).unwrap();
+    let live = engine.start_round(&request(true)).unwrap();
+    engine.advance(false).unwrap();
+    clock.add(BEHIND + 600);
+    engine.advance(true).unwrap();
+    let stage = engine.store().model(3).unwrap().unwrap().rollout;
+    assert_eq!(stage, Rollout::Running { stage: 0, since: engine.now() });
+    let round = engine.store().round(live.id).unwrap().unwrap();
+    assert_eq!((round.announced_at, round.is_open()), (engine.now(), true));
+}
+
 #[test]
 fn a_number_of_the_database_that_is_none_is_damage_and_not_0() {
     let fleet = Fleet::new("numbers", common::rules());
     let store = fleet.engine.store();
     store.decide(0, fleet.engine.key(), |decision| decision.put_meta("pruned", b"short")).unwrap();
-    let told = fleet.engine.advance().unwrap_err().to_string();
+    let told = fleet.engine.advance(true).unwrap_err().to_string();
     assert!(told.contains("number pruned is damaged"), "{told}");
 }
 
@@ -684,13 +740,13 @@ fn a_stage_that_has_reached_devices_waits_for_one_that_says_that_the_version_wor
     second_version(engine);
     engine.publish(2).unwrap();
     let stands = || {
-        engine.advance().unwrap();
+        engine.advance(true).unwrap();
         let model = engine.store().model(2).unwrap().unwrap();
         (engine.permille(&model), engine.status().unwrap().silent)
     };
     assert_eq!(stands(), (0, None), "its time is not over");
     assert_eq!(standings(engine)[1], "rolling out, stage 1");
-    fleet.clock.add(1_000_000);
+    fleet.clock.add(60);
     assert_eq!(stands(), (0, Some(2)), "all of them are away, or it ends them");
     assert!(standings(engine)[1].starts_with("waits at stage 1: of the mirrors"));
     engine.report("mirror-8", 2, Report::Failed(JobFault::Storage)).unwrap();
@@ -705,7 +761,7 @@ fn a_stage_that_has_reached_devices_waits_for_one_that_says_that_the_version_wor
         engine.revoke(name, "a test").unwrap();
     }
     fleet.clock.add(60);
-    engine.advance().unwrap();
+    engine.advance(true).unwrap();
     assert_eq!(engine.permille(&engine.store().model(4).unwrap().unwrap()), 1000);
 }
 
@@ -749,8 +805,7 @@ fn a_rollback_ends_the_round_that_would_bring_the_model_back() {
     let round = full_round(&fleet);
     assert_eq!(round.task.base_version, 2);
     fleet.engine.rollback(1).unwrap();
-    fleet.clock.add(10_000);
-    fleet.settle();
+    fleet.pass(100);
     let reason = why_aborted(&fleet.engine, round.id);
     assert!(reason.contains("version 2, from which it started"), "{reason}");
     assert_eq!(fleet.engine.announced().unwrap().unwrap().version, 3);
@@ -773,8 +828,7 @@ fn a_roll_out_that_stops_ends_the_round_on_it_and_no_other() {
     let on_first = filled(&fleet, fleet.open_round_with(true));
     assert_eq!((on_first.task.base_version, on_first.forced), (1, true));
     fleet.engine.report("mirror-0", 2, Report::Installed).unwrap();
-    fleet.clock.add(10_000);
-    fleet.settle();
+    fleet.pass(100);
     let round = fleet.engine.store().round(on_first.id).unwrap().unwrap();
     assert_eq!(round.phase, Phase::Published { version: 3 });
 }
@@ -788,8 +842,7 @@ fn a_candidate_of_a_model_that_is_not_in_force_is_not_published() {
     let rollout = Rollout::Stopped { reason: "a test".into(), was_over: false };
     let stopped = aggregator::records::Model { rollout, ..store.model(1).unwrap().unwrap() };
     store.decide(0, fleet.engine.key(), |decision| decision.put_model(&stopped)).unwrap();
-    fleet.clock.add(10_000);
-    fleet.settle();
+    fleet.pass(100);
     let reason = why_aborted(&fleet.engine, round.id);
     assert!(reason.contains("no longer in force"), "{reason}");
     assert_eq!(store.models().unwrap().len(), 1);
@@ -827,13 +880,11 @@ fn momentum_reaches(name: &str, between: impl FnOnce(&Engine)) -> bool {
     );
     fleet.enrol(5);
     full_round(&fleet);
-    fleet.clock.add(10_000);
-    fleet.settle();
+    fleet.pass(100);
     between(&fleet.engine);
     fleet.reach_everybody();
     let round = full_round(&fleet);
-    fleet.clock.add(10_000);
-    fleet.settle();
+    fleet.pass(100);
     let store = fleet.engine.store();
     let average = fleet.merged(&round).average(round.task.minimum_cohort).unwrap();
     let layout = fleet.engine.layout();
@@ -867,7 +918,7 @@ fn an_abort_while_the_candidate_is_judged_stands() {
     let fleet = Fleet::with_gate("judging", common::rules(), gate, SMALL);
     fleet.enrol(5);
     let round = full_round(&fleet);
-    fleet.clock.add(10_000);
+    fleet.clock.add(100);
     let engine = &fleet.engine;
     std::thread::scope(|scope| {
         let judging = scope.spawn(|| common::settle(engine));
@@ -1036,8 +1087,7 @@ fn settled_round(fleet: &Fleet) -> (Round, Vec<Submission>) {
     let round = fleet.open_round();
     let batch: Vec<_> = (0..5).map(|name| fleet.submission(&round, name, 0.0)).collect();
     fleet.worker(0).count(&batch).unwrap();
-    fleet.clock.add(10_000);
-    fleet.settle();
+    fleet.pass(100);
     fleet.reach_everybody();
     (round, batch)
 }
@@ -1064,7 +1114,7 @@ fn a_round_at_hand_keeps_its_names() {
     let fleet = Fleet::new("prune-live", Rules { keep_rounds: 0, ..common::rules() });
     fleet.enrol(5);
     let round = full_round(&fleet);
-    fleet.engine.advance().unwrap();
+    fleet.engine.advance(true).unwrap();
     let (engine, device) = (&fleet.engine, "mirror-1".parse::<DeviceId>().unwrap());
     let name = engine.secret(&device).pseudonym(engine.channel(), round.id);
     assert!(engine.store().named(round.id, Pseudonym(name.0)).unwrap().is_some());
@@ -1078,8 +1128,7 @@ fn an_update_counts_once_though_its_round_is_forgotten_and_its_model_comes_back(
     let first = fleet.open_round();
     let batch: Vec<_> = (0..5).map(|name| fleet.submission(&first, name, 0.0)).collect();
     fleet.worker(0).count(&batch).unwrap();
-    fleet.clock.add(10_000);
-    fleet.settle();
+    fleet.pass(100);
     fleet.reach_everybody();
     trouble_everywhere(&fleet.engine, 2);
     let second = fleet.open_round_with(true);
@@ -1116,8 +1165,7 @@ fn the_audit_finds_changed_sums_and_a_foreign_key() {
     let round = fleet.open_round();
     let batch: Vec<_> = (0..5).map(|name| fleet.submission(&round, name, 0.0)).collect();
     fleet.worker(0).count(&batch).unwrap();
-    fleet.clock.add(10_000);
-    fleet.settle();
+    fleet.pass(100);
     let key = fleet.engine.key().verifying_key();
     fleet.engine.verify(&key).unwrap();
     let stranger = ed25519_dalek::SigningKey::from_bytes(&[3; 32]).verifying_key();
@@ -1255,8 +1303,7 @@ fn the_audit_binds_what_was_announced_and_published_to_what_was_computed() {
     let fleet = Fleet::new("audit-binds", common::rules());
     fleet.enrol(5);
     let first = full_round(&fleet);
-    fleet.clock.add(10_000);
-    fleet.settle();
+    fleet.pass(100);
     let (engine, store) = (&fleet.engine, fleet.engine.store());
     let problem = || engine.verify(&engine.key().verifying_key()).unwrap_err().to_string();
     let good = store.round(first.id).unwrap().unwrap();

@@ -52,9 +52,9 @@ fn judged_by(name: &str, gate: Box<dyn Gate>) -> (Server, common::Scratch) {
     let round = fleet.open_round();
     let batch: Vec<_> = (0..5).map(|name| fleet.submission(&round, name, 0.0)).collect();
     fleet.worker(0).count(&batch).unwrap();
-    fleet.clock.add(10_000);
+    fleet.clock.add(100);
     // Without a broker its window would not end.
-    fleet.engine.advance().unwrap();
+    fleet.engine.advance(true).unwrap();
     let (engine, _clock, folder) = fleet.into_parts();
     (Server::start(engine, &nowhere()).unwrap(), folder)
 }

@@ -15,14 +15,14 @@ use std::sync::Arc;
 use ed25519_dalek::SigningKey;
 use learn::averaging::Step;
 use learn::edges::{Clock, Digest};
-use learn::head::{HeadLayout, Subset};
+use learn::head::HeadLayout;
 use learn::privacy::NoiseMultiplierError;
 use proto::Channel;
 
 use crate::audit::Event;
 use crate::gate::Gate;
 use crate::hex;
-use crate::records::{Damaged, Round, Task, parameter_bytes};
+use crate::records::{Damaged, Round, Task};
 use crate::rollout::{RolloutRules, Stage};
 use crate::signal::Signal;
 use crate::store::{Decision, Store, StoreError};
@@ -230,7 +230,7 @@ impl Engine {
 
     /// SHA-256 of the shipped head's trainable numbers, to which every version of this head belongs.
     pub fn base_digest(&self) -> [u8; 32] {
-        Digest::of(&parameter_bytes(&self.layout.gather(Subset::Full, &self.shipped))).0
+        self.layout.digest(&self.shipped).0
     }
 
     /// The first of `count` sequence numbers that nobody else will get, all of them above `above`.
@@ -286,25 +286,15 @@ impl Engine {
     /// Takes the next step of everything that is due, and says whether a round moved: then more may be due. One step at a time,
     /// so that it can be announced that a round takes no more before the gate has judged for minutes.
     ///
-    /// # Errors
-    /// Of the gate or the database. A round that fails holds up nothing else.
-    pub fn advance(&self) -> Result<bool> {
-        self.advance_while(true)
-    }
-
-    /// The same for a server that looks at all times whether it is `heard`. While it is not no roll-out goes on and no round's window
-    /// ends. The stage and the window at hand end as much later as nobody heard, or the server did not run.
+    /// While the server is not `heard` no roll-out goes on and no round's window ends. The stage and the window at hand end as much
+    /// later as nobody heard, or the server did not run.
     ///
     /// # Errors
-    /// As [`Engine::advance`].
-    pub fn advance_if(&self, heard: bool) -> Result<bool> {
+    /// Of the gate or the database. A round that fails holds up nothing else.
+    pub fn advance(&self, heard: bool) -> Result<bool> {
         if heard {
             self.note_heard()?;
         }
-        self.advance_while(heard)
-    }
-
-    fn advance_while(&self, heard: bool) -> Result<bool> {
         let moved = self.live_round().and_then(|live| match live {
             Some(round) => self.step_round(&round, heard),
             None => Ok(false),

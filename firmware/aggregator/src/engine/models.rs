@@ -3,6 +3,7 @@
 use learn::edges::Digest;
 use learn::head::Subset;
 
+use super::rollout::begins;
 use super::rounds::end_outdated;
 use super::{Engine, EngineError, Result};
 use crate::audit::Event;
@@ -73,6 +74,7 @@ impl Engine {
             let Ok(model) = &mut outcome else { return Ok(()) };
             model.rollout = Rollout::Running { stage: 0, since: self.now() };
             (model.installed, model.failed) = (0, 0);
+            begins(decision, self.now())?;
             decision.forget_reports(version)?;
             decision.put_model(model)?;
             decision.record(&self.published(model))?;
@@ -200,6 +202,7 @@ pub(super) fn put_next(
     bytes: &[u8],
 ) -> Result<(), StoreError> {
     model.version = decision.next_version()?;
+    begins(decision, model.created_at)?;
     decision.put_model(model)?;
     decision.put_parameters(model.version, bytes)?;
     decision.record(&added(model))

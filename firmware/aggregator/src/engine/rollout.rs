@@ -31,7 +31,7 @@ pub struct Failure {
     pub fault: Option<JobFault>,
 }
 
-/// Until when the fleet could hear, seconds since 1970, as far as [`Engine::advance_if`] has noted it.
+/// Until when the fleet could hear, seconds since 1970, as far as [`Engine::advance`] has noted it.
 const HEARD: &str = "heard";
 
 /// Seconds between two such notes.
@@ -100,7 +100,7 @@ impl Engine {
             changed = Some(model);
             Ok(())
         })?;
-        // It may stop it; whether it goes on is for [`Engine::advance_if`], which knows who can hear.
+        // It may stop it; whether it goes on is for [`Engine::advance`], which knows who can hear.
         self.step_rollout(&changed.ok_or(EngineError::NoModel(version))?, false)
     }
 
@@ -258,6 +258,14 @@ impl Engine {
             }
             round.iter().try_for_each(|seen| put_off_window(decision, seen, noted, now))
         })
+    }
+}
+
+/// To be said where a stage or a window begins at `now`: a note by a clock that is ahead of this one would hide the silence that follows.
+pub(super) fn begins(decision: &mut Decision<'_>, now: u64) -> Result<(), StoreError> {
+    match decision.number(HEARD)? {
+        Some(noted) if noted > now => decision.put_number(HEARD, now),
+        _ => Ok(()),
     }
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::models::{is_usable, put_next};
+use super::rollout::begins;
 use super::{Engine, EngineError, Result};
 use crate::arithmetic;
 use crate::audit::Event;
@@ -117,6 +118,7 @@ impl Engine {
                 return Ok(());
             }
             round.id = decision.next_round()?;
+            begins(decision, round.announced_at)?;
             decision.put_round(&round)?;
             decision.each_enrolled(|decision, device| {
                 // A name that is no device name cannot have been enrolled.
@@ -221,7 +223,8 @@ impl Engine {
     }
 
     pub(super) fn step_round(&self, round: &Round, heard: bool) -> Result<bool> {
-        if let Some(moved) = announced_now(round, self.now()) {
+        // A clock that is behind looks the same as one that was ahead: while nobody hears it may still be put right.
+        if heard && let Some(moved) = announced_now(round, self.now()) {
             warn!(
                 "the clock was ahead when round {} was announced; its time begins anew",
                 round.id

@@ -139,9 +139,9 @@ impl Fleet {
         engine.add_model(&parameters, "a test").unwrap();
         engine.publish(1).unwrap();
         clock.add(100);
-        engine.advance().unwrap();
+        engine.advance(true).unwrap();
         clock.add(100);
-        engine.advance().unwrap();
+        engine.advance(true).unwrap();
         Fleet { engine, clock, folder: Scratch(folder) }
     }
 
@@ -165,7 +165,7 @@ impl Fleet {
     pub fn open_round_with(&self, force: bool) -> Round {
         let round = self.engine.start_round(&request(force)).unwrap();
         self.clock.add(10);
-        self.engine.advance().unwrap();
+        self.engine.advance(true).unwrap();
         round
     }
 
@@ -177,7 +177,7 @@ impl Fleet {
         // One that was revoked is not heard.
         names.iter().for_each(|n| drop(self.engine.report(n, version, Report::Installed)));
         self.clock.add(60);
-        self.engine.advance().unwrap();
+        self.engine.advance(true).unwrap();
         let newest = self.engine.announced().unwrap().unwrap();
         assert_eq!(self.engine.permille(&newest), 1000);
     }
@@ -201,6 +201,11 @@ impl Fleet {
         Pseudonym(self.engine.secret(&device).pseudonym(self.engine.channel(), round.id).0)
     }
 
+    /// So many seconds in which the fleet is heard at all times, with every step that is due in them.
+    pub fn pass(&self, seconds: u64) {
+        pass(&self.engine, &self.clock, seconds);
+    }
+
     /// Everything that is due now, step by step.
     pub fn settle(&self) {
         settle(&self.engine).unwrap();
@@ -211,9 +216,17 @@ impl Fleet {
     }
 }
 
+/// As [`Fleet::pass`].
+pub fn pass(engine: &Engine, clock: &TestClock, seconds: u64) {
+    for from in (0..seconds).step_by(60) {
+        clock.add((seconds - from).min(60));
+        settle(engine).unwrap();
+    }
+}
+
 /// Steps until nothing is due any more.
 pub fn settle(engine: &Engine) -> Result<(), EngineError> {
-    while engine.advance()? {}
+    while engine.advance(true)? {}
     Ok(())
 }
 

@@ -38,6 +38,9 @@ const TRANSFER_PATIENCE: Duration = Duration::from_secs(120);
 /// Seconds after which a device may ask a full desk again.
 const BUSY_SECONDS: u32 = 30;
 
+/// Devices that one desk's log names.
+const NAMED_DEVICES: usize = 20;
+
 /// Bytes of answers at which a batch ends. Requests are a few bytes each and their answers megabytes.
 const ANSWER_BYTES: usize = 8 << 20;
 
@@ -48,6 +51,14 @@ type Sender = (u64, Pseudonym);
 struct Transfer {
     parts: Reassembly,
     touched: Instant,
+}
+
+/// Where trouble was, as far as the log may say it: never a device and its update together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Anywhere,
+    Round(u64),
+    Device(DeviceId),
 }
 
 /// One worker's side of the conversation.
@@ -66,8 +77,8 @@ pub struct Desk {
     answer_bytes: usize,
     /// Devices whose request for a model is answered in this batch.
     served: BTreeSet<DeviceId>,
-    /// Kinds of trouble that were logged already, by round.
-    told: BTreeSet<(u64, &'static str)>,
+    /// Kinds of trouble that were logged already, by the rounds and devices of the database.
+    told: BTreeSet<(Place, &'static str)>,
 }
 
 impl Desk {
@@ -136,10 +147,7 @@ impl Desk {
             Ok(Topic::ModelManifest(channel)) if channel == *self.office.engine.channel() => {
                 self.statement::<ModelManifest>(message)
             }
-            _ => {
-                self.strange(0, StrangeKind::Topic);
-                Ok(())
-            }
+            _ => self.strange(Place::Anywhere, StrangeKind::Topic),
         }
     }
 
@@ -168,33 +176,30 @@ impl Desk {
     }
 
     fn offered(&mut self, name: Name, round: u64, payload: &[u8]) -> Result<(), EngineError> {
-        let Ok(offer) = UpdateOffer::decode(payload) else {
-            self.strange(round, StrangeKind::Offer);
-            return Ok(());
+        let offer = match UpdateOffer::decode(payload) {
+            Ok(offer) => offer,
+            Err(error) => return self.unread(Place::Round(round), StrangeKind::Offer, &error),
         };
         let pseudonym = Pseudonym(name.0);
         let Some(device) = self.office.engine.store().named(round, pseudonym)? else {
             // Nobody to answer: the name is no device's, and its topic may be a stranger's invention.
-            self.strange(round, StrangeKind::Name);
-            return Ok(());
+            return self.strange(Place::Round(round), StrangeKind::Name);
         };
         let Ok(id) = device.name.parse::<DeviceId>() else { return Ok(()) };
         let engine = &self.office.engine;
         let key = engine.secret(&id).verifying_key(engine.channel(), round);
         let Ok((manifest, first)) = offer.verify(&key, name, round) else {
-            self.early(round, RefusalKind::Signature);
-            return Ok(());
+            return self.early(round, RefusalKind::Signature);
         };
         let update = manifest.content.sha256;
         if manifest.channel != *engine.channel() {
-            self.early(round, RefusalKind::Channel);
-            return Ok(());
+            return self.early(round, RefusalKind::Channel);
         }
         if let Some(counted) = engine.store().counted_in(learn::edges::Digest(update.0))? {
             return self.say(name, round, update, Verdict::Accepted { round: counted });
         }
         if device.standing != Standing::Enrolled {
-            self.early(round, RefusalKind::Revoked);
+            self.early(round, RefusalKind::Revoked)?;
             return self.refuse(name, round, update, Wrong::Revoked);
         }
         if manifest.content.total() == 1 {
@@ -220,11 +225,11 @@ impl Desk {
             return self.refuse(name, round, update, Wrong::UnknownRound);
         };
         if self.is_over(round)? {
-            self.early(round, RefusalKind::NotCollecting);
+            self.early(round, RefusalKind::NotCollecting)?;
             return self.refuse(name, round, update, Wrong::RoundClosed);
         }
         if content.bytes != crate::ingest::update_bytes(&rules) as u64 {
-            self.early(round, RefusalKind::Shape);
+            self.early(round, RefusalKind::Shape)?;
             return self.refuse(name, round, update, Wrong::Mismatch);
         }
         self.forget_stale();
@@ -235,7 +240,7 @@ impl Desk {
             self.forget(sender);
             if self.held + bytes > TRANSFER_BYTES {
                 let busy = Wrong::Busy { retry_seconds: BUSY_SECONDS };
-                self.early(round, RefusalKind::Busy);
+                self.early(round, RefusalKind::Busy)?;
                 return self.refuse(name, round, update, busy);
             }
             self.held += bytes;
@@ -256,10 +261,7 @@ impl Desk {
     fn chunk(&mut self, sender: Sender, payload: &[u8]) -> Result<(), EngineError> {
         match UpdateChunk::decode(payload) {
             Ok(chunk) => self.part(sender, chunk.update, chunk.index, chunk.bytes.0),
-            Err(_) => {
-                self.strange(sender.0, StrangeKind::Chunk);
-                Ok(())
-            }
+            Err(error) => self.unread(Place::Round(sender.0), StrangeKind::Chunk, &error),
         }
     }
 
@@ -277,8 +279,7 @@ impl Desk {
             return Ok(());
         };
         if transfer.parts.take(update, index, bytes).is_err() {
-            self.early(round, RefusalKind::Chunk);
-            return Ok(());
+            return self.early(round, RefusalKind::Chunk);
         }
         transfer.touched = Instant::now();
         if transfer.parts.missing() > 0 {
@@ -291,7 +292,7 @@ impl Desk {
                 Ok(())
             }
             _ => {
-                self.early(round, RefusalKind::Malformed);
+                self.early(round, RefusalKind::Malformed)?;
                 self.refuse(Name(pseudonym.0), round, update, Wrong::Malformed)
             }
         }
@@ -322,7 +323,8 @@ impl Desk {
             Fate::Refused(refusal) => {
                 let closed = || self.is_over(receipt.round);
                 let wrong = wire_refusal(refusal, closed()?);
-                self.log(receipt.round, refusal.kind().name(), &refusal.to_string());
+                let words = refusal.to_string();
+                self.log(Place::Round(receipt.round), refusal.kind().name(), &words)?;
                 self.refuse(name, receipt.round, update, wrong)
             }
         }
@@ -372,9 +374,11 @@ impl Desk {
     }
 
     fn model_wanted(&mut self, device: &DeviceId, payload: &[u8]) -> Result<(), EngineError> {
-        let Ok(wanted) = ModelWanted::decode(payload) else {
-            self.strange(0, StrangeKind::Request);
-            return Ok(());
+        let wanted = match ModelWanted::decode(payload) {
+            Ok(wanted) => wanted,
+            Err(error) => {
+                return self.unread(Place::Device(device.clone()), StrangeKind::Request, &error);
+            }
         };
         // Whoever asks again so soon has its answer on the way; reading a model costs more than
         // asking for it.
@@ -387,15 +391,13 @@ impl Desk {
         let bytes = engine.store().parameters(wanted.version)?;
         let Some(bytes) = bytes.filter(|bytes| enrolled && Digest::of(bytes) == wanted.model)
         else {
-            self.strange(0, StrangeKind::Request);
-            return Ok(());
+            return self.strange(Place::Anywhere, StrangeKind::Request);
         };
         let model = engine.store().model(wanted.version)?;
         let offered =
             |model: Model| matches!(model.rollout, Rollout::Running { .. } | Rollout::Complete);
         if !model.is_some_and(offered) {
-            self.strange(0, StrangeKind::Stopped);
-            return Ok(());
+            return self.strange(Place::Anywhere, StrangeKind::Stopped);
         }
         for index in indexes(&wanted.chunks).take(REQUEST_CHUNKS) {
             let Some(part) = chunk(&bytes, index) else { continue };
@@ -406,9 +408,11 @@ impl Desk {
     }
 
     fn job_state(&mut self, device: &DeviceId, payload: &[u8]) -> Result<(), EngineError> {
-        let Ok(state) = JobState::decode(payload) else {
-            self.strange(0, StrangeKind::Job);
-            return Ok(());
+        let state = match JobState::decode(payload) {
+            Ok(state) => state,
+            Err(error) => {
+                return self.unread(Place::Device(device.clone()), StrangeKind::Job, &error);
+            }
         };
         let report = match state.phase {
             JobPhase::Done => Report::Installed,
@@ -420,8 +424,7 @@ impl Desk {
         };
         match self.office.engine.report(device.as_str(), state.version, report) {
             Err(EngineError::NoModel(_) | EngineError::NoDevice(_)) => {
-                self.strange(0, StrangeKind::Job);
-                Ok(())
+                self.strange(Place::Anywhere, StrangeKind::Job)
             }
             other => other,
         }
@@ -431,11 +434,13 @@ impl Desk {
     fn statement<T: Statement>(&mut self, message: &Incoming) -> Result<(), EngineError> {
         let office = Arc::clone(&self.office);
         let ours = KeyRing::single(office.engine.key().verifying_key());
-        let signed = Signed::<T>::decode(&message.payload).ok();
-        let Some(signed) = signed.filter(|signed| signed.verify(&ours).is_ok()) else {
-            self.strange(0, StrangeKind::Topic);
-            return Ok(());
+        let signed = match Signed::<T>::decode(&message.payload) {
+            Ok(signed) => signed,
+            Err(error) => return self.unread(Place::Anywhere, StrangeKind::Topic, &error),
         };
+        if signed.verify(&ours).is_err() {
+            return self.strange(Place::Anywhere, StrangeKind::Topic);
+        }
         match office.sequence.is_beyond(signed.sequence()) {
             true => office.overtaken(signed.sequence(), message.retained),
             false => Ok(()),
@@ -444,44 +449,83 @@ impl Desk {
 
     /// Birth, goodbye and last will: who is there. Only devices that were enrolled once are remembered.
     fn status(&mut self, device: &DeviceId, payload: &[u8]) -> Result<(), EngineError> {
-        let known = self.office.engine.store().device(device.as_str())?.is_some();
         if payload.is_empty() {
             // Cleared at the broker.
             self.office.presence.set(device, &Status::Offline { lost: true });
             return Ok(());
         }
-        match Status::decode(payload) {
-            Ok(status) if known => self.office.presence.set(device, &status),
-            _ => self.strange(0, StrangeKind::Status),
+        let status = match Status::decode(payload) {
+            Ok(status) => status,
+            Err(error) => {
+                return self.unread(Place::Device(device.clone()), StrangeKind::Status, &error);
+            }
+        };
+        if self.office.engine.store().device(device.as_str())?.is_none() {
+            return self.strange(Place::Anywhere, StrangeKind::Status);
         }
+        self.office.presence.set(device, &status);
         Ok(())
     }
 
     /// A refusal of an update that came from a device of the round: part of the round's tally, at the next commit.
-    fn early(&mut self, round: u64, kind: RefusalKind) {
+    fn early(&mut self, round: u64, kind: RefusalKind) -> Result<(), EngineError> {
         self.worker.note_refused(round, kind);
-        self.log(round, kind.name(), "an update was refused");
+        self.log(Place::Round(round), kind.name(), "an update was refused")
     }
 
-    fn strange(&mut self, round: u64, kind: StrangeKind) {
+    /// A message that is none. One of another version of the protocol is a kind of its own: its sender works otherwise.
+    fn unread(
+        &mut self,
+        place: Place,
+        kind: StrangeKind,
+        error: &DecodeError,
+    ) -> Result<(), EngineError> {
+        let is_version = matches!(error, DecodeError::Version { .. });
+        let kind = if is_version { StrangeKind::Version } else { kind };
+        self.office.strange.add(kind);
+        self.log(place, kind.name(), &error.to_string())
+    }
+
+    /// A message that is not from whom it claims to be, or asks for what there is not.
+    fn strange(&mut self, place: Place, kind: StrangeKind) -> Result<(), EngineError> {
         self.office.strange.add(kind);
         self.log(
-            round,
+            place,
             kind.name(),
             "a message was not understood or not from whom it claimed to be",
-        );
+        )
     }
 
-    /// Says each kind of trouble once a round; the counts say how often.
-    fn log(&mut self, round: u64, kind: &'static str, words: &str) {
-        // Rounds are numbers that strangers choose; nothing may grow with them.
-        if self.told.len() >= 256 {
-            self.told.clear();
+    /// Says each kind of trouble once for each place; the counts say how often.
+    fn log(&mut self, place: Place, kind: &'static str, words: &str) -> Result<(), EngineError> {
+        if self.told.contains(&(place.clone(), kind)) {
+            return Ok(());
         }
-        if self.told.insert((round, kind)) {
-            let place = if round == 0 { String::new() } else { format!("round {round}: ") };
-            warn!("{place}{words} ({kind}; further ones are only counted)");
+        let place = self.known(place)?;
+        let words = match &place {
+            Place::Anywhere => words.to_owned(),
+            Place::Round(round) => format!("round {round}: {words}"),
+            Place::Device(device) => format!("{device}: {words}"),
+        };
+        if self.told.insert((place, kind)) {
+            warn!("{words} ({kind}; further ones are only counted)");
         }
+        Ok(())
+    }
+
+    /// A place that the database has, and anywhere for what senders may make up: nothing grows with that.
+    fn known(&self, place: Place) -> Result<Place, StoreError> {
+        let store = self.office.engine.store();
+        let is_device = |told: &&(Place, &str)| matches!(told.0, Place::Device(_));
+        let is_known = match &place {
+            Place::Anywhere => true,
+            Place::Round(round) => store.round(*round)?.is_some(),
+            Place::Device(device) => {
+                let is_room = self.told.iter().filter(is_device).count() < NAMED_DEVICES;
+                is_room && store.device(device.as_str())?.is_some()
+            }
+        };
+        Ok(if is_known { place } else { Place::Anywhere })
     }
 }
 

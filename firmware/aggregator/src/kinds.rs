@@ -54,5 +54,6 @@ kinds! {
         Status = "status",
         Stopped = "stopped",
         Topic = "topic",
+        Version = "version",
     }
 }

@@ -5,8 +5,9 @@
 mod common;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::io::Write;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aggregator::announce::Announcer;
@@ -251,6 +252,68 @@ fn strangers_get_no_answer_and_are_counted() {
     assert_eq!(hall.office.strange.total(), 3);
     let tally = hall.office.engine.store().tally(1).unwrap();
     assert_eq!((tally.counted, tally.refused.get("signature")), (0, Some(&2)));
+}
+
+/// Bytes that a log is written to.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The lines that are logged meanwhile.
+fn logged(work: impl FnOnce()) -> Vec<String> {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+    tracing::subscriber::with_default(log.finish(), work);
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn rounds_that_senders_make_up_fill_no_log() {
+    let mut hall = Hall::new("desk-log", Parameters::Sparse);
+    let name = hall.identity("mirror-1").pseudonym;
+    let lines = logged(|| {
+        for round in (1_001..=1_300).chain([1, 1]) {
+            for topic in [Topic::Update(name, round, 0), Topic::Update(name, round, 1)] {
+                let (topic, payload) = (topic.to_string(), vec![1]);
+                assert!(hall.say(&Incoming { topic, payload, retained: false }).is_empty());
+            }
+        }
+    });
+    assert_eq!(hall.office.strange.total(), 604);
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    assert!(lines[2..].iter().all(|line| line.contains("round 1: ")), "{lines:?}");
+}
+
+#[test]
+fn devices_of_another_version_of_the_protocol_are_told_by_name_as_far_as_the_log_has_room() {
+    let mut hall = Hall::new("desk-version", Parameters::Sparse);
+    for reader in 0..30 {
+        let fingerprint = format!("{:02x}", 100 + reader).repeat(32);
+        hall.office.engine.enrol(&format!("reader-{reader}"), &fingerprint).unwrap();
+    }
+    let lines = logged(|| {
+        for reader in (0..30).chain(0..40) {
+            let topic = Topic::Status(format!("reader-{reader}").parse().unwrap()).to_string();
+            let payload = vec![2, 10, 0];
+            assert!(hall.say(&Incoming { topic, payload, retained: false }).is_empty());
+        }
+    });
+    assert_eq!(hall.office.strange.counts().get(&StrangeKind::Version), Some(&70));
+    assert_eq!(lines.len(), 21, "{lines:?}");
+    let told =
+        "reader-0: the message has version 2, this program reads version 1; update the older side";
+    assert!(lines[0].contains(told), "{}", lines[0]);
 }
 
 #[test]

@@ -16,12 +16,12 @@ use aggregator::engine::{DELTA, Engine, Parts, RoundRequest, RoundStatus, Rules}
 use aggregator::gate::{Gate, GateError};
 use aggregator::keys::Keys;
 use aggregator::kinds::StrangeKind;
-use aggregator::records::{Parameters, Phase, parameters_of};
+use aggregator::records::{Parameters, Phase};
 use aggregator::rollout::{RolloutRules, Stage};
 use aggregator::serve::Server;
 use aggregator::store::Store;
 use learn::edges::{LayoutId, SystemClock};
-use learn::head::{HeadLayout, HeadShape, Subset};
+use learn::head::{HeadLayout, HeadShape, Subset, numbers};
 use learn::privacy::{Budget, NoiseMultiplier};
 use proto::secret::DeviceSecret;
 use proto::signing::{KeyRing, Signed};
@@ -156,7 +156,7 @@ impl ModelTrial for Home {
     }
 
     fn begin(&mut self, _: u64, parameters: Vec<u8>) -> Result<(), JobFault> {
-        let values = parameters_of(&parameters);
+        let values = numbers::decode(&parameters, self.layout.subset_len(Subset::Full)).unwrap();
         self.layout.scatter(Subset::Full, &values, &mut self.disk.lock().unwrap().head);
         Ok(())
     }
@@ -337,7 +337,8 @@ impl Fleet {
         let published = self.engine().store().parameters(version).unwrap().unwrap();
         for mirror in mirrors {
             wait("a model at a device", || mirror.has_tried(version));
-            assert_eq!(mirror.head(), parameters_of(&published));
+            let head = mirror.head();
+            assert_eq!(head, numbers::decode(&published, head.len()).unwrap());
         }
     }
 

@@ -14,7 +14,6 @@ mod common;
 
 use aggregator::engine::Report;
 use common::{Fleet, request};
-use learn::head::Subset;
 use proto::status::JobFault;
 
 fn main() {
@@ -31,8 +30,7 @@ fn main() {
     fleet.engine.rollback(1).unwrap();
     let round = fleet.open_round();
     fleet.engine.abort_round(round.id, "a life's").unwrap();
-    let parameters = vec![0.5; fleet.engine.layout().subset_len(Subset::Full)];
-    let newest = fleet.engine.add_model(&parameters, "a life's").unwrap().version;
+    let newest = common::add_version(&fleet.engine, 0.5);
     fleet.engine.publish(newest).unwrap();
     for number in 0..4 {
         let report = match number {

@@ -253,7 +253,7 @@ pub struct Tally {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "rollout", rename_all = "kebab-case")]
 pub enum Rollout {
-    /// It does not.
+    /// It does not: version 1 of a database whose `init` was interrupted before 2026-11-30.
     Held,
     /// Stage after stage.
     Running {
@@ -301,14 +301,4 @@ pub struct Model {
     pub installed: u64,
     /// Devices that reported trouble with it.
     pub failed: u64,
-}
-
-/// Parameters as bytes: little-endian `f32`, in the layout's order.
-pub fn parameter_bytes(parameters: &[f32]) -> Vec<u8> {
-    parameters.iter().flat_map(|value| value.to_le_bytes()).collect()
-}
-
-/// The parameters of stored bytes.
-pub fn parameters_of(bytes: &[u8]) -> Vec<f32> {
-    bytes.as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect()
 }

@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use learn::averaging::{PartialSum, RoundRules, ServerOptimiser, Step};
-use learn::edges::{Digest, LayoutId};
+use learn::edges::LayoutId;
 use learn::head::{Confusion, HeadLayout, Subset, TrainingSettings};
 use learn::privacy::{Budget, Composition, NoiseMultiplier, PrivacyStatement, plan};
 use learn::update::Update;
@@ -23,7 +23,7 @@ use serde::Serialize;
 use crate::contributor::{Contributor, ContributorError};
 use crate::engine::DELTA;
 use crate::households::Households;
-use crate::records::{Parameters, parameter_bytes};
+use crate::records::Parameters;
 use crate::signal::{NoisePlace, Signal};
 use crate::student::{Example, StudentError, Trunk, judge};
 
@@ -225,7 +225,7 @@ fn simulate_round(
     let began = Instant::now();
     let (layout, subset) = (fixed.layout, fixed.subset);
     let dimension = layout.subset_len(subset);
-    let model = Digest::of(&parameter_bytes(&layout.gather(Subset::Full, &state.global))).0;
+    let model = layout.digest(&state.global).0;
     let rules =
         RoundRules { layout: layout.id(subset, &model), dimension, noise_multiplier: noise };
     let deltas = train_all(fixed, &state.global, plan.threads)?;

@@ -17,10 +17,10 @@ use learn::edges::Digest;
 use learn::head::HeadLayout;
 use serde::{Deserialize, Serialize};
 
-use crate::arithmetic::moved;
+use crate::arithmetic::{bytes_of, moved};
 use crate::audit::{AuditError, Event};
 use crate::engine::EngineError;
-use crate::records::{Device, Model, Phase, Rollout, Round, Standing, parameter_bytes};
+use crate::records::{Device, Model, Phase, Rollout, Round, Standing};
 use crate::store::Snapshot;
 
 /// What was checked.
@@ -306,7 +306,7 @@ impl Auditor<'_> {
         check(number, record.task.base == base, "the average was put on another base")?;
         let merged = self.store.merged(round, record.task.rules()?)?;
         let again = merged.average(record.task.minimum_cohort)?;
-        let same = Digest::of(&parameter_bytes(&again)).to_string() == average;
+        let same = Digest::of(&bytes_of(&again)).to_string() == average;
         check(number, same, "the average is another one")?;
         let (moved, _) = moved(self.store, self.layout, &record, &again, step)?;
         let same = Digest::of(&moved).to_string() == candidate;

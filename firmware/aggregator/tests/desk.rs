@@ -453,8 +453,7 @@ fn piloted(name: &str) -> Hall {
     let hall = Hall::of(Fleet::new(name, rules), Parameters::Sparse);
     let engine = &hall.office.engine;
     engine.enrol_in("mirror-9", &"99".repeat(32), Some("pilot")).unwrap();
-    let numbers = vec![0.5; engine.layout().subset_len(Subset::Full)];
-    engine.add_model(&numbers, "a test").unwrap();
+    common::add_version(engine, 0.5);
     engine.publish(2).unwrap();
     hall
 }
@@ -659,8 +658,7 @@ fn the_end_of_a_round_is_announced_before_the_gate_and_one_that_fails_keeps_noth
     step(&hall.office, &mut announcer).1.unwrap();
     let judged = step(&hall.office, &mut announcer).1;
     assert!(judged.unwrap_err().to_string().contains("holdout"));
-    let numbers = vec![0.5; hall.office.engine.layout().subset_len(Subset::Full)];
-    hall.office.engine.add_model(&numbers, "a test").unwrap();
+    common::add_version(&hall.office.engine, 0.5);
     hall.office.engine.publish(2).unwrap();
     let (said, _) = step(&hall.office, &mut announcer);
     let manifest = Signed::<ModelManifest>::decode(&said[0].payload).unwrap();
@@ -671,8 +669,7 @@ fn the_end_of_a_round_is_announced_before_the_gate_and_one_that_fails_keeps_noth
 fn a_stopped_model_is_sent_to_nobody() {
     let mut hall = Hall::new("desk-stopped", Parameters::Sparse);
     let engine = &hall.office.engine;
-    let numbers = vec![0.5; engine.layout().subset_len(Subset::Full)];
-    engine.add_model(&numbers, "a test").unwrap();
+    common::add_version(engine, 0.5);
     engine.publish(2).unwrap();
     let top = engine.rollback(1).unwrap();
     let device: DeviceId = "mirror-1".parse().unwrap();

@@ -12,15 +12,13 @@ use aggregator::audit::Event;
 use aggregator::engine::{Engine, EngineError, Report, RoundRequest, Rules};
 use aggregator::gate::{Gate, GateError, NoGate};
 use aggregator::ingest::{Submission, Worker};
-use aggregator::records::{
-    Device, Model, Phase, Pseudonym, Rollout, Round, Standing, Tally, parameters_of,
-};
+use aggregator::records::{Device, Model, Phase, Pseudonym, Rollout, Round, Standing, Tally};
 use aggregator::rollout::Stage;
-use aggregator::store::{Fate, Refusal, Snapshot, Store, StoreError};
+use aggregator::store::{Decision, Fate, Refusal, Snapshot, Store, StoreError};
 use aggregator::verify::verify;
-use common::{Fleet, SMALL, Scratch, TestClock, Z, request};
+use common::{Fleet, SMALL, Scratch, TestClock, Z, add_version, request};
 use learn::averaging::Step;
-use learn::head::Subset;
+use learn::head::{Subset, numbers};
 use proto::DeviceId;
 use proto::status::JobFault;
 
@@ -37,8 +35,7 @@ fn filled(fleet: &Fleet, round: Round) -> Round {
 
 /// Version 2, held.
 fn second_version(engine: &Engine) {
-    let parameters = vec![0.5; engine.layout().subset_len(Subset::Full)];
-    assert_eq!(engine.add_model(&parameters, "a test").unwrap().version, 2);
+    assert_eq!(add_version(engine, 0.5), 2);
 }
 
 fn trouble_everywhere(engine: &Engine, version: u64) {
@@ -244,8 +241,7 @@ fn a_roll_out_reaches_more_and_more_devices_and_trouble_stops_it() {
     let fleet = Fleet::new("rollout", common::rules());
     fleet.enrol(5);
     let engine = &fleet.engine;
-    let parameters = vec![0.5; engine.layout().subset_len(Subset::Full)];
-    engine.add_model(&parameters, "a test").unwrap();
+    second_version(engine);
     let announced = || {
         let model = engine.announced().unwrap().unwrap();
         (model.version, engine.permille(&model))
@@ -278,7 +274,7 @@ fn a_roll_out_reaches_more_and_more_devices_and_trouble_stops_it() {
     let refused = engine.publish(3).unwrap_err().to_string();
     assert!(refused.contains("version 3 is everywhere already"), "{refused}");
     assert_eq!(announced(), (3, 1000), "it is not taken back from anybody");
-    (0..2).for_each(|_| drop(engine.add_model(&parameters, "a test").unwrap()));
+    (0..2).for_each(|_| drop(add_version(engine, 0.5)));
     engine.publish(4).unwrap();
     assert_eq!(announced(), (4, 100), "a version that is only held is in nobody's way");
     assert_eq!(engine.rollback(2).unwrap().version, 6);
@@ -382,8 +378,7 @@ fn a_superseded_version_that_another_list_of_stages_would_complete_is_stopped() 
     let fleet = Fleet::new("stages-superseded", common::rules());
     second_version(&fleet.engine);
     fleet.engine.publish(2).unwrap();
-    let numbers = vec![0.5; fleet.engine.layout().subset_len(Subset::Full)];
-    fleet.engine.add_model(&numbers, "a test").unwrap();
+    add_version(&fleet.engine, 0.5);
     fleet.engine.publish(3).unwrap();
     fleet.reach_everybody();
     let (engine, clock, folder) = fleet.into_parts();
@@ -404,9 +399,8 @@ fn a_superseded_version_that_another_list_of_stages_would_complete_is_stopped() 
 fn a_version_that_was_superseded_goes_no_further() {
     let fleet = Fleet::new("superseded", common::rules());
     let engine = &fleet.engine;
-    let parameters = vec![0.5; engine.layout().subset_len(Subset::Full)];
     for version in [2, 3] {
-        engine.add_model(&parameters, "a test").unwrap();
+        add_version(engine, 0.5);
         engine.publish(version).unwrap();
     }
     for _ in 0..3 {
@@ -432,7 +426,7 @@ fn a_version_that_every_device_is_offered_goes_on_though_a_newer_one_is_announce
     assert_eq!(standings(engine), ["everywhere", "held"]);
     engine.publish(2).unwrap();
     fleet.reach_everybody();
-    engine.add_model(&vec![0.5; engine.layout().subset_len(Subset::Full)], "a test").unwrap();
+    add_version(engine, 0.5);
     engine.publish(3).unwrap();
     let under_way = ["everywhere", "rolling out, stage 2", "rolling out, stage 1"];
     assert_eq!(standings(engine), under_way);
@@ -501,7 +495,7 @@ fn a_clock_that_was_ahead_and_is_put_right_holds_no_roll_out_up_and_shortens_no_
     assert_eq!(seconds(60).last(), Some(None));
     // And a roll-out that begins after the last one was heard of by a clock that was ahead.
     clock.back(YEAR / 12);
-    engine.add_model(&vec![0.5; engine.layout().subset_len(Subset::Full)], "a test").unwrap();
+    add_version(engine, 0.5);
     engine.publish(3).unwrap();
     assert!(seconds(960).all(|stage| stage == Some(0)));
     assert_eq!(seconds(60).last(), Some(Some(1)));
@@ -603,6 +597,44 @@ fn a_round_stays_open_where_the_clock_leaps_ahead_and_is_put_right() {
     let round = round();
     let left = round.closes_at - fleet.engine.now();
     assert_eq!((round.phase, left), (Phase::Collecting, 110), "its time begins anew");
+}
+
+#[test]
+fn damaged_numbers_of_a_version_or_a_candidate_are_told_and_end_no_thread() {
+    let fleet = Fleet::new("damaged-numbers", common::rules());
+    fleet.enrol(5);
+    let round = full_round(&fleet);
+    fleet.clock.add(100);
+    let (engine, store) = (&fleet.engine, fleet.engine.store());
+    let phase = || {
+        engine.advance(true).unwrap();
+        store.round(round.id).unwrap().unwrap().phase
+    };
+    let put_base = |bytes: &[u8]| {
+        store.decide(0, engine.key(), |decision| decision.put_parameters(1, bytes)).unwrap()
+    };
+    let put_candidate = |bytes: &[u8]| {
+        let put = |decision: &mut Decision<'_>| decision.put_candidate(round.id, bytes);
+        store.decide(0, engine.key(), put).unwrap()
+    };
+    let told = |what: &str| {
+        let told = engine.advance(true).unwrap_err().to_string();
+        assert!(told.contains(what) && told.contains("restore the database"), "{told}");
+    };
+    assert_eq!(phase(), Phase::Closed);
+    let base = store.parameters(1).unwrap().unwrap();
+    put_base(&base[1..]);
+    told("model 1 is damaged: it has the wrong length");
+    put_base(&base);
+    assert_eq!(phase(), Phase::Averaged);
+    let candidate = store.candidate(round.id).unwrap().unwrap();
+    put_candidate(&[&f32::NAN.to_le_bytes(), &candidate[4..]].concat());
+    told("candidate of round 1 is damaged: it has a value that is not a number");
+    put_base(&[]);
+    put_candidate(&candidate);
+    told("model 1 is damaged");
+    put_base(&base);
+    assert_eq!(phase(), Phase::Gated);
 }
 
 /// Seconds by which a clock is behind that has lost its battery.
@@ -755,7 +787,7 @@ fn a_stage_that_has_reached_devices_waits_for_one_that_says_that_the_version_wor
     assert_eq!(stands(), (1000, None));
     // A stage in which nobody is left has nobody to wait for.
     fleet.engine.rollback(1).unwrap();
-    engine.add_model(&vec![0.5; engine.layout().subset_len(Subset::Full)], "a test").unwrap();
+    add_version(engine, 0.5);
     engine.publish(4).unwrap();
     for name in ["mirror-8", "mirror-9"] {
         engine.revoke(name, "a test").unwrap();
@@ -960,7 +992,7 @@ fn a_database_refuses_another_network() {
     assert!(refused(0.5).contains("the folder that `model` names holds another network"));
     // A database that is older than the note goes by its first version.
     let engine = open(0.25).unwrap();
-    let forget = |decision: &mut aggregator::store::Decision<'_>| decision.put_meta("base", &[]);
+    let forget = |decision: &mut Decision<'_>| decision.put_meta("base", &[]);
     engine.store().decide(0, engine.key(), forget).unwrap();
     drop(engine);
     assert!(refused(0.5).contains("name the old folder"));
@@ -972,14 +1004,15 @@ fn the_model_that_mirrors_ship_with_is_everywhere_in_one_step_and_once() {
     let (_, clock, folder) = Fleet::new("ship", common::rules()).into_parts();
     let store = Store::create(&folder.0.join("other.redb")).unwrap();
     let engine = Engine::new(common::parts(store, &clock, SMALL)).unwrap();
-    let numbers = vec![0.25; engine.layout().subset_len(Subset::Full)];
+    let shipped = vec![0.25; engine.layout().subset_len(Subset::Full)];
     let before = engine.store().entries().unwrap();
     for _ in 0..2 {
         engine.ship("a test").unwrap();
         let models = engine.store().models().unwrap();
         assert_eq!(models.len(), 1);
         assert_eq!((models[0].version, &models[0].rollout), (1, &Rollout::Complete));
-        assert_eq!(parameters_of(&engine.store().parameters(1).unwrap().unwrap()), numbers);
+        let stored = engine.store().parameters(1).unwrap().unwrap();
+        assert_eq!(numbers::decode(&stored, shipped.len()).unwrap(), shipped);
     }
     assert_eq!(engine.store().entries().unwrap(), before + 2, "added and published");
     engine.verify(&engine.key().verifying_key()).unwrap();
@@ -1001,7 +1034,7 @@ fn a_database_refuses_other_keys() {
     assert!(refused(9, 6).contains("restore it from a backup"));
     // A database that is older than the note takes the secret that it is opened with, from then on.
     let engine = open(5, 6).unwrap();
-    let forget = |decision: &mut aggregator::store::Decision<'_>| decision.put_meta("secrets", &[]);
+    let forget = |decision: &mut Decision<'_>| decision.put_meta("secrets", &[]);
     engine.store().decide(0, engine.key(), forget).unwrap();
     drop(engine);
     open(5, 6).unwrap();
@@ -1185,7 +1218,7 @@ fn the_audit_finds_changed_sums_and_a_foreign_key() {
 /// What the audit says once `change` was made from outside, without an entry in the log.
 fn problem_after(
     engine: &Engine,
-    change: impl FnOnce(&mut aggregator::store::Decision<'_>) -> Result<(), StoreError>,
+    change: impl FnOnce(&mut Decision<'_>) -> Result<(), StoreError>,
 ) -> String {
     let key = engine.key().verifying_key();
     engine.verify(&key).unwrap();
@@ -1336,7 +1369,7 @@ fn the_audit_finds_a_round_on_another_base() {
         expected_cosine: 1.0,
         forced: false,
     };
-    let forge = |decision: &mut aggregator::store::Decision<'_>| {
+    let forge = |decision: &mut Decision<'_>| {
         decision.put_round(&other)?;
         decision.record(&announced)
     };

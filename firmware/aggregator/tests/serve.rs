@@ -21,7 +21,6 @@ use aggregator::records::{Device, Standing};
 use aggregator::rollout::Stage;
 use aggregator::serve::{ServeError, Server};
 use common::{Fleet, SMALL};
-use learn::head::Subset;
 use signal_hook::consts::SIGTERM;
 use signal_hook::low_level::raise;
 
@@ -189,8 +188,7 @@ fn a_large_group_to_be_told_by_a_broker_that_takes_nothing_holds_nothing_up() {
         Ok(())
     });
     enrol_all.unwrap();
-    let numbers = vec![0.5; engine.layout().subset_len(Subset::Full)];
-    engine.add_model(&numbers, "a test").unwrap();
+    common::add_version(engine, 0.5);
     engine.publish(2).unwrap();
     let round = engine.start_round(&common::request(true)).unwrap().id;
     let (engine, clock, _folder) = fleet.into_parts();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use learn::edges::LayoutId;
-use learn::head::{Subset, TrainingSettings};
+use learn::head::{Subset, TrainingSettings, numbers};
 use learn::privacy::NoiseMultiplier;
 use proto::secret::DeviceSecret;
 use proto::signing::KeyRing;
@@ -22,7 +22,6 @@ use uplink::run::{Watch, run_hasty};
 
 use crate::contributor::{Contributor, ContributorError};
 use crate::households::Households;
-use crate::records::parameters_of;
 use crate::student::{StudentError, Trunk};
 
 /// How much faster than the world's the mirrors' clocks go.
@@ -218,11 +217,9 @@ impl ModelTrial for Edges {
     }
 
     fn begin(&mut self, _: u64, parameters: Vec<u8>) -> Result<(), JobFault> {
-        let values = parameters_of(&parameters);
         let layout = self.world.trunk.layout();
-        if values.len() != layout.subset_len(Subset::Full) {
-            return Err(JobFault::Unusable);
-        }
+        let values = numbers::decode(&parameters, layout.subset_len(Subset::Full))
+            .map_err(|_| JobFault::Unusable)?;
         layout.scatter(Subset::Full, &values, &mut self.disk().head);
         Ok(())
     }

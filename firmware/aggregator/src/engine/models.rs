@@ -6,30 +6,18 @@ use learn::head::Subset;
 use super::rollout::begins;
 use super::rounds::end_outdated;
 use super::{Engine, EngineError, Result};
+use crate::arithmetic::bytes_of;
 use crate::audit::Event;
-use crate::records::{Model, Rollout, parameter_bytes};
+use crate::records::{Model, Rollout};
 use crate::store::{Decision, StoreError};
 
 impl Engine {
-    /// Adds a model version from outside, such as the first one, as all its trainable numbers in the layout's order. It
-    /// is held until published.
-    pub fn add_model(&self, parameters: &[f32], origin: &str) -> Result<Model> {
-        let (expected, actual) = (self.layout.subset_len(Subset::Full), parameters.len());
-        if actual != expected {
-            return Err(EngineError::ForeignModel { expected, actual });
-        }
-        let bytes = parameter_bytes(parameters);
-        let mut model = self.new_model(&bytes, origin, Rollout::Held, None);
-        self.decide(|decision| put_next(decision, &mut model, &bytes))?;
-        Ok(model)
-    }
-
     /// The model that the mirrors ship with, everywhere from the start: version 1, in a database that has no model yet.
     ///
     /// # Errors
     /// Of the database.
     pub fn ship(&self, origin: &str) -> Result<()> {
-        let bytes = parameter_bytes(&self.layout.gather(Subset::Full, &self.shipped));
+        let bytes = bytes_of(&self.layout.gather(Subset::Full, &self.shipped));
         let mut model = self.new_model(&bytes, origin, Rollout::Complete, None);
         // In one, so that no power cut leaves a model that nobody has.
         self.decide(|decision| {
@@ -61,7 +49,7 @@ impl Engine {
         }
     }
 
-    /// Starts to roll a version out, or starts again after a stop.
+    /// Starts the roll-out of the newest version again from its first stage, where it was stopped.
     ///
     /// # Errors
     /// [`EngineError::NoModel`], [`EngineError::Superseded`] below a version that was published, [`EngineError::UnderWay`],

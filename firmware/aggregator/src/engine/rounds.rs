@@ -10,13 +10,10 @@ use tracing::warn;
 use super::models::{is_usable, put_next};
 use super::rollout::begins;
 use super::{Engine, EngineError, Result};
-use crate::arithmetic;
+use crate::arithmetic::{bytes_of, moved, stored, velocity_name};
 use crate::audit::Event;
 use crate::hex;
-use crate::records::{
-    DOES_NOT_SHIP, Damaged, Model, Parameters, Phase, Rollout, Round, Task, parameter_bytes,
-    parameters_of,
-};
+use crate::records::{DOES_NOT_SHIP, Damaged, Model, Parameters, Phase, Rollout, Round, Task};
 use crate::round::{self, announced_now, next_step};
 use crate::store::{Decision, StoreError};
 
@@ -269,7 +266,7 @@ impl Engine {
         let average = merged.average(round.task.minimum_cohort)?;
         let step = self.rules.step;
         let (candidate, velocity) =
-            arithmetic::moved(&self.store.snapshot()?, &self.layout, round, &average, step)?;
+            moved(&self.store.snapshot()?, &self.layout, round, &average, step)?;
         let closed = Event::RoundClosed {
             round: round.id,
             updates,
@@ -279,7 +276,7 @@ impl Engine {
         let digest = Digest::of(&candidate).to_string();
         let averaged = Event::RoundAveraged {
             round: round.id,
-            average: Digest::of(&parameter_bytes(&average)).to_string(),
+            average: Digest::of(&bytes_of(&average)).to_string(),
             base: round.task.base.clone(),
             candidate: digest.clone(),
             momentum: step.momentum(),
@@ -289,7 +286,7 @@ impl Engine {
         self.decide_in_phase(round, |decision| {
             decision.put_round(&turned)?;
             decision.put_candidate(round.id, &candidate)?;
-            decision.put_meta(&arithmetic::velocity_name(round.id), &parameter_bytes(&velocity))?;
+            decision.put_meta(&velocity_name(round.id), &bytes_of(&velocity))?;
             decision.record(&closed)?;
             decision.record(&averaged)
         })
@@ -299,7 +296,8 @@ impl Engine {
         let version = round.task.base_version;
         let base = self.store.parameters(version)?.ok_or(EngineError::NoModel(version))?;
         let candidate = self.candidate(round)?;
-        let (base, candidate) = (self.whole(&base), self.whole(&candidate));
+        let base = self.whole(&base, || format!("model {version}"))?;
+        let candidate = self.whole(&candidate, || candidate_name(round))?;
         let scores = self.gate.scores(&[&base, &candidate])?;
         let (before, after) = (scores[0], scores[1]);
         let tolerance = self.rules.tolerance;
@@ -330,16 +328,16 @@ impl Engine {
 
     /// The bytes of what a round was averaged to.
     fn candidate(&self, round: &Round) -> Result<Vec<u8>> {
-        let damaged =
-            || Damaged { what: format!("candidate of round {}", round.id), reason: "gone".into() };
+        let damaged = || Damaged { what: candidate_name(round), reason: "gone".into() };
         Ok(self.store.candidate(round.id)?.ok_or_else(damaged)?)
     }
 
-    /// A whole head from the bytes of its trainable numbers.
-    fn whole(&self, bytes: &[u8]) -> Vec<f32> {
+    /// A whole head from the trainable numbers that are stored under the name `what`.
+    fn whole(&self, bytes: &[u8], what: impl FnOnce() -> String) -> Result<Vec<f32>, Damaged> {
+        let trainable = stored(bytes, self.layout.subset_len(Subset::Full), what)?;
         let mut flat = self.shipped.clone();
-        self.layout.scatter(Subset::Full, &parameters_of(bytes), &mut flat);
-        flat
+        self.layout.scatter(Subset::Full, &trainable, &mut flat);
+        Ok(flat)
     }
 
     fn publish_candidate(&self, round: &Round) -> Result<()> {
@@ -360,6 +358,11 @@ impl Engine {
             decision.record(&self.published(&model))
         })
     }
+}
+
+/// What errors call a round's candidate.
+fn candidate_name(round: &Round) -> String {
+    format!("candidate of round {}", round.id)
 }
 
 /// Ends a round without a result.

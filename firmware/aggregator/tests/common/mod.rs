@@ -6,17 +6,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use aggregator::audit::Event;
 use aggregator::contributor::Contributor;
 use aggregator::engine::{Engine, EngineError, Parts, Report, RoundRequest, Rules};
 use aggregator::gate::{Gate, GateError};
 use aggregator::ingest::{Submission, Worker};
-use aggregator::records::{Parameters, Pseudonym, Round};
+use aggregator::records::{Model, Parameters, Pseudonym, Rollout, Round};
 use aggregator::rollout::{RolloutRules, Stage};
-use aggregator::store::Store;
+use aggregator::store::{Decision, Store};
 use ed25519_dalek::SigningKey;
 use learn::averaging::PartialSum;
 use learn::edges::{Clock, Digest, Timestamp};
-use learn::head::{HeadLayout, HeadShape, Subset};
+use learn::head::{HeadLayout, HeadShape, Subset, numbers};
 use learn::privacy::Budget;
 use proto::DeviceId;
 
@@ -135,8 +136,7 @@ impl Fleet {
         let mut parts = parts(store, &clock, shape);
         (parts.gate, parts.rules) = (gate, rules);
         let engine = Engine::new(parts).unwrap();
-        let parameters = vec![SHIPPED; engine.layout().subset_len(Subset::Full)];
-        engine.add_model(&parameters, "a test").unwrap();
+        add_version(&engine, SHIPPED);
         engine.publish(1).unwrap();
         clock.add(100);
         engine.advance(true).unwrap();
@@ -214,6 +214,32 @@ impl Fleet {
     pub fn merged(&self, round: &Round) -> PartialSum {
         self.engine.store().merged(round.id, round.task.rules().unwrap()).unwrap()
     }
+}
+
+/// Adds a version all of whose trainable numbers are `value`, for [`Engine::publish`] to roll out: as an `init` left it that was
+/// interrupted before 2026-11-30.
+pub fn add_version(engine: &Engine, value: f32) -> u64 {
+    let mut bytes = Vec::new();
+    numbers::encode_into(&mut bytes, &vec![value; engine.layout().subset_len(Subset::Full)]);
+    let mut model = Model {
+        version: 0,
+        parameters: Digest::of(&bytes).to_string(),
+        origin: "a test".into(),
+        created_at: engine.now(),
+        score: None,
+        rollout: Rollout::Held,
+        installed: 0,
+        failed: 0,
+    };
+    let add = |decision: &mut Decision<'_>| {
+        model.version = decision.next_version()?;
+        decision.put_model(&model)?;
+        decision.put_parameters(model.version, &bytes)?;
+        let (version, parameters) = (model.version, model.parameters.clone());
+        decision.record(&Event::ModelAdded { version, parameters, origin: model.origin.clone() })
+    };
+    engine.store().decide(engine.now(), engine.key(), add).unwrap();
+    model.version
 }
 
 /// As [`Fleet::pass`].

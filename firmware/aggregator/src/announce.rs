@@ -156,7 +156,7 @@ fn retained(topic: Topic, payload: Vec<u8>) -> Outgoing {
 /// The newest round. In a database that was restored from before its first one, the last that there may have been is over: the
 /// broker has kept its announcement.
 fn newest_round(engine: &Engine) -> Result<Option<RoundNotice>, EngineError> {
-    if let Some(round) = engine.store().rounds()?.pop() {
+    if let Some(round) = engine.store().newest_round()? {
         return notice(engine, &round).map(Some);
     }
     let (channel, round) = (engine.channel().clone(), engine.store().rounds_above()?);

@@ -203,7 +203,7 @@ pub fn step(
 fn advance(office: &Office, heard: bool) -> Result<(), EngineError> {
     let engine = &office.engine;
     if engine.advance(heard)?
-        && let Some(round) = engine.store().rounds()?.pop()
+        && let Some(round) = engine.store().newest_round()?
     {
         say_phase(&engine.round_status(round)?);
     }

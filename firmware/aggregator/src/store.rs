@@ -263,6 +263,25 @@ impl Store {
         &self.path
     }
 
+    /// Bytes of the file. What was removed is filled again before it grows.
+    pub fn bytes(&self) -> Result<u64> {
+        let unreachable = |source| StoreError::Unreachable { path: self.path.clone(), source };
+        Ok(self.path.metadata().map_err(unreachable)?.len())
+    }
+
+    /// Removes the candidates of rounds that are over, which programs from before 2026-11-30 kept.
+    pub fn forget_candidates(&self) -> Result<()> {
+        let live = self.newest_round()?.filter(|round| !round.phase.is_final());
+        let is_live = |id| live.as_ref().is_some_and(|round| round.id == id);
+        let first = self.database.begin_read()?.open_table(CANDIDATES)?.first()?;
+        if first.is_none_or(|(id, _)| is_live(id.value())) {
+            return Ok(());
+        }
+        let write = self.database.begin_write()?;
+        write.open_table(CANDIDATES)?.retain(|id, _| is_live(id))?;
+        Ok(write.commit()?)
+    }
+
     /// Whether the database refuses everything until it is opened again, as it does after the first I/O error: a full
     /// disk, or one that fails. Does not wait for anybody's transaction.
     pub fn is_lost(&self) -> bool {
@@ -338,6 +357,18 @@ impl Store {
         self.snapshot()?.rounds()
     }
 
+    /// The rounds after this one, oldest first.
+    pub fn rounds_after(&self, id: u64) -> Result<Vec<Round>> {
+        let table = self.database.begin_read()?.open_table(ROUNDS)?;
+        table.range(id + 1..)?.map(|entry| parse("round", entry?.1.value())).collect()
+    }
+
+    /// The newest round.
+    pub fn newest_round(&self) -> Result<Option<Round>> {
+        let table = self.database.begin_read()?.open_table(ROUNDS)?;
+        table.last()?.map(|(_, value)| parse("round", value.value())).transpose()
+    }
+
     /// What has come in for a round.
     pub fn tally(&self, round: u64) -> Result<Tally> {
         self.snapshot()?.tally(round)
@@ -352,6 +383,11 @@ impl Store {
     /// Every model version, oldest first.
     pub fn models(&self) -> Result<Vec<Model>> {
         self.snapshot()?.models()
+    }
+
+    /// The newest version that is such.
+    pub fn newest_model(&self, is_such: impl Fn(&Model) -> bool) -> Result<Option<Model>> {
+        newest_model(&self.database.begin_read()?.open_table(MODELS)?, is_such)
     }
 
     /// The last thing that a device said of a version: what [`Decision::put_report`] was given.
@@ -755,16 +791,11 @@ impl Decision<'_> {
         table.get(id)?.map(|value| parse("round", value.value())).transpose()
     }
 
-    /// The round that is not over, if there is one.
+    /// The round that is not over, if there is one. None begins beside another, so it is the newest.
     pub fn live_round(&self) -> Result<Option<Round>> {
         let table = self.write.open_table(ROUNDS)?;
-        for entry in table.iter()?.rev() {
-            let round: Round = parse("round", entry?.1.value())?;
-            if !round.phase.is_final() {
-                return Ok(Some(round));
-            }
-        }
-        Ok(None)
+        let newest = table.last()?.map(|(_, value)| parse("round", value.value())).transpose()?;
+        Ok(newest.filter(|round: &Round| !round.phase.is_final()))
     }
 
     /// The number of the next round.
@@ -826,9 +857,12 @@ impl Decision<'_> {
         Ok(next)
     }
 
-    /// Stores a round.
+    /// Stores a round. The candidate of one that is over goes: what was published has its numbers as a version.
     pub fn put_round(&mut self, round: &Round) -> Result<()> {
         self.write.open_table(ROUNDS)?.insert(round.id, json(round).as_slice())?;
+        if round.phase.is_final() {
+            self.write.open_table(CANDIDATES)?.remove(round.id)?;
+        }
         Ok(())
     }
 
@@ -849,6 +883,11 @@ impl Decision<'_> {
     pub fn models(&self) -> Result<Vec<Model>> {
         let table = self.write.open_table(MODELS)?;
         table.iter()?.map(|entry| parse("model", entry?.1.value())).collect()
+    }
+
+    /// The newest version that is such, as it stands now.
+    pub fn newest_model(&self, is_such: impl Fn(&Model) -> bool) -> Result<Option<Model>> {
+        newest_model(&self.write.open_table(MODELS)?, is_such)
     }
 
     /// Stores a version's parameters.
@@ -899,6 +938,20 @@ impl Decision<'_> {
         self.write.open_table(NAMES)?.retain_in(all, |_, _| false)?;
         Ok(gone)
     }
+}
+
+/// The newest version that is such.
+fn newest_model(
+    models: &impl ReadableTable<u64, &'static [u8]>,
+    is_such: impl Fn(&Model) -> bool,
+) -> Result<Option<Model>> {
+    for entry in models.iter()?.rev() {
+        let model: Model = parse("model", entry?.1.value())?;
+        if is_such(&model) {
+            return Ok(Some(model));
+        }
+    }
+    Ok(None)
 }
 
 /// The places of what devices said of a version.

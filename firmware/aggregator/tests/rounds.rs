@@ -923,7 +923,10 @@ fn momentum_reaches(name: &str, between: impl FnOnce(&Engine)) -> bool {
     let (plain, _) =
         moved(&store.snapshot().unwrap(), layout, &round, &average, Step::PLAIN).unwrap();
     fleet.engine.verify(&fleet.engine.key().verifying_key()).unwrap();
-    store.candidate(round.id).unwrap().unwrap() != plain
+    let Phase::Published { version } = store.round(round.id).unwrap().unwrap().phase else {
+        panic!("it was not published")
+    };
+    store.parameters(version).unwrap().unwrap() != plain
 }
 
 #[test]
@@ -1140,6 +1143,31 @@ fn old_rounds_are_forgotten_and_the_audit_still_holds() {
     let verified = fleet.engine.verify(&fleet.engine.key().verifying_key()).unwrap();
     assert_eq!((verified.rounds, verified.pruned), (3, 2));
     assert!(store.rounds().unwrap().iter().all(|round| round.phase.is_final()));
+}
+
+#[test]
+fn a_candidate_goes_with_the_end_of_its_round_and_those_of_before_when_the_database_opens() {
+    let fleet = Fleet::with_scores("candidates", common::rules(), vec![0.5, 0.4]);
+    fleet.enrol(5);
+    let refused = full_round(&fleet);
+    fleet.pass(100);
+    let aborted = full_round(&fleet);
+    fleet.clock.add(100);
+    (0..2).for_each(|_| drop(fleet.engine.advance(true).unwrap()));
+    let candidate = |engine: &Engine, round: &Round| engine.store().candidate(round.id).unwrap();
+    assert_eq!(candidate(&fleet.engine, &refused), None);
+    assert!(candidate(&fleet.engine, &aborted).is_some(), "it waits for the gate");
+    let (engine, clock, folder) = fleet.into_parts();
+    let kept = |decision: &mut Decision<'_>| decision.put_candidate(refused.id, b"as before");
+    engine.store().decide(0, engine.key(), kept).unwrap();
+    drop(engine);
+    let store = Store::open(&folder.0.join("fleet.redb")).unwrap();
+    let engine = Engine::new(common::parts(store, &clock, SMALL)).unwrap();
+    assert_eq!(candidate(&engine, &refused), None);
+    assert!(candidate(&engine, &aborted).is_some());
+    engine.abort_round(aborted.id, "a test").unwrap();
+    assert_eq!(candidate(&engine, &aborted), None);
+    engine.verify(&engine.key().verifying_key()).unwrap();
 }
 
 #[test]

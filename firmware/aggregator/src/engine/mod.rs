@@ -157,6 +157,7 @@ impl Engine {
         engine.keep_key()?;
         engine.keep_secrets()?;
         engine.keep_base()?;
+        engine.store.forget_candidates()?;
         Ok(engine)
     }
 

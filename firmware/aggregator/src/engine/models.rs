@@ -160,18 +160,18 @@ impl Engine {
     /// The version that is announced: the newest that was ever published. A stopped one stays announced, for nobody,
     /// so that its manifest replaces the one that spread it.
     pub fn announced(&self) -> Result<Option<Model>> {
-        Ok(self.store.models()?.into_iter().rev().find(is_published))
+        Ok(self.store.newest_model(is_published)?)
     }
 
     /// The version that rounds start from: the newest that was not stopped.
     pub(super) fn base(&self) -> Result<Model> {
-        self.store.models()?.into_iter().rev().find(is_usable).ok_or(EngineError::NoModels)
+        self.store.newest_model(is_usable)?.ok_or(EngineError::NoModels)
     }
 
     /// The newest version that went through its whole roll-out; the one that rounds start from, where none did.
     pub(super) fn proven(&self) -> Result<Model> {
         let complete = |model: &Model| model.rollout == Rollout::Complete;
-        self.store.models()?.into_iter().rev().find(complete).map_or_else(|| self.base(), Ok)
+        self.store.newest_model(complete)?.map_or_else(|| self.base(), Ok)
     }
 }
 

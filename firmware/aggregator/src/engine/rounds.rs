@@ -34,7 +34,7 @@ const PRUNED: &str = "pruned";
 impl Engine {
     /// The round that is not over, if there is one.
     pub fn live_round(&self) -> Result<Option<Round>> {
-        Ok(self.store.rounds()?.into_iter().rev().find(|round| !round.phase.is_final()))
+        Ok(self.store.newest_round()?.filter(|round| !round.phase.is_final()))
     }
 
     /// Announces a round, unless it would carry no signal, could not have the updates that it
@@ -103,7 +103,7 @@ impl Engine {
         let mut outdated = None;
         self.decide(|decision| {
             // A report may have stopped the version since it was looked at, and another command may have been faster.
-            let now_in_force = decision.models()?.into_iter().rev().find(is_usable);
+            let now_in_force = decision.newest_model(is_usable)?;
             outdated = match decision.live_round()? {
                 Some(live) => Some(EngineError::Busy(live.id)),
                 None if now_in_force.is_none_or(|model| model.version != base_version) => {
@@ -204,11 +204,9 @@ impl Engine {
 
     /// Forgets who took part in rounds that are long over.
     pub(super) fn prune(&self) -> Result<()> {
-        let rounds = self.store.rounds()?;
-        let before = self.store.number(PRUNED)?.unwrap_or(0);
+        let rounds = self.store.rounds_after(self.store.number(PRUNED)?.unwrap_or(0))?;
         let old = rounds.len().saturating_sub(self.rules.keep_rounds as usize);
-        let due = |round: &&Round| round.id > before && round.phase.is_final();
-        for round in rounds[..old].iter().filter(due) {
+        for round in rounds[..old].iter().filter(|round| round.phase.is_final()) {
             self.decide(|decision| {
                 // The digests of its updates stay: a rollback may bring back any model, and with it an update that waits.
                 decision.forget_members(round.id)?;
@@ -377,7 +375,7 @@ fn abort(decision: &mut Decision<'_>, round: &Round, reason: &str) -> Result<Rou
 /// in force, and publishing it would bring that model back.
 pub(super) fn end_outdated(decision: &mut Decision<'_>) -> Result<(), StoreError> {
     let Some(round) = decision.live_round()? else { return Ok(()) };
-    let base = decision.models()?.into_iter().rev().find(is_usable);
+    let base = decision.newest_model(is_usable)?;
     let started_from = round.task.base_version;
     if base.is_some_and(|base| base.version == started_from) {
         return Ok(());

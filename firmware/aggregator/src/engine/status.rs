@@ -40,6 +40,9 @@ pub struct Status {
     pub decisions_failing: Option<String>,
     /// Devices that were revoked.
     pub revoked: u64,
+    /// Bytes of the database's file.
+    #[serde(default)]
+    pub database_bytes: u64,
     /// Rounds, newest last.
     pub rounds: Vec<RoundStatus>,
     /// Model versions, newest last.
@@ -156,6 +159,7 @@ impl Engine {
             now: self.now(),
             enrolled,
             revoked,
+            database_bytes: self.store.bytes()?,
             rounds: self
                 .store
                 .rounds()?

@@ -93,6 +93,7 @@ fn fleet(registry: &mut Registry, status: &Status) {
     let help = "Enrolled devices that are connected, as far as the first worker hears of them";
     number("devices_online", help, status.online.map_or(f64::NAN, |count| count as f64));
     number("devices_revoked", "Devices that were revoked", status.revoked as f64);
+    number("database_bytes", "Bytes of the database's file", status.database_bytes as f64);
     number("workers", "Connections that should be up", status.workers as f64);
     number("workers_connected", "Connections that are up", status.workers_connected as f64);
     let help =

@@ -15,11 +15,12 @@ use std::time::{Duration, Instant};
 
 use aggregator::contributor::Contributor;
 use aggregator::ingest::{Submission, Worker};
-use aggregator::records::{Device, Parameters, Phase, Pseudonym, Round, Standing, Task};
+use aggregator::records::{Device, Parameters, Phase, Round, Standing, Task};
 use aggregator::store::{Fate, Store};
 use ed25519_dalek::SigningKey;
 use learn::edges::{Digest, LayoutId};
 use learn::privacy::{Budget, NoiseMultiplier};
+use proto::Pseudonym;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 

@@ -9,25 +9,24 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use proto::content::{Reassembly, chunk, indexes};
+use learn::averaging::AveragingError;
+use proto::content::{Content, Reassembly, chunk, indexes};
 use proto::model::{ModelChunk, ModelManifest, ModelWanted, REQUEST_CHUNKS};
 use proto::signing::{KeyRing, Signed, Statement};
 use proto::status::{JobPhase, JobState, Status};
 use proto::task::RoundNotice;
-use proto::update::{
-    ChunksWanted, Receipt as Answer, Refusal as Wrong, UpdateChunk, UpdateOffer, Verdict,
-};
+use proto::update::{ChunksWanted, Receipt, Refusal, UpdateChunk, UpdateOffer, Verdict};
 use proto::wire::{Blob, DecodeError, Message};
-use proto::{DeviceId, Digest, Pseudonym as Name, Topic};
+use proto::{DeviceId, Digest, Pseudonym, Topic};
 use tracing::{debug, warn};
 
 use crate::carrier::{Carrier, Incoming, Outgoing};
 use crate::engine::{EngineError, Report};
-use crate::ingest::{BATCH_BYTES, BATCH_UPDATES, Receipt, Submission, Worker};
+use crate::ingest::{BATCH_BYTES, BATCH_UPDATES, Counting, Submission, Worker, update_bytes};
 use crate::kinds::{RefusalKind, StrangeKind};
 use crate::office::Office;
-use crate::records::{Model, Pseudonym, Rollout, Standing};
-use crate::store::{Fate, Refusal, StoreError};
+use crate::records::{Model, Rollout, Standing};
+use crate::store::{Fate, NotCounted, StoreError};
 
 /// Bytes of unfinished transfers that one desk holds.
 const TRANSFER_BYTES: usize = 64 << 20;
@@ -136,7 +135,7 @@ impl Desk {
         match message.topic.parse() {
             Ok(Topic::Update(name, round, 0)) => self.offered(name, round, payload),
             Ok(Topic::Update(name, round, _) | Topic::Lane(name, _, round, _)) => {
-                self.chunk((round, Pseudonym(name.0)), payload)
+                self.chunk((round, name), payload)
             }
             Ok(Topic::ModelWanted(device)) => self.model_wanted(&device, payload),
             Ok(Topic::JobState(device, _)) => self.job_state(&device, payload),
@@ -160,8 +159,8 @@ impl Desk {
         if waiting.is_empty() {
             return Ok(self.worker.write_refused()?);
         }
-        for receipt in self.worker.count(&waiting)? {
-            self.answer(&receipt)?;
+        for counting in self.worker.count(&waiting)? {
+            self.answer(&counting)?;
         }
         Ok(())
     }
@@ -175,13 +174,12 @@ impl Desk {
         all
     }
 
-    fn offered(&mut self, name: Name, round: u64, payload: &[u8]) -> Result<(), EngineError> {
+    fn offered(&mut self, name: Pseudonym, round: u64, payload: &[u8]) -> Result<(), EngineError> {
         let offer = match UpdateOffer::decode(payload) {
             Ok(offer) => offer,
             Err(error) => return self.unread(Place::Round(round), StrangeKind::Offer, &error),
         };
-        let pseudonym = Pseudonym(name.0);
-        let Some(device) = self.office.engine.store().named(round, pseudonym)? else {
+        let Some(device) = self.office.engine.store().named(round, name)? else {
             // Nobody to answer: the name is no device's, and its topic may be a stranger's invention.
             return self.strange(Place::Round(round), StrangeKind::Name);
         };
@@ -200,10 +198,10 @@ impl Desk {
         }
         if device.standing != Standing::Enrolled {
             self.early(round, RefusalKind::Revoked)?;
-            return self.refuse(name, round, update, Wrong::Revoked);
+            return self.refuse(name, round, update, Refusal::Revoked);
         }
         if manifest.content.total() == 1 {
-            self.waiting.push(Submission { round, pseudonym, bytes: first });
+            self.waiting.push(Submission { round, pseudonym: name, bytes: first });
             return Ok(());
         }
         self.begin(name, round, manifest.content, first)
@@ -212,40 +210,28 @@ impl Desk {
     /// A transfer of several chunks: asks for what is missing, if there is room and the round could take it.
     fn begin(
         &mut self,
-        name: Name,
+        name: Pseudonym,
         round: u64,
-        content: proto::content::Content,
+        content: Content,
         first: Vec<u8>,
     ) -> Result<(), EngineError> {
         let update = content.sha256;
-        let engine = &self.office.engine;
-        let record = engine.store().round(round)?;
-        let expected = record.and_then(|round| round.task.rules().ok());
-        let Some(rules) = expected else {
-            return self.refuse(name, round, update, Wrong::UnknownRound);
+        let Some(record) = self.office.engine.store().round(round)? else {
+            return self.refuse(name, round, update, Refusal::UnknownRound);
         };
-        if self.is_over(round)? {
+        if !record.is_open() {
             self.early(round, RefusalKind::NotCollecting)?;
-            return self.refuse(name, round, update, Wrong::RoundClosed);
+            return self.refuse(name, round, update, Refusal::RoundClosed);
         }
-        if content.bytes != crate::ingest::update_bytes(&rules) as u64 {
+        if content.bytes != update_bytes(&record.task.rules()?) as u64 {
             self.early(round, RefusalKind::Shape)?;
-            return self.refuse(name, round, update, Wrong::Mismatch);
+            return self.refuse(name, round, update, Refusal::Mismatch);
         }
-        self.forget_stale();
-        let sender = (round, Pseudonym(name.0));
-        let bytes = content.bytes as usize;
-        let under_way = self.transfers.get(&sender).map(|transfer| transfer.parts.content());
-        if under_way != Some(&content) {
-            self.forget(sender);
-            if self.held + bytes > TRANSFER_BYTES {
-                let busy = Wrong::Busy { retry_seconds: BUSY_SECONDS };
-                self.early(round, RefusalKind::Busy)?;
-                return self.refuse(name, round, update, busy);
-            }
-            self.held += bytes;
-            let parts = Reassembly::new(content);
-            self.transfers.insert(sender, Transfer { parts, touched: Instant::now() });
+        let sender = (round, name);
+        if !self.make_room(sender, content) {
+            self.early(round, RefusalKind::Busy)?;
+            let busy = Refusal::Busy { retry_seconds: BUSY_SECONDS };
+            return self.refuse(name, round, update, busy);
         }
         self.part(sender, update, 0, first)?;
         let Some(transfer) = self.transfers.get(&sender) else { return Ok(()) };
@@ -256,6 +242,24 @@ impl Desk {
             chunks: transfer.parts.missing_ranges(usize::MAX),
         };
         self.queue(Topic::Wanted(name), &wanted)
+    }
+
+    /// Begins a transfer in the place of any other of this sender's, or goes on with the same one. Says whether there is room.
+    fn make_room(&mut self, sender: Sender, content: Content) -> bool {
+        self.forget_stale();
+        let under_way = self.transfers.get(&sender).map(|transfer| transfer.parts.content());
+        if under_way == Some(&content) {
+            return true;
+        }
+        self.forget(sender);
+        let bytes = content.bytes as usize;
+        if self.held + bytes > TRANSFER_BYTES {
+            return false;
+        }
+        self.held += bytes;
+        let parts = Reassembly::new(content);
+        self.transfers.insert(sender, Transfer { parts, touched: Instant::now() });
+        true
     }
 
     fn chunk(&mut self, sender: Sender, payload: &[u8]) -> Result<(), EngineError> {
@@ -293,7 +297,7 @@ impl Desk {
             }
             _ => {
                 self.early(round, RefusalKind::Malformed)?;
-                self.refuse(Name(pseudonym.0), round, update, Wrong::Malformed)
+                self.refuse(pseudonym, round, update, Refusal::Malformed)
             }
         }
     }
@@ -311,53 +315,41 @@ impl Desk {
         Some(transfer)
     }
 
-    fn answer(&mut self, receipt: &Receipt) -> Result<(), EngineError> {
-        let (name, update) = (Name(receipt.pseudonym.0), Digest(receipt.digest.0));
-        match &receipt.fate {
-            Fate::Counted => {
-                self.say(name, receipt.round, update, Verdict::Accepted { round: receipt.round })
+    fn answer(&mut self, counting: &Counting) -> Result<(), EngineError> {
+        let &Counting { round, pseudonym, digest, .. } = counting;
+        let update = Digest(digest.0);
+        match &counting.fate {
+            Fate::Counted => self.say(pseudonym, round, update, Verdict::Accepted { round }),
+            Fate::CountedBefore { round: before } => {
+                self.say(pseudonym, round, update, Verdict::Accepted { round: *before })
             }
-            Fate::CountedBefore { round } => {
-                self.say(name, receipt.round, update, Verdict::Accepted { round: *round })
-            }
-            Fate::Refused(refusal) => {
-                let closed = || self.is_over(receipt.round);
-                let wrong = wire_refusal(refusal, closed()?);
-                let words = refusal.to_string();
-                self.log(Place::Round(receipt.round), refusal.kind().name(), &words)?;
-                self.refuse(name, receipt.round, update, wrong)
+            Fate::Refused(reason) => {
+                self.log(Place::Round(round), reason.kind().name(), &reason.to_string())?;
+                let record = self.office.engine.store().round(round)?;
+                let is_over = record.is_some_and(|record| !record.is_open());
+                self.refuse(pseudonym, round, update, refusal(reason, is_over))
             }
         }
     }
 
-    fn is_over(&self, round: u64) -> Result<bool, StoreError> {
-        let record = self.office.engine.store().round(round)?;
-        Ok(record.is_some_and(|round| {
-            !matches!(
-                round.phase,
-                crate::records::Phase::Announced | crate::records::Phase::Collecting
-            )
-        }))
-    }
-
     fn refuse(
         &mut self,
-        name: Name,
+        name: Pseudonym,
         round: u64,
         update: Digest,
-        wrong: Wrong,
+        wrong: Refusal,
     ) -> Result<(), EngineError> {
         self.say(name, round, update, Verdict::Refused(wrong))
     }
 
     fn say(
         &mut self,
-        name: Name,
+        name: Pseudonym,
         round: u64,
         update: Digest,
         verdict: Verdict,
     ) -> Result<(), EngineError> {
-        let answer = Answer { round, pseudonym: name, update, verdict };
+        let answer = Receipt { round, pseudonym: name, update, verdict };
         let (key, number) = (self.office.engine.key(), self.office.sequence.next());
         let signed = Signed::sign(key, number, &answer)?;
         self.office.receipts.fetch_add(1, Ordering::Relaxed);
@@ -529,18 +521,18 @@ impl Desk {
     }
 }
 
-fn wire_refusal(refusal: &Refusal, over: bool) -> Wrong {
-    use learn::averaging::AveragingError;
-    match refusal {
-        Refusal::NotCollecting if over => Wrong::RoundClosed,
-        Refusal::NotCollecting | Refusal::UnknownRound | Refusal::UnknownDevice => {
-            Wrong::UnknownRound
+/// What its sender is told of an update that is not counted, in a round that may be over.
+fn refusal(reason: &NotCounted, is_over: bool) -> Refusal {
+    match reason {
+        NotCounted::NotCollecting if is_over => Refusal::RoundClosed,
+        NotCounted::NotCollecting | NotCounted::UnknownRound | NotCounted::UnknownDevice => {
+            Refusal::UnknownRound
         }
-        Refusal::SecondUpdate => Wrong::AnotherCounts,
-        Refusal::Revoked => Wrong::Revoked,
-        Refusal::Malformed(_) => Wrong::Malformed,
-        Refusal::Content(AveragingError::Norm) => Wrong::Norm,
-        Refusal::Content(_) | Refusal::TooLarge => Wrong::Mismatch,
+        NotCounted::SecondUpdate => Refusal::AnotherCounts,
+        NotCounted::Revoked => Refusal::Revoked,
+        NotCounted::Malformed(_) => Refusal::Malformed,
+        NotCounted::Content(AveragingError::Norm) => Refusal::Norm,
+        NotCounted::Content(_) | NotCounted::TooLarge => Refusal::Mismatch,
     }
 }
 

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use learn::averaging::{PartialSum, RoundRules};
 use learn::edges::Digest;
 use learn::update::{Header, Update};
+use proto::Pseudonym;
 
 use crate::kinds::RefusalKind;
-use crate::records::{Phase, Pseudonym};
-use crate::store::{Arrival, Fate, Refusal, Store, StoreError};
+use crate::records::Phase;
+use crate::store::{Arrival, Fate, NotCounted, Store, StoreError};
 
 /// Updates that one transaction takes. More would delay the receipts without sparing much of a disk's flush.
 pub const BATCH_UPDATES: usize = 256;
@@ -32,9 +33,15 @@ pub struct Submission {
     pub bytes: Vec<u8>,
 }
 
+impl Submission {
+    fn counting(&self, digest: Digest, fate: Fate) -> Counting {
+        Counting { round: self.round, pseudonym: self.pseudonym, digest, fate }
+    }
+}
+
 /// What to tell the sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Receipt {
+pub struct Counting {
     /// The round that the sender meant.
     pub round: u64,
     /// Its name there.
@@ -65,28 +72,21 @@ impl Worker {
         Worker { store, number, current: None, refused: BTreeMap::new() }
     }
 
-    /// Checks and counts a batch. The receipts are in the order of `submissions`, and true when this returns.
+    /// Checks and counts a batch. What it gives is in the order of `submissions`, and true when this returns.
     ///
     /// # Errors
     /// When the database fails nothing of the batch was counted and nothing may be acknowledged.
-    pub fn count(&mut self, submissions: &[Submission]) -> Result<Vec<Receipt>, StoreError> {
-        let mut fates: Vec<Option<Fate>> = vec![None; submissions.len()];
-        let mut digests: Vec<Option<Digest>> = vec![None; submissions.len()];
-        let mut rounds: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+    pub fn count(&mut self, submissions: &[Submission]) -> Result<Vec<Counting>, StoreError> {
+        let mut rounds: BTreeMap<u64, Vec<(usize, &Submission)>> = BTreeMap::new();
         for (index, submission) in submissions.iter().enumerate() {
-            rounds.entry(submission.round).or_default().push(index);
+            rounds.entry(submission.round).or_default().push((index, submission));
         }
+        let mut countings = Vec::with_capacity(submissions.len());
         for (round, members) in rounds {
-            self.count_round(round, &members, submissions, &mut digests, &mut fates)?;
+            countings.append(&mut self.count_round(round, &members)?);
         }
-        let receipt =
-            |((submission, digest), fate): ((&Submission, Option<Digest>), Option<Fate>)| Receipt {
-                round: submission.round,
-                pseudonym: submission.pseudonym,
-                digest: digest.unwrap_or_else(|| Digest::of(&submission.bytes)),
-                fate: fate.unwrap_or(Fate::Refused(Refusal::UnknownRound)),
-            };
-        Ok(submissions.iter().zip(digests).zip(fates).map(receipt).collect())
+        countings.sort_unstable_by_key(|(index, _)| *index);
+        Ok(countings.into_iter().map(|(_, counting)| counting).collect())
     }
 
     /// Remembers a refusal from before any counting; the next commit adds it to the round's tally. The round exists.
@@ -107,58 +107,61 @@ impl Worker {
         Ok(())
     }
 
+    /// The same for the submissions to one round, each with its place in the batch.
     fn count_round(
         &mut self,
         round: u64,
-        members: &[usize],
-        submissions: &[Submission],
-        digests: &mut [Option<Digest>],
-        fates: &mut [Option<Fate>],
-    ) -> Result<(), StoreError> {
-        if let Err(refusal) = self.turn_to(round)? {
+        members: &[(usize, &Submission)],
+    ) -> Result<Vec<(usize, Counting)>, StoreError> {
+        let refuse = |&(index, submission): &(usize, &Submission), reason: NotCounted| {
+            let digest = Digest::of(&submission.bytes);
+            (index, submission.counting(digest, Fate::Refused(reason)))
+        };
+        let mut current = match self.turn_to(round)? {
+            Ok(current) => current,
             // A round that does not exist has no tally; anybody could make them up.
-            members.iter().for_each(|&index| fates[index] = Some(Fate::Refused(refusal.clone())));
-            return Ok(());
-        }
-        let Some(current) = self.current.as_mut() else { return Ok(()) };
-        let mut arrivals = Vec::with_capacity(members.len());
-        let mut places = Vec::with_capacity(members.len());
-        for &index in members {
-            match decode(&current.rules, &submissions[index]) {
+            Err(reason) => {
+                return Ok(members.iter().map(|member| refuse(member, reason.clone())).collect());
+            }
+        };
+        let (mut countings, mut arrivals, mut arrived) = (Vec::new(), Vec::new(), Vec::new());
+        for member in members {
+            match decode(&current.rules, member.1) {
                 Ok(arrival) => {
-                    digests[index] = Some(arrival.digest);
                     arrivals.push(arrival);
-                    places.push(index);
+                    arrived.push(*member);
                 }
-                Err(refusal) => {
-                    *self.refused.entry((round, refusal.kind())).or_default() += 1;
-                    fates[index] = Some(Fate::Refused(refusal));
+                Err(reason) => {
+                    self.note_refused(round, reason.kind());
+                    countings.push(refuse(member, reason));
                 }
             }
         }
         let refused = refused_in(&self.refused, round);
-        if arrivals.is_empty() && refused.is_empty() {
-            return Ok(());
-        }
-        let found = self.store.count(round, self.number, &mut current.sum, &arrivals, &refused)?;
+        let fates = self.store.count(round, self.number, &mut current.sum, &arrivals, &refused)?;
+        self.current = Some(current);
         self.refused.retain(|(of, _), _| *of != round);
-        places.into_iter().zip(found).for_each(|(index, fate)| fates[index] = Some(fate));
-        Ok(())
+        let counted = arrived.into_iter().zip(arrivals).zip(fates);
+        countings.extend(counted.map(|(((index, submission), arrival), fate)| {
+            (index, submission.counting(arrival.digest, fate))
+        }));
+        Ok(countings)
     }
 
-    /// Makes `round` the current one, reading this worker's sum of it.
-    fn turn_to(&mut self, round: u64) -> Result<Result<(), Refusal>, StoreError> {
-        if self.current.as_ref().is_some_and(|current| current.round == round) {
-            return Ok(Ok(()));
+    /// What is known of `round`, with this worker's sum of it; why it takes no updates, if it takes none yet.
+    fn turn_to(&mut self, round: u64) -> Result<Result<Current, NotCounted>, StoreError> {
+        if let Some(current) = self.current.take_if(|current| current.round == round) {
+            return Ok(Ok(current));
         }
-        let Some(record) = self.store.round(round)? else { return Ok(Err(Refusal::UnknownRound)) };
+        let Some(record) = self.store.round(round)? else {
+            return Ok(Err(NotCounted::UnknownRound));
+        };
         if record.phase == Phase::Announced {
-            return Ok(Err(Refusal::NotCollecting));
+            return Ok(Err(NotCounted::NotCollecting));
         }
         let rules = record.task.rules()?;
         let sum = self.store.sum(round, self.number, rules)?;
-        self.current = Some(Current { round, rules, sum });
-        Ok(Ok(()))
+        Ok(Ok(Current { round, rules, sum }))
     }
 }
 
@@ -178,12 +181,12 @@ pub fn update_bytes(rules: &RoundRules) -> usize {
     .encoded_bytes()
 }
 
-fn decode(rules: &RoundRules, submission: &Submission) -> Result<Arrival, Refusal> {
+fn decode(rules: &RoundRules, submission: &Submission) -> Result<Arrival, NotCounted> {
     if submission.bytes.len() > update_bytes(rules) {
-        return Err(Refusal::TooLarge);
+        return Err(NotCounted::TooLarge);
     }
     let (update, digest) = Update::decode_with_digest(&submission.bytes)
-        .map_err(|error| Refusal::Malformed(error.to_string()))?;
+        .map_err(|error| NotCounted::Malformed(error.to_string()))?;
     Ok(Arrival {
         pseudonym: submission.pseudonym,
         digest,

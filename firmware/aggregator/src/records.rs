@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::hex;
 
-/// A device's name in one round. Another one every round, so that topics do not say who takes part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Pseudonym(pub [u8; 16]);
+/// A record as it is stored.
+pub(crate) fn json<T: Serialize>(record: &T) -> Vec<u8> {
+    serde_json::to_vec(record)
+        .expect("structs of numbers, strings and maps with string keys always serialise")
+}
 
 /// Whether a device may take part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,7 +117,7 @@ impl Task {
 
     /// SHA-256 of the task as it is stored.
     pub fn digest(&self) -> Digest {
-        Digest::of(serde_json::to_string(self).unwrap_or_default().as_bytes())
+        Digest::of(&json(self))
     }
 }
 
@@ -247,6 +249,13 @@ pub struct Tally {
     pub bytes: u64,
     /// Refusals by reason.
     pub refused: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    /// Adds `count` refusals of one kind, by its word.
+    pub fn refuse(&mut self, kind: &str, count: u64) {
+        *self.refused.entry(kind.to_owned()).or_default() += count;
+    }
 }
 
 /// How a model version reaches the devices.

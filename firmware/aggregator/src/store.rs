@@ -18,17 +18,17 @@ use ed25519_dalek::{SigningKey, VerifyingKey};
 use learn::averaging::{AveragingError, PartialSum, RoundRules};
 use learn::edges::Digest;
 use learn::update::Update;
+use proto::Pseudonym;
 use redb::{
     Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError,
     WriteTransaction,
 };
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::audit::{AuditError, Entry, Event, Head};
 use crate::files;
 use crate::kinds::RefusalKind;
-use crate::records::{Damaged, Device, Model, Phase, Pseudonym, Round, Standing, Tally};
+use crate::records::{Damaged, Device, Model, Phase, Round, Standing, Tally, json};
 
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const DEVICES: TableDefinition<&str, &[u8]> = TableDefinition::new("devices");
@@ -140,13 +140,13 @@ pub enum Fate {
         round: u64,
     },
     /// It will never be.
-    Refused(Refusal),
+    Refused(NotCounted),
 }
 
 /// Why an update is not counted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)] // the messages say it
-pub enum Refusal {
+pub enum NotCounted {
     #[error("the round takes no updates now")]
     NotCollecting,
     #[error("there is no such round")]
@@ -165,20 +165,20 @@ pub enum Refusal {
     TooLarge,
 }
 
-impl Refusal {
+impl NotCounted {
     /// Its kind, for counters.
     pub fn kind(&self) -> RefusalKind {
         match self {
-            Refusal::NotCollecting => RefusalKind::NotCollecting,
-            Refusal::UnknownRound => RefusalKind::UnknownRound,
-            Refusal::SecondUpdate => RefusalKind::SecondUpdate,
-            Refusal::UnknownDevice => RefusalKind::UnknownDevice,
-            Refusal::Revoked => RefusalKind::Revoked,
-            Refusal::Malformed(_) => RefusalKind::Malformed,
-            Refusal::Content(AveragingError::Norm) => RefusalKind::Norm,
-            Refusal::Content(AveragingError::NoiseMultiplier { .. }) => RefusalKind::Noise,
-            Refusal::Content(_) => RefusalKind::Shape,
-            Refusal::TooLarge => RefusalKind::TooLarge,
+            NotCounted::NotCollecting => RefusalKind::NotCollecting,
+            NotCounted::UnknownRound => RefusalKind::UnknownRound,
+            NotCounted::SecondUpdate => RefusalKind::SecondUpdate,
+            NotCounted::UnknownDevice => RefusalKind::UnknownDevice,
+            NotCounted::Revoked => RefusalKind::Revoked,
+            NotCounted::Malformed(_) => RefusalKind::Malformed,
+            NotCounted::Content(AveragingError::Norm) => RefusalKind::Norm,
+            NotCounted::Content(AveragingError::NoiseMultiplier { .. }) => RefusalKind::Noise,
+            NotCounted::Content(_) => RefusalKind::Shape,
+            NotCounted::TooLarge => RefusalKind::TooLarge,
         }
     }
 }
@@ -506,9 +506,7 @@ impl Store {
                 Fate::Refused(refusal) => Some((refusal.kind().name(), 1)),
                 _ => None,
             });
-            for (name, count) in refused.iter().copied().chain(late) {
-                *tally.refused.entry(name.to_owned()).or_default() += count;
-            }
+            refused.iter().copied().chain(late).for_each(|(kind, count)| tally.refuse(kind, count));
         })?;
         write.commit()?;
         *sum = next;
@@ -519,9 +517,7 @@ impl Store {
     pub fn refuse(&self, round: u64, refused: &[(&'static str, u64)]) -> Result<()> {
         let write = self.database.begin_write()?;
         change_tally(&write, round, |tally| {
-            for (name, count) in refused {
-                *tally.refused.entry((*name).to_owned()).or_default() += count;
-            }
+            refused.iter().for_each(|(kind, count)| tally.refuse(kind, *count));
         })?;
         Ok(write.commit()?)
     }
@@ -700,16 +696,16 @@ fn admission(
     names: &impl ReadableTable<(u64, [u8; 16]), &'static str>,
     devices: &impl ReadableTable<&'static str, &'static [u8]>,
     counted: &impl ReadableTable<(u64, [u8; 16]), [u8; 32]>,
-) -> Result<Option<Refusal>> {
-    let Some(device) = names.get(name)? else { return Ok(Some(Refusal::UnknownDevice)) };
+) -> Result<Option<NotCounted>> {
+    let Some(device) = names.get(name)? else { return Ok(Some(NotCounted::UnknownDevice)) };
     let Some(record) = devices.get(device.value())? else {
-        return Ok(Some(Refusal::UnknownDevice));
+        return Ok(Some(NotCounted::UnknownDevice));
     };
     let device: Device = parse("device", record.value())?;
     if device.standing != Standing::Enrolled {
-        return Ok(Some(Refusal::Revoked));
+        return Ok(Some(NotCounted::Revoked));
     }
-    Ok(counted.get(name)?.map(|_| Refusal::SecondUpdate))
+    Ok(counted.get(name)?.map(|_| NotCounted::SecondUpdate))
 }
 
 fn count_within(
@@ -718,9 +714,9 @@ fn count_within(
     sum: &mut PartialSum,
     batch: &[Arrival],
 ) -> Result<Vec<Fate>> {
-    let refuse_all = |refusal: Refusal| vec![Fate::Refused(refusal); batch.len()];
+    let refuse_all = |refusal: NotCounted| vec![Fate::Refused(refusal); batch.len()];
     let rounds = write.open_table(ROUNDS)?;
-    let Some(record) = rounds.get(round)? else { return Ok(refuse_all(Refusal::UnknownRound)) };
+    let Some(record) = rounds.get(round)? else { return Ok(refuse_all(NotCounted::UnknownRound)) };
     let record: Round = parse("round", record.value())?;
     let open = record.phase == Phase::Collecting;
     let (names, devices) = (write.open_table(NAMES)?, write.open_table(DEVICES)?);
@@ -733,12 +729,12 @@ fn count_within(
         let fate = match before {
             // A retry is answered even after the round has closed: its update is in the sum.
             Some(round) => Fate::CountedBefore { round },
-            None if !open => Fate::Refused(Refusal::NotCollecting),
+            None if !open => Fate::Refused(NotCounted::NotCollecting),
             None => match admission(name, &names, &devices, &counted)? {
                 Some(refusal) => Fate::Refused(refusal),
                 None => match sum.add(&arrival.update) {
                     Ok(()) => Fate::Counted,
-                    Err(error) => Fate::Refused(Refusal::Content(error)),
+                    Err(error) => Fate::Refused(NotCounted::Content(error)),
                 },
             },
         };
@@ -958,11 +954,6 @@ fn newest_model(
 fn reports_of(version: u64) -> std::ops::Range<(u64, &'static str)> {
     // No name of a device sorts before the empty one.
     (version, "")..(version + 1, "")
-}
-
-fn json<T: Serialize>(value: &T) -> Vec<u8> {
-    // Records are structs of numbers, strings and maps with string keys, which always serialise.
-    serde_json::to_vec(value).unwrap_or_default()
 }
 
 fn number_of(name: &str, bytes: &[u8]) -> Result<u64> {

@@ -20,11 +20,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aggregator::ingest::{Submission, Worker};
-use aggregator::records::{Pseudonym, Round};
+use aggregator::records::Round;
 use aggregator::store::{Decision, Fate, Store};
 use common::Fleet;
 use learn::averaging::PartialSum;
 use learn::update::Update;
+use proto::Pseudonym;
 
 const UPDATES: usize = 400;
 const ROOT: &str = "AGGREGATOR_CRASH_ROOT";

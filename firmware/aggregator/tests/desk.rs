@@ -198,8 +198,7 @@ fn a_transfer_is_its_senders_whoever_else_claims_the_same_bytes() {
     let wanted = hall.begin(&sender, &bytes);
     assert_eq!(hall.bring(&sender, &bytes, &wanted), Verdict::Accepted { round: 1 });
     let counted = |identity: &RoundIdentity| {
-        let name = aggregator::records::Pseudonym(identity.pseudonym.0);
-        hall.office.engine.store().counted(1, name).unwrap().is_some()
+        hall.office.engine.store().counted(1, identity.pseudonym).unwrap().is_some()
     };
     assert_eq!((counted(&sender), counted(&claimant)), (true, false));
 }

@@ -12,15 +12,15 @@ use aggregator::audit::Event;
 use aggregator::engine::{Engine, EngineError, Report, RoundRequest, Rules};
 use aggregator::gate::{Gate, GateError, NoGate};
 use aggregator::ingest::{Submission, Worker};
-use aggregator::records::{Device, Model, Phase, Pseudonym, Rollout, Round, Standing, Tally};
+use aggregator::records::{Device, Model, Phase, Rollout, Round, Standing, Tally};
 use aggregator::rollout::Stage;
-use aggregator::store::{Decision, Fate, Refusal, Snapshot, Store, StoreError};
+use aggregator::store::{Decision, Fate, NotCounted, Snapshot, Store, StoreError};
 use aggregator::verify::verify;
 use common::{Fleet, SMALL, Scratch, TestClock, Z, add_version, request};
 use learn::averaging::Step;
 use learn::head::{Subset, numbers};
-use proto::DeviceId;
 use proto::status::JobFault;
+use proto::{DeviceId, Pseudonym};
 
 /// A round that has what it needs to become a version.
 fn full_round(fleet: &Fleet) -> Round {
@@ -94,7 +94,7 @@ fn what_does_not_belong_is_refused_and_counted_and_everyone_else_unharmed() {
     let round = fleet.engine.start_round(&request(false)).unwrap();
     let mut worker = fleet.worker(0);
     let early = worker.count(&[fleet.submission(&round, 1, 0.0)]).unwrap();
-    assert_eq!(early[0].fate, Fate::Refused(Refusal::NotCollecting));
+    assert_eq!(early[0].fate, Fate::Refused(NotCounted::NotCollecting));
     fleet.clock.add(10);
     fleet.engine.advance(true).unwrap();
 
@@ -143,7 +143,7 @@ fn what_does_not_belong_is_refused_and_counted_and_everyone_else_unharmed() {
     fleet.pass(100);
     let late = worker.count(&[good, fleet.submission(&round, 8, 0.0)]).unwrap();
     assert_eq!(late[0].fate, Fate::CountedBefore { round: 1 });
-    assert_eq!(late[1].fate, Fate::Refused(Refusal::NotCollecting));
+    assert_eq!(late[1].fate, Fate::Refused(NotCounted::NotCollecting));
 }
 
 #[test]
@@ -895,8 +895,8 @@ fn a_device_that_is_revoked_before_its_update_is_counted_is_refused() {
     let fates: Vec<Fate> = worker.count(&all).unwrap().into_iter().map(|r| r.fate).collect();
     let expected = [
         Fate::CountedBefore { round: round.id },
-        Fate::Refused(Refusal::Revoked),
-        Fate::Refused(Refusal::UnknownDevice),
+        Fate::Refused(NotCounted::Revoked),
+        Fate::Refused(NotCounted::UnknownDevice),
         Fate::Counted,
     ];
     assert_eq!(fates, expected);
@@ -1178,7 +1178,7 @@ fn a_round_at_hand_keeps_its_names() {
     fleet.engine.advance(true).unwrap();
     let (engine, device) = (&fleet.engine, "mirror-1".parse::<DeviceId>().unwrap());
     let name = engine.secret(&device).pseudonym(engine.channel(), round.id);
-    assert!(engine.store().named(round.id, Pseudonym(name.0)).unwrap().is_some());
+    assert!(engine.store().named(round.id, name).unwrap().is_some());
     assert_eq!(engine.store().members(round.id).unwrap().0, 5);
 }
 

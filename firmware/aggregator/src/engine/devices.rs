@@ -1,12 +1,12 @@
 //! Who may take part, and under which names.
 
-use proto::DeviceId;
 use proto::secret::DeviceSecret;
+use proto::{DeviceId, Pseudonym};
 
 use super::{Engine, EngineError, Result};
 use crate::audit::Event;
 use crate::hex;
-use crate::records::{Device, Pseudonym, Standing};
+use crate::records::{Device, Standing};
 
 /// Names that the sample broker's access list gives to others.
 const RESERVED: [&str; 2] = ["aggregator", "broker"];
@@ -80,7 +80,7 @@ impl Engine {
     }
 
     pub(super) fn pseudonym(&self, device: &DeviceId, round: u64) -> Pseudonym {
-        Pseudonym(self.secret(device).pseudonym(&self.channel, round).0)
+        self.secret(device).pseudonym(&self.channel, round)
     }
 
     /// Revokes a device, for good.

@@ -11,7 +11,7 @@ use aggregator::contributor::Contributor;
 use aggregator::engine::{Engine, EngineError, Parts, Report, RoundRequest, Rules};
 use aggregator::gate::{Gate, GateError};
 use aggregator::ingest::{Submission, Worker};
-use aggregator::records::{Model, Parameters, Pseudonym, Rollout, Round};
+use aggregator::records::{Model, Parameters, Rollout, Round};
 use aggregator::rollout::{RolloutRules, Stage};
 use aggregator::store::{Decision, Store};
 use ed25519_dalek::SigningKey;
@@ -19,7 +19,7 @@ use learn::averaging::PartialSum;
 use learn::edges::{Clock, Digest, Timestamp};
 use learn::head::{HeadLayout, HeadShape, Subset, numbers};
 use learn::privacy::Budget;
-use proto::DeviceId;
+use proto::{DeviceId, Pseudonym};
 
 pub const Z: &str = "1.2";
 
@@ -198,7 +198,7 @@ impl Fleet {
     /// The name of device `mirror-NAME` in a round.
     pub fn pseudonym(&self, round: &Round, name: u8) -> Pseudonym {
         let device: DeviceId = format!("mirror-{name}").parse().unwrap();
-        Pseudonym(self.engine.secret(&device).pseudonym(self.engine.channel(), round.id).0)
+        self.engine.secret(&device).pseudonym(self.engine.channel(), round.id)
     }
 
     /// So many seconds in which the fleet is heard at all times, with every step that is due in them.

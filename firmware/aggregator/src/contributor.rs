@@ -10,12 +10,13 @@ use learn::consent::{
     ConsentError, ConsentToken, Consents, ContributeToFleet, ImproveMyMirror, PurposeKind,
 };
 use learn::edges::{EdgeError, LayoutId, NoCounter, RunId, Storage, SystemClock, SystemEntropy};
-use learn::head::{HeadLayout, TrainError, Trainer, TrainingSettings};
+use learn::head::{HeadLayout, Subset, TrainError, Trainer, TrainingSettings};
 use learn::ledger::{Ledger, LedgerError};
 use learn::outbox::{Outbox, OutboxLimits};
 use learn::privacy::{AccountantError, Budget, Delta, MechanismError, NoiseMultiplier};
 use learn::release::{ReleaseError, ReleasePath};
 
+use crate::engine::DELTA;
 use crate::student::Example;
 
 /// Version of the consent text; simulated owners have read any.
@@ -78,6 +79,23 @@ impl Storage for Memory {
 
     fn names(&self) -> Result<Vec<String>, EdgeError> {
         Ok(self.with(|files| files.keys().cloned().collect()))
+    }
+}
+
+/// A budget into which so many releases of this noise fit, whatever they cost.
+///
+/// # Errors
+/// Where that cannot be stated as an epsilon.
+pub fn budget_of(noise: NoiseMultiplier, releases: u64) -> Result<Budget, AccountantError> {
+    let cost = learn::privacy::epsilon(noise, releases, DELTA)?;
+    Budget::new(cost.epsilon() * 1.01 + 0.01, DELTA)
+}
+
+/// How a mirror trains these numbers.
+pub fn settings_of(subset: Subset) -> TrainingSettings {
+    match subset {
+        Subset::Sparse => TrainingSettings::SPARSE,
+        Subset::Full => TrainingSettings::FULL,
     }
 }
 

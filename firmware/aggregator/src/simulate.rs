@@ -16,11 +16,11 @@ use std::time::Instant;
 use learn::averaging::{PartialSum, RoundRules, ServerOptimiser, Step};
 use learn::edges::LayoutId;
 use learn::head::{Confusion, HeadLayout, Subset, TrainingSettings};
-use learn::privacy::{Budget, Composition, NoiseMultiplier, PrivacyStatement, plan};
+use learn::privacy::{self, Budget, Composition, NoiseMultiplier, PrivacyStatement};
 use learn::update::Update;
 use serde::Serialize;
 
-use crate::contributor::{Contributor, ContributorError};
+use crate::contributor::{Contributor, ContributorError, budget_of, settings_of};
 use crate::engine::DELTA;
 use crate::households::Households;
 use crate::records::Parameters;
@@ -139,26 +139,23 @@ struct Fixed<'a> {
 pub fn simulate(
     trunk: &Trunk,
     folder: &Path,
-    plan_: &Plan,
+    plan: &Plan,
     mut told: impl FnMut(&str),
 ) -> Result<Figures> {
-    let noise = match plan_.noise_multiplier {
+    let noise = match plan.noise_multiplier {
         Some(noise) => noise,
-        None => plan(&Budget::DEFAULT, u64::from(plan_.rounds))?,
+        None => privacy::plan(&Budget::DEFAULT, u64::from(plan.rounds))?,
     };
-    let subset = plan_.parameters.subset();
-    let settings = match plan_.parameters {
-        Parameters::Sparse => TrainingSettings::SPARSE,
-        Parameters::Full => TrainingSettings::FULL,
-    };
+    let subset = plan.parameters.subset();
     let layout = trunk.layout();
     let train = Households::read(&folder.join("train"))?;
     let test = Households::read(&folder.join("test"))?;
     let fixed = Fixed {
         layout,
         subset,
-        settings,
-        contributor: Contributor::new(generous(noise)?)?,
+        settings: settings_of(subset),
+        // Every simulated device is a new one in every round; what one device would have spent over all rounds is worked out beside it.
+        contributor: Contributor::new(budget_of(noise, 1)?)?,
         households: examples(trunk, &train, |household| 0..household.corrections)?,
         judged: examples(trunk, &test, |household| 0..household.pictures())?
             .into_iter()
@@ -174,22 +171,22 @@ pub fn simulate(
     let mut state = State {
         central: trunk.parameters().to_vec(),
         global: trunk.parameters().to_vec(),
-        optimiser: ServerOptimiser::new(plan_.step, vec![0.0; dimension]),
+        optimiser: ServerOptimiser::new(plan.step, vec![0.0; dimension]),
         fleet: base,
         spent: Composition::new(),
     };
     let mut rounds = Vec::new();
-    for round in 1..=plan_.rounds {
-        let figures = simulate_round(&fixed, &mut state, plan_, noise, round)?;
+    for round in 1..=plan.rounds {
+        let figures = simulate_round(&fixed, &mut state, plan, noise, round)?;
         told(&line(&figures));
         rounds.push(figures);
     }
-    let update_bytes = rounds.last().map_or(0, |last| last.bytes / plan_.devices) as usize;
+    let update_bytes = rounds.last().map_or(0, |last| last.bytes / plan.devices) as usize;
     Ok(Figures {
-        devices: plan_.devices,
+        devices: plan.devices,
         trained_households: fixed.households.len(),
         judged_households: test.households.len(),
-        parameters: plan_.parameters,
+        parameters: plan.parameters,
         dimension,
         update_bytes,
         head_bytes: 4 * layout.len(),
@@ -279,13 +276,6 @@ pub fn line(figures: &RoundFigures) -> String {
         figures.privacy.shown_epsilon(),
         figures.seconds,
     )
-}
-
-/// A budget that one release of this noise fits into: every simulated device is a new one in every round, and what a
-/// device would have spent over all rounds is worked out beside it.
-fn generous(noise: NoiseMultiplier) -> Result<Budget> {
-    let once = learn::privacy::epsilon(noise, 1, DELTA)?;
-    Ok(Budget::new(once.epsilon() * 1.01 + 0.01, DELTA)?)
 }
 
 fn examples(

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use learn::edges::LayoutId;
-use learn::head::{Subset, TrainingSettings, numbers};
+use learn::head::{Subset, numbers};
 use learn::privacy::NoiseMultiplier;
 use proto::secret::DeviceSecret;
 use proto::signing::KeyRing;
@@ -20,7 +20,7 @@ use uplink::mqtt::{Endpoint, Handle, Mqtt};
 use uplink::pace::Jitter;
 use uplink::run::{Watch, run_hasty};
 
-use crate::contributor::{Contributor, ContributorError};
+use crate::contributor::{Contributor, ContributorError, settings_of};
 use crate::households::Households;
 use crate::student::{StudentError, Trunk};
 
@@ -132,12 +132,8 @@ impl Edges {
         let examples = pictures
             .map(|picture| trunk.example(households, household, picture))
             .collect::<Result<Vec<_>, _>>()?;
-        let settings = match subset {
-            Subset::Sparse => TrainingSettings::SPARSE,
-            Subset::Full => TrainingSettings::FULL,
-        };
         let head = self.disk().head.clone();
-        let after = owner.train(trunk.layout(), &head, &examples, settings)?;
+        let after = owner.train(trunk.layout(), &head, &examples, settings_of(subset))?;
         let gather = |flat: &[f32]| trunk.layout().gather(subset, flat);
         Ok(gather(&after).iter().zip(gather(&head)).map(|(after, before)| after - before).collect())
     }

@@ -15,15 +15,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use learn::edges::SystemClock;
-use learn::privacy::{Budget, NoiseMultiplier};
+use learn::privacy::NoiseMultiplier;
 use proto::DeviceId;
 use proto::signing::KeyRing;
 
 use crate::cli::DemoArgs;
 use crate::commands::{STOPPING, say, stop_signal};
 use crate::config::{BrokerConfig, default_pictures};
-use crate::contributor::Contributor;
-use crate::engine::{DELTA, Engine, EngineError, Parts, RoundRequest, RoundStatus, Rules};
+use crate::contributor::{Contributor, budget_of};
+use crate::engine::{Engine, EngineError, Parts, RoundRequest, RoundStatus, Rules};
 use crate::households::Households;
 use crate::keys::Keys;
 use crate::page;
@@ -257,8 +257,7 @@ fn world(trunk: Trunk, folders: &Folders, noise: NoiseMultiplier, rounds: u64) -
     let households = Households::read(&folders.households.join("train"))
         .with_context(|| folders.households_missing())?;
     // Every mirror's ledger holds what these rounds cost, whatever that is.
-    let once = learn::privacy::epsilon(noise, rounds, DELTA)?;
-    let owner = Contributor::new(Budget::new(once.epsilon() * 1.01 + 0.01, DELTA)?)?;
+    let owner = Contributor::new(budget_of(noise, rounds)?)?;
     Ok(World { trunk, households, owner, noise })
 }
 

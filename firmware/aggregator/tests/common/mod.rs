@@ -11,7 +11,7 @@ use aggregator::contributor::Contributor;
 use aggregator::engine::{Engine, EngineError, Parts, Report, RoundRequest, Rules};
 use aggregator::gate::{Gate, GateError};
 use aggregator::ingest::{Submission, Worker};
-use aggregator::records::{Model, Parameters, Rollout, Round};
+use aggregator::records::{Model, Parameters, Phase, Rollout, Round};
 use aggregator::rollout::{RolloutRules, Stage};
 use aggregator::store::{Decision, Store};
 use ed25519_dalek::SigningKey;
@@ -19,6 +19,7 @@ use learn::averaging::PartialSum;
 use learn::edges::{Clock, Digest, Timestamp};
 use learn::head::{HeadLayout, HeadShape, Subset, numbers};
 use learn::privacy::Budget;
+use proto::status::JobFault;
 use proto::{DeviceId, Pseudonym};
 
 pub const Z: &str = "1.2";
@@ -248,6 +249,45 @@ pub fn pass(engine: &Engine, clock: &TestClock, seconds: u64) {
         clock.add((seconds - from).min(60));
         settle(engine).unwrap();
     }
+}
+
+/// A round that has what it needs to become a version.
+pub fn full_round(fleet: &Fleet) -> Round {
+    filled(fleet, fleet.open_round())
+}
+
+pub fn filled(fleet: &Fleet, round: Round) -> Round {
+    let batch: Vec<_> = (0..5).map(|name| fleet.submission(&round, name, 0.0)).collect();
+    fleet.worker(0).count(&batch).unwrap();
+    round
+}
+
+/// Version 2, held.
+pub fn second_version(engine: &Engine) {
+    assert_eq!(add_version(engine, 0.5), 2);
+}
+
+pub fn trouble_everywhere(engine: &Engine, version: u64) {
+    (0..5).for_each(|n| {
+        engine.report(&format!("mirror-{n}"), version, Report::Failed(JobFault::Unusable)).unwrap()
+    });
+    let rollout = engine.store().model(version).unwrap().unwrap().rollout;
+    assert!(matches!(rollout, Rollout::Stopped { .. }));
+}
+
+pub fn why_aborted(engine: &Engine, round: u64) -> String {
+    let round = engine.store().round(round).unwrap().unwrap();
+    let Phase::Aborted { reason } = round.phase else { panic!("{round:?}") };
+    reason
+}
+
+/// A fleet of so many devices, with version 2 in the first stage of its roll-out.
+pub fn rolling_out(name: &str, rules: Rules, devices: u8) -> Fleet {
+    let fleet = Fleet::new(name, rules);
+    fleet.enrol(devices);
+    second_version(&fleet.engine);
+    fleet.engine.publish(2).unwrap();
+    fleet
 }
 
 /// Steps until nothing is due any more.

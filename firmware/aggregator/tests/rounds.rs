@@ -754,6 +754,8 @@ fn a_candidate_goes_with_the_end_of_its_round_and_those_of_before_when_the_datab
     assert!(candidate(&engine, &aborted).is_some());
     engine.abort_round(aborted.id, "a test").unwrap();
     assert_eq!(candidate(&engine, &aborted), None);
+    let bytes = std::fs::metadata(engine.store().path()).unwrap().len();
+    assert_eq!(engine.status().unwrap().database_bytes, bytes);
     engine.verify(&engine.key().verifying_key()).unwrap();
 }
 

@@ -179,8 +179,13 @@ fn is_published(model: &Model) -> bool {
     model.rollout != Rollout::Held
 }
 
-pub(super) fn is_usable(model: &Model) -> bool {
+fn is_usable(model: &Model) -> bool {
     !matches!(model.rollout, Rollout::Stopped { .. })
+}
+
+/// The version that rounds start from, as it stands now.
+pub(super) fn in_force(decision: &Decision<'_>) -> Result<Option<Model>, StoreError> {
+    decision.newest_model(is_usable)
 }
 
 /// Adds a model under the next number.

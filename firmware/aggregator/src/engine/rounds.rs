@@ -7,7 +7,7 @@ use learn::privacy::{CLIP_STEPS, check_noise};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::models::{is_usable, put_next};
+use super::models::{in_force, put_next};
 use super::rollout::begins;
 use super::{Engine, EngineError, Result};
 use crate::arithmetic::{bytes_of, moved, stored, velocity_name};
@@ -103,7 +103,7 @@ impl Engine {
         let mut outdated = None;
         self.decide(|decision| {
             // A report may have stopped the version since it was looked at, and another command may have been faster.
-            let now_in_force = decision.newest_model(is_usable)?;
+            let now_in_force = in_force(decision)?;
             outdated = match decision.live_round()? {
                 Some(live) => Some(EngineError::Busy(live.id)),
                 None if now_in_force.is_none_or(|model| model.version != base_version) => {
@@ -375,7 +375,7 @@ fn abort(decision: &mut Decision<'_>, round: &Round, reason: &str) -> Result<Rou
 /// in force, and publishing it would bring that model back.
 pub(super) fn end_outdated(decision: &mut Decision<'_>) -> Result<(), StoreError> {
     let Some(round) = decision.live_round()? else { return Ok(()) };
-    let base = decision.newest_model(is_usable)?;
+    let base = in_force(decision)?;
     let started_from = round.task.base_version;
     if base.is_some_and(|base| base.version == started_from) {
         return Ok(());

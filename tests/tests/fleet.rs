@@ -484,7 +484,7 @@ async fn offer_twice(fleet: &Fleet, name: &str, round: u64, update: &[u8]) -> Ve
         match event {
             Event::Connected => {
                 assert!(transport.subscribe(&Topic::Receipt(identity.pseudonym).to_string()));
-                let topic = Topic::Update(identity.pseudonym, round, 0).to_string();
+                let topic = Topic::Update { name: identity.pseudonym, round, chunk: 0 }.to_string();
                 for _ in 0..2 {
                     assert!(transport.publish(&topic, offer.encode().unwrap(), false));
                 }

@@ -133,8 +133,8 @@ impl Desk {
     pub fn take(&mut self, message: &Incoming) -> Result<(), EngineError> {
         let payload = &message.payload;
         match message.topic.parse() {
-            Ok(Topic::Update(name, round, 0)) => self.offered(name, round, payload),
-            Ok(Topic::Update(name, round, _) | Topic::Lane(name, _, round, _)) => {
+            Ok(Topic::Update { name, round, chunk: 0 }) => self.offered(name, round, payload),
+            Ok(Topic::Update { name, round, .. } | Topic::Lane { name, round, .. }) => {
                 self.chunk((round, name), payload)
             }
             Ok(Topic::ModelWanted(device)) => self.model_wanted(&device, payload),

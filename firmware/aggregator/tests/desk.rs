@@ -78,7 +78,10 @@ impl Hall {
     fn offer(&self, identity: &RoundIdentity, bytes: &[u8]) -> Incoming {
         let channel = self.office.engine.channel();
         let offer = UpdateOffer::new(identity, channel, self.round.id, bytes).unwrap();
-        incoming(&Topic::Update(identity.pseudonym, self.round.id, 0), &offer)
+        incoming(
+            &Topic::Update { name: identity.pseudonym, round: self.round.id, chunk: 0 },
+            &offer,
+        )
     }
 
     fn say(&mut self, message: &Incoming) -> Vec<Outgoing> {
@@ -112,7 +115,12 @@ impl Hall {
         for index in indexes(&wanted.chunks) {
             let part = Blob(chunk(bytes, index).unwrap().to_vec());
             let message = UpdateChunk { update: wanted.update, index, bytes: part };
-            let topic = Topic::Lane(identity.pseudonym, 3, self.round.id, index);
+            let topic = Topic::Lane {
+                name: identity.pseudonym,
+                lane: 3,
+                round: self.round.id,
+                chunk: index,
+            };
             answers = self.say(&incoming(&topic, &message));
         }
         self.read(&answers)
@@ -161,7 +169,7 @@ fn a_large_update_comes_in_the_chunks_that_are_asked_for() {
     for index in asked {
         let part = Blob(chunk(&bytes, index).unwrap().to_vec());
         let message = UpdateChunk { update: wanted.update, index, bytes: part };
-        let topic = Topic::Lane(identity.pseudonym, 3, 1, index);
+        let topic = Topic::Lane { name: identity.pseudonym, lane: 3, round: 1, chunk: index };
         assert!(answers.is_empty(), "a receipt before the last chunk");
         // One damaged on the way harms nothing.
         let mut damaged = message.clone();
@@ -241,7 +249,8 @@ fn strangers_get_no_answer_and_are_counted() {
     let forged = hall.offer(&forged, &bytes);
     // An honest offer under another topic.
     let mut moved = hall.offer(&hall.identity("mirror-1"), &bytes);
-    moved.topic = Topic::Update(hall.identity("mirror-2").pseudonym, 1, 0).to_string();
+    moved.topic =
+        Topic::Update { name: hall.identity("mirror-2").pseudonym, round: 1, chunk: 0 }.to_string();
     let noise = Incoming { payload: vec![255; 64], ..moved.clone() };
     let topic = Incoming { topic: "mirror/v1/a/b/c".into(), payload: vec![], retained: false };
     for message in [&unknown, &forged, &moved, &noise, &topic] {

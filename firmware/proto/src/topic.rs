@@ -10,13 +10,14 @@ const MAX_TOPIC_BYTES: usize = 160;
 
 /// A topic.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // the fields are the parts of the topic
 pub enum Topic {
     /// `mirror/v1/{device}/status`: birth and last will, retained.
     Status(DeviceId),
     /// `mirror/v1/{pseudonym}/fl/update/{round}/{chunk}`: chunk 0 is an offer.
-    Update(Pseudonym, u64, u16),
+    Update { name: Pseudonym, round: u64, chunk: u16 },
     /// `mirror/v1/{pseudonym}/fl/lane/{lane}/{round}/{chunk}`: chunks that one worker asked for.
-    Lane(Pseudonym, u16, u64, u16),
+    Lane { name: Pseudonym, lane: u16, round: u64, chunk: u16 },
     /// `mirror/v1/{pseudonym}/fl/wanted`: chunks that the aggregator lacks.
     Wanted(Pseudonym),
     /// `mirror/v1/{pseudonym}/fl/receipt`.
@@ -45,10 +46,10 @@ impl fmt::Display for Topic {
         formatter.write_str("mirror/v1/")?;
         match self {
             Topic::Status(device) => write!(formatter, "{device}/status"),
-            Topic::Update(name, round, chunk) => {
+            Topic::Update { name, round, chunk } => {
                 write!(formatter, "{name}/fl/update/{round}/{chunk}")
             }
-            Topic::Lane(name, lane, round, chunk) => {
+            Topic::Lane { name, lane, round, chunk } => {
                 write!(formatter, "{name}/fl/lane/{lane}/{round}/{chunk}")
             }
             Topic::Wanted(name) => write!(formatter, "{name}/fl/wanted"),
@@ -91,22 +92,27 @@ fn parse(text: &str) -> Option<Topic> {
         }
         [name, "fl", "wanted"] => Topic::Wanted(name.parse().ok()?),
         [name, "fl", "receipt"] => Topic::Receipt(name.parse().ok()?),
-        [name, "fl", "update", round, chunk] => {
-            Topic::Update(name.parse().ok()?, round.parse().ok()?, chunk.parse().ok()?)
-        }
-        [name, "fl", "lane", lane, round, chunk] => Topic::Lane(
-            name.parse().ok()?,
-            lane.parse().ok()?,
-            round.parse().ok()?,
-            chunk.parse().ok()?,
-        ),
+        [name, "fl", "update", round, chunk] => Topic::Update {
+            name: name.parse().ok()?,
+            round: round.parse().ok()?,
+            chunk: chunk.parse().ok()?,
+        },
+        [name, "fl", "lane", lane, round, chunk] => Topic::Lane {
+            name: name.parse().ok()?,
+            lane: lane.parse().ok()?,
+            round: round.parse().ok()?,
+            chunk: chunk.parse().ok()?,
+        },
         _ => return None,
     };
     Some(topic)
 }
 
-/// Subscriptions of an aggregator.
+/// Subscriptions: an aggregator's, and a device's.
 pub mod filter {
+    use super::Topic;
+    use crate::ids::{Channel, DeviceId};
+
     /// Offers, and chunks without a lane, of every device.
     pub const UPDATES: &str = "mirror/v1/+/fl/update/+/+";
     /// Status of every device.
@@ -119,6 +125,13 @@ pub mod filter {
     /// What is said to all of a channel: the newest round, and the newest model.
     pub fn statements(channel: &str) -> [String; 2] {
         ["round", "model/manifest"].map(|what| format!("mirror/v1/fleet/{channel}/{what}"))
+    }
+
+    /// What a device hears at any time: what is said to all of its channel, and to it alone.
+    pub fn device(device: &DeviceId, channel: &Channel) -> [String; 4] {
+        let [round, manifest] = statements(channel.as_str());
+        let job = Topic::JobNotify(device.clone()).to_string();
+        [round, manifest, job, format!("mirror/v1/{device}/model/chunk/+/+")]
     }
 
     /// The chunks for one worker.

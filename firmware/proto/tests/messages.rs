@@ -258,8 +258,8 @@ fn topics_have_one_form_and_at_most_seven_slashes() {
     let job = Digest::of(b"job").job();
     let topics = [
         Topic::Status(device.clone()),
-        Topic::Update(name, u64::MAX, 0),
-        Topic::Lane(name, 3, 12, u16::MAX),
+        Topic::Update { name, round: u64::MAX, chunk: 0 },
+        Topic::Lane { name, lane: 3, round: 12, chunk: u16::MAX },
         Topic::Wanted(name),
         Topic::Receipt(name),
         Topic::JobNotify(device.clone()),

@@ -65,11 +65,7 @@ impl Device {
         if !self.memory.lost {
             return true;
         }
-        let round = match notice {
-            RoundNotice::Closed { round, .. } => *round,
-            RoundNotice::Open(task) => task.round,
-        };
-        let kept = self.keep(|memory| (memory.lost, memory.round_done) = (false, round));
+        let kept = self.keep(|memory| (memory.lost, memory.round_done) = (false, notice.round()));
         kept.inspect_err(|error| self.refuse("memory", error)).is_ok()
     }
 
@@ -151,7 +147,8 @@ impl Device {
         if !offer.subscribed || now < round.next_at {
             return Ok(());
         }
-        let topic = Topic::Update(offer.pseudonym, round.task.round, 0).to_string();
+        let topic =
+            Topic::Update { name: offer.pseudonym, round: round.task.round, chunk: 0 }.to_string();
         if out.publish(&topic, offer.message.clone(), false) {
             // What held it back before does not any more.
             self.note = None;
@@ -304,9 +301,10 @@ impl Offer {
 fn send_wanted(round: u64, offer: &mut Offer, out: &mut dyn Requests) {
     for _ in 0..BATCH {
         let Some(&(lane, index)) = offer.wanted.front() else { return };
+        let name = offer.pseudonym;
         let topic = match lane {
-            Some(lane) => Topic::Lane(offer.pseudonym, lane, round, index),
-            None => Topic::Update(offer.pseudonym, round, index),
+            Some(lane) => Topic::Lane { name, lane, round, chunk: index },
+            None => Topic::Update { name, round, chunk: index },
         };
         let bytes = Blob(chunk(&offer.bytes, index).unwrap_or_default().to_vec());
         let message = UpdateChunk { update: offer.update, index, bytes };

@@ -81,6 +81,10 @@ bytes_id!(
     Pseudonym, 16
 );
 bytes_id!(
+    /// Names a public key: the first eight bytes of its SHA-256.
+    KeyId, 8
+);
+bytes_id!(
     /// One job of one device. A model's installation has the first half of its manifest's digest.
     JobId, 16
 );

@@ -3,19 +3,17 @@
 //! No clock decides anything here. Statements carry a sequence number that the signer raises with each, and whoever reads
 //! statements keeps a [`Watermark`] and refuses what lies below.
 
+use std::fmt;
 use std::marker::PhantomData;
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Digest;
+pub use crate::ids::KeyId;
 use crate::wire::{Blob, DecodeError, Kind, MESSAGE_BYTES, Message};
 
 const DOMAIN: &[u8] = b"mirror signed v1\0";
-
-/// Names a public key: the first eight bytes of its SHA-256.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct KeyId(pub [u8; 8]);
 
 impl KeyId {
     /// The id of a public key.
@@ -47,13 +45,23 @@ pub trait Statement: Message {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SigningError {
     /// No such key.
-    #[error("key {0:?} is not trusted to sign this; enrol it, or drop the message")]
-    Untrusted(KeyId),
+    #[error(
+        "it is signed with key {key}, and fleet.pub has {trusted}; ask the operator which is right: `aggregator status` names the key"
+    )]
+    Untrusted {
+        /// The statement's.
+        key: KeyId,
+        /// Those that are trusted.
+        trusted: KeyRing,
+    },
+    /// A file of public keys without one.
+    #[error("it has no public key; each is a line of 64 hexadecimal digits")]
+    NoKey,
     /// A file of public keys that cannot be read.
     #[error("line {0} is no public key of 64 hexadecimal digits")]
     Text(usize),
     /// The signature does not match.
-    #[error("the signature of key {0:?} does not match")]
+    #[error("the signature of key {0} does not match")]
     Signature(KeyId),
     /// The statement itself cannot be read.
     #[error(transparent)]
@@ -142,8 +150,8 @@ pub(crate) fn whole(halves: &[[u8; 32]; 2]) -> Signature {
     Signature::from_components(halves[0], halves[1])
 }
 
-/// The public keys that are trusted, each for everything.
-#[derive(Clone, Debug, Default)]
+/// The public keys that are trusted, each for everything. Shown by their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyRing {
     keys: Vec<VerifyingKey>,
 }
@@ -157,7 +165,7 @@ impl KeyRing {
     /// Public keys as text, one of 64 hexadecimal digits a line. Empty lines and lines that begin with `#` do not count.
     ///
     /// # Errors
-    /// [`SigningError::Text`] naming the line; also where there is no key.
+    /// [`SigningError::Text`] naming the line; [`SigningError::NoKey`] where there is none.
     pub fn from_text(text: &str) -> Result<KeyRing, SigningError> {
         let mut keys = Vec::new();
         for (number, line) in text.lines().enumerate() {
@@ -169,7 +177,7 @@ impl KeyRing {
             let key = bytes.and_then(|bytes| VerifyingKey::from_bytes(&bytes.0).ok());
             keys.push(key.ok_or(SigningError::Text(number + 1))?);
         }
-        if keys.is_empty() { Err(SigningError::Text(1)) } else { Ok(KeyRing { keys }) }
+        if keys.is_empty() { Err(SigningError::NoKey) } else { Ok(KeyRing { keys }) }
     }
 
     /// The keys' names.
@@ -178,7 +186,17 @@ impl KeyRing {
     }
 
     fn find(&self, id: KeyId) -> Result<&VerifyingKey, SigningError> {
-        self.keys.iter().find(|key| KeyId::of(key) == id).ok_or(SigningError::Untrusted(id))
+        self.keys
+            .iter()
+            .find(|key| KeyId::of(key) == id)
+            .ok_or_else(|| SigningError::Untrusted { key: id, trusted: self.clone() })
+    }
+}
+
+impl fmt::Display for KeyRing {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<String> = self.ids().iter().map(KeyId::to_string).collect();
+        formatter.write_str(&names.join(", "))
     }
 }
 

@@ -13,7 +13,7 @@ use proto::content::{
     CHUNK_BYTES, ChunkRange, Content, ContentError, Reassembly, Taken, chunk, indexes,
 };
 use proto::model::{ModelManifest, rollout_place};
-use proto::signing::{Freshness, KeyRing, Signed, SigningError, freshness};
+use proto::signing::{Freshness, KeyId, KeyRing, Signed, SigningError, freshness};
 use proto::task::{Floor, FloorRefusal, ReportWindow, RoundNotice, TaskManifest};
 use proto::update::{ChunksWanted, OfferError, Receipt, UpdateOffer, Verdict};
 use proto::wire::{MESSAGE_BYTES, VERSION};
@@ -132,7 +132,18 @@ fn only_a_trusted_key_signs() {
     let stranger = SigningKey::from_bytes(&[8; 32]);
     let foreign = Signed::sign(&stranger, 30, &notice).unwrap();
     let refused = foreign.verify(&KeyRing::single(key.verifying_key())).unwrap_err();
-    assert!(matches!(refused, SigningError::Untrusted(_)));
+    let name = |key: &SigningKey| KeyId::of(&key.verifying_key()).to_string();
+    let (told, [ours, theirs]) = (refused.to_string(), [&key, &stranger].map(name));
+    assert!(told.contains(&ours) && told.contains(&theirs) && ours.len() == 16, "{told}");
+}
+
+#[test]
+fn a_file_of_keys_names_what_is_wrong_with_it() {
+    let key = "# ours\n\n d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a \n";
+    assert_eq!(KeyRing::from_text(key).unwrap().ids().len(), 1);
+    let refused = |text: &str| KeyRing::from_text(text).unwrap_err();
+    assert_eq!(refused(&format!("{key}key")), SigningError::Text(4));
+    assert_eq!(refused("\n# none yet\n"), SigningError::NoKey);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use learn::edges::SystemClock;
+use proto::signing::KeyRing;
 use proto::status::JobFault;
 use tracing::warn;
 
@@ -90,6 +91,7 @@ pub fn init(config: &Config) -> Result<()> {
     engine.ship("as the mirrors ship")?;
     say(format!("channel {}: database {}", config.channel, config.database().display()))?;
     say(format!("public key for the mirrors' settings: {}", engine.public_key()))?;
+    say(key_line(&engine.public_key())?)?;
     Ok(())
 }
 
@@ -150,6 +152,7 @@ pub fn status(config: &Config, output: Output) -> Result<()> {
     }
     let online = status.online.map(|count| format!(", {count} online")).unwrap_or_default();
     say(format!("devices: {} enrolled{online}, {} revoked", status.enrolled, status.revoked))?;
+    say(key_line(&status.public_key)?)?;
     server_lines(&status).into_iter().try_for_each(say)?;
     say("models:")?;
     for known in &status.models {
@@ -171,6 +174,12 @@ pub fn status(config: &Config, output: Output) -> Result<()> {
         ))?;
     }
     Ok(())
+}
+
+/// The name of the fleet's key in what mirrors say.
+fn key_line(public_key: &str) -> Result<String> {
+    let keys = KeyRing::from_text(public_key).context("the public key")?;
+    Ok(format!("signing key: {keys}, as mirrors name it"))
 }
 
 /// How a running server does; nothing where none runs.
@@ -552,6 +561,14 @@ mod tests {
         let told = verify(&config, Some(&folder.join("copi.redb")), None).unwrap_err().to_string();
         assert!(told.contains("copi.redb; name an existing copy"), "{told}");
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn the_key_is_named_as_mirrors_name_it() {
+        // The first key of RFC 8032, and the beginning of its SHA-256.
+        let key = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+        let line = key_line(key).unwrap();
+        assert!(line.starts_with("signing key: 21fe31dfa154a261,"), "{line}");
     }
 
     #[test]

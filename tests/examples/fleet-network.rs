@@ -30,6 +30,7 @@ use proto::signing::KeyRing;
 use proto::status::JobFault;
 use proto::task::{Floor, TaskManifest};
 use proto::update::Refusal;
+use proto::wire::MESSAGE_BYTES;
 use proto::{Channel, DeviceId, Digest, Ratio, Topic};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
@@ -48,9 +49,6 @@ const HASTE: u32 = 10;
 
 /// mosquitto listens within a fraction of a second, and on a busy machine within this.
 const BROKER_START: Duration = Duration::from_secs(10);
-
-/// Longest packet of the protocol.
-const PACKET: usize = 66 * 1024;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -277,10 +275,13 @@ impl Outbox for Mirror {
 
 impl Household for Mirror {
     fn floor(&self) -> Option<Floor> {
-        let (six, five, one) = (6, 5, Ratio::new(1, 1).unwrap());
-        let (min_cohort, max_update_bytes, model) = (2, 1 << 20, self.model);
-        let min_noise_multiplier = Ratio::new(six, five).unwrap();
-        Some(Floor { min_noise_multiplier, max_clip: one, min_cohort, max_update_bytes, model })
+        Some(Floor {
+            min_noise_multiplier: Ratio::new(6, 5).unwrap(),
+            max_clip: Ratio::new(1, 1).unwrap(),
+            min_cohort: 2,
+            max_update_bytes: 1 << 20,
+            model: self.model,
+        })
     }
 
     fn prepare(&mut self, task: &TaskManifest) -> Result<(), EdgeError> {
@@ -468,7 +469,7 @@ impl Witness {
         command.spawn().expect("mosquitto's clients are installed")
     }
 
-    /// Every topic is one of the protocol, and nothing is longer than a packet of it. Gives messages and bytes.
+    /// Every topic is one of the protocol, and nothing is longer than a message of it. Gives messages and bytes.
     fn check(&mut self) -> (usize, usize) {
         self.stop();
         let (mut messages, mut bytes) = (0, 0);
@@ -495,7 +496,7 @@ fn checked_length(line: &str) -> usize {
     let (topic, length) = line.rsplit_once(' ').unwrap();
     topic.parse::<Topic>().unwrap_or_else(|error| panic!("{topic}: {error}"));
     let length: usize = length.parse().unwrap();
-    assert!(length <= PACKET, "{topic}: {length} bytes");
+    assert!(length <= MESSAGE_BYTES, "{topic}: {length} bytes");
     length
 }
 

@@ -4,10 +4,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use proto::Topic;
-use proto::content::CHUNK_BYTES;
-
-/// Bytes of the largest message of the protocol, with room for its topic.
-pub const PACKET_BYTES: u32 = CHUNK_BYTES as u32 + 8 * 1024;
 
 /// A message that arrived.
 #[derive(Clone, Debug)]
@@ -18,6 +14,8 @@ pub struct Incoming {
     pub payload: Vec<u8>,
     /// Whether the broker had kept it from before this connection.
     pub retained: bool,
+    /// How long it still holds, where its sender said so.
+    pub expiry: Option<Duration>,
 }
 
 /// A message to send.
@@ -48,6 +46,8 @@ pub struct Health {
     pub refused: AtomicU64,
     /// Of these, the ones on the last connection that was made which its settings rule out for as long as that lasts.
     pub refused_now: AtomicU64,
+    /// Messages that it has refused for a reason that may pass, such as a quota.
+    pub put_off: AtomicU64,
     /// Connections made so far.
     pub connections: AtomicU64,
     /// Messages that found no room to wait in.

@@ -11,19 +11,18 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use learn::edges::{Entropy, SystemEntropy};
-use link::{begin_anew, next_event};
+use link::{Attempts, Backoff, begin_anew, check_size, largest_packet, next_event};
 use proto::Topic;
 use proto::topic::filter;
+use proto::wire::PACKET_BYTES;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, Filter, Packet, PubAckReason, Publish, RetainForwardRule, SubscribeReasonCode,
-};
+use rumqttc::v5::mqttbytes::v5::{ConnAck, Filter, Packet, Publish, RetainForwardRule};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use rumqttc::{TlsConfiguration, Transport};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
-use crate::carrier::{Carrier, Health, Incoming, Outgoing, PACKET_BYTES};
+use crate::carrier::{Carrier, Health, Incoming, Outgoing};
 use crate::config::{BrokerConfig, TlsConfig};
 
 /// Messages that wait for a worker.
@@ -46,11 +45,8 @@ const SESSION_SECONDS: u32 = 3600;
 /// At least so often something is said on a connection, unless the broker asks for another rhythm on it.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-const SHORTEST_BACKOFF: Duration = Duration::from_millis(200);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
-
-/// A connection that lasted this long was a good one: the next attempt after it comes soon.
-const STABLE: Duration = Duration::from_secs(5);
+const RECONNECT: Backoff =
+    Backoff { first: Duration::from_millis(200), longest: Duration::from_secs(30) };
 
 /// Why there is no connection to try.
 #[derive(Debug, thiserror::Error)]
@@ -71,9 +67,11 @@ impl Health {
 
     fn note(&self, refused: &Refused) {
         self.refused.fetch_add(1, Ordering::SeqCst);
-        self.refused_now.fetch_add(u64::from(refused.lasts()), Ordering::SeqCst);
+        let may_pass = matches!(refused, Refused::ByBroker(refused) if refused.may_pass());
+        self.refused_now.fetch_add(u64::from(!may_pass), Ordering::SeqCst);
+        self.put_off.fetch_add(u64::from(may_pass), Ordering::SeqCst);
         // What it cannot hear it will not hear on this connection, whatever else works.
-        if matches!(refused, Refused::Subscription(_)) {
+        if matches!(refused, Refused::ByBroker(link::Refused::Subscription(_))) {
             self.connected.store(false, Ordering::SeqCst);
         }
     }
@@ -169,8 +167,7 @@ impl Mqtt {
             connected,
             largest,
             health: Arc::clone(health),
-            since: None,
-            backoff: Backoff::default(),
+            attempts: Attempts::new(RECONNECT),
             is_away_told: false,
             is_refusal_told: false,
         };
@@ -247,9 +244,7 @@ async fn send_all(
     let mut told = 0;
     while let Some(Outgoing { topic, payload, retain }) = queued.recv().await {
         let topic = topic.to_string();
-        // As rumqttc will make it, with a number.
         let publish = Publish::new(topic.clone(), QoS::AtLeastOnce, payload, None);
-        let publish = Publish { pkid: 1, ..publish };
         // A connection that was lost: what the next one refuses is told anew.
         if *largest.borrow() == 0 {
             told = 0;
@@ -258,9 +253,8 @@ async fn send_all(
             Ok(limit) => *limit,
             Err(_) => return,
         };
-        let bytes = publish.size();
-        if bytes > limit as usize {
-            let refused = Refused::TooLarge { bytes, limit };
+        if let Err(too_large) = check_size(&publish, limit, PACKET_BYTES) {
+            let refused = Refused::TooLarge(too_large);
             health.note(&refused);
             if told != limit {
                 error!("{refused}");
@@ -284,25 +278,12 @@ enum Broken {
     NoRoom(String),
 }
 
-/// Pauses before the next attempt, each twice as long as the one before.
-struct Backoff(Duration);
-
-impl Default for Backoff {
-    fn default() -> Backoff {
-        Backoff(SHORTEST_BACKOFF)
-    }
-}
-
-impl Backoff {
-    /// Between half and the whole of a pause, so that a fleet of workers does not return in one moment.
-    fn next(&mut self) -> Duration {
-        let pause = self.0;
-        self.0 = (2 * pause).min(LONGEST_BACKOFF);
-        let mut byte = [128];
-        // Without entropy the pause is three quarters: still a pause.
-        let _ = SystemEntropy.fill(&mut byte);
-        pause.mul_f64(0.5 + f64::from(byte[0]) / 512.0)
-    }
+/// A moment within a span, so that a fleet of workers does not return in one.
+fn drawn(span: Duration) -> Duration {
+    let mut byte = [128];
+    // Without entropy it is the middle: still a pause.
+    let _ = SystemEntropy.fill(&mut byte);
+    span.mul_f64(f64::from(byte[0]) / 255.0)
 }
 
 /// One worker's side of its connections, one after the other.
@@ -315,9 +296,7 @@ struct Session<F> {
     /// Bytes of the largest packet that the broker takes, once the subscriptions are on their way on the connection at hand; else 0.
     largest: watch::Sender<u32>,
     health: Arc<Health>,
-    /// When the connection at hand was made.
-    since: Option<Instant>,
-    backoff: Backoff,
+    attempts: Attempts,
     /// Whether the log says so, since the last connection that was a good one.
     is_away_told: bool,
     is_refusal_told: bool,
@@ -331,7 +310,7 @@ impl<F: Fn()> Session<F> {
             // At once, or the broker would go on sending to it.
             connection.clean();
             self.end(&broken);
-            tokio::time::sleep(self.backoff.next()).await;
+            tokio::time::sleep(self.attempts.pause(drawn)).await;
             // What it said is asked for again, or announced again.
             begin_anew(&mut connection, IN_FLIGHT, KEEP_ALIVE);
         }
@@ -341,14 +320,17 @@ impl<F: Fn()> Session<F> {
         match next_event(connection).await? {
             Event::Incoming(Packet::ConnAck(welcome)) => self.begin(&welcome)?,
             Event::Incoming(Packet::Publish(publish)) => self.hand_over(publish).await,
-            Event::Incoming(packet) => Refused::of(&packet).iter().for_each(|it| self.refused(it)),
+            Event::Incoming(packet) => {
+                let refused = link::Refused::of(&packet).map(Refused::ByBroker);
+                refused.iter().for_each(|refused| self.refused(refused));
+            }
             Event::Outgoing(_) => {}
         }
         Ok(())
     }
 
     fn begin(&mut self, welcome: &ConnAck) -> Result<(), Broken> {
-        self.since = Some(Instant::now());
+        self.attempts.connected();
         (self.connected)();
         self.health.begin();
         info!("connected to the broker");
@@ -357,16 +339,17 @@ impl<F: Fn()> Session<F> {
             // The request queue has room: nothing else is queued before these.
             subscribed.map_err(|_| Broken::NoRoom(filter.path.clone()))?;
         }
-        let limit = welcome.properties.as_ref().and_then(|properties| properties.max_packet_size);
-        self.largest.send_replace(limit.unwrap_or(u32::MAX));
+        self.largest.send_replace(largest_packet(welcome));
         Ok(())
     }
 
     async fn hand_over(&self, publish: Publish) {
         let topic = String::from_utf8_lossy(&publish.topic).into_owned();
         let (payload, retained) = (publish.payload.to_vec(), publish.retain);
+        let expiry = publish.properties.and_then(|properties| properties.message_expiry_interval);
+        let expiry = expiry.map(|seconds| Duration::from_secs(seconds.into()));
         // Fails where the worker is gone, which ends the session.
-        let _ = self.incoming.send(Incoming { topic, payload, retained }).await;
+        let _ = self.incoming.send(Incoming { topic, payload, retained, expiry }).await;
     }
 
     fn refused(&mut self, refused: &Refused) {
@@ -380,9 +363,7 @@ impl<F: Fn()> Session<F> {
     fn end(&mut self, broken: &Broken) {
         self.largest.send_replace(0);
         self.health.connected.store(false, Ordering::SeqCst);
-        // Somebody else with the same client id, or a broker that hangs up, is no reason to come back at once.
-        if self.since.take().is_some_and(|since| since.elapsed() > STABLE) {
-            self.backoff = Backoff::default();
+        if self.attempts.ended() {
             (self.is_away_told, self.is_refusal_told) = (false, false);
         }
         if !self.is_away_told {
@@ -392,58 +373,28 @@ impl<F: Fn()> Session<F> {
     }
 }
 
-/// What the broker would not do, and its reason.
+/// What was not done, and the next step.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum Refused {
-    #[error(
-        "the broker refuses a subscription ({0:?}); {next}",
-        next = next_step(*.0 == SubscribeReasonCode::NotAuthorized, "read what mirrors send")
-    )]
-    Subscription(SubscribeReasonCode),
-    #[error(
-        "the broker refuses a message ({0:?}); {next}",
-        next = next_step(*.0 == PubAckReason::NotAuthorized, "write to mirrors")
-    )]
-    Message(PubAckReason),
-    #[error(
-        "the broker takes packets of {limit} bytes, and a message has {bytes}; raise its maximum packet size, `max_packet_size` of \
-         mosquitto, to {PACKET_BYTES} and restart it"
-    )]
-    TooLarge { bytes: usize, limit: u32 },
+    #[error("the broker refuses {0}; {next}", next = next_step(*.0))]
+    ByBroker(link::Refused),
+    #[error(transparent)]
+    TooLarge(link::TooLarge),
 }
 
-impl Refused {
-    fn of(packet: &Packet) -> Option<Refused> {
-        match packet {
-            Packet::SubAck(ack) => {
-                let refused =
-                    |code: &&SubscribeReasonCode| !matches!(code, SubscribeReasonCode::Success(_));
-                ack.return_codes.iter().find(refused).copied().map(Refused::Subscription)
-            }
-            Packet::PubAck(ack) => match ack.reason {
-                PubAckReason::Success | PubAckReason::NoMatchingSubscribers => None,
-                reason => Some(Refused::Message(reason)),
-            },
-            _ => None,
-        }
+fn next_step(refused: link::Refused) -> String {
+    if !refused.is_access() {
+        return "the broker's log says why: a limit of its settings, or something that they switch off"
+            .to_owned();
     }
-
-    /// Whether it stays so for as long as the connection lasts. A message that fails for any other reason than the access list,
-    /// such as a quota, says nothing of those that follow.
-    fn lasts(&self) -> bool {
-        !matches!(self, Refused::Message(reason) if *reason != PubAckReason::NotAuthorized)
-    }
-}
-
-fn next_step(is_access: bool, right: &str) -> String {
-    if is_access {
-        return format!(
-            "its access list must let the common name of this server's certificate, `aggregator` in the sample, {right}. Mend it \
-             and restart the broker"
-        );
-    }
-    "the broker's log says why: a limit of its settings, or something that they switch off"
-        .to_owned()
+    let right = match refused {
+        link::Refused::Subscription(_) => "read what mirrors send",
+        link::Refused::Message(_) => "write to mirrors",
+    };
+    format!(
+        "its access list must let the common name of this server's certificate, `aggregator` in the sample, {right}. Mend it and \
+         restart the broker"
+    )
 }
 
 fn client_config(tls: &TlsConfig) -> Result<rustls::ClientConfig, MqttError> {
@@ -476,7 +427,7 @@ fn client_config(tls: &TlsConfig) -> Result<rustls::ClientConfig, MqttError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rumqttc::v5::mqttbytes::v5::{PubAck, SubAck};
+    use rumqttc::v5::mqttbytes::v5::PubAckReason;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
 
@@ -507,48 +458,24 @@ mod tests {
     }
 
     #[test]
-    fn what_the_broker_refuses_is_told_from_what_it_does() {
-        let (fine, denied) =
-            (SubscribeReasonCode::Success(QoS::AtLeastOnce), SubscribeReasonCode::NotAuthorized);
-        let subscribed =
-            |return_codes| Packet::SubAck(SubAck { pkid: 1, return_codes, properties: None });
-        let published = |reason| Packet::PubAck(PubAck { pkid: 1, reason, properties: None });
-        assert_eq!(Refused::of(&subscribed(vec![fine])), None);
-        assert_eq!(
-            Refused::of(&subscribed(vec![fine, denied])),
-            Some(Refused::Subscription(denied))
-        );
-        assert_eq!(Refused::of(&published(PubAckReason::NoMatchingSubscribers)), None);
-        let told = Refused::of(&published(PubAckReason::NotAuthorized)).unwrap().to_string();
-        assert!(told.contains("access list") && told.contains("common name"), "{told}");
-    }
-
-    #[test]
     fn a_quota_is_no_matter_of_the_access_list_and_says_nothing_of_what_follows() {
-        let of = |reason| {
-            Refused::of(&Packet::PubAck(PubAck { pkid: 1, reason, properties: None })).unwrap()
-        };
-        let (quota, denied) = (of(PubAckReason::QuotaExceeded), of(PubAckReason::NotAuthorized));
-        let told = quota.to_string();
-        assert!(told.contains("QuotaExceeded") && !told.contains("access list"), "{told}");
+        let message = |reason| Refused::ByBroker(link::Refused::Message(reason));
+        let (quota, denied) =
+            (message(PubAckReason::QuotaExceeded), message(PubAckReason::NotAuthorized));
+        let told = [&quota, &denied].map(Refused::to_string);
+        assert!(told[0].contains("QuotaExceeded") && !told[0].contains("access list"), "{told:?}");
+        assert!(told[1].contains("access list") && told[1].contains("common name"), "{told:?}");
         let health = Health::default();
-        let counts =
-            || [&health.refused, &health.refused_now].map(|count| count.load(Ordering::SeqCst));
+        let counts = || {
+            [&health.refused, &health.refused_now, &health.put_off]
+                .map(|count| count.load(Ordering::SeqCst))
+        };
         health.note(&quota);
-        assert_eq!(counts(), [1, 0]);
+        assert_eq!(counts(), [1, 0, 1]);
         health.note(&denied);
-        assert_eq!(counts(), [2, 1]);
+        assert_eq!(counts(), [2, 1, 1]);
         health.begin();
-        assert_eq!(counts(), [2, 0], "what is refused is found out anew");
-    }
-
-    #[test]
-    fn pauses_grow_to_a_limit() {
-        let mut backoff = Backoff::default();
-        let first = backoff.next();
-        assert!((SHORTEST_BACKOFF / 2..=SHORTEST_BACKOFF).contains(&first), "{first:?}");
-        let late = (0..20).map(|_| backoff.next()).last().unwrap();
-        assert!((LONGEST_BACKOFF / 2..=LONGEST_BACKOFF).contains(&late), "{late:?}");
+        assert_eq!(counts(), [2, 0, 1], "what is refused is found out anew");
     }
 
     /// Only to end a test that is stuck.
@@ -638,6 +565,18 @@ mod tests {
     }
 
     #[test]
+    fn how_long_a_message_holds_comes_with_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut worker = worker(&listener);
+        let (mut stream, _) = welcome(&listener, &[]);
+        // Retained, of QoS 0, topic "t": one that holds for 7,200 s, and one without end.
+        stream.write_all(&[0x31, 10, 0, 1, b't', 5, 0x02, 0, 0, 0x1c, 0x20, b'a']).unwrap();
+        stream.write_all(&[0x31, 5, 0, 1, b't', 0, b'b']).unwrap();
+        let mut expiry = || worker.receive(PATIENCE).unwrap().expiry;
+        assert_eq!((expiry(), expiry()), (Some(Duration::from_secs(7200)), None));
+    }
+
+    #[test]
     fn a_broker_that_takes_nothing_any_more_is_left() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut worker = worker(&listener);
@@ -665,10 +604,8 @@ mod tests {
         assert_eq!(heard(&mut stream, PUBLISH), (2, vec![b'y'; fits]));
         let health = &worker.health;
         assert_eq!(health.refused_now.load(Ordering::SeqCst), 1);
-        let told = Refused::TooLarge { bytes: 101, limit: 100 }.to_string();
-        assert!(
-            told.contains("max_packet_size") && told.contains(&PACKET_BYTES.to_string()),
-            "{told}"
-        );
+        let too_large = link::TooLarge { bytes: 101, limit: 100, needed: PACKET_BYTES };
+        let told = Refused::TooLarge(too_large).to_string();
+        assert!(told.contains("max_packet_size") && told.contains("to 67584"), "{told}");
     }
 }

@@ -13,6 +13,9 @@ pub const VERSION: u8 = 1;
 /// Bytes of any message at most. AWS IoT takes 128 KB, others 64 KB; this fits all of them.
 pub const MESSAGE_BYTES: usize = 64 * 1024;
 
+/// Bytes of an MQTT packet at most: a message, its topic and its properties.
+pub const PACKET_BYTES: u32 = MESSAGE_BYTES as u32 + 2048;
+
 /// The second byte of a message. Numbers are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]

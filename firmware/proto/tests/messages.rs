@@ -16,7 +16,7 @@ use proto::model::{ModelManifest, rollout_place};
 use proto::signing::{Freshness, KeyId, KeyRing, Signed, SigningError, freshness};
 use proto::task::{Floor, FloorRefusal, ReportWindow, RoundNotice, TaskManifest};
 use proto::update::{ChunksWanted, OfferError, Receipt, UpdateOffer, Verdict};
-use proto::wire::{MESSAGE_BYTES, VERSION};
+use proto::wire::{MESSAGE_BYTES, PACKET_BYTES, VERSION};
 use proto::{DecodeError, DeviceId, Digest, Message, Pseudonym, Ratio, Topic};
 
 struct Mutate;
@@ -298,6 +298,13 @@ fn topics_have_one_form_and_at_most_seven_slashes() {
     ] {
         assert!(bad.parse::<Topic>().is_err());
     }
+}
+
+#[test]
+fn the_sample_broker_takes_the_largest_packet_and_none_larger() {
+    let sample = include_str!("../../../board/broker/mosquitto.conf");
+    let limit = sample.lines().find_map(|line| line.strip_prefix("max_packet_size "));
+    assert_eq!(limit, Some(PACKET_BYTES.to_string().as_str()));
 }
 
 proptest! {

@@ -433,6 +433,10 @@ mod tests {
             self.1.publish(topic, payload, retain)
         }
 
+        fn retain_for(&mut self, topic: &str, payload: Vec<u8>, seconds: u32) -> bool {
+            self.1.retain_for(topic, payload, seconds)
+        }
+
         fn subscribe(&mut self, filter: &str) -> bool {
             self.1.subscribe(filter)
         }
@@ -471,6 +475,10 @@ mod tests {
         fn publish(&mut self, topic: &str, payload: Vec<u8>, _: bool) -> bool {
             self.0.push((topic.into(), payload));
             true
+        }
+
+        fn retain_for(&mut self, topic: &str, payload: Vec<u8>, _: u32) -> bool {
+            self.publish(topic, payload, true)
         }
 
         fn subscribe(&mut self, filter: &str) -> bool {

@@ -7,7 +7,7 @@
 //! | [`transport`] | the trait of a connection |
 //! | [`mqtt`] | its implementation with rumqttc |
 //! | [`tls`] | rustls on ring with the device's certificate; the device's name from it |
-//! | [`pace`] | jitter and back-off |
+//! | [`pace`] | jitter |
 //! | [`run`](mod@run) | the loop that joins machine, connection and clock |
 //! | [`home_assistant`] | discovery, states and commands on the home's own broker |
 //!

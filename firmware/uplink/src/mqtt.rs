@@ -5,17 +5,19 @@
 //! its connection: none is carried over to the next.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use link::{begin_anew, next_event};
+use link::{Attempts, Backoff, Refused, begin_anew, check_size, largest_packet, next_event};
+use proto::wire::PACKET_BYTES;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, PubAckReason, SubscribeReasonCode};
+use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, Publish, PublishProperties};
 use rumqttc::v5::{AsyncClient, Event as MqttEvent, EventLoop, MqttOptions};
 use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport as Wire};
 use tokio::sync::mpsc;
 
-use crate::pace::{Backoff, Jitter};
-use crate::transport::{Event, PACKET_BYTES, Requests, Retained, Transport};
+use crate::pace::Jitter;
+use crate::transport::{Event, Requests, Retained, Transport};
 
 /// How long the broker keeps the session of a mirror that is away: a week.
 const SESSION_SECONDS: u32 = 7 * 24 * 3600;
@@ -26,9 +28,6 @@ const QUEUE: usize = 64;
 /// Messages that wait for the broker's acknowledgement. rumqttc makes a table of this size at once; its default of
 /// 65,535 takes 14 MB.
 const IN_FLIGHT: u16 = 64;
-
-/// A connection that lasted this long was a good one: the next attempt after it comes soon.
-const STABLE: Duration = Duration::from_secs(5);
 
 const RECONNECT: Backoff =
     Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(300) };
@@ -77,6 +76,10 @@ pub struct Mqtt {
     events: mpsc::Receiver<Event>,
     poller: tokio::task::JoinHandle<()>,
     connected: bool,
+    /// Bytes of the largest packet that the broker takes, on the last connection that was made.
+    largest: Arc<AtomicU32>,
+    /// A message that was larger, to be told as the next event.
+    too_large: Option<link::TooLarge>,
 }
 
 impl Mqtt {
@@ -85,8 +88,34 @@ impl Mqtt {
         let (client, connection) = AsyncClient::new(options(endpoint), QUEUE);
         let (sender, events) = mpsc::channel(QUEUE);
         let handle = Handle(sender.clone());
-        let poller = tokio::spawn(poll(connection, sender, jitter));
-        (Mqtt { client, events, poller, connected: false }, handle)
+        let largest = Arc::new(AtomicU32::new(u32::MAX));
+        let poller = tokio::spawn(poll(connection, sender, Arc::clone(&largest), jitter));
+        (Mqtt { client, events, poller, connected: false, largest, too_large: None }, handle)
+    }
+
+    /// What the broker would end the connection for is not sent, and told.
+    fn send(
+        &mut self,
+        topic: &str,
+        payload: Vec<u8>,
+        retain: bool,
+        properties: PublishProperties,
+    ) -> bool {
+        let publish = Publish::new(topic, QoS::AtLeastOnce, payload, Some(properties.clone()));
+        if let Err(too_large) =
+            check_size(&publish, self.largest.load(Ordering::SeqCst), PACKET_BYTES)
+        {
+            self.too_large = Some(too_large);
+            return true;
+        }
+        let sent = self.client.try_publish_with_properties(
+            topic,
+            publish.qos,
+            retain,
+            publish.payload,
+            properties,
+        );
+        sent.is_ok()
     }
 }
 
@@ -115,12 +144,18 @@ fn options(endpoint: Endpoint) -> MqttOptions {
 }
 
 /// Polls until the goodbye is out, or nobody listens any more.
-async fn poll(mut connection: EventLoop, events: mpsc::Sender<Event>, mut jitter: Jitter) {
-    let (mut attempts, mut since) = (0, None);
+async fn poll(
+    mut connection: EventLoop,
+    events: mpsc::Sender<Event>,
+    largest: Arc<AtomicU32>,
+    mut jitter: Jitter,
+) {
+    let mut attempts = Attempts::new(RECONNECT);
     loop {
         let event = match next_event(&mut connection).await {
-            Ok(MqttEvent::Incoming(Packet::ConnAck(_))) => {
-                since = Some(Instant::now());
+            Ok(MqttEvent::Incoming(Packet::ConnAck(welcome))) => {
+                attempts.connected();
+                largest.store(largest_packet(&welcome), Ordering::SeqCst);
                 Event::Connected
             }
             Ok(MqttEvent::Incoming(Packet::Publish(publish))) => Event::Message {
@@ -129,21 +164,21 @@ async fn poll(mut connection: EventLoop, events: mpsc::Sender<Event>, mut jitter
                 retained: publish.retain,
             },
             Ok(MqttEvent::Outgoing(Outgoing::Disconnect)) => return,
-            Ok(MqttEvent::Incoming(packet)) => match refusal(&packet) {
-                Some(reason) => Event::Refused(reason),
-                None => continue,
+            Ok(MqttEvent::Incoming(packet)) => match Refused::of(&packet) {
+                Some(refused) if !refused.may_pass() => Event::Refused(format!(
+                    "the broker refuses {refused}; its access list must give this mirror its topics"
+                )),
+                _ => continue,
             },
             Ok(_) => continue,
             Err(error) => {
                 // At once, or the broker would go on sending to it.
                 connection.clean();
-                let lasted = since.take().is_some_and(|since: Instant| since.elapsed() > STABLE);
-                attempts = if lasted { 0 } else { attempts };
+                attempts.ended();
                 if events.send(Event::Disconnected(error.to_string())).await.is_err() {
                     return;
                 }
-                tokio::time::sleep(RECONNECT.wait(attempts, &mut jitter)).await;
-                attempts += 1;
+                tokio::time::sleep(attempts.pause(|span| jitter.within(span))).await;
                 begin_anew(&mut connection, IN_FLIGHT, KEEP_ALIVE);
                 continue;
             }
@@ -154,28 +189,17 @@ async fn poll(mut connection: EventLoop, events: mpsc::Sender<Event>, mut jitter
     }
 }
 
-/// What the broker does not let this mirror do on this connection, and its reason.
-fn refusal(packet: &Packet) -> Option<String> {
-    let (what, reason) = match packet {
-        Packet::SubAck(ack) => {
-            let refused =
-                |code: &&SubscribeReasonCode| !matches!(code, SubscribeReasonCode::Success(_));
-            ("a subscription", format!("{:?}", ack.return_codes.iter().find(refused)?))
-        }
-        // A message that fails for any other reason, such as a quota, says nothing of those that follow.
-        Packet::PubAck(ack) if ack.reason == PubAckReason::NotAuthorized => {
-            ("a message", format!("{:?}", ack.reason))
-        }
-        _ => return None,
-    };
-    Some(format!(
-        "the broker refuses {what} ({reason}); its access list must give this mirror its topics"
-    ))
-}
-
 impl Requests for Mqtt {
     fn publish(&mut self, topic: &str, payload: Vec<u8>, retain: bool) -> bool {
-        self.client.try_publish(topic, QoS::AtLeastOnce, retain, payload).is_ok()
+        self.send(topic, payload, retain, PublishProperties::default())
+    }
+
+    fn retain_for(&mut self, topic: &str, payload: Vec<u8>, seconds: u32) -> bool {
+        let expiry = PublishProperties {
+            message_expiry_interval: Some(seconds),
+            ..PublishProperties::default()
+        };
+        self.send(topic, payload, true, expiry)
     }
 
     fn subscribe(&mut self, filter: &str) -> bool {
@@ -189,6 +213,9 @@ impl Requests for Mqtt {
 
 impl Transport for Mqtt {
     async fn next(&mut self) -> Event {
+        if let Some(too_large) = self.too_large.take() {
+            return Event::Refused(too_large.to_string());
+        }
         // The poller ends only after a goodbye.
         let event = self.events.recv().await.unwrap_or(Event::Stop);
         match event {

@@ -1,4 +1,4 @@
-//! Jitter and back-off, so that a fleet never acts in step.
+//! Jitter, so that a fleet never acts in step.
 
 use std::time::Duration;
 
@@ -25,40 +25,16 @@ impl Jitter {
     }
 }
 
-/// Doubles from `first` to `longest`; each wait is drawn from the upper half.
-#[derive(Clone, Copy, Debug)]
-pub struct Backoff {
-    /// The first wait at most.
-    pub first: Duration,
-    /// Every wait at most.
-    pub longest: Duration,
-}
-
-impl Backoff {
-    /// The wait after `attempts` failures, from 0.
-    pub fn wait(&self, attempts: u32, jitter: &mut Jitter) -> Duration {
-        let doubled = self.first.saturating_mul(1 << attempts.min(20));
-        let half = doubled.min(self.longest) / 2;
-        half + jitter.within(half)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_to_a_limit_and_differ_between_devices() {
-        let backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(300) };
-        let mut waits = std::collections::BTreeSet::new();
-        for seed in 0..100 {
-            let mut jitter = Jitter::new(seed);
-            let first = backoff.wait(0, &mut jitter);
-            assert!((Duration::from_millis(500)..=Duration::from_secs(1)).contains(&first));
-            let late = backoff.wait(u32::MAX, &mut jitter);
-            assert!((Duration::from_secs(150)..=Duration::from_secs(300)).contains(&late));
-            waits.insert(late);
-        }
-        assert!(waits.len() > 90, "{}", waits.len());
+    fn moments_stay_within_their_span_and_differ_between_devices() {
+        let span = Duration::from_secs(150);
+        let moments: std::collections::BTreeSet<_> =
+            (0..100).map(|seed| Jitter::new(seed).within(span)).collect();
+        assert!(moments.iter().all(|moment| *moment <= span));
+        assert!(moments.len() > 90, "{}", moments.len());
     }
 }

@@ -2,9 +2,6 @@
 
 use std::future::Future;
 
-/// Bytes of a packet at most, both ways: a message and its topic.
-pub const PACKET_BYTES: u32 = 66 * 1024;
-
 /// What happens on a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -12,13 +9,13 @@ pub enum Event {
     Connected,
     /// It is not. The transport tries again by itself.
     Disconnected(String),
-    /// It is there and refuses a subscription or a message, for this reason. The connection goes on.
+    /// It is there and refuses a subscription or a message, or a message is too large for it. The connection goes on.
     Refused(String),
     /// A message.
     Message {
         /// Its topic.
         topic: String,
-        /// Its bytes, at most [`PACKET_BYTES`].
+        /// Its bytes, at most [`proto::wire::PACKET_BYTES`].
         payload: Vec<u8>,
         /// The broker had kept it: it was said before this subscription, and is said again at every connection.
         retained: bool,
@@ -30,10 +27,13 @@ pub enum Event {
 }
 
 /// Requests to a broker. `false`: not taken now, try again later. Nothing waits, and what was taken is forgotten when
-/// the connection breaks before it is out.
+/// the connection breaks before it is out. A message that is larger than what the broker takes is dropped, and told as
+/// [`Event::Refused`].
 pub trait Requests: Send {
     /// Sends with QoS 1.
     fn publish(&mut self, topic: &str, payload: Vec<u8>, retain: bool) -> bool;
+    /// The same, retained, but no longer than for so many seconds: nobody has to take it back.
+    fn retain_for(&mut self, topic: &str, payload: Vec<u8>, seconds: u32) -> bool;
     /// Subscribes with QoS 1.
     fn subscribe(&mut self, filter: &str) -> bool;
     /// Ends a subscription.

@@ -223,3 +223,61 @@ fn what_the_broker_refuses_is_told() {
     });
     drop(broker.join().unwrap());
 }
+
+#[test]
+fn what_is_too_large_for_the_broker_is_told_and_not_sent_and_the_connection_goes_on() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // Packets of 100 bytes; the next broker takes any.
+    let broker = std::thread::spawn(move || {
+        [&[0x27, 0, 0, 0, 100][..], &[]].map(|limit| {
+            let (mut stream, _) = listener.accept().unwrap();
+            assert_eq!(packet(&mut stream).0, CONNECT);
+            stream.write_all(&welcome(limit)).unwrap();
+            packet(&mut stream).1
+        })
+    });
+    // Kind and length, the topic and its length, the number, no properties.
+    let fits = 100 - (2 + 7 + 2 + 1);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (mut mqtt, _handle) = Mqtt::start(endpoint(port), Jitter::new(1));
+        wait_for(&mut mqtt, is_connected).await;
+        assert!(mqtt.publish("topic", vec![b'x'; fits + 1], false), "it is not tried again");
+        let Event::Refused(reason) = mqtt.next().await else { panic!("it went out") };
+        assert!(reason.contains("packets of 100 bytes") && reason.contains("has 101"), "{reason}");
+        assert!(reason.contains("max_packet_size") && reason.contains("to 67584"), "{reason}");
+        assert!(mqtt.publish("topic", vec![b'y'; fits], false));
+        end(&mut mqtt).await;
+        wait_for(&mut mqtt, is_connected).await;
+        assert!(mqtt.publish("topic", vec![b'x'; fits + 1], false));
+        end(&mut mqtt).await;
+    });
+    let [first, second] = broker.join().unwrap();
+    assert!(first.ends_with(&vec![b'y'; fits]));
+    assert!(second.ends_with(&vec![b'x'; fits + 1]), "every broker has its own limit");
+}
+
+#[test]
+fn what_is_retained_for_a_while_says_so() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let broker = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        assert_eq!(packet(&mut stream).0, CONNECT);
+        stream.write_all(&WELCOME).unwrap();
+        let mut message = [0; 21];
+        stream.read_exact(&mut message).unwrap();
+        message
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (mut mqtt, _handle) = Mqtt::start(endpoint(port), Jitter::new(1));
+        wait_for(&mut mqtt, is_connected).await;
+        assert!(mqtt.retain_for("topic", b"here".to_vec(), 7200));
+        end(&mut mqtt).await;
+    });
+    // PUBLISH, QoS 1, retained; topic; number; Message Expiry Interval, 7,200 s; what is said.
+    let expected = [&[0x33, 19, 0, 5][..], b"topic", &[0, 1, 5, 2, 0, 0, 0x1c, 0x20], b"here"];
+    assert_eq!(broker.join().unwrap(), *expected.concat());
+}

@@ -21,6 +21,8 @@ SAMPLE = pathlib.Path("board/broker")
 NAME = "00112233445566778899aabbccddeeff"
 # Mirrors whose status the broker keeps, as many as may connect; and the longest status that a mirror sends.
 MIRRORS, STATUS = 5000, b"s" * 128
+# For so long a status is kept here.
+SECONDS = 3
 # Messages that one mirror has the broker keep in a worker's lane, more than find room in a client's queue.
 KEPT = 7000
 
@@ -138,13 +140,15 @@ class Broker:
         return f"heard {len(payload)}" in said.splitlines()
 
     @contextlib.contextmanager
-    def connection(self, who, name):
-        """A connection with the certificate of `who`, under the client id `name`, that the broker has welcomed."""
+    def connection(self, who, name, session=0):
+        """A connection with the certificate of `who`, under the client id `name`, that the broker has welcomed. Its session is kept
+        for `session` seconds, and goes on with the next one."""
         context = ssl.create_default_context(cafile=self.folder / "ca.pem")
         context.load_cert_chain(self.folder / f"{who}.pem", self.folder / f"{who}.key")
         with socket.create_connection(("127.0.0.1", self.door(who)), timeout=10) as plain, \
                 context.wrap_socket(plain, server_hostname="127.0.0.1") as stream:
-            stream.sendall(packet(0x10, b"\0\4MQTT\5\2\0\0\0" + text(name)))
+            flags, properties = (b"\0", b"\x11" + session.to_bytes(4, "big")) if session else (b"\2", b"")
+            stream.sendall(packet(0x10, b"\0\4MQTT\5" + flags + b"\0\0" + bytes([len(properties)]) + properties + text(name)))
             welcome = stream.recv(1024)
             if not welcome.startswith(b"\x20") or welcome[3] != 0:
                 raise ConnectionError(f"not welcomed: {welcome.hex()}")
@@ -158,11 +162,11 @@ class Broker:
                 stream.sendall(packet(0x33, text(topic) + b"\0\1" + b"\0" + payload))
                 assert stream.recv(1024)[0] == 0x40, "no acknowledgement"
 
-    def worker_hears(self, filters, silence=5):
+    def worker_hears(self, filters, silence=5, session=0):
         """The topics of what the broker had kept, for a session that subscribes as the first worker does: to who is there, with
         all that was kept, then to a lane, with nothing of it. Listens until nothing has come for `silence` seconds."""
         topics, rest = [], b""
-        with self.connection("aggregator", "worker") as stream:
+        with self.connection("aggregator", "worker", session) as stream:
             # Of a subscription's options the lowest bit is QoS 1, and 0x20 keeps back what was kept before.
             for number, (topic, options) in enumerate(filters, 1):
                 stream.sendall(packet(0x82, bytes([0, number, 0]) + text(topic) + bytes([options])))
@@ -286,7 +290,16 @@ def main():
             broker.start()
             again = broker.client("mosquitto_sub", "mirror-2", "-t", round_topic, "-C", "1", "-W", "9")
             check("and outlives a restart of the broker", again.stdout.strip() == b"notice")
-            broker.keep("aggregator", [f"mirror/v1/device-{number}/status" for number in range(MIRRORS)], STATUS)
+            status = "mirror/v1/mirror-1/status"
+            for_a_while = ["-t", status, "-m", "x", "-r", "-D", "publish", "message-expiry-interval", SECONDS]
+            broker.client("mosquitto_pub", "mirror-1", *for_a_while)
+            broker.stop()
+            broker.start()
+            time.sleep(SECONDS + 1)
+            kept = broker.client("mosquitto_sub", "aggregator", "-t", status, "-C", "1", "-W", "2")
+            check("what is retained for a while is gone after it, also where the broker restarts", not kept.stdout)
+            everybody = [f"mirror/v1/device-{number}/status" for number in range(MIRRORS)]
+            broker.keep("aggregator", everybody, STATUS)
             heard = broker.statuses(MIRRORS)
             check(f"who subscribes hears who is there: {heard} of {MIRRORS}", heard == MIRRORS)
             broker.keep("mirror-1", [f"mirror/v1/{NAME}/fl/lane/0/1/{number}" for number in range(KEPT)], b"x")
@@ -294,6 +307,12 @@ def main():
             statuses = sum(topic.endswith("/status") for topic in heard)
             check(f"also after {KEPT} messages that a mirror had it keep in a lane: {statuses} of {MIRRORS}",
                   statuses == len(heard) == MIRRORS)
+            # While the aggregator is away, its session kept, half of the mirrors say once more that they are there.
+            subscribed = [("mirror/v1/+/status", 1)]
+            broker.worker_hears(subscribed, session=3600)
+            broker.keep("aggregator", everybody[::2], STATUS)
+            heard = len(set(broker.worker_hears(subscribed, session=3600)))
+            check(f"also after half an hour in which it was away: {heard} of {MIRRORS}", heard == MIRRORS)
             # As the guide says it for a mirror that was revoked.
             clear = ["-t", "mirror/v1/+/fl/#", "--remove-retained", "--retained-only", "-W", "5"]
             broker.client("mosquitto_sub", "aggregator", *clear, seconds=60)

@@ -82,7 +82,7 @@ impl Announcer {
 
     /// Jobs for the devices of the groups that a roll-out has come to, one each; not retained, and of no effect on a
     /// device that has tried the version. Devices that are enrolled into a group later are told then, and those that connect
-    /// without having tried it are told again.
+    /// without having tried it are told again, and each hour that they are connected so.
     fn groups(
         &mut self,
         office: &Office,

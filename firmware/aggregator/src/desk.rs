@@ -139,7 +139,7 @@ impl Desk {
             }
             Ok(Topic::ModelWanted(device)) => self.model_wanted(&device, payload),
             Ok(Topic::JobState(device, _)) => self.job_state(&device, payload),
-            Ok(Topic::Status(device)) => self.status(&device, payload),
+            Ok(Topic::Status(device)) => self.status(&device, message),
             Ok(Topic::Round(channel)) if channel == *self.office.engine.channel() => {
                 self.statement::<RoundNotice>(message)
             }
@@ -440,13 +440,13 @@ impl Desk {
     }
 
     /// Birth, goodbye and last will: who is there. Only devices that were enrolled once are remembered.
-    fn status(&mut self, device: &DeviceId, payload: &[u8]) -> Result<(), EngineError> {
-        if payload.is_empty() {
+    fn status(&mut self, device: &DeviceId, message: &Incoming) -> Result<(), EngineError> {
+        if message.payload.is_empty() {
             // Cleared at the broker.
-            self.office.presence.set(device, &Status::Offline { lost: true });
+            self.office.presence.set(device, &Status::Offline { lost: true }, None);
             return Ok(());
         }
-        let status = match Status::decode(payload) {
+        let status = match Status::decode(&message.payload) {
             Ok(status) => status,
             Err(error) => {
                 return self.unread(Place::Device(device.clone()), StrangeKind::Status, &error);
@@ -455,7 +455,8 @@ impl Desk {
         if self.office.engine.store().device(device.as_str())?.is_none() {
             return self.strange(Place::Anywhere, StrangeKind::Status);
         }
-        self.office.presence.set(device, &status);
+        let until = message.expiry.map(|expiry| Instant::now() + expiry);
+        self.office.presence.set(device, &status, until);
         Ok(())
     }
 

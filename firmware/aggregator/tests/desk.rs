@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use aggregator::announce::Announcer;
 use aggregator::carrier::{Carrier, Incoming, Outgoing};
+use aggregator::control::{Reply, Request, execute};
 use aggregator::desk::Desk;
 use aggregator::engine::RoundRequest;
 use aggregator::gate::{Gate, GateError};
@@ -252,7 +253,7 @@ fn strangers_get_no_answer_and_are_counted() {
     moved.topic =
         Topic::Update { name: hall.identity("mirror-2").pseudonym, round: 1, chunk: 0 }.to_string();
     let noise = Incoming { payload: vec![255; 64], ..moved.clone() };
-    let topic = Incoming { topic: "mirror/v1/a/b/c".into(), payload: vec![], retained: false };
+    let topic = Incoming { topic: "mirror/v1/a/b/c".into(), payload: vec![], ..moved.clone() };
     for message in [&unknown, &forged, &moved, &noise, &topic] {
         assert!(hall.say(message).is_empty());
     }
@@ -452,6 +453,43 @@ fn who_is_connected_is_known_of_enrolled_devices_alone() {
     assert_eq!(hall.office.strange.counts().get(&StrangeKind::Status), Some(&1));
     hall.office.presence.clear();
     assert_eq!(hall.office.presence.count(), 0);
+}
+
+#[test]
+fn a_status_ends_to_hold_when_it_says_so_and_an_older_mirrors_does_not() {
+    let mut hall = Hall::new("desk-expiry", Parameters::Sparse);
+    let born = Status::Online { firmware: "0.1.0".into(), model_tried: 0 };
+    let mut say = |device: &str, expiry| {
+        let topic = Topic::Status(device.parse().unwrap());
+        hall.say(&Incoming { expiry, ..incoming(&topic, &born) });
+    };
+    say("mirror-1", Some(Duration::from_secs(7200)));
+    say("mirror-2", Some(Duration::ZERO));
+    say("mirror-3", None);
+    assert_eq!(hall.office.status().unwrap().online, Some(2));
+    let Reply::Devices(listed) =
+        execute(&hall.office.engine, Some(&hall.office), Request::DeviceList)
+    else {
+        panic!("no list")
+    };
+    let there = listed.iter().filter(|known| known.online == Some(true));
+    let names: Vec<&str> = there.map(|known| known.device.name.as_str()).collect();
+    assert_eq!(names, ["mirror-1", "mirror-3"]);
+}
+
+#[test]
+fn of_what_is_announced_only_what_did_not_come_back_is_said_again() {
+    let mut hall = Hall::new("desk-unheard-of", Parameters::Sparse);
+    let mut announcer = Announcer::default();
+    let first = announcer.changes(&hall.office, true).unwrap();
+    assert_eq!(announcer.unheard(&hall.office), first, "nothing came back yet");
+    first.iter().for_each(|said| drop(hall.say(&echo(said))));
+    assert!(announcer.unheard(&hall.office).is_empty());
+    hall.office.engine.abort_round(1, "a test").unwrap();
+    let closed = announcer.changes(&hall.office, true).unwrap();
+    assert_eq!(announcer.unheard(&hall.office), closed, "the open round came back, not its end");
+    hall.say(&echo(&closed[0]));
+    assert!(announcer.unheard(&hall.office).is_empty());
 }
 
 /// A fleet whose version 2 is at a stage that is the group of `mirror-9`.

@@ -10,10 +10,15 @@ use crate::model::ModelManifest;
 use crate::signing::{Purpose, Statement};
 use crate::wire::{Kind, Message};
 
-/// Retained on a device's status topic: sent at every connection, and as the last will.
+/// Seconds for which the broker keeps that a device is connected. A last will dies with its broker, so this must end by itself; the
+/// device says it again in half the time.
+pub const ONLINE_SECONDS: u32 = 2 * 3600;
+
+/// Retained on a device's status topic: sent at every connection and, while that lasts, every [`ONLINE_SECONDS`] / 2; and as the last
+/// will.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Status {
-    /// Connected.
+    /// Connected. Kept for [`ONLINE_SECONDS`]; from a device from before 2026-11-30 without end.
     Online {
         /// The firmware's version, at most 64 bytes.
         firmware: String,

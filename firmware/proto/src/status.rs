@@ -58,16 +58,21 @@ pub enum JobNotice {
     },
 }
 
+impl JobNotice {
+    /// The model that it is about.
+    pub fn manifest(&self) -> &ModelManifest {
+        match self {
+            JobNotice::ForAnybody(manifest) | JobNotice::Install { manifest, .. } => manifest,
+        }
+    }
+}
+
 impl Message for JobNotice {
     const KIND: Kind = Kind::JobNotice;
     const MAX_BYTES: usize = ModelManifest::MAX_BYTES + 80;
 
     fn check(&self) -> Result<(), &'static str> {
-        match self {
-            JobNotice::ForAnybody(manifest) | JobNotice::Install { manifest, .. } => {
-                manifest.check()
-            }
-        }
+        self.manifest().check()
     }
 }
 

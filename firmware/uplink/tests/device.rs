@@ -9,13 +9,13 @@ use ed25519_dalek::SigningKey;
 use proto::content::{CHUNK_BYTES, ChunkRange, Content, Reassembly, chunk, indexes};
 use proto::model::{ModelChunk, ModelManifest, ModelWanted};
 use proto::secret::DeviceSecret;
-use proto::signing::{KeyRing, Signed, Statement};
+use proto::signing::{KeyId, KeyRing, Signed, Statement};
 use proto::status::{JobFault, JobNotice, JobPhase, JobState, Status};
 use proto::task::{Floor, ReportWindow, RoundNotice, TaskManifest};
 use proto::update::{ChunksWanted, Receipt, Refusal, UpdateChunk, UpdateOffer, Verdict};
 use proto::wire::Blob;
 use proto::{Channel, Digest, Message, Ratio, Topic};
-use uplink::device::{Device, Settings};
+use uplink::device::{Device, Settings, Snapshot};
 use uplink::edges::{EdgeError, Household, Keeper, Memory, ModelTrial, Outbox, ReleaseId};
 use uplink::pace::Jitter;
 use uplink::transport::{Event, Requests};
@@ -130,20 +130,38 @@ impl Keeper for Shared {
     }
 }
 
+/// Whether the broker keeps a message.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kept {
+    No,
+    Seconds(u32),
+    Always,
+}
+
 /// What went out.
 #[derive(Default)]
 struct Out {
-    sent: Vec<(String, Vec<u8>, bool)>,
+    sent: Vec<(String, Vec<u8>, Kept)>,
     filters: Vec<String>,
     full: bool,
 }
 
-impl Requests for Out {
-    fn publish(&mut self, topic: &str, payload: Vec<u8>, retain: bool) -> bool {
+impl Out {
+    fn send(&mut self, topic: &str, payload: Vec<u8>, kept: Kept) -> bool {
         if !self.full {
-            self.sent.push((topic.into(), payload, retain));
+            self.sent.push((topic.into(), payload, kept));
         }
         !self.full
+    }
+}
+
+impl Requests for Out {
+    fn publish(&mut self, topic: &str, payload: Vec<u8>, retain: bool) -> bool {
+        self.send(topic, payload, if retain { Kept::Always } else { Kept::No })
+    }
+
+    fn retain_for(&mut self, topic: &str, payload: Vec<u8>, seconds: u32) -> bool {
+        self.send(topic, payload, Kept::Seconds(seconds))
     }
 
     fn subscribe(&mut self, filter: &str) -> bool {
@@ -273,7 +291,7 @@ impl Bench {
             .into_iter()
             .partition(|(topic, ..)| topic.contains(word));
         self.out.sent = left;
-        let taken: Vec<(String, Vec<u8>, bool)> = taken;
+        let taken: Vec<(String, Vec<u8>, Kept)> = taken;
         taken.into_iter().map(|(topic, payload, _)| (topic, payload)).collect()
     }
 
@@ -292,8 +310,9 @@ impl Bench {
 #[test]
 fn a_birth_is_retained_and_subscriptions_are_made_at_every_connection() {
     let mut bench = Bench::new(None);
-    let (topic, payload, retain) = bench.out.sent[0].clone();
-    assert_eq!((topic.as_str(), retain), ("mirror/v1/mirror-17/status", true));
+    let (topic, payload, kept) = bench.out.sent[0].clone();
+    // A will dies with its broker.
+    assert_eq!((topic.as_str(), kept), ("mirror/v1/mirror-17/status", Kept::Seconds(7200)));
     let birth = Status::Online { firmware: "0.1.0".into(), model_tried: 0 };
     assert_eq!(Status::decode(&payload).unwrap(), birth);
     let before = bench.out.filters.len();
@@ -303,8 +322,65 @@ fn a_birth_is_retained_and_subscriptions_are_made_at_every_connection() {
     bench.event(Event::Connected);
     assert_eq!(bench.out.filters.len(), 2 * before);
     bench.device.goodbye(&mut bench.out);
-    let (_, payload, _) = bench.out.sent.last().unwrap();
+    let (_, payload, kept) = bench.out.sent.last().unwrap();
     assert_eq!(Status::decode(payload).unwrap(), Status::Offline { lost: false });
+    assert_eq!(*kept, Kept::Always);
+}
+
+#[test]
+fn a_birth_is_said_again_before_the_broker_forgets_it_for_as_long_as_the_connection_lasts() {
+    let mut bench = Bench::new(None);
+    let subscribed = bench.out.filters.len();
+    let born = bench.take("/status");
+    bench.wait(2990);
+    assert!(bench.take("/status").is_empty(), "not so often");
+    bench.wait(620);
+    assert_eq!(bench.take("/status"), born, "the same again");
+    bench.wait(10 * 3600);
+    let again = bench.take("/status").len();
+    assert!((10..=12).contains(&again), "{again} in ten hours");
+    // A full queue puts it off.
+    bench.out.full = true;
+    bench.wait(3600);
+    bench.out.full = false;
+    bench.wait(1);
+    assert_eq!(bench.take("/status").len(), 1);
+    assert_eq!(bench.out.filters.len(), subscribed, "subscriptions are not made anew");
+    bench.event(Event::Disconnected("cut".into()));
+    bench.wait(10 * 3600);
+    assert!(bench.take("/status").is_empty());
+}
+
+#[test]
+fn a_connection_that_brings_nothing_of_the_fleet_is_told_of_until_it_does() {
+    let mut bench = Bench::new(None);
+    let manifest = model(1, b"base");
+    // Of a stranger's key.
+    let forged = Signed::sign(&SigningKey::from_bytes(&[4; 32]), 1, &manifest).unwrap();
+    bench.hear(Topic::ModelManifest(channel()), forged.encode().unwrap());
+    bench.wait(299);
+    assert!(!bench.device.snapshot().unheard, "it may come yet");
+    bench.wait(1);
+    let Snapshot { connected, denied, unheard, note, .. } = bench.device.snapshot();
+    assert_eq!((connected, denied, unheard), (true, false, true));
+    let (note, ours) = (note.unwrap(), KeyId::of(&key().verifying_key()).to_string());
+    assert!(note.contains("fleet.channel stable") && note.contains(&ours), "{note}");
+    bench.state(Topic::ModelManifest(channel()), 5, &manifest);
+    let heard = |bench: &Bench| {
+        let Snapshot { unheard, note, .. } = bench.device.snapshot();
+        !unheard && note.is_none()
+    };
+    assert!(heard(&bench));
+    bench.wait(3600);
+    assert!(heard(&bench), "a fleet that has nothing to say is silent");
+    bench.reconnect(10);
+    bench.wait(299);
+    assert!(heard(&bench));
+    bench.wait(1);
+    assert!(!heard(&bench), "every connection is asked");
+    // Too old to be taken, and still of the fleet.
+    bench.kept(Topic::ModelManifest(channel()), 4, &manifest);
+    assert!(heard(&bench));
 }
 
 #[test]
@@ -623,7 +699,7 @@ fn an_update_of_a_closed_round_goes_in_the_next_without_new_noise() {
     assert_eq!(bench.device.snapshot().round, Some(6));
     // With an update of its own.
     bench.mirror.with(|mirror| mirror.makes = Some(b"second".to_vec()));
-    bench.wait(60);
+    bench.wait(200);
     assert!(!bench.take("/fl/update/6/0").is_empty());
     assert_eq!(bench.mirror.with(|mirror| mirror.prepared), 2);
 }
@@ -1051,6 +1127,13 @@ fn foreign_and_damaged_model_chunks_are_refused_and_asked_for_again() {
         bench.hear(Topic::ModelChunk(device.clone(), 4, index), message.encode().unwrap());
     }
     assert_eq!(bench.device.snapshot().refused["model chunk"], 3);
+    // Of this version, under another number than its own.
+    let message = ModelChunk { model: Digest::of(&bytes), index: 0, bytes: Blob(vec![6; 9]) };
+    bench.hear(Topic::ModelChunk(device.clone(), 4, 1), message.encode().unwrap());
+    assert_eq!(bench.device.snapshot().refused["model chunk"], 4);
+    // Late, of a version that this one has replaced.
+    bench.hear(Topic::ModelChunk(device.clone(), 3, 0), message.encode().unwrap());
+    assert_eq!(bench.device.snapshot().refused["model chunk"], 4);
     let mut count = 0;
     for _ in 0..60 {
         bench.wait(1);

@@ -80,7 +80,7 @@ impl Member {
         Ok(())
     }
 
-    /// Tells a person once the broker has been away for long, and takes it back when the broker is there.
+    /// Tells a person once the fleet has not been heard for long, and takes it back when it is.
     fn tell_absence(&self) -> impl Future<Output = ()> + use<> {
         let (shared, watch) = (Arc::clone(&self.shared), self.fleet.watch.clone());
         let broker = format!("{}:{}", self.settings.host, self.settings.port);
@@ -90,7 +90,8 @@ impl Member {
                 tokio::time::sleep(LOOK).await;
                 let snapshot = watch.read();
                 let told = absence.told.clone();
-                absence.look(snapshot.connected, Instant::now(), || {
+                let is_heard = snapshot.connected && !snapshot.unheard;
+                absence.look(is_heard, Instant::now(), || {
                     reason(&broker, &snapshot, SystemClock.now())
                 });
                 if absence.told != told {
@@ -193,7 +194,7 @@ fn reason(broker: &str, snapshot: &Snapshot, now: Timestamp) -> String {
         );
     }
     let note = snapshot.note.as_deref().unwrap_or("no answer");
-    if snapshot.denied {
+    if snapshot.denied || snapshot.unheard {
         return format!("fleet: {broker}: {note}");
     }
     format!(
@@ -315,6 +316,10 @@ mod tests {
         let denied = Snapshot { denied: true, ..broken };
         let text = reason("fleet.example:8883", &denied, EARLIEST_DATE);
         assert_eq!(text, "fleet: fleet.example:8883: refused", "it was reached");
+        let note = Some("nothing of fleet.channel was heard".into());
+        let silent = Snapshot { connected: true, unheard: true, note, ..Snapshot::default() };
+        let text = reason("fleet.example:8883", &silent, EARLIEST_DATE);
+        assert_eq!(text, "fleet: fleet.example:8883: nothing of fleet.channel was heard");
     }
 
     #[test]

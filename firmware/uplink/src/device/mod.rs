@@ -6,16 +6,18 @@ mod rounds;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use link::Backoff;
 use proto::model::ModelManifest;
 use proto::secret::DeviceSecret;
-use proto::signing::{Freshness, KeyRing, Signed, Statement, Watermark, freshness};
-use proto::status::{JobState, Status};
+use proto::signing::{Freshness, KeyRing, Signed, SigningError, Statement, Watermark, freshness};
+use proto::status::{JobState, ONLINE_SECONDS, Status};
+use proto::topic::filter;
 use proto::{Channel, DeviceId, Digest, JobId, Message, Topic};
 
 use crate::edges::{EdgeError, Household, Keeper, Memory, ModelTrial, Trying};
-use crate::pace::{Backoff, Jitter};
+use crate::pace::Jitter;
 use crate::transport::{Event, Requests, Retained};
-use models::{AskedBy, Download, recall};
+use models::{Download, Stage, Wanted, recall};
 use rounds::Round;
 
 /// Chunks that are sent at a time: half a megabyte in flight.
@@ -29,6 +31,13 @@ const RETRY: Backoff =
 /// everybody. Not in its first half: what the broker kept for this device comes first, and the
 /// newest of it may say that the round is over.
 const AFTER_RECONNECT: Duration = Duration::from_secs(5);
+
+/// The birth is said again after this, or up to a sixth before: the broker keeps it for twice as long.
+const BIRTH_AGAIN: Duration = Duration::from_secs(ONLINE_SECONDS as u64 / 2);
+
+/// On a connection without a statement of the fleet for this long there is none to come: a fleet always has a model that is
+/// announced, and the broker hands that out at once.
+const SILENCE: Duration = Duration::from_secs(300);
 
 /// Who the device is, and whom it believes.
 pub struct Settings {
@@ -53,6 +62,8 @@ pub struct Snapshot {
     pub connected: bool,
     /// Whether it is there and does not; `note` says what it refuses.
     pub denied: bool,
+    /// Whether it is there, and has brought nothing that the fleet signed for this channel; `note` says what to compare.
+    pub unheard: bool,
     /// Whether the mirror takes part.
     pub takes_part: bool,
     /// The open round, if there is one.
@@ -80,27 +91,45 @@ pub struct Device {
     keeper: Box<dyn Keeper>,
     memory: Memory,
     jitter: Jitter,
-    connected: bool,
-    greeted: bool,
-    /// Whether a round notice came on this connection. Until then the round at hand may be over.
-    heard: bool,
-    /// Nothing is done for a round before: what the broker kept for this device comes first.
-    quiet_until: Duration,
+    connection: Option<Connection>,
     round: Option<Round>,
     /// Topics of rounds that are over here, still subscribed to.
     unneeded: BTreeSet<String>,
     download: Option<Download>,
-    next_model: Option<(ModelManifest, JobId, AskedBy)>,
+    next_model: Option<Wanted>,
     /// The version that failed for want of room, and when it may be fetched again.
     no_room: Option<(u64, Duration)>,
     on_offer: Option<(ModelManifest, JobId)>,
     states: VecDeque<JobState>,
     /// When to say again how the newest job ended.
     again_at: Option<Duration>,
-    /// What the broker has refused on this connection.
-    denied: Option<String>,
     note: Option<String>,
     refused: BTreeMap<&'static str, u64>,
+}
+
+/// A connection to the broker.
+struct Connection {
+    since: Duration,
+    /// When the birth is to be said again. `None` until it was said, with the subscriptions, for the first time.
+    birth_at: Option<Duration>,
+    /// Whether a statement came that the fleet signed for this channel; if not, whether that takes too long.
+    hears_fleet: bool,
+    is_silent: bool,
+    /// Whether a round notice came. Until then the round at hand may be over.
+    hears_round: bool,
+    /// Nothing is done for a round before: what the broker kept for this device comes first.
+    quiet_until: Duration,
+    /// What the broker has refused.
+    denied: Option<String>,
+}
+
+/// Why a statement is not taken.
+#[derive(Debug, thiserror::Error)]
+enum Unfit {
+    #[error(transparent)]
+    Signing(#[from] SigningError),
+    #[error("it is for another channel")]
+    Channel,
 }
 
 impl Device {
@@ -121,10 +150,7 @@ impl Device {
             keeper,
             memory,
             jitter,
-            connected: false,
-            greeted: false,
-            heard: false,
-            quiet_until: Duration::ZERO,
+            connection: None,
             round: None,
             unneeded: BTreeSet::new(),
             download: None,
@@ -133,7 +159,6 @@ impl Device {
             on_offer: None,
             states: VecDeque::new(),
             again_at: None,
-            denied: None,
             note: None,
             refused: BTreeMap::new(),
         }
@@ -150,13 +175,15 @@ impl Device {
         match event {
             Event::Connected => self.connect(now),
             Event::Disconnected(reason) => {
-                self.connected = false;
+                self.connection = None;
                 self.note = Some(reason);
             }
             // What else the broker does goes on.
             Event::Refused(reason) => {
                 self.refuse("message to the broker", &reason);
-                self.denied.get_or_insert(reason);
+                if let Some(connection) = &mut self.connection {
+                    connection.denied.get_or_insert(reason);
+                }
             }
             Event::Message { topic, payload, retained } => {
                 self.message(now, &topic, &payload, retained);
@@ -169,11 +196,13 @@ impl Device {
     /// Looks at the timers.
     pub fn tick(&mut self, now: Duration, out: &mut dyn Requests) {
         self.advance_trial(now);
-        if !self.connected || !self.greet(out) {
+        if !self.greet(now, out) {
             return;
         }
         self.unneeded.retain(|topic| !out.unsubscribe(topic));
-        if self.heard {
+        let Some(connection) = &mut self.connection else { return };
+        connection.is_silent = !connection.hears_fleet && now >= connection.since + SILENCE;
+        if connection.hears_round {
             self.advance_round(now, out);
         }
         self.advance_download(now, out);
@@ -186,14 +215,16 @@ impl Device {
     /// A clean stop: the status says so, and a trial that it cuts short is not held against the model.
     pub fn goodbye(&mut self, out: &mut dyn Requests) {
         self.cut_trial_short();
-        if self.connected {
-            self.publish_status(&Status::Offline { lost: false }, out);
+        if self.connection.take().is_some()
+            && let Some((topic, payload)) = self.status(&Status::Offline { lost: false })
+        {
+            out.publish(&topic, payload, true);
         }
-        self.connected = false;
     }
 
     fn cut_trial_short(&mut self) {
-        let runs = |download: &Download| download.trying && download.outcome.is_none();
+        let runs =
+            |download: &Download| matches!(download.stage, Stage::Trying { outcome: None, .. });
         let Some(trying) = self.memory.trying.filter(|_| self.download.as_ref().is_some_and(runs))
         else {
             return;
@@ -209,57 +240,80 @@ impl Device {
 
     /// What a person may see.
     pub fn snapshot(&self) -> Snapshot {
+        let connection = self.connection.as_ref();
+        let denied = connection.and_then(|connection| connection.denied.as_ref());
+        let unheard = connection.is_some_and(|connection| connection.is_silent);
         Snapshot {
-            connected: self.connected && self.denied.is_none(),
-            denied: self.connected && self.denied.is_some(),
+            connected: connection.is_some() && denied.is_none(),
+            denied: denied.is_some(),
+            unheard,
             takes_part: self.household.floor().is_some(),
             round: self.round.as_ref().map(|round| round.task.round),
-            note: self.denied.clone().filter(|_| self.connected).or_else(|| self.note.clone()),
+            note: denied.cloned().or_else(|| unheard.then(|| self.silence())).or(self.note.clone()),
             contributions: self.memory.contributions,
             model_tried: self.memory.model_tried,
-            model_under_way: self.download.as_ref().map(|download| download.manifest.version),
+            model_under_way: self.download.as_ref().map(Download::version),
             model_on_offer: self.newer_on_offer().map(|(manifest, _)| manifest.version),
             refused: self.refused.clone(),
         }
     }
 
+    fn silence(&self) -> String {
+        let Settings { channel, keys, .. } = &self.settings;
+        format!(
+            "connected, but nothing of fleet.channel {channel} signed with a key of fleet.pub ({keys}) was heard; compare both with the \
+             operator"
+        )
+    }
+
     fn connect(&mut self, now: Duration) {
-        (self.connected, self.greeted, self.heard) = (true, false, false);
-        (self.note, self.denied) = (None, None);
+        self.note = None;
         self.queue_ended();
         let half = AFTER_RECONNECT / 2;
-        self.quiet_until = now + half + self.jitter.within(half);
+        let quiet_until = now + half + self.jitter.within(half);
+        self.connection = Some(Connection {
+            since: now,
+            birth_at: None,
+            hears_fleet: false,
+            is_silent: false,
+            hears_round: false,
+            quiet_until,
+            denied: None,
+        });
         if let Some(round) = &mut self.round {
-            round.next_at = self.quiet_until;
+            round.next_at = quiet_until;
             round.offer.iter_mut().for_each(|offer| offer.subscribed = false);
         }
     }
 
-    /// Birth and subscriptions; everything anew where the queue was full half-way.
-    fn greet(&mut self, out: &mut dyn Requests) -> bool {
-        if self.greeted {
+    /// Birth and subscriptions; everything anew where the queue was full half-way. Later the birth alone, before the broker forgets it.
+    /// Says whether the connection is ready for more.
+    fn greet(&mut self, now: Duration, out: &mut dyn Requests) -> bool {
+        let Some(Connection { birth_at, .. }) = self.connection else { return false };
+        let (is_known, is_due) = (birth_at.is_some(), birth_at.is_none_or(|at| now >= at));
+        if !is_due {
             return true;
         }
-        let (device, channel) = (&self.settings.device, &self.settings.channel);
-        let filters = [
-            Topic::Round(channel.clone()).to_string(),
-            Topic::ModelManifest(channel.clone()).to_string(),
-            Topic::JobNotify(device.clone()).to_string(),
-            format!("mirror/v1/{device}/model/chunk/+/+"),
-        ];
-        let subscribed = filters.iter().all(|filter| out.subscribe(filter));
-        self.greeted = subscribed && self.publish_birth(out);
-        self.greeted
+        let filters = filter::device(&self.settings.device, &self.settings.channel);
+        let is_subscribed = is_known || filters.iter().all(|filter| out.subscribe(filter));
+        if !is_subscribed || !self.publish_birth(out) {
+            return is_known;
+        }
+        let again_at = now + BIRTH_AGAIN - self.jitter.within(BIRTH_AGAIN / 6);
+        self.connection.iter_mut().for_each(|connection| connection.birth_at = Some(again_at));
+        true
     }
 
     fn publish_birth(&self, out: &mut dyn Requests) -> bool {
         let (firmware, model_tried) = (self.settings.firmware.clone(), self.memory.model_tried);
-        self.publish_status(&Status::Online { firmware, model_tried }, out)
+        let birth = self.status(&Status::Online { firmware, model_tried });
+        birth.is_some_and(|(topic, payload)| out.retain_for(&topic, payload, ONLINE_SECONDS))
     }
 
-    fn publish_status(&self, status: &Status, out: &mut dyn Requests) -> bool {
+    /// Topic and bytes of a status; `None` where it cannot be written.
+    fn status(&self, status: &Status) -> Option<(String, Vec<u8>)> {
         let topic = Topic::Status(self.settings.device.clone()).to_string();
-        status.encode().is_ok_and(|payload| out.publish(&topic, payload, true))
+        status.encode().ok().map(|payload| (topic, payload))
     }
 
     /// Counts a refusal; tells the first of its kind.
@@ -288,15 +342,20 @@ impl Device {
         }
     }
 
-    /// Reads and verifies a statement, and applies the not-older rule.
+    /// Reads and verifies a statement for this channel, and applies the not-older rule.
     fn statement<T: Statement>(
-        &self,
-        known: Option<&Watermark>,
+        &mut self,
+        known: Option<Watermark>,
+        channel: fn(&T) -> &Channel,
         payload: &[u8],
-    ) -> Result<(T, Digest, Freshness), proto::signing::SigningError> {
-        let signed = Signed::<T>::decode(payload)?;
+    ) -> Result<(T, Digest, Freshness), Unfit> {
+        let signed = Signed::<T>::decode(payload).map_err(SigningError::from)?;
         let statement = signed.verify(&self.settings.keys)?;
-        Ok((statement, signed.digest(), freshness(known, &signed)?))
+        if *channel(&statement) != self.settings.channel {
+            return Err(Unfit::Channel);
+        }
+        self.connection.iter_mut().for_each(|connection| connection.hears_fleet = true);
+        Ok((statement, signed.digest(), freshness(known.as_ref(), &signed)?))
     }
 
     fn keep(&mut self, change: impl FnOnce(&mut Memory)) -> Result<(), EdgeError> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proto::content::{Reassembly, indexes};
+use proto::content::{Reassembly, Taken, indexes};
 use proto::model::{ModelChunk, ModelManifest, ModelWanted, REQUEST_CHUNKS};
 use proto::status::{JobFault, JobNotice, JobPhase, JobState};
 use proto::{JobId, Message, Topic};
@@ -35,30 +35,52 @@ pub(super) enum AskedBy {
     Job,
 }
 
+/// A model that is to be tried here.
+pub(super) struct Wanted {
+    manifest: ModelManifest,
+    job: JobId,
+    asked_by: AskedBy,
+}
+
+/// One that is on its way.
 pub(super) struct Download {
-    pub(super) manifest: ModelManifest,
-    pub(super) job: JobId,
-    pub(super) asked_by: AskedBy,
-    pub(super) parts: Reassembly,
-    pub(super) expected: usize,
-    pub(super) next_at: Duration,
-    pub(super) attempts: u32,
-    pub(super) trying: bool,
-    /// When the fleet may be told how the trial ended, and how it did, as far as that is known.
-    pub(super) say_at: Duration,
-    pub(super) outcome: Option<Result<(), JobFault>>,
+    wanted: Wanted,
+    pub(super) stage: Stage,
+}
+
+pub(super) enum Stage {
+    Fetching {
+        parts: Reassembly,
+        /// Chunks of the newest request that have not come.
+        expected: usize,
+        next_at: Duration,
+        attempts: u32,
+    },
+    Trying {
+        /// When the fleet may be told how it ended.
+        say_at: Duration,
+        /// How it did, as far as that is known.
+        outcome: Option<Result<(), JobFault>>,
+    },
+}
+
+impl Download {
+    pub(super) fn version(&self) -> u64 {
+        self.wanted.manifest.version
+    }
 }
 
 impl Device {
     pub(super) fn manifest(&mut self, now: Duration, payload: &[u8], retained: bool) {
-        let read = self.statement::<ModelManifest>(self.memory.model.as_ref(), payload);
+        let read = self.statement(
+            self.memory.model,
+            |manifest: &ModelManifest| &manifest.channel,
+            payload,
+        );
         let (manifest, digest, fresh) = match read {
             Ok(read) => read,
             Err(error) => return self.refuse("model manifest", &error),
         };
-        if manifest.channel != self.settings.channel {
-            return self.refuse("model manifest", &"it is for another channel");
-        }
         if !self.remember(fresh, |memory| &mut memory.model) {
             return;
         }
@@ -69,7 +91,8 @@ impl Device {
         // Kept whoever it is for: where one finds no room, somebody at home may make some and ask for it.
         self.on_offer = Some((manifest.clone(), digest.job()));
         if manifest.is_for(&self.settings.device) {
-            return self.consider(now, manifest, digest.job(), AskedBy::RollOut);
+            let wanted = Wanted { manifest, job: digest.job(), asked_by: AskedBy::RollOut };
+            return self.consider(now, wanted);
         }
         if manifest.rollout_permille == 0 {
             self.stopped(manifest.version);
@@ -78,15 +101,17 @@ impl Device {
 
     /// The roll-out of a version is stopped: nobody sends its chunks any more. A trial that has begun ends by itself.
     fn stopped(&mut self, version: u64) {
-        let is_over = |asked_by, other| asked_by == AskedBy::RollOut && other == version;
-        self.next_model.take_if(|(manifest, _, by)| is_over(*by, manifest.version));
+        let is_over = |wanted: &Wanted| {
+            wanted.asked_by == AskedBy::RollOut && wanted.manifest.version == version
+        };
+        self.next_model.take_if(|wanted| is_over(wanted));
         self.download.take_if(|download| {
-            !download.trying && is_over(download.asked_by, download.manifest.version)
+            matches!(download.stage, Stage::Fetching { .. }) && is_over(&download.wanted)
         });
     }
 
     pub(super) fn newer_on_offer(&self) -> Option<&(ModelManifest, JobId)> {
-        let under_way = self.download.as_ref().map_or(0, |download| download.manifest.version);
+        let under_way = self.download.as_ref().map_or(0, Download::version);
         let known = self.memory.model_tried.max(under_way);
         let fits = |manifest: &ModelManifest| {
             let is_stopped = manifest.rollout_permille == 0;
@@ -99,74 +124,64 @@ impl Device {
     pub fn install_newest(&mut self, now: Duration) {
         if let Some((manifest, job)) = self.newer_on_offer().cloned() {
             self.no_room = None;
-            self.consider(now, manifest, job, AskedBy::RollOut);
+            self.consider(now, Wanted { manifest, job, asked_by: AskedBy::RollOut });
         }
     }
 
     pub(super) fn job(&mut self, now: Duration, payload: &[u8]) {
-        let (notice, digest, fresh) =
-            match self.statement::<JobNotice>(self.memory.job.as_ref(), payload) {
-                Ok(read) => read,
-                Err(error) => return self.refuse("job", &error),
-            };
+        let read = self.statement(
+            self.memory.job,
+            |notice: &JobNotice| &notice.manifest().channel,
+            payload,
+        );
+        let (notice, digest, fresh) = match read {
+            Ok(read) => read,
+            Err(error) => return self.refuse("job", &error),
+        };
         let manifest = match notice {
             JobNotice::Install { device, manifest } if device == self.settings.device => manifest,
             JobNotice::Install { .. } => return self.refuse("job", &"it is for another device"),
             JobNotice::ForAnybody(_) => return self.refuse("job", &"it names no device"),
         };
-        if manifest.channel != self.settings.channel {
-            return self.refuse("job", &"it is for another channel");
-        }
         if self.remember(fresh, |memory| &mut memory.job) {
             self.say_again(now, manifest.version);
-            self.consider(now, manifest, digest.job(), AskedBy::Job);
+            self.consider(now, Wanted { manifest, job: digest.job(), asked_by: AskedBy::Job });
         }
     }
 
-    fn consider(&mut self, now: Duration, manifest: ModelManifest, job: JobId, asked_by: AskedBy) {
-        let current = self.download.as_ref().map_or(0, |download| download.manifest.version);
-        let waits = |(version, until)| version == manifest.version && now < until;
-        if manifest.version == self.trial.version() && self.is_untold(manifest.version) {
+    fn consider(&mut self, now: Duration, wanted: Wanted) {
+        let Wanted { manifest, job, .. } = &wanted;
+        let (job, version) = (*job, manifest.version);
+        let current = self.download.as_ref().map_or(0, Download::version);
+        let waits = |(other, until)| other == version && now < until;
+        if version == self.trial.version() && self.is_untold(version) {
             // The power went between its trial and what the fleet was to be told.
-            return self.model_ended(now, job, manifest.version, Ok(()));
+            return self.model_ended(now, job, version, Ok(()));
         }
-        if manifest.version <= self.memory.model_tried.max(current)
-            || self.no_room.is_some_and(waits)
-        {
+        if version <= self.memory.model_tried.max(current) || self.no_room.is_some_and(waits) {
             return;
         }
         if manifest.base != self.trial.base() {
-            return self.other_base(job, manifest.version);
+            return self.other_base(job, version);
         }
         if self.memory.model_tried == 0 && manifest.content.sha256 == manifest.base {
             // The model that this mirror came with, which need not travel. Later the same numbers are a roll-back.
-            return self.model_ended(now, job, manifest.version, Ok(()));
+            return self.model_ended(now, job, version, Ok(()));
         }
-        if self.download.as_ref().is_some_and(|download| download.trying) {
-            self.next_model = Some((manifest, job, asked_by));
+        if matches!(self.download, Some(Download { stage: Stage::Trying { .. }, .. })) {
+            self.next_model = Some(wanted);
             return;
         }
         let parts = Reassembly::new(manifest.content.clone());
         let next_at = now + self.jitter.within(AFTER_RECONNECT);
-        self.report(job, manifest.version, JobPhase::Downloading);
-        self.download = Some(Download {
-            manifest,
-            job,
-            asked_by,
-            parts,
-            expected: 0,
-            next_at,
-            attempts: 0,
-            trying: false,
-            say_at: now,
-            outcome: None,
-        });
+        let stage = Stage::Fetching { parts, expected: 0, next_at, attempts: 0 };
+        self.report(job, version, JobPhase::Downloading);
+        self.download = Some(Download { wanted, stage });
     }
 
     /// Whether a version's end was never noted, neither of its own trial nor of a later one's.
     fn is_untold(&self, version: u64) -> bool {
-        let is_under_way =
-            self.download.as_ref().is_some_and(|other| other.manifest.version >= version);
+        let is_under_way = self.download.as_ref().is_some_and(|other| other.version() >= version);
         !is_under_way && self.memory.ended.is_none_or(|ended| ended.version < version)
     }
 
@@ -230,19 +245,22 @@ impl Device {
             Ok(chunk) => chunk,
             Err(error) => return self.refuse("model chunk", &error),
         };
-        let Some(download) = self.download.as_mut().filter(|download| !download.trying) else {
-            return;
-        };
-        if version != download.manifest.version || index != chunk.index {
+        if index != chunk.index {
             return self.refuse("model chunk", &"its topic and its content disagree");
         }
-        match download.parts.take(chunk.model, chunk.index, chunk.bytes.0) {
-            Ok(proto::content::Taken::Again) => {}
-            Ok(proto::content::Taken::New) => {
-                download.attempts = 0;
-                download.expected = download.expected.saturating_sub(1);
-                if download.expected == 0 {
-                    download.next_at = now;
+        // Late answers for a version that is replaced, or whole, are no fault.
+        let Some(Download { wanted, stage }) = &mut self.download else { return };
+        let Stage::Fetching { parts, expected, next_at, attempts } = stage else { return };
+        if version != wanted.manifest.version {
+            return;
+        }
+        match parts.take(chunk.model, chunk.index, chunk.bytes.0) {
+            Ok(Taken::Again) => {}
+            Ok(Taken::New) => {
+                *attempts = 0;
+                *expected = expected.saturating_sub(1);
+                if *expected == 0 {
+                    *next_at = now;
                 }
             }
             Err(error) => self.refuse("model chunk", &error),
@@ -252,15 +270,14 @@ impl Device {
 
     /// Hands a model over to its trial once it is whole.
     fn complete(&mut self, now: Duration) {
-        let Some(download) = &mut self.download else { return };
-        let (job, version) = (download.job, download.manifest.version);
-        let begun = match download.parts.finish() {
+        let Some(Download { wanted, stage }) = &mut self.download else { return };
+        let Stage::Fetching { parts, .. } = stage else { return };
+        let (job, version) = (wanted.job, wanted.manifest.version);
+        let begun = match parts.finish() {
             Ok(None) => return,
             Ok(Some(bytes)) => {
-                download.trying = true;
-                download.say_at = now + self.settings.least_trial;
-                // The parts are not needed any more.
-                download.parts = Reassembly::new(download.manifest.content.clone());
+                let say_at = now + self.settings.least_trial;
+                *stage = Stage::Trying { say_at, outcome: None };
                 self.begin_trial(job, version, bytes)
             }
             Err(_) => Err(JobFault::Content),
@@ -286,31 +303,30 @@ impl Device {
     /// How a trial ended is kept at once, so that a mirror which is switched off does not try the same model at every start, and
     /// told later: how long a trial takes stays in the house.
     pub(super) fn advance_trial(&mut self, now: Duration) {
-        let Some(download) = self.download.as_mut().filter(|download| download.trying) else {
-            return;
-        };
-        if download.outcome.is_none() {
-            download.outcome = self.trial.poll();
-            let Some(outcome) = download.outcome else { return };
-            let state = ended(download.job, download.manifest.version, outcome);
-            if now < download.say_at
-                && let Err(error) =
-                    self.keep(|memory| (memory.unsaid, memory.trying) = (Some(state), None))
-            {
-                self.refuse("memory", &error);
-            }
+        let Some(Download { wanted, stage }) = &mut self.download else { return };
+        let Stage::Trying { say_at, outcome } = stage else { return };
+        let is_kept = outcome.is_some();
+        if !is_kept {
+            *outcome = self.trial.poll();
         }
-        let told = |download: &Download| download.outcome.filter(|_| now >= download.say_at);
-        if let Some(outcome) = self.download.as_ref().and_then(told) {
-            self.end_model(now, outcome);
+        let Some(outcome) = *outcome else { return };
+        if now >= *say_at {
+            return self.end_model(now, outcome);
+        }
+        let state = ended(wanted.job, wanted.manifest.version, outcome);
+        if !is_kept
+            && let Err(error) =
+                self.keep(|memory| (memory.unsaid, memory.trying) = (Some(state), None))
+        {
+            self.refuse("memory", &error);
         }
     }
 
     fn end_model(&mut self, now: Duration, outcome: Result<(), JobFault>) {
-        let Some(download) = self.download.take() else { return };
-        self.model_ended(now, download.job, download.manifest.version, outcome);
-        if let Some((manifest, job, asked_by)) = self.next_model.take() {
-            self.consider(now, manifest, job, asked_by);
+        let Some(Download { wanted, .. }) = self.download.take() else { return };
+        self.model_ended(now, wanted.job, wanted.manifest.version, outcome);
+        if let Some(next) = self.next_model.take() {
+            self.consider(now, next);
         }
     }
 
@@ -348,28 +364,27 @@ impl Device {
     }
 
     pub(super) fn advance_download(&mut self, now: Duration, out: &mut dyn Requests) {
-        let Some(download) = self.download.as_mut().filter(|download| !download.trying) else {
-            return;
-        };
-        if now < download.next_at {
+        let Some(Download { wanted, stage }) = &mut self.download else { return };
+        let Stage::Fetching { parts, expected, next_at, attempts } = stage else { return };
+        if now < *next_at {
             return;
         }
-        if download.attempts == UNANSWERED {
+        let ModelManifest { version, content, .. } = &wanted.manifest;
+        let (version, model) = (*version, content.sha256);
+        if *attempts == UNANSWERED {
             // Nothing is reported: it is no fault of the model's, and a fleet that is back announces it again.
-            let version = download.manifest.version;
             self.note = Some(format!("the fleet sends nothing of model {version}"));
             self.download = None;
             return;
         }
-        let chunks = download.parts.missing_ranges(REQUEST_CHUNKS);
-        let expected = indexes(&chunks).count();
-        let (version, model) = (download.manifest.version, download.manifest.content.sha256);
+        let chunks = parts.missing_ranges(REQUEST_CHUNKS);
+        let asked = indexes(&chunks).count();
         let topic = Topic::ModelWanted(self.settings.device.clone()).to_string();
         let Ok(payload) = (ModelWanted { version, model, chunks }).encode() else { return };
         if out.publish(&topic, payload, false) {
-            download.expected = expected;
-            download.next_at = now + RETRY.wait(download.attempts, &mut self.jitter);
-            download.attempts += 1;
+            *expected = asked;
+            *next_at = now + RETRY.wait(*attempts, |span| self.jitter.within(span));
+            *attempts += 1;
         }
     }
 }

@@ -38,18 +38,15 @@ pub(super) struct Round {
 
 impl Device {
     pub(super) fn notice(&mut self, now: Duration, payload: &[u8]) {
-        let (notice, _, fresh) =
-            match self.statement::<RoundNotice>(self.memory.round.as_ref(), payload) {
-                Ok(read) => read,
-                Err(error) => return self.refuse("round notice", &error),
-            };
-        if *notice.channel() != self.settings.channel {
-            return self.refuse("round notice", &"it is for another channel");
-        }
+        let read = self.statement(self.memory.round, RoundNotice::channel, payload);
+        let (notice, _, fresh) = match read {
+            Ok(read) => read,
+            Err(error) => return self.refuse("round notice", &error),
+        };
         if !self.remember(fresh, |memory| &mut memory.round) || !self.catch_up(&notice) {
             return;
         }
-        self.heard = true;
+        self.connection.iter_mut().for_each(|connection| connection.hears_round = true);
         match notice {
             RoundNotice::Closed { .. } => {
                 self.end_round();
@@ -77,9 +74,10 @@ impl Device {
         if self.round.as_ref().is_some_and(is_same) || task.round <= self.memory.round_done {
             return;
         }
+        let quiet_until = self.connection.as_ref().map_or(now, |connection| connection.quiet_until);
         let after = Duration::from_secs(task.report.after_seconds.into());
         let spread = Duration::from_secs(task.report.spread_seconds.into());
-        let report_at = (now + after + self.jitter.within(spread)).max(self.quiet_until);
+        let report_at = (now + after + self.jitter.within(spread)).max(quiet_until);
         // A round that is announced anew, with other terms, is still the one that an update was asked for.
         let asked = |round: &Round| round.task.round == task.round && round.prepared;
         let prepared = self.round.as_ref().is_some_and(asked);
@@ -107,7 +105,7 @@ impl Device {
             Ok(()) => {}
             Err(error) => {
                 self.note = Some(error.to_string());
-                round.next_at = now + RETRY.wait(round.attempts, &mut self.jitter);
+                round.next_at = now + RETRY.wait(round.attempts, |span| self.jitter.within(span));
                 round.attempts += 1;
             }
         }
@@ -152,7 +150,7 @@ impl Device {
         if out.publish(&topic, offer.message.clone(), false) {
             // What held it back before does not any more.
             self.note = None;
-            round.next_at = now + RETRY.wait(round.attempts, &mut self.jitter);
+            round.next_at = now + RETRY.wait(round.attempts, |span| self.jitter.within(span));
             round.attempts += 1;
         }
         Ok(())

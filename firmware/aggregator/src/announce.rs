@@ -142,6 +142,11 @@ impl Announcer {
         is_missed
     }
 
+    /// What was announced and has not come back: the broker may not have taken it.
+    pub fn unheard(&self, office: &Office) -> Vec<Outgoing> {
+        self.signed.iter().filter(|said| !office.echoes.has(said)).cloned().collect()
+    }
+
     /// What was announced, byte for byte, for a broker that may have forgotten it.
     pub fn again(&mut self) -> Vec<Outgoing> {
         self.looked = None;

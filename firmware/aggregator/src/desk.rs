@@ -433,10 +433,11 @@ impl Desk {
         if signed.verify(&ours).is_err() {
             return self.strange(Place::Anywhere, StrangeKind::Topic);
         }
-        match office.sequence.is_beyond(signed.sequence()) {
-            true => office.overtaken(signed.sequence(), message.retained),
-            false => Ok(()),
+        if office.sequence.is_beyond(signed.sequence()) {
+            return office.overtaken(signed.sequence(), message.retained);
         }
+        office.echoes.note(message);
+        Ok(())
     }
 
     /// Birth, goodbye and last will: who is there. Only devices that were enrolled once are remembered.

@@ -9,7 +9,7 @@ use proto::DeviceId;
 use proto::status::Status;
 use tracing::{error, warn};
 
-use crate::carrier::Health;
+use crate::carrier::{Health, Incoming, Outgoing};
 use crate::engine::{Engine, EngineError, Status as EngineStatus};
 use crate::kinds::StrangeKind;
 use crate::records::Standing;
@@ -60,6 +60,8 @@ pub struct Office {
     pub rival_statements: AtomicU64,
     /// Whether what is announced has to be signed anew, with higher numbers.
     pub is_outdated: AtomicBool,
+    /// What the broker has brought back of what is announced.
+    pub echoes: Echoes,
     /// Why the last look at what is due failed, if it did.
     pub decisions_failing: Mutex<Option<String>>,
     /// How the workers' connections do; the first one hears who is there and says what is announced. None in memory.
@@ -80,6 +82,7 @@ impl Office {
             receipts: AtomicU64::default(),
             rival_statements: AtomicU64::default(),
             is_outdated: AtomicBool::default(),
+            echoes: Echoes::default(),
             decisions_failing: Mutex::default(),
             health: (0..workers).map(|_| Arc::default()).collect(),
         })
@@ -151,6 +154,25 @@ impl Office {
     /// The lock of `decisions_failing`.
     pub fn failure(&self) -> MutexGuard<'_, Option<String>> {
         self.decisions_failing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The newest statement of this server's that came back on each topic: the broker has taken it.
+#[derive(Default)]
+pub struct Echoes(Mutex<BTreeMap<String, Vec<u8>>>);
+
+impl Echoes {
+    fn newest(&self) -> MutexGuard<'_, BTreeMap<String, Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn note(&self, statement: &Incoming) {
+        self.newest().insert(statement.topic.clone(), statement.payload.clone());
+    }
+
+    /// Whether the newest on its topic is this one.
+    pub(crate) fn has(&self, statement: &Outgoing) -> bool {
+        self.newest().get(&statement.topic.to_string()) == Some(&statement.payload)
     }
 }
 

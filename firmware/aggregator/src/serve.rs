@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
@@ -26,6 +26,10 @@ const TICK: Duration = Duration::from_millis(200);
 
 /// Pause of a worker whose database failed.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// After the broker has refused a message for a reason that may pass, what it has not taken of what is announced is said again. Mirrors
+/// that hear of an open round and not of its end would spend budget on it.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// Why the server did not start, or cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -155,16 +159,15 @@ fn keep_working(office: &Arc<Office>, number: u16, mut carrier: Mqtt, stop: &Ato
 fn decide(office: &Office, sender: &Sender<Outgoing>, health: &Health, stop: &AtomicBool) {
     let mut announcer = Announcer::default();
     let mut waiting = Waiting::default();
-    let mut connections = 0;
+    let mut repeats = Repeats::default();
     let mut failing = None;
     while !stop.load(Ordering::SeqCst) {
         let (changes, done) = step(office, &mut announcer);
         waiting.add(changes);
-        let now = health.connections.load(Ordering::SeqCst);
-        if now != connections {
-            connections = now;
-            // The broker may have restarted without its memory.
-            waiting.add(announcer.again());
+        match repeats.due(health, Instant::now()) {
+            Some(Repeat::All) => waiting.add(announcer.again()),
+            Some(Repeat::Unheard) => waiting.add(announcer.unheard(office)),
+            None => {}
         }
         waiting.send(sender);
         if note(office, &mut failing, done) {
@@ -222,6 +225,38 @@ fn say_phase(RoundStatus { round, tally, counted_cosine }: &RoundStatus) {
     }
 }
 
+/// What is said once more of what is announced.
+#[derive(Debug, PartialEq, Eq)]
+enum Repeat {
+    /// All: the broker may have restarted without its memory.
+    All,
+    /// What has not come back.
+    Unheard,
+}
+
+/// What was looked at last on the first connection.
+#[derive(Default)]
+struct Repeats {
+    connections: u64,
+    put_off: u64,
+    again_at: Option<Instant>,
+}
+
+impl Repeats {
+    fn due(&mut self, health: &Health, now: Instant) -> Option<Repeat> {
+        let read = |count: &AtomicU64| count.load(Ordering::SeqCst);
+        let is_new = read(&health.connections) != self.connections;
+        if read(&health.put_off) != self.put_off {
+            self.again_at.get_or_insert(now + SAY_AGAIN);
+        }
+        (self.connections, self.put_off) = (read(&health.connections), read(&health.put_off));
+        if is_new {
+            return Some(Repeat::All);
+        }
+        self.again_at.take_if(|at| now >= *at).map(|_| Repeat::Unheard)
+    }
+}
+
 /// Announcements that found no room to be sent in yet. Nothing waits for them: decisions go on while the broker is away.
 #[derive(Default)]
 struct Waiting(VecDeque<Outgoing>);
@@ -256,6 +291,20 @@ impl Waiting {
 mod tests {
     use super::*;
     use proto::Topic;
+
+    #[test]
+    fn a_new_connection_is_told_all_and_after_a_refusal_that_may_pass_what_did_not_come_back() {
+        let (health, mut repeats, start) = (Health::default(), Repeats::default(), Instant::now());
+        let mut after = |seconds| repeats.due(&health, start + Duration::from_secs(seconds));
+        assert_eq!(after(0), None);
+        health.connections.fetch_add(1, Ordering::SeqCst);
+        assert_eq!((after(1), after(2)), (Some(Repeat::All), None));
+        health.put_off.fetch_add(3, Ordering::SeqCst);
+        assert_eq!((after(10), after(19)), (None, None), "not at once");
+        assert_eq!((after(20), after(100)), (Some(Repeat::Unheard), None), "once");
+        health.put_off.fetch_add(1, Ordering::SeqCst);
+        assert_eq!((after(101), after(111)), (None, Some(Repeat::Unheard)), "refused once more");
+    }
 
     #[test]
     fn what_finds_no_room_waits_and_of_statements_only_the_newest() {

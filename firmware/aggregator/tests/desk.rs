@@ -129,7 +129,14 @@ impl Hall {
 }
 
 fn incoming<M: Message>(topic: &Topic, message: &M) -> Incoming {
-    Incoming { topic: topic.to_string(), payload: message.encode().unwrap(), retained: false }
+    let payload = message.encode().unwrap();
+    Incoming { topic: topic.to_string(), payload, retained: false, expiry: None }
+}
+
+/// What the broker brings back of what it was given.
+fn echo(said: &Outgoing) -> Incoming {
+    let payload = said.payload.clone();
+    Incoming { topic: said.topic.to_string(), payload, retained: false, expiry: None }
 }
 
 #[test]
@@ -634,8 +641,7 @@ fn numbers_go_on_above_what_the_broker_had_kept_and_another_server_is_told_of() 
     };
     let rivals = |hall: &Hall| hall.office.status().unwrap().rival_statements;
     // Its own, which comes back, and a stranger's.
-    let own =
-        Incoming { topic: topic.to_string(), payload: first[0].payload.clone(), retained: false };
+    let own = echo(&first[0]);
     let later = number(&first) + (1 << 40);
     hall.say(&own);
     hall.say(&signed(&SigningKey::from_bytes(&[9; 32]), later, true));

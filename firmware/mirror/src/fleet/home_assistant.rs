@@ -51,7 +51,7 @@ impl HomePart {
             .as_ref()
             .err()
             .map(|error| format!("Home Assistant: {}", report::describe(error)));
-        self.shared.set_notice(Topic::HomeAssistant, notice);
+        self.shared.set_notice(Topic::HomeAssistant, notice.as_deref());
         let (device, endpoint) = prepared?;
         info!("Home Assistant: broker {}:{}", endpoint.host, endpoint.port);
         let (shared, fleet) = (Arc::clone(&self.shared), Arc::clone(&self.fleet));
@@ -238,12 +238,8 @@ fn away(broker: &str, reason: &str) -> String {
 
 impl Shown {
     fn look(&mut self, connection: Result<(), &str>, now: Instant) {
-        let told = self.link.told.clone();
         self.link.look(connection, now);
-        // Only what changed: every change of the states wakes the connection.
-        if self.link.told != told {
-            self.shared.set_notice(Topic::HomeAssistant, self.link.told.clone());
-        }
+        self.shared.set_notice(Topic::HomeAssistant, self.link.told.as_deref());
     }
 }
 

@@ -66,7 +66,7 @@ impl Member {
         let prepared = self.prepare(&home);
         let notice =
             prepared.as_ref().err().map(|error| format!("fleet: {}", report::describe(error)));
-        self.shared.set_notice(Topic::Fleet, notice);
+        self.shared.set_notice(Topic::Fleet, notice.as_deref());
         let (device, endpoint) = prepared?;
         let (host, port) = (&self.settings.host, self.settings.port);
         info!("fleet: {} at {host}:{port}", endpoint.client_id);
@@ -89,14 +89,11 @@ impl Member {
             loop {
                 tokio::time::sleep(LOOK).await;
                 let snapshot = watch.read();
-                let told = absence.told.clone();
                 let is_heard = snapshot.connected && !snapshot.unheard;
                 absence.look(is_heard, Instant::now(), || {
                     reason(&broker, &snapshot, SystemClock.now())
                 });
-                if absence.told != told {
-                    shared.set_notice(Topic::Fleet, absence.told.clone());
-                }
+                shared.set_notice(Topic::Fleet, absence.told.as_deref());
             }
         }
     }

@@ -128,7 +128,7 @@ impl Fleet {
 
     fn show_question(&self, shared: &Shared, text: &str) {
         self.asks.store(true, Ordering::SeqCst);
-        shared.set_notice(Topic::Question, Some(text.to_owned()));
+        shared.set_notice(Topic::Question, Some(text));
     }
 
     /// Somebody answered, one way or the other.
@@ -160,16 +160,13 @@ fn wait_for<T>(
     (topic, part): (Topic, &str),
     open: impl Fn(&Learning) -> Option<&Arc<T>>,
 ) -> Option<Arc<T>> {
-    let mut told = None;
     while !shared.is_stopping() {
         if let Some(open) = open(learning) {
             return Some(Arc::clone(open));
         }
         let waits = learning.trouble().map(|reason| format!("{part} waits: {reason}"));
-        if waits != told {
+        if shared.set_notice(topic, waits.as_deref()) {
             waits.iter().for_each(|text| warn!("{text}"));
-            shared.set_notice(topic, waits.clone());
-            told = waits;
         }
         std::thread::sleep(TICK);
     }

@@ -92,7 +92,7 @@ impl Learning {
             true => self.found().into_iter().next(),
             false => Some(NOT_ALL_DELETED.to_owned()),
         };
-        shared.set_notice(Topic::Learning, notice);
+        shared.set_notice(Topic::Learning, notice.as_deref());
         tell_withdrawals(household, shared);
         let proof = proof?;
         // Whoever presses again and again is answered where they press.
@@ -217,13 +217,13 @@ impl Trainer {
         });
         let household = opened.inspect_err(|error| {
             let text = crate::report::describe(error);
-            self.shared.set_notice(Topic::Learning, Some(text.clone()));
+            self.shared.set_notice(Topic::Learning, Some(&text));
             self.learning.close(text);
         })?;
         for problem in household.problems() {
             warn!("learning: {problem}");
         }
-        self.shared.set_notice(Topic::Learning, household.problems().first().cloned());
+        self.shared.set_notice(Topic::Learning, household.problems().first().map(String::as_str));
         Ok(self.learning.open_household(Arc::new(household)))
     }
 
@@ -236,7 +236,7 @@ impl Trainer {
         let opened = Home::new(Arc::clone(household), base).context("learning at home");
         let home = opened.inspect_err(|error| {
             let text = crate::report::describe(error);
-            self.shared.set_notice(Topic::Learning, Some(text.clone()));
+            self.shared.set_notice(Topic::Learning, Some(&text));
             self.learning.refuse(text);
         })?;
         let known = household.problems();
@@ -246,7 +246,7 @@ impl Trainer {
         // What is switched off and not stored has its own topic.
         let own = household.unstored_withdrawal();
         let first = home.all_problems().into_iter().find(|problem| Some(problem) != own.as_ref());
-        self.shared.set_notice(Topic::Learning, first);
+        self.shared.set_notice(Topic::Learning, first.as_deref());
         info!("learning at home is ready");
         Ok(Some(self.learning.open_home(Arc::new(home))))
     }
@@ -286,12 +286,7 @@ impl Trainer {
 
 /// On the glass for as long as it is so: what was switched off and would be on again after the next start.
 pub fn tell_withdrawals(household: &Household, shared: &Shared) {
-    let notice = household.unstored_withdrawal();
-    let told =
-        shared.with_health(|health| health.notices.get(Topic::Withdrawal).map(str::to_owned));
-    if told != notice {
-        shared.set_notice(Topic::Withdrawal, notice);
-    }
+    shared.set_notice(Topic::Withdrawal, household.unstored_withdrawal().as_deref());
 }
 
 #[cfg(test)]

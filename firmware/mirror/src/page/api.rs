@@ -208,7 +208,7 @@ pub(super) fn keep_switch(served: &Served) -> Result<(), StorageError> {
         false => switch.prepare(),
     };
     let notice = stored.as_ref().err().map(|error| error.to_string());
-    served.shared.set_notice(Topic::Storage, notice);
+    served.shared.set_notice(Topic::Storage, notice.as_deref());
     stored
 }
 
@@ -255,8 +255,8 @@ mod tests {
             health.too_hot = Some(91.0);
             health.model = ModelState::Failed { reason: "wrong hash".into() };
         });
-        shared.set_notice(Topic::Program, Some("camera fails again and again".into()));
-        shared.set_notice(Topic::Fleet, Some("away".into()));
+        shared.set_notice(Topic::Program, Some("camera fails again and again"));
+        shared.set_notice(Topic::Fleet, Some("away"));
         let troubles = troubles(&shared.health());
         let expected = [
             "network: wrong hash",

@@ -119,9 +119,7 @@ impl Served {
     pub fn tell_pairing(&self) {
         let sessions = &self.access.sessions;
         let news = self.access.pairing.news(self.shared.uptime(), |id| sessions.is_paired(id));
-        if self.shared.with_health(|health| health.notices.get(Topic::Pairing) != news.as_deref()) {
-            self.shared.set_notice(Topic::Pairing, news);
-        }
+        self.shared.set_notice(Topic::Pairing, news.as_deref());
     }
 
     /// Tells the screen where that is, if it has changed: a network may come after the start, and give another address.
@@ -226,7 +224,7 @@ impl Page {
         let listener = match lock(&self.first).take() {
             Some(listener) => listener,
             None => listen(self.address).inspect_err(|error| {
-                shared.set_notice(Topic::Page, Some(error.to_string()));
+                shared.set_notice(Topic::Page, Some(&error.to_string()));
             })?,
         };
         let address = url(&listener).context("the page's own address")?;
@@ -363,13 +361,10 @@ impl Page {
 
     /// Notes why the network's door is not open; told once, not at every attempt.
     fn no_network(&self, text: &str) {
-        let shared = &self.context.shared;
-        if shared.with_health(|health| health.notices.get(Topic::Network) == Some(text)) {
-            debug!("{text}");
-            return;
+        match self.context.shared.set_notice(Topic::Network, Some(text)) {
+            true => warn!("{text}; tried again, and so on"),
+            false => debug!("{text}"),
         }
-        warn!("{text}; tried again, and so on");
-        shared.set_notice(Topic::Network, Some(text.to_owned()));
     }
 }
 

@@ -73,7 +73,7 @@ pub fn run(args: &RunArgs, started: Instant) -> Result<()> {
     let shared = Arc::new(Shared::new(started, off_by(settings, &switch)));
     if let Err(error) = switch.prepare() {
         warn!("{error}");
-        shared.set_notice(Topic::Storage, Some(error.to_string()));
+        shared.set_notice(Topic::Storage, Some(&error.to_string()));
     }
     let access = Access::closed(&config::data_dir(settings.data_dir.as_deref()));
     let page = open_page(settings);
@@ -172,7 +172,7 @@ fn usable(
         (None, Err(error)) => bail!("{error}\nand the page is switched off (page.enabled)"),
         (Some(Err(page)), Ok(_)) => {
             warn!("{page}");
-            shared.set_notice(Topic::Page, Some(page.to_string()));
+            shared.set_notice(Topic::Page, Some(&page.to_string()));
             Ok(None)
         }
         (Some(Err(page)), Err(display)) => bail!("{page}\nand {display}"),
@@ -273,7 +273,7 @@ impl Builder<'_> {
         let options = learning::options(&settings.learning).inspect_err(|error| {
             let text = format!("learning at home: {}", report::describe(error));
             warn!("{text}");
-            self.shared.set_notice(Topic::Learning, Some(text.clone()));
+            self.shared.set_notice(Topic::Learning, Some(&text));
             self.learning.close(text);
         });
         let idle = Duration::from_secs(settings.learning.idle_s);

@@ -165,7 +165,8 @@ impl Screen {
     fn panel(&self, display: Box<dyn Display>) -> Panel {
         self.opened(display.name());
         let (width, height) = display.size();
-        self.shared.set_notice(Topic::Screen, self.look.misfit((width, height)));
+        let misfit = self.look.misfit((width, height));
+        self.shared.set_notice(Topic::Screen, misfit.as_deref());
         let canvas = Canvas::new(width, height);
         let painter = Painter::new(width, height, self.look.style(), self.look.alignment(false));
         Panel { display, canvas, painter, trouble: None }

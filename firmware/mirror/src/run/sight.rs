@@ -20,7 +20,7 @@ use crate::run::head::HeadInUse;
 use crate::run::seldom::Seldom;
 use crate::run::still::Still;
 use crate::run::taken::Taken;
-use crate::shared::{Health, ModelState, Shared, Topic, count};
+use crate::shared::{ModelState, Shared, Topic, count};
 use crate::thermal::{Limit, Thermometer};
 use crate::timings::Stage;
 use crate::view::{PreviewInput, View};
@@ -177,7 +177,7 @@ impl Sight {
         let too_hot = self.is_too_hot(thermometer);
         if picture.is_none() && !self.shared.may_show() {
             memory.forget(&mut network.parser);
-            self.tell(Topic::Dark, None);
+            self.shared.set_notice(Topic::Dark, None);
         }
         let picture = picture.filter(|_| !too_hot);
         if let Some(picture) = &picture {
@@ -267,16 +267,15 @@ impl Sight {
         let Network { parser, head } = network;
         match head.follow(parser, version, numbers, Instant::now()) {
             None => {}
-            Some(Ok(())) => self.tell(Topic::Head, None),
-            Some(Err(error)) => {
-                match self.shared.with_health(|health| health.notices.get(Topic::Head).is_some()) {
-                    true => debug!("the household's head is not in use yet: {error:#}"),
-                    false => warn!(
-                        "the household's head is not in use yet: {error:#}; tried again, and so on"
-                    ),
-                }
-                self.tell(Topic::Head, Some(EARLIER_HEAD));
+            Some(Ok(())) => {
+                self.shared.set_notice(Topic::Head, None);
             }
+            Some(Err(error)) => match self.shared.set_notice(Topic::Head, Some(EARLIER_HEAD)) {
+                true => warn!(
+                    "the household's head is not in use yet: {error:#}; tried again, and so on"
+                ),
+                false => debug!("the household's head is not in use yet: {error:#}"),
+            },
         }
     }
 
@@ -292,7 +291,7 @@ impl Sight {
 
     fn is_too_hot(&self, thermometer: &mut Thermometer) -> bool {
         let now = thermometer.too_hot();
-        self.tell(Topic::Temperature, thermometer.notice());
+        self.shared.set_notice(Topic::Temperature, thermometer.notice());
         let before = self.shared.with_health(|health| health.too_hot);
         if now != before {
             self.shared.update_health(|health| health.too_hot = now);
@@ -308,18 +307,11 @@ impl Sight {
         now.is_some()
     }
 
-    fn tell(&self, topic: Topic, notice: Option<&str>) {
-        let told = |health: &Health| health.notices.get(topic) == notice;
-        if !self.shared.with_health(told) {
-            self.shared.set_notice(topic, notice.map(str::to_owned));
-        }
-    }
-
     /// Says so where the camera sees nothing for a while.
     fn tell_of_dark(&self, parser: &Parser, at: Instant, dark: &mut Dark) {
         let content = parser.parsing().letterbox.content();
         let black = is_black(parser.pixels(), parser.student().grid(), content);
-        self.tell(Topic::Dark, dark.note(black, at).then_some(NOTICE));
+        self.shared.set_notice(Topic::Dark, dark.note(black, at).then_some(NOTICE));
     }
 
     /// Parses one picture and hands the result on.

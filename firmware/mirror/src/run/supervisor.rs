@@ -133,16 +133,12 @@ pub fn supervise(
     capture_patience: Duration,
 ) {
     let mut watchdog = Watchdog::new(capture_patience);
-    let mut told = None;
     loop {
         for part in &mut parts {
             tend(shared, part);
         }
         let notice = parts.iter().find_map(Part::notice);
-        if notice != told {
-            shared.set_notice(Topic::Program, notice.clone());
-            told = notice;
-        }
+        shared.set_notice(Topic::Program, notice.as_deref());
         watchdog.tick(shared);
         if signal.load(Ordering::Relaxed) {
             info!("stopping");

@@ -287,9 +287,16 @@ impl Shared {
         self.health_changes.fetch_add(1, Ordering::Release);
     }
 
-    /// Replaces the notice on a topic.
-    pub fn set_notice(&self, topic: Topic, notice: Option<String>) {
-        self.update_health(|health| health.notices.set(topic, notice));
+    /// Replaces the notice on a topic. Whether that changed it: nothing else is a change of the states, and nothing is allocated
+    /// where it is the same.
+    pub fn set_notice(&self, topic: Topic, notice: Option<&str>) -> bool {
+        let mut health = lock(&self.health);
+        let changed = health.notices.get(topic) != notice;
+        if changed {
+            health.notices.set(topic, notice.map(str::to_owned));
+            self.health_changes.fetch_add(1, Ordering::Release);
+        }
+        changed
     }
 
     /// Hands the newest view to the display, unless nothing may be shown; `back` receives a used
@@ -389,13 +396,25 @@ mod tests {
     fn a_copy_of_the_states_is_made_only_after_changes() {
         let shared = Shared::new(Instant::now(), None);
         let (mut copy, mut seen) = (shared.health(), 0);
-        shared.set_notice(Topic::Page, Some("second".into()));
-        shared.set_notice(Topic::Storage, Some("first".into()));
+        shared.set_notice(Topic::Page, Some("second"));
+        shared.set_notice(Topic::Storage, Some("first"));
         shared.refresh_health(&mut copy, &mut seen);
         assert_eq!(copy.notices.first(), Some("first"));
         copy.source = "kept".into();
         shared.refresh_health(&mut copy, &mut seen);
         assert_eq!(copy.source, "kept");
+    }
+
+    #[test]
+    fn a_notice_that_is_there_already_changes_nothing() {
+        let shared = Shared::new(Instant::now(), None);
+        let set = |notice| {
+            let before = shared.health_version();
+            (shared.set_notice(Topic::Dark, notice), shared.health_version() - before)
+        };
+        assert_eq!([set(None), set(Some("dark"))], [(false, 0), (true, 1)]);
+        assert_eq!([set(Some("dark")), set(Some("darker"))], [(false, 0), (true, 1)]);
+        assert_eq!([set(None), set(None)], [(true, 1), (false, 0)]);
     }
 
     #[test]

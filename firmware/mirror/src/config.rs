@@ -9,8 +9,10 @@ use home::HomeError;
 use proto::DeviceId;
 use settings::{Board, Effective, Layers};
 use tracing::warn;
+use uplink::tls;
 
 use crate::cli::SettingsArgs;
+use crate::fleet::AUTHORITY;
 use crate::learning;
 use crate::report::{self, Usage};
 use crate::sources::Sources;
@@ -113,8 +115,9 @@ pub fn check(effective: &Effective) -> Result<()> {
     Ok(())
 }
 
-/// Refuses what names a file or a folder that is not there, on this machine and now, or that the service would not see: it may lie on a disk that comes later, so a
-/// running mirror tells it and tries again. Without its source a mirror ends and is started anew.
+/// Refuses what names a file or a folder that is not there, on this machine and now, that the service would not see, or that is no
+/// broker's authority: it may lie on a disk that comes later, so a running mirror tells it and tries again. Without its source a
+/// mirror ends and is started anew.
 ///
 /// # Errors
 /// The first of them, with its origin and the next step.
@@ -138,7 +141,19 @@ pub fn check_files(effective: &Effective) -> Result<()> {
         }
         check_seen(effective, key, path)?;
     }
-    Ok(())
+    authority.map_or(Ok(()), |(key, file)| check_authority(effective, key, file))
+}
+
+/// Refuses what is no PEM file of a broker's authority.
+fn check_authority(effective: &Effective, key: &str, file: &Path) -> Result<()> {
+    let refuse = |reason: String| Err(effective.refuse(key, reason).into());
+    match std::fs::read(file) {
+        // Whoever may not read it may still be somebody else than the service.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
+        Err(error) => refuse(format!("cannot read it: {error}; {}", AUTHORITY.next)),
+        Ok(pem) => tls::anonymous(&pem, AUTHORITY)
+            .map_or_else(|error| refuse(error.to_string()), |_| Ok(())),
+    }
 }
 
 /// Refuses a path of the system file, which is the service's, that is there and that the service does not see. What is no absolute path

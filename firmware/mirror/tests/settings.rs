@@ -122,7 +122,9 @@ fn what_only_a_part_of_the_mirror_could_refuse_is_refused_by_the_check() {
 #[test]
 fn what_names_a_file_that_is_not_there_is_refused_by_the_check_of_the_settings_in_effect() {
     let folder = Folder::new("files");
-    let there = folder.file("there", "");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let authority = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+    let there = folder.file("there", authority.self_signed(&key).expect("signed").pem());
     let home = "[home_assistant]\nenabled = true\nhost = \"home\"\n";
     for (key, text) in [
         ("camera.source", "[camera]\nsource = \"PATH\"\n".to_owned()),
@@ -148,6 +150,22 @@ fn what_names_a_file_that_is_not_there_is_refused_by_the_check_of_the_settings_i
         // A file for another machine is checked by itself.
         let file = folder.file("my.toml", text.replace("PATH", "/nowhere/it"));
         assert!(output(mirror(&folder).args(["config", "check"]).arg(file)).status.success());
+    }
+}
+
+#[test]
+fn an_authority_of_the_home_s_broker_that_is_none_is_refused_by_the_check_and_no_matter_of_a_fleet()
+{
+    let folder = Folder::new("authority");
+    let text = "[home_assistant]\nenabled = true\nhost = \"home\"\nauthority = \"PATH\"\n";
+    for path in [folder.file("empty.pem", ""), folder.path().to_owned()] {
+        let text = text.replace("PATH", path.to_str().expect("text"));
+        let file = folder.file("my.toml", text);
+        let result = output(mirror(&folder).args(["config", "check", "--config"]).arg(file));
+        let told = stderr(&result);
+        assert_eq!(result.status.code(), Some(2), "{told}");
+        assert!(told.contains("give home_assistant.authority the PEM file"), "{told}");
+        assert!(!told.contains("enrol"), "{told}");
     }
 }
 

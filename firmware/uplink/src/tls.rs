@@ -13,16 +13,19 @@ use rustls::{ClientConfig, RootCertStore};
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// Not PEM, or nothing in it.
-    #[error("the {0} is not in PEM form; enrol the mirror anew")]
-    Pem(&'static str),
+    #[error("the {} is not in PEM form; {}", .0.what, .0.next)]
+    Pem(Given),
     /// rustls refuses it.
-    #[error("the {what} cannot be used: {reason}")]
+    #[error("the {} cannot be used: {reason}; {}", .given.what, .given.next)]
     Refused {
         /// Which file.
-        what: &'static str,
+        given: Given,
         /// Why.
         reason: String,
     },
+    /// rustls has no TLS 1.2 and 1.3 here.
+    #[error("no TLS: {0}")]
+    Versions(rustls::Error),
     /// No common name where it should be.
     #[error("the device's certificate has no common name; enrol the mirror anew")]
     NoName,
@@ -30,6 +33,24 @@ pub enum TlsError {
     #[error("the certificate's common name cannot be used: {0}")]
     Name(#[from] IdError),
 }
+
+/// A file that somebody gave the mirror.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// What it is, after "the".
+    pub what: &'static str,
+    /// What to do where it is of no use.
+    pub next: &'static str,
+}
+
+/// One of those that enrolment gave.
+const fn enrolled(what: &'static str) -> Given {
+    Given { what, next: "enrol the mirror anew" }
+}
+
+const AUTHORITY: Given = enrolled("fleet's authority");
+const CERTIFICATE: Given = enrolled("device's certificate");
+const KEY: Given = enrolled("device's key");
 
 /// A device's place in the fleet's TLS.
 pub struct Identity {
@@ -51,47 +72,47 @@ impl Identity {
         certificate: &[u8],
         key: &[u8],
     ) -> Result<Identity, TlsError> {
-        let chain = certificates(certificate, "device's certificate")?;
-        let first = chain.first().ok_or(TlsError::Pem("device's certificate"))?;
+        let chain = certificates(certificate, CERTIFICATE)?;
+        let first = chain.first().ok_or(TlsError::Pem(CERTIFICATE))?;
         let device: DeviceId = common_name(first).ok_or(TlsError::NoName)?.parse()?;
         let client_id = format!("m{}", &Digest::of(first).to_string()[..22]);
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsError::Pem("device's key"))?;
-        let config = config(authority)?
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsError::Pem(KEY))?;
+        let config = config(authority, AUTHORITY)?
             .with_client_auth_cert(chain, key)
-            .map_err(refused("device's certificate"))?;
+            .map_err(refused(CERTIFICATE))?;
         Ok(Identity { config: Arc::new(config), device, client_id })
     }
 }
 
-/// TLS without a certificate of the device's own, for a home's broker.
+/// TLS without a certificate of the device's own, for a home's broker; `given` says what the authority's PEM text is.
 ///
 /// # Errors
 /// See [`TlsError`].
-pub fn anonymous(authority: &[u8]) -> Result<Arc<ClientConfig>, TlsError> {
-    Ok(Arc::new(config(authority)?.with_no_client_auth()))
+pub fn anonymous(authority: &[u8], given: Given) -> Result<Arc<ClientConfig>, TlsError> {
+    Ok(Arc::new(config(authority, given)?.with_no_client_auth()))
 }
 
 type Builder = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;
 
-fn config(authority: &[u8]) -> Result<Builder, TlsError> {
+fn config(authority: &[u8], given: Given) -> Result<Builder, TlsError> {
     let mut roots = RootCertStore::empty();
-    for root in certificates(authority, "fleet's authority")? {
-        roots.add(root).map_err(refused("fleet's authority"))?;
+    for root in certificates(authority, given)? {
+        roots.add(root).map_err(refused(given))?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(refused("TLS version"))?
+        .map_err(TlsError::Versions)?
         .with_root_certificates(roots))
 }
 
-fn refused(what: &'static str) -> impl Fn(rustls::Error) -> TlsError {
-    move |error| TlsError::Refused { what, reason: error.to_string() }
+fn refused(given: Given) -> impl Fn(rustls::Error) -> TlsError {
+    move |error| TlsError::Refused { given, reason: error.to_string() }
 }
 
-fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn certificates(pem: &[u8], given: Given) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    read.ok().filter(|found| !found.is_empty()).ok_or(TlsError::Pem(what))
+    read.ok().filter(|found| !found.is_empty()).ok_or(TlsError::Pem(given))
 }
 
 /// One DER value: its tag, its content, and what follows it.
@@ -138,6 +159,17 @@ fn common_name(certificate: &[u8]) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_authority_that_is_none_is_told_with_its_own_next_step() {
+        let given = Given { what: "home's authority", next: "give another" };
+        let told = anonymous(b"nothing", given).unwrap_err().to_string();
+        assert_eq!(told, "the home's authority is not in PEM form; give another");
+        let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let told = anonymous(damaged.as_bytes(), given).unwrap_err().to_string();
+        assert!(told.starts_with("the home's authority cannot be used: "), "{told}");
+        assert!(told.ends_with("; give another"), "{told}");
+    }
 
     #[test]
     fn cut_or_changed_certificates_have_no_name_and_do_no_harm() {

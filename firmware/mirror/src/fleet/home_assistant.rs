@@ -25,6 +25,12 @@ use crate::shared::{Shared, Topic};
 /// A connection that ends sooner does not count: two mirrors of one name throw each other off again and again.
 pub(super) const HOLDS: Duration = Duration::from_secs(60);
 
+/// What `home_assistant.authority` names.
+pub const AUTHORITY: tls::Given = tls::Given {
+    what: "authority of the home's broker",
+    next: "give home_assistant.authority the PEM file of the authority that signed the broker's certificate",
+};
+
 /// The part that shows the mirror in Home Assistant.
 pub struct HomePart {
     /// The mirror's common state.
@@ -88,7 +94,7 @@ impl HomePart {
                 let pem = fs::read(file).with_context(|| {
                     format!("cannot read home_assistant.authority {}", file.display())
                 })?;
-                Some(tls::anonymous(&pem).with_context(|| file.display().to_string())?)
+                Some(tls::anonymous(&pem, AUTHORITY).with_context(|| file.display().to_string())?)
             }
         };
         let endpoint = Endpoint {

@@ -31,7 +31,7 @@ use crate::learning::Learning;
 use crate::private;
 use crate::shared::{Shared, Topic};
 
-pub use home_assistant::HomePart;
+pub use home_assistant::{AUTHORITY, HomePart};
 pub use member::Member;
 pub use trial::Trial;
 

@@ -1,22 +1,27 @@
 """Two whole mirrors, the real aggregator and real brokers: from consent to a counted update and a model that comes back.
 
+On the way the aggregator is killed, and a mirror between its update and the receipt; somebody puts a megabyte where a mirror listens.
+
 usage: fleet_home.py [--mirror BINARY] [--aggregator BINARY] [--messages FILE]
 
 The fleet's broker is the sample configuration with TLS and its access list, the home's broker a second mosquitto that stands
 for Home Assistant's; mosquitto's own clients listen at both. The mirrors play the demo scene. FILE gets what the home's broker
-heard of one mirror, for `home_assistant.py`. Needs the packages mosquitto, mosquitto-clients and openssl.
+heard of one mirror, and of one that belongs to no fleet, for `home_assistant.py`. Needs the packages mosquitto, mosquitto-clients and openssl.
 """
 
 import argparse
 import json
 import os
 import pathlib
+import signal
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import urllib.request
+import zlib
 
 from broker import Broker, authority, certificate, free_port, listens, start_mosquitto
 from running import RELEASE, ROOT, START, Mirror, wait_until
@@ -25,6 +30,12 @@ NAMES = ("mirror-1", "mirror-2")
 # Seconds within which a command ends, however busy the machine is.
 COMMAND = 300
 CHANGE = {"x-mirror-change": "1"}
+# Seconds within which a mirror that has an update sends it, at a moment that it draws.
+WINDOW = 100
+# Bytes of a row of pixels that are looked for in what was heard, and the values that they have at least: an even wall is found anywhere.
+PIECE, VALUES = 64, 12
+# More than a mirror takes at a time, and unlike any picture.
+GIANT = bytes(1 << 20)
 # Steps of this size leave the model as good as it was, whatever the noise: what is tried here is the way, not the gain.
 RATE = 1e-6
 
@@ -49,7 +60,7 @@ listen = "127.0.0.1:{page}"
 minimum_cohort = 2
 maximum_cohort = 2
 lead_seconds = 0
-window_seconds = 300
+window_seconds = {WINDOW}
 rate = {RATE}
 tolerance = 0.02
 [rollout]
@@ -120,10 +131,13 @@ class Ear:
 def ask(mirror: Mirror, path: str, body: object = None) -> dict:
     payload = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
     kind = {"content-type": "application/octet-stream" if isinstance(body, bytes) else "application/json"}
-    request = urllib.request.Request(mirror.url + path, payload, (CHANGE | kind) if payload is not None else {})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        text = answer.read()
+    text = fetch(urllib.request.Request(mirror.url + path, payload, (CHANGE | kind) if payload is not None else {}))
     return json.loads(text) if text else {}
+
+
+def fetch(request: urllib.request.Request | str) -> bytes:
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return answer.read()
 
 
 def enrol(aggregator: Aggregator, folder: pathlib.Path, name: str) -> pathlib.Path:
@@ -147,16 +161,18 @@ def enrol(aggregator: Aggregator, folder: pathlib.Path, name: str) -> pathlib.Pa
     return place
 
 
-def mirror_settings(name: str, enrolled: pathlib.Path, port: int, home_port: int) -> dict:
+def mirror_settings(name: str, home_port: int, more: dict) -> dict:
     settings = {
-        "FLEET_ENABLED": "true", "FLEET_HOST": "127.0.0.1", "FLEET_PORT": port, "FLEET_FOLDER": enrolled,
-        "FLEET_MIN_COHORT": 2,
         "HOME_ASSISTANT_ENABLED": "true", "HOME_ASSISTANT_HOST": "127.0.0.1", "HOME_ASSISTANT_PORT": home_port,
         "HOME_ASSISTANT_NAME": name,
         "LEARNING_IDLE_S": 0, "LEARNING_BUSIEST": 1.0, "LEARNING_AFTER_CORRECTIONS": 0, "LEARNING_NIGHT_MINUTES": 0,
         "THERMAL_SENSOR": "",
     }
-    return {f"MIRROR_{key}": str(value) for key, value in settings.items()}
+    return {f"MIRROR_{key}": str(value) for key, value in (settings | more).items()}
+
+
+def fleet_settings(enrolled: pathlib.Path, port: int) -> dict:
+    return {"FLEET_ENABLED": "true", "FLEET_HOST": "127.0.0.1", "FLEET_PORT": port, "FLEET_FOLDER": enrolled, "FLEET_MIN_COHORT": 2}
 
 
 def fleet_of(mirror: Mirror) -> dict:
@@ -182,6 +198,66 @@ def correct(mirror: Mirror, count: int) -> None:
         time.sleep(0.3)
 
 
+def pixels_of(png: bytes) -> tuple[int, list[bytes]]:
+    """Bytes of a pixel, and the rows of an 8-bit picture that is not interlaced."""
+    at, packed, head = 8, b"", b""
+    while at < len(png):
+        length, kind = struct.unpack(">I4s", png[at:at + 8])
+        content = png[at + 8:at + 8 + length]
+        head, packed = (content if kind == b"IHDR" else head), packed + (content if kind == b"IDAT" else b"")
+        at += 12 + length
+    width, _, depth, colour = struct.unpack(">IIBB", head[:10])
+    assert depth == 8 and colour in (2, 6) and head[12] == 0, head
+    step = 3 if colour == 2 else 4
+    rows, before = [], bytes(width * step)
+    data = zlib.decompress(packed)
+    for start in range(0, len(data), width * step + 1):
+        before = unfiltered(data[start], data[start + 1:start + 1 + width * step], before, step)
+        rows.append(before)
+    return step, rows
+
+
+def unfiltered(kind: int, line: bytes, above: bytes, step: int) -> bytes:
+    """A row of a PNG file (PNG specification, 9.2)."""
+    row = bytearray(line)
+    for at, value in enumerate(row):
+        left, up, corner = (row[at - step], above[at], above[at - step]) if at >= step else (0, above[at], 0)
+        guess = left + up - corner
+        nearest = min((left, up, corner), key=lambda known: abs(guess - known))
+        row[at] = (value + (0, left, up, (left + up) // 2, nearest)[kind]) & 255
+    return bytes(row)
+
+
+def pieces_of(mirror: Mirror) -> set[bytes]:
+    """Pieces of the stored pictures as they would stand in a message that carried them: pixel after pixel, or one colour after another."""
+    pieces = set()
+    for correction in ask(mirror, "/api/learning")["corrections"]:
+        step, rows = pixels_of(fetch(f"{mirror.url}/api/corrections/{correction['number']}/picture.png"))
+        for row in rows:
+            forms = [row, *(row[colour::step] for colour in range(3))]
+            pieces |= {form[at:at + PIECE] for form in forms for at in range(0, len(form) - PIECE + 1, PIECE)}
+    pieces = {piece for piece in pieces if len(set(piece)) >= VALUES}
+    assert len(pieces) > 100, f"{len(pieces)} pieces are no search"
+    return pieces
+
+
+def holds_picture(payload: bytes, pieces: set[bytes]) -> bool:
+    """Whether a file of pictures begins in it, or one of the pieces stands in it at any place."""
+    if any(magic in payload for magic in (b"\xff\xd8\xff\xe0", b"\x89PNG", b"JFIF", b"GIF8", b"WEBP")):
+        return True
+    return any(payload[at:at + PIECE] in pieces for at in range(len(payload) - PIECE + 1))
+
+
+def check_pictures(ears: list[Ear], pieces: set[bytes]) -> int:
+    """No message on either broker has any of a picture in it. How many were looked at."""
+    for piece in list(pieces)[:10]:
+        assert holds_picture(b"before" + piece + b"behind", pieces), "the search finds nothing"
+    heard = [(topic, payload) for ear in ears for topic, _, payload in ear.heard if payload != GIANT]
+    for topic, payload in heard:
+        assert not holds_picture(payload, pieces), f"{topic} has some of a picture in it"
+    return len(heard)
+
+
 def check_home_assistant(ear: Ear, mirror: Mirror, home_port: int) -> None:
     """Discovery and states on the home's broker; on only asks, and only the page answers."""
     base = "mirror-home/mirror-1"
@@ -204,18 +280,17 @@ def press(port: int, topic: str, payload: str) -> None:
 
 
 def check_topics(ear: Ear) -> None:
-    """Every message on the fleet's broker is of a known form and far too small, or too few, for a picture."""
+    """Every message on the fleet's broker is of a known form and no longer than one may be."""
     heard = [topic for topic, _, _ in ear.heard]
     assert sum("/fl/update/" in topic for topic in heard) >= 2 and any(topic.endswith("/fl/receipt") for topic in heard), heard
     known = ("/status", "/round", "/model/manifest", "/jobs/notify", "/fl/receipt", "/fl/wanted", "/model/wanted")
-    for topic, length, payload in ear.heard:
+    for topic, length, _ in ear.heard:
         parts = topic.split("/")
         fits = topic.startswith("mirror/v1/") and (
             topic.endswith(known) or parts[3:5] in (["fl", "update"], ["fl", "lane"]) or parts[3] == "jobs"
             or parts[3:5] == ["model", "chunk"])
         assert fits, topic
         assert length <= 67584, f"{topic}: {length} bytes"
-        assert not any(magic in payload for magic in (b"\xff\xd8\xff\xe0", b"\x89PNG", b"JFIF")), topic
         if parts[3:4] == ["fl"]:
             assert not any(name in topic for name in NAMES), f"{topic} names a device"
 
@@ -251,12 +326,16 @@ def run(args: argparse.Namespace, folder: pathlib.Path) -> None:
         fleet = Ear("-p", broker.servers, "-t", "mirror/v1/#", *own)
         home = Ear("-p", home_port, "-t", "#")
         processes += [fleet.process, home.process]
-        settings = [mirror_settings(who, place, broker.port, home_port) for who, place in zip(NAMES, places)]
+        settings = [mirror_settings(who, home_port, fleet_settings(place, broker.port)) for who, place in zip(NAMES, places)]
         headless = ("--display", "headless")
+        with Mirror(args.mirror, *headless, **mirror_settings("alone", home_port, {})):
+            wait_until(lambda: home.last("mirror-home/alone/state"), "state of a mirror without a fleet")
         with Mirror(args.mirror, *headless, **settings[0]) as one, Mirror(args.mirror, *headless, **settings[1]) as two:
             whole_way(aggregator, broker, [one, two], fleet, home, home_port, processes)
+        check_connections(folder / "home.log")
         if args.messages:
-            heard = {"discovery": "homeassistant/device/mirror-1/config", "state": "mirror-home/mirror-1/state"}
+            heard = {"discovery": "homeassistant/device/mirror-1/config", "state": "mirror-home/mirror-1/state",
+                     "alone": "homeassistant/device/alone/config"}
             args.messages.write_text(json.dumps({name: json.loads(home.last(topic)) for name, topic in heard.items()}))
     finally:
         for process in processes:
@@ -273,10 +352,19 @@ def whole_way(aggregator, broker, mirrors, fleet, home, home_port, processes) ->
         correct(mirror, 3)
     check_home_assistant(home, mirrors[0], home_port)
     agree(mirrors[1], "contribute_to_fleet", True)
+    pieces = set().union(*map(pieces_of, mirrors))
+    # Before the round, so that its window is that of sending alone.
     for mirror in mirrors:
         ask(mirror, "/api/camera", {"on": False})
+        ask(mirror, "/api/learning/train", {})
+    for mirror in mirrors:
+        wait_until(lambda: ask(mirror, "/api/learning")["training"]["last"], "a finished run", 480)
     aggregator.command("round", "start", "--force")
-    wait_until(lambda: aggregator.round(1)["tally"]["counted"] >= 1, "an update that counts", 480)
+    for mirror in mirrors:
+        wait_until(lambda: fleet_of(mirror)["round"] == 1, "notice of the round")
+    kill_before_the_receipt(aggregator, mirrors, fleet, home_port, processes)
+    for mirror in mirrors:
+        wait_until(lambda: fleet_of(mirror)["contributions"] == 1, "receipt")
     # What was acknowledged is in the database.
     aggregator.kill()
     aggregator.serve(processes)
@@ -284,7 +372,6 @@ def whole_way(aggregator, broker, mirrors, fleet, home, home_port, processes) ->
     finished = aggregator.round(1)
     assert finished["tally"]["counted"] == 2 and not finished["tally"]["refused"], finished
     for mirror in mirrors:
-        wait_until(lambda: fleet_of(mirror)["contributions"] == 1, "receipt")
         wait_until(lambda: fleet_of(mirror)["model"] == 2, "model of the fleet", 120)
         privacy = ask(mirror, "/api/learning")["privacy"]
         assert (privacy["waiting"], privacy["published"], privacy["burnt"]) == (0, 1, 0), privacy
@@ -301,13 +388,53 @@ def whole_way(aggregator, broker, mirrors, fleet, home, home_port, processes) ->
     broker.start()
     wait_until(lambda: fleet_of(mirrors[0])["connected"], "return to the broker", 120)
 
-    press(home_port, "mirror-home/mirror-1/set/take_part", "OFF")
-    wait_until(lambda: not takes_part(mirrors[0]), "withdrawal from Home Assistant")
+    for mirror, name in zip(mirrors, NAMES):
+        press(home_port, f"mirror-home/{name}/set/take_part", "OFF")
+        wait_until(lambda: not takes_part(mirror), "withdrawal from Home Assistant")
     state = json.loads(home.last("mirror-home/mirror-1/state"))
     assert state["rounds"] == 1 and state["model"] == "2" and state["last_update"], state
     check_topics(fleet)
-    assert not any(magic in payload for _, _, payload in home.heard for magic in (b"\xff\xd8\xff\xe0", b"\x89PNG"))
-    print(f"fleet's broker: {len(fleet.heard)} messages, home's broker: {len(home.heard)}; no picture, no name in an update's topic")
+    searched = check_pictures([fleet, home], pieces)
+    print(f"{searched} messages at both brokers: none of {len(pieces)} pieces of pictures, no name in an update's topic")
+
+
+def updates(ear: Ear) -> list[tuple[str, bytes]]:
+    return [(topic, payload) for topic, _, payload in list(ear.heard) if "/fl/update/" in topic]
+
+
+def kill_before_the_receipt(aggregator, mirrors, fleet, home_port, processes) -> None:
+    """The server dies, a mirror sends its update and dies as well, and says the same again when it is back."""
+    aggregator.kill()
+    wait_until(lambda: len({topic for topic, _ in updates(fleet)}) == 2, "updates of both mirrors", WINDOW + 60)
+    one, two = mirrors
+    two.process.kill()
+    two.process.wait(10)
+    # From here on only the other one speaks: nobody can tell whose an update is.
+    one.process.send_signal(signal.SIGSTOP)
+    try:
+        keep_giant(home_port)
+        time.sleep(1)
+        before = updates(fleet)
+        two.start()
+        wait_until(lambda: len(updates(fleet)) > len(before), "the update once more", WINDOW + 60)
+        assert updates(fleet)[-1] in before, "another update for one round"
+    finally:
+        one.process.send_signal(signal.SIGCONT)
+    aggregator.serve(processes)
+
+
+def keep_giant(port: int) -> None:
+    """Somebody has the home's broker keep more than a mirror takes where it listens: it comes with every subscription."""
+    subprocess.run(["mosquitto_pub", "-V", "mqttv5", "-h", "127.0.0.1", "-p", str(port), "-q", "1", "-r", "-s",
+                    "-t", "mirror-home/mirror-2/set/take_part"], input=GIANT, check=True, timeout=START)
+
+
+def check_connections(log: pathlib.Path) -> None:
+    """Nobody came to the home's broker again and again: once, and once more after a start or a pause."""
+    words = log.read_text()
+    for name in NAMES:
+        came = sum(f" as mirror-home-{name} " in line for line in words.splitlines())
+        assert 1 <= came <= 2, f"{name} connected {came} times"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 usage: home_assistant.py MESSAGES.json
 
-The file is what `fleet_home.py --messages FILE` heard on the home's broker: discovery and state of one mirror. Runs with a Python
+The file is what `fleet_home.py --messages FILE` heard on the home's broker: discovery and state of one mirror, and discovery of one
+without a fleet. Runs with a Python
 in which Home Assistant is installed, `pip install homeassistant==2025.1.4` in Python 3.13.
 """
 
@@ -24,22 +25,35 @@ from homeassistant.helpers.template import Template
 async def check(messages: dict, folder: str) -> list[str]:
     """Names of the entities that Home Assistant would make; raises where it refuses something."""
     hass = HomeAssistant(folder)
-    text = json.dumps(messages["discovery"])
-    parsed = discovery._parse_device_payload(hass, text, "mirror-1", None)
-    assert parsed, "the device's message was refused; the reason is logged above"
-    assert discovery._valid_origin_info(parsed), "the origin was refused"
     state = messages["state"]
     assert state["updates_left"] > 0 or state["epsilon_left"] == 0, "what no update fits is nothing that is left"
-    made = []
+    made, removed = entities(messages["discovery"], "mirror-1", state, hass)
+    assert not removed, f"a member of a fleet lacks {removed}"
+    alone, removed = entities(messages["alone"], "alone", state, hass)
+    # All that it has no fleet for, should Home Assistant have it from an earlier time.
+    assert "switch.take_part" in removed and sorted(alone + removed) == sorted(made), (alone, removed)
+    return made
+
+
+def entities(message: dict, device: str, state: dict, hass: HomeAssistant) -> tuple[list[str], list[str]]:
+    """What Home Assistant would make of a discovery message, and what it would remove."""
+    parsed = discovery._parse_device_payload(hass, json.dumps(message), device, None)
+    assert parsed, "the device's message was refused; the reason is logged above"
+    assert discovery._valid_origin_info(parsed), "the origin was refused"
+    made, removed = [], []
     for name, component in parsed["components"].items():
         platform = component.pop("platform")
+        if not component:
+            # As discovery.async_discovery_message_received reads it.
+            removed.append(f"{platform}.{name}")
+            continue
         component = discovery.MQTTDiscoveryPayload(component | {"device": parsed["device"], "origin": parsed["origin"]})
         discovery._merge_common_device_options(component, parsed)
         module = importlib.import_module(f"homeassistant.components.mqtt.{platform}")
         accepted = module.DISCOVERY_SCHEMA(component)
         made.append(f"{platform}.{name}")
         check_state(platform, name, accepted, state, hass)
-    return made
+    return made, removed
 
 
 def check_state(platform: str, name: str, accepted: dict, state: dict, hass: HomeAssistant) -> None:

@@ -52,12 +52,12 @@ class Mirror:
         # Nothing of a mirror that is installed on this machine: neither its fleet nor its data folder.
         own["MIRROR_SYSTEM_FILE"] = "/dev/null"
         self.binary, self.environment = binary, kept | own | environment
-        self.process = subprocess.Popen(
-            [binary, "run", *([] if "--source" in arguments else ["--source", "demo"]), *arguments],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=self.environment,
-        )
+        self.command = [binary, "run", *([] if "--source" in arguments else ["--source", "demo"]), *arguments]
+        self.start()
+
+    def start(self) -> None:
+        """Once more, after the process has ended, on the data that it left."""
+        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True, env=self.environment)
         with within(self.process, "page of the mirror"):
             self.url = next(self._addresses(), None)
         if self.url is None:

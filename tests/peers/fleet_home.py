@@ -265,6 +265,9 @@ def check_home_assistant(ear: Ear, mirror: Mirror, home_port: int) -> None:
     found = json.loads(ear.last("homeassistant/device/mirror-1/config"))
     assert set(found) >= {"dev", "o", "cmps", "avty"} and found["cmps"]["take_part"]["p"] == "switch", found
     assert ear.last(f"{base}/availability") == b"online"
+    # Or a broker that loses its power together with the mirror would say so for ever.
+    for topic in ("availability", "state"):
+        assert 0 < lasts(home_port, f"{base}/{topic}") <= 1800, topic
     state = lambda: json.loads(ear.last(f"{base}/state"))
     press(home_port, f"{base}/set/take_part", "ON")
     wait_until(lambda: state()["asks"] == "ON", "question")
@@ -272,6 +275,13 @@ def check_home_assistant(ear: Ear, mirror: Mirror, home_port: int) -> None:
     assert any("Home Assistant asks" in notice for notice in mirror.state()["notices"]), mirror.state()["notices"]
     agree(mirror, "contribute_to_fleet", True)
     wait_until(lambda: (state()["take_part"], state()["asks"]) == ("ON", "OFF"), "answer on the home's broker")
+
+
+def lasts(port: int, topic: str) -> int:
+    """For how many seconds more a broker keeps what is retained there."""
+    done = subprocess.run(["mosquitto_sub", "-V", "mqttv5", "-h", "127.0.0.1", "-p", str(port), "-t", topic, "-C", "1", "-F", "%E"],
+                          check=True, capture_output=True, text=True, timeout=START)
+    return int(done.stdout)
 
 
 def press(port: int, topic: str, payload: str) -> None:

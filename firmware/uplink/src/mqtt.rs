@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use link::{Attempts, Backoff, Refused, begin_anew, check_size, largest_packet, next_event};
+use link::{
+    Attempts, Backoff, Broken, Refused, begin_anew, check_size, largest_packet, next_event,
+};
 use proto::wire::PACKET_BYTES;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, Publish, PublishProperties};
@@ -17,6 +19,7 @@ use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport as Wire};
 use tokio::sync::mpsc;
 
 use crate::pace::Jitter;
+use crate::tls;
 use crate::transport::{Event, Requests, Retained, Transport};
 
 /// How long the broker keeps the session of a mirror that is away: a week.
@@ -175,7 +178,7 @@ async fn poll(
                 // At once, or the broker would go on sending to it.
                 connection.clean();
                 attempts.ended();
-                if events.send(Event::Disconnected(error.to_string())).await.is_err() {
+                if events.send(end(&error)).await.is_err() {
                     return;
                 }
                 tokio::time::sleep(attempts.pause(|span| jitter.within(span))).await;
@@ -186,6 +189,14 @@ async fn poll(
         if events.send(event).await.is_err() {
             return;
         }
+    }
+}
+
+/// Why a connection has ended.
+fn end(error: &Broken) -> Event {
+    match tls::untimely(error) {
+        Some(reason) => Event::Untrusted(reason),
+        None => Event::Disconnected(error.to_string()),
     }
 }
 
@@ -220,7 +231,7 @@ impl Transport for Mqtt {
         let event = self.events.recv().await.unwrap_or(Event::Stop);
         match event {
             Event::Connected => self.connected = true,
-            Event::Disconnected(_) => self.connected = false,
+            Event::Disconnected(_) | Event::Untrusted(_) => self.connected = false,
             _ => {}
         }
         event

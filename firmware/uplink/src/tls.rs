@@ -1,13 +1,17 @@
 //! TLS 1.2 and 1.3 with rustls on ring: the fleet's authority is the only one trusted, and the device shows its own
 //! certificate. The device's name is that certificate's common name, so that broker and messages agree on it.
 
+use std::error::Error;
+use std::io;
+use std::iter::successors;
 use std::sync::Arc;
 
 use proto::ids::IdError;
 use proto::{DeviceId, Digest};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
+use time::OffsetDateTime;
 
 /// What is wrong with the certificates.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +119,52 @@ fn certificates(pem: &[u8], given: Given) -> Result<Vec<CertificateDer<'static>>
     read.ok().filter(|found| !found.is_empty()).ok_or(TlsError::Pem(given))
 }
 
+/// Why a connection has ended, with the next step, if that is because of a certificate's time. Always in the same words, unlike
+/// rustls', which name the second at hand.
+pub(crate) fn untimely(error: &(dyn Error + 'static)) -> Option<String> {
+    use CertificateError::{Expired, ExpiredContext, NotValidYetContext};
+    use rustls::Error::{AlertReceived, InvalidCertificate};
+    match rustls_error(error)? {
+        InvalidCertificate(ExpiredContext { not_after, .. }) => Some(format!(
+            "the broker's certificate ended on {}; give the broker a new one",
+            day(*not_after)
+        )),
+        // So is one called that ends before it begins.
+        InvalidCertificate(Expired) => {
+            Some("the broker's certificate never held; give the broker a new one".to_owned())
+        }
+        InvalidCertificate(NotValidYetContext { not_before, .. }) => Some(format!(
+            "the mirror's clock is before {}, when the broker's certificate begins; let the mirror reach a time server",
+            day(*not_before)
+        )),
+        AlertReceived(AlertDescription::CertificateExpired) => Some(
+            "the broker says that this mirror's certificate has ended; enrol the mirror anew"
+                .to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+/// rustls' own error among the causes.
+fn rustls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    // An I/O error gives what is in it, and as its source only that one's source.
+    successors(Some(error), |&error| match error.downcast_ref::<io::Error>() {
+        Some(error) => error.get_ref().map(|inner| inner as &(dyn Error + 'static)),
+        None => error.source(),
+    })
+    .find_map(|error| error.downcast_ref())
+}
+
+/// Such as 2026-11-30.
+fn day(time: UnixTime) -> String {
+    let seconds = time.as_secs();
+    let moment = i64::try_from(seconds).ok().map(OffsetDateTime::from_unix_timestamp);
+    match moment {
+        Some(Ok(moment)) => moment.date().to_string(),
+        _ => format!("{seconds} s after 1970"),
+    }
+}
+
 /// One DER value: its tag, its content, and what follows it.
 fn value(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = der.split_first()?;
@@ -159,6 +209,20 @@ fn common_name(certificate: &[u8]) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_broker_that_no_longer_takes_the_mirror_s_certificate_is_told_as_that() {
+        let ended = |alert| {
+            untimely(&io::Error::new(
+                io::ErrorKind::InvalidData,
+                rustls::Error::AlertReceived(alert),
+            ))
+        };
+        let told = ended(AlertDescription::CertificateExpired).unwrap();
+        assert!(told.contains("this mirror's certificate has ended; enrol"), "{told}");
+        assert_eq!(ended(AlertDescription::UnknownCA), None);
+        assert_eq!(untimely(&io::Error::other("reset")), None);
+    }
 
     #[test]
     fn an_authority_that_is_none_is_told_with_its_own_next_step() {

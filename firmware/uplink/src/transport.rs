@@ -9,6 +9,9 @@ pub enum Event {
     Connected,
     /// It is not. The transport tries again by itself.
     Disconnected(String),
+    /// It is not, as a certificate has ended, or has not begun by this machine's clock. The text has the next step. The transport
+    /// tries again by itself.
+    Untrusted(String),
     /// It is there and refuses a subscription or a message, or a message is too large for it. The connection goes on.
     Refused(String),
     /// A message.

@@ -1104,6 +1104,10 @@ fn a_broker_that_refuses_something_counts_as_none_until_the_next_connection() {
     bench.event(Event::Disconnected("cut".into()));
     let snapshot = bench.device.snapshot();
     assert_eq!((snapshot.denied, snapshot.note.as_deref()), (false, Some("cut")));
+    bench.event(Event::Untrusted("ended; give a new one".into()));
+    let snapshot = bench.device.snapshot();
+    assert_eq!((snapshot.connected, snapshot.denied), (false, true));
+    assert_eq!(snapshot.note.as_deref(), Some("ended; give a new one"));
     bench.event(Event::Connected);
     let snapshot = bench.device.snapshot();
     assert_eq!((snapshot.connected, snapshot.denied, snapshot.note), (true, false, None));

@@ -4,10 +4,12 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use uplink::mqtt::{Endpoint, Mqtt};
 use uplink::pace::Jitter;
+use uplink::tls;
 use uplink::transport::{Event, Requests, Retained, Transport};
 
 const CONNECT: u8 = 1;
@@ -280,4 +282,49 @@ fn what_is_retained_for_a_while_says_so() {
     // PUBLISH, QoS 1, retained; topic; number; Message Expiry Interval, 7,200 s; what is said.
     let expected = [&[0x33, 19, 0, 5][..], b"topic", &[0, 1, 5, 2, 0, 0, 0x1c, 0x20], b"here"];
     assert_eq!(broker.join().unwrap(), *expected.concat());
+}
+
+/// What a mirror says of a broker whose certificate holds from one year to another.
+fn told_of(years: [i32; 2]) -> Event {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut wanted = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    [wanted.not_before, wanted.not_after] = years.map(|year| rcgen::date_time_ymd(year, 11, 1));
+    let certificate = wanted.self_signed(&key).unwrap();
+    let authority = certificate.pem();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let broker = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut tls = rustls::ServerConnection::new(Arc::new(config)).unwrap();
+        while tls.is_handshaking() && tls.complete_io(&mut stream).is_ok() {}
+    });
+    let given = tls::Given { what: "authority", next: "give another" };
+    let tls = Some(tls::anonymous(authority.as_bytes(), given).unwrap());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let event = runtime.block_on(async {
+        let (mut mqtt, _handle) = Mqtt::start(Endpoint { tls, ..endpoint(port) }, Jitter::new(1));
+        mqtt.next().await
+    });
+    broker.join().unwrap();
+    event
+}
+
+#[test]
+fn a_certificate_that_has_ended_or_not_begun_is_told_in_the_same_words_with_what_to_do() {
+    let ended = "the broker's certificate ended on 2021-11-01; give the broker a new one";
+    assert_eq!(told_of([2020, 2021]), Event::Untrusted(ended.into()));
+    let early = "the mirror's clock is before 2999-11-01, when the broker's certificate begins; let the mirror reach a time server";
+    assert_eq!(told_of([2999, 3000]), Event::Untrusted(early.into()));
+    let never = "the broker's certificate never held; give the broker a new one";
+    assert_eq!(told_of([2021, 2020]), Event::Untrusted(never.into()));
+    // It holds; what ends the connection is that nobody answers as a broker.
+    assert!(matches!(told_of([2020, 3000]), Event::Disconnected(_)));
 }

@@ -1,9 +1,9 @@
 //! The connection to the home's own broker.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use home::{Contribution, Household};
@@ -12,18 +12,15 @@ use learn::ledger::LedgerSummary;
 use proto::DeviceId;
 use settings::HomeAssistantSettings;
 use tracing::{info, warn};
-use uplink::home_assistant::{self, Command, State, Topics};
+use uplink::home_assistant::{self, Command, Mirror, State, Topics, Trouble};
 use uplink::mqtt::{Endpoint, Mqtt};
 use uplink::tls;
 
-use super::member::AWAY;
+use super::absence::Absence;
 use super::{Fleet, follow, jitter, runtime, wait_for};
 use crate::learning::{Learning, tell_withdrawals};
 use crate::report;
 use crate::shared::{Shared, Topic};
-
-/// A connection that ends sooner does not count: two mirrors of one name throw each other off again and again.
-pub(super) const HOLDS: Duration = Duration::from_secs(60);
 
 /// What `home_assistant.authority` names.
 pub const AUTHORITY: tls::Given = tls::Given {
@@ -59,19 +56,26 @@ impl HomePart {
             .map(|error| format!("Home Assistant: {}", report::describe(error)));
         self.shared.set_notice(Topic::HomeAssistant, notice.as_deref());
         let (device, endpoint) = prepared?;
-        info!("Home Assistant: broker {}:{}", endpoint.host, endpoint.port);
-        let (shared, fleet) = (Arc::clone(&self.shared), Arc::clone(&self.fleet));
+        let broker = format!("{}:{}", endpoint.host, endpoint.port);
+        info!("Home Assistant: broker {broker}");
         let changes = Arc::clone(&self.shared);
-        let link = Link::new(format!("{}:{}", endpoint.host, endpoint.port), Instant::now());
-        let learning = Arc::clone(&self.learning);
-        let shown = Shown { shared, learning, fleet, household, link, failed: BTreeMap::new() };
+        let shown = Shown {
+            shared: Arc::clone(&self.shared),
+            learning: Arc::clone(&self.learning),
+            fleet: Arc::clone(&self.fleet),
+            household,
+            absence: Absence::new(format!("Home Assistant: {broker}"), Instant::now()),
+            topics: Topics::new(device.clone()),
+            failed: BTreeMap::new(),
+        };
+        let firmware = crate::VERSION.to_owned();
+        let mirror = Mirror { device, firmware, member: self.fleet.is_member() };
         let jitter = jitter()?;
         runtime()?.block_on(async {
             let (connection, handle) = Mqtt::start(endpoint, jitter);
             let version = move || changes.health_version();
             tokio::spawn(follow(Arc::clone(&self.shared), handle, version));
-            let firmware = crate::VERSION.to_owned();
-            home_assistant::run(device, firmware, shown, connection).await;
+            home_assistant::run(mirror, shown, connection).await;
         });
         Ok(())
     }
@@ -116,7 +120,8 @@ struct Shown {
     learning: Arc<Learning>,
     fleet: Arc<Fleet>,
     household: Arc<Household>,
-    link: Link,
+    absence: Absence,
+    topics: Topics,
     /// Commands that failed when they came last, and why: the journal is told once.
     failed: BTreeMap<Command, String>,
 }
@@ -187,65 +192,32 @@ impl home_assistant::Home for Shown {
         }
     }
 
-    fn connection(&mut self, state: Result<(), &str>) {
+    fn connection(&mut self, state: Result<(), &Trouble>) {
         self.look(state, Instant::now());
         tell_withdrawals(&self.household, &self.shared);
     }
 }
 
-/// The connection, as a person should know of it.
-struct Link {
-    broker: String,
-    /// When it was last known to hold; before that, the start.
-    held_at: Instant,
-    /// Since when there is one.
-    since: Option<Instant>,
-    /// Why it was not there since it held; each is in the journal once.
-    reasons: BTreeSet<String>,
-    /// The notice.
-    told: Option<String>,
-}
-
-impl Link {
-    fn new(broker: String, now: Instant) -> Link {
-        Link { broker, held_at: now, since: None, reasons: BTreeSet::new(), told: None }
+impl Shown {
+    fn look(&mut self, connection: Result<(), &Trouble>, now: Instant) {
+        let connection = connection.map_err(|trouble| self.describe(trouble));
+        let notice = self.absence.look(connection, now);
+        self.shared.set_notice(Topic::HomeAssistant, notice);
     }
 
-    /// Sets the notice once the broker has been away for long, and takes it back once the connection holds.
-    fn look(&mut self, state: Result<(), &str>, now: Instant) {
-        match state {
-            Ok(()) => {
-                let since = *self.since.get_or_insert(now);
-                if now.saturating_duration_since(since) >= HOLDS {
-                    (self.held_at, self.told) = (now, None);
-                    self.reasons.clear();
-                }
-            }
-            Err(reason) => {
-                self.since = None;
-                if self.reasons.insert(reason.to_owned()) {
-                    warn!("Home Assistant: {}: {reason}", self.broker);
-                }
-                if now.saturating_duration_since(self.held_at) >= AWAY {
-                    self.told = Some(away(&self.broker, reason));
-                }
+    /// What is wrong with the connection, with the next step.
+    fn describe(&self, trouble: &Trouble) -> String {
+        let broker = &self.absence.broker;
+        match trouble {
+            Trouble::Away(reason) => format!(
+                "{broker} cannot be reached, or ends the connection ({reason}); check the home network, \
+                 home_assistant.host and user, and that every mirror of the home has a home_assistant.name of its own"
+            ),
+            Trouble::Untrusted(reason) => format!("{broker}: {reason}"),
+            Trouble::Denied(reason) => {
+                format!("{broker}: {reason} ({})", self.topics.access().join(", "))
             }
         }
-    }
-}
-
-/// Why Home Assistant shows nothing, with the next step.
-fn away(broker: &str, reason: &str) -> String {
-    format!(
-        "Home Assistant: {broker} cannot be reached, or ends the connection ({reason}); check the home network, \
-         home_assistant.host and user, and that every mirror of the home has a home_assistant.name of its own"
-    )
-}
-
-impl Shown {
-    fn look(&mut self, connection: Result<(), &str>, now: Instant) {
-        self.link.look(connection, now);
-        self.shared.set_notice(Topic::HomeAssistant, self.link.told.as_deref());
     }
 }
 
@@ -260,7 +232,7 @@ fn rfc3339(seconds: u64) -> Option<String> {
 mod tests {
     use std::os::unix::fs::MetadataExt;
     use std::path::{Path, PathBuf};
-    use std::time::Instant;
+    use std::time::Duration;
 
     use home::HomeOptions;
     use learn::ledger::{LEDGER_NAME, RECORD_BYTES};
@@ -269,6 +241,7 @@ mod tests {
     use super::*;
     use crate::fleet::small;
     use crate::parsed::Parsed;
+    use crate::shared::Health;
 
     fn folder(name: &str) -> PathBuf {
         std::env::temp_dir().join(format!("mirror-assistant-{name}-{}", std::process::id()))
@@ -280,57 +253,42 @@ mod tests {
             learning: Arc::new(Learning::new()),
             fleet: Arc::new(Fleet::new(true)),
             household: Arc::clone(small::home(folder).household()),
-            link: Link::new("home.example:1883".into(), Instant::now()),
+            absence: Absence::new("Home Assistant: home.example:1883".into(), Instant::now()),
+            topics: Topics::new("mirror-17".parse().expect("a name")),
             failed: BTreeMap::new(),
         }
     }
 
-    fn link() -> (Link, Instant) {
-        let start = Instant::now();
-        (Link::new("home.example:1883".into(), start), start)
-    }
-
     #[test]
-    fn a_long_absence_is_told_with_its_reason_until_the_connection_holds() {
-        let (mut link, start) = link();
-        let mut at = |seconds, state| {
-            link.look(state, start + Duration::from_secs(seconds));
-            link.told.clone()
-        };
-        assert_eq!([at(5, Err("refused")), at(595, Err("refused"))], [None, None]);
-        let told = at(600, Err("bad password")).expect("ten minutes");
-        assert!(told.contains("home.example:1883") && told.contains("bad password"), "{told}");
-        assert_eq!(at(605, Ok(())), Some(told), "it may end at once");
-        assert_eq!([at(665, Ok(())), at(670, Err("refused"))], [None, None]);
-    }
-
-    #[test]
-    fn mirrors_that_throw_each_other_off_are_told_so() {
-        let (mut link, start) = link();
-        for second in (0..700).step_by(5) {
-            let state = if second % 20 < 10 { Ok(()) } else { Err("session taken over") };
-            link.look(state, start + Duration::from_secs(second));
-        }
-        let told = link.told.expect("no connection held");
-        assert!(told.contains("home_assistant.name") && told.contains("taken over"), "{told}");
-        assert_eq!(link.reasons.len(), 1, "told once in the journal");
-    }
-
-    #[test]
-    fn the_mirror_s_own_notice_follows_the_connection() {
+    fn what_is_wrong_with_the_connection_is_on_the_glass_with_what_to_do() {
         let folder = folder("away");
         let mut shown = shown(&folder);
-        let notice = |shown: &Shown| {
-            shown
-                .shared
-                .with_health(|health| health.notices.get(Topic::HomeAssistant).map(str::to_owned))
+        let long = Instant::now() + Duration::from_secs(3600);
+        let mut told = |connection: Result<(), &Trouble>, seconds| {
+            shown.look(connection, long + Duration::from_secs(seconds));
+            let notice =
+                |health: &Health| health.notices.get(Topic::HomeAssistant).map(str::to_owned);
+            shown.shared.with_health(notice)
         };
-        let back = Instant::now() + 2 * AWAY;
-        shown.look(Err("refused"), back);
-        assert!(notice(&shown).is_some_and(|text| text.contains("refused")));
-        shown.look(Ok(()), back);
-        shown.look(Ok(()), back + HOLDS);
-        assert_eq!(notice(&shown), None);
+        // As it is where two mirrors of one name throw each other off.
+        let away = told(Err(&Trouble::Away("session taken over".into())), 0).expect("long away");
+        for part in ["home.example:1883 cannot be reached", "taken over", "home_assistant.name"] {
+            assert!(away.contains(part), "{away}");
+        }
+        let untrusted = told(Err(&Trouble::Untrusted("it ended; give a new one".into())), 0);
+        let words = "Home Assistant: home.example:1883: it ended; give a new one";
+        assert_eq!(untrusted.as_deref(), Some(words), "no word of the network");
+        let denied = told(Err(&Trouble::Denied("NotAuthorized".into())), 0).expect("long away");
+        assert!(!denied.contains("cannot be reached"), "{denied}");
+        for topic in [
+            "mirror-home/mirror-17/#",
+            "homeassistant/device/mirror-17/config",
+            "homeassistant/status",
+        ] {
+            assert!(denied.contains(topic), "{denied}");
+        }
+        told(Ok(()), 0);
+        assert_eq!(told(Ok(()), 60), None);
         fs::remove_dir_all(&folder).expect("ours");
     }
 
@@ -380,9 +338,7 @@ mod tests {
         let version = shown.household.explanation().version;
         shown.household.grant(PurposeKind::ContributeToFleet, version).expect("writable");
         let notice = |shown: &Shown| {
-            let health = |health: &crate::shared::Health| {
-                health.notices.get(Topic::Withdrawal).map(str::to_owned)
-            };
+            let health = |health: &Health| health.notices.get(Topic::Withdrawal).map(str::to_owned);
             shown.shared.with_health(health)
         };
         // Stands for a disk that takes no change.

@@ -1,8 +1,9 @@
 //! The mirror as a member of its fleet and of its home: two connections to two brokers, each a supervised part of its own.
 //!
-//! The mirror works without either. What the fleet gets comes from the outbox alone; what Home Assistant gets is
+//! The mirror works without either. What was learnt reaches the fleet from the outbox alone; what Home Assistant gets is
 //! listed in [`uplink::home_assistant::State`].
 
+mod absence;
 mod check;
 mod enrolment;
 mod home_assistant;

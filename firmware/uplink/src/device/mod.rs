@@ -60,7 +60,7 @@ pub struct Settings {
 pub struct Snapshot {
     /// Whether the broker is there, and lets this mirror hear and say what it is to.
     pub connected: bool,
-    /// Whether it is there and does not; `note` says what it refuses.
+    /// Whether it does not, or cannot be trusted; `note` says what it refuses, or why, with the next step.
     pub denied: bool,
     /// Whether it is there, and has brought nothing that the fleet signed for this channel; `note` says what to compare.
     pub unheard: bool,
@@ -92,6 +92,8 @@ pub struct Device {
     memory: Memory,
     jitter: Jitter,
     connection: Option<Connection>,
+    /// Why there is none, where a certificate's time is the reason.
+    untrusted: Option<String>,
     round: Option<Round>,
     /// Topics of rounds that are over here, still subscribed to.
     unneeded: BTreeSet<String>,
@@ -151,6 +153,7 @@ impl Device {
             memory,
             jitter,
             connection: None,
+            untrusted: None,
             round: None,
             unneeded: BTreeSet::new(),
             download: None,
@@ -176,7 +179,11 @@ impl Device {
             Event::Connected => self.connect(now),
             Event::Disconnected(reason) => {
                 self.connection = None;
-                self.note = Some(reason);
+                (self.note, self.untrusted) = (Some(reason), None);
+            }
+            Event::Untrusted(reason) => {
+                self.connection = None;
+                self.untrusted = Some(reason);
             }
             // What else the broker does goes on.
             Event::Refused(reason) => {
@@ -242,6 +249,7 @@ impl Device {
     pub fn snapshot(&self) -> Snapshot {
         let connection = self.connection.as_ref();
         let denied = connection.and_then(|connection| connection.denied.as_ref());
+        let denied = denied.or(self.untrusted.as_ref());
         let unheard = connection.is_some_and(|connection| connection.is_silent);
         Snapshot {
             connected: connection.is_some() && denied.is_none(),
@@ -267,7 +275,7 @@ impl Device {
     }
 
     fn connect(&mut self, now: Duration) {
-        self.note = None;
+        (self.note, self.untrusted) = (None, None);
         self.queue_ended();
         let half = AFTER_RECONNECT / 2;
         let quiet_until = now + half + self.jitter.within(half);

@@ -2,7 +2,7 @@
 //!
 //! `throughput [UPDATES]`: for updates of 16 KiB and 256 KiB, CPU seconds of mosquitto for taking each from a
 //! publisher and giving it to a subscriber (QoS 1, its own clients), once in the clear and once as a fleet runs it: with
-//! TLS and client certificates, in chunks; and of a desk for all that it does, from the signed offer of an enrolled device
+//! TLS and client certificates, in chunks of 60 KiB; and of a desk for all that it does, from the signed offer of an enrolled device
 //! and the chunks that it asks for to the update's check, commit and signed receipt. Updates are copies of a few noised ones under
 //! release ids of their own. Then resident memory with 1,000 and 100,000 devices in one round. Needs mosquitto, its clients and openssl;
 //! says so where they are missing.

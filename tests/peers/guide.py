@@ -179,6 +179,8 @@ def check(said: dict[str, str]) -> None:
     assert "version 2 (" in said["7."], said["7."]
     assert said["8."].count("last hash") == 2, said["8."]
     assert "mirror-17 revoked: stolen" in said["9."], said["9."]
+    # The names of what the broker gave up; the block before has revoked its mirror, and nothing of it comes anew.
+    assert "mirror/v1/mirror-17/status" in said["9."].splitlines(), said["9."]
 
 
 def has_page(machine: Machine) -> bool:

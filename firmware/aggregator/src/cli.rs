@@ -138,7 +138,7 @@ pub enum ModelAction {
         #[command(flatten)]
         output: Output,
     },
-    /// Start to roll a version out, or start again after a stop
+    /// Begin the roll-out of the newest version again from its first stage, where it was stopped
     Publish {
         /// Its number
         version: u64,

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow};
 use camera::{CaptureRequest, Delivery, DemoClip, Source, SourceError, SourceSpec};
 use frame::jpeg::JpegDecoder;
 use frame::{FrameBuffer, FrameError, Orientation, PixelFormat, Rotation};
-use settings::CameraSettings;
+use settings::{CameraFormat, CameraSettings, Turn};
 
 use crate::pictures;
 use crate::report::Usage;
@@ -112,13 +112,11 @@ impl Sources {
                  a device, camera or demo"
             ));
         }
-        let formats =
-            settings.formats.iter().filter_map(|name| fourcc(name)).collect::<Vec<PixelFormat>>();
         Ok(Sources {
             spec,
             device: settings.device.clone(),
             request: CaptureRequest {
-                formats,
+                formats: settings.formats.iter().copied().map(pixel_format).collect(),
                 width: settings.width,
                 height: settings.height,
                 rate: settings.rate,
@@ -224,16 +222,23 @@ fn demo_size() -> Option<(u32, u32)> {
     Some((layout.width(), layout.height()))
 }
 
-fn fourcc(name: &str) -> Option<PixelFormat> {
-    PixelFormat::from_fourcc(name.as_bytes().try_into().ok()?)
+fn pixel_format(format: CameraFormat) -> PixelFormat {
+    match format {
+        CameraFormat::Yuyv => PixelFormat::Yuyv,
+        CameraFormat::Nv12 => PixelFormat::Nv12,
+        CameraFormat::Mjpg => PixelFormat::Mjpg,
+        CameraFormat::Rgb3 => PixelFormat::Rgb3,
+    }
 }
 
 fn orientation(settings: &CameraSettings) -> Orientation {
-    Orientation {
-        rotation: Rotation::from_degrees(settings.rotation)
-            .expect("the settings allow only quarter turns"),
-        flip_horizontal: settings.flip,
-    }
+    let rotation = match settings.rotation {
+        Turn::None => Rotation::None,
+        Turn::Quarter => Rotation::Clockwise90,
+        Turn::Half => Rotation::Half,
+        Turn::ThreeQuarters => Rotation::Clockwise270,
+    };
+    Orientation { rotation, flip_horizontal: settings.flip }
 }
 
 /// Decodes JPEG pictures between the source and the mailbox, and lays those that are upright; others pass through.
@@ -343,7 +348,7 @@ mod tests {
 
     #[test]
     fn the_demo_is_upright_whichever_way_the_camera_is_mounted() {
-        for (rotation, shape) in [(0, (240, 320)), (90, (320, 240))] {
+        for (rotation, shape) in [(Turn::None, (240, 320)), (Turn::Quarter, (320, 240))] {
             let mut settings = Layers::defaults().and_then(Layers::finish).expect("valid").settings;
             (settings.camera.source, settings.camera.rotation) = ("demo".into(), rotation);
             let sources = Sources::new(&settings.camera).expect("a source").free_running();

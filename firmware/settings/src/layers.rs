@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
 use thiserror::Error;
 use toml::{Table, Value};
 
@@ -31,6 +32,17 @@ pub enum SettingsError {
     UnknownBoard { name: String, known: Vec<String> },
 }
 
+/// One setting in effect, as people and programs are shown it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// Its key, such as `camera.width`.
+    pub key: String,
+    /// Its value as TOML.
+    pub value: String,
+    /// Where the value came from.
+    pub origin: String,
+}
+
 /// The merged settings before and after validation.
 #[derive(Clone, Debug)]
 pub struct Effective {
@@ -41,12 +53,12 @@ pub struct Effective {
 }
 
 impl Effective {
-    /// Every key with its value (as TOML) and where the value came from, in key order.
-    pub fn entries(&self) -> Vec<(String, String, String)> {
+    /// Every setting, in the order of the keys.
+    pub fn entries(&self) -> Vec<Entry> {
         let mut entries = Vec::new();
         for_each_leaf(&self.table, "", &mut |key, value| {
             let origin = self.origins.get(key).cloned().unwrap_or_default();
-            entries.push((key.to_owned(), value.to_string(), origin));
+            entries.push(Entry { key: key.to_owned(), value: value.to_string(), origin });
         });
         entries
     }
@@ -284,7 +296,7 @@ fn kind_of(value: &Value) -> &'static str {
     }
 }
 
-/// `, did you mean ...?` for the known name that differs least, if any is near.
+/// The words ` (did you mean ...?)` with the known name that differs least; nothing where none is near.
 fn closest(name: &str, known: &Table) -> String {
     let near = known.keys().map(|key| (edit_distance(name, key), key)).min();
     match near {

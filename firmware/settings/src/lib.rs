@@ -9,9 +9,9 @@ mod layers;
 mod types;
 
 pub use board::{Board, boards};
-pub use layers::{Effective, Layers, SettingsError};
+pub use layers::{Effective, Entry, Layers, SettingsError};
 pub use types::{
-    Alignment, CameraGeometry, CameraSettings, DisplayGeometry, DisplaySettings, FleetSettings,
-    HomeAssistantSettings, LearningSettings, OverlaySettings, PageSettings, Settings,
-    ThermalSettings, VisionSettings,
+    Alignment, CameraFormat, CameraGeometry, CameraSettings, DisplayGeometry, DisplayKind,
+    DisplaySettings, FleetSettings, HomeAssistantSettings, LearningSettings, OverlaySettings,
+    PageSettings, Parameters, Settings, ThermalSettings, Turn, VisionSettings,
 };

@@ -4,7 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use toml::Table;
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use crate::layers::leaf;
 
 /// A value that cannot be used.
 pub(crate) struct BadValue {
@@ -51,22 +54,58 @@ pub struct CameraSettings {
     pub device: PathBuf,
     /// Whether the camera is on at start.
     pub enabled: bool,
-    /// Pixel formats by their four characters, most wanted first.
-    pub formats: Vec<String>,
+    /// Pixel formats, most wanted first; at least one.
+    pub formats: Vec<CameraFormat>,
     /// Wanted width in pixels, 32 to 8192.
     pub width: u32,
     /// Wanted height in pixels, 32 to 8192.
     pub height: u32,
     /// Wanted pictures a second, 1 to 120.
     pub rate: u32,
-    /// Clockwise turn in degrees: 0, 90, 180 or 270.
-    pub rotation: u32,
+    /// Clockwise turn that puts people upright.
+    pub rotation: Turn,
     /// Left-right flip after the turn.
     pub flip: bool,
     /// Longest wait for a picture in milliseconds, 1000 to 60000.
     pub timeout_ms: u64,
     /// Where the camera looks from.
     pub geometry: CameraGeometry,
+}
+
+/// A pixel format, by its four characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+#[allow(missing_docs)] // the characters say it
+pub enum CameraFormat {
+    Yuyv,
+    Nv12,
+    Mjpg,
+    Rgb3,
+}
+
+/// A clockwise turn; in settings 0, 90, 180 or 270 degrees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "i64")]
+#[allow(missing_docs)] // the names say it
+pub enum Turn {
+    None,
+    Quarter,
+    Half,
+    ThreeQuarters,
+}
+
+impl TryFrom<i64> for Turn {
+    type Error = &'static str;
+
+    fn try_from(degrees: i64) -> Result<Turn, &'static str> {
+        match degrees {
+            0 => Ok(Turn::None),
+            90 => Ok(Turn::Quarter),
+            180 => Ok(Turn::Half),
+            270 => Ok(Turn::ThreeQuarters),
+            _ => Err("no right angle"),
+        }
+    }
 }
 
 /// Where the camera looks from.
@@ -127,14 +166,14 @@ pub struct OverlaySettings {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DisplaySettings {
-    /// `auto`, `drm`, `fbdev`, `window`, `headless` or `headless:FOLDER`.
-    pub kind: String,
+    /// Which of them.
+    pub kind: DisplayKind,
     /// DRM device.
     pub drm_device: PathBuf,
     /// Frame buffer device.
     pub fbdev_device: PathBuf,
-    /// Clockwise turn on the panel in degrees: 0, 90, 180 or 270.
-    pub rotation: u32,
+    /// Clockwise turn on the panel.
+    pub rotation: Turn,
     /// Width of a window or of headless pictures in pixels, 32 to 8192.
     pub width: u32,
     /// Height of a window or of headless pictures in pixels, 32 to 8192.
@@ -143,6 +182,42 @@ pub struct DisplaySettings {
     pub headless_every: u32,
     /// Where the lit area is.
     pub geometry: DisplayGeometry,
+}
+
+/// What the mirror draws on; in settings `auto`, `drm`, `fbdev`, `window`, `headless` or `headless:FOLDER`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum DisplayKind {
+    /// DRM, then fbdev, then a window.
+    Auto,
+    /// DRM/KMS.
+    Drm,
+    /// Frame buffer device.
+    Fbdev,
+    /// Window on an X11 desktop.
+    Window,
+    /// PNG files in a folder; without a folder nothing is kept.
+    Headless(Option<PathBuf>),
+}
+
+impl TryFrom<String> for DisplayKind {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<DisplayKind, &'static str> {
+        match text.as_str() {
+            "auto" => Ok(DisplayKind::Auto),
+            "drm" => Ok(DisplayKind::Drm),
+            "fbdev" => Ok(DisplayKind::Fbdev),
+            "window" => Ok(DisplayKind::Window),
+            "headless" => Ok(DisplayKind::Headless(None)),
+            _ => match text.strip_prefix("headless:") {
+                Some(folder) if !folder.is_empty() => {
+                    Ok(DisplayKind::Headless(Some(folder.into())))
+                }
+                _ => Err("no such display"),
+            },
+        }
+    }
 }
 
 /// Where the lit area of the screen is.
@@ -184,8 +259,8 @@ pub struct LearningSettings {
     pub noise_multiplier: f64,
     /// Releases that the noise is planned for, up to 1000; 0: `noise_multiplier` holds.
     pub lifetime_releases: u64,
-    /// `sparse`, `full`, or `auto`: sparse for a household that contributes to a fleet, full for one that does not.
-    pub parameters: String,
+    /// What is trained.
+    pub parameters: Parameters,
     /// Passes over the corrections, 1 to 100.
     pub epochs: u32,
     /// Corrections at most, 1 to 100000.
@@ -212,6 +287,18 @@ pub struct LearningSettings {
     pub busiest: f32,
     /// Computing time of one run in seconds, 1 to 86400.
     pub time_allowed_s: u64,
+}
+
+/// Which numbers of the head are trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Parameters {
+    /// Sparse for a household that contributes to a fleet, full for one that does not.
+    Auto,
+    /// Biases, norms and the class head, whose updates are small.
+    Sparse,
+    /// The last two decoder layers.
+    Full,
 }
 
 /// The fleet that the mirror belongs to.
@@ -315,12 +402,11 @@ struct RawThermal {
 impl Settings {
     pub(crate) fn from_table(table: &Table) -> Result<Settings, BadValue> {
         check_numbers(table)?;
-        let raw: RawSettings = table.clone().try_into().map_err(|error: toml::de::Error| {
-            // Shapes and ranges were checked above; what is left are words out of a fixed list.
-            let key = if error.message().contains("variant") { "overlay.alignment" } else { "" };
-            bad(key, error.message())
-        })?;
-        check_words(&raw)?;
+        check_words(table)?;
+        // Layers have checked the shapes.
+        let raw: RawSettings =
+            table.clone().try_into().map_err(|error: toml::de::Error| bad("", error.message()))?;
+        check_names(&raw)?;
         Ok(Settings {
             data_dir: non_empty(raw.data_dir),
             page: page(raw.page)?,
@@ -391,17 +477,11 @@ const RANGES: &[(&str, f64, f64)] = &[
 
 fn check_numbers(table: &Table) -> Result<(), BadValue> {
     for &(key, least, most) in RANGES {
-        let value = crate::layers::leaf(table, key);
+        let value = leaf(table, key);
         let number = value.and_then(|v| v.as_float().or(v.as_integer().map(|n| n as f64)));
         match number {
             Some(number) if (least..=most).contains(&number) => {}
             _ => return Err(bad(key, format!("it must be {least} to {most}"))),
-        }
-    }
-    for key in ["camera.rotation", "display.rotation"] {
-        let value = crate::layers::leaf(table, key).and_then(toml::Value::as_integer);
-        if !matches!(value, Some(0 | 90 | 180 | 270)) {
-            return Err(bad(key, "it must be 0, 90, 180 or 270"));
         }
     }
     check_timeout(table)
@@ -409,7 +489,7 @@ fn check_numbers(table: &Table) -> Result<(), BadValue> {
 
 /// A camera that is as slow as it is asked to be is not to be called silent.
 fn check_timeout(table: &Table) -> Result<(), BadValue> {
-    let number = |key| crate::layers::leaf(table, key).and_then(toml::Value::as_integer);
+    let number = |key| leaf(table, key).and_then(Value::as_integer);
     let rate = number("camera.rate").unwrap_or(1).max(1);
     let least = 2000 / rate;
     match number("camera.timeout_ms") {
@@ -423,10 +503,27 @@ fn check_timeout(table: &Table) -> Result<(), BadValue> {
     }
 }
 
-const FORMATS: [&str; 4] = ["YUYV", "MJPG", "NV12", "RGB3"];
-const DISPLAYS: [&str; 5] = ["auto", "drm", "fbdev", "window", "headless"];
+/// Every value that is one of a list, with the list.
+fn check_words(table: &Table) -> Result<(), BadValue> {
+    let turns = "it must be 0, 90, 180 or 270";
+    is_a::<Turn>(table, "camera.rotation", turns)?;
+    is_a::<Turn>(table, "display.rotation", turns)?;
+    is_a::<Vec<CameraFormat>>(table, "camera.formats", "choose from YUYV, NV12, MJPG, RGB3")?;
+    is_a::<Alignment>(table, "overlay.alignment", "choose reflection or picture")?;
+    let kinds = "choose auto, drm, fbdev, window, headless or headless:FOLDER";
+    is_a::<DisplayKind>(table, "display.kind", kinds)?;
+    is_a::<Parameters>(table, "learning.parameters", "choose auto, sparse or full")
+}
 
-fn check_words(raw: &RawSettings) -> Result<(), BadValue> {
+fn is_a<T: DeserializeOwned>(table: &Table, key: &str, reason: &str) -> Result<(), BadValue> {
+    let value = leaf(table, key).cloned();
+    match value.map(Value::try_into::<T>) {
+        Some(Ok(_)) => Ok(()),
+        _ => Err(bad(key, reason)),
+    }
+}
+
+fn check_names(raw: &RawSettings) -> Result<(), BadValue> {
     if raw.camera.source.is_empty() {
         return Err(bad("camera.source", "it must be auto, camera, demo or a path"));
     }
@@ -439,20 +536,8 @@ fn check_words(raw: &RawSettings) -> Result<(), BadValue> {
             return Err(bad(key, "it must name a device file"));
         }
     }
-    let formats = &raw.camera.formats;
-    if formats.is_empty() || !formats.iter().all(|name| FORMATS.contains(&name.as_str())) {
-        return Err(bad("camera.formats", format!("choose from {}", FORMATS.join(", "))));
-    }
-    let kind = raw.display.kind.as_str();
-    let folder = kind.strip_prefix("headless:").unwrap_or_default();
-    if !DISPLAYS.contains(&kind) && folder.is_empty() {
-        return Err(bad(
-            "display.kind",
-            format!("choose {} or headless:FOLDER", DISPLAYS.join(", ")),
-        ));
-    }
-    if !["auto", "sparse", "full"].contains(&raw.learning.parameters.as_str()) {
-        return Err(bad("learning.parameters", "choose auto, sparse or full"));
+    if raw.camera.formats.is_empty() {
+        return Err(bad("camera.formats", "name at least one"));
     }
     if raw.vision.model.is_empty() {
         return Err(bad("vision.model", "it must be builtin or a folder"));

@@ -1,6 +1,9 @@
 //! Layers, messages and every profile in the repository.
 
-use settings::{Alignment, Board, Effective, Layers, SettingsError, boards};
+use settings::{
+    Alignment, Board, CameraFormat, DisplayKind, Effective, Layers, Parameters, SettingsError,
+    Turn, boards,
+};
 
 fn finish(text: &str) -> Result<Effective, SettingsError> {
     Layers::defaults()?.file("mirror.toml", text)?.finish()
@@ -87,11 +90,10 @@ fn stronger_layers_win_key_by_key_and_are_named() {
         .expect("valid");
     let camera = &effective.settings.camera;
     assert_eq!((camera.width, camera.height, camera.rate), (1280, 1080, 25));
-    assert_eq!(camera.formats, ["MJPG", "YUYV"]);
+    assert_eq!(camera.formats, [CameraFormat::Mjpg, CameraFormat::Yuyv]);
     assert_eq!(camera.source, "demo");
     let origin = |key: &str| {
-        let entries = effective.entries();
-        entries.into_iter().find(|(k, ..)| k == key).expect("key").2
+        effective.entries().into_iter().find(|entry| entry.key == key).expect("key").origin
     };
     assert_eq!(origin("camera.width"), "board profile rk3588");
     assert_eq!(origin("camera.height"), "/etc/mirror/mirror.toml");
@@ -105,7 +107,8 @@ fn stronger_layers_win_key_by_key_and_are_named() {
 #[test]
 fn what_is_shown_can_be_loaded_again() {
     let first = finish("[camera]\nwidth = 320\n[overlay]\nalignment = \"reflection\"").expect("ok");
-    let shown = first.entries().into_iter().map(|(key, value, _)| format!("{key} = {value}\n"));
+    let shown =
+        first.entries().into_iter().map(|entry| format!("{} = {}\n", entry.key, entry.value));
     let second = finish(&shown.collect::<String>()).expect("shown settings load");
     assert_eq!(first.settings, second.settings);
 }
@@ -116,7 +119,7 @@ fn every_key_has_its_own_environment_variable() {
     let mut names: Vec<String> = effective
         .entries()
         .into_iter()
-        .map(|(key, ..)| key.replace('.', "_").to_uppercase())
+        .map(|entry| entry.key.replace('.', "_").to_uppercase())
         .collect();
     let before = names.len();
     names.sort();
@@ -155,7 +158,7 @@ fn messages_name_the_file_the_key_and_the_next_step() {
     );
     check(
         "[camera]\nformats = [\"H264\"]",
-        "mirror.toml: `camera.formats` = [\"H264\"] cannot be used: choose from YUYV, MJPG, NV12, RGB3",
+        "mirror.toml: `camera.formats` = [\"H264\"] cannot be used: choose from YUYV, NV12, MJPG, RGB3",
     );
     check(
         "[camera]\nformats = [\"YUYV\", 1]",
@@ -166,9 +169,17 @@ fn messages_name_the_file_the_key_and_the_next_step() {
         "mirror.toml: `page.listen` = \"localhost\" cannot be used: it must be an address and a \
          port, such as 127.0.0.1:8080",
     );
-    assert!(
-        message("[overlay]\nalignment = \"sideways\"")
-            .contains("`overlay.alignment` = \"sideways\"")
+    check(
+        "[camera]\nformats = []",
+        "mirror.toml: `camera.formats` = [] cannot be used: name at least one",
+    );
+    check(
+        "[overlay]\nalignment = \"sideways\"",
+        "mirror.toml: `overlay.alignment` = \"sideways\" cannot be used: choose reflection or picture",
+    );
+    check(
+        "[learning]\nparameters = \"all\"",
+        "mirror.toml: `learning.parameters` = \"all\" cannot be used: choose auto, sparse or full",
     );
     assert!(message("[display]\nkind = \"hologram\"").contains("headless:FOLDER"));
     assert!(message("[display]\nkind = \"headless:\"").contains("headless:FOLDER"));
@@ -176,6 +187,26 @@ fn messages_name_the_file_the_key_and_the_next_step() {
     assert!(message("camera = 3").contains("`camera` must be a table"));
     assert!(message("[camera").starts_with("mirror.toml: not valid TOML"));
     assert!(message("[vision]\nperson_score = nan").contains("it must be 0 to 1"));
+}
+
+#[test]
+fn every_word_of_a_list_is_read() {
+    let learning = |word: &str| finish(&format!("[learning]\nparameters = \"{word}\""));
+    let parameters = ["auto", "sparse", "full"]
+        .map(|word| learning(word).expect("valid").settings.learning.parameters);
+    assert_eq!(parameters, [Parameters::Auto, Parameters::Sparse, Parameters::Full]);
+    let turned = |degrees: u32| finish(&format!("[display]\nrotation = {degrees}"));
+    let turns = [0, 90, 180, 270].map(|by| turned(by).expect("valid").settings.display.rotation);
+    assert_eq!(turns, [Turn::None, Turn::Quarter, Turn::Half, Turn::ThreeQuarters]);
+    let kind = |word: &str| {
+        let settings = finish(&format!("[display]\nkind = \"{word}\"")).expect("valid").settings;
+        settings.display.kind
+    };
+    let kinds = ["auto", "drm", "fbdev", "window", "headless", "headless:a:b c"].map(kind);
+    let folder = |name: Option<&str>| DisplayKind::Headless(name.map(Into::into));
+    let expected = [DisplayKind::Auto, DisplayKind::Drm, DisplayKind::Fbdev, DisplayKind::Window];
+    assert_eq!(kinds[..4], expected);
+    assert_eq!(kinds[4..], [folder(None), folder(Some("a:b c"))]);
 }
 
 #[test]

@@ -85,7 +85,7 @@ impl Bench {
         }
         // A camera keeps its rate: which of its formats is fast enough depends on it.
         let sources = if chosen.is_camera() { sources } else { sources.free_running() };
-        let (spec, request) = run::display_of(&settings.display)?;
+        let (spec, request) = run::display_of(&settings.display);
         let display = display::open(&spec, &request)?;
         let (width, height) = display.size();
         let look = Look::new(settings);

@@ -4,20 +4,11 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use serde::Serialize;
 use settings::Effective;
 
 use crate::cli::{ConfigAction, ConfigArgs, SettingsArgs};
 use crate::config;
 use crate::report::{self, Usage};
-
-/// One setting in effect.
-#[derive(Serialize)]
-struct Setting {
-    key: String,
-    value: String,
-    origin: String,
-}
 
 /// Shows or checks settings.
 ///
@@ -37,10 +28,7 @@ fn show(json: bool, args: &SettingsArgs) -> Result<()> {
 }
 
 fn as_json(effective: &Effective) -> Result<String> {
-    let entries = effective.entries().into_iter();
-    let settings: Vec<Setting> =
-        entries.map(|(key, value, origin)| Setting { key, value, origin }).collect();
-    Ok(serde_json::to_string_pretty(&settings)? + "\n")
+    Ok(serde_json::to_string_pretty(&effective.entries())? + "\n")
 }
 
 /// Valid TOML with dotted keys; the origins are comments in a column of their own.
@@ -48,7 +36,7 @@ fn as_toml(effective: &Effective) -> String {
     let lines: Vec<(String, String)> = effective
         .entries()
         .into_iter()
-        .map(|(key, value, origin)| (format!("{key} = {value}"), origin))
+        .map(|entry| (format!("{} = {}", entry.key, entry.value), entry.origin))
         .collect();
     let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or(0).min(60);
     let mut text = String::new();

@@ -6,7 +6,7 @@ use anyhow::Result;
 use home::{Capability, HomeOptions, Limits, NightlyWindow, NoisePlan, Triggers};
 use learn::head::TrainingSettings;
 use learn::privacy::Budget;
-use settings::LearningSettings;
+use settings::{LearningSettings, Parameters};
 
 const MEBIBYTE: u64 = 1 << 20;
 const DAY: u64 = 86_400;
@@ -17,10 +17,10 @@ const DAY: u64 = 86_400;
 /// # Errors
 /// A setting that cannot work.
 pub fn options(settings: &LearningSettings) -> Result<HomeOptions> {
-    let (training, at_home) = match settings.parameters.as_str() {
-        "full" => (TrainingSettings::FULL, TrainingSettings::FULL),
-        "sparse" => (TrainingSettings::SPARSE, TrainingSettings::SPARSE),
-        _ => (TrainingSettings::SPARSE, TrainingSettings::FULL),
+    let (training, at_home) = match settings.parameters {
+        Parameters::Full => (TrainingSettings::FULL, TrainingSettings::FULL),
+        Parameters::Sparse => (TrainingSettings::SPARSE, TrainingSettings::SPARSE),
+        Parameters::Auto => (TrainingSettings::SPARSE, TrainingSettings::FULL),
     };
     let passes = |training| TrainingSettings { epochs: settings.epochs, ..training };
     let noise = match settings.lifetime_releases {

@@ -8,8 +8,8 @@ use axum::http::StatusCode;
 use axum::http::header::SET_COOKIE;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use display::DisplaySpec;
 use serde::{Deserialize, Serialize};
+use settings::DisplayKind;
 use tracing::{debug, info, warn};
 
 use crate::access::AccessError;
@@ -161,8 +161,7 @@ pub async fn begin(
     }
     let open = |health: &crate::shared::Health| matches!(health.display, DisplayState::Open { .. });
     // A headless display is always open; nobody can look at it unless it writes files.
-    let kind = served.settings.settings.display.kind.parse();
-    let is_screen = !matches!(kind, Ok(DisplaySpec::Headless(None)));
+    let is_screen = served.settings.settings.display.kind != DisplayKind::Headless(None);
     let on_device = asker == Asker::Device;
     Ok(Json(PairingAnswer {
         code: on_device.then_some(shown.code),

@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use embedded_graphics::prelude::RgbColor;
 use proto::taxonomy::Part;
 use serde::{Deserialize, Serialize};
+use settings::Entry;
 use tracing::{info, warn};
 
 use crate::memory;
@@ -140,15 +141,8 @@ fn display_condition(display: &DisplayState) -> Condition {
 /// Answer of `/api/settings`: what is in effect and where it comes from, and the parts' colours.
 #[derive(Serialize)]
 pub struct SettingsAnswer {
-    settings: Vec<Setting>,
+    settings: Vec<Entry>,
     parts: Vec<PartColour>,
-}
-
-#[derive(Serialize)]
-struct Setting {
-    key: String,
-    value: String,
-    origin: String,
 }
 
 #[derive(Serialize)]
@@ -158,14 +152,12 @@ struct PartColour {
 }
 
 pub async fn settings(State(served): State<Arc<Served>>) -> Json<SettingsAnswer> {
-    let entries = served.settings.entries().into_iter();
-    let settings = entries.map(|(key, value, origin)| Setting { key, value, origin }).collect();
     let parts = Part::ALL.into_iter().skip(1).map(|part| {
         let rgb = overlay::part_colour(part);
         let colour = format!("#{:02x}{:02x}{:02x}", rgb.r(), rgb.g(), rgb.b());
         PartColour { name: part.name(), colour }
     });
-    Json(SettingsAnswer { settings, parts: parts.collect() })
+    Json(SettingsAnswer { settings: served.settings.entries(), parts: parts.collect() })
 }
 
 /// Body of a POST to `/api/camera`.

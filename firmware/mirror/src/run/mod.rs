@@ -26,7 +26,7 @@ use display::{DisplayRequest, DisplaySpec, Rotation};
 use frame::Orientation;
 use home::HomeOptions;
 use overlay::Style;
-use settings::{Board, DisplaySettings, Effective, Settings};
+use settings::{Board, DisplayKind, DisplaySettings, Effective, Settings, Turn};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing::warn;
 
@@ -68,14 +68,15 @@ pub fn run(args: &RunArgs, started: Instant) -> Result<()> {
     }
     let signal = stop_signal()?;
     let sources = Sources::new(&settings.camera)?;
-    let (spec, request) = display_of(&settings.display)?;
-    let switch = SwitchFile::new(&config::data_dir(settings.data_dir.as_deref()));
+    let (spec, request) = display_of(&settings.display);
+    let data = config::data_dir(settings.data_dir.as_deref());
+    let switch = SwitchFile::new(&data);
     let shared = Arc::new(Shared::new(started, off_by(settings, &switch)));
     if let Err(error) = switch.prepare() {
         warn!("{error}");
         shared.set_notice(Topic::Storage, Some(&error.to_string()));
     }
-    let access = Access::closed(&config::data_dir(settings.data_dir.as_deref()));
+    let access = Access::closed(&data);
     let page = open_page(settings);
     let display = display::open(&spec, &request);
     report::print(&start_text(&board, &shared, &sources, &display, &page, settings))?;
@@ -91,7 +92,7 @@ pub fn run(args: &RunArgs, started: Instant) -> Result<()> {
         paired: settings.page.network.is_some(),
         first: Mutex::new(Some(display)),
     };
-    let builder = Builder::new(&shared, &effective, &sources);
+    let builder = Builder::new(&shared, &effective, &sources, data);
     let parts = builder.parts(sources, screen, switch, access, listener);
     supervise(&shared, parts, &signal, capture_patience);
     Ok(())
@@ -133,11 +134,7 @@ fn off_by(settings: &Settings, switch: &SwitchFile) -> Option<&'static str> {
 }
 
 /// What to open as a display.
-///
-/// # Errors
-/// A display kind that does not exist.
-pub fn display_of(settings: &DisplaySettings) -> Result<(DisplaySpec, DisplayRequest)> {
-    let spec: DisplaySpec = settings.kind.parse().context("display.kind")?;
+pub fn display_of(settings: &DisplaySettings) -> (DisplaySpec, DisplayRequest) {
     let size = (settings.width, settings.height);
     let request = DisplayRequest {
         drm_device: settings.drm_device.clone(),
@@ -148,11 +145,26 @@ pub fn display_of(settings: &DisplaySettings) -> Result<(DisplaySpec, DisplayReq
         headless_every: settings.headless_every,
         ..DisplayRequest::default()
     };
-    Ok((spec, request))
+    (spec(&settings.kind), request)
 }
 
-fn rotation(degrees: u32) -> Rotation {
-    Rotation::from_degrees(degrees).expect("the settings allow only quarter turns")
+fn spec(kind: &DisplayKind) -> DisplaySpec {
+    match kind {
+        DisplayKind::Auto => DisplaySpec::Auto,
+        DisplayKind::Drm => DisplaySpec::Drm,
+        DisplayKind::Fbdev => DisplaySpec::Fbdev,
+        DisplayKind::Window => DisplaySpec::Window,
+        DisplayKind::Headless(folder) => DisplaySpec::Headless(folder.clone()),
+    }
+}
+
+fn rotation(turn: Turn) -> Rotation {
+    match turn {
+        Turn::None => Rotation::None,
+        Turn::Quarter => Rotation::Clockwise90,
+        Turn::Half => Rotation::Half,
+        Turn::ThreeQuarters => Rotation::Clockwise270,
+    }
 }
 
 /// The page's port, or why it cannot be had; `None` when no page is wanted.
@@ -190,9 +202,13 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn new<'a>(shared: &Arc<Shared>, effective: &'a Effective, sources: &Sources) -> Builder<'a> {
+    fn new<'a>(
+        shared: &Arc<Shared>,
+        effective: &'a Effective,
+        sources: &Sources,
+        data: PathBuf,
+    ) -> Builder<'a> {
         let model = ModelSource::new(&effective.settings.vision).for_pictures(sources.size());
-        let data = config::data_dir(effective.settings.data_dir.as_deref());
         let fleet = Fleet::new(effective.settings.fleet.is_some());
         let fleet = Arc::new(fleet.kept_in(&config::fleet_dir(&data), shared));
         let (shared, learning) = (Arc::clone(shared), Arc::new(Learning::new()));

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, anyhow};
 use home::HomeError;
 use proto::DeviceId;
-use settings::{Board, Effective, Layers};
+use settings::{Board, DisplayKind, Effective, Layers, Settings};
 use tracing::warn;
 use uplink::tls;
 
 use crate::cli::SettingsArgs;
 use crate::fleet::AUTHORITY;
 use crate::learning;
+use crate::model::{self, ModelSource};
 use crate::report::{self, Usage};
 use crate::sources::Sources;
 
@@ -115,9 +116,9 @@ pub fn check(effective: &Effective) -> Result<()> {
     Ok(())
 }
 
-/// Refuses what names a file or a folder that is not there, on this machine and now, that the service would not see, or that is no
-/// broker's authority: it may lie on a disk that comes later, so a running mirror tells it and tries again. Without its source a
-/// mirror ends and is started anew.
+/// Refuses what names a file or a folder that is not there, on this machine and now, a network whose files cannot be read, what is
+/// no broker's authority, and what the service would not see: it may lie on a disk that comes later, so a running mirror tells it and
+/// tries again. Without its source a mirror ends and is started anew. Folders that the mirror makes itself need not be there.
 ///
 /// # Errors
 /// The first of them, with its origin and the next step.
@@ -127,13 +128,7 @@ pub fn check_files(effective: &Effective) -> Result<()> {
         return Err(effective.refuse("camera.source", report::describe(&error)).into());
     }
     check_seen(effective, "camera.source", Path::new(&settings.camera.source))?;
-    let fleet = settings.fleet.as_ref().map(|fleet| ("fleet.folder", &fleet.folder));
-    let home = settings.home_assistant.as_ref();
-    let login = home.and_then(|home| home.login.as_ref());
-    let password = login.map(|(_, file)| ("home_assistant.password_file", file));
-    let authority = home.and_then(|home| home.authority.as_ref());
-    let authority = authority.map(|file| ("home_assistant.authority", file));
-    for (key, path) in fleet.into_iter().chain(password).chain(authority) {
+    for (key, path) in needed(settings) {
         // Whoever may not look may still be somebody else than the service.
         if let Ok(false) = path.try_exists() {
             let reason = "it is not there; bring it, or switch off what needs it".to_owned();
@@ -141,7 +136,12 @@ pub fn check_files(effective: &Effective) -> Result<()> {
         }
         check_seen(effective, key, path)?;
     }
-    authority.map_or(Ok(()), |(key, file)| check_authority(effective, key, file))
+    if let Err(error) = ModelSource::new(&settings.vision).files() {
+        return Err(effective.refuse("vision.model", report::describe(&error)).into());
+    }
+    made(settings).into_iter().try_for_each(|(key, path)| check_seen(effective, key, path))?;
+    let authority = settings.home_assistant.as_ref().and_then(|home| home.authority.as_deref());
+    authority.map_or(Ok(()), |file| check_authority(effective, "home_assistant.authority", file))
 }
 
 /// Refuses what is no PEM file of a broker's authority.
@@ -156,12 +156,39 @@ fn check_authority(effective: &Effective, key: &str, file: &Path) -> Result<()> 
     }
 }
 
-/// Refuses a path of the system file, which is the service's, that is there and that the service does not see. What is no absolute path
-/// may be a word, such as a source's.
+/// What the settings name that has to be there, by key.
+fn needed(settings: &Settings) -> Vec<(&'static str, &Path)> {
+    let home = settings.home_assistant.as_ref();
+    let login = home.and_then(|home| home.login.as_ref());
+    let authority = home.and_then(|home| home.authority.as_deref());
+    let named = [
+        ("vision.model", model::folder(&settings.vision)),
+        ("fleet.folder", settings.fleet.as_ref().map(|fleet| fleet.folder.as_path())),
+        ("home_assistant.password_file", login.map(|(_, file)| file.as_path())),
+        ("home_assistant.authority", authority),
+    ];
+    named.into_iter().filter_map(|(key, path)| Some((key, path?))).collect()
+}
+
+/// The folders that the settings name and a mirror makes, by key.
+fn made(settings: &Settings) -> Vec<(&'static str, &Path)> {
+    let data = settings.data_dir.as_deref();
+    let pictures = match &settings.display.kind {
+        DisplayKind::Headless(folder) => folder.as_deref(),
+        _ => None,
+    };
+    let named = [("data_dir", data), ("display.kind", pictures)];
+    named.into_iter().filter_map(|(key, path)| Some((key, path?))).collect()
+}
+
+/// Refuses a path of the system file, which is the service's, that the service does not see. What is no absolute path may be a
+/// word, such as a source's.
 fn check_seen(effective: &Effective, key: &str, path: &Path) -> Result<()> {
     let is_service_s = effective.is_of(key, &system_file().display().to_string());
-    let is_hidden = |path: PathBuf| HIDDEN.iter().any(|hidden| path.starts_with(hidden));
-    if is_service_s && path.is_absolute() && path.canonicalize().is_ok_and(is_hidden) {
+    // What is not there yet has no other name.
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let is_hidden = HIDDEN.iter().any(|hidden| real.starts_with(hidden));
+    if is_service_s && path.is_absolute() && is_hidden {
         let reason = "the service sees nothing under /home, /root, /run/user, /tmp and /var/tmp, unless a drop-in opens it; put it elsewhere, such as under /var/lib/mirror";
         return Err(effective.refuse(key, reason.to_owned()).into());
     }
@@ -194,11 +221,26 @@ pub fn check_file(args: &SettingsArgs, path: &Path) -> Result<()> {
 /// # Errors
 /// A name that no profile has.
 pub fn board(args: &SettingsArgs) -> Result<Board> {
-    if let Some(name) = &args.board {
-        return Ok(Board::named(name)?);
+    match &args.board {
+        Some(name) => Ok(Board::named(name)?),
+        None => Ok(Board::detect(device_tree_model().as_deref())?),
     }
-    let model = std::fs::read_to_string(DEVICE_TREE_MODEL).ok();
-    Ok(Board::detect(model.as_deref())?)
+}
+
+/// Why [`board`] took this profile, in words.
+pub fn why(board: &Board, args: &SettingsArgs) -> String {
+    match (&args.board, device_tree_model()) {
+        (Some(_), _) => "asked for by --board or MIRROR_BOARD".to_owned(),
+        (None, Some(model)) if board.is_told_by(&model) => format!("this board is a {model}"),
+        (None, Some(model)) => format!("no profile names this board, {model}; --board chooses"),
+        (None, None) => "this machine has no device tree; --board chooses".to_owned(),
+    }
+}
+
+/// What the device tree calls this board, without the zero byte at its end.
+fn device_tree_model() -> Option<String> {
+    let text = std::fs::read_to_string(DEVICE_TREE_MODEL).ok()?;
+    Some(text.trim_end_matches('\0').trim().to_owned())
 }
 
 /// The folder for the mirror's own state: the setting, or the usual place for this user.

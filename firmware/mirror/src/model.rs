@@ -1,7 +1,7 @@
 //! The network: built in, or from a folder.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use frame::Orientation;
@@ -11,6 +11,11 @@ use vision::{EngineOptions, ModelFiles, Parser, ParserOptions, Student};
 const MANIFEST: &str = include_str!("../../../models/student/manifest.toml");
 const TRUNK: &[u8] = include_bytes!("../../../models/student/trunk.onnx");
 const HEAD: &[u8] = include_bytes!("../../../models/student/head.onnx");
+
+/// The folder of the network, where it is not the built-in one.
+pub fn folder(settings: &VisionSettings) -> Option<&Path> {
+    (settings.model != "builtin").then(|| Path::new(&settings.model))
+}
 
 /// Where the network comes from and how it is run.
 #[derive(Clone, Debug)]
@@ -26,7 +31,7 @@ impl ModelSource {
     /// From the settings in effect.
     pub fn new(settings: &VisionSettings) -> ModelSource {
         ModelSource {
-            folder: (settings.model != "builtin").then(|| PathBuf::from(&settings.model)),
+            folder: folder(settings).map(Path::to_owned),
             picture: None,
             engine: EngineOptions { threads: threads(settings.threads) },
             options: ParserOptions {

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::path::PathBuf;
+
 use common::{Folder, mirror, output, stderr, stdout};
 
 #[test]
@@ -175,6 +177,9 @@ fn what_the_service_does_not_see_is_refused_by_the_check_of_its_settings() {
     for (key, text) in [
         ("camera.source", "[camera]\nsource = \"/tmp\"\n"),
         ("fleet.folder", "[fleet]\nenabled = true\nhost = \"a\"\nfolder = \"/tmp\"\n"),
+        // The mirror makes these, where it may.
+        ("data_dir", "data_dir = \"/home/it/is/not/there\"\n"),
+        ("display.kind", "[display]\nkind = \"headless:/tmp/it-is-not-there\"\n"),
     ] {
         let file = folder.file("system.toml", text);
         let mut command = mirror(&folder);
@@ -246,7 +251,44 @@ fn show_tells_every_value_and_where_it_comes_from() {
     assert!(checked.status.success(), "what is shown can be read: {}", stderr(&checked));
     let json = output(mirror(&folder).args(["config", "show", "--json"]));
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
-    assert_eq!(json.as_array().map(Vec::len), Some(text.lines().count()));
+    let settings = text.lines().filter(|line| !line.starts_with('#')).count();
+    assert_eq!(json.as_array().map(Vec::len), Some(settings));
+}
+
+#[test]
+fn the_board_that_was_taken_is_told_with_the_reason() {
+    let folder = Folder::new("board");
+    let mut asked = mirror(&folder);
+    asked.args(["config", "check"]).env("MIRROR_BOARD", "rk3588");
+    let told = stdout(&output(&mut asked));
+    let words = "valid on board rk3588: asked for by --board or MIRROR_BOARD";
+    assert!(told.contains(words), "{told}");
+    let mut found = mirror(&folder);
+    let shown = stdout(&output(found.args(["config", "show"]).env_remove("MIRROR_BOARD")));
+    let first = shown.lines().next().unwrap_or_default();
+    // Where the tests run on a board of its own it is told by its device tree.
+    let reasons = ["no device tree", "no profile names this board", "this board is a "];
+    assert!(first.starts_with("# board "), "{first}");
+    assert!(reasons.iter().any(|reason| first.contains(reason)), "{first}");
+}
+
+#[test]
+fn a_network_s_folder_without_a_network_is_refused_by_the_check() {
+    let folder = Folder::new("network");
+    let [empty, broken] = ["empty", "broken"].map(|name| folder.path().join(name));
+    for made in [&empty, &broken] {
+        std::fs::create_dir(made).expect("writable");
+    }
+    std::fs::write(broken.join("manifest.toml"), "version = 1\n").expect("writable");
+    let nowhere = PathBuf::from("/nowhere/it");
+    let cases = [(&nowhere, "it is not there"), (&empty, "manifest.toml"), (&broken, "manifest")];
+    for (path, part) in cases {
+        let file = folder.file("my.toml", format!("[vision]\nmodel = \"{}\"\n", path.display()));
+        let result = output(mirror(&folder).args(["config", "check", "--config"]).arg(file));
+        let told = stderr(&result);
+        assert_eq!(result.status.code(), Some(2), "{told}");
+        assert!(told.contains("`vision.model`") && told.contains(part), "{told}");
+    }
 }
 
 #[test]

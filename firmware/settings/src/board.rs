@@ -11,7 +11,7 @@ pub struct Board {
     pub description: String,
     /// Processor architecture as Rust names it, such as `aarch64`.
     pub architecture: String,
-    /// Beginnings or parts of `/proc/device-tree/model` that tell this board.
+    /// Texts of which `/proc/device-tree/model` contains one on this board.
     pub models: Vec<String>,
     /// The profile's settings, without its `[board]` table.
     pub(crate) settings: toml::Table,
@@ -74,13 +74,16 @@ impl Board {
     /// # Errors
     /// Only those of the built-in profiles themselves, which a test rules out.
     pub fn detect(device_tree_model: Option<&str>) -> Result<Board, SettingsError> {
-        let fits = |board: &Board| {
-            device_tree_model.is_some_and(|model| board.models.iter().any(|m| model.contains(m)))
-        };
+        let fits = |board: &Board| device_tree_model.is_some_and(|model| board.is_told_by(model));
         match boards()?.into_iter().find(fits) {
             Some(board) => Ok(board),
             None => Board::named("pc"),
         }
+    }
+
+    /// Whether a device-tree model tells this board.
+    pub fn is_told_by(&self, device_tree_model: &str) -> bool {
+        self.models.iter().any(|part| device_tree_model.contains(part))
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use settings::Effective;
+use settings::{Board, Effective};
 
 use crate::cli::{ConfigAction, ConfigArgs, SettingsArgs};
 use crate::config;
@@ -22,9 +22,18 @@ pub fn config(args: &ConfigArgs) -> Result<()> {
 }
 
 fn show(json: bool, args: &SettingsArgs) -> Result<()> {
-    let effective = config::load(args, &[])?;
-    let text = if json { as_json(&effective)? } else { as_toml(&effective) };
+    let board = config::board(args)?;
+    let effective = config::load_on(&board, args, &[])?;
+    let text = match json {
+        true => as_json(&effective)?,
+        false => format!("# board {}\n{}", board_line(&board, args), as_toml(&effective)),
+    };
     Ok(report::print(&text)?)
+}
+
+/// Which profile applies, and why.
+fn board_line(board: &Board, args: &SettingsArgs) -> String {
+    format!("{}: {}", board.name, config::why(board, args))
 }
 
 fn as_json(effective: &Effective) -> Result<String> {
@@ -51,10 +60,14 @@ fn as_toml(effective: &Effective) -> String {
 /// they name on this machine.
 fn check(files: &[PathBuf], args: &SettingsArgs) -> Result<()> {
     if files.is_empty() {
-        let effective = config::load(args, &[])?;
+        let board = config::board(args)?;
+        let effective = config::load_on(&board, args, &[])?;
         config::check(&effective)?;
         config::check_files(&effective)?;
-        return Ok(report::print("The settings in effect are valid.\n")?);
+        let board = board_line(&board, args);
+        return Ok(report::print(&format!(
+            "The settings in effect are valid on board {board}.\n"
+        ))?);
     }
     let mut troubles = Vec::new();
     for path in files {

@@ -17,7 +17,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use aggregator::commands::fleet::{Purpose, init, open};
+use aggregator::commands::fleet::init;
+use aggregator::commands::open::{Purpose, open};
 use aggregator::config::Config;
 use aggregator::contributor::Contributor;
 use aggregator::control::{Reply, Request, ask};

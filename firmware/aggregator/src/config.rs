@@ -32,12 +32,27 @@ struct Wrong {
     next: &'static str,
 }
 
-/// The first of these keys whose value does not hold: name, value, whether it holds, and what would.
-fn check<const N: usize>(
-    rows: [(&'static str, String, bool, &'static str); N],
+/// Refuses the value of a key unless it holds; `next` says what would.
+fn row(
+    key: &'static str,
+    value: impl ToString,
+    holds: bool,
+    next: &'static str,
 ) -> Result<(), Wrong> {
-    let wrong = rows.into_iter().find(|(_, _, holds, _)| !holds);
-    wrong.map_or(Ok(()), |(key, value, _, next)| Err(Wrong { key, value, next }))
+    match holds {
+        true => Ok(()),
+        false => Err(Wrong { key, value: value.to_string(), next }),
+    }
+}
+
+/// Whether a number lies between 0 and 1.
+fn is_fraction(value: f64) -> bool {
+    value > 0.0 && value < 1.0
+}
+
+/// Whether a number is 0, 1 or between them.
+fn is_share(value: f64) -> bool {
+    (0.0..=1.0).contains(&value)
 }
 
 #[derive(Deserialize)]
@@ -214,98 +229,22 @@ impl Config {
 
     /// The first key whose value does not hold.
     fn check(&self) -> Result<(), Wrong> {
-        let Config { broker, page, gate, rules, .. } = self;
-        let rollout = &rules.rollout;
+        self.check_access()?;
+        check_rounds(&self.rules)?;
+        check_rollout(&self.rules.rollout)
+    }
+
+    fn check_access(&self) -> Result<(), Wrong> {
+        let Config { broker, page, gate, .. } = self;
         let is_local = ["localhost", "127.0.0.1", "::1"].contains(&broker.host.as_str());
-        let time_left = LONGEST_SECONDS.saturating_sub(rules.window_seconds);
-        let fraction = |value: f64| value > 0.0 && value < 1.0;
-        let share = |value: f64| (0.0..=1.0).contains(&value);
-        check([
-            (
-                "broker.host",
-                broker.host.clone(),
-                broker.tls.is_some() || is_local,
-                "a broker elsewhere needs [broker.tls]",
-            ),
-            (
-                "broker.workers",
-                broker.workers.to_string(),
-                (1..=64).contains(&broker.workers),
-                "use 1 to 64",
-            ),
-            (
-                "page.listen",
-                page.listen.to_string(),
-                page.listen.ip().is_loopback(),
-                "only a loopback address; reach it through ssh -L",
-            ),
-            (
-                "gate.pictures",
-                gate.pictures.to_string(),
-                gate.pictures > 0,
-                "at least 1, or nothing can be judged",
-            ),
-            (
-                "rounds.minimum_cohort",
-                rules.minimum_cohort.to_string(),
-                rules.minimum_cohort >= 2,
-                "at least 2",
-            ),
-            (
-                "rounds.maximum_cohort",
-                rules.maximum_cohort.to_string(),
-                rules.maximum_cohort >= rules.minimum_cohort,
-                "at least rounds.minimum_cohort",
-            ),
-            (
-                "rounds.window_seconds",
-                rules.window_seconds.to_string(),
-                (1..=LONGEST_SECONDS).contains(&rules.window_seconds),
-                "1 to 604800, a week",
-            ),
-            (
-                "rounds.lead_seconds",
-                rules.lead_seconds.to_string(),
-                rules.lead_seconds <= time_left,
-                "together with rounds.window_seconds at most 604800, a week",
-            ),
-            (
-                "rounds.update_cosine",
-                rules.update_cosine.to_string(),
-                fraction(rules.update_cosine),
-                "between 0 and 1; `simulate` measures it",
-            ),
-            (
-                "rounds.wanted_cosine",
-                rules.wanted_cosine.to_string(),
-                fraction(rules.wanted_cosine),
-                "between 0 and 1",
-            ),
-            (
-                "rounds.tolerance",
-                rules.tolerance.to_string(),
-                share(rules.tolerance),
-                "between 0 and 1",
-            ),
-            (
-                "rounds.keep",
-                rules.keep_rounds.to_string(),
-                rules.keep_rounds > 0,
-                "at least 1: the round at hand needs its names",
-            ),
-            (
-                "rollout.stages",
-                format!("{:?}", rollout.stages),
-                are_stages(&rollout.stages),
-                "groups, and rising parts of a thousand that end with 1000",
-            ),
-            (
-                "rollout.error_threshold",
-                rollout.error_threshold.to_string(),
-                share(rollout.error_threshold),
-                "between 0 and 1",
-            ),
-        ])
+        let is_safe = broker.tls.is_some() || is_local;
+        row("broker.host", &broker.host, is_safe, "a broker elsewhere needs [broker.tls]")?;
+        let workers = broker.workers;
+        row("broker.workers", workers, (1..=64).contains(&workers), "use 1 to 64")?;
+        let next = "only a loopback address; reach it through ssh -L";
+        row("page.listen", page.listen, page.listen.ip().is_loopback(), next)?;
+        let next = "at least 1, or nothing can be judged";
+        row("gate.pictures", gate.pictures, gate.pictures > 0, next)
     }
 
     /// Where the database lies.
@@ -317,6 +256,34 @@ impl Config {
     pub fn socket(&self) -> PathBuf {
         self.data.join("control.sock")
     }
+}
+
+fn check_rounds(rules: &Rules) -> Result<(), Wrong> {
+    let (minimum, maximum) = (rules.minimum_cohort, rules.maximum_cohort);
+    row("rounds.minimum_cohort", minimum, minimum >= 2, "at least 2")?;
+    let next = "at least rounds.minimum_cohort";
+    row("rounds.maximum_cohort", maximum, maximum >= minimum, next)?;
+    let (lead, window) = (rules.lead_seconds, rules.window_seconds);
+    let is_window = (1..=LONGEST_SECONDS).contains(&window);
+    row("rounds.window_seconds", window, is_window, "1 to 604800, a week")?;
+    let next = "together with rounds.window_seconds at most 604800, a week";
+    row("rounds.lead_seconds", lead, lead <= LONGEST_SECONDS - window, next)?;
+    let cosine = rules.update_cosine;
+    let next = "between 0 and 1; `simulate` measures it";
+    row("rounds.update_cosine", cosine, is_fraction(cosine), next)?;
+    let cosine = rules.wanted_cosine;
+    row("rounds.wanted_cosine", cosine, is_fraction(cosine), "between 0 and 1")?;
+    row("rounds.tolerance", rules.tolerance, is_share(rules.tolerance), "between 0 and 1")?;
+    let next = "at least 1: the round at hand needs its names";
+    row("rounds.keep", rules.keep_rounds, rules.keep_rounds > 0, next)
+}
+
+fn check_rollout(rules: &RolloutRules) -> Result<(), Wrong> {
+    let next = "groups, and rising parts of a thousand that end with 1000";
+    let stages = &rules.stages;
+    row("rollout.stages", format!("{stages:?}"), are_stages(stages), next)?;
+    let threshold = rules.error_threshold;
+    row("rollout.error_threshold", threshold, is_share(threshold), "between 0 and 1")
 }
 
 /// Whether these go further and further, to everybody.

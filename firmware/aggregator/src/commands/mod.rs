@@ -1,6 +1,9 @@
 //! What each command does.
 
+mod asked;
 pub mod fleet;
+pub mod open;
+mod print;
 mod serve;
 mod simulate;
 

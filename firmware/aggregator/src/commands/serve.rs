@@ -5,7 +5,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use tracing::info;
 
-use super::fleet::{Purpose, open, warn_of_blind_stages};
+use super::fleet::warn_of_blind_stages;
+use super::open::{Purpose, open};
 use super::{STOPPING, stop_signal};
 use crate::config::Config;
 use crate::control;

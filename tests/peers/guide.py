@@ -176,6 +176,7 @@ def follow(machine: Machine, args: argparse.Namespace) -> None:
 
 def check(said: dict[str, str]) -> None:
     assert "refused" in said["6."] and "round 1 on version 1: aborted: only to show it" in said["6."], said["6."]
+    assert "certificate: ends 20" in said["6."], said["6."]
     assert "version 2 (" in said["7."], said["7."]
     assert said["8."].count("last hash") == 2, said["8."]
     assert "mirror-17 revoked: stolen" in said["9."], said["9."]

@@ -13,6 +13,7 @@ pub mod announce;
 pub mod arithmetic;
 pub mod audit;
 pub mod carrier;
+mod certificate;
 mod cli;
 pub mod commands;
 pub mod config;

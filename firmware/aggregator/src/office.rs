@@ -64,6 +64,8 @@ pub struct Office {
     pub echoes: Echoes,
     /// Why the last look at what is due failed, if it did.
     pub decisions_failing: Mutex<Option<String>>,
+    /// When this server's certificate ends, seconds since 1970; `None` without one.
+    pub certificate_end: Option<u64>,
     /// How the workers' connections do; the first one hears who is there and says what is announced. None in memory.
     pub health: Vec<Arc<Health>>,
 }
@@ -84,6 +86,7 @@ impl Office {
             is_outdated: AtomicBool::default(),
             echoes: Echoes::default(),
             decisions_failing: Mutex::default(),
+            certificate_end: None,
             health: (0..workers).map(|_| Arc::default()).collect(),
         })
     }
@@ -135,6 +138,7 @@ impl Office {
             broker_refused_now: self.health.iter().map(refused_now).sum(),
             rival_statements: self.rival_statements.load(Ordering::SeqCst),
             decisions_failing: self.failure().clone(),
+            certificate_end: self.certificate_end,
             ..self.engine.status()?
         })
     }

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 
 use crate::announce::Announcer;
 use crate::carrier::{Health, Outgoing};
+use crate::certificate;
 use crate::config::BrokerConfig;
 use crate::desk::Desk;
 use crate::engine::{Engine, EngineError, RoundStatus};
@@ -66,7 +67,10 @@ impl Server {
     /// Connects the workers and starts to decide.
     pub fn start(engine: Engine, broker: &BrokerConfig) -> Result<Server, ServeError> {
         let (channel, tag) = (engine.channel().as_str().to_owned(), client_tag(engine.key()));
-        let office = Arc::new(Office::open(engine, broker.workers)?);
+        let office = Arc::new(Office {
+            certificate_end: certificate_end(broker)?,
+            ..Office::open(engine, broker.workers)?
+        });
         let stop: Arc<AtomicBool> = Arc::default();
         let (mut threads, mut others, mut announce) = (Vec::new(), Vec::new(), None);
         for (number, health) in (0..).zip(&office.health) {
@@ -135,6 +139,14 @@ impl Server {
             }
         }
     }
+}
+
+/// When this server's own certificate ends, where the broker asks for one.
+fn certificate_end(broker: &BrokerConfig) -> Result<Option<u64>, MqttError> {
+    let Some(tls) = &broker.tls else { return Ok(None) };
+    let path = &tls.certificate;
+    let end = certificate::end(path);
+    end.map(Some).map_err(|reason| MqttError::Tls { path: path.clone(), reason })
 }
 
 /// A worker's desk, and a new one whenever it fails: what it had acknowledged is in the database.

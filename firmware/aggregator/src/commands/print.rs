@@ -128,6 +128,9 @@ pub fn server_lines(status: &Status) -> Vec<String> {
         let (up, all) = (status.workers_connected, status.workers);
         lines.push(format!("broker: {up} of {all} connections are up"));
     }
+    if let Some(end) = status.certificate_end {
+        lines.push(format!("certificate: ends {} UTC", utc(end)));
+    }
     if status.broker_refused_now > 0 {
         let count = status.broker_refused_now;
         lines.push(format!("broker: {count} subscriptions or messages refused; the log says why"));
@@ -206,5 +209,11 @@ mod tests {
             |now| Status { broker_refused: 7, broker_refused_now: now, ..Status::default() };
         assert!(server_lines(&status(0)).is_empty());
         assert!(server_lines(&status(2))[0].contains("2 subscriptions or messages refused"));
+    }
+
+    #[test]
+    fn the_end_of_a_certificate_is_said_where_there_is_one() {
+        let status = Status { certificate_end: Some(2_111_404_423), ..Status::default() };
+        assert_eq!(server_lines(&status), ["certificate: ends 2036-11-27 13:13 UTC"]);
     }
 }

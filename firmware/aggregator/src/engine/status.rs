@@ -38,6 +38,9 @@ pub struct Status {
     /// Why a running server's rounds and roll-outs do not go on, where they do not.
     #[serde(default)]
     pub decisions_failing: Option<String>,
+    /// When a running server's certificate ends, seconds since 1970, where its broker asks for one.
+    #[serde(default)]
+    pub certificate_end: Option<u64>,
     /// Devices that were revoked.
     pub revoked: u64,
     /// Bytes of the database's file.

@@ -101,6 +101,10 @@ fn fleet(registry: &mut Registry, status: &Status) {
     number("broker_refused_now", help, status.broker_refused_now as f64);
     let failing = status.decisions_failing.is_some();
     number("decisions_failing", "Whether the last decision failed", flag(failing));
+    if let Some(end) = status.certificate_end {
+        let help = "When the certificate ends that the aggregator shows to the broker";
+        number("certificate_end_timestamp_seconds", help, end as f64);
+    }
     let help = "Epsilon at delta 1e-5 of a device that was counted in every round";
     number("epsilon", help, status.epsilon.unwrap_or(0.0));
 }

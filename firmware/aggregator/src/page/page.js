@@ -2,6 +2,8 @@
 // Between two looks, and how long an answer may take.
 const INTERVAL_MS = 2000;
 const PATIENCE_MS = 8000;
+// Before a certificate ends this is trouble.
+const RENEWAL_S = 60 * 86400;
 const byId = (id) => document.getElementById(id);
 
 function row(cells) {
@@ -89,6 +91,9 @@ function trouble(status) {
   if (down > 0) lines.push(`${down} of ${status.workers} connections to the broker are down.`);
   if (status.broker_refused_now > 0) lines.push(`The broker refuses ${status.broker_refused_now} subscriptions or messages; the log says why.`);
   if (status.rival_statements > 0) lines.push("Another server announces with this fleet's key. Stop one of them, and start the other one anew.");
+  if (status.certificate_end != null && status.certificate_end - status.now < RENEWAL_S) {
+    lines.push(`The aggregator's certificate ends on ${new Date(1000 * status.certificate_end).toLocaleDateString()}; the broker's and the mirrors' are mostly as old.`);
+  }
   if (status.decisions_failing) lines.push(`Rounds and roll-outs do not go on: ${status.decisions_failing}`);
   return lines.join("\n");
 }

@@ -6,8 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::crossbuild::TARGET;
-use crate::tools::{metadata, root};
-use crate::unfinished::rust_files;
+use crate::tools::{array, metadata, root, rust_files, text};
 
 /// What the product is built for.
 const TARGETS: [&str; 2] = [TARGET, "x86_64-unknown-linux-gnu"];
@@ -220,11 +219,6 @@ fn named_connections(source: &str) -> Vec<(usize, &str)> {
 /// What every package imports, by name.
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
-/// A list within cargo's answer.
-pub fn array<'a>(value: &'a Value, key: &str) -> Result<&'a Vec<Value>> {
-    value[key].as_array().with_context(|| format!("cargo metadata has no {key}"))
-}
-
 /// Imports of every package by name, without those of tests. Optional ones count in our crates, where a feature may be on; in
 /// others' those count that are on.
 fn imports(metadata: &Value) -> Result<Graph> {
@@ -252,11 +246,6 @@ fn imports(metadata: &Value) -> Result<Graph> {
         }
     }
     Ok(graph)
-}
-
-/// A string within cargo's answer, empty where there is none.
-pub fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }
 
 fn reachable(graph: &Graph, start: &str) -> BTreeSet<String> {

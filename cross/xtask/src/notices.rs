@@ -8,8 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::crossbuild::TARGET;
-use crate::deps::{array, text};
-use crate::tools::{metadata, root};
+use crate::tools::{array, metadata, root, text};
 
 /// How files with licences and with names of authors begin.
 const BEGINNINGS: [&str; 6] = ["license", "licence", "copying", "copyright", "notice", "unlicense"];

@@ -1,4 +1,4 @@
-//! Commands, stages and their times; cargo's builds and its view of the packages.
+//! Commands, stages and their times; cargo's builds and its view of the packages; the files of the source tree.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,12 +9,8 @@ use serde_json::Value;
 
 /// The workspace's root.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../..")
-        .components()
-        .collect::<PathBuf>()
-        .canonicalize()
-        .unwrap_or_default()
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    folder.canonicalize().expect("the source tree that this program was built from is there")
 }
 
 /// Where everything is built, whatever `CARGO_TARGET_DIR` or the settings of cargo say: a program is looked for where it
@@ -40,6 +36,30 @@ pub fn metadata(targets: &[&str]) -> Result<Value> {
         command.args(["--filter-platform", target]);
     }
     serde_json::from_str(&output(&mut command)?).context("cargo metadata")
+}
+
+/// A list within cargo's answer.
+pub fn array<'a>(value: &'a Value, key: &str) -> Result<&'a Vec<Value>> {
+    value[key].as_array().with_context(|| format!("cargo metadata has no {key}"))
+}
+
+/// A string within cargo's answer, empty where there is none.
+pub fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// Adds the Rust files of a folder and of those within it.
+pub fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() && !path.ends_with("target") {
+            rust_files(&path, files)?;
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            files.push(path);
+        }
+    }
+    Ok(())
 }
 
 /// Runs a stage, printing its name and how long it took.

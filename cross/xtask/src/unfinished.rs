@@ -1,10 +1,8 @@
 //! Macros of unfinished work, which clippy would refuse as well (`Cargo.toml` denies them), in a fraction of its time.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::{Context, Result, bail};
 
-use crate::tools::root;
+use crate::tools::{root, rust_files};
 
 const MACROS: [&str; 3] = ["dbg", "todo", "unimplemented"];
 
@@ -27,20 +25,6 @@ pub fn check() -> Result<()> {
         return Ok(());
     }
     bail!("unfinished:\n  {}", wrong.join("\n  "))
-}
-
-/// Adds the Rust files of a folder and of those within it.
-pub fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
-    for entry in entries {
-        let path = entry?.path();
-        if path.is_dir() && !path.ends_with("target") {
-            rust_files(&path, files)?;
-        } else if path.extension().is_some_and(|end| end == "rs") {
-            files.push(path);
-        }
-    }
-    Ok(())
 }
 
 /// Numbers of the lines, from 1, that call such a macro.

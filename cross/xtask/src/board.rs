@@ -65,6 +65,7 @@ pub fn test(out: &Path) -> Result<()> {
         Ok(guest)
     })?;
     stage("display suite on /dev/dri/card0", || passed(&mut guest, "display-suite drm"))?;
+    stage("display suite on /dev/fb0", || passed(&mut guest, "display-suite fbdev"))?;
     stage("camera suite on /dev/video0", || passed(&mut guest, "camera-suite"))?;
     stage("mirror on /dev/video0 and /dev/dri/card0", || {
         seen(&mut guest, "@@ overlay on drm, device open", &out.join("drm.png"))

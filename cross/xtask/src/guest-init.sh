@@ -58,6 +58,7 @@ chown mirror:mirror /var/lib/mirror; chmod 700 /var/lib/mirror
 ls /dev/video0 /dev/video1 /dev/dri/card0 /dev/fb0 && echo "@@ devices ready"
 suite() { NAME=$1; shift; "$@"; echo "@@ $NAME ended $?"; echo "@@ $NAME is over"; }
 suite "display-suite drm" display-suite drm --presents 10
+suite "display-suite fbdev" display-suite fbdev --presents 10
 suite camera-suite camera-suite /dev/video0
 
 start drm

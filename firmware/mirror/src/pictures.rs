@@ -157,7 +157,7 @@ pub fn turn(
 pub fn decode(bytes: &[u8], most: u64, into: &mut FrameBuffer) -> Result<()> {
     header(bytes, most)?;
     match bytes {
-        [0xFF, ..] => JpegDecoder::new().decode_stored(bytes, into)?,
+        [0xFF, ..] => JpegDecoder::new().decode(bytes, None, into)?,
         _ => drop(camera::decode_png(bytes, most, into)?),
     }
     Ok(())

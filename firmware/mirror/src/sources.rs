@@ -179,7 +179,7 @@ impl Sources {
         let is_upright = is_folder || chosen.is_demo();
         let laid = if is_upright { self.orientation.inverse() } else { Orientation::default() };
         let (compressed, lying) = (FrameBuffer::new(), FrameBuffer::new());
-        Decoder { jpeg: JpegDecoder::new(), compressed, lying, laid, is_folder }
+        Decoder { jpeg: JpegDecoder::new(), compressed, lying, laid }
     }
 
     /// The device of the settings if it may be a camera, else any that can capture.
@@ -249,8 +249,6 @@ pub struct Decoder {
     lying: FrameBuffer,
     /// How upright pictures are laid to look as those of the camera that they stand in for.
     laid: Orientation,
-    /// Pictures are files of their own.
-    is_folder: bool,
 }
 
 impl Decoder {
@@ -306,10 +304,7 @@ impl Decoder {
         let (layout, jpeg) = (self.compressed.frame().layout(), self.compressed.frame().bytes());
         let is_turned = orientation != Orientation::default();
         let decoded = if is_turned { &mut self.lying } else { &mut *into };
-        match self.is_folder {
-            true => self.jpeg.decode_stored(jpeg, decoded)?,
-            false => self.jpeg.decode(jpeg, Some((layout.width(), layout.height())), decoded)?,
-        }
+        self.jpeg.decode(jpeg, Some((layout.width(), layout.height())), decoded)?;
         if is_turned { pictures::turn(orientation, &self.lying.frame(), into) } else { Ok(()) }
     }
 }
@@ -433,6 +428,41 @@ mod tests {
             }
         }
         std::fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    /// A camera whose every picture is this one.
+    struct Camera(Vec<u8>);
+
+    impl Source for Camera {
+        fn next(&mut self, into: &mut FrameBuffer, _: Duration) -> Result<Delivery, SourceError> {
+            let layout = frame::Layout::new(PixelFormat::Mjpg, 32, 16, 0)?;
+            into.copy_from(frame::Frame::new(layout, &self.0)?);
+            Ok(Delivery::Frame)
+        }
+
+        fn describe(&self) -> String {
+            "a camera".into()
+        }
+
+        fn is_live(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn a_camera_that_leaves_out_the_end_marker_works() {
+        let sources = sources("camera", "/dev/null");
+        let mut decoder = sources.decoder(&sources.choose(None));
+        let mut seen = |jpeg: &[u8]| {
+            let mut picture = FrameBuffer::new();
+            decoder.next(&mut Camera(jpeg.to_vec()), &mut picture, Duration::ZERO)?;
+            Ok::<Vec<u8>, SourceError>(picture.frame().bytes().to_vec())
+        };
+        let jpeg = jpeg_of(&red_and_green());
+        let whole = seen(&jpeg).expect("whole");
+        assert_eq!(seen(&jpeg[..jpeg.len() - 2]).expect("all data are there"), whole);
+        let broken = seen(&jpeg[..jpeg.len() - 9]).expect_err("data are missing");
+        assert!(broken.is_frame_only(), "{broken}");
     }
 
     #[test]

@@ -84,7 +84,6 @@ fn targets() -> Vec<Target> {
 
 fn jpeg(input: &[u8]) {
     let _ = JpegDecoder::new().decode(input, None, &mut FrameBuffer::new());
-    let _ = JpegDecoder::new().decode_stored(input, &mut FrameBuffer::new());
 }
 
 fn mjpeg(mut input: &[u8]) {

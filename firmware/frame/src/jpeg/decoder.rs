@@ -47,7 +47,9 @@ impl JpegDecoder {
         JpegDecoder::default()
     }
 
-    /// Decodes `bytes` to [`PixelFormat::Rgb3`]. Bytes after the picture's end are ignored.
+    /// Decodes `bytes` to [`PixelFormat::Rgb3`]. Bytes after the picture's end are ignored. Flaws are passed over that common readers warn
+    /// of and that cost no pixel: bytes that lie between segments, and a missing end marker where the one scan of a picture that is not
+    /// progressive has all of its data.
     ///
     /// `into` keeps its memory, its `sequence` and its `captured_at`. After an error its pixels are
     /// undefined.
@@ -62,7 +64,24 @@ impl JpegDecoder {
         expected: Option<(u32, u32)>,
         into: &mut FrameBuffer,
     ) -> Result<(), FrameError> {
-        let outline = outline(bytes)?;
+        if let Ok(outline) = outline(bytes) {
+            return self.decode_whole(bytes, &outline, expected, into);
+        }
+        let mended = Mended::of(bytes)?;
+        let outline = outline(&mended.bytes)?;
+        match self.decode_whole(&mended.bytes, &outline, expected, into) {
+            Err(FrameError::Jpeg(_)) if mended.was_ended => Err(cut_off(bytes)),
+            decoded => decoded,
+        }
+    }
+
+    fn decode_whole(
+        &mut self,
+        bytes: &[u8],
+        outline: &Outline,
+        expected: Option<(u32, u32)>,
+        into: &mut FrameBuffer,
+    ) -> Result<(), FrameError> {
         let (given_width, given_height) = outline.size;
         let layout = Layout::new(PixelFormat::Rgb3, given_width, given_height, 0)?;
         if let Some((width, height)) = expected.filter(|&expected| expected != outline.size) {
@@ -77,27 +96,6 @@ impl JpegDecoder {
         let bytes = &bytes[..outline.length];
         let bytes = if outline.has_huffman_tables { bytes } else { self.complete(bytes) };
         into.fill_with(layout, |rgb| decode(bytes, outline.size, rgb))
-    }
-
-    /// [`JpegDecoder::decode`] for files, whatever their size. A camera's next picture is a moment away, a file is all there is: flaws are
-    /// passed over that common readers warn of and that cost no pixel. These are bytes that lie between segments, and a missing end marker where
-    /// the one scan of a picture that is not progressive has all of its data.
-    ///
-    /// # Errors
-    /// As [`JpegDecoder::decode`].
-    pub fn decode_stored(
-        &mut self,
-        bytes: &[u8],
-        into: &mut FrameBuffer,
-    ) -> Result<(), FrameError> {
-        if outline(bytes).is_ok() {
-            return self.decode(bytes, None, into);
-        }
-        let mended = Mended::of(bytes)?;
-        match self.decode(&mended.bytes, None, into) {
-            Err(FrameError::Jpeg(_)) if mended.was_ended => Err(cut_off(bytes)),
-            decoded => decoded,
-        }
     }
 
     /// The picture with the usual tables.

@@ -1,9 +1,10 @@
-//! What happens again and again, told seldom: a camera that breaks one picture in a hundred must not fill the journal.
+//! What happens again and again, told seldom: a camera that breaks one picture in a hundred, or fails whenever it was opened, must not
+//! fill the journal.
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 /// The first one is told at once, then no more than this often.
 const EVERY: Duration = Duration::from_secs(3600);
@@ -22,6 +23,27 @@ impl Seldom {
             Some(1) => warn!("{whose}: picture dropped: {why}"),
             Some(more) => warn!("{whose}: {more} pictures dropped lately; the last one: {why}"),
             None => debug!("{whose}: picture dropped: {why}"),
+        }
+    }
+
+    /// A source was opened once more.
+    pub fn tell_opened(&mut self, source: &str) {
+        match self.note(Instant::now()) {
+            Some(1) => info!("source: {source}"),
+            Some(more) => info!("source: {source}; opened {more} times lately"),
+            None => debug!("source: {source}"),
+        }
+    }
+
+    /// A source was lost once more for this reason, and is tried again after a while.
+    pub fn tell_lost(&mut self, why: &dyn Display, delay: Duration) {
+        let seconds = delay.as_secs_f32();
+        match self.note(Instant::now()) {
+            Some(1) => warn!("{why}; tried again in {seconds:.1} s, and so on"),
+            Some(more) => {
+                warn!("{why}; {more} times lately, tried again in {seconds:.1} s, and so on")
+            }
+            None => debug!("{why}; tried again in {seconds:.1} s"),
         }
     }
 

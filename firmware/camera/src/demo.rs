@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use frame::{Frame, FrameBuffer, FrameError, Layout, PixelFormat};
+use frame::{Frame, FrameBuffer, Layout};
 
 use crate::error::SourceError;
-use crate::mjpeg;
+use crate::mjpeg::{jpeg_layout, next_picture};
 use crate::pace::Pace;
 use crate::source::{Delivery, Source};
 
@@ -31,7 +31,7 @@ impl DemoClip {
     pub fn play(self, rate: u32) -> Result<Demo, SourceError> {
         let mut pictures = Vec::new();
         let mut at = 0;
-        while let Some(range) = mjpeg::next_picture(&self.bytes[at..]) {
+        while let Some(range) = next_picture(&self.bytes[at..]) {
             pictures.push(&self.bytes[at + range.start..at + range.end]);
             at += range.end;
         }
@@ -74,10 +74,4 @@ impl Source for Demo {
     fn is_live(&self) -> bool {
         false
     }
-}
-
-/// Size of a JPEG file from its frame header, as the layout of a compressed picture.
-pub(crate) fn jpeg_layout(bytes: &[u8]) -> Result<Layout, FrameError> {
-    let (width, height) = frame::jpeg::size(bytes)?;
-    Layout::new(PixelFormat::Mjpg, width, height, 0)
 }

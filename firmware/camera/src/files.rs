@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 use frame::{Frame, FrameBuffer};
 use tracing::warn;
 
-use crate::demo::jpeg_layout;
 use crate::error::SourceError;
-use crate::mjpeg::Search;
+use crate::mjpeg::{Search, jpeg_layout};
 use crate::pace::Pace;
 use crate::source::{Delivery, Source};
 use crate::y4m::{Header, LONGEST_LINE};

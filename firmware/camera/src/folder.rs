@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use frame::{Frame, FrameBuffer, FrameError, Layout, MAX_SIDE, Orientation, PixelFormat, wipe};
 
-use crate::demo::jpeg_layout;
 use crate::error::SourceError;
 use crate::exif::{exif_orientation, jpeg_orientation};
+use crate::mjpeg::jpeg_layout;
 use crate::pace::Pace;
 use crate::source::{Delivery, Source};
 

@@ -1,8 +1,9 @@
-//! Concatenated JPEG files (`.mjpeg`): where one ends and the next begins.
+//! Concatenated JPEG files (`.mjpeg`): where one ends and the next begins, and what each holds.
 
 use std::ops::Range;
 
-use frame::jpeg::Scanner;
+use frame::jpeg::{Scanner, size};
+use frame::{FrameError, Layout, PixelFormat};
 
 /// The bytes of the next whole JPEG file in `bytes`, as a range; `None` when there is no whole one.
 ///
@@ -59,6 +60,12 @@ impl Search {
             }
         }
     }
+}
+
+/// Size of a JPEG file from its frame header, as the layout of a compressed picture.
+pub(crate) fn jpeg_layout(bytes: &[u8]) -> Result<Layout, FrameError> {
+    let (width, height) = size(bytes)?;
+    Layout::new(PixelFormat::Mjpg, width, height, 0)
 }
 
 #[cfg(test)]

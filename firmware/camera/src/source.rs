@@ -1,16 +1,11 @@
-//! What every source does, and how one is opened.
+//! What every source does.
 
 use std::path::Path;
 use std::time::Duration;
 
 use frame::{FrameBuffer, Orientation, PixelFormat};
 
-use crate::demo::DemoClip;
 use crate::error::SourceError;
-use crate::files;
-use crate::folder::Folder;
-use crate::spec::SourceSpec;
-use crate::v4l2;
 
 /// What is asked of a source. A camera gives the nearest it can; files ignore all but `rate`.
 #[derive(Clone, Debug)]
@@ -62,39 +57,4 @@ pub trait Source: Send {
 
     /// Whether pictures come by themselves and are lost when nobody takes them: a sensor is looking.
     fn is_live(&self) -> bool;
-}
-
-/// Opens a source. [`SourceSpec::Auto`] takes the first camera that can capture, otherwise the demo.
-///
-/// # Errors
-/// What cannot be opened, why, and the next step.
-pub fn open(
-    spec: &SourceSpec,
-    request: &CaptureRequest,
-    demo: DemoClip,
-) -> Result<Box<dyn Source>, SourceError> {
-    match spec {
-        SourceSpec::Demo => Ok(Box::new(demo.play(request.rate)?)),
-        SourceSpec::Camera(device) => Ok(Box::new(v4l2::Camera::open(device, request)?)),
-        SourceSpec::Path(path) => open_path(path, request),
-        SourceSpec::Auto => match v4l2::first_camera() {
-            Some(device) => Ok(Box::new(v4l2::Camera::open(&device, request)?)),
-            None => Ok(Box::new(demo.play(request.rate)?)),
-        },
-    }
-}
-
-fn open_path(path: &Path, request: &CaptureRequest) -> Result<Box<dyn Source>, SourceError> {
-    if path.is_dir() {
-        return Ok(Box::new(Folder::open(path, request.rate)?));
-    }
-    let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
-    match extension.as_deref() {
-        Some("y4m") => Ok(Box::new(files::Y4mFile::open(path, request.rate)?)),
-        Some("mjpeg" | "mjpg") => Ok(Box::new(files::MjpegFile::open(path, request.rate)?)),
-        _ => Err(SourceError::file(
-            path,
-            "not a folder and neither .y4m nor .mjpeg; convert it, e.g. with ffmpeg",
-        )),
-    }
 }

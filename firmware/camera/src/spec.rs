@@ -1,4 +1,4 @@
-//! The words by which a person names a source.
+//! The words by which a person names a source; what `auto` and `camera` mean is known to the program's settings.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,8 +9,6 @@ use thiserror::Error;
 /// Which source is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceSpec {
-    /// The first camera there is, otherwise the demo scene.
-    Auto,
     /// A V4L2 device.
     Camera(PathBuf),
     /// The built-in scene.
@@ -37,8 +35,6 @@ impl FromStr for SourceSpec {
     fn from_str(text: &str) -> Result<SourceSpec, UnknownSource> {
         match text {
             "" => Err(UnknownSource),
-            "auto" => Ok(SourceSpec::Auto),
-            "camera" => Ok(SourceSpec::Camera("/dev/video0".into())),
             "demo" => Ok(SourceSpec::Demo),
             // Not what lies in /dev/shm.
             device if device.starts_with("/dev/") && !is_stored(device) => {
@@ -52,7 +48,6 @@ impl FromStr for SourceSpec {
 impl fmt::Display for SourceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SourceSpec::Auto => f.write_str("auto"),
             SourceSpec::Demo => f.write_str("demo"),
             SourceSpec::Camera(path) | SourceSpec::Path(path) => path.display().fmt(f),
         }
@@ -66,13 +61,12 @@ mod tests {
     #[test]
     fn words_devices_and_paths() {
         let parse = |text: &str| text.parse::<SourceSpec>();
-        assert_eq!(parse("auto"), Ok(SourceSpec::Auto));
-        assert_eq!(parse("camera"), Ok(SourceSpec::Camera("/dev/video0".into())));
+        assert_eq!(parse("demo"), Ok(SourceSpec::Demo));
         assert_eq!(parse("/dev/video7"), Ok(SourceSpec::Camera("/dev/video7".into())));
         assert!(is_stored(&std::env::temp_dir().display().to_string()) && !is_stored("/dev/null"));
         assert_eq!(parse("clips/a.y4m"), Ok(SourceSpec::Path("clips/a.y4m".into())));
         assert_eq!(parse(""), Err(UnknownSource));
-        for text in ["auto", "demo", "/dev/video3", "somewhere"] {
+        for text in ["demo", "/dev/video3", "somewhere"] {
             assert_eq!(parse(text).expect("a source").to_string(), text);
         }
     }

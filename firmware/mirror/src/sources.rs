@@ -21,7 +21,8 @@ const DRIVER_BUFFERS: u32 = 4;
 /// What to open, and how.
 #[derive(Clone, Debug)]
 pub struct Sources {
-    spec: SourceSpec,
+    /// What is wanted; `None` for the first camera there is, otherwise the demo scene.
+    spec: Option<SourceSpec>,
     device: PathBuf,
     request: CaptureRequest,
     /// How the camera's pictures must be turned.
@@ -99,10 +100,14 @@ impl Sources {
     /// A source that is no word of the list and no path; a file that does not exist.
     pub fn new(settings: &CameraSettings) -> Result<Sources> {
         let spec = match settings.source.as_str() {
-            "camera" => SourceSpec::Camera(settings.device.clone()),
-            text => text.parse().map_err(|error| Usage(format!("source `{text}`: {error}")))?,
+            "auto" => None,
+            "camera" => Some(SourceSpec::Camera(settings.device.clone())),
+            text => Some(
+                text.parse::<SourceSpec>()
+                    .map_err(|error| Usage(format!("source `{text}`: {error}")))?,
+            ),
         };
-        if let SourceSpec::Path(path) = &spec
+        if let Some(SourceSpec::Path(path)) = &spec
             && !is_there(path)?
         {
             let path = path.display();
@@ -135,8 +140,8 @@ impl Sources {
     /// Decides what `auto` means now. A camera that was chosen once is never replaced by the demo: when it is unplugged, the mirror
     /// says so and waits for it.
     pub fn choose(&self, before: Option<&Chosen>) -> Chosen {
-        if self.spec != SourceSpec::Auto {
-            return Chosen::of(self.spec.clone());
+        if let Some(spec) = &self.spec {
+            return Chosen::of(spec.clone());
         }
         match before.filter(|chosen| !chosen.stands_in) {
             Some(before) => self.choose_again(before, camera::usb_camera),
@@ -168,7 +173,7 @@ impl Sources {
             SourceSpec::Camera(_) => {
                 Some(self.orientation.upright_size(self.request.width, self.request.height))
             }
-            SourceSpec::Auto | SourceSpec::Path(_) => None,
+            SourceSpec::Path(_) => None,
         }
     }
 

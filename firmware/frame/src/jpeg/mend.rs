@@ -1,4 +1,4 @@
-//! JPEG files with small flaws, made whole for a decoder that forgives none.
+//! JPEG pictures with small flaws, made whole for a decoder that forgives none.
 
 use crate::jpeg::Scanner;
 use crate::jpeg::decoder::cut_off;
@@ -31,6 +31,8 @@ impl Drop for Mended {
 }
 
 impl Mended {
+    /// A copy of the picture that `bytes` begin with.
+    ///
     /// # Errors
     /// [`FrameError::Jpeg`] for a picture that is broken otherwise, or cut off where nothing would tell what is missing: outside of a scan,
     /// and in pictures whose pixels take more than one.

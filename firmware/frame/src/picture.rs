@@ -274,6 +274,11 @@ impl FrameBuffer {
         *self = FrameBuffer::new();
     }
 
+    /// The picture's bytes, in their layout; whoever takes them overwrites them before they are freed.
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+
     /// The picture.
     pub fn frame(&self) -> Frame<'_> {
         Frame { layout: self.layout, bytes: &self.bytes }

@@ -43,13 +43,22 @@ impl Parsed {
         frame: &Frame<'_>,
         orientation: Orientation,
     ) -> Result<Parsed, frame::FrameError> {
-        let (mut rgb, mut labels) = (Vec::new(), Vec::new());
+        let mut rgb = Vec::new();
         let size = frame::rgb::upright(frame, orientation, &mut rgb)?;
+        Ok(Parsed::of_rgb(parser, size, rgb))
+    }
+
+    /// The same of a picture that is upright and packed RGB already, which is not copied.
+    ///
+    /// # Panics
+    /// If `rgb` has another number of pixels than the picture that was parsed.
+    pub fn of_rgb(parser: &mut Parser, size: (u32, u32), rgb: Vec<u8>) -> Parsed {
+        let mut labels = Vec::new();
         parser.part_map(&rgb, &mut labels);
         let persons = found::persons(parser, &labels);
         let (grid, letterbox) = (parser.parsing().grid, parser.parsing().letterbox);
         let pixels = parser.pixels().to_vec();
-        Ok(Parsed { size, rgb, labels, persons, pixels, grid, letterbox })
+        Parsed { size, rgb, labels, persons, pixels, grid, letterbox }
     }
 
     /// A black picture of nobody.

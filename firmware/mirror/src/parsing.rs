@@ -1,7 +1,7 @@
 //! `/parse` behind the page: a thread with a network of its own, so that single pictures leave the camera's alone.
 //!
-//! The network is loaded by the first picture and dropped after a while without any: it takes memory. So do pictures that are handed
-//! in, and there is room for few of them.
+//! The network is loaded by the first picture and dropped after a while without any: it takes memory, as does the one that training has
+//! for itself, and the two are never there together. So do pictures that are handed in: there is room for few files, and for one picture.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -9,25 +9,26 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use axum::body::Bytes;
-use frame::{Frame, FrameBuffer, Orientation};
+use frame::{FrameBuffer, Orientation};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use vision::{Parser, StageTimings};
 
-use crate::learning::Learning;
+use crate::learning::{Held, Learning};
 use crate::model::{self, ModelSource};
 use crate::parsed::Parsed;
 use crate::pictures;
 use crate::report;
 use crate::shared::{Shared, lock};
 
-/// Large requests at once; more are refused. Each takes up to 24 MiB or, while it comes, twice as much.
+/// Large requests at once; more are refused. Each takes as much as its route allows or, while it comes, twice as much.
 const MOST: usize = 2;
 /// The network is kept this long after the last picture.
 const KEPT: Duration = Duration::from_secs(60);
 /// Longest wait before looking whether to stop.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// Larger pictures are refused before they are decoded: 24 megapixels are 72 MB.
-pub const MOST_PIXELS: u64 = 24_000_000;
+/// Larger pictures are refused before they are decoded: 2048 x 1536 pixels take 9 MiB, twice that while they are turned, and three times where
+/// they are stored progressively. The network sees 192 x 256 of them.
+pub const MOST_PIXELS: u64 = 2048 * 1536;
 
 /// Why a picture was not parsed.
 #[derive(Debug)]
@@ -36,12 +37,19 @@ pub enum Refused {
     Picture(String),
     /// Others are under way.
     Busy,
+    /// Training has the memory for a second network.
+    Learning,
     /// The network cannot be used.
     Network(String),
 }
 
 /// A parsed picture and how long it took.
 pub type Answer = Result<(Parsed, StageTimings), Refused>;
+
+/// Memory for one picture with what is computed from it: the next one is decoded when it is dropped.
+pub struct Turn {
+    _permit: OwnedSemaphorePermit,
+}
 
 /// Memory for one large request, until the last copy is dropped.
 #[derive(Clone)]
@@ -51,7 +59,8 @@ pub struct Room {
 
 struct Job {
     file: Bytes,
-    reply: oneshot::Sender<Answer>,
+    reply: oneshot::Sender<(Answer, Turn)>,
+    turn: Turn,
     /// Kept also where whoever asked has gone away.
     _room: Room,
 }
@@ -61,6 +70,7 @@ struct Job {
 pub struct Desk {
     jobs: SyncSender<Job>,
     room: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
 }
 
 impl Desk {
@@ -73,17 +83,25 @@ impl Desk {
         Ok(Room { _permit: Arc::new(permit) })
     }
 
-    /// Parses a JPEG or PNG file.
+    /// Parses a JPEG or PNG file, after the ones before it. What is computed from the picture is to be dropped before the turn is.
     ///
     /// # Errors
     /// A picture that cannot be used, a busy mirror, a network that cannot be used.
-    pub async fn parse(&self, file: Bytes, room: Room) -> Answer {
+    pub async fn parse(
+        &self,
+        file: Bytes,
+        room: Room,
+    ) -> Result<(Parsed, StageTimings, Turn), Refused> {
+        let permit = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| stopped())?;
         let (reply, answer) = oneshot::channel();
-        match self.jobs.try_send(Job { file, reply, _room: room }) {
-            Ok(()) => answer.await.unwrap_or_else(|_| Err(stopped())),
-            Err(TrySendError::Full(_)) => Err(Refused::Busy),
-            Err(TrySendError::Disconnected(_)) => Err(stopped()),
+        let job = Job { file, reply, turn: Turn { _permit: permit }, _room: room };
+        match self.jobs.try_send(job) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return Err(Refused::Busy),
+            Err(TrySendError::Disconnected(_)) => return Err(stopped()),
         }
+        let (answer, turn) = answer.await.map_err(|_| stopped())?;
+        answer.map(|(parsed, timings)| (parsed, timings, turn))
     }
 }
 
@@ -105,13 +123,16 @@ struct Loaded {
     parser: Parser,
     head: u64,
     used: Instant,
+    // After the network: until then its memory is taken.
+    _held: Held,
 }
 
 /// A desk and the worker behind it.
 pub fn open(shared: Arc<Shared>, learning: Arc<Learning>, model: ModelSource) -> (Desk, Worker) {
     let (sender, receiver) = sync_channel(MOST);
     let (model, jobs) = (model.without_smoothing(), Mutex::new(receiver));
-    let desk = Desk { jobs: sender, room: Arc::new(Semaphore::new(MOST)) };
+    let (room, turns) = (Arc::new(Semaphore::new(MOST)), Arc::new(Semaphore::new(1)));
+    let desk = Desk { jobs: sender, room, turns };
     (desk, Worker { shared, learning, model, jobs })
 }
 
@@ -128,10 +149,12 @@ impl Worker {
                 Ok(job) => {
                     let answer = self.answer(&mut loaded, &job.file);
                     // Whoever asked may have gone away.
-                    let _ = job.reply.send(answer);
+                    let _ = job.reply.send((answer, job.turn));
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    loaded = loaded.filter(|loaded: &Loaded| loaded.used.elapsed() < KEPT);
+                    let is_kept = |loaded: &Loaded| loaded.used.elapsed() < KEPT;
+                    loaded = loaded
+                        .filter(|loaded| is_kept(loaded) && !self.learning.second.is_wanted());
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -140,6 +163,10 @@ impl Worker {
     }
 
     fn answer(&self, slot: &mut Option<Loaded>, file: &[u8]) -> Answer {
+        if self.learning.second.is_wanted() {
+            *slot = None;
+            return Err(Refused::Learning);
+        }
         let refused = |error: anyhow::Error| Refused::Picture(report::describe(&error));
         let mut picture = FrameBuffer::new();
         // The picture first: nonsense does not load a network.
@@ -151,14 +178,15 @@ impl Worker {
         let loaded = match fitting {
             Some(loaded) => slot.insert(loaded),
             None => {
+                let held = self.learning.second.for_pictures().ok_or(Refused::Learning)?;
                 let model = self.model.clone().for_pictures(Some(size));
                 let parser = model.parser(Orientation::default()).map_err(broken)?;
-                slot.insert(Loaded { parser, head: 0, used: Instant::now() })
+                slot.insert(Loaded { parser, head: 0, used: Instant::now(), _held: held })
             }
         };
         self.follow_head(loaded).map_err(broken)?;
         loaded.used = Instant::now();
-        let answer = parse(&mut loaded.parser, &picture.frame());
+        let answer = parse(&mut loaded.parser, picture, size);
         // Nothing of it stays in the parser, whatever became of it.
         loaded.parser.forget();
         answer
@@ -180,11 +208,10 @@ impl Worker {
     }
 }
 
-fn parse(parser: &mut Parser, frame: &Frame<'_>) -> Answer {
-    let parsing = parser.parse(frame).map_err(|error| Refused::Network(error.to_string()))?;
-    let timings = parsing.timings;
-    let parsed = Parsed::of(parser, frame, Orientation::default());
-    Ok((parsed.map_err(|error| Refused::Picture(error.to_string()))?, timings))
+fn parse(parser: &mut Parser, picture: FrameBuffer, size: (u32, u32)) -> Answer {
+    let parsing = parser.parse(&picture.frame());
+    let timings = parsing.map_err(|error| Refused::Network(error.to_string()))?.timings;
+    Ok((Parsed::of_rgb(parser, size, picture.into_bytes()), timings))
 }
 
 #[cfg(test)]
@@ -207,5 +234,28 @@ mod tests {
         assert!(parser.pixels().iter().all(|&byte| byte == 0));
         assert!(parser.parsing().persons.is_empty());
         assert!(parser.parsing().parts.iter().all(|&part| part == 0));
+    }
+
+    #[test]
+    fn while_training_has_a_network_there_is_no_second_one() {
+        let settings = Layers::defaults().and_then(Layers::finish).expect("valid").settings;
+        let shared = Arc::new(Shared::new(Instant::now(), None));
+        let (model, learning) = (ModelSource::new(&settings.vision), Arc::new(Learning::new()));
+        let (_desk, worker) = open(shared, Arc::clone(&learning), model);
+        let demo = crate::sources::DEMO;
+        let picture = &demo[camera::mjpeg::next_picture(demo).expect("a clip")];
+        let mut loaded = None;
+        assert!(worker.answer(&mut loaded, picture).is_ok() && loaded.is_some());
+        let second = Arc::clone(&learning.second);
+        let training = std::thread::spawn(move || second.for_training());
+        while !learning.second.is_wanted() {
+            std::thread::yield_now();
+        }
+        let refused = |answer: Answer| matches!(answer, Err(Refused::Learning));
+        assert!(refused(worker.answer(&mut loaded, picture)), "training waits");
+        let training = training.join().expect("it has what the picture's network gave back");
+        assert!(loaded.is_none() && refused(worker.answer(&mut loaded, picture)));
+        drop(training);
+        assert!(worker.answer(&mut loaded, picture).is_ok());
     }
 }

@@ -4,6 +4,7 @@
 
 mod gate;
 mod options;
+mod second;
 mod seen;
 mod trunk;
 
@@ -23,6 +24,7 @@ use crate::shared::{Shared, Topic, lock};
 
 pub use gate::DeviceGate;
 pub use options::options;
+pub use second::{Held, Second};
 pub use seen::{Key, Noted, Seen};
 use trunk::LazyTrunk;
 pub use trunk::at_size_of;
@@ -49,6 +51,8 @@ pub struct Learning {
     closed: Mutex<Option<String>>,
     /// Why nothing is learnt.
     refused: Mutex<Option<String>>,
+    /// Memory for a network beside the camera's.
+    pub second: Arc<Second>,
     /// Training requests that were answered.
     pub seen: Seen,
 }
@@ -199,7 +203,8 @@ impl Trainer {
     pub fn run(&self) -> Result<()> {
         let household = self.open_household()?;
         let Some(home) = self.open_home(&household)? else { return Ok(()) };
-        let mut trunk = LazyTrunk::new(at_size_of(&home, &self.model));
+        let mut trunk =
+            LazyTrunk::new(at_size_of(&home, &self.model), Arc::clone(&self.learning.second));
         home.serve(&mut trunk, &self.gate, self.stop_flag());
         Ok(())
     }

@@ -7,6 +7,7 @@ use home::{Home, Trunk};
 use tracing::warn;
 use vision::{Student, VisionError};
 
+use crate::learning::second::{Held, Second};
 use crate::model::ModelSource;
 use crate::shared::lock;
 
@@ -22,18 +23,21 @@ pub fn at_size_of(home: &Home, model: &ModelSource) -> ModelSource {
 /// Loads the network when training needs it: most of the time it does not.
 pub struct LazyTrunk {
     model: ModelSource,
+    second: Arc<Second>,
     loaded: Arc<Mutex<Option<Loaded>>>,
 }
 
 struct Loaded {
     student: Student,
     used: Instant,
+    // After the network: until then its memory is taken.
+    _held: Held,
 }
 
 impl LazyTrunk {
-    /// With these files, and nothing loaded.
-    pub fn new(model: ModelSource) -> LazyTrunk {
-        LazyTrunk { model, loaded: Arc::default() }
+    /// With these files, in this memory, and nothing loaded.
+    pub fn new(model: ModelSource, second: Arc<Second>) -> LazyTrunk {
+        LazyTrunk { model, second, loaded: Arc::default() }
     }
 }
 
@@ -43,11 +47,12 @@ impl Trunk for LazyTrunk {
         let loaded = match &mut *slot {
             Some(loaded) => loaded,
             empty => {
+                let held = self.second.for_training();
                 let student = self.model.student();
                 let student =
                     student.map_err(|error| VisionError::Network(format!("{error:#}")))?;
                 unload_when_unused(Arc::downgrade(&self.loaded));
-                empty.insert(Loaded { student, used: Instant::now() })
+                empty.insert(Loaded { student, used: Instant::now(), _held: held })
             }
         };
         let answer = loaded.student.run_trunk(pixels);
@@ -91,7 +96,9 @@ mod tests {
         let settings = Layers::defaults().and_then(Layers::finish).expect("the defaults");
         let model = ModelSource::new(&settings.settings.vision);
         let used = Instant::now();
-        let loaded = Some(Loaded { student: model.student().expect("built in"), used });
+        let held = Arc::new(Second::default()).for_training();
+        let student = model.student().expect("built in");
+        let loaded = Some(Loaded { student, used, _held: held });
         assert!(!is_unused(&loaded, used + KEPT - Duration::from_millis(1)));
         assert!(is_unused(&loaded, used + KEPT));
         assert!(!is_unused(&None, used + KEPT));

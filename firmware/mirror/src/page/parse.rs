@@ -28,10 +28,10 @@ use crate::parsed::{Parsed, palette};
 use crate::parsing::{Refused, Room};
 use crate::pictures;
 
-/// Bytes of a whole request.
+/// Bytes of a whole correction: one for every pixel of a camera's picture.
 pub const MOST_BYTES: usize = 24 << 20;
-/// Bytes of a mask: it has one value a pixel, and packs well.
-const MOST_MASK_BYTES: usize = 8 << 20;
+/// Bytes of a whole form: few photographs of as many pixels as are parsed are larger.
+pub const MOST_FORM_BYTES: usize = 6 << 20;
 /// A large request that is not here by then is dropped.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 /// A request with this header is the same as an earlier one with the same value.
@@ -96,12 +96,13 @@ async fn answer(
     noted: Noted,
     room: Room,
 ) -> Result<Response, Trouble> {
-    let (parsed, timings) = served.desk.parse(image, room.clone()).await?;
+    let (parsed, timings, turn) = served.desk.parse(image, room.clone()).await?;
     let home = training.is_some().then(|| home(served)).transpose()?;
     let wants_json = wants_json(headers);
     // This goes on even if whoever asked has gone away, and so does the note.
     beside(move || {
-        let _room = room;
+        // In this order: the turn ends after the picture.
+        let (_room, _turn, parsed) = (room, turn, parsed);
         let stored = match (&home, &training) {
             (Some(home), Some(file)) => {
                 let labels = read_mask(&parsed, file)?;
@@ -127,6 +128,10 @@ impl From<Refused> for Trouble {
             }
             Refused::Busy => {
                 let text = "other pictures are under way; try again in a moment";
+                Trouble::new(StatusCode::SERVICE_UNAVAILABLE, text)
+            }
+            Refused::Learning => {
+                let text = "the mirror is learning, for which it needs its memory; try again in some minutes";
                 Trouble::new(StatusCode::SERVICE_UNAVAILABLE, text)
             }
             Refused::Network(text) => Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, text),
@@ -165,10 +170,6 @@ async fn read(mut multipart: Multipart) -> Result<Form, Trouble> {
             "image" if form.image.is_some() => return Err(repeated()),
             "image" => form.image = Some(bytes),
             "target_mask" if form.mask.is_some() => return Err(repeated()),
-            "target_mask" if bytes.len() > MOST_MASK_BYTES => {
-                let text = format!("target_mask is larger than {MOST_MASK_BYTES} bytes");
-                return Err(Trouble::new(StatusCode::PAYLOAD_TOO_LARGE, text));
-            }
             "target_mask" => form.mask = Some(bytes),
             "train_on_local" => {
                 form.train = match &bytes[..] {

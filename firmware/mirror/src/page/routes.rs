@@ -61,7 +61,7 @@ fn routes() -> Router<Arc<Served>> {
             "/api/frozen/{id}/save",
             post(learning::save).layer(DefaultBodyLimit::max(parse::MOST_BYTES)),
         )
-        .route("/parse", post(parse::parse).layer(DefaultBodyLimit::max(parse::MOST_BYTES)))
+        .route("/parse", post(parse::parse).layer(DefaultBodyLimit::max(parse::MOST_FORM_BYTES)))
         .route("/healthz", get(api::healthz))
         .route("/metrics", get(metrics::metrics))
         .layer(DefaultBodyLimit::max(MOST_BYTES))

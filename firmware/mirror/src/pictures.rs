@@ -422,17 +422,71 @@ mod tests {
     #[test]
     fn too_many_pixels_are_refused_before_they_are_decoded() {
         let mut picture = FrameBuffer::new();
-        // A hundred megapixels in a hundred bytes: headers only.
-        let mut bomb = png(ColorType::Grayscale, BitDepth::Eight, 1, &[0]);
-        bomb[16..20].copy_from_slice(&10_000_u32.to_be_bytes());
-        bomb[20..24].copy_from_slice(&10_000_u32.to_be_bytes());
+        // Megapixels in a hundred bytes: headers only.
+        let bomb = with_chunks((8000, 8000), &[(png::chunk::IDAT, &[0])]);
         let jpeg = b"\xFF\xD8\xFF\xE0\0\x04ab\xFF\xC0\0\x0B\x08\x1F\xFF\x1F\xFF\x01\x01\x11\0";
         let refused = decode(jpeg, 1000, &mut picture).expect_err("too many").to_string();
         assert!(refused.contains("8191 x 8191") && refused.contains("too many"), "{refused}");
-        assert!(decode(&bomb, 1000, &mut picture).is_err());
-        assert!(decode_labels(&bomb, 1000).is_err());
+        let refused = decode(&bomb, 1000, &mut picture).expect_err("too many").to_string();
+        assert!(refused.contains("8000 x 8000 pixels are too many"), "{refused}");
+        let refused = decode_labels(&bomb, 1000).expect_err("too many").to_string();
+        assert!(refused.contains("8000 x 8000 pixels are too many"), "{refused}");
         for cut in 0..jpeg.len() {
             assert!(decode(&jpeg[..cut], 1000, &mut picture).is_err());
+        }
+    }
+
+    /// A grey PNG of this size with these chunks and no others behind its header.
+    fn with_chunks(
+        (width, height): (u32, u32),
+        chunks: &[(png::chunk::ChunkType, &[u8])],
+    ) -> Vec<u8> {
+        let mut file = Vec::new();
+        let mut writer =
+            png::Encoder::new(&mut file, width, height).write_header().expect("valid header");
+        for (kind, content) in chunks {
+            writer.write_chunk(*kind, content).expect("in memory");
+        }
+        drop(writer);
+        file
+    }
+
+    /// Twenty million zeros as the chunks of a PNG hold them.
+    fn many_zeros() -> Vec<u8> {
+        let file = grey_png((5000, 4000), &vec![0; 5000 * 4000]).expect("encodes");
+        let (mut at, mut packed) = (8, Vec::new());
+        while at < file.len() {
+            let four = file[at..at + 4].try_into().expect("four bytes");
+            let content = at + 8..at + 8 + u32::from_be_bytes(four) as usize;
+            if &file[at + 4..at + 8] == b"IDAT" {
+                packed.extend_from_slice(&file[content.clone()]);
+            }
+            at = content.end + 4;
+        }
+        packed
+    }
+
+    #[test]
+    fn what_bursts_when_it_is_unpacked_takes_no_memory() {
+        let zeros = many_zeros();
+        let profile = [&b"a\0\0"[..], &zeros].concat();
+        let own = grey_png((8, 8), &[7; 64]).expect("encodes");
+        let (from, to) = (8 + 25 + 8, own.len() - 12 - 4);
+        let own = &own[from..to];
+        let (iccp, text) = (png::chunk::iCCP, png::chunk::zTXt);
+        for (chunks, shade) in [
+            (vec![(png::chunk::IDAT, &zeros[..])], 0),
+            (vec![(iccp, &profile[..]), (png::chunk::IDAT, own)], 7),
+            (vec![(text, &profile[..]), (png::chunk::IDAT, own)], 7),
+        ] {
+            let bomb = with_chunks((8, 8), &chunks);
+            assert!(bomb.len() < 200_000, "packed");
+            let mut picture = FrameBuffer::new();
+            let most = counting::largest_during(|| {
+                decode(&bomb, 1000, &mut picture).expect("a picture of 8 x 8");
+            });
+            assert!(most < 1 << 20, "{most} bytes for {:?}", chunks[0].0);
+            assert_eq!(picture.frame().bytes(), [shade; 8 * 8 * 3]);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Picture files for `mirror parse` and `mirror eval`: JPEG and PNG in, label maps in and out.
+//! Picture files: JPEG and PNG in, label maps in and out, as files for the commands and in memory for the page, the fleet and folders.
 
 use std::fs;
 use std::path::Path;

@@ -11,6 +11,9 @@ use serde::Serialize;
 use crate::error::HomeError;
 use crate::options::HomeOptions;
 
+/// Of 100 guesses between two homes; a protection that lets more of them be right is called weak.
+const MOST_RIGHT: u32 = 90;
+
 /// The explanation of one purpose.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PurposeText {
@@ -94,16 +97,18 @@ fn improve(options: &HomeOptions) -> PurposeText {
         title: PurposeKind::ImproveMyMirror.title(),
         what: format!(
             "The mirror keeps the pictures that you correct, encrypted, and trains itself on them at night or when \
-             nobody is in front of it. It keeps at most {corrections} corrections, each for at most {days} days."
+             nobody is in front of it. It keeps at most {corrections} corrections, each for at most {days} days. Ask whoever is in \
+             a picture before you save it."
         ),
         leaves: "Nothing goes to the fleet or anywhere else. The mirror's page shows your corrections to whoever may open it: \
                  on this device, or in the browsers that you paired with it."
             .to_owned(),
         stays: "Your pictures, the parts you painted and the head trained on them stay on this device.".to_owned(),
         budget: "No privacy budget is spent, because nothing goes to the fleet.".to_owned(),
-        stop: "Switch this off at any time: training stops at once. Delete single corrections, or everything, on \
-               the same page."
-            .to_owned(),
+        stop: format!(
+            "Switch this off at any time: training stops at once; stored pictures stay until you delete them, or for at most \
+             {days} days. Delete single corrections, or everything, on the same page."
+        ),
         cannot_undo: "Switching off does not untrain the head; going back to an earlier head, or deleting everything, \
                       does."
             .to_owned(),
@@ -131,6 +136,7 @@ fn contribute(options: &HomeOptions, ledger: Option<&Ledger>) -> Result<PurposeT
     let z = options.noise_multiplier()?;
     let over_its_life = over_its_life(options, ledger)?;
     let between = between_households(options, ledger)?;
+    let plainly = in_plain_words(between, options.budget.delta());
     Ok(PurposeText {
         purpose: PurposeKind::ContributeToFleet,
         title: PurposeKind::ContributeToFleet.title(),
@@ -149,7 +155,7 @@ fn contribute(options: &HomeOptions, ledger: Option<&Ledger>) -> Result<PurposeT
                 goes to the fleet."
             .to_owned(),
         budget: format!(
-            "{over_its_life} That compares what leaves with updates that say nothing; between what two different households \
+            "{plainly} {over_its_life} That compares what leaves with updates that say nothing; between what two different households \
              send the bound is {between}. Unit: {UNIT}. Adjacency: {ADJACENCY}. Trust: {TRUST}. When the budget is spent, nothing \
              more is sent."
         ),
@@ -158,6 +164,22 @@ fn contribute(options: &HomeOptions, ledger: Option<&Ledger>) -> Result<PurposeT
                       after everything is deleted."
             .to_owned(),
     })
+}
+
+/// What the bound between two households' updates means: whoever guesses between two homes that seem as likely to them is right
+/// with a probability of at most `(1 + delta * exp(-epsilon)) / (1 + exp(-epsilon))`.
+fn in_plain_words(epsilon: f64, delta: f64) -> String {
+    let likeness = (-epsilon).exp();
+    let right = (100.0 * (1.0 + delta * likeness) / (1.0 + likeness)).ceil() as u32;
+    if right > MOST_RIGHT {
+        return "In plain words: noise hides most of what an update says about your home, but this protection is weak. It does not \
+                promise that nobody could tell your home's updates from another's."
+            .to_owned();
+    }
+    format!(
+        "In plain words: noise hides most of what an update says about your home. Whoever has to tell your home's updates from \
+         another's by what is in them is right at most {right} times in 100, where a coin is right 50 times."
+    )
 }
 
 /// How many updates leave at most, and within which epsilon: of the plan, which no release changes. Where others were made under

@@ -77,6 +77,37 @@ fn between_two_households_updates_the_bound_is_that_of_half_the_noise() {
 }
 
 #[test]
+fn a_protection_is_called_weak_in_plain_words_where_it_is() {
+    let told = |budget: f64| {
+        let budget = Budget::new(budget, 1e-5).unwrap();
+        let options =
+            HomeOptions { budget, noise: home::NoisePlan::Lifetime(1), ..Default::default() };
+        let explanation = Explanation::new(&options).unwrap();
+        explanation.purpose(PurposeKind::ContributeToFleet).budget.clone()
+    };
+    let bound = |words: &str| -> f64 {
+        let (_, bound) = words.split_once("send the bound is ").unwrap();
+        bound.split_once(". Unit").unwrap().0.parse().unwrap()
+    };
+    let right = |words: &str| -> Option<f64> {
+        let (_, right) = words.split_once("is right at most ")?;
+        right.split_once(" times in 100").unwrap().0.parse().ok()
+    };
+    for (budget, is_weak) in [(8.0, true), (2.0, true), (0.5, false), (0.25, false)] {
+        let words = told(budget);
+        assert!(words.starts_with("In plain words: "), "{words}");
+        assert_eq!(words.contains("this protection is weak"), is_weak, "{words}");
+        assert_eq!(right(&words).is_none(), is_weak, "{words}");
+        // As odds, the least of all that round to it is what epsilon bounds.
+        if let Some(right) = right(&words) {
+            let odds = |right: f64| (right / (100.0 - right)).ln();
+            let bound = bound(&words);
+            assert!(odds(right - 1.0) < bound && bound <= odds(right), "{words}");
+        }
+    }
+}
+
+#[test]
 fn a_changed_figure_is_another_version_of_the_text() {
     let version = |options: HomeOptions| Explanation::new(&options).unwrap().version;
     let plain = HomeOptions::default();

@@ -46,6 +46,12 @@ pub struct Sight {
 /// Longest wait for a picture before looking whether to stop.
 const PATIENCE: Duration = Duration::from_millis(100);
 
+/// Between two pictures before an empty room: whoever comes is seen that much later, and the processor has time for training, or to cool.
+const REST: Duration = Duration::from_millis(150);
+
+/// Nobody was seen for so long: the room is empty.
+const AWAY: Duration = Duration::from_secs(60);
+
 /// Pictures in a row of another shape before the network's input follows: a folder of mixed pictures is no new camera.
 const MISFITS: u64 = 15;
 
@@ -160,8 +166,20 @@ impl Sight {
         while !self.shared.is_stopping() {
             let picture = Taken::newest(&self.mailbox, PATIENCE);
             self.go_on(&mut network, picture, &mut memory, &mut thermometer);
+            if self.may_rest() {
+                self.shared.sleep(REST);
+            }
         }
         Ok(())
+    }
+
+    /// Whether nobody would miss the pictures of the next moment: a camera has seen nobody for [`AWAY`], nobody watches the preview or
+    /// waits for a picture to correct. What is no camera keeps its pace.
+    fn may_rest(&self) -> bool {
+        let shared = &self.shared;
+        let is_empty = shared.uptime() >= AWAY && !shared.person_within(AWAY);
+        let is_wanted = shared.viewers.load(Ordering::Relaxed) > 0 || shared.is_asked_to_freeze();
+        is_empty && !is_wanted && shared.with_health(|health| health.sensor_open)
     }
 
     /// With the next picture, or after some time without one.
@@ -544,6 +562,37 @@ mod tests {
         assert!(!is_anybody_there(&mut seen));
         shared.update_health(|health| health.sensor_open = true);
         assert!(is_anybody_there(&mut seen), "a camera sees them");
+    }
+
+    #[test]
+    fn the_network_rests_before_an_empty_room_and_for_nobody_else() {
+        let mut seen = Seen::new();
+        let camera = |started: Instant| {
+            let shared = Arc::new(Shared::new(started, None));
+            shared.update_health(|health| {
+                (health.camera, health.sensor_open) = (CameraState::On, true);
+            });
+            shared
+        };
+        seen.sight.shared = camera(Instant::now());
+        assert!(!seen.sight.may_rest(), "whoever has just switched it on is there");
+        let shared = camera(Instant::now() - AWAY);
+        seen.sight.shared = Arc::clone(&shared);
+        assert!(seen.sight.may_rest());
+        shared.viewers.store(1, Ordering::Relaxed);
+        assert!(!seen.sight.may_rest(), "somebody watches");
+        shared.viewers.store(0, Ordering::Relaxed);
+        let waiting = shared.ask_to_freeze();
+        assert!(!seen.sight.may_rest(), "somebody waits for a picture");
+        drop(waiting);
+        shared.take_freeze();
+        assert!(seen.sight.may_rest());
+        shared.update_health(|health| health.sensor_open = false);
+        assert!(!seen.sight.may_rest(), "a film");
+        shared.update_health(|health| health.sensor_open = true);
+        seen.see(&demo_picture(), Instant::now());
+        assert!(!seen.sight.may_rest(), "somebody is there");
+        assert!(REST < PAUSE && REST < AWAY);
     }
 
     #[test]

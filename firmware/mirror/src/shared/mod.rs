@@ -185,6 +185,11 @@ impl Shared {
         receiver
     }
 
+    /// Whether somebody waits for a picture.
+    pub fn is_asked_to_freeze(&self) -> bool {
+        lock(&self.freeze).as_ref().is_some_and(|waiting| !waiting.is_closed())
+    }
+
     /// Whoever waits for a picture, if one may be shown now.
     pub fn take_freeze(&self) -> Option<oneshot::Sender<Parsed>> {
         let mut freeze = lock(&self.freeze);

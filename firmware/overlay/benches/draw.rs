@@ -56,7 +56,7 @@ fn fill_and_copy(bencher: Bencher, (width, height): (u32, u32)) {
 fn bench_draw(bencher: Bencher, size: (u32, u32), crowd: &Crowd, alignment: Alignment) {
     let mut painter = Painter::new(size.0, size.1, Style::default(), alignment);
     let mut canvas = Canvas::new(size.0, size.1);
-    bencher.bench_local(|| painter.draw(black_box(&scene(crowd)), &mut canvas));
+    bencher.bench_local(|| painter.draw(black_box(&scene(crowd)), Instant::now(), &mut canvas));
 }
 
 #[divan::bench(args = SIZES)]
@@ -97,7 +97,7 @@ fn print_ratio(size: (u32, u32)) {
     let crowd = Crowd::large();
     let mut painter = Painter::new(size.0, size.1, Style::default(), picture());
     let (mut canvas, mut copy) = (Canvas::new(size.0, size.1), Canvas::new(size.0, size.1));
-    let draw = fastest(|| painter.draw(black_box(&scene(&crowd)), &mut canvas));
+    let draw = fastest(|| painter.draw(black_box(&scene(&crowd)), Instant::now(), &mut canvas));
     let least = fastest(|| {
         black_box(&mut canvas).clear();
         copy.pixels_mut().copy_from_slice(black_box(&canvas).pixels());

@@ -8,6 +8,7 @@ mod image;
 mod scenes;
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use common::{Crowd, Pose};
 use overlay::preview::PreviewPainter;
@@ -22,6 +23,7 @@ fn main() {
     std::fs::create_dir_all(&folder).expect("a writable folder");
     for size in SIZES {
         overlay(&folder, size);
+        watched(&folder, size);
         statuses(&folder, size);
         words(&folder, size);
     }
@@ -47,8 +49,25 @@ fn overlay(folder: &Path, size: (u32, u32)) {
     let alignment = Alignment::Picture { mirrored: true };
     let mut painter = Painter::new(size.0, size.1, Style::default(), alignment);
     let mut canvas = Canvas::new(size.0, size.1);
-    painter.draw(&scene, &mut canvas);
+    painter.draw(&scene, Instant::now(), &mut canvas);
     image::write(&file(folder, "overlay", size), &canvas);
+}
+
+/// The badge while somebody watches, over words that are dark.
+fn watched(folder: &Path, size: (u32, u32)) {
+    let scene = Scene {
+        camera_active: true,
+        watched: true,
+        dimmed: Some(5),
+        fps: Some(14.8),
+        page_address: Some(ADDRESS),
+        ..Scene::of_status(Status::NoModel { reason: "models/student/trunk.onnx: hash differs" })
+    };
+    let alignment = Alignment::Picture { mirrored: true };
+    let mut painter = Painter::new(size.0, size.1, Style::default(), alignment);
+    let mut canvas = Canvas::new(size.0, size.1);
+    painter.draw(&scene, Instant::now(), &mut canvas);
+    image::write(&file(folder, "watched", size), &canvas);
 }
 
 fn statuses(folder: &Path, size: (u32, u32)) {
@@ -59,7 +78,7 @@ fn statuses(folder: &Path, size: (u32, u32)) {
         let camera_active = matches!(status, Status::NoModel { .. } | Status::Thermal { .. });
         let page_address = Some(ADDRESS);
         let scene = Scene { camera_active, page_address, ..Scene::of_status(status) };
-        painter.draw(&scene, &mut canvas);
+        painter.draw(&scene, Instant::now(), &mut canvas);
         image::write(&file(folder, name, size), &canvas);
     }
 }
@@ -77,7 +96,7 @@ fn words(folder: &Path, size: (u32, u32)) {
     let alignment = Alignment::Picture { mirrored: true };
     let mut painter = Painter::new(size.0, size.1, Style::default(), alignment);
     let mut canvas = Canvas::new(size.0, size.1);
-    painter.draw(&scene, &mut canvas);
+    painter.draw(&scene, Instant::now(), &mut canvas);
     image::write(&file(folder, "words", size), &canvas);
 }
 
@@ -100,7 +119,7 @@ fn reflection(folder: &Path) {
     let alignment = Alignment::Reflection(geometry);
     let mut painter = Painter::new(size.0, size.1, Style::default(), alignment);
     let mut canvas = Canvas::new(size.0, size.1);
-    painter.draw(&scene, &mut canvas);
+    painter.draw(&scene, Instant::now(), &mut canvas);
     image::write(&file(folder, "reflection", size), &canvas);
 }
 

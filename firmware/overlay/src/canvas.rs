@@ -65,6 +65,26 @@ impl Canvas {
         self.pixels.fill(0);
     }
 
+    /// Moves everything to the right and down, in pixels; black comes in from the other side.
+    pub(crate) fn shift(&mut self, across: i32, down: i32) {
+        let (width, all) = (self.width as usize, self.pixels.len());
+        let by = i64::from(down) * i64::from(self.width) + i64::from(across);
+        let far = (by.unsigned_abs() as usize).min(all);
+        if by > 0 {
+            self.pixels.copy_within(..all - far, far);
+            self.pixels[..far].fill(0);
+        } else {
+            self.pixels.copy_within(far.., 0);
+            self.pixels[all - far..].fill(0);
+        }
+        // What left a row came in at the other end of the next one.
+        let wrapped = (across.unsigned_abs() as usize).min(width);
+        for row in self.pixels.chunks_exact_mut(width.max(1)) {
+            let end = if across > 0 { &mut row[..wrapped] } else { &mut row[width - wrapped..] };
+            end.fill(0);
+        }
+    }
+
     /// The part of `area` that lies on the canvas as (left, top, right, bottom), right and bottom
     /// exclusive; `None` when nothing does.
     fn clip(&self, area: &Rectangle) -> Option<(usize, usize, usize, usize)> {
@@ -156,12 +176,28 @@ impl DrawTarget for Canvas {
     }
 }
 
+/// `a` and `b` mixed in all four bytes; `share` of `b` 0 to 256.
+pub(crate) fn mix(a: u32, b: u32, share: u32) -> u32 {
+    let (keep, low) = (256 - share, 0x00FF_00FF);
+    let even = ((a & low) * keep + (b & low) * share) >> 8;
+    let odd = (a >> 8 & low) * keep + (b >> 8 & low) * share;
+    even & low | odd & !low
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use embedded_graphics::draw_target::DrawTargetExt;
     use embedded_graphics::mock_display::MockDisplay;
     use embedded_graphics::pixelcolor::{Rgb565, RgbColor};
+
+    #[test]
+    fn mixing_ends_at_both_colours_and_keeps_channels_apart() {
+        let (a, b) = (0xFF00_80FF, 0x00FF_4001);
+        assert_eq!(mix(a, b, 0), a);
+        assert_eq!(mix(a, b, 256), b);
+        assert_eq!(mix(0, 0xFFFF_FFFF, 128), 0x7F7F_7F7F);
+    }
 
     #[test]
     fn rows_and_order_of_colour_bytes() {
@@ -173,6 +209,29 @@ mod tests {
         assert!(canvas.row(2).is_empty());
         canvas.clear();
         assert!(canvas.pixels().iter().all(|&pixel| pixel == 0));
+    }
+
+    #[test]
+    fn what_is_shifted_leaves_black_behind_and_comes_in_nowhere_else() {
+        let picture = |rows: [[u32; 3]; 3]| {
+            let mut canvas = Canvas::new(3, 3);
+            canvas.pixels_mut().copy_from_slice(rows.as_flattened());
+            canvas
+        };
+        let shifted = |across, down| {
+            let mut canvas = picture([[1, 2, 3], [4, 5, 6], [7, 8, 9]]);
+            canvas.shift(across, down);
+            canvas
+        };
+        assert_eq!(shifted(0, 0), picture([[1, 2, 3], [4, 5, 6], [7, 8, 9]]));
+        assert_eq!(shifted(1, 1), picture([[0, 0, 0], [0, 1, 2], [0, 4, 5]]));
+        assert_eq!(shifted(-1, 1), picture([[0, 0, 0], [2, 3, 0], [5, 6, 0]]));
+        assert_eq!(shifted(2, -1), picture([[0, 0, 4], [0, 0, 7], [0, 0, 0]]));
+        assert_eq!(shifted(-1, -2), picture([[8, 9, 0], [0, 0, 0], [0, 0, 0]]));
+        for (across, down) in [(3, 0), (-4, 0), (0, 9), (0, i32::MIN), (i32::MAX, i32::MAX)] {
+            assert_eq!(shifted(across, down), Canvas::new(3, 3), "{across} {down}");
+        }
+        Canvas::new(0, 3).shift(2, 1);
     }
 
     #[test]

@@ -6,9 +6,8 @@ use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
 
 use crate::canvas::Canvas;
 use crate::font::{CAPITAL_HEIGHT, Font, LINE_HEIGHT, Line};
-use crate::painter::{BADGE, MARGIN};
 use crate::palette::{CALM, TEXT, TEXT_FAINT, TEXT_SOFT};
-use crate::poster::{SMALLEST_FONT, font_size, unit};
+use crate::scale::{BADGE, MARGIN, SMALLEST_FONT, font_size, unit};
 use crate::scene::{Scene, Status};
 use crate::shape::{self, round_box, stroke};
 

@@ -6,8 +6,7 @@ use std::collections::HashMap;
 use ab_glyph::{Font as _, FontRef, ScaleFont};
 use embedded_graphics::pixelcolor::{IntoStorage, Rgb888};
 
-use crate::canvas::Canvas;
-use crate::glow::mix;
+use crate::canvas::{Canvas, mix};
 
 /// More letters than any screen of ours has; texts from outside must not fill the memory.
 const MOST_GLYPHS: usize = 1024;

@@ -3,7 +3,7 @@
 
 use embedded_graphics::pixelcolor::Rgb888;
 
-use crate::canvas::Canvas;
+use crate::canvas::{Canvas, mix};
 use crate::figure::{BODY, Cell, EDGE_LABELS, Edge, FIELD_SLOPE, Figure, LABELS};
 use crate::geometry::Projection;
 use crate::palette::{PALETTE, TRACK_COLOURS, dimmed, track_colour};
@@ -286,14 +286,6 @@ fn lighter(a: u32, b: u32) -> u32 {
     u32::from_le_bytes(std::array::from_fn(|i| a[i].max(b[i])))
 }
 
-/// `a` and `b` mixed in all four bytes; `share` of `b` 0 to 256.
-pub(crate) fn mix(a: u32, b: u32, share: u32) -> u32 {
-    let (keep, low) = (256 - share, 0x00FF_00FF);
-    let even = ((a & low) * keep + (b & low) * share) >> 8;
-    let odd = (a >> 8 & low) * keep + (b >> 8 & low) * share;
-    even & low | odd & !low
-}
-
 fn share(value: f32) -> u32 {
     (value.clamp(0.0, 1.0) * 256.0) as u32
 }
@@ -468,11 +460,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mixing_ends_at_both_colours_and_keeps_channels_apart() {
-        let (a, b) = (0xFF00_80FF, 0x00FF_4001);
-        assert_eq!(mix(a, b, 0), a);
-        assert_eq!(mix(a, b, 256), b);
-        assert_eq!(mix(0, 0xFFFF_FFFF, 128), 0x7F7F_7F7F);
+    fn the_brighter_light_wins_channel_by_channel() {
         assert_eq!(lighter(0x0010_2030, 0x0030_1020), 0x0030_2030);
     }
 

@@ -33,6 +33,15 @@ pub(crate) fn film_camera(middle: Point, radius: f32, colour: Rgb888, canvas: &m
     });
 }
 
+/// An eye, open: somebody watches.
+pub(crate) fn eye(middle: Point, radius: f32, colour: Rgb888, canvas: &mut Canvas) {
+    Pen { canvas, middle, radius }.fill(colour, |p| {
+        // Where two circles overlap: 0.95 to each side, 0.55 up and down.
+        let lids = circle(p, (0.0, 0.545), 1.095).max(circle(p, (0.0, -0.545), 1.095));
+        stroke(lids, 0.1).min(circle(p, (0.0, 0.0), 0.26))
+    });
+}
+
 struct Pen<'a> {
     canvas: &'a mut Canvas,
     middle: Point,

@@ -2,6 +2,8 @@
 //! `DrawTarget` of embedded-graphics:
 //!
 //! ```
+//! use std::time::Instant;
+//!
 //! use embedded_graphics::draw_target::DrawTargetExt;
 //! use embedded_graphics::mock_display::MockDisplay;
 //! use embedded_graphics::pixelcolor::Rgb565;
@@ -10,7 +12,8 @@
 //!
 //! let mut painter = Painter::new(64, 64, Style::default(), Alignment::Picture { mirrored: true });
 //! let mut canvas = Canvas::new(64, 64);
-//! painter.draw(&Scene::of_status(Status::Starting { step: "opening the camera" }), &mut canvas);
+//! let scene = Scene::of_status(Status::Starting { step: "opening the camera" });
+//! painter.draw(&scene, Instant::now(), &mut canvas);
 //! let mut panel: MockDisplay<Rgb565> = MockDisplay::new();
 //! canvas.draw(&mut panel.color_converted()).expect("it takes everything");
 //! ```
@@ -19,8 +22,11 @@
 //! mirror: a scene has no place for one. The local page's view of picture plus overlay is made by
 //! [`preview`], on the picture's own bytes.
 
+mod badge;
 mod canvas;
 mod caption;
+mod dim;
+mod distances;
 mod figure;
 mod font;
 pub mod geometry;
@@ -30,12 +36,13 @@ mod painter;
 mod palette;
 mod poster;
 pub mod preview;
+mod scale;
 mod scene;
 mod shape;
 mod wipe;
 
 pub use canvas::Canvas;
 pub use geometry::{Alignment, MirrorGeometry};
-pub use painter::{Painter, Style};
+pub use painter::Painter;
 pub use palette::{PALETTE, part_colour, track_colour};
-pub use scene::{MaskView, PersonView, Scene, Status};
+pub use scene::{MaskView, PersonView, Scene, Status, Style};

@@ -1,48 +1,29 @@
 //! A scene drawn on a canvas.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
-
-use crate::canvas::Canvas;
+use crate::badge;
+use crate::canvas::{Canvas, mix};
 use crate::caption::Captions;
+use crate::dim::dim;
+use crate::distances::Distances;
 use crate::figure::Figure;
 use crate::geometry::{
     Alignment, Landmarks, MirrorGeometry, PictureFit, Pinhole, Projection, Reflection,
-    USUAL_DISTANCE_M,
 };
-use crate::glow::{Brush, Light, Place, Ramps, mix};
-use crate::icon;
-use crate::palette::{CAMERA_ACTIVE, TEXT};
-use crate::poster::{Poster, unit};
-use crate::scene::{MaskView, PersonView, Scene, Status};
-use crate::shape::{self, circle, round_box, stroke};
+use crate::glow::{Brush, Light, Place, Ramps};
+use crate::poster::Poster;
+use crate::scale::unit;
+use crate::scene::{MaskView, PersonView, Scene, Status, Style};
 
 /// More people than this are not drawn; the network tells fewer apart.
 const MOST_PEOPLE: usize = 16;
-/// Share of a newly measured distance in the one that is used: a grid row more or less at the feet
-/// is a few centimetres, which must not make the overlay tremble.
-const DISTANCE_BLEND: f64 = 0.25;
 /// Shown instead of a mask whose sides do not fit, which only a programming error can produce.
 const BAD_MASK: &str = "The overlay got labels of a wrong size. Please report this.";
 
-/// Outline, fading, margin and badge as shares of the geometric mean of the screen's sides.
+/// Outline and fading as shares of the geometric mean of the screen's sides.
 const OUTLINE: f32 = 0.003;
 const FADE: f32 = 0.03;
-pub(crate) const MARGIN: f32 = 0.028;
-pub(crate) const BADGE: f32 = 0.056;
-/// What settings may change about the look. The camera badge is not among it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Style {
-    /// Brightness of the coloured parts, 0 to 1.
-    pub opacity: f32,
-}
-
-impl Default for Style {
-    fn default() -> Style {
-        Style { opacity: 0.75 }
-    }
-}
 
 /// Draws scenes. Keeps rasterised letters and working memory, so that drawing allocates nothing
 /// once every letter has been seen and the people have their size.
@@ -87,8 +68,8 @@ impl Painter {
     }
 
     /// Draws everything anew: black, then people or status screen, then texts, and last the camera
-    /// badge, which nothing covers.
-    pub fn draw(&mut self, scene: &Scene<'_>, canvas: &mut Canvas) {
+    /// badge, which nothing covers or darkens. Whoever was seen a moment before `now` is still known.
+    pub fn draw(&mut self, scene: &Scene<'_>, now: Instant, canvas: &mut Canvas) {
         self.size = (canvas.width(), canvas.height());
         self.captions.resize(self.size);
         canvas.clear();
@@ -101,22 +82,25 @@ impl Painter {
             self.forget_people();
         }
         if scene.status != Status::Running {
+            self.distances.forget();
             let room = self.captions.room_above(scene);
             self.poster.draw(&scene.status, room, &mut self.captions.font, canvas);
         } else if let Some(mask) = &scene.mask {
             if mask.is_consistent() {
-                self.draw_people(mask, canvas);
+                self.draw_people(mask, now, canvas);
             } else {
                 notice = Some(BAD_MASK);
             }
         }
         self.captions.draw(scene, notice, canvas);
-        if scene.camera_active {
-            draw_badge(canvas);
+        if let Some(minute) = scene.dimmed {
+            dim(minute, canvas);
         }
+        badge::draw(scene, &mut self.captions.font, canvas);
     }
 
-    /// Whoever is not shown is not kept either.
+    /// Of whoever is not shown no outline is kept. How far away they were is kept a moment longer while the overlay is drawn: they
+    /// may come back at once.
     fn forget_people(&mut self) {
         if !self.figure.is_forgotten() {
             self.figure.forget();
@@ -124,7 +108,7 @@ impl Painter {
         }
     }
 
-    fn draw_people(&mut self, mask: &MaskView<'_>, canvas: &mut Canvas) {
+    fn draw_people(&mut self, mask: &MaskView<'_>, now: Instant, canvas: &mut Canvas) {
         match self.alignment {
             Alignment::Picture { mirrored } => {
                 let fit = PictureFit::new(mask.content, self.size, mirrored);
@@ -133,7 +117,7 @@ impl Painter {
                 }
                 fade_edges(&fit, canvas);
             }
-            Alignment::Reflection(geometry) => self.draw_reflections(mask, &geometry, canvas),
+            Alignment::Reflection(geometry) => self.draw_reflections(mask, &geometry, now, canvas),
         }
     }
 
@@ -142,6 +126,7 @@ impl Painter {
         &mut self,
         mask: &MaskView<'_>,
         geometry: &MirrorGeometry,
+        now: Instant,
         canvas: &mut Canvas,
     ) {
         let camera = Pinhole::new(geometry, mask.content);
@@ -152,7 +137,7 @@ impl Painter {
             let distance = self.distances.update(person.track, landmarks.distance(&camera));
             order[index] = (distance, index, landmarks.eye(&camera, distance));
         }
-        self.distances.forget_absent(mask.people, Instant::now());
+        self.distances.forget_absent(mask.people, now);
         order[..count].sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         for &(distance, index, eye) in &order[..count] {
             let reflection = Reflection::new(geometry, camera, distance, eye, self.size);
@@ -211,88 +196,22 @@ fn fade_edges(fit: &PictureFit, canvas: &mut Canvas) {
     }
 }
 
-/// The sign that the camera sees: a film camera and a green light on a dark plate in the upper
-/// right corner.
-fn draw_badge(canvas: &mut Canvas) {
-    let (width, height) = (canvas.width() as f32, canvas.height() as f32);
-    let unit = unit(canvas.width(), canvas.height());
-    let side = (unit * BADGE).max(16.0);
-    let margin = (unit * MARGIN).min(width / 20.0);
-    let half = (side, side / 2.0);
-    let middle = (width - margin - half.0, (margin + half.1).min(height / 2.0));
-    let plate = |place| round_box(place, (0.0, 0.0), half, half.1);
-    let reach = (half.0 + 2.0, half.1 + 2.0);
-    let border = (side * 0.025).max(0.6);
-    shape::fill(canvas, middle, reach, Rgb888::BLACK, plate);
-    shape::fill(canvas, middle, reach, CAMERA_ACTIVE, |place| {
-        stroke(plate(place) + border, border)
-    });
-    let symbol = (middle.0 - side * 0.3, middle.1);
-    icon::film_camera(symbol, side * 0.36, TEXT, canvas);
-    let light = (middle.0 + side * 0.48, middle.1);
-    let radius = side * 0.17;
-    shape::fill(canvas, light, (side, side), CAMERA_ACTIVE, |place| {
-        circle(place, (0.0, 0.0), radius)
-    });
-}
-
-/// How long a distance is kept for somebody whom no picture shows: they are followed for some pictures more, and come back at the
-/// place where they were.
-const KEPT: Duration = Duration::from_secs(2);
-
-/// Distances of the people that are being followed, steadied.
-#[derive(Debug, Default)]
-struct Distances {
-    known: Vec<Known>,
-}
-
-#[derive(Debug)]
-struct Known {
-    track: u32,
-    metres: f64,
-    /// When a picture showed them last.
-    seen: Option<Instant>,
-}
-
-impl Distances {
-    /// The steadied distance after a new measurement; without one, the last known one or the usual.
-    fn update(&mut self, track: u32, measured: Option<f64>) -> f64 {
-        let Some(known) = self.known.iter_mut().find(|known| known.track == track) else {
-            if let Some(metres) = measured {
-                self.known.push(Known { track, metres, seen: None });
-            }
-            return measured.unwrap_or(USUAL_DISTANCE_M);
-        };
-        if let Some(measured) = measured {
-            known.metres += (measured - known.metres) * DISTANCE_BLEND;
-        }
-        known.metres
-    }
-
-    fn forget_absent(&mut self, people: &[PersonView], now: Instant) {
-        for known in &mut self.known {
-            if people.iter().any(|person| person.track == known.track) {
-                known.seen = Some(now);
-            }
-        }
-        let lately = |at: Instant| now.saturating_duration_since(at) <= KEPT;
-        self.known.retain(|known| known.seen.is_some_and(lately));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use embedded_graphics::pixelcolor::IntoStorage;
+    use crate::palette::{CAMERA_ACTIVE, WARNING};
+    use embedded_graphics::pixelcolor::{IntoStorage, Rgb888};
+    use proto::taxonomy::Part;
     use std::time::Duration;
 
-    fn badge_pixels(canvas: &Canvas) -> usize {
-        let colour = CAMERA_ACTIVE.into_storage();
-        canvas.pixels().iter().filter(|&&pixel| pixel == colour).count()
+    /// Pixels of this colour in the upper half, which has the badge.
+    fn badge_pixels(canvas: &Canvas, colour: Rgb888) -> usize {
+        let rows = &canvas.pixels()[..canvas.pixels().len() / 2];
+        rows.iter().filter(|&&pixel| pixel == colour.into_storage()).count()
     }
 
     #[test]
-    fn badge_is_there_in_every_state_whenever_the_camera_sees() {
+    fn the_badge_is_there_in_every_state_whenever_the_camera_sees_or_somebody_watches() {
         let reason = "x";
         let statuses = [
             Status::Running,
@@ -308,11 +227,22 @@ mod tests {
                 Painter::new(width, height, style, Alignment::Picture { mirrored: true });
             let mut canvas = Canvas::new(width, height);
             for status in statuses {
-                let scene = Scene { camera_active: true, ..Scene::of_status(status) };
-                painter.draw(&scene, &mut canvas);
-                assert!(badge_pixels(&canvas) >= 8, "{status:?} on {width} x {height}");
-                painter.draw(&Scene { camera_active: false, ..scene }, &mut canvas);
-                assert_eq!(badge_pixels(&canvas), 0, "{status:?}");
+                // However dark the rest is.
+                let dimmed = Some(7);
+                let scene = Scene { camera_active: true, dimmed, ..Scene::of_status(status) };
+                painter.draw(&scene, Instant::now(), &mut canvas);
+                let context = format!("{status:?} on {width} x {height}");
+                assert!(badge_pixels(&canvas, CAMERA_ACTIVE) >= 8, "{context}");
+                assert_eq!(badge_pixels(&canvas, WARNING), 0, "nobody watches: {context}");
+                for camera_active in [true, false] {
+                    let scene = Scene { camera_active, watched: true, ..scene };
+                    painter.draw(&scene, Instant::now(), &mut canvas);
+                    assert!(badge_pixels(&canvas, WARNING) >= 8, "{context}");
+                    let is_lit = badge_pixels(&canvas, CAMERA_ACTIVE) >= 8;
+                    assert_eq!(is_lit, camera_active, "{context}");
+                }
+                painter.draw(&Scene { camera_active: false, ..scene }, Instant::now(), &mut canvas);
+                assert_eq!(badge_pixels(&canvas, CAMERA_ACTIVE), 0, "{context}");
             }
         }
     }
@@ -338,11 +268,45 @@ mod tests {
         let mut canvas = Canvas::new(48, 64);
         let gone = Scene { mask: Some(MaskView { people: &[], ..mask }), ..shown };
         for hidden in [nobody, gone, off] {
-            painter.draw(&shown, &mut canvas);
+            painter.draw(&shown, Instant::now(), &mut canvas);
             assert!(!painter.figure.is_forgotten());
-            painter.draw(&hidden, &mut canvas);
+            painter.draw(&hidden, Instant::now(), &mut canvas);
             assert!(painter.figure.is_forgotten());
         }
+    }
+
+    #[test]
+    fn nobodys_distance_is_kept_once_a_status_hides_them() {
+        let content = (0, 0, 8, 8);
+        let mut parts = [Part::Torso.index(); 64];
+        // Feet that end above the picture's lower edge tell how far away somebody is.
+        parts[40..56].fill(Part::FootLeft.index());
+        let people = [PersonView { slot: 1, track: 3, bounds: (0, 0, 8, 7) }];
+        let (width, height, person) = (8, 8, &[1; 64]);
+        let mask = MaskView { width, height, parts: &parts, person, content, people: &people };
+        let geometry = MirrorGeometry {
+            camera_height_m: 1.8,
+            camera_offset_m: 0.0,
+            pitch_deg: 15.0,
+            field_of_view_deg: 45.0,
+            screen_width_m: 0.3,
+            screen_height_m: 0.5,
+            screen_bottom_m: 1.2,
+        };
+        let alignment = Alignment::Reflection(geometry);
+        let mut painter = Painter::new(48, 64, Style::default(), alignment);
+        let (mut canvas, now) = (Canvas::new(48, 64), Instant::now());
+        let shown = Scene { mask: Some(mask), ..Scene::of_status(Status::Running) };
+        painter.draw(&shown, now, &mut canvas);
+        let gone = Scene { mask: Some(MaskView { people: &[], ..mask }), ..shown };
+        painter.draw(&gone, now + Duration::from_secs(1), &mut canvas);
+        assert!(!painter.distances.is_forgotten(), "they may come back");
+        let off = Scene { status: Status::CameraOff { by: "by a test", on_page: true }, ..shown };
+        painter.draw(&off, now + Duration::from_secs(1), &mut canvas);
+        assert!(painter.distances.is_forgotten());
+        painter.draw(&shown, now, &mut canvas);
+        painter.draw(&gone, now + Duration::from_secs(60), &mut canvas);
+        assert!(painter.distances.is_forgotten(), "long gone");
     }
 
     #[test]
@@ -368,7 +332,7 @@ mod tests {
                     page_hint: Some(&long),
                     ..Scene::of_status(status)
                 };
-                painter.draw(&scene, &mut canvas);
+                painter.draw(&scene, Instant::now(), &mut canvas);
             }
         }
     }
@@ -422,7 +386,7 @@ mod tests {
             {
                 let mut canvas = Canvas::new(across, down);
                 let mut painter = Painter::new(across, down, Style::default(), alignment);
-                painter.draw(&scene, &mut canvas);
+                painter.draw(&scene, Instant::now(), &mut canvas);
                 assert!(canvas.pixels().iter().all(|&pixel| pixel >> 24 == 0));
             }
         }
@@ -442,24 +406,8 @@ mod tests {
             Painter::new(320, 240, Style::default(), Alignment::Picture { mirrored: true });
         let (mut bad, mut told) = (Canvas::new(320, 240), Canvas::new(320, 240));
         let scene = Scene::of_status(Status::Running);
-        painter.draw(&Scene { mask: Some(mask), ..scene }, &mut bad);
-        painter.draw(&Scene { notice: Some(BAD_MASK), ..scene }, &mut told);
+        painter.draw(&Scene { mask: Some(mask), ..scene }, Instant::now(), &mut bad);
+        painter.draw(&Scene { notice: Some(BAD_MASK), ..scene }, Instant::now(), &mut told);
         assert!(bad == told && bad.pixels().iter().any(|&pixel| pixel != 0));
-    }
-
-    #[test]
-    fn distances_are_steadied_kept_and_forgotten() {
-        let mut distances = Distances::default();
-        assert_eq!(distances.update(7, None), USUAL_DISTANCE_M);
-        assert_eq!(distances.update(7, Some(3.0)), 3.0);
-        assert_eq!(distances.update(7, Some(3.4)), 3.0 + 0.4 * DISTANCE_BLEND);
-        let kept = distances.update(7, None);
-        assert_eq!(kept, 3.0 + 0.4 * DISTANCE_BLEND);
-        let (now, there) = (Instant::now(), PersonView { track: 7, ..PersonView::default() });
-        distances.forget_absent(&[there], now);
-        distances.forget_absent(&[], now + KEPT);
-        assert_eq!(distances.update(7, None), kept, "one picture without them is no leave");
-        distances.forget_absent(&[], now + KEPT + Duration::from_millis(1));
-        assert_eq!(distances.update(7, None), USUAL_DISTANCE_M);
     }
 }

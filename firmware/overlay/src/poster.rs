@@ -6,22 +6,8 @@ use crate::canvas::Canvas;
 use crate::font::{CAPITAL_HEIGHT, Font, LINE_HEIGHT, Line};
 use crate::icon;
 use crate::palette::{CALM, TEXT, TEXT_FAINT, TEXT_SOFT};
+use crate::scale::{font_size, unit};
 use crate::scene::Status;
-
-/// Sizes are shares of the geometric mean of the screen's sides: the same screen has the same
-/// letters upright and on its side. On a 24-inch panel of 1080 x 1920 pixels the capitals of the
-/// advice are 12 mm tall, 14 minutes of arc from three metres; good eyes can just read 5.
-pub(crate) fn unit(width: u32, height: u32) -> f32 {
-    (width as f32 * height as f32).sqrt()
-}
-
-/// In smaller letters nothing can be read.
-pub(crate) const SMALLEST_FONT: u32 = 10;
-
-/// A share of the unit as a font size in whole pixels.
-pub(crate) fn font_size(unit: f32, share: f32) -> u32 {
-    ((unit * share).round() as u32).max(SMALLEST_FONT)
-}
 
 const ICON_RADIUS: f32 = 0.105;
 /// A code is read from across the room and typed at once: larger than any headline.

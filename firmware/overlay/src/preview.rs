@@ -6,9 +6,8 @@ use crate::canvas::Canvas;
 use crate::figure::Figure;
 use crate::geometry::{PictureFit, Projection};
 use crate::glow::{Brush, Light, Place, Ramps};
-use crate::painter::Style;
-use crate::poster::unit;
-use crate::scene::MaskView;
+use crate::scale::unit;
+use crate::scene::{MaskView, Style};
 
 /// Share of the picture's brightness that is left under a part at full opacity.
 const KEPT: f32 = 0.25;

@@ -12,6 +12,11 @@ pub struct Scene<'a> {
     pub status: Status<'a>,
     /// Whether the camera sees: the badge is drawn then, last and in every state.
     pub camera_active: bool,
+    /// Whether somebody looks at its pictures elsewhere: the badge says so, in every state.
+    pub watched: bool,
+    /// Minutes for which nobody has looked at the same words: they are dark then and move a little, since they would light a bedroom
+    /// and burn in. `None` is full light; the badge has it always.
+    pub dimmed: Option<u32>,
     /// Pictures a second, drawn when given.
     pub fps: Option<f32>,
     /// A code to be typed, above the notice.
@@ -31,12 +36,27 @@ impl Scene<'_> {
             mask: None,
             status,
             camera_active: false,
+            watched: false,
+            dimmed: None,
             fps: None,
             code: None,
             notice: None,
             page_address: None,
             page_hint: None,
         }
+    }
+}
+
+/// What settings may change about the look. The camera badge is not among it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Style {
+    /// Brightness of the coloured parts, 0 to 1.
+    pub opacity: f32,
+}
+
+impl Default for Style {
+    fn default() -> Style {
+        Style { opacity: 0.75 }
     }
 }
 

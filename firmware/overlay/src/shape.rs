@@ -5,8 +5,7 @@
 
 use embedded_graphics::pixelcolor::{IntoStorage, Rgb888};
 
-use crate::canvas::Canvas;
-use crate::glow::mix;
+use crate::canvas::{Canvas, mix};
 
 /// A place or a displacement.
 pub(crate) type Point = (f32, f32);

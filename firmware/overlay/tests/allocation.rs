@@ -6,6 +6,7 @@ mod scenes;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use common::{Crowd, Pose};
 use overlay::preview::PreviewPainter;
@@ -80,17 +81,20 @@ fn drawing_allocates_nothing_in_the_steady_state() {
                     mask: Some(crowd.mask()),
                     status: Status::Running,
                     camera_active: true,
+                    watched: step % 2 == 0,
+                    dimmed: Some(step as u32),
                     fps: Some(10.0 + step as f32),
                     code: Some("493 027"),
                     notice: Some("A notice that is long enough to need two lines."),
                     page_address: Some("https://192.168.1.7:8443/"),
                     page_hint: Some("Your browser warns once."),
                 };
-                painter.draw(&scene, &mut canvas);
+                painter.draw(&scene, Instant::now(), &mut canvas);
             }
             for (_, status) in &statuses {
                 let page_address = Some("http://127.0.0.1:8080");
-                painter.draw(&Scene { page_address, ..Scene::of_status(*status) }, &mut canvas);
+                let scene = Scene { page_address, ..Scene::of_status(*status) };
+                painter.draw(&scene, Instant::now(), &mut canvas);
             }
         };
         assert!(allocations(&mut round) > 0, "the counter counts");

@@ -9,6 +9,7 @@ mod image;
 mod scenes;
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use common::{Crowd, Pose};
 use overlay::preview::{PreviewError, PreviewPainter};
@@ -50,7 +51,7 @@ fn check_rgb(name: &str, (width, height): (u32, u32), rgb: &[u8]) {
 fn check(name: &str, scene: &Scene<'_>, alignment: Alignment) {
     let mut painter = Painter::new(SIZE.0, SIZE.1, Style::default(), alignment);
     let mut canvas = Canvas::new(SIZE.0, SIZE.1);
-    painter.draw(scene, &mut canvas);
+    painter.draw(scene, Instant::now(), &mut canvas);
     assert!(canvas.pixels().iter().all(|&pixel| pixel >> 24 == 0), "{name}: top bytes");
     check_rgb(name, SIZE, &image::bytes(&canvas));
 }
@@ -70,6 +71,31 @@ fn overlay_of_two_people() {
         ..Scene::of_status(Status::Running)
     };
     check("overlay", &scene, picture());
+}
+
+#[test]
+fn overlay_while_somebody_watches_from_elsewhere() {
+    let crowd = Crowd::pair();
+    let scene = Scene {
+        mask: Some(crowd.mask()),
+        camera_active: true,
+        watched: true,
+        fps: Some(14.8),
+        ..Scene::of_status(Status::Running)
+    };
+    check("overlay-watched", &scene, picture());
+}
+
+#[test]
+fn words_that_nobody_has_looked_at_for_long() {
+    let scene = Scene {
+        camera_active: true,
+        dimmed: Some(5),
+        page_address: Some("https://192.168.1.7:8443/"),
+        page_hint: Some("Your browser warns once: go on, then compare the fingerprint."),
+        ..Scene::of_status(Status::CameraOff { by: "on the mirror's page", on_page: true })
+    };
+    check("dimmed", &scene, picture());
 }
 
 #[test]
@@ -157,11 +183,11 @@ fn drawing_leaves_no_trace() {
     };
     let mut painter = Painter::new(SIZE.0, SIZE.1, Style::default(), picture());
     let (mut canvas, mut first) = (Canvas::new(SIZE.0, SIZE.1), Canvas::new(SIZE.0, SIZE.1));
-    painter.draw(&running, &mut first);
+    painter.draw(&running, Instant::now(), &mut first);
     for (_, status) in scenes::statuses() {
-        painter.draw(&Scene::of_status(status), &mut canvas);
+        painter.draw(&Scene::of_status(status), Instant::now(), &mut canvas);
     }
-    painter.draw(&running, &mut canvas);
+    painter.draw(&running, Instant::now(), &mut canvas);
     assert!(canvas == first);
 }
 
@@ -223,7 +249,7 @@ fn parts_are_where_the_labels_say() {
         let alignment = Alignment::Picture { mirrored };
         let mut painter = Painter::new(SIZE.0, SIZE.1, Style::default(), alignment);
         let mut canvas = Canvas::new(SIZE.0, SIZE.1);
-        painter.draw(&scene, &mut canvas);
+        painter.draw(&scene, Instant::now(), &mut canvas);
         let fit = overlay::geometry::PictureFit::new((0, 0, 192, 256), SIZE, mirrored);
         let mut checked = 0;
         for v in 3..253_usize {

@@ -149,7 +149,7 @@ impl Bench {
         let camera_active = self.source.is_live();
         let scene =
             Scene { mask: self.view.mask(), camera_active, ..Scene::of_status(Status::Running) };
-        self.painter.draw(&scene, &mut self.canvas);
+        self.painter.draw(&scene, parsed, &mut self.canvas);
         let drawn = Instant::now();
         self.display.present(&self.canvas)?;
         let shown = Instant::now();

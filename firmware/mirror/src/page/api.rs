@@ -51,6 +51,8 @@ pub struct StateAnswer {
     too_hot_celsius: Option<f64>,
     notices: Vec<String>,
     people: usize,
+    /// Browsers that watch the preview.
+    viewers: usize,
     fps: f32,
     first_overlay_ms: Option<f64>,
     rss_mib: Option<f64>,
@@ -89,6 +91,7 @@ fn answer(shared: &Shared) -> StateAnswer {
         notices: health.notices.iter().map(str::to_owned).collect(),
         source: health.source,
         people: shared.people.load(Ordering::Relaxed),
+        viewers: shared.viewers.load(Ordering::Relaxed),
         fps: shared.timings.fps(),
         first_overlay_ms: shared.first_overlay().map(|time| time.as_secs_f64() * 1e3),
         rss_mib: memory::rss_mib(),
@@ -266,6 +269,9 @@ mod tests {
             assert!(json["stages"][stage.name()]["median_ms"].is_number(), "{}", stage.name());
         }
         assert_eq!(json["camera"]["state"], "starting");
-        assert_eq!(json["camera_active"], false);
+        assert_eq!((&json["camera_active"], &json["viewers"]), (&false.into(), &0.into()));
+        shared.viewers.store(2, Ordering::Relaxed);
+        let json = serde_json::to_value(answer(&shared)).expect("plain data");
+        assert_eq!(json["viewers"], 2);
     }
 }

@@ -158,6 +158,7 @@ function showState(state) {
   showMessage(state);
   updatePreview();
   element("badge").hidden = !state.camera_active;
+  showWatching(state.viewers);
   const camera = element("camera");
   setDisabled(camera, changing);
   camera.setAttribute("aria-checked", String(cameraWanted));
@@ -166,6 +167,12 @@ function showState(state) {
   showStages(state.stages);
   showStates(state);
   setText(element("footer"), `Mirror ${state.version}, up for ${duration(state.uptime_s)}`);
+}
+
+// This browser is one of them while it shows the preview.
+function showWatching(viewers) {
+  element("watching").hidden = viewers === 0;
+  setText(element("watching"), `Watching now: ${viewers} ${viewers === 1 ? "browser" : "browsers"}`);
 }
 
 function showNotices(notices) {
@@ -246,6 +253,7 @@ function showSilence() {
   setText(element("message-text"), SILENCE);
   setDisabled(element("camera"), true);
   element("badge").hidden = true;
+  showWatching(0);
   updatePreview();
 }
 

@@ -1,5 +1,6 @@
 //! `mirror run`: every part wired together and supervised.
 
+mod calm;
 mod capture;
 #[cfg(test)]
 pub(crate) mod counting;

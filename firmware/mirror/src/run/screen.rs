@@ -11,6 +11,8 @@ use tracing::{debug, info, warn};
 
 use crate::backoff::Backoff;
 use crate::look::Look;
+use crate::run::calm::{Calm, QUIET};
+use crate::run::seldom::Seldom;
 use crate::shared::{
     CameraState, DisplayState, Health, ModelState, PairingCode, Shared, Topic, count, lock,
 };
@@ -31,6 +33,9 @@ const BROWSER_WARNS: &str = "Your browser warns once: go on, then compare the fi
 
 /// Longest wait for the sensor to close when the mirror stops; the parts have 800 ms.
 const CLOSING: Duration = Duration::from_millis(500);
+
+/// A display that was open this long is opened again at once when it fails.
+const STEADY: Duration = Duration::from_secs(60);
 
 /// A display that opened already, or why it did not.
 pub type Opened = Result<Box<dyn Display>, DisplayError>;
@@ -60,17 +65,76 @@ struct Panel {
     display: Box<dyn Display>,
     canvas: Canvas,
     painter: Painter,
+    /// For how long it has said the same.
+    calm: Calm,
     /// The passing trouble that it has now, so that it is told once.
     trouble: Option<String>,
 }
 
-/// The display part's own copy of the states.
-struct Copy {
+/// What the display part knows of the mirror: its own copy of the states, and the newest view.
+struct Known {
     health: Health,
     seen: u64,
     view: View,
     /// When the view came.
     viewed_at: Instant,
+}
+
+/// The attempts to open a display. One that comes and goes waits longer and longer.
+struct Attempts {
+    backoff: Backoff,
+    /// When the next one is made.
+    due: Instant,
+    /// When the display that is open was opened.
+    opened: Option<Instant>,
+    told: Told,
+}
+
+/// What the journal has of displays: a contact that is loose must not fill it.
+#[derive(Default)]
+struct Told {
+    open: Seldom,
+    missing: Seldom,
+}
+
+impl Attempts {
+    /// The first one is made at once.
+    fn new(now: Instant) -> Attempts {
+        Attempts { backoff: Backoff::new(), due: now, opened: None, told: Told::default() }
+    }
+
+    /// Notes an attempt.
+    fn made(&mut self, is_open: bool, now: Instant) {
+        self.due = now + self.backoff.next_delay();
+        self.opened = is_open.then_some(now);
+    }
+
+    /// Notes that the display that was open cannot be kept.
+    fn lost(&mut self, now: Instant) {
+        let opened = self.opened.take();
+        if opened.is_some_and(|opened| now.saturating_duration_since(opened) >= STEADY) {
+            self.backoff.reset();
+            self.due = now;
+        }
+    }
+}
+
+impl Told {
+    fn open(&mut self, name: &str) {
+        match self.open.note_words(name, Instant::now()) {
+            Some(1) => info!("display: {name}"),
+            Some(times) => info!("display: {name}, opened {times} times lately"),
+            None => debug!("display: {name}"),
+        }
+    }
+
+    fn missing(&mut self, reason: &str) {
+        match self.missing.note_words(reason, Instant::now()) {
+            Some(1) => warn!("{reason}"),
+            Some(times) => warn!("{reason}; {times} times lately"),
+            None => debug!("{reason}"),
+        }
+    }
 }
 
 impl Screen {
@@ -81,37 +145,35 @@ impl Screen {
     /// # Errors
     /// None at present; a display that fails is opened again.
     pub fn run(&self) -> Result<()> {
-        let mut backoff = Backoff::new();
-        let (mut panel, mut retry_at) = (None, Instant::now());
+        let (mut panel, mut attempts) = (None, Attempts::new(Instant::now()));
         let (health, viewed_at) = (self.shared.health(), Instant::now());
-        let mut copy = Copy { health, seen: 0, view: View::new(), viewed_at };
+        let mut known = Known { health, seen: 0, view: View::new(), viewed_at };
         // The first screen is shown at once: nobody looks at a black mirror and wonders.
         let mut patience = Duration::ZERO;
         while !self.shared.is_stopping() {
-            if panel.is_none() && Instant::now() >= retry_at {
-                panel = self.open();
-                retry_at = Instant::now() + backoff.next_delay();
+            if panel.is_none() && Instant::now() >= attempts.due {
+                panel = self.open(&mut attempts.told);
+                attempts.made(panel.is_some(), Instant::now());
             }
-            let fresh = self.shared.receive_view(&mut copy.view, patience);
+            let fresh = self.shared.receive_view(&mut known.view, patience);
             patience = IDLE_REFRESH;
             if fresh {
-                copy.viewed_at = Instant::now();
+                known.viewed_at = Instant::now();
             }
-            self.put_stale_away(&mut copy);
-            self.shared.refresh_health(&mut copy.health, &mut copy.seen);
+            self.put_stale_away(&mut known);
+            self.shared.refresh_health(&mut known.health, &mut known.seen);
             let keep = match &mut panel {
-                Some(panel) => self.show(panel, &copy, fresh),
+                Some(panel) => self.show(panel, &mut attempts.told, &known, fresh),
                 None => {
-                    self.account(fresh && status(&copy, self.place(false)) == Status::Running);
+                    self.account(fresh && status(&known, self.place(false)) == Status::Running);
                     true
                 }
             };
-            if keep && panel.is_some() {
-                backoff.reset();
-            } else {
+            if !keep {
                 panel = None;
+                attempts.lost(Instant::now());
             }
-            self.end_with_the_file(fresh, &copy.health);
+            self.end_with_the_file(fresh, &known.health);
             count(&self.shared.counters.rounds);
         }
         self.wait_for_the_sensor();
@@ -126,19 +188,19 @@ impl Screen {
     }
 
     /// Whoever a camera or a network that hangs has shown last may be gone by now.
-    fn put_stale_away(&self, copy: &mut Copy) {
+    fn put_stale_away(&self, known: &mut Known) {
         // Not of a file, which has its own pace, nor while the network rests.
-        let health = &copy.health;
+        let health = &known.health;
         let sees =
             health.camera == CameraState::On && health.sensor_open && health.too_hot.is_none();
-        let hangs = sees && copy.viewed_at.elapsed() > self.stale_after;
-        if hangs && copy.view.mask().is_some() {
+        let hangs = sees && known.viewed_at.elapsed() > self.stale_after;
+        if hangs && known.view.mask().is_some() {
             warn!(
                 "no picture came for {:.0} s; what was shown is put away",
                 self.stale_after.as_secs_f32()
             );
             self.shared.forget_pictures();
-            copy.view.clear();
+            known.view.clear();
         }
     }
 
@@ -150,54 +212,55 @@ impl Screen {
         }
     }
 
-    fn open(&self) -> Option<Panel> {
+    fn open(&self, told: &mut Told) -> Option<Panel> {
         let first = lock(&self.first).take();
         let opened = first.unwrap_or_else(|| display::open(&self.spec, &self.request));
         match opened {
-            Ok(display) => Some(self.panel(display)),
+            Ok(display) => Some(self.panel(display, told)),
             Err(error) => {
-                self.missing(&error);
+                self.missing(&error, told);
                 None
             }
         }
     }
 
-    fn panel(&self, display: Box<dyn Display>) -> Panel {
-        self.opened(display.name());
+    fn panel(&self, display: Box<dyn Display>, told: &mut Told) -> Panel {
+        self.opened(display.name(), told);
         let (width, height) = display.size();
         let misfit = self.look.misfit((width, height));
         self.shared.set_notice(Topic::Screen, misfit.as_deref());
         let canvas = Canvas::new(width, height);
         let painter = Painter::new(width, height, self.look.style(), self.look.alignment(false));
-        Panel { display, canvas, painter, trouble: None }
+        Panel { display, canvas, painter, calm: Calm::default(), trouble: None }
     }
 
-    fn opened(&self, name: String) {
-        info!("display: {name}");
+    fn opened(&self, name: String, told: &mut Told) {
+        told.open(&name);
         self.shared.update_health(|health| health.display = DisplayState::Open { name });
     }
 
     /// Notes why there is no display; told once, not at every attempt.
-    fn missing(&self, error: &DisplayError) {
-        let state = DisplayState::Missing { reason: error.to_string() };
+    fn missing(&self, error: &DisplayError, told: &mut Told) {
+        let reason = error.to_string();
+        let state = DisplayState::Missing { reason: reason.clone() };
         if self.shared.with_health(|health| health.display == state) {
             return;
         }
-        warn!("{error}");
+        told.missing(&reason);
         self.shared.update_health(|health| health.display = state);
     }
 
     /// Draws and presents; false when the display must be opened again.
-    fn show(&self, panel: &mut Panel, copy: &Copy, fresh: bool) -> bool {
+    fn show(&self, panel: &mut Panel, told: &mut Told, known: &Known, fresh: bool) -> bool {
         let started = Instant::now();
-        let overlay = self.draw(panel, copy);
+        let overlay = self.draw(panel, known, started);
         let drawn = Instant::now();
         if let Err(error) = panel.display.present(&panel.canvas) {
             self.account(fresh && overlay);
-            return self.trouble(panel, &error);
+            return self.trouble(panel, &error, told);
         }
         if panel.trouble.take().is_some() {
-            self.opened(panel.display.name());
+            self.opened(panel.display.name(), told);
         }
         count(&self.shared.counters.shown);
         if fresh && overlay {
@@ -217,28 +280,38 @@ impl Screen {
     }
 
     /// Draws the scene; true when it shows the overlay and not a status.
-    fn draw(&self, panel: &mut Panel, copy: &Copy) -> bool {
-        let health = &copy.health;
+    fn draw(&self, panel: &mut Panel, known: &Known, now: Instant) -> bool {
+        let health = &known.health;
         let place = self.place(panel.display.is_window());
-        let status = status(copy, place);
+        let status = status(known, place);
         let running = status == Status::Running;
         let code = pairing(health).filter(|_| running);
         let is_page_shown = !running || code.is_some() || self.is_page_shown(health, place);
         let page_address = page_address(health, place).filter(|_| is_page_shown);
         let is_https = |address: &&str| address.starts_with("https://");
-        let scene = Scene {
-            mask: if running { copy.view.mask() } else { None },
+        let mut scene = Scene {
+            mask: if running { known.view.mask() } else { None },
             status,
             camera_active: health.sensor_open,
+            watched: self.is_watched(health),
+            dimmed: None,
             fps: (running && self.look.show_fps).then(|| self.shared.timings.fps()),
             code: code.filter(|code| !code.spoiled).map(|code| code.code.as_str()),
             notice: code.map_or_else(|| health.notices.first(), |code| Some(words(code))),
             page_address,
             page_hint: page_address.filter(is_https).map(|_| BROWSER_WARNS),
         };
+        scene.dimmed = panel.calm.note(&scene, self.shared.person_within(QUIET), now);
         panel.painter.align(self.look.alignment(health.demo));
-        panel.painter.draw(&scene, &mut panel.canvas);
+        panel.painter.draw(&scene, now, &mut panel.canvas);
         running
+    }
+
+    /// Whether somebody sees elsewhere what the camera sees, or saw: in the preview, or in the picture that is kept to be corrected.
+    /// Nobody's home is in the demo scene.
+    fn is_watched(&self, health: &Health) -> bool {
+        let looks_on = health.sensor_open && self.shared.viewers.load(Ordering::Relaxed) > 0;
+        !health.demo && (looks_on || self.shared.frozen.kept().is_some())
     }
 
     fn is_page_shown(&self, health: &Health, place: Place) -> bool {
@@ -248,12 +321,12 @@ impl Screen {
 
     /// Whether the display can be kept after this error. Even then nothing is seen on it for now; a passing trouble (a
     /// monitor that is unplugged) is told once.
-    fn trouble(&self, panel: &mut Panel, error: &DisplayError) -> bool {
+    fn trouble(&self, panel: &mut Panel, error: &DisplayError, told: &mut Told) -> bool {
         let text = error.to_string();
         if panel.trouble.as_ref() == Some(&text) {
             debug!("{text}");
         } else {
-            self.missing(error);
+            self.missing(error, told);
             panel.trouble = Some(text);
         }
         error.is_transient()
@@ -338,9 +411,9 @@ fn has_page(health: &Health, place: Place) -> bool {
 }
 
 /// The one thing a person should be told now.
-fn status(copy: &Copy, place: Place) -> Status<'_> {
-    let state = state(copy, place);
-    match pairing(&copy.health) {
+fn status(known: &Known, place: Place) -> Status<'_> {
+    let state = state(known, place);
+    match pairing(&known.health) {
         // Anybody on the home network may ask for one, and nobody who trains in front of the mirror is to lose the overlay for that.
         Some(pairing) if pairing.at_device || state != Status::Running => {
             let left = match pairing.spoiled {
@@ -354,8 +427,8 @@ fn status(copy: &Copy, place: Place) -> Status<'_> {
 }
 
 /// What keeps the mirror from working, worst first.
-fn state(copy: &Copy, place: Place) -> Status<'_> {
-    let health = &copy.health;
+fn state(known: &Known, place: Place) -> Status<'_> {
+    let health = &known.health;
     // Whoever switched it off wants to see that it is.
     if let CameraState::Off { by } = &health.camera {
         return Status::CameraOff { by, on_page: has_page(health, place) };
@@ -373,7 +446,7 @@ fn state(copy: &Copy, place: Place) -> Status<'_> {
     if let Some(celsius) = health.too_hot {
         return Status::Thermal { celsius: celsius as f32 };
     }
-    if copy.view.mask().is_some() {
+    if known.view.mask().is_some() {
         return Status::Running;
     }
     match (&health.model, &health.camera) {
@@ -390,18 +463,18 @@ mod tests {
     use display::HeadlessDisplay;
     use std::sync::atomic::AtomicBool;
 
-    fn copy(change: impl FnOnce(&mut Health)) -> Copy {
+    fn known(change: impl FnOnce(&mut Health)) -> Known {
         let shared = Shared::new(Instant::now(), None);
         let mut health = shared.health();
         change(&mut health);
-        Copy { health, seen: 0, view: View::new(), viewed_at: Instant::now() }
+        Known { health, seen: 0, view: View::new(), viewed_at: Instant::now() }
     }
 
     const WINDOW: Place = Place { is_window: true, paired: false };
     const PANEL: Place = Place { is_window: false, paired: false };
 
-    fn status(copy: &Copy) -> Status<'_> {
-        super::status(copy, WINDOW)
+    fn status(known: &Known) -> Status<'_> {
+        super::status(known, WINDOW)
     }
 
     #[test]
@@ -412,7 +485,7 @@ mod tests {
             absent: true,
             retry_at: Instant::now(),
         };
-        let mut all = copy(|health| {
+        let mut all = known(|health| {
             health.camera = lost;
             health.too_hot = Some(90.0);
             health.model = ModelState::Failed { reason: "broken".into() };
@@ -438,7 +511,7 @@ mod tests {
             spoiled: false,
         };
         let later = Instant::now() + Duration::from_secs(60);
-        let mut shown = copy(|health| health.pairing = Some(code(later)));
+        let mut shown = known(|health| health.pairing = Some(code(later)));
         assert!(matches!(status(&shown), Status::Pairing { code: "123 456", .. }));
         assert_eq!(page_address(&shown.health, PANEL), Some("https://192.168.1.7:8443/"));
         assert!(!format!("{:?}", shown.health).contains("123 456"), "no code in a log");
@@ -464,7 +537,7 @@ mod tests {
     fn a_running_mirror_says_where_its_page_is_when_somebody_needs_it_or_nobody_is_there() {
         let network =
             |health: &mut Health| health.network = Some("https://192.168.1.7:8443/".into());
-        let mut shown = copy(network).health;
+        let mut shown = known(network).health;
         assert!(!is_page_shown(&shown, PANEL, true), "over somebody who trains");
         assert!(is_page_shown(&shown, PANEL, false));
         shown.notices.set(Topic::Learning, Some(crate::learning::NOT_ALL_DELETED.into()));
@@ -478,7 +551,7 @@ mod tests {
 
     #[test]
     fn the_address_is_one_that_somebody_in_the_room_can_open() {
-        let mut shown = copy(|health| health.page = Some("http://127.0.0.1:8080/".into()));
+        let mut shown = known(|health| health.page = Some("http://127.0.0.1:8080/".into()));
         assert_eq!(page_address(&shown.health, WINDOW), Some("http://127.0.0.1:8080/"));
         assert_eq!(page_address(&shown.health, PANEL), Some(ON_THIS_DEVICE));
         let soon = Place { paired: true, ..PANEL };
@@ -494,8 +567,8 @@ mod tests {
     #[test]
     fn nobody_is_sent_to_a_page_that_nobody_there_can_open() {
         let off = |health: &mut Health| health.camera = CameraState::Off { by: "x" };
-        let mut shown = copy(off);
-        let on_page = |shown: &Copy, place| {
+        let mut shown = known(off);
+        let on_page = |shown: &Known, place| {
             matches!(super::status(shown, place), Status::CameraOff { on_page: true, .. })
         };
         assert!(!on_page(&shown, WINDOW), "no page");
@@ -513,11 +586,11 @@ mod tests {
 
     #[test]
     fn the_steps_of_a_start_are_told() {
-        let loading = copy(|_| {});
+        let loading = known(|_| {});
         assert_eq!(status(&loading), Status::Starting { step: "loading the network" });
-        let opening = copy(|health| health.model = ModelState::Ready { name: "m".into() });
+        let opening = known(|health| health.model = ModelState::Ready { name: "m".into() });
         assert_eq!(status(&opening), Status::Starting { step: "opening the camera" });
-        let mut off = copy(|health| health.camera = CameraState::Off { by: "in the settings" });
+        let mut off = known(|health| health.camera = CameraState::Off { by: "in the settings" });
         let expected = Status::CameraOff { by: "in the settings", on_page: false };
         assert_eq!(status(&off), expected);
         off.health.model = ModelState::Failed { reason: "broken".into() };
@@ -570,11 +643,12 @@ mod tests {
         let unused = DisplayError::Unplugged { device: "card0".into(), connector: "unused".into() };
         let mut screen = screen(&shared, Err(unused));
         (screen.look.show_fps, screen.frames) = (true, None);
-        let mut panel = screen.panel(Box::new(display));
+        let mut told = Told::default();
+        let mut panel = screen.panel(Box::new(display), &mut told);
         // Letters are rasterised when they are first seen: show every digit once.
         for fps in [1234.5, 6789.0] {
             let scene = Scene { fps: Some(fps), ..Scene::of_status(Status::Running) };
-            panel.painter.draw(&scene, &mut panel.canvas);
+            panel.painter.draw(&scene, Instant::now(), &mut panel.canvas);
         }
         let mut parsing = vision::Parsing::new(vision::GridSize { height: 256, width: 192 });
         let bounds = vision::Rect { x: 40, y: 30, width: 60, height: 200 };
@@ -585,19 +659,108 @@ mod tests {
                 (parsing.parts[at], parsing.person[at]) = (3, 1);
             }
         }
-        let mut shown = copy(|health| {
+        let mut shown = known(|health| {
             (health.camera, health.sensor_open, health.demo) = (CameraState::On, true, true);
         });
         shown.view.fill(&parsing);
         let mut show = || {
             counting::during(|| {
-                assert!(screen.show(&mut panel, &shown, true));
+                assert!(screen.show(&mut panel, &mut told, &shown, true));
             })
         };
         assert!(show() > 0, "the counter counts");
         let steady: u64 = (0..20).map(|_| show()).sum();
         assert_eq!(steady, 0, "allocations in 20 overlays");
         assert_eq!(shared.counters.overlays.load(Ordering::Relaxed), 21);
+    }
+
+    /// A screen that a test draws on, with what it knows of a camera that sees nobody.
+    fn drawn(shared: &Arc<Shared>) -> (Screen, Panel, Known) {
+        let request = DisplayRequest { headless_size: (270, 480), ..DisplayRequest::default() };
+        let display = HeadlessDisplay::open(None, &request).expect("nothing to open");
+        let unused = DisplayError::Unplugged { device: "card0".into(), connector: "unused".into() };
+        let screen = screen(shared, Err(unused));
+        let panel = screen.panel(Box::new(display), &mut Told::default());
+        let mut shown = known(|health| {
+            (health.camera, health.sensor_open) = (CameraState::On, true);
+            health.network = Some("https://192.168.1.7:8443/".into());
+        });
+        shown.view.fill(&vision::Parsing::new(vision::GridSize { height: 64, width: 48 }));
+        (screen, panel, shown)
+    }
+
+    #[test]
+    fn whoever_looks_on_from_elsewhere_is_shown_in_front_of_the_mirror() {
+        let shared = Arc::new(Shared::new(Instant::now(), None));
+        let (screen, mut panel, mut shown) = drawn(&shared);
+        let mut picture = |shown: &Known| {
+            screen.draw(&mut panel, shown, Instant::now());
+            panel.canvas.clone()
+        };
+        let alone = picture(&shown);
+        shared.viewers.store(1, Ordering::Relaxed);
+        let watched = picture(&shown);
+        assert!(watched != alone, "the preview");
+        shared.viewers.store(0, Ordering::Relaxed);
+        assert!(picture(&shown) == alone);
+        let frozen = shared.frozen.put(crate::parsed::Parsed::blank((6, 8))).keep();
+        assert!(picture(&shown) == watched, "a picture to be corrected");
+        assert!(screen.is_watched(&shown.health));
+        shown.health.sensor_open = false;
+        assert!(screen.is_watched(&shown.health), "it is kept while the camera is away");
+        shared.frozen.forget(frozen);
+        shared.viewers.store(1, Ordering::Relaxed);
+        assert!(!screen.is_watched(&shown.health), "there is nothing to see");
+        (shown.health.sensor_open, shown.health.demo) = (true, true);
+        assert!(!screen.is_watched(&shown.health), "a scene");
+    }
+
+    #[test]
+    fn words_before_an_empty_room_grow_dark_until_somebody_comes() {
+        // Switched on a day ago; nobody has been seen since.
+        let shared = Arc::new(Shared::new(Instant::now() - Duration::from_secs(86_400), None));
+        let (screen, mut panel, mut shown) = drawn(&shared);
+        let start = Instant::now();
+        let mut brightest = |shown: &Known, seconds| {
+            screen.draw(&mut panel, shown, start + Duration::from_secs(seconds));
+            // Below the badge.
+            let rows = &panel.canvas.pixels()[270 * 100..];
+            rows.iter().map(|&pixel| pixel & 0xFF).max().expect("pixels")
+        };
+        let full = brightest(&shown, 0);
+        assert!(full > 0xC0, "where the page is: {full}");
+        assert_eq!(brightest(&shown, 599), full);
+        assert!(brightest(&shown, 600) < full / 3);
+        shown.health.notices.set(Topic::Learning, Some("a notice".into()));
+        assert!(brightest(&shown, 601) > 0xC0, "another word");
+        assert!(brightest(&shown, 1300) < full / 3);
+        shared.note_person();
+        assert!(brightest(&shown, 1301) > 0xC0, "somebody came");
+    }
+
+    #[test]
+    fn a_display_that_comes_and_goes_is_opened_less_and_less_often() {
+        let start = Instant::now();
+        let mut attempts = Attempts::new(start);
+        assert!(start >= attempts.due, "the first one at once");
+        let mut now = start;
+        let mut opened = 0;
+        while now < start + Duration::from_secs(600) {
+            if now >= attempts.due {
+                attempts.made(true, now);
+                attempts.lost(now + Duration::from_millis(100));
+                opened += 1;
+            }
+            now += Duration::from_millis(100);
+        }
+        assert!(opened < 70, "{opened} times in ten minutes");
+        now = attempts.due;
+        attempts.made(true, now);
+        now += STEADY;
+        attempts.lost(now);
+        assert_eq!(attempts.due, now, "one that had lasted is opened again at once");
+        attempts.made(true, now);
+        assert_eq!(attempts.due, now + Backoff::new().next_delay());
     }
 
     #[test]
@@ -607,7 +770,7 @@ mod tests {
             || DisplayError::Unplugged { device: "card0".into(), connector: "x".into() };
         let screen = screen(&shared, Err(connector()));
         let is_shown = |camera: CameraState, age| {
-            let mut shown = copy(|health| (health.camera, health.sensor_open) = (camera, true));
+            let mut shown = known(|health| (health.camera, health.sensor_open) = (camera, true));
             shown.view.fill(&vision::Parsing::new(vision::GridSize { height: 64, width: 48 }));
             shown.viewed_at = Instant::now() - Duration::from_secs(age);
             screen.put_stale_away(&mut shown);

@@ -14,6 +14,8 @@ const EVERY: Duration = Duration::from_secs(3600);
 pub struct Seldom {
     told: Option<Instant>,
     untold: u64,
+    /// The last ones of [`Seldom::note_words`].
+    words: String,
 }
 
 impl Seldom {
@@ -47,6 +49,15 @@ impl Seldom {
         }
     }
 
+    /// One more that is told in these words; how many there were since the last time, if it is to be told now. Other words are told at
+    /// once.
+    pub fn note_words(&mut self, words: &str, now: Instant) -> Option<u64> {
+        if self.words != words {
+            *self = Seldom { words: words.to_owned(), ..Seldom::default() };
+        }
+        self.note(now)
+    }
+
     /// One more; how many there were since the last time that somebody was told, if it is to be told now.
     fn note(&mut self, now: Instant) -> Option<u64> {
         self.untold += 1;
@@ -68,5 +79,15 @@ mod tests {
         let day = (0..86_400).map(|second| start + Duration::from_secs(second));
         let told: Vec<u64> = day.filter_map(|now| seldom.note(now)).collect();
         assert_eq!((told.len(), told[0], told[1]), (24, 1, 3600));
+    }
+
+    #[test]
+    fn other_words_are_told_at_once() {
+        let (mut seldom, start) = (Seldom::default(), Instant::now());
+        let mut told =
+            |words: &str, seconds| seldom.note_words(words, start + Duration::from_secs(seconds));
+        assert_eq!((told("unplugged", 0), told("unplugged", 9)), (Some(1), None));
+        assert_eq!((told("busy", 10), told("busy", 11), told("busy", 3609)), (Some(1), None, None));
+        assert_eq!(told("busy", 3610), Some(3));
     }
 }

@@ -2,7 +2,7 @@
 //! that is used again and again.
 
 use frame::{FrameBuffer, Orientation, wipe};
-use overlay::{MaskView, PersonView};
+use overlay::{MaskView, PersonView, Rect};
 use vision::{MAX_PEOPLE, Parsing};
 
 /// A parsing, copied so that the network can go on while it is being drawn.
@@ -10,7 +10,7 @@ use vision::{MAX_PEOPLE, Parsing};
 pub struct View {
     width: u32,
     height: u32,
-    content: (u32, u32, u32, u32),
+    content: Rect,
     parts: Vec<u8>,
     person: Vec<u8>,
     people: heapless::Vec<PersonView, MAX_PEOPLE>,
@@ -28,22 +28,16 @@ impl View {
     pub fn fill(&mut self, parsing: &Parsing) {
         self.width = parsing.grid.width as u32;
         self.height = parsing.grid.height as u32;
-        let content = parsing.letterbox.content();
-        self.content = (content.x, content.y, content.width, content.height);
+        self.content = rect(parsing.letterbox.content());
         self.parts.clear();
         self.parts.extend_from_slice(&parsing.parts);
         self.person.clear();
         self.person.extend_from_slice(&parsing.person);
         self.people.clear();
         for person in &parsing.persons {
-            let bounds = person.bounds;
-            let view = PersonView {
-                slot: person.slot,
-                track: person.track,
-                bounds: (bounds.x, bounds.y, bounds.width, bounds.height),
-            };
+            let (slot, track, bounds) = (person.slot, person.track, rect(person.bounds));
             // Cannot overflow: a parsing has as much room.
-            let _ = self.people.push(view);
+            let _ = self.people.push(PersonView { slot, track, bounds });
         }
         self.valid = true;
     }
@@ -72,6 +66,11 @@ impl View {
             people: &self.people,
         })
     }
+}
+
+/// The network's rectangle as the overlay has it.
+fn rect(of: vision::Rect) -> Rect {
+    Rect::new(of.x, of.y, of.width, of.height)
 }
 
 /// A picture and its parsing, for the preview.

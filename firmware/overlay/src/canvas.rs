@@ -1,6 +1,7 @@
 //! The picture that goes to a display: one `u32` per pixel, black is mirror.
 
 use std::convert::Infallible;
+use std::ops::Range;
 
 use embedded_graphics::draw_target::DrawTarget;
 use embedded_graphics::geometry::{OriginDimensions, Point, Size};
@@ -85,16 +86,13 @@ impl Canvas {
         }
     }
 
-    /// The part of `area` that lies on the canvas as (left, top, right, bottom), right and bottom
-    /// exclusive; `None` when nothing does.
-    fn clip(&self, area: &Rectangle) -> Option<(usize, usize, usize, usize)> {
+    /// Columns and rows of the part of `area` that lies on the canvas; `None` when nothing does.
+    fn clip(&self, area: &Rectangle) -> Option<(Range<usize>, Range<usize>)> {
         let inside = area.intersection(&Rectangle::new(Point::zero(), self.size()));
-        let (x, y) = (usize::try_from(inside.top_left.x), usize::try_from(inside.top_left.y));
+        let x = usize::try_from(inside.top_left.x).ok()?;
+        let y = usize::try_from(inside.top_left.y).ok()?;
         let (width, height) = (inside.size.width as usize, inside.size.height as usize);
-        match (x, y) {
-            (Ok(x), Ok(y)) if width > 0 && height > 0 => Some((x, y, x + width, y + height)),
-            _ => None,
-        }
+        (width > 0 && height > 0).then(|| (x..x + width, y..y + height))
     }
 }
 
@@ -144,15 +142,15 @@ impl DrawTarget for Canvas {
     where
         I: IntoIterator<Item = Rgb888>,
     {
-        let Some((left, top, right, bottom)) = self.clip(area) else { return Ok(()) };
+        let Some((columns, rows)) = self.clip(area) else { return Ok(()) };
         let mut colours = colours.into_iter();
         // `colours` covers the whole area, so what was clipped must be skipped in it.
-        let skip_left = (left as i64 - i64::from(area.top_left.x)) as usize;
-        let skip_right = area.size.width as usize - skip_left - (right - left);
-        let skip_top = (top as i64 - i64::from(area.top_left.y)) as usize;
+        let skip_left = (columns.start as i64 - i64::from(area.top_left.x)) as usize;
+        let skip_right = area.size.width as usize - skip_left - columns.len();
+        let skip_top = (rows.start as i64 - i64::from(area.top_left.y)) as usize;
         let mut skip = skip_top * area.size.width as usize + skip_left;
-        for y in top..bottom {
-            let row = &mut self.row_mut(y as u32)[left..right];
+        for y in rows {
+            let row = &mut self.row_mut(y as u32)[columns.clone()];
             for pixel in row {
                 let Some(colour) = colours.nth(skip) else { return Ok(()) };
                 (*pixel, skip) = (colour.into_storage(), 0);
@@ -163,9 +161,9 @@ impl DrawTarget for Canvas {
     }
 
     fn fill_solid(&mut self, area: &Rectangle, colour: Rgb888) -> Result<(), Infallible> {
-        let Some((left, top, right, bottom)) = self.clip(area) else { return Ok(()) };
-        for y in top..bottom {
-            self.row_mut(y as u32)[left..right].fill(colour.into_storage());
+        let Some((columns, rows)) = self.clip(area) else { return Ok(()) };
+        for y in rows {
+            self.row_mut(y as u32)[columns.clone()].fill(colour.into_storage());
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
 use crate::canvas::Canvas;
 use crate::font::{CAPITAL_HEIGHT, Font, LINE_HEIGHT, Line};
 use crate::palette::{CALM, TEXT, TEXT_FAINT, TEXT_SOFT};
-use crate::scale::{BADGE, MARGIN, SMALLEST_FONT, font_size, unit};
+use crate::scale::{BADGE, MARGIN, SMALLEST_FONT, font_size, font_sizes, unit};
 use crate::scene::{Scene, Status};
 use crate::shape::{self, round_box, stroke};
 
@@ -106,7 +106,7 @@ impl Captions {
     /// Draws a code in large letters on a dark plate above `bottom`.
     fn draw_code(&mut self, code: &str, bottom: f32, unit: f32, canvas: &mut Canvas) {
         let most = self.size.0 as f32 * WIDEST_TEXT;
-        let size = shrink(&mut self.font, [code, ""], font_size(unit, CODE_TEXT), most);
+        let size = shrink(&mut self.font, &[code], font_size(unit, CODE_TEXT), most);
         let (em, width) = (size as f32, self.font.width(code, size));
         let half = (width / 2.0 + em * 0.3, em * 0.6);
         let middle = (self.size.0 as f32 / 2.0, bottom - half.1 - em * 0.1);
@@ -132,7 +132,7 @@ impl Captions {
         };
         if let Some(hint) = scene.page_hint {
             let most = self.size.0 as f32 * WIDEST_TEXT;
-            let size = shrink(&mut self.font, [hint, ""], font_size(unit, HINT_TEXT), most);
+            let size = shrink(&mut self.font, &[hint], font_size(unit, HINT_TEXT), most);
             let widest = self.font.balance(hint, size, most, &mut self.hint_lines);
             sign.hint = Some((hint, size));
             sign.height += self.hint_lines.len() as f32 * size as f32 * LINE_HEIGHT;
@@ -195,12 +195,12 @@ impl Captions {
         let most = self.size.0 as f32 * WIDEST_TEXT;
         let least = font_size(unit, LEAST_ADDRESS_TEXT);
         let size = font_size(unit, ADDRESS_TEXT);
-        let fitted = shrink(&mut self.font, [ADDRESS_LABEL, address], size, most);
+        let fitted = shrink(&mut self.font, &[ADDRESS_LABEL, address], size, most);
         let taken = self.font.width(ADDRESS_LABEL, fitted) + self.font.width(address, fitted);
         if fitted >= least && taken <= most {
             return (fitted, true);
         }
-        let size = shrink(&mut self.font, [address, ""], least, most);
+        let size = shrink(&mut self.font, &[address], least, most);
         self.font.wrap(address, size, most, &mut self.address_lines);
         (size, false)
     }
@@ -246,18 +246,16 @@ impl Captions {
 
     /// Breaks a notice into lines, with smaller letters where it is long: its end says what to do. Font size and widest line.
     fn fit_notice(&mut self, notice: &str, unit: f32) -> (u32, f32) {
-        let mut share = NOTICE_TEXT;
-        loop {
-            let size = font_size(unit, share);
-            let most = self.size.0 as f32 * WIDEST_TEXT - 2.0 * size as f32;
-            let widest = self.font.balance(notice, size, most, &mut self.notice_lines);
-            let lines = self.notice_lines.len();
-            let is_small = share <= LEAST_NOTICE_TEXT && lines <= MOST_NOTICE_LINES;
-            if lines <= FEW_NOTICE_LINES || is_small || size == SMALLEST_FONT {
-                return (size, widest);
-            }
-            share *= 0.92;
+        let whole = self.size.0 as f32 * WIDEST_TEXT;
+        let most = |size: u32| whole - 2.0 * size as f32;
+        let (font, lines) = (&mut self.font, &mut self.notice_lines);
+        let usual = font_sizes(unit, NOTICE_TEXT, LEAST_NOTICE_TEXT);
+        let mut size = font.fit(notice, usual, most, FEW_NOTICE_LINES, lines);
+        if lines.len() > MOST_NOTICE_LINES {
+            let smaller = font_sizes(unit, LEAST_NOTICE_TEXT, SMALLEST_FONT as f32 / unit);
+            size = font.fit(notice, smaller, most, MOST_NOTICE_LINES, lines);
         }
+        (size, font.balance(notice, size, most(size), lines))
     }
 }
 
@@ -294,7 +292,7 @@ struct Plate {
 
 /// The largest font size, of `size` at most, at which a line of these words is `most` pixels wide at most, but none that nobody can
 /// read.
-fn shrink(font: &mut Font, words: [&str; 2], size: u32, most: f32) -> u32 {
+fn shrink(font: &mut Font, words: &[&str], size: u32, most: f32) -> u32 {
     let width: f32 = words.iter().map(|word| font.width(word, size)).sum();
     if width <= most {
         return size;

@@ -10,9 +10,14 @@
 //! The square between four nodes is a cell. Most cells see a single label and are filled without a
 //! thought; only those near a border carry an [`Edge`] with the fields at their corners.
 
-use crate::scene::{MaskView, PersonView};
-use crate::wipe::wipe;
 use proto::taxonomy::PART_COUNT;
+
+use crate::blur::{
+    KERNEL, LONG_REACH, LONG_SUM, REACH, box_columns, box_rows, short_columns, short_rows,
+    tent_columns, tent_rows,
+};
+use crate::scene::{MaskView, PersonView, Rect};
+use crate::wipe::wipe;
 
 /// Not this person.
 pub(crate) const OUTSIDE: u8 = 0;
@@ -25,12 +30,6 @@ pub(crate) const EDGE_LABELS: usize = 4;
 /// A field's slope per node where it crosses a straight border: the kernel's middle tap.
 pub(crate) const FIELD_SLOPE: f32 = 6.0 / 16.0;
 
-const KERNEL: [u16; 5] = [1, 4, 6, 4, 1];
-/// Nodes that the kernel reaches to either side.
-const REACH: usize = 2;
-/// The same of the triangular kernel along the outline, and the sum of its taps.
-const LONG_REACH: usize = 5;
-const LONG_SUM: u16 = 36;
 /// The outline moves by at most half a node when its stairs are straightened.
 const MOST_SHIFT: f32 = 0.5;
 
@@ -128,10 +127,9 @@ impl Figure {
     /// Reads one person out of a consistent mask. `false` when the person's bounds lie outside the
     /// picture: there is nothing to draw.
     pub fn read(&mut self, mask: &MaskView<'_>, person: &PersonView) -> bool {
-        let (x, y, width, height) = mask.content;
-        let (bx, by, bw, bh) = person.bounds;
-        let (left, right) = (bx.max(x), bx.saturating_add(bw).min(x + width));
-        let (top, bottom) = (by.max(y), by.saturating_add(bh).min(y + height));
+        let (content, bounds) = (mask.content, person.bounds);
+        let (left, right) = (bounds.x.max(content.x), bounds.right().min(content.right()));
+        let (top, bottom) = (bounds.y.max(content.y), bounds.bottom().min(content.bottom()));
         if left >= right || top >= bottom {
             return false;
         }
@@ -146,7 +144,7 @@ impl Figure {
         self.fill_planes();
         self.straighten_outline();
         self.blur_shade(radius);
-        self.see();
+        self.note_labels_seen();
         self.sort_cells();
         true
     }
@@ -154,7 +152,7 @@ impl Figure {
     /// Labels of all nodes. Beyond the picture its edge goes on, so that a person who is cut off
     /// by the picture gets no outline there.
     fn read_labels(&mut self, mask: &MaskView<'_>, slot: u8) {
-        let (x, y, width, height) = mask.content;
+        let Rect { x, y, width, height } = mask.content;
         let clamp = |value: i32, start: u32, length: u32| {
             value.clamp(start as i32, (start + length - 1) as i32) as usize
         };
@@ -263,49 +261,54 @@ impl Figure {
     /// down where the outline is upright, across where it is level. The result may differ from the
     /// small kernel's by half a node, so that fingertips stay where they are.
     fn straighten_outline(&mut self) {
+        self.smooth_along();
         let (width, height) = (self.width, self.height);
-        let person = self.labels.iter().map(|&label| u16::from(label != OUTSIDE));
+        let offset = self.planes[usize::from(OUTSIDE)].offset;
+        for y in LONG_REACH..height - LONG_REACH {
+            for index in y * width + LONG_REACH..(y + 1) * width - LONG_REACH {
+                let field = self.fields[offset + index];
+                if field != 0 && field != 255 {
+                    self.fields[offset + index] = self.straightened(field, index);
+                }
+            }
+        }
+    }
+
+    /// The person with the long kernel down and the short one across, and the other way round, into `long`.
+    fn smooth_along(&mut self) {
+        let (width, nodes) = (self.width, self.width * self.height);
         let [upright, level] = &mut self.long;
         let [a, b] = &mut self.sums;
         a.clear();
-        a.extend(person);
-        b.clear();
-        b.resize(width * height, 0);
-        upright.clear();
-        upright.resize(width * height, 0);
-        level.clear();
-        level.resize(width * height, 0);
+        a.extend(self.labels.iter().map(|&label| u16::from(label != OUTSIDE)));
+        for sums in [&mut *b, &mut *upright, &mut *level] {
+            sums.clear();
+            sums.resize(nodes, 0);
+        }
         tent_columns(a, b, width, upright);
         short_rows(b, upright, width);
         tent_rows(a, b, width);
         short_columns(b, level, width);
-        let plane = self.planes[usize::from(OUTSIDE)];
-        let fields = &mut self.fields[plane.offset..plane.offset + width * height];
-        let full = f32::from(16 * LONG_SUM);
-        for y in LONG_REACH..height - LONG_REACH {
-            for x in LONG_REACH..width - LONG_REACH {
-                let index = y * width + x;
-                let field = fields[index];
-                if field == 0 || field == 255 {
-                    continue;
-                }
-                let slope = |step: usize| {
-                    let (one, other) = (index + step, index - step);
-                    let up = f32::from(upright[one]) - f32::from(upright[other]);
-                    up + f32::from(level[one]) - f32::from(level[other])
-                };
-                let (across, down) = (slope(2).powi(2), slope(2 * width).powi(2));
-                let share = across / (across + down).max(1e-6);
-                let share = share * share * (3.0 - 2.0 * share);
-                let (u, l) = (f32::from(upright[index]), f32::from(level[index]));
-                let along = (u * share + l * (1.0 - share)) / full * 255.0;
-                let now = f32::from(field);
-                // Towards 0 and 1 less and less: plain cells begin there.
-                let most = MOST_SHIFT * FIELD_SLOPE * 4.0 * now * (255.0 - now) / 255.0;
-                let moved = now + (along - now).clamp(-most, most);
-                fields[index] = (moved + 0.5).clamp(1.0, 254.0) as u8;
-            }
-        }
+    }
+
+    /// The person's field at a node on the outline, moved towards the one that is smoothed along it.
+    fn straightened(&self, field: u8, index: usize) -> u8 {
+        let [upright, level] = &self.long;
+        let slope = |step: usize| {
+            let (one, other) = (index + step, index - step);
+            let up = f32::from(upright[one]) - f32::from(upright[other]);
+            up + f32::from(level[one]) - f32::from(level[other])
+        };
+        let (across, down) = (slope(2).powi(2), slope(2 * self.width).powi(2));
+        let share = across / (across + down).max(1e-6);
+        let share = share * share * (3.0 - 2.0 * share);
+        let (u, l) = (f32::from(upright[index]), f32::from(level[index]));
+        let along = (u * share + l * (1.0 - share)) / f32::from(16 * LONG_SUM) * 255.0;
+        let now = f32::from(field);
+        // Towards 0 and 1 less and less: plain cells begin there.
+        let most = MOST_SHIFT * FIELD_SLOPE * 4.0 * now * (255.0 - now) / 255.0;
+        let moved = now + (along - now).clamp(-most, most);
+        (moved + 0.5).clamp(1.0, 254.0) as u8
     }
 
     /// The wide blur: two box blurs of `2 * radius + 1` nodes each way.
@@ -326,7 +329,7 @@ impl Figure {
     }
 
     /// For every node, as bits, the labels that its kernel sees.
-    fn see(&mut self) {
+    fn note_labels_seen(&mut self) {
         let (width, height) = (self.width, self.height);
         self.seen_rows.clear();
         self.seen_rows.resize(width * height, 0);
@@ -433,93 +436,9 @@ impl Figure {
     }
 }
 
-/// The short kernel across, times its sum.
-fn short_rows(from: &[u16], to: &mut [u16], width: usize) {
-    for (from, to) in from.chunks_exact(width).zip(to.chunks_exact_mut(width)) {
-        for (sum, taps) in to[REACH..].iter_mut().zip(from.windows(KERNEL.len())) {
-            *sum = taps[0] + taps[4] + 4 * (taps[1] + taps[3]) + 6 * taps[2];
-        }
-    }
-}
-
-/// The short kernel down, times its sum.
-fn short_columns(from: &[u16], to: &mut [u16], width: usize) {
-    let height = from.len() / width;
-    for y in REACH..height - REACH {
-        let rows = &from[(y - REACH) * width..(y + REACH + 1) * width];
-        let out = &mut to[y * width..(y + 1) * width];
-        for (x, sum) in out.iter_mut().enumerate() {
-            let tap = |step: usize| rows[step * width + x];
-            *sum = tap(0) + tap(4) + 4 * (tap(1) + tap(3)) + 6 * tap(2);
-        }
-    }
-}
-
-/// The triangular kernel across, times its sum: two boxes of [`LONG_REACH`] + 1 nodes.
-fn tent_rows(from: &[u16], to: &mut [u16], width: usize) {
-    const TAPS: usize = 2 * LONG_REACH + 1;
-    for (from, to) in from.chunks_exact(width).zip(to.chunks_exact_mut(width)) {
-        for (sum, taps) in to[LONG_REACH..].iter_mut().zip(from.windows(TAPS)) {
-            let pairs = (0..LONG_REACH).map(|i| (i as u16 + 1) * (taps[i] + taps[TAPS - 1 - i]));
-            *sum = pairs.sum::<u16>() + (LONG_REACH as u16 + 1) * taps[LONG_REACH];
-        }
-    }
-}
-
-/// The triangular kernel down, times its sum; `line` is working memory of at least a row.
-fn tent_columns(from: &[u16], to: &mut [u16], width: usize, line: &mut [u16]) {
-    let height = from.len() / width;
-    for y in LONG_REACH..height - LONG_REACH {
-        let sums = &mut line[..width];
-        sums.fill(0);
-        for step in 0..=2 * LONG_REACH {
-            let tap = (step.min(2 * LONG_REACH - step) + 1) as u16;
-            let start = (y + step - LONG_REACH) * width;
-            let row = &from[start..start + width];
-            sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += tap * value);
-        }
-        to[y * width..(y + 1) * width].copy_from_slice(sums);
-    }
-}
-
 /// The glow grows with the person: a 36th of the height, 2 to 6 nodes.
 fn shade_radius(height: u32) -> usize {
     (height as usize / 36).clamp(2, 6)
-}
-
-/// Running sums of `2 * radius + 1` nodes across; nothing lies beyond the ends.
-fn box_rows(from: &[u16], to: &mut [u16], width: usize, radius: usize) {
-    for (from, to) in from.chunks_exact(width).zip(to.chunks_exact_mut(width)) {
-        let mut sum: u16 = from[..radius.min(width)].iter().sum();
-        for x in 0..width {
-            sum += from.get(x + radius).copied().unwrap_or(0);
-            to[x] = sum;
-            if x >= radius {
-                sum -= from[x - radius];
-            }
-        }
-    }
-}
-
-/// Running sums of `2 * radius + 1` nodes down.
-fn box_columns(from: &[u16], to: &mut [u16], width: usize, radius: usize) {
-    let height = from.len() / width;
-    let row = |y: usize| y * width..(y + 1) * width;
-    to[row(0)].fill(0);
-    for y in 0..=radius.min(height - 1) {
-        to[row(0)].iter_mut().zip(&from[row(y)]).for_each(|(sum, &value)| *sum += value);
-    }
-    for y in 1..height {
-        let (done, rest) = to.split_at_mut(y * width);
-        let (before, now) = (&done[(y - 1) * width..], &mut rest[..width]);
-        now.copy_from_slice(before);
-        if y + radius < height {
-            now.iter_mut().zip(&from[row(y + radius)]).for_each(|(sum, &value)| *sum += value);
-        }
-        if y > radius {
-            now.iter_mut().zip(&from[row(y - radius - 1)]).for_each(|(sum, &value)| *sum -= value);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -533,13 +452,13 @@ mod tests {
         let all = || (0..HEIGHT).flat_map(|y| (0..WIDTH).map(move |x| (x, y)));
         let parts: Vec<u8> = all().map(|(x, y)| label(x, y).0).collect();
         let person: Vec<u8> = all().map(|(x, y)| label(x, y).1).collect();
-        let view = PersonView { slot: 1, track: 0, bounds: (0, 0, WIDTH, HEIGHT) };
+        let view = PersonView { slot: 1, track: 0, bounds: Rect::new(0, 0, WIDTH, HEIGHT) };
         let mask = MaskView {
             width: WIDTH,
             height: HEIGHT,
             parts: &parts,
             person: &person,
-            content: (0, 0, WIDTH, HEIGHT),
+            content: Rect::new(0, 0, WIDTH, HEIGHT),
             people: &[view],
         };
         let mut figure = Figure::default();
@@ -607,17 +526,17 @@ mod tests {
         let figure = read(|x, y| (((x * 7 + y * 13) % 19) as u8, ((x * 5 + y * 3) % 4) as u8));
         assert!(!figure.edges.is_empty());
         let labels = [0; 6];
-        let view = PersonView { slot: 1, track: 0, bounds: (9, 9, u32::MAX, 5) };
+        let view = PersonView { slot: 1, track: 0, bounds: Rect::new(9, 9, u32::MAX, 5) };
         let mask = MaskView {
             width: 3,
             height: 2,
             parts: &labels,
             person: &labels,
-            content: (0, 0, 3, 2),
+            content: Rect::new(0, 0, 3, 2),
             people: &[],
         };
         assert!(!Figure::default().read(&mask, &view));
-        let tiny = PersonView { bounds: (2, 1, u32::MAX, u32::MAX), ..view };
+        let tiny = PersonView { bounds: Rect::new(2, 1, u32::MAX, u32::MAX), ..view };
         assert!(Figure::default().read(&mask, &tiny));
     }
 

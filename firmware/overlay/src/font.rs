@@ -7,6 +7,7 @@ use ab_glyph::{Font as _, FontRef, ScaleFont};
 use embedded_graphics::pixelcolor::{IntoStorage, Rgb888};
 
 use crate::canvas::{Canvas, mix};
+use crate::scale::SMALLEST_FONT;
 
 /// More letters than any screen of ours has; texts from outside must not fill the memory.
 const MOST_GLYPHS: usize = 1024;
@@ -161,6 +162,27 @@ impl Font {
             widest = widest.max(self.width(&text[start..end], size));
         }
         widest
+    }
+
+    /// The first of these font sizes, from large to small, at which a text has no more than `few` lines; else the last one. A line of a
+    /// size has at most `most` of that size pixels. Leaves the text's lines in `lines`.
+    pub fn fit(
+        &mut self,
+        text: &str,
+        sizes: impl Iterator<Item = u32>,
+        most: impl Fn(u32) -> f32,
+        few: usize,
+        lines: &mut Vec<Line>,
+    ) -> u32 {
+        let mut fitted = SMALLEST_FONT;
+        for size in sizes {
+            fitted = size;
+            self.wrap(text, size, most(size), lines);
+            if lines.len() <= few {
+                break;
+            }
+        }
+        fitted
     }
 
     /// [`Font::wrap`] with lines of about the same length: as narrow as the least number of lines

@@ -11,7 +11,7 @@
 
 use proto::taxonomy::Part;
 
-use crate::scene::{MaskView, PersonView};
+use crate::scene::{MaskView, PersonView, Rect};
 
 /// Height from the chin to the top of the hair in metres, used when no feet are seen; adults
 /// measure 0.20 to 0.26.
@@ -90,12 +90,26 @@ impl Projection {
     }
 
     /// The screen position of a grid position.
+    #[cfg(test)]
     pub fn to_screen(&self, u: f64, v: f64) -> (f64, f64) {
         match self {
             Projection::Picture(fit) => fit.to_screen(u, v),
             Projection::Reflection(reflection) => reflection.to_screen(u, v),
         }
     }
+}
+
+/// Left, upper, right and lower edge of a picture on the screen, in pixels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Edges {
+    /// Left.
+    pub left: f32,
+    /// Upper.
+    pub top: f32,
+    /// Right.
+    pub right: f32,
+    /// Lower.
+    pub bottom: f32,
 }
 
 /// The picture as large as fits on the screen, centred.
@@ -105,49 +119,50 @@ pub struct PictureFit {
     scale: (f64, f64),
     left: f64,
     top: f64,
-    content: (f64, f64, f64, f64),
+    content: Rect,
     mirrored: bool,
 }
 
 impl PictureFit {
-    /// Fits the grid's content rectangle (left, top, width, height; sides above 0) onto a screen:
+    /// Fits the grid's content rectangle (sides above 0) onto a screen:
     /// `x = left + (u - content.x) * scale`, or from the right when mirrored.
-    pub fn new(content: (u32, u32, u32, u32), screen: (u32, u32), mirrored: bool) -> PictureFit {
-        let [x, y, width, height] = [content.0, content.1, content.2, content.3].map(f64::from);
+    pub fn new(content: Rect, screen: (u32, u32), mirrored: bool) -> PictureFit {
+        let (width, height) = (f64::from(content.width), f64::from(content.height));
         let (screen_width, screen_height) = (f64::from(screen.0), f64::from(screen.1));
         let scale = (screen_width / width).min(screen_height / height);
         PictureFit {
             scale: (scale, scale),
             left: (screen_width - width * scale) / 2.0,
             top: (screen_height - height * scale) / 2.0,
-            content: (x, y, width, height),
+            content,
             mirrored,
         }
     }
 
     /// The content rectangle on the whole of a picture that it was made from, not mirrored. Only
     /// rounding to grid pixels makes the two scales differ.
-    pub fn stretched(content: (u32, u32, u32, u32), picture: (u32, u32)) -> PictureFit {
-        let [x, y, width, height] = [content.0, content.1, content.2, content.3].map(f64::from);
+    pub fn stretched(content: Rect, picture: (u32, u32)) -> PictureFit {
+        let (width, height) = (f64::from(content.width), f64::from(content.height));
         PictureFit {
             scale: (f64::from(picture.0) / width, f64::from(picture.1) / height),
             left: 0.0,
             top: 0.0,
-            content: (x, y, width, height),
+            content,
             mirrored: false,
         }
     }
 
-    /// Left, upper, right and lower edge of the picture on the screen.
-    pub(crate) fn area(&self) -> (f32, f32, f32, f32) {
-        let (right, bottom) =
-            (self.left + self.content.2 * self.scale.0, self.top + self.content.3 * self.scale.1);
-        (self.left as f32, self.top as f32, right as f32, bottom as f32)
+    /// Where the picture is on the screen.
+    pub fn edges(&self) -> Edges {
+        let right = self.left + f64::from(self.content.width) * self.scale.0;
+        let bottom = self.top + f64::from(self.content.height) * self.scale.1;
+        let (left, top) = (self.left as f32, self.top as f32);
+        Edges { left, top, right: right as f32, bottom: bottom as f32 }
     }
 
     /// See [`Projection::row`].
     pub fn row(&self, y: f64) -> GridRow {
-        let (x, top, width, _) = self.content;
+        let [x, top, width] = [self.content.x, self.content.y, self.content.width].map(f64::from);
         let du = 1.0 / self.scale.0;
         let v = top + (y - self.top) / self.scale.1;
         if self.mirrored {
@@ -158,8 +173,9 @@ impl PictureFit {
     }
 
     /// See [`Projection::to_screen`].
+    #[cfg(test)]
     pub fn to_screen(&self, u: f64, v: f64) -> (f64, f64) {
-        let (x, top, width, _) = self.content;
+        let [x, top, width] = [self.content.x, self.content.y, self.content.width].map(f64::from);
         let across = if self.mirrored { x + width - u } else { u - x };
         (self.left + across * self.scale.0, self.top + (v - top) * self.scale.1)
     }
@@ -184,8 +200,9 @@ pub struct Pinhole {
 impl Pinhole {
     /// The camera whose upright picture fills the grid's content rectangle:
     /// `f = (width / 2) / tan(field of view / 2)`, square pixels, optical axis in the middle.
-    pub fn new(geometry: &MirrorGeometry, content: (u32, u32, u32, u32)) -> Pinhole {
-        let [x, y, width, height] = [content.0, content.1, content.2, content.3].map(f64::from);
+    pub fn new(geometry: &MirrorGeometry, content: Rect) -> Pinhole {
+        let Rect { x, y, width, height } = content;
+        let [x, y, width, height] = [x, y, width, height].map(f64::from);
         let half_angle = (geometry.field_of_view_deg.clamp(1.0, 179.0) / 2.0).to_radians();
         let (sin, cos) = geometry.pitch_deg.clamp(-89.0, 89.0).to_radians().sin_cos();
         Pinhole {
@@ -260,9 +277,9 @@ impl Landmarks {
     /// Reads them from the labels within the person's bounds.
     pub fn find(mask: &MaskView<'_>, person: &PersonView) -> Landmarks {
         let (mut feet, mut head, mut face) = (Extent::EMPTY, Extent::EMPTY, Extent::EMPTY);
-        let (left, top, width, height) = person.bounds;
-        let right = left.saturating_add(width).min(mask.width);
-        let bottom = top.saturating_add(height).min(mask.height);
+        let Rect { x: left, y: top, width, .. } = person.bounds;
+        let right = person.bounds.right().min(mask.width);
+        let bottom = person.bounds.bottom().min(mask.height);
         for v in top..bottom {
             let start = (v * mask.width) as usize;
             for u in left..right {
@@ -281,8 +298,7 @@ impl Landmarks {
                 }
             }
         }
-        let (_, content_top, _, content_height) = mask.content;
-        let content_bottom = content_top + content_height;
+        let (content_top, content_bottom) = (mask.content.y, mask.content.bottom());
         // Whatever touches the picture's edge goes on outside.
         let feet_whole = feet.is_trusted() && feet.bottom < content_bottom;
         let head_whole =
@@ -399,6 +415,7 @@ impl Reflection {
     }
 
     /// See [`Projection::to_screen`].
+    #[cfg(test)]
     pub fn to_screen(&self, u: f64, v: f64) -> (f64, f64) {
         let (body_x, body_y) = self.camera.to_room(u, v, self.distance);
         let (x, y) = ((body_x + self.eye.0) / 2.0, (body_y + self.eye.1) / 2.0);
@@ -419,7 +436,7 @@ mod tests {
         screen_height_m: 0.53,
         screen_bottom_m: 1.25,
     };
-    const CONTENT: (u32, u32, u32, u32) = (0, 0, 192, 256);
+    const CONTENT: Rect = Rect::new(0, 0, 192, 256);
     const SCREEN: (u32, u32) = (1080, 1920);
 
     type Room = (f64, f64, f64);
@@ -526,10 +543,10 @@ mod tests {
     fn rows_and_points_agree_for_every_projection() {
         let camera = Pinhole::new(&GEOMETRY, CONTENT);
         let projections = [
-            Projection::Picture(PictureFit::new((8, 4, 150, 200), SCREEN, false)),
-            Projection::Picture(PictureFit::new((8, 4, 150, 200), SCREEN, true)),
-            Projection::Picture(PictureFit::new((0, 0, 192, 144), (640, 480), true)),
-            Projection::Picture(PictureFit::stretched((3, 0, 190, 144), (640, 480))),
+            Projection::Picture(PictureFit::new(Rect::new(8, 4, 150, 200), SCREEN, false)),
+            Projection::Picture(PictureFit::new(Rect::new(8, 4, 150, 200), SCREEN, true)),
+            Projection::Picture(PictureFit::new(Rect::new(0, 0, 192, 144), (640, 480), true)),
+            Projection::Picture(PictureFit::stretched(Rect::new(3, 0, 190, 144), (640, 480))),
             Projection::Reflection(Reflection::new(&GEOMETRY, camera, 1.7, (0.1, 1.6), SCREEN)),
         ];
         for projection in projections {
@@ -543,10 +560,10 @@ mod tests {
 
     #[test]
     fn picture_is_centred_whole_and_mirrored() {
-        let fit = PictureFit::new((10, 20, 100, 50), (400, 400), false);
+        let fit = PictureFit::new(Rect::new(10, 20, 100, 50), (400, 400), false);
         assert_eq!(fit.to_screen(10.0, 20.0), (0.0, 100.0));
         assert_eq!(fit.to_screen(110.0, 70.0), (400.0, 300.0));
-        let mirrored = PictureFit::new((10, 20, 100, 50), (400, 400), true);
+        let mirrored = PictureFit::new(Rect::new(10, 20, 100, 50), (400, 400), true);
         assert_eq!(mirrored.to_screen(10.0, 20.0), (400.0, 100.0));
     }
 
@@ -588,13 +605,13 @@ mod tests {
         put(Part::Torso, 6, 8, 14, 20);
         put(Part::FootLeft, 6, 26, 9, 28);
         put(Part::FootRight, 11, 24, 14, 26);
-        let view = PersonView { slot: 3, track: 0, bounds: (6, 2, 8, 26) };
+        let view = PersonView { slot: 3, track: 0, bounds: Rect::new(6, 2, 8, 26) };
         let mask = MaskView {
             width,
             height,
             parts: &parts,
             person: &person,
-            content: (0, 0, width, height),
+            content: Rect::new(0, 0, width, height),
             people: &[view],
         };
         let whole = Landmarks::find(&mask, &view);
@@ -602,7 +619,7 @@ mod tests {
         assert_eq!(whole.head, Some((2.0, 8.0)));
         assert_eq!(whole.head_column, Some(10.0));
         // The same person in a picture that ends at the feet and begins at the hair.
-        let cut = MaskView { content: (0, 2, width, 26), ..mask };
+        let cut = MaskView { content: Rect::new(0, 2, width, 26), ..mask };
         let landmarks = Landmarks::find(&cut, &view);
         assert_eq!((landmarks.floor, landmarks.head), (None, None));
         assert_eq!(landmarks.head_column, Some(10.0));

@@ -7,6 +7,7 @@ use crate::canvas::{Canvas, mix};
 use crate::figure::{BODY, Cell, EDGE_LABELS, Edge, FIELD_SLOPE, Figure, LABELS};
 use crate::geometry::Projection;
 use crate::palette::{PALETTE, TRACK_COLOURS, dimmed, track_colour};
+use crate::scene::Rect;
 use crate::wipe::wipe;
 
 /// Colour by shade (0 far outside, 128 on the outline, 255 deep inside).
@@ -93,7 +94,7 @@ impl Ramps {
 pub(crate) struct Place {
     pub projection: Projection,
     /// The picture's rectangle in the grid, beyond which nothing is known.
-    pub content: (u32, u32, u32, u32),
+    pub content: Rect,
     /// The person's number.
     pub track: u32,
     /// In pixels, 0 for none.
@@ -216,13 +217,13 @@ struct Bounds {
 
 impl Bounds {
     /// The figure's nodes or the picture, whichever is smaller.
-    fn new(figure: &Figure, (x, y, width, height): (u32, u32, u32, u32)) -> Bounds {
+    fn new(figure: &Figure, content: Rect) -> Bounds {
         let node = |start: i32, index: usize| f64::from(start) + index as f64 + 0.5;
         Bounds {
-            left: node(figure.left, 0).max(f64::from(x)),
-            right: node(figure.left, figure.width - 1).min(f64::from(x + width)),
-            top: node(figure.top, 0).max(f64::from(y)),
-            bottom: node(figure.top, figure.height - 1).min(f64::from(y + height)),
+            left: node(figure.left, 0).max(f64::from(content.x)),
+            right: node(figure.left, figure.width - 1).min(f64::from(content.right())),
+            top: node(figure.top, 0).max(f64::from(content.y)),
+            bottom: node(figure.top, figure.height - 1).min(f64::from(content.bottom())),
         }
     }
 

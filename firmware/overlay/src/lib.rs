@@ -23,13 +23,14 @@
 //! [`preview`], on the picture's own bytes.
 
 mod badge;
+mod blur;
 mod canvas;
 mod caption;
 mod dim;
 mod distances;
 mod figure;
 mod font;
-pub mod geometry;
+mod geometry;
 mod glow;
 mod icon;
 mod painter;
@@ -45,4 +46,4 @@ pub use canvas::Canvas;
 pub use geometry::{Alignment, MirrorGeometry};
 pub use painter::Painter;
 pub use palette::{PALETTE, part_colour, track_colour};
-pub use scene::{MaskView, PersonView, Scene, Status, Style};
+pub use scene::{MaskView, PersonView, Rect, Scene, Status, Style};

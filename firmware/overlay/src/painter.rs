@@ -9,7 +9,7 @@ use crate::dim::dim;
 use crate::distances::Distances;
 use crate::figure::Figure;
 use crate::geometry::{
-    Alignment, Landmarks, MirrorGeometry, PictureFit, Pinhole, Projection, Reflection,
+    Alignment, Edges, Landmarks, MirrorGeometry, PictureFit, Pinhole, Projection, Reflection,
 };
 use crate::glow::{Brush, Light, Place, Ramps};
 use crate::poster::Poster;
@@ -169,7 +169,7 @@ impl Painter {
 /// Lets people who are cut off by the picture fade out where black bars begin.
 fn fade_edges(fit: &PictureFit, canvas: &mut Canvas) {
     let reach = unit(canvas.width(), canvas.height()) * FADE;
-    let (left, top, right, bottom) = fit.area();
+    let Edges { left, top, right, bottom } = fit.edges();
     let (width, height) = (canvas.width() as f32, canvas.height() as f32);
     // A picture edge that is the screen's edge needs no fading.
     let inner = |from_start: f32, from_end: f32, start: f32, side: f32| {
@@ -200,6 +200,7 @@ fn fade_edges(fit: &PictureFit, canvas: &mut Canvas) {
 mod tests {
     use super::*;
     use crate::palette::{CAMERA_ACTIVE, WARNING};
+    use crate::scene::Rect;
     use embedded_graphics::pixelcolor::{IntoStorage, Rgb888};
     use proto::taxonomy::Part;
     use std::time::Duration;
@@ -250,8 +251,8 @@ mod tests {
     #[test]
     fn whoever_is_not_shown_is_not_kept() {
         let (parts, person) = (vec![1_u8; 64], vec![1_u8; 64]);
-        let people = [PersonView { slot: 1, track: 0, bounds: (2, 2, 4, 4) }];
-        let content = (0, 0, 8, 8);
+        let people = [PersonView { slot: 1, track: 0, bounds: Rect::new(2, 2, 4, 4) }];
+        let content = Rect::new(0, 0, 8, 8);
         let mask = MaskView {
             width: 8,
             height: 8,
@@ -277,11 +278,11 @@ mod tests {
 
     #[test]
     fn nobodys_distance_is_kept_once_a_status_hides_them() {
-        let content = (0, 0, 8, 8);
+        let content = Rect::new(0, 0, 8, 8);
         let mut parts = [Part::Torso.index(); 64];
         // Feet that end above the picture's lower edge tell how far away somebody is.
         parts[40..56].fill(Part::FootLeft.index());
-        let people = [PersonView { slot: 1, track: 3, bounds: (0, 0, 8, 7) }];
+        let people = [PersonView { slot: 1, track: 3, bounds: Rect::new(0, 0, 8, 7) }];
         let (width, height, person) = (8, 8, &[1; 64]);
         let mask = MaskView { width, height, parts: &parts, person, content, people: &people };
         let geometry = MirrorGeometry {
@@ -356,11 +357,11 @@ mod tests {
                 .map(|slot| PersonView {
                     slot,
                     track: random(9),
-                    bounds: (random(50), random(50), random(60), random(60)),
+                    bounds: Rect::new(random(50), random(50), random(60), random(60)),
                 })
                 .collect();
             let (x, y) = (random(width), random(height));
-            let content = (x, y, 1 + random(width - x), 1 + random(height - y));
+            let content = Rect::new(x, y, 1 + random(width - x), 1 + random(height - y));
             let mask = MaskView {
                 width,
                 height,
@@ -399,7 +400,7 @@ mod tests {
             height: 8,
             parts: &[0; 3],
             person: &[0; 64],
-            content: (0, 0, 8, 8),
+            content: Rect::new(0, 0, 8, 8),
             people: &[],
         };
         let mut painter =

@@ -6,7 +6,7 @@ use crate::canvas::Canvas;
 use crate::font::{CAPITAL_HEIGHT, Font, LINE_HEIGHT, Line};
 use crate::icon;
 use crate::palette::{CALM, TEXT, TEXT_FAINT, TEXT_SOFT};
-use crate::scale::{font_size, unit};
+use crate::scale::{font_size, font_sizes, unit};
 use crate::scene::Status;
 
 const ICON_RADIUS: f32 = 0.105;
@@ -149,7 +149,10 @@ impl Poster {
         for (index, (block, look)) in self.blocks.iter_mut().zip(&BLOCKS).enumerate() {
             block.size = match index {
                 0 => font_size(unit, headline),
-                DETAIL => detail_size(font, &block.text, unit, width, &mut block.lines),
+                DETAIL => {
+                    let sizes = font_sizes(unit, look.share, LEAST_DETAIL);
+                    font.fit(&block.text, sizes, |_| width, FEW_LINES, &mut block.lines)
+                }
                 _ => font_size(unit, look.share),
             };
             font.balance(&block.text, block.size, width, &mut block.lines);
@@ -159,19 +162,6 @@ impl Poster {
                 self.height += block.size as f32 * (look.gap + lines);
             }
         }
-    }
-}
-
-/// The font size of a detail; `lines` is working memory.
-fn detail_size(font: &mut Font, text: &str, unit: f32, width: f32, lines: &mut Vec<Line>) -> u32 {
-    let mut share = BLOCKS[DETAIL].share;
-    loop {
-        let size = font_size(unit, share);
-        font.wrap(text, size, width, lines);
-        if lines.len() <= FEW_LINES || share <= LEAST_DETAIL {
-            return size;
-        }
-        share = (share * 0.92).max(LEAST_DETAIL);
     }
 }
 

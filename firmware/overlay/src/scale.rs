@@ -18,3 +18,9 @@ pub(crate) const SMALLEST_FONT: u32 = 10;
 pub(crate) fn font_size(unit: f32, share: f32) -> u32 {
     ((unit * share).round() as u32).max(SMALLEST_FONT)
 }
+
+/// Font sizes from one share of the unit down to another.
+pub(crate) fn font_sizes(unit: f32, from: f32, to: f32) -> impl Iterator<Item = u32> {
+    let smaller = move |share: &f32| (*share > to).then(|| (share * 0.92).max(to));
+    std::iter::successors(Some(from), smaller).map(move |share| font_size(unit, share))
+}

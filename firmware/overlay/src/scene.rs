@@ -60,6 +60,36 @@ impl Default for Style {
     }
 }
 
+/// A part of the grid, in grid pixels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rect {
+    /// Left column.
+    pub x: u32,
+    /// Top row.
+    pub y: u32,
+    /// Columns.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+}
+
+impl Rect {
+    /// With its left column and top row.
+    pub const fn new(x: u32, y: u32, width: u32, height: u32) -> Rect {
+        Rect { x, y, width, height }
+    }
+
+    /// The column behind the last one; too many count as `u32::MAX`.
+    pub fn right(&self) -> u32 {
+        self.x.saturating_add(self.width)
+    }
+
+    /// The row beneath the last one, as [`Rect::right`].
+    pub fn bottom(&self) -> u32 {
+        self.y.saturating_add(self.height)
+    }
+}
+
 /// A parsing on the network's grid. Left and right are the person's own.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MaskView<'a> {
@@ -71,8 +101,8 @@ pub struct MaskView<'a> {
     pub parts: &'a [u8],
     /// 0 for nobody, else the slot of the person at this place, `width * height` of them.
     pub person: &'a [u8],
-    /// Where the upright picture lies in the grid: left, top, width, height in grid pixels.
-    pub content: (u32, u32, u32, u32),
+    /// Where the upright picture lies in the grid.
+    pub content: Rect,
     /// The people; labels of a slot that is not listed here are not drawn.
     pub people: &'a [PersonView],
 }
@@ -81,7 +111,7 @@ impl MaskView<'_> {
     /// Whether slices and content rectangle fit the grid, and the grid is not empty.
     pub fn is_consistent(&self) -> bool {
         let count = self.width as usize * self.height as usize;
-        let (x, y, width, height) = self.content;
+        let Rect { x, y, width, height } = self.content;
         let inside = |start: u32, length: u32, side: u32| {
             length > 0 && start.checked_add(length).is_some_and(|end| end <= side)
         };
@@ -100,8 +130,8 @@ pub struct PersonView {
     pub slot: u8,
     /// The number under which the person is followed from picture to picture.
     pub track: u32,
-    /// Left, top, width, height in grid pixels of everything with this slot.
-    pub bounds: (u32, u32, u32, u32),
+    /// Everything with this slot.
+    pub bounds: Rect,
 }
 
 /// How the mirror is. All but [`Status::Running`] are screens of their own.
@@ -232,16 +262,16 @@ mod tests {
             height: 3,
             parts: &labels,
             person: &labels,
-            content: (1, 0, 3, 3),
+            content: Rect::new(1, 0, 3, 3),
             people: &[],
         };
         assert!(mask.is_consistent());
         assert!(!MaskView { parts: &labels[1..], ..mask }.is_consistent());
         assert!(!MaskView { person: &[], ..mask }.is_consistent());
         assert!(!MaskView { width: 0, ..mask }.is_consistent());
-        assert!(!MaskView { content: (2, 0, 3, 3), ..mask }.is_consistent());
-        assert!(!MaskView { content: (0, 0, 0, 3), ..mask }.is_consistent());
-        assert!(!MaskView { content: (0, u32::MAX, 1, 1), ..mask }.is_consistent());
+        assert!(!MaskView { content: Rect::new(2, 0, 3, 3), ..mask }.is_consistent());
+        assert!(!MaskView { content: Rect::new(0, 0, 0, 3), ..mask }.is_consistent());
+        assert!(!MaskView { content: Rect::new(0, u32::MAX, 1, 1), ..mask }.is_consistent());
     }
 
     #[test]

@@ -250,7 +250,9 @@ fn parts_are_where_the_labels_say() {
         let mut painter = Painter::new(SIZE.0, SIZE.1, Style::default(), alignment);
         let mut canvas = Canvas::new(SIZE.0, SIZE.1);
         painter.draw(&scene, Instant::now(), &mut canvas);
-        let fit = overlay::geometry::PictureFit::new((0, 0, 192, 256), SIZE, mirrored);
+        // As wide as the screen, in its middle.
+        let scale = f64::from(SIZE.0) / 192.0;
+        let top = (f64::from(SIZE.1) - 256.0 * scale) / 2.0;
         let mut checked = 0;
         for v in 3..253_usize {
             for u in 3..189_usize {
@@ -261,7 +263,8 @@ fn parts_are_where_the_labels_say() {
                 if !plain {
                     continue;
                 }
-                let (x, y) = fit.to_screen(u as f64 + 0.5, v as f64 + 0.5);
+                let across = if mirrored { 191 - u } else { u };
+                let (x, y) = ((across as f64 + 0.5) * scale, top + (v as f64 + 0.5) * scale);
                 let pixel = canvas.row(y as u32)[x as usize];
                 assert!(is_shade_of(pixel, part), "{u} {v}: {pixel:06X} is not part {part}");
                 checked += 1;

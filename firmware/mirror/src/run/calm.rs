@@ -40,7 +40,7 @@ fn fingerprint(scene: &Scene<'_>) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use overlay::Status;
+    use overlay::{MaskView, PersonView, Rect, Status};
 
     use super::*;
 
@@ -69,18 +69,15 @@ mod tests {
         assert_eq!(told(&watched, 1500, false), None);
     }
 
+    fn mask(people: &[PersonView]) -> MaskView<'_> {
+        let content = Rect::new(0, 0, 1, 1);
+        MaskView { width: 1, height: 1, parts: &[0], person: &[0], content, people }
+    }
+
     #[test]
     fn whoever_is_drawn_is_a_change_also_where_no_camera_sees_them() {
         let (mut calm, now) = (Calm::default(), Instant::now());
-        let people = [overlay::PersonView::default()];
-        let mask = |people| overlay::MaskView {
-            width: 1,
-            height: 1,
-            parts: &[0],
-            person: &[0],
-            content: (0, 0, 1, 1),
-            people,
-        };
+        let people = [PersonView::default()];
         let empty = Scene { mask: Some(mask(&[])), ..Scene::of_status(Status::Running) };
         let shown = Scene { mask: Some(mask(&people)), ..empty };
         calm.note(&empty, false, now);

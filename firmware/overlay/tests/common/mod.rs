@@ -1,7 +1,7 @@
 //! People drawn with discs and bars: the overlay's input in tests, examples and benchmarks.
 #![allow(dead_code)] // each user takes what it needs
 
-use overlay::{MaskView, PersonView};
+use overlay::{MaskView, PersonView, Rect};
 use proto::taxonomy::Part;
 
 /// Labels on a grid, and the people in it.
@@ -66,7 +66,7 @@ impl Crowd {
             height: self.height,
             parts: &self.parts,
             person: &self.person,
-            content: (0, 0, self.width, self.height),
+            content: Rect::new(0, 0, self.width, self.height),
             people: &self.people,
         }
     }
@@ -121,7 +121,7 @@ impl Crowd {
         }
         self.disc(slot, Hair, at(0.0, 0.945), wide(0.062), wide(0.066));
         self.disc(slot, Face, at(0.0, 0.922), wide(0.046), wide(0.06));
-        self.people.push(PersonView { slot, track, bounds: (0, 0, 0, 0) });
+        self.people.push(PersonView { slot, track, bounds: Rect::new(0, 0, 0, 0) });
         self.bound();
     }
 
@@ -161,7 +161,8 @@ impl Crowd {
                 (left, right) = (left.min(x), right.max(x + 1));
                 (top, bottom) = (top.min(y), bottom.max(y + 1));
             }
-            view.bounds = (left, top, right.saturating_sub(left), bottom.saturating_sub(top));
+            view.bounds =
+                Rect::new(left, top, right.saturating_sub(left), bottom.saturating_sub(top));
         }
     }
 }

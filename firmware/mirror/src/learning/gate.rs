@@ -127,6 +127,7 @@ fn parse_jiffies(all: &str, own: &str) -> Option<Jiffies> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared::SwitchedBy;
 
     #[test]
     fn own_work_does_not_count_as_others() {
@@ -171,7 +172,7 @@ mod tests {
         shared.note_movement();
         assert!(gate(Duration::from_secs(60)).conditions().person_present);
         let camera = |state| shared.update_health(|health| health.camera = state);
-        camera(CameraState::Off { by: "by a test" });
+        camera(CameraState::Off { by: SwitchedBy::Page });
         assert!(!gate(Duration::from_secs(60)).conditions().person_present);
         camera(CameraState::On);
         assert!(gate(Duration::from_secs(60)).conditions().person_present);

@@ -17,11 +17,10 @@ use crate::memory;
 use crate::page::learning::beside;
 use crate::page::{Served, Trouble};
 use crate::run::switch::StorageError;
-use crate::shared::{CameraState, DisplayState, Health, ModelState, Shared, Topic, lock};
+use crate::shared::{
+    CameraState, DisplayState, Health, ModelState, Shared, SwitchedBy, Topic, lock,
+};
 use crate::timings::Stages;
-
-/// How the switch is named on the status screen.
-const BY: &str = "on the mirror's page";
 
 /// A state: one word for programs, a sentence for people.
 #[derive(Serialize)]
@@ -183,8 +182,9 @@ pub async fn camera(
     Json(change): Json<CameraChange>,
 ) -> Result<Json<CameraAnswer>, Trouble> {
     // First the camera, then the disk: "off" must not wait for anything.
-    served.shared.switch_camera(change.on, BY);
-    info!("the camera was switched {} {BY}", if change.on { "on" } else { "off" });
+    served.shared.switch_camera(change.on, SwitchedBy::Page);
+    let (switched, by) = (if change.on { "on" } else { "off" }, SwitchedBy::Page);
+    info!("the camera was switched {switched} {by}");
     beside(move || {
         let stored = keep_switch(&served).inspect_err(|error| warn!("{error}"));
         let kept_on = served.settings.settings.camera.enabled;
@@ -198,9 +198,9 @@ pub async fn camera(
 pub(super) fn keep_switch(served: &Served) -> Result<(), StorageError> {
     let switch = lock(&served.switch);
     // What holds now: whoever switched later may have been written first.
-    let stored = match served.shared.camera_switched_by() == BY {
-        true => switch.store(served.shared.camera_wanted()),
-        false => switch.prepare(),
+    let stored = match served.shared.camera_switched_by() {
+        Some(SwitchedBy::Page) => switch.store(served.shared.camera_wanted()),
+        _ => switch.prepare(),
     };
     let notice = stored.as_ref().err().map(|error| error.to_string());
     served.shared.set_notice(Topic::Storage, notice.as_deref());
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn an_unhealthy_mirror_names_every_trouble() {
-        let shared = Shared::new(Instant::now(), Some("in the settings"));
+        let shared = Shared::new(Instant::now(), Some(SwitchedBy::Settings));
         assert!(troubles(&shared.health()).is_empty(), "off is a wish, not a trouble");
         shared.update_health(|health| {
             health.too_hot = Some(91.0);

@@ -471,7 +471,7 @@ mod tests {
     use crate::page::{Page, Parts};
     use crate::parsing;
     use crate::run::switch::SwitchFile;
-    use crate::shared::{CameraState, Topic};
+    use crate::shared::{CameraState, SwitchedBy, Topic};
     use axum::Router;
     use axum::body::{Body, Bytes, to_bytes};
     use axum::http::Request;
@@ -524,7 +524,7 @@ mod tests {
         }
 
         fn switch_on(&self) {
-            self.served.shared.switch_camera(true, "by a test");
+            self.served.shared.switch_camera(true, SwitchedBy::Page);
             self.served.shared.update_health(|health| health.camera = CameraState::On);
         }
 
@@ -708,7 +708,7 @@ mod tests {
         assert_eq!(rig.freeze(withdraw).0, StatusCode::FORBIDDEN);
         assert!(rig.served.shared.frozen.kept().is_none());
         rig.agree();
-        let off = || rig.served.shared.switch_camera(false, "by a test");
+        let off = || rig.served.shared.switch_camera(false, SwitchedBy::Page);
         assert_eq!(rig.freeze(off).0, StatusCode::CONFLICT);
         assert!(rig.served.shared.frozen.kept().is_none());
     }
@@ -824,7 +824,7 @@ mod tests {
         let home = rig.served.learning.home().expect("open");
         assert_eq!(home.usage().corrections, 1);
         assert!(!rig.is_kept(id));
-        rig.served.shared.switch_camera(false, "by a test");
+        rig.served.shared.switch_camera(false, SwitchedBy::Page);
         assert_eq!(first, save(), "it is stored all the same");
         assert_eq!(rig.status("POST", "/api/learning/delete", ""), StatusCode::OK);
         assert_eq!(save().0, StatusCode::GONE);

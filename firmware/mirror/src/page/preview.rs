@@ -108,7 +108,7 @@ impl Studio {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shared::CameraState;
+    use crate::shared::{CameraState, SwitchedBy};
     use std::time::Instant;
 
     #[test]
@@ -119,7 +119,7 @@ mod tests {
         let (mut input, mut given) = (PreviewInput::new(), PreviewInput::new());
         let layout = frame::Layout::new(frame::PixelFormat::Rgb3, 16, 8, 0).expect("small");
         for leave in [&(|| shared.viewers.store(0, Ordering::Relaxed)) as &dyn Fn(), &|| {
-            shared.switch_camera(false, "by a test")
+            shared.switch_camera(false, SwitchedBy::Page)
         }] {
             shared.viewers.store(1, Ordering::Relaxed);
             shared.update_health(|health| health.camera = CameraState::On);

@@ -149,7 +149,9 @@ impl Capture {
 
     /// The camera is closed here: its own light is off, too.
     fn wait_while_off(&self) {
-        info!("the camera is off (switched off {})", self.shared.camera_switched_by());
+        if let Some(by) = self.shared.camera_switched_by() {
+            info!("the camera is off (switched off {by})");
+        }
         self.mailbox.forget();
         while !self.shared.camera_wanted() && !self.shared.sleep(Duration::from_millis(50)) {}
     }
@@ -359,7 +361,7 @@ mod tests {
 
     use super::*;
     use crate::run::counting;
-    use crate::shared::lock;
+    use crate::shared::{SwitchedBy, lock};
 
     fn capture(source: &str) -> Capture {
         let mut settings = Layers::defaults().and_then(Layers::finish).expect("valid").settings;
@@ -397,7 +399,7 @@ mod tests {
             assert!(open, "the badge is lit before the first picture");
             self.left -= 1;
             if self.left == 0 {
-                self.shared.switch_camera(false, "by a test");
+                self.shared.switch_camera(false, SwitchedBy::Page);
             }
             let layout = Layout::new(PixelFormat::Yuyv, 64, 48, 0).expect("small");
             into.fill_with(layout, |bytes| {
@@ -434,7 +436,7 @@ mod tests {
         assert!(matches!(end, End::Again), "switched off, it may be wanted again");
         assert_eq!(*lock(&closed), Some(true), "closed while the badge was lit");
         let health = capture.shared.health();
-        assert!(!health.sensor_open && health.camera == CameraState::Off { by: "by a test" });
+        assert!(!health.sensor_open && health.camera == CameraState::Off { by: SwitchedBy::Page });
         let counts = lock(&allocated);
         assert_eq!(counts.len(), PICTURES as usize);
         assert!(counts[0] < counts[8], "the counter counts");
@@ -620,7 +622,7 @@ mod tests {
         let shared = Arc::clone(&capture.shared);
         let play = |chosen: &Chosen| {
             let mut attempts = Attempts::default();
-            shared.switch_camera(true, "by a test");
+            shared.switch_camera(true, SwitchedBy::Page);
             let sensor = Box::new(Sensor::new(&shared));
             Session::new(&capture, sensor, chosen, &mut attempts).run();
             shared.with_health(|health| (health.demo, health.stands_in))

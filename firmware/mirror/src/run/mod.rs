@@ -42,7 +42,7 @@ use crate::page::preview::Preview;
 use crate::page::{self, Page, PageError};
 use crate::parsing;
 use crate::report;
-use crate::shared::{Shared, Topic};
+use crate::shared::{Health, Shared, SwitchedBy, Topic};
 use crate::sources::Sources;
 use crate::thermal::Limit;
 
@@ -116,20 +116,16 @@ fn stop_signal() -> Result<Arc<AtomicBool>> {
     Ok(flag)
 }
 
-/// The switch was used, and the page that has it is not served any more.
-const OFF_WITHOUT_A_PAGE: &str =
-    "on the page, which is closed: set page.enabled, or remove camera-switch from the data folder";
-
 /// Who wants the camera off, if someone does: for whatever opens it beside a running mirror.
-pub fn camera_off_by(settings: &Settings) -> Option<&'static str> {
+pub fn camera_off_by(settings: &Settings) -> Option<SwitchedBy> {
     off_by(settings, &SwitchFile::new(&config::data_dir(settings.data_dir.as_deref())))
 }
 
 /// Who wants the camera off, if someone does: the settings, or whoever switched it off before.
-fn off_by(settings: &Settings, switch: &SwitchFile) -> Option<&'static str> {
+fn off_by(settings: &Settings, switch: &SwitchFile) -> Option<SwitchedBy> {
     match (settings.camera.enabled, switch.off_by()) {
-        (false, _) => Some("in the settings"),
-        (true, Some(_)) if !settings.page.enabled => Some(OFF_WITHOUT_A_PAGE),
+        (false, _) => Some(SwitchedBy::Settings),
+        (true, Some(_)) if !settings.page.enabled => Some(SwitchedBy::PageClosed),
         (true, by) => by,
     }
 }
@@ -350,9 +346,9 @@ fn start_text(
     settings: &Settings,
 ) -> String {
     let mut text = String::from("The mirror is starting. It keeps every picture to itself.\n");
-    let camera = match shared.camera_wanted() {
-        true => sources.choose(None).in_words(sources.device()),
-        false => format!("nothing: the camera is switched off {}", shared.camera_switched_by()),
+    let camera = match shared.with_health(Health::off_by) {
+        None => sources.choose(None).in_words(sources.device()),
+        Some(by) => format!("nothing: the camera is switched off {by}"),
     };
     let shown = match display {
         Ok(display) => display.name(),

@@ -430,8 +430,8 @@ fn status(known: &Known, place: Place) -> Status<'_> {
 fn state(known: &Known, place: Place) -> Status<'_> {
     let health = &known.health;
     // Whoever switched it off wants to see that it is.
-    if let CameraState::Off { by } = &health.camera {
-        return Status::CameraOff { by, on_page: has_page(health, place) };
+    if let Some(by) = health.off_by() {
+        return Status::CameraOff { by: by.words(), on_page: has_page(health, place) };
     }
     if let ModelState::Failed { reason } = &health.model {
         return Status::NoModel { reason };
@@ -460,6 +460,7 @@ fn state(known: &Known, place: Place) -> Status<'_> {
 mod tests {
     use super::*;
     use crate::run::counting;
+    use crate::shared::SwitchedBy;
     use display::HeadlessDisplay;
     use std::sync::atomic::AtomicBool;
 
@@ -566,7 +567,7 @@ mod tests {
 
     #[test]
     fn nobody_is_sent_to_a_page_that_nobody_there_can_open() {
-        let off = |health: &mut Health| health.camera = CameraState::Off { by: "x" };
+        let off = |health: &mut Health| health.camera = CameraState::Off { by: SwitchedBy::Page };
         let mut shown = known(off);
         let on_page = |shown: &Known, place| {
             matches!(super::status(shown, place), Status::CameraOff { on_page: true, .. })
@@ -590,7 +591,7 @@ mod tests {
         assert_eq!(status(&loading), Status::Starting { step: "loading the network" });
         let opening = known(|health| health.model = ModelState::Ready { name: "m".into() });
         assert_eq!(status(&opening), Status::Starting { step: "opening the camera" });
-        let mut off = known(|health| health.camera = CameraState::Off { by: "in the settings" });
+        let mut off = known(|health| health.camera = CameraState::Off { by: SwitchedBy::Settings });
         let expected = Status::CameraOff { by: "in the settings", on_page: false };
         assert_eq!(status(&off), expected);
         off.health.model = ModelState::Failed { reason: "broken".into() };

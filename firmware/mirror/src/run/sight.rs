@@ -417,7 +417,7 @@ mod tests {
 
     use super::*;
     use crate::run::counting;
-    use crate::shared::CameraState;
+    use crate::shared::{CameraState, SwitchedBy};
     use crate::sources::DEMO;
 
     #[test]
@@ -515,7 +515,7 @@ mod tests {
         assert!(seen.shown().is_some_and(|people| people.len() == 2));
         seen.go_on();
         assert!(seen.keeps_a_picture(), "the next one is steadied by it");
-        seen.sight.shared.switch_camera(false, "by a test");
+        seen.sight.shared.switch_camera(false, SwitchedBy::Page);
         seen.go_on();
         assert!(!seen.keeps_a_picture());
         assert_eq!((seen.memory.captured_at, seen.memory.view.people()), (None, 0));
@@ -526,8 +526,8 @@ mod tests {
         let (mut seen, picture) = (Seen::new(), demo_picture());
         let before = Instant::now();
         let shared = Arc::clone(&seen.sight.shared);
-        shared.switch_camera(false, "by a test");
-        shared.switch_camera(true, "by a test");
+        shared.switch_camera(false, SwitchedBy::Page);
+        shared.switch_camera(true, SwitchedBy::Page);
         shared.update_health(|health| health.camera = CameraState::On);
         seen.see(&picture, before);
         assert_eq!(seen.shown(), None, "the display is told of the switch alone");

@@ -304,6 +304,7 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared::SwitchedBy;
     use std::sync::atomic::AtomicU32;
 
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -438,7 +439,9 @@ mod tests {
                 count(&shared.counters.captured);
             }
             if second == 20 {
-                shared.update_health(|health| health.camera = CameraState::Off { by: "a test" });
+                shared.update_health(|health| {
+                    health.camera = CameraState::Off { by: SwitchedBy::Page }
+                });
             }
         };
         let fed = fed(40, stuck);

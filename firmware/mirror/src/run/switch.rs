@@ -6,6 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crate::private;
+use crate::shared::SwitchedBy;
 
 /// What is remembered in the file.
 const OFF: &str = "off\n";
@@ -53,12 +54,12 @@ impl SwitchFile {
 
     /// Why the camera must stay off, if it must. A file that cannot be read or understood counts as
     /// off: nobody is filmed against their will because of a broken disk.
-    pub fn off_by(&self) -> Option<&'static str> {
+    pub fn off_by(&self) -> Option<SwitchedBy> {
         match fs::read_to_string(&self.path) {
             Ok(text) if text == ON => None,
-            Ok(text) if text == OFF => Some("on the mirror's page"),
+            Ok(text) if text == OFF => Some(SwitchedBy::Page),
             Err(error) if is_missing(&error) => None,
-            Ok(_) | Err(_) => Some("because its stored switch cannot be read"),
+            Ok(_) | Err(_) => Some(SwitchedBy::Unreadable),
         }
     }
 
@@ -104,7 +105,7 @@ mod tests {
         assert_eq!(file.off_by(), None, "never switched");
         file.prepare().expect("a temporary folder");
         file.store(false).expect("writable");
-        assert_eq!(SwitchFile::new(&folder).off_by(), Some("on the mirror's page"));
+        assert_eq!(SwitchFile::new(&folder).off_by(), Some(SwitchedBy::Page));
         file.store(true).expect("writable");
         assert_eq!(file.off_by(), None);
         fs::remove_dir_all(&folder).expect("ours");
@@ -131,7 +132,7 @@ mod tests {
         file.prepare().expect("a temporary folder");
         for text in ["", "o", "ON", "\u{0}\u{0}\u{0}"] {
             fs::write(&file.path, text).expect("writable");
-            assert!(file.off_by().is_some(), "{text:?}");
+            assert_eq!(file.off_by(), Some(SwitchedBy::Unreadable), "{text:?}");
         }
         fs::remove_file(&file.path).expect("ours");
         fs::create_dir(&file.path).expect("writable");

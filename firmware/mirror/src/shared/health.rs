@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use crate::shared::SwitchedBy;
+
 /// What the camera, or whatever stands in for it, is doing.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CameraState {
@@ -11,8 +13,8 @@ pub enum CameraState {
     On,
     /// Switched off by a person or a setting; not an error.
     Off {
-        /// Who did it, such as "on the mirror's page".
-        by: &'static str,
+        /// Who did it.
+        by: SwitchedBy,
     },
     /// Gone or failing; it is tried again.
     Lost {
@@ -184,6 +186,14 @@ impl Health {
             alone: false,
             notices: Notices::default(),
             pairing: None,
+        }
+    }
+
+    /// Who switched the camera off, while it is off.
+    pub fn off_by(&self) -> Option<SwitchedBy> {
+        match self.camera {
+            CameraState::Off { by } => Some(by),
+            _ => None,
         }
     }
 }

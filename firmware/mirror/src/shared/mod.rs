@@ -3,11 +3,15 @@
 //! Every part owns its own work; here are only the small facts that others must see: switches,
 //! states, timings, and the slots through which the newest view and preview travel.
 
+mod freeze;
 mod health;
+mod presence;
 mod slot;
+mod stop;
+mod switch;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot, watch};
@@ -17,8 +21,13 @@ use crate::parsed::Parsed;
 use crate::timings::Timings;
 use crate::view::{PreviewInput, View};
 
+use freeze::Freeze;
 pub use health::{CameraState, DisplayState, Health, ModelState, PairingCode, Topic};
+use presence::{Moment, Presence};
 use slot::Slot;
+use stop::Stop;
+use switch::Switch;
+pub use switch::SwitchedBy;
 
 /// Locks, and goes on with the data of a thread that died holding the lock: every value behind
 /// these locks is replaced as a whole, so it is never half-written.
@@ -60,14 +69,10 @@ pub type Jpeg = Arc<[u8]>;
 /// Facts shared by all parts.
 pub struct Shared {
     started: Instant,
-    stopping: AtomicBool,
-    stop_signal: (Mutex<()>, Condvar),
+    stop: Stop,
     /// Wakes the page when the mirror stops.
     pub page_stop: Notify,
-    camera_wanted: AtomicBool,
-    camera_by: Mutex<&'static str>,
-    /// Since when pictures may be shown, where the camera is wanted.
-    fresh_since: Mutex<Instant>,
+    switch: Mutex<Switch>,
     health: Mutex<Health>,
     health_changes: AtomicU64,
     /// Durations by stage.
@@ -82,12 +87,9 @@ pub struct Shared {
     pub viewers: AtomicUsize,
     /// People in the newest picture.
     pub people: AtomicUsize,
-    first_overlay_us: AtomicU64,
-    /// Microseconds since the start at which somebody was seen last, and when they last moved; 0: never.
-    person_seen_us: AtomicU64,
-    person_moved_us: AtomicU64,
-    /// Somebody on the page waits for the next picture and its parsing.
-    freeze: Mutex<Option<oneshot::Sender<Parsed>>>,
+    first_overlay: Moment,
+    presence: Presence,
+    freeze: Freeze,
     /// The picture that somebody corrects now.
     pub frozen: Frozen,
 }
@@ -95,19 +97,16 @@ pub struct Shared {
 impl Shared {
     /// The state of a mirror that starts now; `off_by` says who wants the camera off, if someone
     /// does.
-    pub fn new(started: Instant, off_by: Option<&'static str>) -> Shared {
+    pub fn new(started: Instant, off_by: Option<SwitchedBy>) -> Shared {
         let camera = match off_by {
             Some(by) => CameraState::Off { by },
             None => CameraState::Starting,
         };
         Shared {
             started,
-            stopping: AtomicBool::new(false),
-            stop_signal: (Mutex::new(()), Condvar::new()),
+            stop: Stop::default(),
             page_stop: Notify::new(),
-            camera_wanted: AtomicBool::new(off_by.is_none()),
-            camera_by: Mutex::new(off_by.unwrap_or_default()),
-            fresh_since: Mutex::new(started),
+            switch: Mutex::new(Switch::new(off_by, started)),
             health: Mutex::new(Health::of_start(camera)),
             health_changes: AtomicU64::new(1),
             timings: Timings::new(),
@@ -117,10 +116,9 @@ impl Shared {
             preview_jpeg: watch::Sender::new(None),
             viewers: AtomicUsize::new(0),
             people: AtomicUsize::new(0),
-            first_overlay_us: AtomicU64::new(0),
-            person_seen_us: AtomicU64::new(0),
-            person_moved_us: AtomicU64::new(0),
-            freeze: Mutex::default(),
+            first_overlay: Moment::default(),
+            presence: Presence::default(),
+            freeze: Freeze::default(),
             frozen: Frozen::default(),
         }
     }
@@ -130,17 +128,9 @@ impl Shared {
         self.started.elapsed()
     }
 
-    /// In microseconds, and never 0.
-    fn uptime_us(&self) -> u64 {
-        self.uptime().as_micros().max(1) as u64
-    }
-
     /// Asks every part to end.
     pub fn stop(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
-        let guard = lock(&self.stop_signal.0);
-        self.stop_signal.1.notify_all();
-        drop(guard);
+        self.stop.set();
         self.view.wake();
         self.preview.wake();
         self.page_stop.notify_one();
@@ -148,81 +138,59 @@ impl Shared {
 
     /// The flag that [`Shared::stop`] sets, for whoever cannot ask [`Shared::is_stopping`].
     pub fn stop_flag(&self) -> &AtomicBool {
-        &self.stopping
+        self.stop.flag()
     }
 
     /// Notes that somebody is in front of the mirror: a camera sees them. Whoever is in a file or the demo scene is not there.
     pub fn note_person(&self) {
-        self.person_seen_us.store(self.uptime_us(), Ordering::Relaxed);
+        self.presence.seen.note(self.started);
     }
 
     /// Notes that somebody there has come or moved lately.
     pub fn note_movement(&self) {
-        self.person_moved_us.store(self.uptime_us(), Ordering::Relaxed);
+        self.presence.moved.note(self.started);
     }
 
     /// Whether somebody was seen no longer ago than this.
     pub fn person_within(&self, time: Duration) -> bool {
-        self.is_within(&self.person_seen_us, time)
+        self.presence.seen.is_within(time, self.started)
     }
 
     /// The same of somebody who may not be a thing that is taken for a person.
     pub fn movement_within(&self, time: Duration) -> bool {
-        self.is_within(&self.person_moved_us, time)
-    }
-
-    fn is_within(&self, us: &AtomicU64, time: Duration) -> bool {
-        match us.load(Ordering::Relaxed) {
-            0 => false,
-            us => self.uptime() <= Duration::from_micros(us) + time,
-        }
+        self.presence.moved.is_within(time, self.started)
     }
 
     /// Asks for the next picture with its parsing; whoever asked before gets none.
     pub fn ask_to_freeze(&self) -> oneshot::Receiver<Parsed> {
-        let (sender, receiver) = oneshot::channel();
-        *lock(&self.freeze) = Some(sender);
-        receiver
+        self.freeze.ask()
     }
 
     /// Whether somebody waits for a picture.
     pub fn is_asked_to_freeze(&self) -> bool {
-        lock(&self.freeze).as_ref().is_some_and(|waiting| !waiting.is_closed())
+        self.freeze.is_asked()
     }
 
     /// Whoever waits for a picture, if one may be shown now.
     pub fn take_freeze(&self) -> Option<oneshot::Sender<Parsed>> {
-        let mut freeze = lock(&self.freeze);
-        if freeze.is_some() && self.may_show() { freeze.take() } else { None }
+        self.freeze.take(|| self.may_show())
     }
 
     /// Whether parts should end.
     pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::SeqCst)
+        self.stop.is_set()
     }
 
     /// Sleeps, but no longer than until [`Shared::stop`]; true when stopping.
     pub fn sleep(&self, duration: Duration) -> bool {
-        let deadline = Instant::now() + duration;
-        let mut guard = lock(&self.stop_signal.0);
-        while !self.is_stopping() {
-            let Some(left) = deadline.checked_duration_since(Instant::now()) else { break };
-            guard = match self.stop_signal.1.wait_timeout(guard, left) {
-                Ok((guard, _)) => guard,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
-        }
-        self.is_stopping()
+        self.stop.sleep(duration)
     }
 
     /// Switches the camera on or off. From "off" on no picture is shown any more, not even while
     /// the capture part is still closing the device, and the one that somebody corrects is forgotten.
-    pub fn switch_camera(&self, on: bool, by: &'static str) {
-        *lock(&self.camera_by) = by;
-        if on && !self.camera_wanted() {
-            *lock(&self.fresh_since) = Instant::now();
-        }
-        if self.camera_wanted.swap(on, Ordering::SeqCst) == on {
+    pub fn switch_camera(&self, on: bool, by: SwitchedBy) {
+        let changes = lock(&self.switch).turn(on, by);
+        if !changes {
             return;
         }
         let camera = if on { CameraState::Starting } else { CameraState::Off { by } };
@@ -235,23 +203,23 @@ impl Shared {
 
     /// Whether the camera should be on.
     pub fn camera_wanted(&self) -> bool {
-        self.camera_wanted.load(Ordering::SeqCst)
+        lock(&self.switch).is_on
     }
 
     /// Since when pictures may be shown. One from before is of a time that somebody has ended with the switch, or of another source.
     pub fn fresh_since(&self) -> Instant {
-        *lock(&self.fresh_since)
+        lock(&self.switch).fresh_since
     }
 
     /// Nothing of the source before is shown, or given to whoever corrects it, from here on: not even what is being parsed.
     pub fn leave_source(&self) {
-        *lock(&self.fresh_since) = Instant::now();
+        lock(&self.switch).fresh_since = Instant::now();
         self.forget_pictures();
     }
 
-    /// Who used the switch last.
-    pub fn camera_switched_by(&self) -> &'static str {
-        *lock(&self.camera_by)
+    /// Who used the switch last, if anybody did.
+    pub fn camera_switched_by(&self) -> Option<SwitchedBy> {
+        lock(&self.switch).by
     }
 
     /// Whether a picture may be shown now: the camera is wanted and has delivered it.
@@ -353,7 +321,7 @@ impl Shared {
     pub fn forget_pictures(&self) {
         self.preview.replace(false, PreviewInput::forget);
         self.preview_jpeg.send_replace(None);
-        *lock(&self.freeze) = None;
+        self.freeze.forget();
         self.view.replace(true, |view| {
             self.people.store(0, Ordering::Relaxed);
             view.clear();
@@ -362,17 +330,12 @@ impl Shared {
 
     /// Notes the moment of the first overlay; later calls change nothing.
     pub fn note_overlay(&self) {
-        if self.first_overlay_us.load(Ordering::Relaxed) == 0 {
-            self.first_overlay_us.store(self.uptime_us(), Ordering::Relaxed);
-        }
+        self.first_overlay.note_first(self.started);
     }
 
     /// Time from start to the first overlay, once there was one.
     pub fn first_overlay(&self) -> Option<Duration> {
-        match self.first_overlay_us.load(Ordering::Relaxed) {
-            0 => None,
-            us => Some(Duration::from_micros(us)),
-        }
+        self.first_overlay.get()
     }
 }
 
@@ -387,11 +350,11 @@ mod tests {
         shared.preview_jpeg.send_replace(Some(Arc::from([1, 2, 3])));
         let frozen = shared.frozen.put(Parsed::blank((6, 8))).keep();
         assert!(shared.may_show());
-        shared.switch_camera(false, "by a test");
+        shared.switch_camera(false, SwitchedBy::Page);
         assert!(!shared.may_show());
         assert!(shared.preview_jpeg.borrow().is_none());
         assert!(shared.frozen.get(frozen).is_none(), "nor is one kept to be corrected");
-        assert_eq!(shared.health().camera, CameraState::Off { by: "by a test" });
+        assert_eq!(shared.health().camera, CameraState::Off { by: SwitchedBy::Page });
         let mut view = View::new();
         assert!(shared.receive_view(&mut view, Duration::ZERO), "the display must redraw");
         assert!(view.mask().is_none());

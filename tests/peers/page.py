@@ -119,6 +119,7 @@ def pill(browser: Browser, text: str) -> None:
 def check_filled(browser: Browser) -> None:
     pill(browser, "Running")
     wait_until(lambda: browser.run("document.querySelector('#preview').naturalWidth") > 0, "preview picture")
+    wait_until(lambda: browser.text("#watching") == "Watching now: 1 browser", "number of those who watch")
     first = browser.shot("#preview")
     wait_until(lambda: browser.shot("#preview") != first, "movement in the preview")
     for stage in ("capture", "convert", "infer", "parse", "draw", "flip"):
@@ -165,6 +166,7 @@ def check_one_too_many(browser: Browser, mirror: Mirror) -> None:
     wait_until(lambda: watch(mirror, others) == VIEWERS, "room for others after the pause")
     browser.click("#pause")
     wait_until(lambda: "watching already" in browser.text("#message-text"), "words on the other browsers")
+    wait_until(lambda: browser.text("#watching") == f"Watching now: {VIEWERS} browsers", "number of those who watch")
     for other in others:
         other.close()
     wait_until(lambda: browser.run("preview.naturalWidth > 0"), "preview after the others have left")

@@ -210,6 +210,12 @@ impl Font {
     }
 }
 
+/// Whether the typeface has every letter of this text; what it lacks is drawn as an empty box.
+pub fn can_write(text: &str) -> bool {
+    let face = Font::new().face;
+    text.chars().all(|letter| face.glyph_id(letter).0 != 0)
+}
+
 /// A line of a text: start and end in bytes.
 pub(crate) type Line = (usize, usize);
 
@@ -254,6 +260,14 @@ mod tests {
         // Narrower than a letter: one letter a line, and an end.
         font.wrap("abc", 20, 1.0, &mut lines);
         assert_eq!(lines.len(), 3);
+    }
+
+    #[test]
+    fn what_the_typeface_lacks_cannot_be_written() {
+        assert!(can_write("“Ädas Ψ-Телефон”, 2 °C"));
+        for text in ["艾达", "أدا", "Ada 📱"] {
+            assert!(!can_write(text), "{text:?}");
+        }
     }
 
     #[test]

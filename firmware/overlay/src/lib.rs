@@ -43,6 +43,7 @@ mod shape;
 mod wipe;
 
 pub use canvas::Canvas;
+pub use font::can_write;
 pub use geometry::{Alignment, MirrorGeometry};
 pub use painter::Painter;
 pub use palette::{PALETTE, part_colour, track_colour};

@@ -145,6 +145,7 @@ struct Wrong {
 struct Paired {
     at: Duration,
     id: String,
+    /// As it is told of: see [`told_name`].
     name: String,
     after_wrong: bool,
 }
@@ -338,7 +339,7 @@ impl Pairing {
         let mut state = lock(&self.0);
         let after_wrong = state.is_told_wrong(now);
         state.paired.retain(|paired| now.saturating_sub(paired.at) < WRONG_TOLD);
-        state.paired.push(Paired { at: now, id, name, after_wrong });
+        state.paired.push(Paired { at: now, id, name: told_name(&name), after_wrong });
     }
 
     /// What those who live here should know about pairing now: of browsers that are paired still, as `is_paired` knows by their ids.
@@ -356,13 +357,13 @@ impl Pairing {
             .collect();
         match (doubtful.as_slice(), told.last()) {
             ([name], _) => Some(format!(
-                "After wrong codes a browser was paired: “{name}”. If it is none of yours, remove it on the mirror's page."
+                "After wrong codes a browser was paired: {name}. If it is none of yours, remove it on the mirror's page."
             )),
             ([_, ..], _) => Some(format!(
                 "After wrong codes browsers were paired: {}. Remove what is none of yours on the mirror's page.",
                 few(&doubtful)
             )),
-            ([], Some(Paired { name, .. })) => Some(format!("A browser was paired: “{name}”.")),
+            ([], Some(Paired { name, .. })) => Some(format!("A browser was paired: {name}.")),
             ([], None) => state.is_wrong_unanswered(now).then(|| {
                 "Somebody on the home network typed wrong codes to pair a browser.".to_owned()
             }),
@@ -370,10 +371,18 @@ impl Pairing {
     }
 }
 
+/// A browser's name as the glass can show it: its typeface has not every script, and boxes name nobody.
+fn told_name(name: &str) -> String {
+    match overlay::can_write(name) {
+        true => format!("“{name}”"),
+        false => "one whose name the mirror's screen cannot show".to_owned(),
+    }
+}
+
 /// The first of these names: those that came soonest after the wrong codes.
 fn few(names: &[&str]) -> String {
     const MOST: usize = 3;
-    let mut text: Vec<String> = names.iter().take(MOST).map(|name| format!("“{name}”")).collect();
+    let mut text: Vec<String> = names.iter().take(MOST).map(ToString::to_string).collect();
     if names.len() > MOST {
         text.push(format!("and {} more", names.len() - MOST));
     }

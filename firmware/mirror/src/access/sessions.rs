@@ -1,5 +1,6 @@
 //! The paired browsers. Each has a token of its own, of which only the hash is kept here.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -64,7 +65,8 @@ impl Stored {
     fn paired(&self) -> Paired {
         Paired {
             id: self.id.clone(),
-            name: self.name.clone(),
+            // Earlier versions stored more of it.
+            name: shown_name(&self.name),
             paired_at: self.paired_at,
             seen_at: self.seen_at,
             shut: self.shut,
@@ -276,10 +278,28 @@ fn hash(token: &str) -> String {
     hex(&Sha256::digest(token.as_bytes()))
 }
 
-/// What can be shown of a name: no control characters, and not too long.
+/// Format characters that nobody sees, and separators of lines: they may turn what stands behind them, or make two names look alike.
+const UNSEEN: [RangeInclusive<char>; 12] = [
+    '\u{ad}'..='\u{ad}',
+    '\u{61c}'..='\u{61c}',
+    '\u{180e}'..='\u{180e}',
+    '\u{200b}'..='\u{200f}',
+    '\u{2028}'..='\u{202e}',
+    '\u{2060}'..='\u{206f}',
+    '\u{feff}'..='\u{feff}',
+    '\u{fff9}'..='\u{fffb}',
+    '\u{13430}'..='\u{1343f}',
+    '\u{1bca0}'..='\u{1bca3}',
+    '\u{1d173}'..='\u{1d17a}',
+    '\u{e0000}'..='\u{e007f}',
+];
+
+/// What can be shown of a name: nothing that controls the letters around it, and not too long.
 fn shown_name(name: &str) -> String {
-    let plain: String =
-        name.chars().filter(|letter| !letter.is_control()).take(LONGEST_NAME).collect();
+    let is_seen = |letter: &char| {
+        !letter.is_control() && !UNSEEN.iter().any(|unseen| unseen.contains(letter))
+    };
+    let plain: String = name.chars().filter(is_seen).take(LONGEST_NAME).collect();
     match plain.trim() {
         "" => "A browser".to_owned(),
         name => name.to_owned(),
@@ -315,6 +335,22 @@ mod tests {
         assert_eq!(again.find(&token, 300), None);
         assert_eq!(open(&folder).expect("stored").find(&token, 300), None);
         assert!(!again.revoke(&id).expect("writable"), "it was gone already");
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
+    fn nothing_unseen_turns_or_hides_a_name() {
+        assert_eq!(shown_name("Ada\u{202e}enohp\u{2069}"), "Adaenohp");
+        assert_eq!(shown_name("\u{200b}\u{feff}\u{e0041}\t"), "A browser");
+        assert_eq!(shown_name("هاتف آدا 📱"), "هاتف آدا 📱");
+        let folder = folder("unseen");
+        let sessions = open(&folder).expect("nothing stored");
+        sessions.add("phone", 100).expect("writable");
+        let mut browsers = lock(&sessions.browsers).clone();
+        browsers[0].name = "pho\u{202e}ne".to_owned();
+        let text = serde_json::to_vec_pretty(&File { format: 1, browsers }).expect("plain");
+        private::write(&folder.join(NAME), &text).expect("writable");
+        assert_eq!(open(&folder).expect("of an older version").list()[0].name, "phone");
         std::fs::remove_dir_all(&folder).expect("ours");
     }
 

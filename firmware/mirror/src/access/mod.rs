@@ -1,7 +1,7 @@
 //! Who may use the page from the home network: the mirror's certificate, pairing with the code on its screen, and
 //! the browsers that were paired.
 //!
-//! Invariants: there is no password; a code exists only for two minutes after somebody asked for one, is shown on
+//! Invariants: there is no password; a code exists only for five minutes after somebody asked for one, is shown on
 //! the mirror itself, and dies after few guesses ([`pairing`]); of a browser's token only the hash is stored; the private key is readable by this user alone.
 
 pub mod certificate;

@@ -23,8 +23,8 @@ use tracing::warn;
 use crate::access::{AccessError, random};
 use crate::shared::lock;
 
-/// A code is good for this long.
-pub const VALID: Duration = Duration::from_secs(120);
+/// A code is good for this long: whoever types slowly is to come to its end. Guesses are limited by their count.
+pub const VALID: Duration = Duration::from_secs(300);
 /// Guesses at one code that the network asked for.
 pub const ATTEMPTS: u32 = 6;
 /// Guesses at one code that was asked for at the mirror: so many that a few addresses cannot end it.
@@ -84,7 +84,7 @@ pub struct Shown {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages say it
 pub enum Refusal {
-    #[error("too many codes were asked for; wait {} minutes, or run `mirror pair` on the mirror", minutes(*wait))]
+    #[error("too many codes were asked for; wait {} minutes, or {AT_THE_MIRROR}", minutes(*wait))]
     TooMany { wait: Duration },
     #[error("there is no code now; ask for a new one")]
     NoCode,
@@ -96,17 +96,18 @@ pub enum Refusal {
     Spent { wait: Duration },
     #[error("{}", too_many_wrong(*wait, *at_device))]
     TooManyWrong { wait: Duration, at_device: bool },
-    #[error(
-        "too many wrong codes were typed in this home; run `mirror pair` on the mirror, or start it anew"
-    )]
+    #[error("too many wrong codes were typed in this home; {AT_THE_MIRROR}")]
     Locked,
     #[error(transparent)]
     Access(#[from] AccessError),
 }
 
+/// What ends a wait; many a mirror has nothing to type on.
+const AT_THE_MIRROR: &str =
+    "start the mirror anew; where it has a keyboard, `mirror pair` gives a code at once";
+
 fn too_many_wrong(wait: Duration, at_device: bool) -> String {
-    let otherwise =
-        if at_device { "use another device" } else { "run `mirror pair` on the mirror" };
+    let otherwise = if at_device { "use another device" } else { AT_THE_MIRROR };
     format!("too many wrong codes came from here; wait {} minutes, or {otherwise}", minutes(wait))
 }
 
@@ -433,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_dies_after_two_minutes() {
+    fn a_code_dies_after_five_minutes() {
         let pairing = Pairing::new();
         let shown = begin(&pairing, START);
         let almost = START + VALID - Duration::from_millis(1);
@@ -575,6 +576,30 @@ mod tests {
         pairing.note_paired("2".into(), "Tablet".into(), START + WRONG_TOLD);
         assert_eq!(news(START + WRONG_TOLD), "A browser was paired: “Tablet”.");
         assert!(news(START + WRONG_TOLD + PAIRED_TOLD).is_empty());
+    }
+
+    #[test]
+    fn whose_name_the_glass_cannot_show_is_told_of_without_it() {
+        let pairing = Pairing::new();
+        pairing.note_paired("1".into(), "Телефон Ады".into(), START);
+        let news = |now| pairing.news(now, |_| true).unwrap_or_default();
+        assert_eq!(news(START), "A browser was paired: “Телефон Ады”.");
+        pairing.note_paired("2".into(), "艾达的手机".into(), START);
+        let told = "A browser was paired: one whose name the mirror's screen cannot show.";
+        assert_eq!(news(START), told);
+    }
+
+    #[test]
+    fn whoever_has_to_wait_is_told_of_what_needs_no_keyboard() {
+        let wait = Duration::from_secs(61);
+        for refusal in [
+            Refusal::TooMany { wait },
+            Refusal::TooManyWrong { wait, at_device: false },
+            Refusal::Locked,
+        ] {
+            let text = refusal.to_string();
+            assert!(text.contains("start the mirror anew"), "{text}");
+        }
     }
 
     #[test]

@@ -21,7 +21,10 @@ function browserItem(browser) {
   text.append(make("small", `paired ${day(browser.paired_at)}, ${state}`));
   const remove = make("button", browser.this ? "Sign out here" : "Remove", { type: "button", class: "quiet" });
   remove.setAttribute("aria-label", `${remove.textContent}: ${browser.name}`);
-  remove.addEventListener("click", () => removeBrowser(browser));
+  remove.addEventListener("click", async () => {
+    setText(element("browser-title"), browser.this ? "Sign this browser out?" : `Remove “${browser.name}”?`);
+    if (await ask("browser-sure")) await removeBrowser(browser);
+  });
   item.append(text, remove);
   return item;
 }
@@ -53,26 +56,19 @@ async function removeAll() {
   if (!stays) await refreshAccess();
 }
 
-element("browsers-remove").addEventListener("click", () => {
-  // Escape leaves the answer of the last time.
-  element("browsers-sure").returnValue = "";
-  element("browsers-sure").showModal();
+element("browsers-remove").addEventListener("click", async () => {
+  if (await ask("browsers-sure")) await removeAll();
 });
 
-element("browsers-sure").addEventListener("close", () => {
-  if (element("browsers-sure").returnValue === "remove") removeAll();
-});
-
-// A list anew where something of it has changed. The place of whoever uses the keyboard is kept: the button of the row that
-// comes next, or of the last one, or the heading.
+// A list anew where something of it has changed. The place of whoever uses the keyboard is kept: the row that comes next, or the
+// last one, or the heading; and no button of it, which would be pressed by whoever presses once more.
 function showRows(list, heading, key, rows) {
   if (list.dataset.key === key) return;
   list.dataset.key = key;
   const at = Array.from(list.children).findIndex((row) => row.contains(document.activeElement));
   list.replaceChildren(...rows());
-  if (at < 0) return;
-  const buttons = list.querySelectorAll("button");
-  (buttons[Math.min(at, buttons.length - 1)] || heading).focus();
+  for (const row of list.children) row.tabIndex = -1;
+  if (at >= 0) (list.children[Math.min(at, list.children.length - 1)] || heading).focus();
 }
 
 // With the last browser goes the button, and the place of whoever has pressed it.

@@ -6,6 +6,13 @@
 const PATIENCE_MS = 4000;
 const CHANGE_MS = 60000;
 
+// Ends what takes longer. `AbortSignal.timeout` is younger than many a telephone's last update.
+function within(milliseconds) {
+  const patience = new AbortController();
+  setTimeout(() => patience.abort(), milliseconds);
+  return patience.signal;
+}
+
 // What the mirror answers: JSON as its value, anything else as the answer itself. An error is one for people; with a status it is the
 // mirror's refusal, without one no answer came. Bytes are sent as they are.
 async function call(method, path, body, options = {}) {
@@ -13,19 +20,16 @@ async function call(method, path, body, options = {}) {
   const headers = {};
   if (method !== "GET") headers["x-mirror-change"] = "1";
   if (body !== undefined) headers["content-type"] = isBytes ? "application/octet-stream" : "application/json";
-  try {
-    const answer = await fetch(path, {
-      method,
-      headers,
-      body: body === undefined || isBytes ? body : JSON.stringify(body),
-      signal: AbortSignal.timeout(method === "GET" ? PATIENCE_MS : CHANGE_MS),
-      ...options,
-    });
-    if (!answer.ok) throw await refusalOf(answer);
-    return isJson(answer) ? await answer.json() : answer;
-  } catch (error) {
-    throw inWords(error);
-  }
+  const request = {
+    method,
+    headers,
+    body: body === undefined || isBytes ? body : JSON.stringify(body),
+    signal: within(method === "GET" ? PATIENCE_MS : CHANGE_MS),
+    ...options,
+  };
+  const answer = await heard(fetch(path, request));
+  if (!answer.ok) throw await refusalOf(answer);
+  return isJson(answer) ? heard(answer.json()) : answer;
 }
 
 function isJson(answer) {
@@ -40,8 +44,18 @@ async function refusalOf(answer) {
   return Object.assign(error, { status: answer.status });
 }
 
-// What browsers call a missing answer is nothing for people.
-function inWords(error) {
-  if (error.name === "TimeoutError") return new DOMException("The mirror did not answer in time.", "TimeoutError");
-  return error instanceof TypeError ? new Error("The mirror cannot be reached.") : error;
+// An answer, or the rest of one. What browsers call a missing one is nothing for people.
+async function heard(coming) {
+  try {
+    return await coming;
+  } catch (error) {
+    if (error.name === "AbortError") throw new DOMException("The mirror did not answer in time.", "TimeoutError");
+    throw error instanceof TypeError ? new Error("The mirror cannot be reached.") : error;
+  }
+}
+
+// What the mirror gives as a reason, where it stands alone.
+function sentence(text) {
+  const ended = /[.!?]$/.test(text) ? text : `${text}.`;
+  return ended[0].toUpperCase() + ended.slice(1);
 }

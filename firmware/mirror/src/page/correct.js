@@ -59,7 +59,7 @@ function drawCursor() {
   mark.hidden = editor.keyboard === null;
   if (editor.keyboard === null) return;
   const scale = canvas.clientWidth / editor.width;
-  mark.style.width = `${Math.max(8, editor.size * scale)}px`;
+  mark.style.width = mark.style.height = `${Math.max(8, editor.size * scale)}px`;
   mark.style.left = `${canvas.offsetLeft + editor.keyboard[0] * scale}px`;
   mark.style.top = `${canvas.offsetTop + editor.keyboard[1] * scale}px`;
 }
@@ -281,20 +281,21 @@ async function showPalette() {
 
 // A picture may take as long as a change.
 function fetched(path) {
-  return call("GET", path, undefined, { signal: AbortSignal.timeout(CHANGE_MS) });
+  return call("GET", path, undefined, { signal: within(CHANGE_MS) });
 }
 
 // For showing only: browsers that guard against fingerprints change a little of what is read from a canvas.
 async function pixelsOf(path) {
-  const blob = await (await fetched(path)).blob();
+  const blob = await heard((await fetched(path)).blob());
   const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
-  const scratch = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
+  const sheet = make("canvas", undefined, { width: bitmap.width, height: bitmap.height });
+  const scratch = sheet.getContext("2d");
   scratch.drawImage(bitmap, 0, 0);
   return scratch.getImageData(0, 0, bitmap.width, bitmap.height);
 }
 
 async function labelsOf(path) {
-  return new Uint8Array(await (await fetched(path)).arrayBuffer());
+  return new Uint8Array(await heard((await fetched(path)).arrayBuffer()));
 }
 
 async function openEditor() {
@@ -375,7 +376,10 @@ document.addEventListener("learning", ({ detail: { asked, frozen } }) => {
 
 // Whoever leaves the page is asked first where something was painted, and takes the picture along.
 addEventListener("beforeunload", (event) => {
-  if (editor.undo.length > 0) event.preventDefault();
+  if (editor.undo.length === 0) return;
+  event.preventDefault();
+  // The same to browsers of before 2023.
+  event.returnValue = "painted";
 });
 addEventListener("pagehide", () => {
   const id = editor.id ?? opening;

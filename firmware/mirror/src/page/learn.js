@@ -190,6 +190,11 @@ function percent(value) {
   return `${(100 * value).toFixed(1)} %`;
 }
 
+// The head in use; of all but that one, the one before. None is the one that the mirror came with, or the fleet's.
+function newest(heads) {
+  return heads[heads.length - 1];
+}
+
 // A head of the household's own was taken over at the moment that its run ended.
 function isInUse(run, head) {
   return head !== undefined && head.fleet === null && head.adopted_at === run.ended_at;
@@ -213,13 +218,14 @@ function showTraining() {
   const rows = [["Now", trainingText(training)], ["New corrections", String(training.new_corrections)]];
   if (training.example_milliseconds) rows.push(["One example", `${training.example_milliseconds.toFixed(1)} ms`]);
   const last = training.last;
+  const head = newest(heads);
   if (last) {
-    rows.push(["Last run", `${last.examples} corrections, ${last.epochs} passes: ${verdict(last, heads.at(-1))}`]);
+    rows.push(["Last run", `${last.examples} corrections, ${last.epochs} passes: ${verdict(last, head)}`]);
     if (last.after !== null) {
       rows.push(["Agreement with held-back corrections", `${percent(last.before)} before, ${percent(last.after)} after`]);
     }
   }
-  rows.push(["Head in use", headText(heads.at(-1))]);
+  rows.push(["Head in use", headText(head)]);
   fillList(element("training"), rows);
   setDisabled(element("undo"), heads.length === 0);
 }
@@ -245,12 +251,17 @@ function correctionItem(correction) {
   text.append(make("small", `${when}, ${bytes(correction.bytes)}${correction.held_back ? ", held back to judge" : ""}`));
   if (!correction.damaged) text.append(partMapLink(correction.number, name));
   const remove = make("button", "Delete", { type: "button", class: "quiet", "aria-label": `Delete ${name}` });
-  remove.addEventListener("click", () => act(async () => {
-    await call("POST", "/api/corrections/remove", { number: correction.number });
-    say(`${name} was deleted. What the mirror has learnt from it stays in its head until you go back to an earlier head, or delete everything.`);
-  }));
+  remove.addEventListener("click", async () => {
+    setText(element("correction-title"), `Delete ${name.toLowerCase()}?`);
+    if (await ask("correction-sure")) act(() => removeCorrection(correction.number, name));
+  });
   item.append(text, remove);
   return item;
+}
+
+async function removeCorrection(number, name) {
+  await call("POST", "/api/corrections/remove", { number });
+  say(`${name} was deleted. What the mirror has learnt from it stays in its head until you go back to an earlier head, or delete everything.`);
 }
 
 function showCorrections() {
@@ -360,48 +371,37 @@ element("train").addEventListener("click", () => act(async () => {
   say("Training starts as soon as nobody needs the mirror.");
 }));
 
-let undoing = null;
-
-onPress(element("undo"), () => {
-  undoing = learning.heads.at(-1);
-  setText(element("undo-what"), `In use now: ${headText(undoing)}. Afterwards: ${headText(learning.heads.at(-2))}.`);
-  element("undo-sure").returnValue = "";
-  element("undo-sure").showModal();
-});
-
-element("undo-sure").addEventListener("close", () => {
-  if (element("undo-sure").returnValue !== "undo") return;
+onPress(element("undo"), async () => {
+  const { heads } = learning;
+  const { number } = newest(heads);
+  setText(element("undo-what"), `In use now: ${headText(newest(heads))}. Afterwards: ${headText(newest(heads.slice(0, -1)))}.`);
+  if (!await ask("undo-sure")) return;
   act(async () => {
-    const { head } = await call("POST", "/api/learning/undo", { number: undoing.number });
+    const { head } = await call("POST", "/api/learning/undo", { number });
     say(`In use now: ${headText(head)}.`);
   });
 });
 
-element("delete-all").addEventListener("click", () => {
-  // Escape leaves the answer of the last time.
-  element("delete-sure").returnValue = "";
-  element("delete-sure").showModal();
+element("delete-all").addEventListener("click", async () => {
+  if (await ask("delete-sure")) act(deleteAll, { urgent: true });
 });
 
-element("delete-sure").addEventListener("close", () => {
-  if (element("delete-sure").returnValue !== "delete") return;
-  act(async () => {
-    const { complete, proof } = await takeBack("/api/learning/delete", {});
-    say(complete ? "Everything was deleted." : "Not everything could be deleted.", !complete);
-    // A damaged ledger cannot tell.
-    const sent = proof.already_sent === null ? "cannot be told: the ledger is damaged" : `${proof.already_sent} updates`;
-    const rows = [
-      ["Removed", proof.removed.join(", ") || "there was nothing"],
-      ["Key erased", proof.key_erased ? "yes: copies of the sealed files alone are unreadable too; a copy of the whole disk may hold the key" : "no"],
-      ["Should be gone and is not", proof.remaining.join(", ") || "nothing"],
-      ...proof.left.map((file) => [`Stays: ${file.name}`, file.why]),
-      ...(known > 0 ? [["Paired browsers", "stay: remove them below"]] : []),
-      ["Sent before, cannot be called back", sent],
-      ...(proof.given_up ? [["Given up; one may have reached the fleet", `${proof.given_up} updates`]] : []),
-    ];
-    element("proof").hidden = false;
-    fillList(element("proof-facts"), rows);
-  }, { urgent: true });
-});
+async function deleteAll() {
+  const { complete, proof } = await takeBack("/api/learning/delete", {});
+  say(complete ? "Everything was deleted." : "Not everything could be deleted. Press it again; what is left is listed below.", !complete);
+  // A damaged ledger cannot tell.
+  const sent = proof.already_sent === null ? "cannot be told: the ledger is damaged" : `${proof.already_sent} updates`;
+  const rows = [
+    ["Removed", proof.removed.join(", ") || "there was nothing"],
+    ["Key erased", proof.key_erased ? "yes: copies of the sealed files alone are unreadable too; a copy of the whole disk may hold the key" : "no"],
+    ["Should be gone and is not", proof.remaining.join(", ") || "nothing"],
+    ...proof.left.map((file) => [`Stays: ${file.name}`, file.why]),
+    ...(known > 0 ? [["Paired browsers", "stay: remove them below"]] : []),
+    ["Sent before, cannot be called back", sent],
+    ...(proof.given_up ? [["Given up; one may have reached the fleet", `${proof.given_up} updates`]] : []),
+  ];
+  element("proof").hidden = false;
+  fillList(element("proof-facts"), rows);
+}
 
 keepLearning();

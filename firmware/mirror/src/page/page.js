@@ -63,6 +63,29 @@ function onPress(button, work) {
   });
 }
 
+// Whether a dialog's question is answered with yes, which is its first button. Browsers of before 2022 may have no dialogs: they ask
+// with the same words.
+function ask(id) {
+  const dialog = element(id);
+  if (!dialog.showModal) {
+    return Promise.resolve(confirm(Array.from(dialog.querySelectorAll("h3, p"), (words) => words.textContent).join("\n\n")));
+  }
+  // Escape leaves the answer of the last time.
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+  });
+}
+
+// A key that is held, or a double click, presses once: nothing of it answers the question that the press asks.
+document.addEventListener("keydown", (event) => {
+  if (event.repeat && event.key === "Enter" && event.target.closest("button")) event.preventDefault();
+});
+document.addEventListener("click", (event) => {
+  if (event.detail > 1 && event.target.closest("dialog")) event.preventDefault();
+});
+
 function milliseconds(value) {
   return value < 10 ? value.toFixed(2) : value.toFixed(1);
 }
@@ -338,7 +361,7 @@ onPress(element("camera"), async () => {
   element("camera").setAttribute("aria-busy", "true");
   setText(element("camera-trouble"), "");
   try {
-    const { remembered } = await call("POST", "/api/camera", { on: !cameraWanted }, { signal: AbortSignal.timeout(PATIENCE_MS) });
+    const { remembered } = await call("POST", "/api/camera", { on: !cameraWanted }, { signal: within(PATIENCE_MS) });
     if (!remembered) setText(element("camera-trouble"), "This holds until the mirror’s next start only.");
   } catch (error) {
     setText(element("camera-trouble"), `The mirror did not confirm it (${error.message}). The switch shows what holds.`);

@@ -3,11 +3,6 @@
 const element = (id) => document.getElementById(id);
 let counting = 0;
 
-function sentence(text) {
-  const ended = /[.!?]$/.test(text) ? text : `${text}.`;
-  return ended[0].toUpperCase() + ended.slice(1);
-}
-
 // Says something about the code, once; the seconds stand beside it and are not read out.
 function tell(text) {
   clearTimeout(counting);

@@ -345,6 +345,8 @@ function closeEditor() {
 // What the mirror has forgotten is not to stay on show here. Whether there was something.
 function dropPicture() {
   if (editor.id === null) return false;
+  // A question about it has no answer any more; its end gives the place back that the keyboard had.
+  if (element("discard-sure").open) element("discard-sure").close();
   const inside = element("editor").contains(document.activeElement);
   closeEditor();
   if (inside) leaveEditor();
@@ -413,16 +415,24 @@ function leaveEditor() {
   element("freeze").focus();
 }
 
+// What was painted is not to go by a press beside "Save".
+async function askToDiscard() {
+  const { id } = editor;
+  if (editor.undo.length > 0 && !await ask("discard-sure")) return;
+  if (editor.id === id) act(discardPicture);
+}
+
 async function discardPicture() {
   const { id } = editor;
   closeEditor();
   leaveEditor();
   await call("POST", `/api/frozen/${id}/discard`, {});
+  say("The picture was discarded. Nothing was stored.");
 }
 
 element("freeze").addEventListener("click", () => act(openEditor));
 element("save").addEventListener("click", () => act(saveCorrection));
-element("discard").addEventListener("click", () => act(discardPicture));
+element("discard").addEventListener("click", askToDiscard);
 element("undo-stroke").addEventListener("click", () => step(editor.undo, editor.redo));
 element("redo-stroke").addEventListener("click", () => step(editor.redo, editor.undo));
 element("size").addEventListener("input", () => setSize(Number(element("size").value)));

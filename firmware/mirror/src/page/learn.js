@@ -6,7 +6,8 @@
 const LEARNING_INTERVAL_MS = 2000;
 const MEBIBYTE = 1024 * 1024;
 
-// So long a message lies over the page, where whoever pressed something far down sees it; then it goes to its own place.
+// So long a message lies over the page, where whoever pressed something far down sees it; then it goes to its own place, which is
+// kept meanwhile, so that nothing moves under a finger.
 const FRESH_MS = 12000;
 
 let learning = null;
@@ -17,14 +18,27 @@ let painted = null;
 
 function say(text, trouble = false) {
   const target = element("learn-message");
+  settle();
   target.toggleAttribute("data-trouble", trouble);
-  target.toggleAttribute("data-fresh", text !== "");
   setText(target, text);
-  clearTimeout(settling);
-  settling = setTimeout(() => target.removeAttribute("data-fresh"), FRESH_MS);
+  target.parentElement.style.minHeight = `${target.offsetHeight}px`;
+  if (text === "") return;
+  target.toggleAttribute("data-fresh", true);
+  // What it covers can be scrolled from beneath it.
+  const covered = `${innerHeight - target.getBoundingClientRect().top}px`;
+  document.body.style.paddingBottom = covered;
+  document.documentElement.style.scrollPaddingBottom = covered;
+  settling = setTimeout(settle, FRESH_MS);
 }
 
-element("learn-message").addEventListener("click", (event) => event.currentTarget.removeAttribute("data-fresh"));
+function settle() {
+  clearTimeout(settling);
+  element("learn-message").removeAttribute("data-fresh");
+  document.body.style.paddingBottom = "";
+  document.documentElement.style.scrollPaddingBottom = "";
+}
+
+element("learn-message").addEventListener("click", settle);
 
 // One step at a time; but what takes something back never waits for one that hangs.
 async function act(work, { urgent = false } = {}) {

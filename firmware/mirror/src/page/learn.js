@@ -346,7 +346,7 @@ element("fleet-decline").addEventListener("click", () => act(async () => {
 function showLearning(state) {
   const ready = state.state === "ready";
   element("learn-ready").hidden = !ready;
-  setText(element("learn-trouble"), ready ? state.problems.join("\n") : state.state === "broken" ? state.reason : "");
+  setText(element("learn-trouble"), ready ? state.problems.join("\n") : sentence(state.reason));
   if (!ready) return;
   learning = state;
   showConsents();
@@ -357,9 +357,10 @@ function showLearning(state) {
   const agreed = hasAgreed("improve_my_mirror");
   // An open picture is saved or discarded first: a new one would take its place, and what was painted with it.
   // Without a network there is nothing to correct, and nothing to learn with.
-  element("freeze").disabled = !agreed || !state.learns || !element("editor").hidden;
+  element("freeze").disabled = !agreed || !state.learns || state.no_freezing !== null || !element("editor").hidden;
   element("train").disabled = !agreed || !state.learns || state.usage.corrections === 0;
-  element("freeze-hint").hidden = agreed;
+  element("freeze-hint").hidden = agreed && state.no_freezing === null;
+  setText(element("freeze-hint"), agreed ? sentence(state.no_freezing || "") : "Switch “Improve my mirror” on first.");
 }
 
 async function refreshLearning() {
@@ -371,6 +372,8 @@ async function refreshLearning() {
     showLearning(state);
   } catch (error) {
     painted ??= worked;
+    // One that comes late leaves what was shown.
+    if (learning === null) setText(element("learn-trouble"), error.message);
     console.warn(error);
   }
 }

@@ -30,6 +30,8 @@ use crate::shared::{ModelState, Shared};
 
 /// A picture comes at least this often while the camera delivers.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(5);
+/// Its parts come back as one byte a pixel, in one request.
+const MOST_CORRECTED_PIXELS: u64 = MOST_BYTES as u64;
 
 impl From<HomeError> for Trouble {
     fn from(error: HomeError) -> Trouble {
@@ -121,6 +123,7 @@ fn describe(household: &Household, served: &Served) -> Value {
         "state": "ready",
         "learns": home.is_some(),
         "frozen": frozen,
+        "no_freezing": no_camera(&served.shared),
         "explanation": household.explanation(),
         "consents": [consent(PurposeKind::ImproveMyMirror), consent(PurposeKind::ContributeToFleet)],
         "usage": household.usage(),
@@ -308,7 +311,7 @@ pub async fn freeze(State(served): State<Arc<Served>>) -> Result<Json<Value>, Tr
         return Err(Trouble::new(StatusCode::SERVICE_UNAVAILABLE, text));
     };
     let (width, height) = parsed.size;
-    if u64::from(width) * u64::from(height) > MOST_BYTES as u64 {
+    if u64::from(width) * u64::from(height) > MOST_CORRECTED_PIXELS {
         let text = format!(
             "a picture of {width} x {height} is too large to be corrected; lower camera.width and camera.height"
         );
@@ -329,6 +332,11 @@ pub(super) async fn agreed(home: Arc<Home>) -> Result<(), Trouble> {
 const NO_CAMERA: &str = "no camera is connected; the people of the demo scene are not this household's, and a correction of them would \
      spoil what the mirror learns. Connect a camera, or start the mirror with --source demo to try corrections out";
 
+/// Why there is nothing to correct for as long as the mirror finds no camera.
+fn no_camera(shared: &Shared) -> Option<&'static str> {
+    shared.with_health(|health| health.stands_in).then_some(NO_CAMERA)
+}
+
 /// Whether somebody agreed to corrections, a camera is on, and its pictures are parsed.
 async fn may_freeze(served: &Served) -> Result<(), Trouble> {
     agreed(home(served)?).await?;
@@ -336,8 +344,8 @@ async fn may_freeze(served: &Served) -> Result<(), Trouble> {
         let text = "the camera delivers nothing; switch it on first";
         return Err(Trouble::new(StatusCode::CONFLICT, text));
     }
-    if served.shared.with_health(|health| health.stands_in) {
-        return Err(Trouble::new(StatusCode::CONFLICT, NO_CAMERA));
+    if let Some(text) = no_camera(&served.shared) {
+        return Err(Trouble::new(StatusCode::CONFLICT, text));
     }
     let unparsed = served.shared.with_health(|health| match (&health.model, health.too_hot) {
         (ModelState::Failed { reason }, _) => Some(format!("no picture is parsed now: {reason}")),
@@ -727,7 +735,13 @@ mod tests {
         let text = String::from_utf8_lossy(&body);
         assert_eq!(status, StatusCode::CONFLICT);
         assert!(text.contains("no camera is connected"), "{text}");
+        let told = || -> Value {
+            let shown = rig.runtime.block_on(rig.answer("GET", "/api/learning", String::new())).1;
+            serde_json::from_slice::<Value>(&shown).expect("JSON")["no_freezing"].take()
+        };
+        assert_eq!(told(), NO_CAMERA, "before anybody presses");
         demo(false);
+        assert_eq!(told(), Value::Null);
         assert_eq!(rig.freeze(|| {}).0, StatusCode::OK, "--source demo");
         rig.served.shared.frozen.forget_any();
         assert_eq!(rig.freeze(|| demo(true)).0, StatusCode::CONFLICT, "asked again when it came");

@@ -93,6 +93,7 @@ async function showAccess() {
   // Also while the network is away: whoever is paired can be removed.
   const wanted = access.fingerprint !== null;
   element("access").hidden = !wanted;
+  element("to-access").hidden = !wanted;
   if (!wanted) return;
   setText(element("access-address"), addressText(access));
   setText(element("access-fingerprint"), access.fingerprint);

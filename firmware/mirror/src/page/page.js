@@ -10,6 +10,9 @@ const SLEPT_MS = 15000;
 const SILENCE = "It may have been stopped; this page goes on asking. Or it has another address or certificate now: look at the mirror "
   + "for the address, or load this page anew.";
 
+// What the preview is to whoever does not see it.
+const PICTURE = "Camera picture with each body part in its own colour";
+
 const element = (id) => document.getElementById(id);
 const preview = element("preview");
 
@@ -107,6 +110,7 @@ function updatePreview() {
 function showPreview() {
   const empty = !preview.hasAttribute("src") || preview.naturalWidth === 0;
   preview.toggleAttribute("data-empty", empty);
+  preview.alt = empty ? "" : PICTURE;
   element("message").hidden = !empty;
 }
 
@@ -377,6 +381,9 @@ element("pause").addEventListener("click", async () => {
   updatePreview();
   await refresh();
 });
+
+// On a telephone what is looked up seldom would keep the rest far below.
+for (const card of document.querySelectorAll(".aside details")) card.open = matchMedia("(min-width: 52rem)").matches;
 
 document.addEventListener("visibilitychange", () => {
   updatePreview();

@@ -25,10 +25,6 @@ const context = canvas.getContext("2d");
 
 // ---- Drawing -------------------------------------------------------------------------------
 
-function rgb(colour) {
-  return [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
-}
-
 // Repaints the rows and columns that changed.
 function repaint(left, top, right, bottom) {
   const { width, height, labels, picture, shown } = editor;

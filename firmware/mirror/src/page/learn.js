@@ -79,7 +79,7 @@ function purposeBox(text) {
   });
   const track = make("span", undefined, { class: "track", "aria-hidden": "true" });
   track.append(make("span", undefined, { class: "thumb" }));
-  control.append(track, make("span", text.title));
+  control.append(track, make("span", text.title), make("span", undefined, { class: "stands", "aria-hidden": "true" }));
   control.addEventListener("click", () => {
     const agreed = hasAgreed(text.purpose);
     act(() => switchConsent(text.purpose, agreed), { urgent: agreed });

@@ -345,11 +345,22 @@ function pairs(parts) {
   return Array.from(found);
 }
 
+function rgb(colour) {
+  return [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+}
+
+// Black or white, whichever is told better from this colour: at a relative luminance (WCAG) of 0.179 both are told alike.
+function inkOn(colour) {
+  const [red, green, blue] = rgb(colour).map((value) => (value <= 10 ? value / 3294 : ((value / 255 + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "#000000" : "#ffffff";
+}
+
 function partItem([base, colours]) {
   const item = make("li");
   for (const { letter, colour } of colours) {
     const patch = make("b", letter, { "aria-hidden": "true" });
     patch.style.background = colour;
+    patch.style.color = inkOn(colour);
     item.append(patch);
   }
   const words = base.replaceAll("_", " ");

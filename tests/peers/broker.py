@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-from running import START, within
+from running import START, free_port, within
 
 SAMPLE = pathlib.Path("board/broker")
 NAME = "00112233445566778899aabbccddeeff"
@@ -25,12 +25,6 @@ MIRRORS, STATUS = 5000, b"s" * 128
 SECONDS = 3
 # Messages that one mirror has the broker keep in a worker's lane, more than find room in a client's queue.
 KEPT = 7000
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def openssl(*arguments):

@@ -23,8 +23,8 @@ import time
 import urllib.request
 import zlib
 
-from broker import Broker, authority, certificate, free_port, listens, start_mosquitto
-from running import RELEASE, ROOT, START, Mirror, wait_until
+from broker import Broker, authority, certificate, listens, start_mosquitto
+from running import RELEASE, ROOT, START, Mirror, free_port, wait_until
 
 NAMES = ("mirror-1", "mirror-2")
 # Seconds within which a command ends, however busy the machine is.

@@ -19,9 +19,9 @@ import tempfile
 import time
 import urllib.request
 
-from broker import free_port, placed, start_mosquitto
+from broker import placed, start_mosquitto
 from fleet_home import Aggregator
-from running import RELEASE, ROOT, Mirror, wait_until, within
+from running import RELEASE, ROOT, Mirror, free_port, wait_until, within
 
 GUIDE = ROOT / "firmware/aggregator/OPERATORS.md"
 # Seconds for a block's commands, and for those that build.

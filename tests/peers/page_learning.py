@@ -9,7 +9,6 @@ and removes all browsers. Checks names, contrast and width. Leaves pictures for 
 
 import argparse
 import json
-import socket
 import ssl
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import urllib.request
 from pathlib import Path
 
 from page import Browser
-from running import RELEASE, ROOT, Mirror, wait_until
+from running import RELEASE, ROOT, Mirror, free_port, wait_until
 
 NO_CHECK = ssl._create_unverified_context()
 # Everything that a paired browser can ask for.
@@ -32,12 +31,6 @@ PATHS = [
 OPEN = ["/", "/page.css", "/call.js", "/pair.js", "/icon.svg", "/healthz"]
 # How JPEG, PNG, GIF and RIFF begin.
 PICTURES = [b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def get(url: str, method: str = "GET") -> tuple[int, bytes, bytes]:

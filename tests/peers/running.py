@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -15,6 +16,12 @@ ROOT = Path(__file__).resolve().parents[2]
 RELEASE = ROOT / "target/release/mirror"
 # Seconds within which a program that is started says its first words; it takes less than one where nothing else is busy.
 START = 60
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 @contextlib.contextmanager

@@ -3,8 +3,9 @@
 usage: page_learning.py [--mirror BINARY] [--out FOLDER]
 
 Pairs with the code that `mirror pair` prints, agrees, discards a picture, has one taken away by the mirror, corrects others with mouse,
-touch and keyboard, trains, reads the epsilon and compares it with `mirror privacy ledger`, withdraws, deletes, signs out,
-and removes all browsers. Checks names, contrast and width. Leaves pictures for a person to look at. Needs the packages chromium and chromium-driver.
+touch and keyboard, deletes one, trains, reads the epsilon and compares it with `mirror privacy ledger`, withdraws, deletes, signs out,
+and removes all browsers. Checks names, contrast and width, and that an older browser asks and corrects as well. Leaves pictures for a
+person to look at. Needs the packages chromium and chromium-driver.
 """
 
 import argparse
@@ -66,6 +67,7 @@ def pair(browser: Browser, mirror: Path, environment: dict, out: Path) -> None:
     time.sleep(2)
     assert browser.text("#shown") == "The mirror shows a code." and browser.run("said") == 0, browser.run("said")
     browser.save(out / "pairing.png")
+    check_contrast(browser)
     shown = json.loads(subprocess.run([mirror, "pair", "--json"], env=environment, check=True, capture_output=True).stdout)
     wrong = "000000" if shown["code"] != "000000" else "000001"
     for code in (wrong, shown["code"]):
@@ -125,11 +127,12 @@ def check_no_fleet(browser: Window) -> None:
     assert "belongs to no fleet" in browser.text(f"{box} [data-since]"), browser.text(box)
 
 
-def open_editor(browser: Window) -> None:
+def open_editor(browser: Window, is_well_placed=lambda: True) -> None:
     browser.run("document.querySelector('#freeze').scrollIntoView({block: 'center'})")
     wait_until(lambda: browser.run("!busy && !document.querySelector('#freeze').disabled"), "freeze button")
     browser.click("#freeze")
     wait_until(lambda: browser.run("editor.labels !== null && !document.querySelector('#editor').hidden"), "editor")
+    assert is_well_placed(), "the editor opens elsewhere"
     browser.run("paint.scrollIntoView({block: 'center'})")
     time.sleep(0.3)
 
@@ -181,14 +184,30 @@ def check_tools(browser: Window, out: Path) -> None:
     browser.save(out / "editor.png")
 
 
+def answer(browser: Browser, question: str, pressed: str) -> None:
+    """Waits for a question, and presses this of its buttons."""
+    wait_until(lambda: browser.run(f"document.querySelector('{question}').open"), f"question {question}")
+    browser.click(f"{question} {pressed}")
+
+
 def check_discard(browser: Window, mirror: Mirror) -> None:
-    """A discarded picture is forgotten by the mirror as well."""
-    open_editor(browser)
-    picture = f"{mirror.url}/api/frozen/{browser.run('editor.id')}/picture.png"
-    assert get(picture)[0] == 200, "no frozen picture"
-    browser.click("#discard")
-    wait_until(lambda: get(picture)[0] == 410, "the end of a discarded picture")
-    assert browser.run("document.querySelector('#editor').hidden")
+    """A discarded picture is forgotten by the mirror as well; whoever has painted on it is asked first."""
+    for paints in (False, True):
+        open_editor(browser)
+        picture = f"{mirror.url}/api/frozen/{browser.run('editor.id')}/picture.png"
+        assert get(picture)[0] == 200, "no frozen picture"
+        if paints:
+            browser.click("#palette [data-part='12']")
+            browser.drag("mouse", [(0.1, 0.1), (0.3, 0.12)])
+            browser.click("#discard")
+            answer(browser, "#discard-sure", "[autofocus]")
+            assert browser.pixels(12) > 200 and get(picture)[0] == 200, "what was painted is gone"
+        browser.click("#discard")
+        if paints:
+            answer(browser, "#discard-sure", ".danger")
+        wait_until(lambda picture=picture: get(picture)[0] == 410, "the end of a discarded picture")
+        assert browser.run("document.querySelector('#editor').hidden")
+        wait_until(lambda: "Nothing was stored" in browser.text("#learn-message"), "word of the end")
 
 
 def check_forgotten(browser: Window, mirror: Mirror) -> None:
@@ -233,12 +252,17 @@ def is_in_sight(browser: Browser, selector: str) -> bool:
 
 
 def check_access(browser: Window) -> None:
-    """Every control has a name, and every text enough contrast, in light and in dark."""
+    """Every control has a name, and every text enough contrast."""
     nameless = browser.run(
         "[...document.querySelectorAll('button, input, canvas, [role=meter]')].filter((e) => e.offsetParent !== null)"
         ".filter((e) => !(e.textContent.trim() || e.getAttribute('aria-label') || (e.labels && e.labels.length))).map((e) => e.id)"
     )
     assert not nameless, f"without a name: {nameless}"
+    check_contrast(browser)
+
+
+def check_contrast(browser: Browser) -> None:
+    """In light and in dark."""
     for scheme in ("light", "dark"):
         browser.command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         poor = browser.run(CONTRAST)
@@ -254,7 +278,7 @@ CONTRAST = """(() => {
   const ground = (e) => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor);
     if (c.length === 3 || c[3] === 1) return c; } return [255, 255, 255]; };
   const poor = [];
-  for (const e of document.querySelectorAll('#learn *, #access *')) {
+  for (const e of document.querySelectorAll('body *')) {
     const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
     if (!own || e.offsetParent === null || e.closest(':disabled')) continue;
     const [a, b] = [light(parse(getComputedStyle(e).color)), light(ground(e))].sort((x, y) => y - x);
@@ -282,14 +306,110 @@ def train(browser: Window, out: Path) -> float:
     return epsilon
 
 
+def check_budget(browser: Window) -> None:
+    """What was spent is drawn. This household has spent nothing: what the page knows is set for a call."""
+    drawn = browser.run("""(() => {
+        const before = learning;
+        const { privacy } = before;
+        learning = { ...before, privacy: { ...privacy, spent: { ...privacy.spent, epsilon: 3.5487 }, releases_left: 2 } };
+        const bar = document.querySelector("#privacy-bar");
+        try {
+            showPrivacy();
+            const texts = ["#privacy-spent", "#privacy-left"].map((id) => document.querySelector(id).textContent);
+            return [...texts, bar.getAttribute("aria-valuenow"), bar.getAttribute("aria-valuetext"), bar.firstElementChild.style.width];
+        } finally { learning = before; }
+    })()""")
+    assert drawn == ["3.5487 of 8", "2", "3.5487", "epsilon 3.5487 of 8 spent", "44.4%"], drawn
+
+
+def check_one_press(browser: Window) -> None:
+    """Neither a key that is held nor a double click deletes a correction: what one press does is ask. A deletion leaves the keyboard's
+    place at the next one, and on no button."""
+    count, question = "document.querySelectorAll('#corrections li').length", "document.querySelector('#correction-sure').open"
+    before = browser.run(count)
+    browser.run("document.querySelector('#corrections button').scrollIntoView({block: 'center'})")
+    browser.run("document.querySelector('#corrections button').focus()")
+    enter = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"}
+    for number in range(20):
+        browser.command("Input.dispatchKeyEvent", type="keyDown", autoRepeat=number > 0, **enter)
+        time.sleep(0.1)
+    browser.command("Input.dispatchKeyEvent", type="keyUp", **enter)
+    assert browser.run(f"[{count}, {question}]") == [before, True], "a held key answers"
+    browser.click("#correction-sure [autofocus]")
+    # Where the second click of two meets the question's first button.
+    browser.click("#corrections button")
+    wait_until(lambda: browser.run(question), "question")
+    box = browser.run("(({left, top, width, height}) => [left + width / 2, top + height / 2])"
+                      "(document.querySelector('#correction-sure .danger').getBoundingClientRect())")
+    for kind in ("mousePressed", "mouseReleased"):
+        browser.command("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=2)
+    time.sleep(1)
+    assert browser.run(f"[{count}, {question}]") == [before, True], "a double click answers"
+    answer(browser, "#correction-sure", ".danger")
+    wait_until(lambda: browser.run(count) == before - 1, "the end of one correction")
+    assert has_focus(browser, "#corrections li"), "the next press would delete one more"
+
+
+def check_message(browser: Window) -> None:
+    """A message that goes from the bar to its own place moves nothing, and what the bar covers can be scrolled from beneath it."""
+    top = "document.querySelector('#freeze').getBoundingClientRect().top + scrollY"
+    browser.run("(say('Said once, and then in its place.'), 0)")
+    room = "parseFloat(document.body.style.paddingBottom) >= document.querySelector('#learn-message').offsetHeight"
+    assert browser.run(room), "what the bar covers cannot be reached"
+    before = browser.run(top)
+    browser.click("#learn-message")
+    assert not browser.run("document.querySelector('#learn-message').hasAttribute('data-fresh')")
+    assert abs(browser.run(top) - before) < 1, "the page moves when the message goes to its place"
+
+
+def check_not_ready(browser: Window) -> None:
+    """Where there is nothing to show the card says why. Set for a call, as is an answer that does not come."""
+    shown = "document.querySelector('#learn-trouble').textContent"
+    words = browser.run(f"(showLearning({{state: 'opening', reason: 'learning at home is not ready yet'}}), {shown})")
+    assert words == "Learning at home is not ready yet.", words
+    browser.run("(learning = null, window.whole = fetch, window.fetch = () => Promise.reject(new TypeError('lost')), refreshLearning(), 0)")
+    wait_until(lambda: "cannot be reached" in browser.run(shown), "word of a mirror that is away")
+    browser.run("(window.fetch = whole, 0)")
+    wait_until(lambda: browser.run(f"{shown} === '' && !document.querySelector('#learn-ready').hidden"), "the card as it was")
+    hint = browser.run("""((state) => {
+        try { showLearning({ ...state, no_freezing: "no camera" }); return [
+            document.querySelector("#freeze").disabled, document.querySelector("#freeze-hint").textContent]; } finally { showLearning(state); }
+    })(learning)""")
+    assert hint == [True, "No camera."], hint
+    errors = [error for error in browser.errors() if "cannot be reached" not in error and "/api/pairing" not in error]
+    assert not errors, errors
+
+
+def check_older(browser: Window, url: str) -> None:
+    """An older browser, without dialogs, asks all the same, and corrects."""
+    with browser.being_older():
+        browser.ask("POST", "/url", {"url": url + "/"})
+        count = "document.querySelectorAll('#corrections li').length"
+        wait_until(lambda: browser.run(count) > 0, "stored corrections in an older browser")
+        before = browser.run(count)
+        for selector, words in (("#corrections button", "Delete correction"), ("#delete-all", "Delete everything"),
+                                ("#browsers button", "Sign this browser out")):
+            browser.run(f"document.querySelector('{selector}').scrollIntoView({{block: 'center'}})")
+            browser.click(selector)
+            asked = browser.ask("GET", "/alert/text")
+            browser.ask("POST", "/alert/dismiss", {})
+            assert words in asked, asked
+        time.sleep(1)
+        assert browser.run(count) == before, "what was kept is gone"
+        correct(browser, "touch")
+        browser.click("#discard")
+        browser.ask("POST", "/alert/accept", {})
+        wait_until(lambda: browser.run("editor.id === null"), "the end of the editor")
+    browser.ask("POST", "/url", {"url": url + "/"})
+
+
 def withdraw_and_delete(browser: Window, out: Path) -> None:
     agree(browser, "improve_my_mirror", False)
     wait_until(lambda: "Training has stopped" in browser.text("#learn-message"), "words on the withdrawal")
     wait_until(lambda: browser.run("document.querySelector('#freeze').disabled"), "freeze to be refused")
     browser.run("document.querySelector('#delete-all').scrollIntoView({block: 'center'})")
     browser.click("#delete-all")
-    wait_until(lambda: browser.run("document.querySelector('#delete-sure').open"), "question")
-    browser.click("#delete-sure .danger")
+    answer(browser, "#delete-sure", ".danger")
     wait_until(lambda: browser.text("#learn-message") == "Everything was deleted.", "proof of deletion")
     proof = browser.text("#proof-facts")
     assert "correction-" in proof and "yes" in proof and "remove them below" in proof, proof
@@ -404,16 +524,16 @@ def check_browsers(browser: Window, mirror: Path, environment: dict, url: str) -
     wait_until(lambda: browser.run(count) == 2, "the other browser in the list")
     browser.run("document.querySelector('#browsers').scrollIntoView({block: 'center'})")
     browser.click("#browsers li:last-child button")
+    answer(browser, "#browser-sure", ".danger")
     wait_until(lambda: browser.run(count) == 1, "the end of the other browser")
-    assert browser.run("document.querySelector('#browsers').contains(document.activeElement)"), "the keyboard's place is lost"
+    assert has_focus(browser, "#browsers li"), "the keyboard's place is lost"
 
 
 def remove_all_browsers(browser: Window) -> None:
     """As whoever gives the mirror away does; this browser's own pairing ends as well."""
     browser.run("document.querySelector('#browsers-remove').scrollIntoView({block: 'center'})")
     browser.click("#browsers-remove")
-    wait_until(lambda: browser.run("document.querySelector('#browsers-sure').open"), "question")
-    browser.click("#browsers-sure .danger")
+    answer(browser, "#browsers-sure", ".danger")
     wait_until(lambda: browser.run("document.querySelector('#begin') !== null"), "pairing page after the removal")
 
 
@@ -427,6 +547,9 @@ def check_damaged(browser: Window) -> None:
 
 def check_phone(browser: Window, out: Path) -> None:
     browser.become_phone()
+    open_editor(browser, lambda: is_in_sight(browser, "#save"))
+    browser.click("#discard")
+    wait_until(lambda: browser.run("!busy && editor.id === null"), "the end of the editor")
     correct(browser, "touch")
     browser.save(out / "phone-editor.png")
     check_fingers(browser)
@@ -469,6 +592,8 @@ def main() -> int:
         browser.save(args.out / "consent.png")
         check_missing(browser)
         check_focus(browser)
+        check_message(browser)
+        check_not_ready(browser)
         check_discard(browser, mirror)
         check_forgotten(browser, mirror)
         check_withdrawn(browser)
@@ -482,6 +607,9 @@ def main() -> int:
         correct(browser, "pen")
         save_without_an_answer(browser, 2)
         check_phone(browser, args.out)
+        check_one_press(browser)
+        check_older(browser, url)
+        check_budget(browser)
         epsilon = train(browser, args.out)
         command = [args.mirror, "privacy", "ledger", "--verify", "--json"]
         ledger = json.loads(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
@@ -490,6 +618,7 @@ def main() -> int:
         errors = browser.errors()
         browser.run("document.querySelector('#browsers button').scrollIntoView({block: 'center'})")
         browser.click("#browsers button")
+        answer(browser, "#browser-sure", ".danger")
         wait_until(lambda: browser.run("document.querySelector('#begin') !== null"), "pairing page after signing out")
         pair(browser, args.mirror, environment, args.out)
         remove_all_browsers(browser)

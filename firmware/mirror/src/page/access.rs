@@ -17,25 +17,14 @@ use crate::access::certificate::Certificate;
 use crate::access::pairing::{Asker, Refusal, Shown};
 use crate::access::sessions::Paired;
 use crate::page::address::Reached;
-use crate::page::door::COOKIE_NAME;
+use crate::page::cookie::cookie;
 use crate::page::guard::Door;
-use crate::page::learning::beside;
+use crate::page::work::beside;
 use crate::page::{Served, Trouble, Visitor};
 use crate::shared::{DisplayState, PairingCode, Topic, lock};
 
-/// Browsers forget a cookie after 400 days at the latest.
-const COOKIE_SECONDS: u64 = 400 * 86_400;
-
 /// A code that wrong guesses have ended stays on the screen for this long: whoever is there is to see that it was asked for.
 const SPOILED: Duration = Duration::from_secs(10);
-
-/// The cookie that makes a browser a paired one, for as long as browsers keep it.
-pub fn cookie(token: &str) -> String {
-    // Lax and not Strict: who follows a link from another page is paired still. Whatever changes something wants a header of ours.
-    format!(
-        "{COOKIE_NAME}={token}; Path=/; Max-Age={COOKIE_SECONDS}; Secure; HttpOnly; SameSite=Lax"
-    )
-}
 
 /// Seconds since 1970 by the mirror's clock, right or wrong; only ever shown.
 pub fn now() -> u64 {

@@ -14,7 +14,7 @@ use settings::Entry;
 use tracing::{info, warn};
 
 use crate::memory;
-use crate::page::learning::beside;
+use crate::page::work::beside;
 use crate::page::{Served, Trouble};
 use crate::run::switch::StorageError;
 use crate::shared::{

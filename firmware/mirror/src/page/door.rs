@@ -14,8 +14,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::http::header::{CONNECTION, COOKIE, SET_COOKIE};
-use axum::http::{HeaderMap, HeaderValue, Request, StatusCode};
+use axum::http::header::{CONNECTION, SET_COOKIE};
+use axum::http::{HeaderValue, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
@@ -28,7 +28,7 @@ use tracing::debug;
 
 use crate::access::Access;
 use crate::access::sessions::Visit;
-use crate::page::access::cookie;
+use crate::page::cookie::{cookie, token};
 use crate::page::guard::Door;
 use crate::page::seats::{self, HEAD, Seat, Seats};
 use crate::page::{Trouble, Visitor};
@@ -38,9 +38,6 @@ use crate::page::{Trouble, Visitor};
 const MOST_OF_ONE: usize = 16;
 /// A client that has not greeted by then is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(8);
-
-/// The cookie with a browser's token. The prefix makes browsers insist on HTTPS, this host, and the whole path.
-pub const COOKIE_NAME: &str = "__Host-mirror";
 
 /// What is behind the door.
 pub struct NetworkDoor {
@@ -189,15 +186,6 @@ async fn hurried(
             Ok(Trouble::new(StatusCode::REQUEST_TIMEOUT, text).into_response())
         }
     }
-}
-
-/// The token that a request carries, if it does.
-fn token(headers: &HeaderMap) -> Option<String> {
-    let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs =
-        cookies.flat_map(|text| text.split(';')).filter_map(|pair| pair.split_once('='));
-    let (_, token) = pairs.find(|(name, _)| name.trim() == COOKIE_NAME)?;
-    Some(token.trim().to_owned())
 }
 
 /// Lets the browser keep its cookie as long again: one that is used does not fall out.

@@ -9,6 +9,8 @@
 pub(crate) mod access;
 mod address;
 mod api;
+mod cookie;
+mod correct;
 pub(crate) mod door;
 mod guard;
 mod learning;
@@ -16,10 +18,14 @@ mod metrics;
 mod parse;
 mod port;
 pub mod preview;
+#[cfg(test)]
+mod rig;
 mod routes;
 mod seats;
 mod silence;
+mod stores;
 mod stream;
+mod work;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::multipart::MultipartError;
-use axum::extract::{FromRequest, Multipart, Request, State};
+use axum::extract::{Multipart, State};
 use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -22,18 +22,16 @@ use vision::StageTimings;
 
 use crate::found;
 use crate::learning::{Key, Noted};
-use crate::page::learning::{agreed, beside, home, png, read_mask, store};
+use crate::page::correct::{read_mask, store};
+use crate::page::stores::{agreed, home};
+use crate::page::work::{PATIENCE, beside, in_time, png};
 use crate::page::{Served, Trouble};
 use crate::parsed::{Parsed, palette};
 use crate::parsing::{Refused, Room};
 use crate::pictures;
 
-/// Bytes of a whole correction: one for every pixel of a camera's picture.
-pub const MOST_BYTES: usize = 24 << 20;
 /// Bytes of a whole form: few photographs of as many pixels as are parsed are larger.
 pub const MOST_FORM_BYTES: usize = 6 << 20;
-/// A large request that is not here by then is dropped.
-pub const PATIENCE: Duration = Duration::from_secs(30);
 /// A request with this header is the same as an earlier one with the same value.
 const KEY: &str = "idempotency-key";
 const LONGEST_KEY: usize = 128;
@@ -139,27 +137,6 @@ impl From<Refused> for Trouble {
     }
 }
 
-/// What is read of a request, if it comes within `patience`.
-async fn in_time<T>(
-    patience: Duration,
-    reading: impl Future<Output = Result<T, Trouble>>,
-) -> Result<T, Trouble> {
-    let late = |_| {
-        let text = "the request did not come to its end in time";
-        Trouble::new(StatusCode::REQUEST_TIMEOUT, text)
-    };
-    tokio::time::timeout(patience, reading).await.map_err(late)?
-}
-
-/// The body of a large request, if it comes within `patience`.
-pub(super) async fn whole(request: Request, patience: Duration) -> Result<Bytes, Trouble> {
-    let reading = async {
-        let read = Bytes::from_request(request, &()).await;
-        read.map_err(|error| Trouble::new(error.status(), error.body_text()))
-    };
-    in_time(patience, reading).await
-}
-
 async fn read(mut multipart: Multipart) -> Result<Form, Trouble> {
     let mut form = Form::default();
     while let Some(field) = multipart.next_field().await.map_err(|error| broken(&error))? {
@@ -226,7 +203,6 @@ fn describe(parsed: &Parsed, timings: &StageTimings, stored: Option<CorrectionIn
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::body::Body;
 
     #[test]
     fn a_training_request_is_known_by_content_and_by_key() {
@@ -240,18 +216,5 @@ mod tests {
         assert!(first[0] != other[0] && first[1] == other[1], "the same key");
         headers.insert(KEY, "k".repeat(LONGEST_KEY + 1).parse().expect("plain"));
         assert!(keys(&headers, b"", b"").is_err());
-    }
-
-    #[test]
-    fn a_body_that_never_comes_to_its_end_is_not_waited_for() {
-        let never = futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
-        let ask = |body| Request::post("/").body(body).expect("a request");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime").block_on(async {
-            let late = whole(ask(Body::from_stream(never)), Duration::from_millis(20)).await;
-            assert_eq!(late.err().map(|late| late.status), Some(StatusCode::REQUEST_TIMEOUT));
-            let came = whole(ask(Body::from("x")), Duration::from_secs(60)).await;
-            assert_eq!(came.ok().as_deref(), Some(b"x".as_slice()));
-        });
     }
 }

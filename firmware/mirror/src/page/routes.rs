@@ -9,7 +9,9 @@ use axum::routing::{get, post};
 use axum::{Extension, Router, middleware};
 
 use crate::page::guard::{self, Door};
-use crate::page::{Served, Trouble, Visitor, access, api, learning, metrics, parse, stream};
+use crate::page::{
+    Served, Trouble, Visitor, access, api, correct, learning, metrics, parse, stream, work,
+};
 
 const HTML: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
@@ -50,16 +52,16 @@ fn routes() -> Router<Arc<Served>> {
         .route("/api/learning/train", post(learning::train))
         .route("/api/learning/undo", post(learning::undo))
         .route("/api/learning/delete", post(learning::delete))
-        .route("/api/corrections/remove", post(learning::remove))
-        .route("/api/corrections/{number}/picture.png", get(learning::correction_picture))
-        .route("/api/corrections/{number}/mask.png", get(learning::correction_mask))
-        .route("/api/freeze", post(learning::freeze))
-        .route("/api/frozen/{id}/picture.png", get(learning::frozen_picture))
-        .route("/api/frozen/{id}/parts", get(learning::frozen_parts))
-        .route("/api/frozen/{id}/discard", post(learning::discard))
+        .route("/api/corrections/remove", post(correct::remove))
+        .route("/api/corrections/{number}/picture.png", get(correct::correction_picture))
+        .route("/api/corrections/{number}/mask.png", get(correct::correction_mask))
+        .route("/api/freeze", post(correct::freeze))
+        .route("/api/frozen/{id}/picture.png", get(correct::frozen_picture))
+        .route("/api/frozen/{id}/parts", get(correct::frozen_parts))
+        .route("/api/frozen/{id}/discard", post(correct::discard))
         .route(
             "/api/frozen/{id}/save",
-            post(learning::save).layer(DefaultBodyLimit::max(parse::MOST_BYTES)),
+            post(correct::save).layer(DefaultBodyLimit::max(work::MOST_BYTES)),
         )
         .route("/parse", post(parse::parse).layer(DefaultBodyLimit::max(parse::MOST_FORM_BYTES)))
         .route("/healthz", get(api::healthz))

@@ -10,7 +10,8 @@ use tracing::warn;
 use super::asked::{self, Enrolled};
 use super::open::{Purpose, open};
 use super::print::{
-    device_line, failure_line, key_line, listed_line, model_line, round_line, server_lines, verified_lines,
+    device_line, failure_line, key_line, listed_line, model_line, round_line, server_lines,
+    verified_lines,
 };
 use super::{json, say};
 use crate::cli::{AuditAction, DeviceAction, ModelAction, Output, RestoreArgs, RoundAction};

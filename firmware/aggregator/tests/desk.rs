@@ -300,9 +300,13 @@ fn rounds_that_senders_make_up_fill_no_log() {
     let name = hall.identity("mirror-1").pseudonym;
     let lines = logged(|| {
         for round in (1_001..=1_300).chain([1, 1]) {
-            for topic in [Topic::Update(name, round, 0), Topic::Update(name, round, 1)] {
+            for chunk in [0, 1] {
+                let topic = Topic::Update { name, round, chunk };
                 let (topic, payload) = (topic.to_string(), vec![1]);
-                assert!(hall.say(&Incoming { topic, payload, retained: false }).is_empty());
+                assert!(
+                    hall.say(&Incoming { topic, payload, retained: false, expiry: None })
+                        .is_empty()
+                );
             }
         }
     });
@@ -322,7 +326,9 @@ fn devices_of_another_version_of_the_protocol_are_told_by_name_as_far_as_the_log
         for reader in (0..30).chain(0..40) {
             let topic = Topic::Status(format!("reader-{reader}").parse().unwrap()).to_string();
             let payload = vec![2, 10, 0];
-            assert!(hall.say(&Incoming { topic, payload, retained: false }).is_empty());
+            assert!(
+                hall.say(&Incoming { topic, payload, retained: false, expiry: None }).is_empty()
+            );
         }
     });
     assert_eq!(hall.office.strange.counts().get(&StrangeKind::Version), Some(&70));

@@ -193,7 +193,7 @@ mod tests {
         for other in [origin("beta", &[1]), origin("stable", &[3])] {
             assert!(adopted.is_of_another(&other));
             assert_eq!(adopted.is_of_fleet(&other), other.channel.to_string() == "beta");
-            let fresh = adopted.clone().of(other.clone());
+            let fresh = adopted.clone().for_origin(other.clone());
             assert_eq!(fresh, Memory { origin: Some(other), ..Memory::default() });
         }
     }

@@ -174,7 +174,7 @@ impl Fleet {
 
     fn offer(&self, Sending { identity, bytes }: &Sending) -> Result<Incoming> {
         let offer = UpdateOffer::new(identity, self.office.engine.channel(), ROUND, bytes)?;
-        incoming(&Topic::Update(identity.pseudonym, ROUND, 0), &offer)
+        incoming(&Topic::Update { name: identity.pseudonym, round: ROUND, chunk: 0 }, &offer)
     }
 
     fn check(&self, receipts: &[Outgoing], count: usize) -> Result<()> {
@@ -207,13 +207,15 @@ fn chunks_of(wanted: &ChunksWanted, sending: &Sending) -> Result<Vec<Incoming>> 
     let chunk_of = |index| {
         let part = chunk(&sending.bytes, index).ok_or("a chunk that the update has not")?;
         let message = UpdateChunk { update: wanted.update, index, bytes: Blob(part.to_vec()) };
-        incoming(&Topic::Lane(sending.identity.pseudonym, lane, ROUND, index), &message)
+        let name = sending.identity.pseudonym;
+        incoming(&Topic::Lane { name, lane, round: ROUND, chunk: index }, &message)
     };
     indexes(&wanted.chunks).map(chunk_of).collect()
 }
 
 fn incoming<M: Message>(topic: &Topic, message: &M) -> Result<Incoming> {
-    Ok(Incoming { topic: topic.to_string(), payload: message.encode()?, retained: false })
+    let (topic, payload) = (topic.to_string(), message.encode()?);
+    Ok(Incoming { topic, payload, retained: false, expiry: None })
 }
 
 fn round(dimension: usize, updates: &LayoutId) -> Round {

@@ -5,9 +5,8 @@
 //! Goes the product's own way: corrections through the encrypted store, training through [`Home::train_when`] with its
 //! own held-back judges, and the answer of [`vision::Parser`] at the network's input size, with and without the
 //! household's head. Prints one line of JSON for each household of `heldback/`, and where there are several one with the mean
-//! gains and their standard errors; a figure is mean IoU over the parts that occur, in percent. Fails where the heads that
-//! are adopted lose more than the floors, or none is adopted: one household's judges may turn its head down, but several households'
-//! hardly all.
+//! gains and their standard errors; a figure is mean IoU over the parts that occur, in percent. Fails where the gains are
+//! below the least ones, or no head is adopted: one household's judges may turn its head down, but several households' hardly all.
 
 use std::error::Error;
 use std::path::Path;
@@ -26,8 +25,9 @@ use household::{Household, read};
 
 type Answer<T> = Result<T, Box<dyn Error>>;
 
-/// Least gains of the adopted heads, in points: at home it is a gain, elsewhere the judges, four pictures of the household's own, may err a little.
+/// Least mean gain on the households' own other pictures, in points.
 const LEAST_OWN_GAIN: f64 = 0.0;
+/// Least mean gain on other households': a head's judges are four pictures of its own household, and may err a little.
 const LEAST_ELSEWHERE_GAIN: f64 = -1.0;
 
 struct Idle;

@@ -1,7 +1,7 @@
 //! `/parse` behind the page: a thread with a network of its own, so that single pictures leave the camera's alone.
 //!
 //! The network is loaded by the first picture and dropped after a while without any: it takes memory, as does the one that training has
-//! for itself, and the two are never there together. So do pictures that are handed in: there is room for few files, and for one picture.
+//! for itself, and the two are never there together (what a trial of a fleet's model loads for a minute, a few times a year, is beside them). So do pictures that are handed in: there is room for few files, and for one picture.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -86,7 +86,7 @@ impl Desk {
     /// Parses a JPEG or PNG file, after the ones before it. What is computed from the picture is to be dropped before the turn is.
     ///
     /// # Errors
-    /// A picture that cannot be used, a busy mirror, a network that cannot be used.
+    /// A picture that cannot be used, a busy mirror, training that has the memory, a network that cannot be used.
     pub async fn parse(
         &self,
         file: Bytes,

@@ -76,7 +76,7 @@ fn unload_when_unused(slot: Weak<Mutex<Option<Loaded>>>) {
             std::thread::sleep(KEPT / 4);
         }
     };
-    // Without the thread the network stays: a loss of memory, and of nothing else.
+    // Without the thread the network stays, and keeps single pictures out until the next start.
     if let Err(error) = std::thread::Builder::new().name("unload".to_owned()).spawn(watch) {
         warn!("learning: {error}");
     }

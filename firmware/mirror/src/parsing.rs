@@ -167,6 +167,11 @@ impl Worker {
             *slot = None;
             return Err(Refused::Learning);
         }
+        // Before the picture, which takes memory as well.
+        let held = match slot {
+            Some(_) => None,
+            None => Some(self.learning.second.for_pictures().ok_or(Refused::Learning)?),
+        };
         let refused = |error: anyhow::Error| Refused::Picture(report::describe(&error));
         let mut picture = FrameBuffer::new();
         // The picture first: nonsense does not load a network.
@@ -178,7 +183,8 @@ impl Worker {
         let loaded = match fitting {
             Some(loaded) => slot.insert(loaded),
             None => {
-                let held = self.learning.second.for_pictures().ok_or(Refused::Learning)?;
+                let held = held.or_else(|| self.learning.second.for_pictures());
+                let held = held.ok_or(Refused::Learning)?;
                 let model = self.model.clone().for_pictures(Some(size));
                 let parser = model.parser(Orientation::default()).map_err(broken)?;
                 slot.insert(Loaded { parser, head: 0, used: Instant::now(), _held: held })

@@ -23,7 +23,8 @@ use tracing::warn;
 use crate::access::{AccessError, random};
 use crate::shared::lock;
 
-/// A code is good for this long: whoever types slowly is to come to its end. Guesses are limited by their count.
+/// A code is good for this long: whoever types slowly is to come to its end. Guesses are limited by their count. Whoever asks for codes
+/// again and again can cover the overlay with them for most of an hour; the notice says that somebody asks, and the setting who may.
 pub const VALID: Duration = Duration::from_secs(300);
 /// Guesses at one code that the network asked for.
 pub const ATTEMPTS: u32 = 6;

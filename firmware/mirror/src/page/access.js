@@ -37,7 +37,7 @@ async function removeBrowser(browser) {
   } catch (error) {
     // Shut out all the same, until the next start: the page that pairs would come, and nobody would read this.
     stays = browser.this && error.status === 507;
-    setText(element("access-trouble"), error.message);
+    setText(element("access-trouble"), sentence(error.message));
   }
   if (!browser.this) await refreshAccess();
 }
@@ -51,7 +51,7 @@ async function removeAll() {
   } catch (error) {
     // As above.
     stays = isPaired && error.status === 507;
-    setText(element("access-trouble"), error.message);
+    setText(element("access-trouble"), sentence(error.message));
   }
   if (!stays) await refreshAccess();
 }
@@ -146,7 +146,7 @@ element("access-pair").addEventListener("click", async () => {
     setText(element("access-code"), `${shown.code.slice(0, 3)} ${shown.code.slice(3)}`);
     countCode(Date.now() + 1000 * shown.seconds_left);
   } catch (error) {
-    setText(element("access-trouble"), error.message);
+    setText(element("access-trouble"), sentence(error.message));
   }
 });
 

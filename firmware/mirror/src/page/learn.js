@@ -373,7 +373,7 @@ async function refreshLearning() {
   } catch (error) {
     painted ??= worked;
     // One that comes late leaves what was shown.
-    if (learning === null) setText(element("learn-trouble"), error.message);
+    if (learning === null) setText(element("learn-trouble"), sentence(error.message));
     console.warn(error);
   }
 }

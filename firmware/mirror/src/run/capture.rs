@@ -1,7 +1,5 @@
 //! The capture part: from the source to the mailbox, through every trouble a camera can have.
 
-use std::collections::HashMap;
-use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -12,7 +10,7 @@ use camera::{Delivery, Source, SourceError};
 use tracing::info;
 
 use crate::backoff::Backoff;
-use crate::run::seldom::Seldom;
+use crate::run::seldom::{Seldom, SeldomEach};
 use crate::run::supervisor::STEADY;
 use crate::run::taken::Taken;
 use crate::shared::{CameraState, Shared, Topic, count};
@@ -83,9 +81,8 @@ impl Drop for SensorOpen<'_> {
 #[derive(Default)]
 struct Attempts {
     backoff: Backoff,
-    opened: Seldom,
-    /// By the kind of error: a camera may fail in several ways in turn.
-    lost: HashMap<Discriminant<SourceError>, Seldom>,
+    opened: SeldomEach,
+    lost: SeldomEach,
     dropped: Seldom,
 }
 
@@ -93,8 +90,8 @@ impl Attempts {
     /// What fails after this is new: it is told, and tried again at once.
     fn forgive(&mut self) {
         self.backoff.reset();
-        self.opened = Seldom::default();
-        self.lost.clear();
+        self.opened = SeldomEach::default();
+        self.lost = SeldomEach::default();
     }
 }
 
@@ -187,7 +184,7 @@ impl Capture {
     /// Shows that the source is lost, and tells of it; gives when it is to be tried again.
     fn lost(&self, chosen: &Chosen, error: &SourceError, attempts: &mut Attempts) -> Instant {
         let delay = attempts.backoff.next_delay();
-        attempts.lost.entry(discriminant(error)).or_default().tell_lost(error, delay);
+        attempts.lost.tell_lost(error, delay);
         let (device, absent) = (chosen.name(), error.is_absence());
         let reason = without_name(&error.to_string(), &device).to_owned();
         let retry_at = Instant::now() + delay;
@@ -353,7 +350,7 @@ fn without_name<'t>(message: &'t str, name: &str) -> &'t str {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
+    use std::collections::{HashMap, VecDeque};
     use std::sync::Mutex;
 
     use frame::{FrameBuffer, Layout, PixelFormat};

@@ -12,7 +12,8 @@ use tracing::{debug, info, warn};
 use crate::backoff::Backoff;
 use crate::look::Look;
 use crate::run::calm::{Calm, QUIET};
-use crate::run::seldom::Seldom;
+use crate::run::seldom::SeldomEach;
+use crate::run::supervisor::STEADY;
 use crate::shared::{
     CameraState, DisplayState, Health, ModelState, PairingCode, Shared, Topic, count, lock,
 };
@@ -33,9 +34,6 @@ const BROWSER_WARNS: &str = "Your browser warns once: go on, then compare the fi
 
 /// Longest wait for the sensor to close when the mirror stops; the parts have 800 ms.
 const CLOSING: Duration = Duration::from_millis(500);
-
-/// A display that was open this long is opened again at once when it fails.
-const STEADY: Duration = Duration::from_secs(60);
 
 /// A display that opened already, or why it did not.
 pub type Opened = Result<Box<dyn Display>, DisplayError>;
@@ -93,8 +91,8 @@ struct Attempts {
 /// What the journal has of displays: a contact that is loose must not fill it.
 #[derive(Default)]
 struct Told {
-    open: Seldom,
-    missing: Seldom,
+    open: SeldomEach,
+    missing: SeldomEach,
 }
 
 impl Attempts {
@@ -121,7 +119,7 @@ impl Attempts {
 
 impl Told {
     fn open(&mut self, name: &str) {
-        match self.open.note_words(name, Instant::now()) {
+        match self.open.note(name, Instant::now()) {
             Some(1) => info!("display: {name}"),
             Some(times) => info!("display: {name}, opened {times} times lately"),
             None => debug!("display: {name}"),
@@ -129,7 +127,7 @@ impl Told {
     }
 
     fn missing(&mut self, reason: &str) {
-        match self.missing.note_words(reason, Instant::now()) {
+        match self.missing.note(reason, Instant::now()) {
             Some(1) => warn!("{reason}"),
             Some(times) => warn!("{reason}; {times} times lately"),
             None => debug!("{reason}"),
@@ -301,7 +299,10 @@ impl Screen {
             page_address,
             page_hint: page_address.filter(is_https).map(|_| BROWSER_WARNS),
         };
-        scene.dimmed = panel.calm.note(&scene, self.shared.person_within(QUIET), now);
+        let is_somebody_drawn = scene.mask.is_some_and(|mask| !mask.people.is_empty());
+        // A film's people, and the demo's, are seen by no camera.
+        let is_anybody_there = is_somebody_drawn || self.shared.person_within(QUIET);
+        scene.dimmed = panel.calm.note(&scene, is_anybody_there, now);
         panel.painter.align(self.look.alignment(health.demo));
         panel.painter.draw(&scene, now, &mut panel.canvas);
         running

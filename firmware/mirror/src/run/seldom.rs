@@ -1,6 +1,7 @@
 //! What happens again and again, told seldom: a camera that breaks one picture in a hundred, or fails whenever it was opened, must not
 //! fill the journal.
 
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
@@ -8,14 +9,14 @@ use tracing::{debug, info, warn};
 
 /// The first one is told at once, then no more than this often.
 const EVERY: Duration = Duration::from_secs(3600);
+/// Texts of one kind that are told apart. Beyond them, as where each has another number in it, they are one.
+const MOST_TEXTS: usize = 16;
 
 /// Counts what was not told.
 #[derive(Debug, Default)]
 pub struct Seldom {
     told: Option<Instant>,
     untold: u64,
-    /// The last ones of [`Seldom::note_words`].
-    words: String,
 }
 
 impl Seldom {
@@ -28,9 +29,27 @@ impl Seldom {
         }
     }
 
+    /// One more; how many there were since the last time that somebody was told, if it is to be told now.
+    fn note(&mut self, now: Instant) -> Option<u64> {
+        self.untold += 1;
+        if self.told.is_some_and(|told| now.saturating_duration_since(told) < EVERY) {
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
+/// What happens again and again with several texts, such as reasons that come in turn: each is told at once, then seldom.
+#[derive(Debug, Default)]
+pub struct SeldomEach {
+    texts: HashMap<String, Seldom>,
+}
+
+impl SeldomEach {
     /// A source was opened once more.
     pub fn tell_opened(&mut self, source: &str) {
-        match self.note(Instant::now()) {
+        match self.note(source, Instant::now()) {
             Some(1) => info!("source: {source}"),
             Some(more) => info!("source: {source}; opened {more} times lately"),
             None => debug!("source: {source}"),
@@ -40,7 +59,7 @@ impl Seldom {
     /// A source was lost once more for this reason, and is tried again after a while.
     pub fn tell_lost(&mut self, why: &dyn Display, delay: Duration) {
         let seconds = delay.as_secs_f32();
-        match self.note(Instant::now()) {
+        match self.note(&why.to_string(), Instant::now()) {
             Some(1) => warn!("{why}; tried again in {seconds:.1} s, and so on"),
             Some(more) => {
                 warn!("{why}; {more} times lately, tried again in {seconds:.1} s, and so on")
@@ -49,23 +68,11 @@ impl Seldom {
         }
     }
 
-    /// One more that is told in these words; how many there were since the last time, if it is to be told now. Other words are told at
-    /// once.
-    pub fn note_words(&mut self, words: &str, now: Instant) -> Option<u64> {
-        if self.words != words {
-            *self = Seldom { words: words.to_owned(), ..Seldom::default() };
-        }
-        self.note(now)
-    }
-
-    /// One more; how many there were since the last time that somebody was told, if it is to be told now.
-    fn note(&mut self, now: Instant) -> Option<u64> {
-        self.untold += 1;
-        if self.told.is_some_and(|told| now.saturating_duration_since(told) < EVERY) {
-            return None;
-        }
-        self.told = Some(now);
-        Some(std::mem::take(&mut self.untold))
+    /// One more with this text; how many there were with it since somebody was told, if it is to be told now.
+    pub fn note(&mut self, text: &str, now: Instant) -> Option<u64> {
+        let is_apart = self.texts.contains_key(text) || self.texts.len() < MOST_TEXTS;
+        let key = if is_apart { text } else { "" };
+        self.texts.entry(key.to_owned()).or_default().note(now)
     }
 }
 
@@ -82,12 +89,22 @@ mod tests {
     }
 
     #[test]
-    fn other_words_are_told_at_once() {
-        let (mut seldom, start) = (Seldom::default(), Instant::now());
-        let mut told =
-            |words: &str, seconds| seldom.note_words(words, start + Duration::from_secs(seconds));
+    fn another_text_is_told_at_once_and_one_that_comes_back_is_not() {
+        let (mut each, start) = (SeldomEach::default(), Instant::now());
+        let mut told = |text: &str, seconds| each.note(text, start + Duration::from_secs(seconds));
         assert_eq!((told("unplugged", 0), told("unplugged", 9)), (Some(1), None));
-        assert_eq!((told("busy", 10), told("busy", 11), told("busy", 3609)), (Some(1), None, None));
-        assert_eq!(told("busy", 3610), Some(3));
+        assert_eq!(
+            (told("back", 10), told("unplugged", 11), told("back", 12)),
+            (Some(1), None, None)
+        );
+        assert_eq!((told("unplugged", 3600), told("back", 3610)), (Some(3), Some(2)));
+    }
+
+    #[test]
+    fn texts_that_never_repeat_are_one() {
+        let (mut each, now) = (SeldomEach::default(), Instant::now());
+        let told =
+            (0..1000).filter(|number| each.note(&format!("after {number} ms"), now).is_some());
+        assert_eq!(told.count(), MOST_TEXTS + 1);
     }
 }

@@ -58,7 +58,7 @@ const MISFITS: u64 = 15;
 /// After so long without a picture what comes next may show others: nobody is the same person, and no score is steadied.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Pictures in a row that the network fails on before the mirror says so, a second or two: one can be a matter of that picture.
+/// Pictures in a row that the network fails on before the mirror says so, a second or two, or some before an empty room: one can be a matter of that picture.
 const FAILURES: u64 = 30;
 
 /// While the household's newest head cannot be used.

@@ -20,7 +20,7 @@ const STOP_PATIENCE: Duration = Duration::from_millis(800);
 /// How often the supervisor looks around.
 const TICK: Duration = Duration::from_millis(50);
 
-/// A part, or a camera, that ran this long before it failed is tried again at once.
+/// A part, a camera or a display that ran this long before it failed is tried again at once.
 pub const STEADY: Duration = Duration::from_secs(60);
 
 /// Panics in a row after which a person is told: starting the part again does not help.

@@ -308,7 +308,7 @@ def main():
             heard = len(set(broker.worker_hears(subscribed, session=3600)))
             check(f"also after half an hour in which it was away: {heard} of {MIRRORS}", heard == MIRRORS)
             # As the guide says it for a mirror that was revoked.
-            clear = ["-t", "mirror/v1/+/fl/#", "--remove-retained", "--retained-only", "-W", "5"]
+            clear = ["-t", "mirror/v1/mirror-1/#", "-t", "mirror/v1/+/fl/#", "--remove-retained", "--retained-only", "-W", "5"]
             broker.client("mosquitto_sub", "aggregator", *clear, seconds=60)
             broker.client("mosquitto_sub", "aggregator", *clear, seconds=60)
             left = broker.client("mosquitto_sub", "aggregator", "-t", "mirror/v1/+/fl/#", "--retained-only", "-F", "%t", "-W", "2")

@@ -300,7 +300,7 @@ def check_topics(ear: Ear) -> None:
             topic.endswith(known) or parts[3:5] in (["fl", "update"], ["fl", "lane"]) or parts[3] == "jobs"
             or parts[3:5] == ["model", "chunk"])
         assert fits, topic
-        assert length <= 67584, f"{topic}: {length} bytes"
+        assert length <= 65536, f"{topic}: {length} bytes"
         if parts[3:4] == ["fl"]:
             assert not any(name in topic for name in NAMES), f"{topic} names a device"
 

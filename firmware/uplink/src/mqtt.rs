@@ -168,9 +168,7 @@ async fn poll(
             },
             Ok(MqttEvent::Outgoing(Outgoing::Disconnect)) => return,
             Ok(MqttEvent::Incoming(packet)) => match Refused::of(&packet) {
-                Some(refused) if !refused.may_pass() => Event::Refused(format!(
-                    "the broker refuses {refused}; its access list must give this mirror its topics"
-                )),
+                Some(refused) if !refused.may_pass() => refusal(refused),
                 _ => continue,
             },
             Ok(_) => continue,
@@ -190,6 +188,16 @@ async fn poll(
             return;
         }
     }
+}
+
+/// What the broker does not let this mirror do on this connection.
+fn refusal(refused: Refused) -> Event {
+    let is_access = refused.is_access();
+    let next = match is_access {
+        true => "its access list must give this mirror its topics",
+        false => "its log says why: a limit of its settings, or something that they switch off",
+    };
+    Event::Refused { reason: format!("the broker refuses {refused}; {next}"), is_access }
 }
 
 /// Why a connection has ended.
@@ -225,7 +233,7 @@ impl Requests for Mqtt {
 impl Transport for Mqtt {
     async fn next(&mut self) -> Event {
         if let Some(too_large) = self.too_large.take() {
-            return Event::Refused(too_large.to_string());
+            return Event::Refused { reason: too_large.to_string(), is_access: false };
         }
         // The poller ends only after a goodbye.
         let event = self.events.recv().await.unwrap_or(Event::Stop);

@@ -13,7 +13,12 @@ pub enum Event {
     /// tries again by itself.
     Untrusted(String),
     /// It is there and refuses a subscription or a message, or a message is too large for it. The connection goes on.
-    Refused(String),
+    Refused {
+        /// What, and why, with the next step.
+        reason: String,
+        /// Whether the broker's access list is the reason.
+        is_access: bool,
+    },
     /// A message.
     Message {
         /// Its topic.

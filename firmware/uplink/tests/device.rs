@@ -364,7 +364,16 @@ fn a_connection_that_brings_nothing_of_the_fleet_is_told_of_until_it_does() {
     let Snapshot { connected, denied, unheard, note, .. } = bench.device.snapshot();
     assert_eq!((connected, denied, unheard), (true, false, true));
     let (note, ours) = (note.unwrap(), KeyId::of(&key().verifying_key()).to_string());
-    assert!(note.contains("fleet.channel stable") && note.contains(&ours), "{note}");
+    assert!(
+        note.contains("fleet.channel stable cannot be taken") && note.contains(&ours),
+        "{note}"
+    );
+    bench.reconnect(10);
+    let Snapshot { unheard, note, .. } = bench.device.snapshot();
+    assert!(
+        unheard && note.unwrap().contains("nothing of fleet.channel stable"),
+        "until it is heard"
+    );
     bench.state(Topic::ModelManifest(channel()), 5, &manifest);
     let heard = |bench: &Bench| {
         let Snapshot { unheard, note, .. } = bench.device.snapshot();
@@ -1094,7 +1103,8 @@ fn an_older_manifest_or_job_that_the_broker_brings_again_is_refused() {
 #[test]
 fn a_broker_that_refuses_something_counts_as_none_until_the_next_connection() {
     let mut bench = Bench::new(Some(b"noised".to_vec()));
-    bench.event(Event::Refused("a subscription (NotAuthorized)".into()));
+    let reason = "a subscription (NotAuthorized)".into();
+    bench.event(Event::Refused { reason, is_access: true });
     bench.announce(1, task(5));
     bench.wait(200);
     let snapshot = bench.device.snapshot();

@@ -216,11 +216,12 @@ fn what_the_broker_refuses_is_told() {
         let (mut mqtt, _handle) = Mqtt::start(endpoint(port), Jitter::new(1));
         wait_for(&mut mqtt, is_connected).await;
         assert!(mqtt.subscribe("mirror/v1/fleet/stable/round"));
-        let Event::Refused(reason) = mqtt.next().await else { panic!("a subscription") };
+        let Event::Refused { reason, .. } = mqtt.next().await else { panic!("a subscription") };
         assert!(reason.contains("a subscription (NotAuthorized)"), "{reason}");
         assert!(mqtt.publish("topic", b"one too many for now".to_vec(), false));
         assert!(mqtt.publish("topic", b"message".to_vec(), false));
-        let Event::Refused(reason) = mqtt.next().await else { panic!("a message") };
+        let Event::Refused { reason, is_access } = mqtt.next().await else { panic!("a message") };
+        assert!(is_access);
         assert!(reason.contains("a message (NotAuthorized); its access list"), "{reason}");
     });
     drop(broker.join().unwrap());
@@ -246,7 +247,8 @@ fn what_is_too_large_for_the_broker_is_told_and_not_sent_and_the_connection_goes
         let (mut mqtt, _handle) = Mqtt::start(endpoint(port), Jitter::new(1));
         wait_for(&mut mqtt, is_connected).await;
         assert!(mqtt.publish("topic", vec![b'x'; fits + 1], false), "it is not tried again");
-        let Event::Refused(reason) = mqtt.next().await else { panic!("it went out") };
+        let Event::Refused { reason, is_access } = mqtt.next().await else { panic!("it went out") };
+        assert!(!is_access);
         assert!(reason.contains("packets of 100 bytes") && reason.contains("has 101"), "{reason}");
         assert!(reason.contains("max_packet_size") && reason.contains("to 67584"), "{reason}");
         assert!(mqtt.publish("topic", vec![b'y'; fits], false));

@@ -200,6 +200,10 @@ impl home_assistant::Home for Shown {
 
 impl Shown {
     fn look(&mut self, connection: Result<(), &Trouble>, now: Instant) {
+        // An attempt takes its time, and ends with a reason.
+        if connection == Err(&Trouble::NotYet) {
+            return;
+        }
         let connection = connection.map_err(|trouble| self.describe(trouble));
         let notice = self.absence.look(connection, now);
         self.shared.set_notice(Topic::HomeAssistant, notice);
@@ -209,14 +213,16 @@ impl Shown {
     fn describe(&self, trouble: &Trouble) -> String {
         let broker = &self.absence.broker;
         match trouble {
+            Trouble::NotYet => format!("{broker}: no answer yet"),
             Trouble::Away(reason) => format!(
                 "{broker} cannot be reached, or ends the connection ({reason}); check the home network, \
                  home_assistant.host and user, and that every mirror of the home has a home_assistant.name of its own"
             ),
             Trouble::Untrusted(reason) => format!("{broker}: {reason}"),
-            Trouble::Denied(reason) => {
+            Trouble::Denied { reason, is_access: true } => {
                 format!("{broker}: {reason} ({})", self.topics.access().join(", "))
             }
+            Trouble::Denied { reason, is_access: false } => format!("{broker}: {reason}"),
         }
     }
 }
@@ -278,7 +284,10 @@ mod tests {
         let untrusted = told(Err(&Trouble::Untrusted("it ended; give a new one".into())), 0);
         let words = "Home Assistant: home.example:1883: it ended; give a new one";
         assert_eq!(untrusted.as_deref(), Some(words), "no word of the network");
-        let denied = told(Err(&Trouble::Denied("NotAuthorized".into())), 0).expect("long away");
+        let denied = |reason: &str, is_access| Trouble::Denied { reason: reason.into(), is_access };
+        let large = told(Err(&denied("packets of 100 bytes", false)), 0).expect("long away");
+        assert!(!large.contains("mirror-home"), "no topic is missing: {large}");
+        let denied = told(Err(&denied("NotAuthorized", true)), 0).expect("long away");
         assert!(!denied.contains("cannot be reached"), "{denied}");
         for topic in [
             "mirror-home/mirror-17/#",
@@ -289,6 +298,7 @@ mod tests {
         }
         told(Ok(()), 0);
         assert_eq!(told(Ok(()), 60), None);
+        assert_eq!(told(Err(&Trouble::NotYet), 3600), None, "it is being tried");
         fs::remove_dir_all(&folder).expect("ours");
     }
 

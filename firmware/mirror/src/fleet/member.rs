@@ -86,10 +86,14 @@ impl Member {
             let mut absence = Absence::new(format!("fleet: {broker}"), Instant::now());
             loop {
                 tokio::time::sleep(LOOK).await;
-                let snapshot = watch.read();
+                let (snapshot, at) = (watch.read(), SystemClock.now());
+                // An attempt takes its time, and ends with a reason.
+                if is_first_attempt(&snapshot) && at >= EARLIEST_DATE {
+                    continue;
+                }
                 let connection = match snapshot.connected && !snapshot.unheard {
                     true => Ok(()),
-                    false => Err(reason(&broker, &snapshot, SystemClock.now())),
+                    false => Err(reason(&broker, &snapshot, at)),
                 };
                 let notice = absence.look(connection, Instant::now());
                 shared.set_notice(Topic::Fleet, notice);
@@ -156,6 +160,10 @@ impl Member {
             persistent: true,
         }
     }
+}
+
+fn is_first_attempt(snapshot: &Snapshot) -> bool {
+    !snapshot.connected && !snapshot.denied && snapshot.note.is_none()
 }
 
 /// Why the mirror hears nothing of its fleet, with the next step.

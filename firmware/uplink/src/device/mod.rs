@@ -94,6 +94,8 @@ pub struct Device {
     connection: Option<Connection>,
     /// Why there is none, where a certificate's time is the reason.
     untrusted: Option<String>,
+    /// Whether a connection has lasted without a statement of the fleet's, and none has come since.
+    is_silent: bool,
     round: Option<Round>,
     /// Topics of rounds that are over here, still subscribed to.
     unneeded: BTreeSet<String>,
@@ -114,9 +116,10 @@ struct Connection {
     since: Duration,
     /// When the birth is to be said again. `None` until it was said, with the subscriptions, for the first time.
     birth_at: Option<Duration>,
-    /// Whether a statement came that the fleet signed for this channel; if not, whether that takes too long.
+    /// Whether a statement came that the fleet signed for this channel,
     hears_fleet: bool,
-    is_silent: bool,
+    /// and why one that came is none.
+    unfit: Option<String>,
     /// Whether a round notice came. Until then the round at hand may be over.
     hears_round: bool,
     /// Nothing is done for a round before: what the broker kept for this device comes first.
@@ -154,6 +157,7 @@ impl Device {
             jitter,
             connection: None,
             untrusted: None,
+            is_silent: false,
             round: None,
             unneeded: BTreeSet::new(),
             download: None,
@@ -186,7 +190,7 @@ impl Device {
                 self.untrusted = Some(reason);
             }
             // What else the broker does goes on.
-            Event::Refused(reason) => {
+            Event::Refused { reason, .. } => {
                 self.refuse("message to the broker", &reason);
                 if let Some(connection) = &mut self.connection {
                     connection.denied.get_or_insert(reason);
@@ -208,7 +212,7 @@ impl Device {
         }
         self.unneeded.retain(|topic| !out.unsubscribe(topic));
         let Some(connection) = &mut self.connection else { return };
-        connection.is_silent = !connection.hears_fleet && now >= connection.since + SILENCE;
+        self.is_silent |= !connection.hears_fleet && now >= connection.since + SILENCE;
         if connection.hears_round {
             self.advance_round(now, out);
         }
@@ -250,7 +254,7 @@ impl Device {
         let connection = self.connection.as_ref();
         let denied = connection.and_then(|connection| connection.denied.as_ref());
         let denied = denied.or(self.untrusted.as_ref());
-        let unheard = connection.is_some_and(|connection| connection.is_silent);
+        let unheard = connection.is_some() && self.is_silent;
         Snapshot {
             connected: connection.is_some() && denied.is_none(),
             denied: denied.is_some(),
@@ -268,6 +272,12 @@ impl Device {
 
     fn silence(&self) -> String {
         let Settings { channel, keys, .. } = &self.settings;
+        let unfit = self.connection.as_ref().and_then(|connection| connection.unfit.as_ref());
+        if let Some(reason) = unfit {
+            return format!(
+                "connected, but what is announced for fleet.channel {channel} cannot be taken: {reason}"
+            );
+        }
         format!(
             "connected, but nothing of fleet.channel {channel} signed with a key of fleet.pub ({keys}) was heard; compare both with the \
              operator"
@@ -283,7 +293,7 @@ impl Device {
             since: now,
             birth_at: None,
             hears_fleet: false,
-            is_silent: false,
+            unfit: None,
             hears_round: false,
             quiet_until,
             denied: None,
@@ -357,13 +367,28 @@ impl Device {
         channel: fn(&T) -> &Channel,
         payload: &[u8],
     ) -> Result<(T, Digest, Freshness), Unfit> {
+        let read = self.verified(channel, payload);
+        if let Some(connection) = &mut self.connection {
+            match &read {
+                Ok(_) => (connection.hears_fleet, self.is_silent) = (true, false),
+                Err(unfit) => connection.unfit = Some(unfit.to_string()),
+            }
+        }
+        let (signed, statement) = read?;
+        Ok((statement, signed.digest(), freshness(known.as_ref(), &signed)?))
+    }
+
+    fn verified<T: Statement>(
+        &self,
+        channel: fn(&T) -> &Channel,
+        payload: &[u8],
+    ) -> Result<(Signed<T>, T), Unfit> {
         let signed = Signed::<T>::decode(payload).map_err(SigningError::from)?;
         let statement = signed.verify(&self.settings.keys)?;
         if *channel(&statement) != self.settings.channel {
             return Err(Unfit::Channel);
         }
-        self.connection.iter_mut().for_each(|connection| connection.hears_fleet = true);
-        Ok((statement, signed.digest(), freshness(known.as_ref(), &signed)?))
+        Ok((signed, statement))
     }
 
     fn keep(&mut self, change: impl FnOnce(&mut Memory)) -> Result<(), EdgeError> {

@@ -84,8 +84,15 @@ pub enum Trouble {
     Away(String),
     /// The same because of a certificate's time; the text has the next step.
     Untrusted(String),
-    /// The broker refuses something, for this reason. What else is said goes on.
-    Denied(String),
+    /// The broker refuses something. What else is said goes on.
+    Denied {
+        /// What, and why.
+        reason: String,
+        /// Whether its access list is the reason.
+        is_access: bool,
+    },
+    /// The first attempt is under way.
+    NotYet,
 }
 
 /// The mirror, as this module sees it.
@@ -116,14 +123,14 @@ struct Talk {
 impl Talk {
     fn new(mirror: Mirror) -> Talk {
         let topics = Topics::new(mirror.device.clone());
-        let connection = Err(Trouble::Away("no answer yet".to_owned()));
+        let connection = Err(Trouble::NotYet);
         let told = BTreeSet::new();
         Talk { mirror, topics, connection, greeted: false, present: None, said: None, told }
     }
 
     /// Whether there is a broker to talk to.
     fn is_connected(&self) -> bool {
-        matches!(self.connection, Ok(()) | Err(Trouble::Denied(_)))
+        matches!(self.connection, Ok(()) | Err(Trouble::Denied { .. }))
     }
 
     fn handle(&mut self, event: Event, home: &mut dyn Home) {
@@ -135,9 +142,9 @@ impl Talk {
             }
             Event::Disconnected(reason) => self.connection = Err(Trouble::Away(reason)),
             Event::Untrusted(reason) => self.connection = Err(Trouble::Untrusted(reason)),
-            Event::Refused(reason) => {
+            Event::Refused { reason, is_access } => {
                 if self.connection.is_ok() {
-                    self.connection = Err(Trouble::Denied(reason));
+                    self.connection = Err(Trouble::Denied { reason, is_access });
                 }
             }
             // A birth that the broker had kept comes with every subscription, and would be answered with another one; a new connection
@@ -354,17 +361,18 @@ mod tests {
     #[test]
     fn the_home_is_told_why_there_is_no_connection() {
         let refused = Event::Disconnected("bad user name or password".into());
-        let denied = Event::Refused("a subscription (NotAuthorized)".into());
+        let reason = "a subscription (NotAuthorized)".to_owned();
+        let denied = Event::Refused { reason: reason.clone(), is_access: true };
         let untrusted = Event::Untrusted("ended".into());
         let script = vec![Event::Wake, refused, untrusted, Event::Connected, denied];
         let transport = Script(script.into_iter(), Record::default());
         let mut fake = Fake::new();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(run(mirror(), &mut fake, transport));
-        let early = Err(Trouble::Away("no answer yet".into()));
+        let early = Err(Trouble::NotYet);
         let refused = Err(Trouble::Away("bad user name or password".into()));
         let untrusted = Err(Trouble::Untrusted("ended".into()));
-        let denied = Err(Trouble::Denied("a subscription (NotAuthorized)".into()));
+        let denied = Err(Trouble::Denied { reason, is_access: true });
         assert_eq!(fake.connections, [early, refused, untrusted, Ok(()), denied]);
     }
 

@@ -261,6 +261,7 @@ mod tests {
         assert!(refused(worker.answer(&mut loaded, picture)), "training waits");
         let training = training.join().expect("it has what the picture's network gave back");
         assert!(loaded.is_none() && refused(worker.answer(&mut loaded, picture)));
+        assert!(refused(worker.answer(&mut loaded, b"nonsense")), "before it is decoded");
         drop(training);
         assert!(worker.answer(&mut loaded, picture).is_ok());
     }

@@ -535,10 +535,10 @@ mod tests {
         let start = Instant::now();
         session.note_whole(start);
         session.note_whole(start + STEADY);
-        assert!(!session.attempts.lost.is_empty(), "not yet");
+        assert!(!session.attempts.lost.is_new(), "not yet");
         session.note_whole(start + STEADY + Duration::from_millis(1));
         drop(session);
-        assert!(attempts.lost.is_empty());
+        assert!(attempts.lost.is_new());
         assert_eq!(attempts.backoff.next_delay(), Duration::from_millis(250));
     }
 

@@ -637,6 +637,20 @@ mod tests {
         }
     }
 
+    /// A parsing with one person.
+    fn somebody() -> vision::Parsing {
+        let mut parsing = vision::Parsing::new(vision::GridSize { height: 256, width: 192 });
+        let bounds = vision::Rect { x: 40, y: 30, width: 60, height: 200 };
+        let person = vision::Person { slot: 1, track: 1, score: 1.0, bounds, pixels: 12_000 };
+        parsing.persons.push(person).expect("room for one");
+        for y in 30..230 {
+            for at in y * 192 + 40..y * 192 + 100 {
+                (parsing.parts[at], parsing.person[at]) = (3, 1);
+            }
+        }
+        parsing
+    }
+
     #[test]
     fn drawing_and_showing_allocate_nothing() {
         let shared = Arc::new(Shared::new(Instant::now(), None));
@@ -652,15 +666,7 @@ mod tests {
             let scene = Scene { fps: Some(fps), ..Scene::of_status(Status::Running) };
             panel.painter.draw(&scene, Instant::now(), &mut panel.canvas);
         }
-        let mut parsing = vision::Parsing::new(vision::GridSize { height: 256, width: 192 });
-        let bounds = vision::Rect { x: 40, y: 30, width: 60, height: 200 };
-        let person = vision::Person { slot: 1, track: 1, score: 1.0, bounds, pixels: 12_000 };
-        parsing.persons.push(person).expect("room for one");
-        for y in 30..230 {
-            for at in y * 192 + 40..y * 192 + 100 {
-                (parsing.parts[at], parsing.person[at]) = (3, 1);
-            }
-        }
+        let parsing = somebody();
         let mut shown = known(|health| {
             (health.camera, health.sensor_open, health.demo) = (CameraState::On, true, true);
         });
@@ -738,6 +744,21 @@ mod tests {
         assert!(brightest(&shown, 1300) < full / 3);
         shared.note_person();
         assert!(brightest(&shown, 1301) > 0xC0, "somebody came");
+    }
+
+    #[test]
+    fn people_of_a_scene_are_not_dimmed_though_no_camera_sees_them() {
+        let shared = Arc::new(Shared::new(Instant::now() - Duration::from_secs(86_400), None));
+        let (screen, mut panel, mut shown) = drawn(&shared);
+        (shown.health.sensor_open, shown.health.demo) = (false, true);
+        shown.view.fill(&somebody());
+        let start = Instant::now();
+        let mut brightest = |seconds| {
+            screen.draw(&mut panel, &shown, start + Duration::from_secs(seconds));
+            panel.canvas.pixels().iter().map(|&pixel| pixel & 0xFF).max().expect("pixels")
+        };
+        let full = brightest(0);
+        assert!(full > 0xC0 && brightest(601) > 0xC0, "{full}");
     }
 
     #[test]

@@ -68,6 +68,11 @@ impl SeldomEach {
         }
     }
 
+    #[cfg(test)]
+    pub fn is_new(&self) -> bool {
+        self.texts.is_empty()
+    }
+
     /// One more with this text; how many there were with it since somebody was told, if it is to be told now.
     pub fn note(&mut self, text: &str, now: Instant) -> Option<u64> {
         let is_apart = self.texts.contains_key(text) || self.texts.len() < MOST_TEXTS;

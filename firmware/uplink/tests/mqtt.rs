@@ -31,12 +31,19 @@ fn packet(stream: &mut TcpStream) -> (u8, Vec<u8>) {
     (head[0] >> 4, body)
 }
 
+/// The next connection, which is answered with this, and the body of its first packet.
+fn let_in(listener: &TcpListener, answer: &[u8]) -> (TcpStream, Vec<u8>) {
+    let (mut stream, _) = listener.accept().unwrap();
+    let (kind, body) = packet(&mut stream);
+    assert_eq!(kind, CONNECT);
+    stream.write_all(answer).unwrap();
+    (stream, body)
+}
+
 /// Takes `connections` in turn, and cuts each after its first message, without an acknowledgement. Gives the messages.
 fn broker(listener: &TcpListener, connections: usize) -> Vec<Vec<u8>> {
     let first_message = |_| {
-        let (mut stream, _) = listener.accept().unwrap();
-        assert_eq!(packet(&mut stream).0, CONNECT);
-        stream.write_all(&WELCOME).unwrap();
+        let (mut stream, _) = let_in(listener, &WELCOME);
         let (kind, body) = packet(&mut stream);
         assert_eq!(kind, PUBLISH);
         body
@@ -114,14 +121,10 @@ fn every_connection_begins_anew_with_the_limits_of_its_broker() {
     let port = listener.local_addr().unwrap().port();
     // Of the first broker: keep-alive 7 s; of the second: two messages at a time.
     let broker = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        assert_eq!(packet(&mut stream).0, CONNECT);
-        stream.write_all(&welcome(&[0x13, 0, 7])).unwrap();
+        let (mut stream, _) = let_in(&listener, &welcome(&[0x13, 0, 7]));
         let first = [(); 3].map(|()| acknowledge(&mut stream));
         drop(stream);
-        let (mut stream, _) = listener.accept().unwrap();
-        let (_, connect) = packet(&mut stream);
-        stream.write_all(&welcome(&[0x21, 0, 2])).unwrap();
+        let (mut stream, connect) = let_in(&listener, &welcome(&[0x21, 0, 2]));
         let second = [(); 3].map(|()| acknowledge(&mut stream));
         (first, second, connect[8..10].to_vec())
     });
@@ -149,12 +152,7 @@ fn a_topic_alias_ends_the_connection() {
     let aliases: [&[u8]; 2] =
         [&[0x30, 7, 0, 1, b't', 3, 0x23, 0, 1], &[0x30, 6, 0, 0, 3, 0x23, 0, 2]];
     let broker = std::thread::spawn(move || {
-        aliases.map(|alias| {
-            let (mut stream, _) = listener.accept().unwrap();
-            assert_eq!(packet(&mut stream).0, CONNECT);
-            stream.write_all(&[&WELCOME[..], alias].concat()).unwrap();
-            stream
-        })
+        aliases.map(|alias| let_in(&listener, &[&WELCOME[..], alias].concat()).0)
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -173,12 +171,7 @@ fn a_broker_that_takes_nothing_any_more_is_gone() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     // Keep-alive 1 s; it reads nothing more, and its kernel keeps the connection.
-    let broker = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        assert_eq!(packet(&mut stream).0, CONNECT);
-        stream.write_all(&welcome(&[0x13, 0, 1])).unwrap();
-        stream
-    });
+    let broker = std::thread::spawn(move || let_in(&listener, &welcome(&[0x13, 0, 1])).0);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (mut mqtt, _handle) = Mqtt::start(endpoint(port), Jitter::new(1));
@@ -197,9 +190,7 @@ fn what_the_broker_refuses_is_told() {
     let port = listener.local_addr().unwrap().port();
     // Not authorised, to a subscription and to a message, after one that exceeds a quota; the connection stays.
     let broker = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        assert_eq!(packet(&mut stream).0, CONNECT);
-        stream.write_all(&WELCOME).unwrap();
+        let (mut stream, _) = let_in(&listener, &WELCOME);
         let (kind, body) = packet(&mut stream);
         assert_eq!(kind, SUBSCRIBE);
         stream.write_all(&[0x90, 4, body[0], body[1], 0, 0x87]).unwrap();
@@ -234,9 +225,7 @@ fn what_is_too_large_for_the_broker_is_told_and_not_sent_and_the_connection_goes
     // Packets of 100 bytes; the next broker takes any.
     let broker = std::thread::spawn(move || {
         [&[0x27, 0, 0, 0, 100][..], &[]].map(|limit| {
-            let (mut stream, _) = listener.accept().unwrap();
-            assert_eq!(packet(&mut stream).0, CONNECT);
-            stream.write_all(&welcome(limit)).unwrap();
+            let (mut stream, _) = let_in(&listener, &welcome(limit));
             packet(&mut stream).1
         })
     });
@@ -267,9 +256,7 @@ fn what_is_retained_for_a_while_says_so() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let broker = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        assert_eq!(packet(&mut stream).0, CONNECT);
-        stream.write_all(&WELCOME).unwrap();
+        let (mut stream, _) = let_in(&listener, &WELCOME);
         let mut message = [0; 21];
         stream.read_exact(&mut message).unwrap();
         message

@@ -58,7 +58,7 @@ pub fn main() -> ExitCode {
     match commands::dispatch(cli, started) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mirror: {}", report::describe(&error));
+            report::tell(&error);
             ExitCode::from(report::exit_code(&error))
         }
     }

@@ -1,4 +1,4 @@
-//! What the program says at its end, and with which exit code.
+//! What the program says to whoever called it, and with which exit code it ends.
 
 use std::io::{self, Write};
 
@@ -21,6 +21,11 @@ pub fn describe(error: &Error) -> String {
         }
     }
     text
+}
+
+/// Says on standard error what went wrong, where no log is kept.
+pub fn tell(error: &Error) {
+    eprintln!("mirror: {}", describe(error));
 }
 
 /// 2 for wrong usage or settings, 1 for everything else.

@@ -53,7 +53,7 @@ pub fn parse(args: &ParseArgs) -> Result<()> {
             Ok(found) => all.push(found),
             Err(error) => {
                 failed += 1;
-                eprintln!("mirror: {}", report::describe(&error));
+                report::tell(&error);
             }
         }
         progress.advance();

@@ -18,7 +18,6 @@ mod memory;
 mod model;
 mod page;
 mod parsed;
-mod parsing;
 pub mod pictures;
 mod private;
 mod progress;

@@ -17,11 +17,11 @@ use serde_json::{Value, json};
 use tracing::debug;
 
 use crate::frozen::Work;
+use crate::page::parse::worker::MOST_PIXELS;
 use crate::page::stores::{agreed, home, household};
 use crate::page::work::{MOST_BYTES, PATIENCE, beside, png, whole};
 use crate::page::{Served, Trouble};
 use crate::parsed::{NOT_SAID, Parsed};
-use crate::parsing::MOST_PIXELS;
 use crate::pictures;
 use crate::shared::{ModelState, Shared};
 
@@ -131,7 +131,7 @@ pub async fn save(
     Path(id): Path<u64>,
     request: Request,
 ) -> Result<Json<Value>, Trouble> {
-    let room = served.desk.room()?;
+    let room = served.queue.room()?;
     let labels = whole(request, PATIENCE).await?;
     let home = home(&served)?;
     beside(move || {

@@ -15,7 +15,7 @@ pub(crate) mod door;
 mod guard;
 mod learning;
 mod metrics;
-mod parse;
+pub(crate) mod parse;
 mod port;
 pub mod preview;
 #[cfg(test)]
@@ -53,10 +53,10 @@ use crate::fleet::Fleet;
 use crate::learning::{Learning, tell_withdrawals};
 use crate::page::address::{Own, Reached, is_in_network, leads_out, reached};
 use crate::page::door::NetworkDoor;
+use crate::page::parse::worker::Queue;
 use crate::page::port::{Whose, bind};
 use crate::page::routes::{device_router, paired_router, unpaired_router};
 use crate::page::seats::{Seat, Seats};
-use crate::parsing::Desk;
 use crate::report;
 use crate::run::switch::SwitchFile;
 use crate::shared::{Health, Shared, Topic, lock};
@@ -89,7 +89,7 @@ pub struct Parts {
     /// Membership in a fleet.
     pub fleet: Arc<Fleet>,
     /// Where programs have pictures parsed.
-    pub desk: Desk,
+    pub queue: Queue,
 }
 
 /// What every request may look at.
@@ -104,7 +104,7 @@ pub(crate) struct Served {
     pub network: Mutex<Option<SocketAddr>>,
     pub learning: Arc<Learning>,
     pub fleet: Arc<Fleet>,
-    pub desk: Desk,
+    pub queue: Queue,
 }
 
 impl Served {
@@ -199,7 +199,7 @@ impl IntoResponse for Trouble {
 impl Page {
     /// A page at the settings' address.
     pub fn new(parts: Parts) -> Page {
-        let Parts { shared, switch, settings, access, learning, fleet, desk } = parts;
+        let Parts { shared, switch, settings, access, learning, fleet, queue } = parts;
         let registry = metrics::registry(&shared);
         let address = settings.settings.page.listen;
         let context = Arc::new(Served {
@@ -211,7 +211,7 @@ impl Page {
             network: Mutex::new(None),
             learning,
             fleet,
-            desk,
+            queue,
         });
         Page { address, first: Mutex::new(None), context }
     }
@@ -380,7 +380,7 @@ mod tests {
     use crate::access::pairing::{Asker, Refusal};
     use crate::access::test_folder;
     use crate::model::ModelSource;
-    use crate::parsing;
+    use crate::page::parse::worker;
     use std::future::poll_fn;
     use std::net::IpAddr;
     use std::path::Path;
@@ -394,9 +394,9 @@ mod tests {
         let shared = Arc::new(Shared::new(Instant::now(), None));
         let (learning, fleet) = (Arc::new(Learning::new()), Arc::new(Fleet::new(false)));
         let model = ModelSource::new(&settings.settings.vision);
-        let (desk, _) = parsing::open(Arc::clone(&shared), Arc::clone(&learning), model);
+        let (queue, _) = worker::open(Arc::clone(&shared), Arc::clone(&learning), model);
         let (switch, access) = (SwitchFile::new(folder), Access::closed(folder));
-        Page::new(Parts { shared, switch, settings, access, learning, fleet, desk })
+        Page::new(Parts { shared, switch, settings, access, learning, fleet, queue })
     }
 
     async fn ask_for_a_code(page: &Page) -> (StatusCode, String) {

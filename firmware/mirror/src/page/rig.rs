@@ -19,10 +19,10 @@ use crate::fleet::Fleet;
 use crate::learning::Learning;
 use crate::model::ModelSource;
 use crate::page::guard::CHANGE_HEADER;
+use crate::page::parse::worker;
 use crate::page::routes::device_router;
 use crate::page::{Page, Parts, Served};
 use crate::parsed::Parsed;
-use crate::parsing;
 use crate::run::switch::SwitchFile;
 use crate::shared::{CameraState, Shared, SwitchedBy};
 
@@ -52,10 +52,10 @@ impl Rig {
         let shared = Arc::new(Shared::new(Instant::now(), None));
         let learning = Arc::new(learning(&folder));
         let model = ModelSource::new(&settings.settings.vision);
-        let (desk, _) = parsing::open(Arc::clone(&shared), Arc::clone(&learning), model);
+        let (queue, _) = worker::open(Arc::clone(&shared), Arc::clone(&learning), model);
         let (switch, access) = (SwitchFile::new(&folder), Access::closed(&folder));
         let fleet = Arc::new(Fleet::new(true));
-        let parts = Parts { shared, switch, settings, access, learning, fleet, desk };
+        let parts = Parts { shared, switch, settings, access, learning, fleet, queue };
         let served = Page::new(parts).context;
         let router = device_router(Arc::clone(&served));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -38,9 +38,9 @@ use crate::fleet::{Fleet, HomePart, Member};
 use crate::learning::{self, DeviceGate, Learning, Trainer};
 use crate::look::Look;
 use crate::model::ModelSource;
+use crate::page::parse::worker;
 use crate::page::preview::Preview;
 use crate::page::{self, Page, PageError};
-use crate::parsing;
 use crate::report;
 use crate::shared::{Health, Shared, SwitchedBy, Topic};
 use crate::sources::Sources;
@@ -315,7 +315,7 @@ impl Builder<'_> {
             return Vec::new();
         }
         let (shared, learning) = (Arc::clone(&self.shared), Arc::clone(&self.learning));
-        let (desk, worker) = parsing::open(shared, learning, self.model.clone());
+        let (queue, worker) = worker::open(shared, learning, self.model.clone());
         let quality = settings.page.preview_quality;
         let preview = Preview { shared: Arc::clone(&self.shared), style, quality };
         let page = Page::new(page::Parts {
@@ -325,7 +325,7 @@ impl Builder<'_> {
             access,
             learning: Arc::clone(&self.learning),
             fleet: Arc::clone(&self.fleet),
-            desk,
+            queue,
         });
         let page = page.on(listener);
         vec![

@@ -4,6 +4,8 @@
 //! The picture is in memory until it is answered, and stored nowhere unless `train_on_local` is true, a `target_mask` is
 //! there, and consent is current.
 
+pub mod worker;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,11 +25,11 @@ use vision::StageTimings;
 use crate::found;
 use crate::learning::{Key, Noted};
 use crate::page::correct::{read_mask, store};
+use crate::page::parse::worker::{Refused, Room};
 use crate::page::stores::{agreed, home};
 use crate::page::work::{PATIENCE, beside, in_time, png};
 use crate::page::{Served, Trouble};
 use crate::parsed::{Parsed, palette};
-use crate::parsing::{Refused, Room};
 use crate::pictures;
 
 /// Bytes of a whole form: few photographs of as many pixels as are parsed are larger.
@@ -63,7 +65,7 @@ pub async fn parse(
     headers: HeaderMap,
     multipart: Multipart,
 ) -> Result<Response, Trouble> {
-    let room = served.desk.room()?;
+    let room = served.queue.room()?;
     let form = in_time(PATIENCE, read(multipart)).await?;
     let image = form.image.ok_or_else(|| bad("the form has no part `image`"))?;
     let training = match (form.train, form.mask) {
@@ -94,7 +96,7 @@ async fn answer(
     noted: Noted,
     room: Room,
 ) -> Result<Response, Trouble> {
-    let (parsed, timings, turn) = served.desk.parse(image, room.clone()).await?;
+    let (parsed, timings, turn) = served.queue.parse(image, room.clone()).await?;
     let home = training.is_some().then(|| home(served)).transpose()?;
     let wants_json = wants_json(headers);
     // This goes on even if whoever asked has gone away, and so does the note.

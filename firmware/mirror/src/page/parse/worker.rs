@@ -1,4 +1,4 @@
-//! `/parse` behind the page: a thread with a network of its own, so that single pictures leave the camera's alone.
+//! What `/parse` waits for: a thread with a network of its own, so that single pictures leave the camera's alone.
 //!
 //! The network is loaded by the first picture and dropped after a while without any: it takes memory, as does the one that training has
 //! for itself, and the two are never there together (what a trial of a fleet's model loads for a minute, a few times a year, is beside them). So do pictures that are handed in: there is room for few files, and for one picture.
@@ -67,13 +67,13 @@ struct Job {
 
 /// Where pictures are handed in.
 #[derive(Clone)]
-pub struct Desk {
+pub struct Queue {
     jobs: SyncSender<Job>,
     room: Arc<Semaphore>,
     turns: Arc<Semaphore>,
 }
 
-impl Desk {
+impl Queue {
     /// Room for a large request, to be taken before its body is read.
     ///
     /// # Errors
@@ -127,13 +127,13 @@ struct Loaded {
     _held: Held,
 }
 
-/// A desk and the worker behind it.
-pub fn open(shared: Arc<Shared>, learning: Arc<Learning>, model: ModelSource) -> (Desk, Worker) {
+/// A queue and the worker behind it.
+pub fn open(shared: Arc<Shared>, learning: Arc<Learning>, model: ModelSource) -> (Queue, Worker) {
     let (sender, receiver) = sync_channel(MOST);
     let (model, jobs) = (model.without_smoothing(), Mutex::new(receiver));
     let (room, turns) = (Arc::new(Semaphore::new(MOST)), Arc::new(Semaphore::new(1)));
-    let desk = Desk { jobs: sender, room, turns };
-    (desk, Worker { shared, learning, model, jobs })
+    let queue = Queue { jobs: sender, room, turns };
+    (queue, Worker { shared, learning, model, jobs })
 }
 
 impl Worker {
@@ -230,7 +230,7 @@ mod tests {
         let settings = Layers::defaults().and_then(Layers::finish).expect("valid").settings;
         let shared = Arc::new(Shared::new(Instant::now(), None));
         let model = ModelSource::new(&settings.vision);
-        let (_desk, worker) = open(shared, Arc::new(Learning::new()), model);
+        let (_queue, worker) = open(shared, Arc::new(Learning::new()), model);
         let demo = crate::sources::DEMO;
         let first = camera::mjpeg::next_picture(demo).expect("a clip");
         let mut loaded = None;
@@ -247,7 +247,7 @@ mod tests {
         let settings = Layers::defaults().and_then(Layers::finish).expect("valid").settings;
         let shared = Arc::new(Shared::new(Instant::now(), None));
         let (model, learning) = (ModelSource::new(&settings.vision), Arc::new(Learning::new()));
-        let (_desk, worker) = open(shared, Arc::clone(&learning), model);
+        let (_queue, worker) = open(shared, Arc::clone(&learning), model);
         let demo = crate::sources::DEMO;
         let picture = &demo[camera::mjpeg::next_picture(demo).expect("a clip")];
         let mut loaded = None;

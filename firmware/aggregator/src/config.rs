@@ -8,7 +8,7 @@ use proto::Channel;
 use serde::Deserialize;
 
 use crate::engine::Rules;
-use crate::rollout::{RolloutRules, Stage};
+use crate::rollout_rules::{RolloutRules, Stage};
 
 /// Why the settings were refused. Each names the file, the key and the next step.
 #[derive(Debug, thiserror::Error)]

@@ -23,9 +23,9 @@ use tracing::{debug, warn};
 use crate::carrier::{Carrier, Incoming, Outgoing};
 use crate::engine::{EngineError, Report};
 use crate::ingest::{BATCH_BYTES, BATCH_UPDATES, Counting, Submission, Worker, update_bytes};
-use crate::kinds::{RefusalKind, StrangeKind};
 use crate::office::Office;
 use crate::records::{Model, Rollout, Standing};
+use crate::refusal_kinds::{RefusalKind, StrangeKind};
 use crate::store::{Fate, NotCounted, StoreError};
 
 /// Bytes of unfinished transfers that one desk holds.

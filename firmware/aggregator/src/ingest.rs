@@ -12,8 +12,8 @@ use learn::edges::Digest;
 use learn::update::{Header, Update};
 use proto::Pseudonym;
 
-use crate::kinds::RefusalKind;
 use crate::records::Phase;
+use crate::refusal_kinds::RefusalKind;
 use crate::store::{Arrival, Fate, NotCounted, Store, StoreError};
 
 /// Updates that one transaction takes. More would delay the receipts without sparing much of a disk's flush.

@@ -2,7 +2,7 @@
 //!
 //! **Invariants**
 //! - An acknowledged update is in the database; a counted one is counted once ([`store`]).
-//! - Decisions are a pure function of records, arrivals and a clock that tests set (`round`, [`rollout`]).
+//! - Decisions are a pure function of records, arrivals and a clock that tests set (`round_steps`, [`rollout_rules`]).
 //! - A round that would carry no signal is refused, with what to do instead (`signal`).
 //! - No candidate becomes a version without a verdict of the holdout ([`gate`]).
 //! - Every decision is signed and chained, and its arithmetic can be done again ([`audit`], [`verify`]).
@@ -30,13 +30,13 @@ mod hex;
 mod households;
 pub mod ingest;
 pub mod keys;
-pub mod kinds;
 mod mqtt;
 pub mod office;
 mod page;
 pub mod records;
-pub mod rollout;
-mod round;
+pub mod refusal_kinds;
+pub mod rollout_rules;
+mod round_steps;
 pub mod serve;
 mod signal;
 mod simulate;

@@ -11,8 +11,8 @@ use tracing::{error, warn};
 
 use crate::carrier::{Health, Incoming, Outgoing};
 use crate::engine::{Engine, EngineError, Status as EngineStatus};
-use crate::kinds::StrangeKind;
 use crate::records::Standing;
+use crate::refusal_kinds::StrangeKind;
 
 /// Numbers of a block.
 const BLOCK: u64 = 1 << 32;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use aggregator::audit::Event;
 use aggregator::engine::{Engine, EngineError, Report};
 use aggregator::records::{Model, Phase, Rollout};
-use aggregator::rollout::Stage;
+use aggregator::rollout_rules::Stage;
 use aggregator::store::Store;
 use common::{
     Fleet, SMALL, Scratch, TestClock, add_version, filled, full_round, request, rolling_out,

@@ -18,7 +18,7 @@ use aggregator::config::BrokerConfig;
 use aggregator::control::{Reply, Request, ask, listen};
 use aggregator::gate::{Gate, GateError};
 use aggregator::records::{Device, Standing};
-use aggregator::rollout::Stage;
+use aggregator::rollout_rules::Stage;
 use aggregator::serve::{ServeError, Server};
 use common::{Fleet, SMALL};
 use signal_hook::consts::SIGTERM;

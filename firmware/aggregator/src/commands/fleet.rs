@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use tracing::warn;
 
-use super::asked::{self, Enrolled};
+use super::ask::{self, Enrolled};
 use super::open::{Purpose, open};
 use super::print::{
     device_line, failure_line, key_line, listed_line, model_line, round_line, server_lines,
@@ -20,7 +20,7 @@ use crate::control::Request;
 use crate::engine::{Failure, ModelStatus, RoundRequest};
 use crate::hex;
 use crate::records::{Device, Round, Standing};
-use crate::rollout::RolloutRules;
+use crate::rollout_rules::RolloutRules;
 use crate::signal::NoisePlace;
 use crate::store::Snapshot;
 use crate::student::Trunk;
@@ -51,7 +51,7 @@ struct Shown<'a> {
 
 /// `aggregator status`.
 pub fn status(config: &Config, output: Output) -> Result<()> {
-    let status = asked::status(config)?;
+    let status = ask::status(config)?;
     if output.json {
         return json(&status);
     }
@@ -86,7 +86,7 @@ pub fn round(config: &Config, action: RoundAction) -> Result<()> {
     match action {
         RoundAction::Start { parameters, noise_multiplier, force, output } => {
             let start = RoundRequest { parameters, noise_multiplier, force };
-            let (started, is_served) = asked::round_start(config, start)?;
+            let (started, is_served) = ask::round_start(config, start)?;
             print(&started, output, round_line)?;
             warn_of_few(config, &started.round)?;
             if !is_served {
@@ -97,10 +97,10 @@ pub fn round(config: &Config, action: RoundAction) -> Result<()> {
             Ok(())
         }
         RoundAction::Abort { round, reason } => {
-            Ok(say(round_line(&asked::round_abort(config, round, reason)?))?)
+            Ok(say(round_line(&ask::round_abort(config, round, reason)?))?)
         }
         RoundAction::Show { round, output } => {
-            let mut rounds = asked::status(config)?.rounds;
+            let mut rounds = ask::status(config)?.rounds;
             if let Some(id) = round {
                 rounds.retain(|known| known.round.id == id);
                 ensure!(!rounds.is_empty(), "there is no round {id}; `status` lists them");
@@ -123,7 +123,7 @@ pub fn round(config: &Config, action: RoundAction) -> Result<()> {
 pub fn model(config: &Config, action: ModelAction) -> Result<()> {
     match action {
         ModelAction::List(output) => {
-            let status = asked::status(config)?;
+            let status = ask::status(config)?;
             if output.json {
                 return json(&status.models);
             }
@@ -131,10 +131,10 @@ pub fn model(config: &Config, action: ModelAction) -> Result<()> {
             Ok(())
         }
         ModelAction::Show { version, output } => {
-            let models = asked::status(config)?.models;
+            let models = ask::status(config)?.models;
             let known = models.iter().find(|known| known.model.version == version);
             let known = known.with_context(|| format!("there is no model version {version}"))?;
-            let failures = asked::failures(config, version)?;
+            let failures = ask::failures(config, version)?;
             if output.json {
                 return json(&Shown { known, failures });
             }
@@ -143,16 +143,16 @@ pub fn model(config: &Config, action: ModelAction) -> Result<()> {
             Ok(())
         }
         ModelAction::Publish { version } => {
-            say(model_line(&asked::model(config, Request::ModelPublish { version })?))?;
+            say(model_line(&ask::model(config, Request::ModelPublish { version })?))?;
             // It is published, whatever becomes of the rest.
-            if let Ok(devices) = asked::devices(config) {
+            if let Ok(devices) = ask::devices(config) {
                 let devices: Vec<Device> = devices.into_iter().map(|known| known.device).collect();
                 warn_of_blind_stages(&config.rules.rollout, &devices);
             }
             Ok(())
         }
         ModelAction::Rollback { version } => {
-            Ok(say(model_line(&asked::model(config, Request::ModelRollback { version })?))?)
+            Ok(say(model_line(&ask::model(config, Request::ModelRollback { version })?))?)
         }
     }
 }
@@ -161,7 +161,7 @@ pub fn model(config: &Config, action: ModelAction) -> Result<()> {
 pub fn device(config: &Config, action: DeviceAction) -> Result<()> {
     match action {
         DeviceAction::List(output) => {
-            let devices = asked::devices(config)?;
+            let devices = ask::devices(config)?;
             if output.json {
                 return json(&devices);
             }
@@ -170,7 +170,7 @@ pub fn device(config: &Config, action: DeviceAction) -> Result<()> {
         }
         DeviceAction::Enrol { name, fingerprint, group, out } => {
             let Enrolled { device, secret, public_key } =
-                asked::enrol(config, name, fingerprint, group)?;
+                ask::enrol(config, name, fingerprint, group)?;
             if let Some(folder) = &out {
                 hand_over(folder, &secret, &public_key)?;
             }
@@ -189,7 +189,7 @@ pub fn device(config: &Config, action: DeviceAction) -> Result<()> {
             Ok(())
         }
         DeviceAction::Revoke { name, reason } => {
-            Ok(say(device_line(&asked::revoke(config, name, reason)?, ""))?)
+            Ok(say(device_line(&ask::revoke(config, name, reason)?, ""))?)
         }
     }
 }
@@ -197,7 +197,7 @@ pub fn device(config: &Config, action: DeviceAction) -> Result<()> {
 /// `aggregator restore`.
 pub fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
     let RestoreArgs { rounds_above, versions_above } = *args;
-    let restored = asked::model(config, Request::Restore { rounds_above, versions_above })?;
+    let restored = ask::model(config, Request::Restore { rounds_above, versions_above })?;
     Ok(say(model_line(&restored))?)
 }
 
@@ -205,7 +205,7 @@ pub fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
 pub fn audit(config: &Config, action: AuditAction) -> Result<()> {
     let AuditAction::Verify { database, key, output } = action;
     let verified = match (&database, &key) {
-        (None, None) => asked::verified(config)?,
+        (None, None) => ask::verified(config)?,
         _ => verify(config, database.as_deref(), key.as_deref())?,
     };
     print(&verified, output, verified_lines)

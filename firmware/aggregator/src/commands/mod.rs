@@ -1,6 +1,6 @@
 //! What each command does.
 
-mod asked;
+mod ask;
 pub mod fleet;
 pub mod open;
 mod print;

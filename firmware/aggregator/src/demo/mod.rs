@@ -28,7 +28,7 @@ use crate::households::Households;
 use crate::keys::Keys;
 use crate::page;
 use crate::records::Parameters;
-use crate::rollout::{RolloutRules, Stage};
+use crate::rollout_rules::{RolloutRules, Stage};
 use crate::serve::Server;
 use crate::store::Store;
 use crate::student::{Holdout, Trunk};

@@ -23,7 +23,7 @@ use crate::audit::Event;
 use crate::gate::Gate;
 use crate::hex;
 use crate::records::{Damaged, Round, Task};
-use crate::rollout::{RolloutRules, Stage};
+use crate::rollout_rules::{RolloutRules, Stage};
 use crate::signal::Signal;
 use crate::store::{Decision, Store, StoreError};
 pub use error::EngineError;

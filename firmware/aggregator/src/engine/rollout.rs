@@ -9,8 +9,8 @@ use super::rounds::end_outdated;
 use super::{Engine, EngineError, Result};
 use crate::audit::Event;
 use crate::records::{Device, Model, Rollout, Round, Standing};
-use crate::rollout::{Change, Situation, decide, is_due};
-use crate::round::put_off;
+use crate::rollout_rules::{Change, Situation, decide, is_due};
+use crate::round_steps::put_off;
 use crate::store::{Decision, StoreError};
 
 /// A device's word about a model version.

@@ -14,7 +14,7 @@ use crate::arithmetic::{bytes_of, moved, stored, velocity_name};
 use crate::audit::Event;
 use crate::hex;
 use crate::records::{DOES_NOT_SHIP, Damaged, Model, Parameters, Phase, Rollout, Round, Task};
-use crate::round::{self, announced_now, next_step};
+use crate::round_steps::{Step, announced_now, next_step};
 use crate::store::{Decision, StoreError};
 
 /// What `round start` asks for.
@@ -229,14 +229,14 @@ impl Engine {
         }
         let tally = self.store.tally(round.id)?;
         match next_step(round, &tally, self.now(), heard) {
-            round::Step::Wait(_) | round::Step::Nothing => return Ok(false),
-            round::Step::Open => self.turn(round, Phase::Collecting)?,
+            Step::Wait(_) | Step::Nothing => return Ok(false),
+            Step::Open => self.turn(round, Phase::Collecting)?,
             // First the phase, so that nothing enters any more; then what was in it is read and recorded.
-            round::Step::Close => self.turn(round, Phase::Closed)?,
-            round::Step::Average => self.average(round)?,
-            round::Step::Gate => self.judge(round)?,
-            round::Step::Publish => self.publish_candidate(round)?,
-            round::Step::Abort(reason) => self.give_up(round, &reason)?,
+            Step::Close => self.turn(round, Phase::Closed)?,
+            Step::Average => self.average(round)?,
+            Step::Gate => self.judge(round)?,
+            Step::Publish => self.publish_candidate(round)?,
+            Step::Abort(reason) => self.give_up(round, &reason)?,
         }
         Ok(true)
     }

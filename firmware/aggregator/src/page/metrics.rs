@@ -14,9 +14,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::engine::{EngineError, RoundStatus, Status};
-use crate::kinds::{RefusalKind, StrangeKind};
 use crate::office::Office;
 use crate::records::{Model, Rollout};
+use crate::refusal_kinds::{RefusalKind, StrangeKind};
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 

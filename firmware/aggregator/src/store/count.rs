@@ -8,8 +8,8 @@ use redb::{ReadableTable, WriteTransaction};
 
 use super::read::record;
 use super::{COUNTED, DEVICES, NAMES, ROUNDS, Result, SUMS, Store, TALLIES, UPDATES};
-use crate::kinds::RefusalKind;
 use crate::records::{Device, Phase, Round, Standing, Tally, json};
+use crate::refusal_kinds::RefusalKind;
 
 /// An update that passed every check that needs no database.
 #[derive(Clone, Debug)]

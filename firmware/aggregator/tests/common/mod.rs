@@ -12,7 +12,7 @@ use aggregator::engine::{Engine, EngineError, Parts, Report, RoundRequest, Rules
 use aggregator::gate::{Gate, GateError};
 use aggregator::ingest::{Submission, Worker};
 use aggregator::records::{Model, Parameters, Phase, Rollout, Round};
-use aggregator::rollout::{RolloutRules, Stage};
+use aggregator::rollout_rules::{RolloutRules, Stage};
 use aggregator::store::{Decision, Store};
 use ed25519_dalek::SigningKey;
 use learn::averaging::PartialSum;

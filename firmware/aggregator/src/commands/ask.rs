@@ -1,4 +1,4 @@
-//! What the fleet's server or, where none runs, its database says to a command.
+//! Asks the fleet's server or, where none runs, its database, for a command.
 
 use anyhow::{Context, Result, bail};
 

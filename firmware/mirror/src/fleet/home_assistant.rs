@@ -438,10 +438,10 @@ mod tests {
         let folder = folder("delete");
         let mut shown = shown(&folder);
         let frozen = shown.shared.frozen.put(Parsed::blank((6, 8))).keep();
-        shown.learning.seen.note(vec![[1; 32]]).expect("new").stored_as(0);
+        shown.learning.answered.note(vec![[1; 32]]).expect("new").stored_as(0);
         shown.command(Command::Delete);
         assert!(shown.shared.frozen.get(frozen).is_none());
-        assert!(shown.learning.seen.note(vec![[1; 32]]).is_some());
+        assert!(shown.learning.answered.note(vec![[1; 32]]).is_some());
         fs::remove_dir_all(&folder).expect("ours");
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! The mirror works without it: a data folder that cannot be used is told, and tried again.
 
+mod answered;
 mod gate;
 mod options;
-mod second;
-mod seen;
+mod second_network;
 mod trunk;
 
 use std::path::PathBuf;
@@ -22,10 +22,10 @@ use crate::fleet;
 use crate::model::ModelSource;
 use crate::shared::{Shared, Topic, lock};
 
+pub use answered::{Answered, Key, Noted};
 pub use gate::DeviceGate;
 pub use options::options;
-pub use second::{Held, Second};
-pub use seen::{Key, Noted, Seen};
+pub use second_network::{Held, SecondNetwork};
 use trunk::LazyTrunk;
 pub use trunk::at_size_of;
 
@@ -52,9 +52,9 @@ pub struct Learning {
     /// Why nothing is learnt.
     refused: Mutex<Option<String>>,
     /// Memory for a network beside the camera's.
-    pub second: Arc<Second>,
+    pub second_network: Arc<SecondNetwork>,
     /// Training requests that were answered.
-    pub seen: Seen,
+    pub answered: Answered,
 }
 
 impl Learning {
@@ -90,7 +90,7 @@ impl Learning {
         let proof = household.delete_everything();
         // After the consents: from here on nothing is frozen or noted any more.
         shared.frozen.forget_any();
-        self.seen.forget();
+        self.answered.forget();
         let complete = proof.as_ref().is_ok_and(ErasureProof::is_complete);
         let notice = match complete {
             true => self.found().into_iter().next(),
@@ -203,8 +203,10 @@ impl Trainer {
     pub fn run(&self) -> Result<()> {
         let household = self.open_household()?;
         let Some(home) = self.open_home(&household)? else { return Ok(()) };
-        let mut trunk =
-            LazyTrunk::new(at_size_of(&home, &self.model), Arc::clone(&self.learning.second));
+        let mut trunk = LazyTrunk::new(
+            at_size_of(&home, &self.model),
+            Arc::clone(&self.learning.second_network),
+        );
         home.serve(&mut trunk, &self.gate, self.stop_flag());
         Ok(())
     }

@@ -7,7 +7,7 @@ use home::{Home, Trunk};
 use tracing::warn;
 use vision::{Student, VisionError};
 
-use crate::learning::second::{Held, Second};
+use crate::learning::second_network::{Held, SecondNetwork};
 use crate::model::ModelSource;
 use crate::shared::lock;
 
@@ -23,7 +23,7 @@ pub fn at_size_of(home: &Home, model: &ModelSource) -> ModelSource {
 /// Loads the network when training needs it: most of the time it does not.
 pub struct LazyTrunk {
     model: ModelSource,
-    second: Arc<Second>,
+    second_network: Arc<SecondNetwork>,
     loaded: Arc<Mutex<Option<Loaded>>>,
 }
 
@@ -36,8 +36,8 @@ struct Loaded {
 
 impl LazyTrunk {
     /// With these files, in this memory, and nothing loaded.
-    pub fn new(model: ModelSource, second: Arc<Second>) -> LazyTrunk {
-        LazyTrunk { model, second, loaded: Arc::default() }
+    pub fn new(model: ModelSource, second_network: Arc<SecondNetwork>) -> LazyTrunk {
+        LazyTrunk { model, second_network, loaded: Arc::default() }
     }
 }
 
@@ -47,7 +47,7 @@ impl Trunk for LazyTrunk {
         let loaded = match &mut *slot {
             Some(loaded) => loaded,
             empty => {
-                let held = self.second.for_training();
+                let held = self.second_network.for_training();
                 let student = self.model.student();
                 let student =
                     student.map_err(|error| VisionError::Network(format!("{error:#}")))?;
@@ -96,7 +96,7 @@ mod tests {
         let settings = Layers::defaults().and_then(Layers::finish).expect("the defaults");
         let model = ModelSource::new(&settings.settings.vision);
         let used = Instant::now();
-        let held = Arc::new(Second::default()).for_training();
+        let held = Arc::new(SecondNetwork::default()).for_training();
         let student = model.student().expect("built in");
         let loaded = Some(Loaded { student, used, _held: held });
         assert!(!is_unused(&loaded, used + KEPT - Duration::from_millis(1)));

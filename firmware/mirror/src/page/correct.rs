@@ -209,7 +209,7 @@ pub async fn remove(
     let household = household(&served)?;
     beside(move || {
         household.remove_correction(removal.number)?;
-        served.learning.seen.forget_correction(removal.number);
+        served.learning.answered.forget_correction(removal.number);
         Ok(StatusCode::NO_CONTENT)
     })
     .await

@@ -82,7 +82,7 @@ pub async fn parse(
         }
         None => Vec::new(),
     };
-    let Some(noted) = served.learning.seen.note(keys) else {
+    let Some(noted) = served.learning.answered.note(keys) else {
         let text = "this request was made before; nothing is stored twice";
         return Err(Trouble::new(StatusCode::CONFLICT, text));
     };

@@ -153,8 +153,9 @@ impl Worker {
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     let is_kept = |loaded: &Loaded| loaded.used.elapsed() < KEPT;
-                    loaded = loaded
-                        .filter(|loaded| is_kept(loaded) && !self.learning.second.is_wanted());
+                    loaded = loaded.filter(|loaded| {
+                        is_kept(loaded) && !self.learning.second_network.is_wanted()
+                    });
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -163,14 +164,14 @@ impl Worker {
     }
 
     fn answer(&self, slot: &mut Option<Loaded>, file: &[u8]) -> Answer {
-        if self.learning.second.is_wanted() {
+        if self.learning.second_network.is_wanted() {
             *slot = None;
             return Err(Refused::Learning);
         }
         // Before the picture, which takes memory as well.
         let held = match slot {
             Some(_) => None,
-            None => Some(self.learning.second.for_pictures().ok_or(Refused::Learning)?),
+            None => Some(self.learning.second_network.for_pictures().ok_or(Refused::Learning)?),
         };
         let refused = |error: anyhow::Error| Refused::Picture(report::describe(&error));
         let mut picture = FrameBuffer::new();
@@ -183,7 +184,7 @@ impl Worker {
         let loaded = match fitting {
             Some(loaded) => slot.insert(loaded),
             None => {
-                let held = held.or_else(|| self.learning.second.for_pictures());
+                let held = held.or_else(|| self.learning.second_network.for_pictures());
                 let held = held.ok_or(Refused::Learning)?;
                 let model = self.model.clone().for_pictures(Some(size));
                 let parser = model.parser(Orientation::default()).map_err(broken)?;
@@ -252,9 +253,9 @@ mod tests {
         let picture = &demo[camera::mjpeg::next_picture(demo).expect("a clip")];
         let mut loaded = None;
         assert!(worker.answer(&mut loaded, picture).is_ok() && loaded.is_some());
-        let second = Arc::clone(&learning.second);
+        let second = Arc::clone(&learning.second_network);
         let training = std::thread::spawn(move || second.for_training());
-        while !learning.second.is_wanted() {
+        while !learning.second_network.is_wanted() {
             std::thread::yield_now();
         }
         let refused = |answer: Answer| matches!(answer, Err(Refused::Learning));

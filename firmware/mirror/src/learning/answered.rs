@@ -14,7 +14,7 @@ const REMEMBERED: usize = 512;
 
 /// The requests, shared by all copies.
 #[derive(Clone, Default)]
-pub struct Seen(Arc<Mutex<Keys>>);
+pub struct Answered(Arc<Mutex<Keys>>);
 
 /// The requests' keys: in their order, and to look them up.
 #[derive(Default)]
@@ -24,21 +24,21 @@ struct Keys {
     known: HashMap<Key, Option<u64>>,
 }
 
-impl Seen {
+impl Answered {
     /// Notes a request; `None`, and nothing noted, if one of its keys was noted before.
     pub fn note(&self, keys: Vec<Key>) -> Option<Noted> {
-        let mut seen = lock(&self.0);
-        if keys.iter().any(|key| seen.known.contains_key(key)) {
+        let mut answered = lock(&self.0);
+        if keys.iter().any(|key| answered.known.contains_key(key)) {
             return None;
         }
-        seen.order.extend(&keys);
-        seen.known.extend(keys.iter().map(|key| (*key, None)));
-        while seen.order.len() > REMEMBERED {
-            if let Some(oldest) = seen.order.pop_front() {
-                seen.known.remove(&oldest);
+        answered.order.extend(&keys);
+        answered.known.extend(keys.iter().map(|key| (*key, None)));
+        while answered.order.len() > REMEMBERED {
+            if let Some(oldest) = answered.order.pop_front() {
+                answered.known.remove(&oldest);
             }
         }
-        Some(Noted { seen: self.clone(), keys })
+        Some(Noted { answered: self.clone(), keys })
     }
 
     /// Forgets the request that became this correction: it may be made again.
@@ -61,16 +61,16 @@ impl Seen {
 /// A request that is being answered. Its note goes with it unless it is stored: what failed or was cut off may be asked
 /// for again.
 pub struct Noted {
-    seen: Seen,
+    answered: Answered,
     keys: Vec<Key>,
 }
 
 impl Noted {
     /// Keeps the note, for as long as this correction is there.
     pub fn stored_as(mut self, correction: u64) {
-        let mut seen = lock(&self.seen.0);
+        let mut answered = lock(&self.answered.0);
         for key in self.keys.drain(..) {
-            if let Some(known) = seen.known.get_mut(&key) {
+            if let Some(known) = answered.known.get_mut(&key) {
                 *known = Some(correction);
             }
         }
@@ -80,7 +80,7 @@ impl Noted {
 impl Drop for Noted {
     fn drop(&mut self) {
         if !self.keys.is_empty() {
-            self.seen.retain(|key, _| !self.keys.contains(key));
+            self.answered.retain(|key, _| !self.keys.contains(key));
         }
     }
 }
@@ -91,41 +91,41 @@ mod tests {
 
     #[test]
     fn a_request_is_used_once_by_each_of_its_keys() {
-        let seen = Seen::default();
-        seen.note(vec![[1; 32], [2; 32]]).expect("new").stored_as(0);
-        assert!(seen.note(vec![[1; 32], [3; 32]]).is_none());
-        assert!(seen.note(vec![[2; 32]]).is_none());
-        assert!(seen.note(vec![[3; 32]]).is_some(), "a refusal notes nothing");
+        let answered = Answered::default();
+        answered.note(vec![[1; 32], [2; 32]]).expect("new").stored_as(0);
+        assert!(answered.note(vec![[1; 32], [3; 32]]).is_none());
+        assert!(answered.note(vec![[2; 32]]).is_none());
+        assert!(answered.note(vec![[3; 32]]).is_some(), "a refusal notes nothing");
     }
 
     #[test]
     fn what_was_not_stored_may_be_asked_for_again() {
-        let seen = Seen::default();
-        let answering = seen.note(vec![[1; 32]]).expect("new");
-        assert!(seen.note(vec![[1; 32]]).is_none(), "it is being answered");
+        let answered = Answered::default();
+        let answering = answered.note(vec![[1; 32]]).expect("new");
+        assert!(answered.note(vec![[1; 32]]).is_none(), "it is being answered");
         drop(answering);
-        seen.note(vec![[1; 32]]).expect("cut off").stored_as(7);
-        assert!(seen.note(vec![[1; 32]]).is_none(), "stored");
-        seen.forget_correction(6);
-        assert!(seen.note(vec![[1; 32]]).is_none(), "another correction was removed");
-        seen.forget_correction(7);
-        assert!(seen.note(vec![[1; 32]]).is_some());
+        answered.note(vec![[1; 32]]).expect("cut off").stored_as(7);
+        assert!(answered.note(vec![[1; 32]]).is_none(), "stored");
+        answered.forget_correction(6);
+        assert!(answered.note(vec![[1; 32]]).is_none(), "another correction was removed");
+        answered.forget_correction(7);
+        assert!(answered.note(vec![[1; 32]]).is_some());
     }
 
     #[test]
     fn only_the_newest_requests_are_remembered() {
-        let seen = Seen::default();
+        let answered = Answered::default();
         let key = |number: usize| {
             let mut key = [0; 32];
             key[..8].copy_from_slice(&number.to_le_bytes());
             key
         };
         for number in 0..=REMEMBERED {
-            seen.note(vec![key(number)]).expect("new").stored_as(number as u64);
+            answered.note(vec![key(number)]).expect("new").stored_as(number as u64);
         }
-        assert!(seen.note(vec![key(0)]).is_some(), "the first one was forgotten");
-        assert!(seen.note(vec![key(REMEMBERED)]).is_none());
-        let keys = lock(&seen.0);
+        assert!(answered.note(vec![key(0)]).is_some(), "the first one was forgotten");
+        assert!(answered.note(vec![key(REMEMBERED)]).is_none());
+        let keys = lock(&answered.0);
         assert_eq!(keys.order.len(), keys.known.len());
     }
 }

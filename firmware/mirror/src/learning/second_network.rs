@@ -9,14 +9,14 @@ const TICK: Duration = Duration::from_millis(20);
 
 /// Who has it, and who waits for it.
 #[derive(Debug, Default)]
-pub struct Second {
+pub struct SecondNetwork {
     taken: AtomicBool,
     wanted: AtomicBool,
 }
 
 /// The memory, until it is dropped.
 #[derive(Debug)]
-pub struct Held(Arc<Second>);
+pub struct Held(Arc<SecondNetwork>);
 
 impl Drop for Held {
     fn drop(&mut self) {
@@ -24,7 +24,7 @@ impl Drop for Held {
     }
 }
 
-impl Second {
+impl SecondNetwork {
     /// For training, which waits until single pictures have given it back: they do so when it is wanted.
     pub fn for_training(self: &Arc<Self>) -> Held {
         self.wanted.store(true, Ordering::SeqCst);
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn training_is_waited_for_and_gets_what_pictures_give_back() {
-        let second = Arc::new(Second::default());
+        let second = Arc::new(SecondNetwork::default());
         let pictures = second.for_pictures().expect("nobody has it");
         assert!(second.for_pictures().is_none(), "there is one");
         let training = {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use learn::head::{
-    Confusion, Features, Group, HeadLayout, LayoutError, Network, ParameterSpec, SizeError, Target,
+    Confusion, Features, HeadLayout, LayoutError, Network, ParameterSpec, SizeError, Target,
     TargetError, TrunkOutput, semantic_labels,
 };
 use vision::{EngineOptions, ModelError, ModelFiles, Student, VisionError};
@@ -55,10 +55,8 @@ impl Trunk {
     pub fn load(folder: &Path) -> Result<Trunk, StudentError> {
         let student = Student::load(&ModelFiles::read(folder)?, &EngineOptions::default())?;
         let head = student.head_parameters();
-        let spec = |info: &vision::ParameterInfo| ParameterSpec {
-            name: info.name.clone(),
-            shape: info.shape.clone(),
-            group: info.group.as_deref().and_then(Group::from_name),
+        let spec = |info: &vision::ParameterInfo| {
+            ParameterSpec::of(&info.name, &info.shape, info.group.as_deref())
         };
         let specs = head.layout().iter().map(spec).collect();
         let (grid, mask) = (student.grid(), student.output().mask_size);

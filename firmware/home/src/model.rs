@@ -1,7 +1,7 @@
 //! The base model as training needs it, and the trunk that turns pictures into features.
 
 use learn::edges::Digest;
-use learn::head::{Group, HeadLayout, ParameterSpec};
+use learn::head::{HeadLayout, ParameterSpec};
 use vision::{GridSize, Student, VisionError};
 
 use crate::error::HomeError;
@@ -28,10 +28,8 @@ impl BaseModel {
     /// [`HomeError::Layout`] for a head that this firmware can run and not train.
     pub fn new(student: &Student) -> Result<BaseModel, HomeError> {
         let parameters = student.head_parameters();
-        let spec = |info: &vision::ParameterInfo| ParameterSpec {
-            name: info.name.clone(),
-            shape: info.shape.clone(),
-            group: info.group.as_deref().and_then(Group::from_name),
+        let spec = |info: &vision::ParameterInfo| {
+            ParameterSpec::of(&info.name, &info.shape, info.group.as_deref())
         };
         let specs = parameters.layout().iter().map(spec).collect();
         let mask = student.output().mask_size;

@@ -38,7 +38,7 @@ pub enum Group {
 
 impl Group {
     /// Reads the manifest's word.
-    pub fn from_name(name: &str) -> Option<Group> {
+    fn from_name(name: &str) -> Option<Group> {
         match name {
             "bias" => Some(Group::Bias),
             "norm" => Some(Group::Norm),
@@ -58,6 +58,16 @@ pub struct ParameterSpec {
     pub shape: Vec<usize>,
     /// Its group, or `None` for a constant such as a position embedding.
     pub group: Option<Group>,
+}
+
+impl ParameterSpec {
+    /// A parameter as the model's manifest lists it: its name in the graph, its shape, and the word for its group. Without a word that
+    /// names a group it is a constant, and refused by [`HeadLayout::new`] where it should be trained. Mirrors and fleet read it by this
+    /// alone: a difference would give their layouts another [`HeadLayout::id`], and no update would fit.
+    pub fn of(name: &str, shape: &[usize], group: Option<&str>) -> ParameterSpec {
+        let group = group.and_then(Group::from_name);
+        ParameterSpec { name: name.to_owned(), shape: shape.to_vec(), group }
+    }
 }
 
 /// Which parameters training may move.
@@ -495,6 +505,25 @@ mod tests {
         assert_eq!(layout.gather(Subset::Sparse, &target), values);
         let untouched = target.iter().filter(|&&value| value == u32::MAX).count();
         assert_eq!(untouched, flat.len() - 5_490);
+    }
+
+    #[test]
+    fn what_a_manifest_says_of_a_parameter_is_read() {
+        let word = |spec: &ParameterSpec| {
+            Some(match spec.group? {
+                Group::Bias => "bias",
+                Group::Norm => "norm",
+                Group::ClassHead => "class_head",
+                Group::Weight => "weight",
+            })
+        };
+        for spec in STUDENT.specs() {
+            assert_eq!(ParameterSpec::of(&spec.name, &spec.shape, word(&spec)), spec);
+        }
+        let mut strange = STUDENT.specs();
+        strange[0] = ParameterSpec::of(&strange[0].name, &strange[0].shape, Some("Weight"));
+        assert_eq!(strange[0].group, None);
+        assert!(HeadLayout::new(strange, 64, 48).is_err(), "a constant that should be trained");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One picture with what the network saw in it, for the page: to be corrected, or to be answered with.
 
-use embedded_graphics::prelude::RgbColor;
 use frame::{Frame, Layout, Orientation, PixelFormat, wipe};
+use proto::taxonomy::Part;
 use vision::{Converter, GridSize, Letterbox, Parser, VisionError};
 
 use crate::found::{self, FoundPerson};
@@ -127,5 +127,5 @@ fn refused(error: frame::FrameError) -> VisionError {
 
 /// Red, green and blue of every part, in index order, for palette PNG files.
 pub fn palette() -> Vec<u8> {
-    overlay::PALETTE.iter().flat_map(|colour| [colour.r(), colour.g(), colour.b()]).collect()
+    Part::ALL.into_iter().flat_map(overlay::part_rgb).collect()
 }

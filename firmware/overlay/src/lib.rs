@@ -46,5 +46,5 @@ pub use canvas::Canvas;
 pub use font::can_write;
 pub use geometry::{Alignment, MirrorGeometry};
 pub use painter::Painter;
-pub use palette::{PALETTE, part_colour, track_colour};
+pub use palette::part_rgb;
 pub use scene::{MaskView, PersonView, Rect, Scene, Status, Style};

@@ -9,7 +9,7 @@ use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
 use proto::taxonomy::{PART_COUNT, Part};
 
 /// Colour of every part by its index in a label map; the background is black, which is mirror.
-pub const PALETTE: [Rgb888; PART_COUNT] = [
+pub(crate) const PALETTE: [Rgb888; PART_COUNT] = [
     Rgb888::new(0x00, 0x00, 0x00), // background
     Rgb888::new(0x9F, 0x63, 0xFF), // hair
     Rgb888::new(0xFF, 0x98, 0xE4), // face
@@ -56,12 +56,18 @@ pub(crate) const ALARM: Rgb888 = Rgb888::new(0xFF, 0x6B, 0x57);
 pub(crate) const CAMERA_ACTIVE: Rgb888 = Rgb888::new(0x3B, 0xF0, 0x7A);
 
 /// The colour of a part.
-pub const fn part_colour(part: Part) -> Rgb888 {
+pub(crate) const fn part_colour(part: Part) -> Rgb888 {
     PALETTE[part.index() as usize]
 }
 
+/// Red, green and blue of a part, 0 to 255 each; the background is black, which is mirror.
+pub fn part_rgb(part: Part) -> [u8; 3] {
+    let colour = part_colour(part);
+    [colour.r(), colour.g(), colour.b()]
+}
+
 /// The outline colour of the person followed under this number; it repeats every eight.
-pub const fn track_colour(track: u32) -> Rgb888 {
+pub(crate) const fn track_colour(track: u32) -> Rgb888 {
     TRACKS[track as usize % TRACKS.len()]
 }
 

@@ -14,6 +14,7 @@ use std::time::Instant;
 use common::{Crowd, Pose};
 use overlay::preview::{PreviewError, PreviewPainter};
 use overlay::{Alignment, Canvas, MirrorGeometry, Painter, Scene, Status, Style};
+use proto::taxonomy::Part;
 
 const SIZE: (u32, u32) = (540, 960);
 /// A channel may differ by this much: sines and roots of another processor, rounded.
@@ -275,9 +276,8 @@ fn parts_are_where_the_labels_say() {
 }
 
 fn is_shade_of(pixel: u32, part: u8) -> bool {
-    use embedded_graphics::pixelcolor::RgbColor;
-    let colour = overlay::PALETTE[usize::from(part)];
-    let full = [colour.r(), colour.g(), colour.b()].map(f64::from);
+    let part = Part::from_index(part).expect("a part");
+    let full = overlay::part_rgb(part).map(f64::from);
     let shown = [pixel >> 16, pixel >> 8 & 0xFF, pixel & 0xFF].map(f64::from);
     let level = shown.iter().sum::<f64>() / full.iter().sum::<f64>();
     level > 0.3 && full.iter().zip(shown).all(|(full, shown)| (full * level - shown).abs() < 2.0)

@@ -7,7 +7,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use embedded_graphics::prelude::RgbColor;
 use frame::{FrameBuffer, Orientation};
 use proto::taxonomy::{Part, PppClass};
 use serde::Serialize;
@@ -215,9 +214,9 @@ fn ppp_index(label: u8) -> u8 {
 fn ppp_palette() -> Vec<u8> {
     let colour = |class: PppClass| {
         let part = Part::ALL.into_iter().find(|part| part.ppp() == class);
-        overlay::part_colour(part.unwrap_or(Part::Background))
+        overlay::part_rgb(part.unwrap_or(Part::Background))
     };
-    PppClass::ALL.into_iter().map(colour).flat_map(|rgb| [rgb.r(), rgb.g(), rgb.b()]).collect()
+    PppClass::ALL.into_iter().flat_map(colour).collect()
 }
 
 fn summary(all: &[Found]) -> String {

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use embedded_graphics::prelude::RgbColor;
 use proto::taxonomy::Part;
 use serde::{Deserialize, Serialize};
 use settings::Entry;
@@ -155,8 +154,8 @@ struct PartColour {
 
 pub async fn settings(State(served): State<Arc<Served>>) -> Json<SettingsAnswer> {
     let parts = Part::ALL.into_iter().skip(1).map(|part| {
-        let rgb = overlay::part_colour(part);
-        let colour = format!("#{:02x}{:02x}{:02x}", rgb.r(), rgb.g(), rgb.b());
+        let [red, green, blue] = overlay::part_rgb(part);
+        let colour = format!("#{red:02x}{green:02x}{blue:02x}");
         PartColour { name: part.name(), colour }
     });
     Json(SettingsAnswer { settings: served.settings.entries(), parts: parts.collect() })

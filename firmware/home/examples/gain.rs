@@ -111,9 +111,7 @@ fn measure(
     let outcome = home.train_when(&mut load()?, &Idle, &AtomicBool::new(false))?;
     let seconds = began.elapsed().as_secs_f64();
     let Outcome::Finished(report) = outcome else { return Err(format!("{outcome:?}").into()) };
-    let parameters = parser.student().head_parameters().with_trainable(&home.head_trainable())?;
-    let head = parser.student().head_builder().build(&parameters)?;
-    parser.swap_head(head)?;
+    parser.use_trainable(&home.head_trainable())?;
     let after = (score(&mut parser, [own])?, score(&mut parser, elsewhere)?);
     std::fs::remove_dir_all(&folder)?;
     let gain =

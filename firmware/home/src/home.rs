@@ -245,7 +245,7 @@ impl Home {
 
     // The household's head.
 
-    /// The trainable numbers of the head in use, for [`vision::HeadParameters::with_trainable`]; the base's own where
+    /// The trainable numbers of the head in use, for [`vision::Parser::use_trainable`]; the base's own where
     /// the household has none.
     pub fn head_trainable(&self) -> Vec<f32> {
         self.shipped.layout.gather(Subset::Full, &self.head_values())

@@ -56,12 +56,7 @@ impl Scene {
     /// Mean IoU, in points, by what training judges with, and of what the mirror shows.
     fn judged_and_shown(&mut self, head: &[f32], pictures: &[(Example, &Labelled)]) -> (f64, f64) {
         let layout = &self.base.layout;
-        let parameters = self.parser.student().head_parameters();
-        let whole =
-            parameters.with_trainable(&layout.gather(Subset::Full, head)).expect("they fit");
-        self.parser
-            .swap_head(self.parser.student().head_builder().build(&whole).expect("a head"))
-            .expect("swapped");
+        self.parser.use_trainable(&layout.gather(Subset::Full, head)).expect("a head");
         let network = Network::new(layout, head).expect("it fits");
         let (mut judged, mut shown) = (Confusion::new(), Confusion::new());
         for ((features, target), labelled) in pictures {

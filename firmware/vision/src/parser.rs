@@ -105,6 +105,18 @@ impl Parser {
         self.student.swap_head(head)
     }
 
+    /// Uses a head of these trainable numbers ([`HeadParameters::trainable`](crate::HeadParameters::trainable)) from the next picture
+    /// on. It is built meanwhile, for which pictures wait; [`Student::head_builder`] builds on another thread.
+    ///
+    /// # Errors
+    /// [`ModelError::Parameters`] for numbers that are not this head's or not finite, [`ModelError::Load`] where it cannot be built; the
+    /// old head stays.
+    pub fn use_trainable(&mut self, trainable: &[f32]) -> Result<(), ModelError> {
+        let parameters = self.student.head_parameters().with_trainable(trainable)?;
+        let head = self.student.head_builder().build(&parameters)?;
+        self.swap_head(head)
+    }
+
     /// Forgets earlier pictures and their parsings: after a pause, another source, or where none is to stay in memory. Pixels,
     /// scores and labels are overwritten. What the engine gave back to the system while it ran is not.
     pub fn forget(&mut self) {
@@ -349,6 +361,24 @@ mod tests {
             &labels,
         ];
         all.map(|part| format!("{part:?}")).into()
+    }
+
+    #[test]
+    fn a_head_of_other_numbers_is_used_and_one_that_does_not_fit_is_not() {
+        let (mut parser, picture) = (parser(), picture(1));
+        let logits = |parser: &mut Parser| {
+            parser.parse(&picture.frame()).expect("parses");
+            parser.student().output().class_logits.clone()
+        };
+        let before = logits(&mut parser);
+        let own = parser.student().head_parameters().trainable();
+        let other: Vec<f32> = own.iter().map(|number| number * 0.9).collect();
+        parser.use_trainable(&other).expect("a head");
+        assert_eq!(parser.student().head_parameters().trainable(), other);
+        assert_ne!(logits(&mut parser), before);
+        let error = parser.use_trainable(&own[1..]).expect_err("one is missing").to_string();
+        assert!(error.contains("trainable values"), "{error}");
+        assert_eq!(parser.student().head_parameters().trainable(), other, "it stays");
     }
 
     #[test]

@@ -105,9 +105,7 @@ fn runs(parser: &mut Parser, home: &Home, parameters: &[u8]) -> Result<()> {
     let Ok(values) = numbers::decode(parameters, shipped.layout.subset_len(Subset::Full)) else {
         return Ok(());
     };
-    let parameters = parser.student().head_parameters().with_trainable(&values)?;
-    let head = parser.student().head_builder().build(&parameters)?;
-    parser.swap_head(head)?;
+    parser.use_trainable(&values)?;
     check::pictures(parser).map(drop).context("running it")
 }
 

@@ -206,10 +206,7 @@ impl Worker {
         if version == loaded.head {
             return Ok(());
         }
-        let student = loaded.parser.student();
-        let parameters = student.head_parameters().with_trainable(&home.head_trainable())?;
-        let head = student.head_builder().build(&parameters)?;
-        loaded.parser.swap_head(head)?;
+        loaded.parser.use_trainable(&home.head_trainable())?;
         loaded.head = version;
         Ok(())
     }

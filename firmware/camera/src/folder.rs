@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use frame::{Frame, FrameBuffer, FrameError, Layout, MAX_SIDE, Orientation, PixelFormat, wipe};
+use frame::{Frame, FrameBuffer, FrameError, MAX_SIDE, Orientation};
 
 use crate::error::SourceError;
-use crate::exif::{exif_orientation, jpeg_orientation};
+use crate::exif::jpeg_orientation;
 use crate::mjpeg::jpeg_layout;
 use crate::pace::Pace;
+use crate::png_file::decode_png;
 use crate::source::{Delivery, Source};
 
 /// Pictures of a folder, one after the other.
@@ -98,47 +99,4 @@ impl Source for Folder {
 fn read_jpeg(bytes: &[u8], into: &mut FrameBuffer) -> Result<Orientation, FrameError> {
     into.copy_from(Frame::new(jpeg_layout(bytes)?, bytes)?);
     Ok(jpeg_orientation(bytes).unwrap_or_default())
-}
-
-/// Decodes a PNG file of at most `most` pixels as packed RGB; alpha is ignored, grey becomes colour. Its size is looked at before its
-/// pixels are. Gives how the file says that its picture is to be turned, which it is not.
-///
-/// # Errors
-/// [`FrameError::Png`] for a file that is damaged or has too many pixels, [`FrameError::Size`] for a size that no picture may have.
-pub fn decode_png(
-    bytes: &[u8],
-    most: u64,
-    into: &mut FrameBuffer,
-) -> Result<Orientation, FrameError> {
-    let failed = |e: &dyn std::fmt::Display| FrameError::Png(e.to_string());
-    let limits = png::Limits { bytes: 3 * (MAX_SIDE as usize) * (MAX_SIDE as usize) };
-    let mut decoder = png::Decoder::new_with_limits(std::io::Cursor::new(bytes), limits);
-    decoder.set_transformations(png::Transformations::normalize_to_color8());
-    // Texts and colour profiles are compressed and of no use here: what is not unpacked cannot burst.
-    decoder.set_ignore_text_chunk(true);
-    decoder.set_ignore_iccp_chunk(true);
-    let mut reader = decoder.read_info().map_err(|e| failed(&e))?;
-    let (width, height) = reader.info().size();
-    let layout = Layout::new(PixelFormat::Rgb3, width, height, 0)?;
-    if u64::from(width) * u64::from(height) > most {
-        let text = format!("{width} x {height} pixels are too many; {most} are the most");
-        return Err(FrameError::Png(text));
-    }
-    let said = reader.info().exif_metadata.as_deref().and_then(exif_orientation);
-    let size = reader.output_buffer_size().ok_or_else(|| failed(&"too large"))?;
-    let mut pixels = vec![0; size];
-    let info = reader.next_frame(&mut pixels).map_err(|e| failed(&e))?;
-    let samples = info.color_type.samples();
-    let filled = into.fill_with(layout, |out| {
-        for (rgb, pixel) in out.chunks_exact_mut(3).zip(pixels.chunks_exact(samples)) {
-            match samples {
-                1 | 2 => rgb.fill(pixel[0]),
-                _ => rgb.copy_from_slice(&pixel[..3]),
-            }
-        }
-        Ok::<(), FrameError>(())
-    });
-    // Memory that is freed holds no picture.
-    wipe(&mut pixels);
-    filled.map(|()| said.unwrap_or_default())
 }

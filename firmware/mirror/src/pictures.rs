@@ -59,22 +59,9 @@ fn header(bytes: &[u8], most: u64) -> Result<Header> {
 }
 
 fn png_header(bytes: &[u8]) -> Result<Header> {
-    let reader = png_decoder(bytes).read_info()?;
-    let info = reader.info();
-    let (width, height) = info.size();
-    Layout::new(PixelFormat::Rgb3, width, height, 0)?;
-    let said = info.exif_metadata.as_deref().and_then(camera::exif_orientation);
-    Ok(Header { size: (width, height), orientation: said.unwrap_or_default() })
-}
-
-/// Texts and colour profiles are compressed and of no use here: what is not unpacked cannot burst.
-fn png_decoder(bytes: &[u8]) -> png::Decoder<std::io::Cursor<&[u8]>> {
-    let limits = png::Limits { bytes: MOST_BYTES };
-    let mut decoder = png::Decoder::new_with_limits(std::io::Cursor::new(bytes), limits);
-    decoder.set_transformations(Transformations::IDENTITY);
-    decoder.set_ignore_text_chunk(true);
-    decoder.set_ignore_iccp_chunk(true);
-    decoder
+    let reader = camera::png_reader(bytes, Transformations::IDENTITY)?;
+    let (layout, orientation) = camera::png_said(reader.info())?;
+    Ok(Header { size: (layout.width(), layout.height()), orientation })
 }
 
 /// Reads a JPEG or PNG file as packed RGB, as people see it; alpha is ignored, grey becomes colour. Telephones leave pictures as
@@ -225,7 +212,7 @@ struct Png {
 impl Png {
     /// Values as the file has them.
     fn decode(bytes: &[u8], most: u64) -> Result<Png> {
-        let mut reader = png_decoder(bytes).read_info()?;
+        let mut reader = camera::png_reader(bytes, Transformations::IDENTITY)?;
         let (width, height) = reader.info().size();
         check_size(width, height, most)?;
         let size = reader.output_buffer_size().unwrap_or(usize::MAX);

@@ -5,6 +5,7 @@
 //! test decides what there is to read. `src/defaults.toml` lists and explains every key.
 
 mod board;
+mod check;
 mod layers;
 mod types;
 

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::geometry::USUAL_DISTANCE_M;
 use crate::scene::PersonView;
 use crate::wipe::wipe;
 
+/// Assumed when neither feet nor head tell the distance: where people stand before a mirror.
+const USUAL_DISTANCE_M: f64 = 2.0;
 /// Share of a newly measured distance in the one that is used: a grid row more or less at the feet
 /// is a few centimetres, which must not make the overlay tremble.
 const DISTANCE_BLEND: f64 = 0.25;

@@ -33,6 +33,7 @@ mod font;
 mod geometry;
 mod glow;
 mod icon;
+mod landmarks;
 mod painter;
 mod palette;
 mod poster;

@@ -9,9 +9,10 @@ use crate::dim::dim;
 use crate::distances::Distances;
 use crate::figure::Figure;
 use crate::geometry::{
-    Alignment, Edges, Landmarks, MirrorGeometry, PictureFit, Pinhole, Projection, Reflection,
+    Alignment, Edges, MirrorGeometry, PictureFit, Pinhole, Projection, Reflection,
 };
 use crate::glow::{Brush, Light, Place, Ramps};
+use crate::landmarks::Landmarks;
 use crate::poster::Poster;
 use crate::scale::unit;
 use crate::scene::{MaskView, PersonView, Scene, Status, Style};

@@ -15,7 +15,8 @@ use crate::carrier::Outgoing;
 use crate::engine::{Engine, EngineError};
 use crate::hex;
 use crate::ingest::update_bytes;
-use crate::office::{Office, Presence};
+use crate::office::Office;
+use crate::presence::Presence;
 use crate::records::{Damaged, Model, Rollout, Round, Standing};
 
 /// In so many steps a round's lead and its window go by in its announcement, each of which is a

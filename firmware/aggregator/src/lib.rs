@@ -33,6 +33,7 @@ pub mod keys;
 mod mqtt;
 pub mod office;
 mod page;
+pub mod presence;
 pub mod records;
 pub mod refusal_kinds;
 pub mod rollout_rules;

@@ -44,7 +44,7 @@ pub struct Health {
     pub connected: AtomicBool,
     /// Subscriptions and messages that the broker has refused.
     pub refused: AtomicU64,
-    /// Of these, the ones on the last connection that was made which its settings rule out for as long as that lasts.
+    /// Subscriptions and messages on the last connection that was made which its settings rule out for as long as that lasts.
     pub refused_now: AtomicU64,
     /// Messages that it has refused for a reason that may pass, such as a quota.
     pub put_off: AtomicU64,

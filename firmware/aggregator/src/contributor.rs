@@ -127,7 +127,7 @@ impl Contributor {
         self.train_on(layout, parameters, &examples.iter().collect::<Vec<_>>(), settings)
     }
 
-    /// The same for examples that lie apart.
+    /// [`Contributor::train`] on examples that lie apart.
     pub fn train_on(
         &self,
         layout: &HeadLayout,

@@ -18,7 +18,7 @@ pub fn whole<E>(
     private(path, &beside).make(|_| make(&beside), failed)
 }
 
-/// The same with this text in it.
+/// Makes a file with this text in it, as [`whole`] does.
 ///
 /// # Errors
 /// Of the disk.

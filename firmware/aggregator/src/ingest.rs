@@ -107,7 +107,7 @@ impl Worker {
         Ok(())
     }
 
-    /// The same for the submissions to one round, each with its place in the batch.
+    /// [`Worker::count`] for the submissions to one round, each with its place in the batch.
     fn count_round(
         &mut self,
         round: u64,

@@ -31,8 +31,8 @@ const QUEUE: usize = 256;
 /// Messages that wait to be sent. What does not fit is dropped, like on a connection that breaks: devices ask again.
 const OUTGOING: usize = 1024;
 
-/// Of these, parts of models take no more than leaves room for so many others: they are large, and receipts must not be
-/// dropped for them.
+/// Places of [`OUTGOING`] that parts of models leave to other messages: they are large, and receipts must not be dropped
+/// for them.
 const RESERVED: usize = 512;
 
 /// Messages that wait for the broker's acknowledgement. rumqttc makes a table of this size at once; its default of

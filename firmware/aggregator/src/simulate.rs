@@ -78,7 +78,7 @@ pub struct RoundFigures {
     pub candidate: f64,
     /// Mean IoU of the model that the fleet uses after the round.
     pub fleet: f64,
-    /// The same average without noise: what the clipped updates alone would have done.
+    /// Mean IoU of the candidate averaged without noise: what the clipped updates alone would have done.
     pub without_noise: f64,
     /// Central training on all pictures, after as many epochs.
     pub central: f64,

@@ -97,7 +97,8 @@ impl Orientation {
         }
     }
 
-    /// The same for a box: left, top, width and height in the upright picture, to those in the camera's.
+    /// A box in the camera's picture of `width` x `height`: left, top, width and height, from those in
+    /// the upright picture.
     ///
     /// The box must lie inside the upright picture; it may be empty.
     pub fn box_to_camera(self, bounds: [u32; 4], width: u32, height: u32) -> [u32; 4] {

@@ -125,8 +125,8 @@ impl Layout {
         Ok(Layout { width, height, stride, format, full_range: false })
     }
 
-    /// The same with Y, U and V of full range (0 to 255), or of limited range. Formats that are no YUV
-    /// have no such range.
+    /// This layout with Y, U and V of full range (0 to 255), or of limited range. Formats that are no
+    /// YUV have no such range.
     pub fn with_full_range(self, full_range: bool) -> Layout {
         Layout { full_range: full_range && self.format.is_yuv(), ..self }
     }

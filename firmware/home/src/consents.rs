@@ -54,7 +54,7 @@ pub struct Withdrawal {
     pub already_sent: Option<u64>,
     /// Updates that had been given up before; whether one of them had reached the fleet nobody here knows.
     pub given_up: Option<u64>,
-    /// The same for people.
+    /// What the withdrawal did and could not undo, for people.
     pub message: String,
 }
 

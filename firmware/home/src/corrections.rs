@@ -49,7 +49,7 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// The same as R, G, B of every pixel, height x width x 3.
+    /// The picture as R, G, B of every pixel, height x width x 3.
     pub fn interleaved(&self) -> Vec<u8> {
         let area = self.height * self.width;
         (0..area).flat_map(|at| [0, 1, 2].map(|plane| self.planes[plane * area + at])).collect()

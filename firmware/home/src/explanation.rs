@@ -68,7 +68,7 @@ impl Explanation {
         Explanation::after(options, None)
     }
 
-    /// The same for a mirror with this ledger: what was released with other noise counts.
+    /// The explanation for a mirror with this ledger: what was released with other noise counts.
     ///
     /// # Errors
     /// As [`Explanation::new`].

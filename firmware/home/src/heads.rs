@@ -31,7 +31,7 @@ pub struct HeadInfo {
     pub examples: usize,
     /// Mean IoU on the held-back corrections before that run, 0 to 1.
     pub before: f64,
-    /// The same after it.
+    /// Mean IoU on the held-back corrections after that run, 0 to 1.
     pub after: f64,
     /// Set where these are not the household's own numbers but those of this version of the fleet's model (0: the one
     /// that the mirror came with), chosen because another did worse on the household's corrections.

@@ -60,7 +60,7 @@ impl Home {
         Home::new(Arc::new(Household::open(folder, options)?), base)
     }
 
-    /// The same over any stores and edges.
+    /// [`Home::open`] over any stores and edges.
     ///
     /// # Errors
     /// As [`Home::open`].

@@ -119,7 +119,7 @@ impl Household {
         Household::over_stores(stores, options, Edges::system(folder))
     }
 
-    /// The same over any stores and edges.
+    /// [`Household::open`] over any stores and edges.
     ///
     /// # Errors
     /// As [`Household::open`].

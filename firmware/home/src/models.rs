@@ -28,7 +28,7 @@ use crate::training::judge;
 const NAME: &str = "models";
 const MAGIC: &[u8; 4] = b"MFM1";
 
-/// The one in force and the one before it.
+/// Models of the fleet that are kept: the one in force and the one before it.
 const KEPT: usize = 2;
 
 /// Mean IoU that a model may lose on the public check against the better of its predecessor and the model that the mirror came
@@ -181,7 +181,7 @@ impl Models {
 #[derive(Clone, Copy)]
 struct Scores {
     in_use: f64,
-    /// Of the one that may take its place.
+    /// Of the head that may take the place of the one in use.
     other: f64,
 }
 

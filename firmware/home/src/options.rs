@@ -119,7 +119,8 @@ pub struct HomeOptions {
     /// Which parameters move, how often and how far in a run whose change may be released; see [`TrainingSettings::SPARSE`] and
     /// [`TrainingSettings::FULL`].
     pub training: TrainingSettings,
-    /// The same of a run of a household that did not agree to contribute: nothing of it leaves, so it may move more.
+    /// What [`HomeOptions::training`] is, for a household that did not agree to contribute: nothing of such a run leaves, so it may move
+    /// more.
     pub at_home: TrainingSettings,
     /// Whether the mirror belongs to a fleet: without one no update is made, whatever was agreed to.
     pub member: bool,

@@ -13,7 +13,8 @@ use crate::state::{Further, State};
 /// jumps and is put right deletes nothing.
 pub(crate) const GRACE: Duration = Duration::from_secs(7 * 86_400);
 
-/// And after it was on for so long meanwhile: a clock that jumps on cannot have called it too old for a week at once.
+/// Seconds that the mirror was on during [`GRACE`] before the wall clock alone deletes a correction: a clock that jumps on cannot have
+/// called it too old for a week at once.
 const SEEN_ON: u64 = 3_600;
 
 /// How much of the time that the mirror was on may be lost by a power cut, in seconds: half of what it was on since its

@@ -20,7 +20,7 @@ const STATE_BEFORE: &str = "state-before";
 /// See [`Further`].
 const FURTHER_NAME: &str = "state-further";
 
-/// And what of that could not be opened at a start.
+/// What of [`FURTHER_NAME`] could not be opened at a start, sealed as it was.
 const FURTHER_BEFORE: &str = "state-further-before";
 
 const FORMAT: u32 = 1;
@@ -247,13 +247,13 @@ impl State {
         vault.set_aside(STATE_NAME, STATE_BEFORE)
     }
 
-    /// What was kept so at an earlier start, where it opens now.
+    /// What [`State::set_aside`] kept at an earlier start, where it opens now.
     pub fn load_aside(vault: &Vault) -> Option<State> {
         let plain = vault.get_aside(STATE_NAME, STATE_BEFORE).ok().flatten()?;
         State::parse(&plain).ok()
     }
 
-    /// It is not needed any more.
+    /// Removes what was kept so at an earlier start, once it is not needed any more.
     pub fn remove_aside(vault: &Vault) -> Result<(), EdgeError> {
         vault.remove(STATE_BEFORE)
     }

@@ -39,7 +39,7 @@ const KEY_CONTEXT: &[u8] = b"mirror vault key 1";
 
 /// A credential of fewer bytes protects nothing.
 const SHORTEST_CREDENTIAL: usize = 16;
-/// Its name where systemd hands it over: `LoadCredentialEncrypted=mirror-vault:FILE`.
+/// Name of the credential where systemd hands it over: `LoadCredentialEncrypted=mirror-vault:FILE`.
 const CREDENTIAL_NAME: &str = "mirror-vault";
 
 /// The secret of this machine that is mixed into the key, from the folder that systemd names in `CREDENTIALS_DIRECTORY`;

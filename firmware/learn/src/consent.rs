@@ -217,7 +217,7 @@ impl Consents {
         self.take_back(&[purpose])
     }
 
-    /// The same of every purpose, in one step.
+    /// [`Consents::withdraw`] for every purpose, in one step.
     ///
     /// # Errors
     /// As [`Consents::withdraw`].

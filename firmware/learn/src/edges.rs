@@ -49,7 +49,7 @@ pub trait Storage: Send + Sync {
     fn remove(&self, name: &str) -> Result<(), EdgeError>;
     /// Every name, sorted.
     fn names(&self) -> Result<Vec<String>, EdgeError>;
-    /// The same with whatever else lies there, under names that are none of the store's: for a proof that nothing does.
+    /// Every name, sorted, with whatever else lies there under names that are none of the store's: for a proof that nothing does.
     fn everything(&self) -> Result<Vec<String>, EdgeError> {
         self.names()
     }

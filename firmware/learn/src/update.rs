@@ -146,8 +146,8 @@ impl Update {
         Ok(Update::decode_with_digest(bytes)?.0)
     }
 
-    /// The same, with the SHA-256 of all the bytes, by which fleet and ledger know an update: the bytes are hashed once
-    /// for both this and the digest at their end.
+    /// [`Update::decode`] with the SHA-256 of all the bytes, by which fleet and ledger know an update: the bytes are hashed
+    /// once for both this and the digest at their end.
     ///
     /// # Errors
     /// As [`Update::decode`].

@@ -100,7 +100,7 @@ impl Attempts {
         self.since = Some(Instant::now());
     }
 
-    /// It has ended, or the attempt has. Says whether there was a good one.
+    /// The connection has ended, or the attempt at one has. Says whether there was a good one.
     pub fn ended(&mut self) -> bool {
         let is_good = self.since.take().is_some_and(|since| since.elapsed() > STABLE);
         if is_good {

@@ -42,13 +42,13 @@ impl ModelSource {
         }
     }
 
-    /// The same network for single pictures, which have no past to be smoothed with.
+    /// This network for single pictures, which have no past to be smoothed with.
     pub fn without_smoothing(mut self) -> ModelSource {
         self.options.smoothing = false;
         self
     }
 
-    /// The same network at the input size for upright pictures of this width and height; at the model's own where
+    /// This network at the input size for upright pictures of this width and height; at the model's own where
     /// nothing is known about the pictures.
     pub fn for_pictures(mut self, size: Option<(u32, u32)>) -> ModelSource {
         self.picture = size;

@@ -48,7 +48,7 @@ impl Parsed {
         Ok(Parsed::of_rgb(parser, size, rgb))
     }
 
-    /// The same of a picture that is upright and packed RGB already, which is not copied.
+    /// Of the picture that `parser` parsed last, where it is upright and packed RGB already: it is not copied.
     ///
     /// # Panics
     /// If `rgb` has another number of pixels than the picture that was parsed.

@@ -165,7 +165,7 @@ pub fn read_labels(path: &Path) -> Result<LabelMap> {
     decode_labels(&bytes, MOST_PIXELS).with_context(|| path.display().to_string())
 }
 
-/// The same from memory, with at most `most` pixels.
+/// [`read_labels`] from memory, with at most `most` pixels.
 ///
 /// # Errors
 /// Bytes that are no map of class indices, or that have too many pixels.

@@ -195,7 +195,7 @@ impl Sources {
         camera::first_camera()
     }
 
-    /// The same sources without the pace of their files: every picture as soon as it is asked for.
+    /// These sources without the pace of their files: every picture as soon as it is asked for.
     pub fn free_running(mut self) -> Sources {
         self.request.rate = 0;
         self

@@ -79,7 +79,7 @@ impl Stages {
         Stages(Stage::ALL.map(summary))
     }
 
-    /// That of one stage.
+    /// The summary of one stage.
     pub fn get(&self, stage: Stage) -> Summary {
         self.0[stage as usize]
     }

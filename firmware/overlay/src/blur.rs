@@ -1,11 +1,12 @@
 //! Kernels over the nodes of a figure, as sums of whole numbers.
 
-/// The short one, both ways.
+/// Taps of the short kernel, which is used across and down.
 pub(crate) const KERNEL: [u16; 5] = [1, 4, 6, 4, 1];
 /// Nodes that the short kernel reaches to either side.
 pub(crate) const REACH: usize = 2;
-/// The same of the triangular kernel along the outline, and the sum of its taps.
+/// Nodes that the triangular kernel along the outline reaches to either side.
 pub(crate) const LONG_REACH: usize = 5;
+/// Sum of the taps of the triangular kernel.
 pub(crate) const LONG_SUM: u16 = 36;
 
 /// The short kernel across, times its sum.

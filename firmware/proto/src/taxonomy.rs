@@ -91,7 +91,7 @@ impl Part {
         Part::ALL.into_iter().find(|part| part.name() == name)
     }
 
-    /// The same part on the person's other side; parts without a side are their own.
+    /// This part on the person's other side; parts without a side are their own.
     pub fn other_side(self) -> Part {
         match self {
             Part::UpperArmLeft => Part::UpperArmRight,

@@ -45,7 +45,7 @@ pub struct Endpoint {
     pub host: String,
     /// Port.
     pub port: u16,
-    /// The same at every start; the broker keeps the session under it.
+    /// Client id, the same at every start; the broker keeps the session under it.
     pub client_id: String,
     /// TLS, or none on a broker of the home.
     pub tls: Option<Arc<rustls::ClientConfig>>,

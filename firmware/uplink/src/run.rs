@@ -38,7 +38,7 @@ pub async fn run(device: Device, transport: impl Transport, watch: Watch) {
     run_hasty(device, transport, watch, 1).await;
 }
 
-/// The same with a clock that goes `haste` times as fast, for tests and demonstrations in which a day's waits must fit
+/// [`run`] with a clock that goes `haste` times as fast, for tests and demonstrations in which a day's waits must fit
 /// into minutes. The connection's own pauses stay as they are.
 pub async fn run_hasty(
     mut device: Device,

@@ -40,7 +40,7 @@ pub enum Event {
 pub trait Requests: Send {
     /// Sends with QoS 1.
     fn publish(&mut self, topic: &str, payload: Vec<u8>, retain: bool) -> bool;
-    /// The same, retained, but no longer than for so many seconds: nobody has to take it back.
+    /// Sends with QoS 1, retained, but no longer than for so many seconds: nobody has to take it back.
     fn retain_for(&mut self, topic: &str, payload: Vec<u8>, seconds: u32) -> bool;
     /// Subscribes with QoS 1.
     fn subscribe(&mut self, filter: &str) -> bool;

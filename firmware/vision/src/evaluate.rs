@@ -117,7 +117,7 @@ pub struct Evaluation {
 pub struct PointReport {
     /// Share of points that got their class.
     pub accuracy: f64,
-    /// The same by class.
+    /// Share of points that got their class, by class.
     pub per_class: BTreeMap<String, f64>,
 }
 

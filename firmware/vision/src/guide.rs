@@ -129,7 +129,7 @@ impl Fit {
         Between::at(x / self.finer as f32 - self.origin.0 as f32, self.size.width)
     }
 
-    /// The same for rows.
+    /// Where rows of the grid, given as continuous coordinates, lie between the rows of the fit.
     pub fn row(&self, y: f32) -> Between {
         Between::at(y / self.finer as f32 - self.origin.1 as f32, self.size.height)
     }

@@ -39,7 +39,7 @@ impl Smoother {
         self.fresh = true;
     }
 
-    /// The same, and nothing of earlier pictures stays in memory.
+    /// Forgets the past, and leaves nothing of earlier pictures in memory.
     pub fn forget(&mut self) {
         self.reset();
         for values in [&mut self.before.values, &mut self.colours.values, &mut self.change] {

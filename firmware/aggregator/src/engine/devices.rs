@@ -17,7 +17,7 @@ impl Engine {
         self.enrol_in(name, fingerprint, None)
     }
 
-    /// The same into a group for roll-outs, or into another one.
+    /// [`Engine::enrol`] into a group for roll-outs, or into another one.
     pub fn enrol_in(&self, name: &str, fingerprint: &str, group: Option<&str>) -> Result<Device> {
         let id: DeviceId = name.parse()?;
         if RESERVED.contains(&name) {

@@ -172,7 +172,7 @@ impl Engine {
         if known == created { Ok(()) } else { Err(EngineError::OtherKey { file: "signing.key" }) }
     }
 
-    /// The same for the secret that the devices' are made of: with another one no mirror is known by its names any more.
+    /// Notes the secret that the devices' are made of, and refuses any other: with another one no mirror is known by its names any more.
     fn keep_secrets(&self) -> Result<()> {
         let found = Digest::of(&[SECRETS_CONTEXT, self.secrets.as_slice()].concat()).0;
         let noted: Option<[u8; 32]> =
@@ -214,7 +214,7 @@ impl Engine {
         &self.store
     }
 
-    /// The same database, for workers.
+    /// The database, for workers to share.
     pub fn shared_store(&self) -> &Arc<Store> {
         &self.store
     }
@@ -254,7 +254,7 @@ impl Engine {
         &self.key
     }
 
-    /// Its public half, hexadecimal.
+    /// The public half of [`Engine::key`], hexadecimal.
     pub fn public_key(&self) -> String {
         hex::encode(self.key.verifying_key().as_bytes())
     }

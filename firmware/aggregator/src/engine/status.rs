@@ -23,13 +23,13 @@ pub struct Status {
     /// Connections to the broker that a running server wants; 0 without one.
     #[serde(default)]
     pub workers: u64,
-    /// Of these, the ones that are up.
+    /// Connections to the broker that are up.
     #[serde(default)]
     pub workers_connected: u64,
     /// Subscriptions and messages that the broker has refused since the server's start.
     #[serde(default)]
     pub broker_refused: u64,
-    /// Of these, the ones on the connections at hand that stay refused for as long as these last.
+    /// Subscriptions and messages on the connections at hand that stay refused for as long as these last.
     #[serde(default)]
     pub broker_refused_now: u64,
     /// Statements that another server has signed with this one's key and announced, since a running server's start.
@@ -62,9 +62,9 @@ pub struct Status {
     /// they cost is not in `privacy`.
     #[serde(default)]
     pub unknown_rounds: u64,
-    /// The same epsilon as a number, for graphs beside the sentence.
+    /// The epsilon of `privacy` as a number, for graphs beside the sentence.
     pub epsilon: Option<f64>,
-    /// The epsilon that such a device had spent after each of `rounds`.
+    /// The epsilon that a device which was counted in every round had spent after each of `rounds`.
     pub epsilon_by_round: Vec<f64>,
 }
 
@@ -132,7 +132,7 @@ impl Engine {
         Ok(ModelStatus { model, standing })
     }
 
-    /// The same of a version in its stage `stage`, from 1.
+    /// How a version in its stage `stage`, from 1, stands.
     fn running_words(&self, model: &Model, stage: usize) -> Result<String> {
         Ok(if self.is_superseded(model)? {
             format!("superseded at stage {stage}")

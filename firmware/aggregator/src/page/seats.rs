@@ -24,7 +24,7 @@ pub struct Seated {
 }
 
 impl Seats {
-    /// So many.
+    /// The seats of a listener, for `count` connections at once.
     pub fn new(listener: TcpListener, count: usize) -> Seats {
         Seats { listener, free: Arc::new(Semaphore::new(count)) }
     }

@@ -76,10 +76,10 @@ pub struct RunReport {
     pub epochs: u32,
     /// Corrections judged on.
     pub judged: usize,
-    /// Mean IoU on those before, 0 to 1; `None` where there were none. Where nobody painted, a correction says what the head in use
-    /// said when it was made: the head before is flattered by that.
+    /// Mean IoU on the judged corrections before the run, 0 to 1; `None` where there were none. Where nobody painted, a correction says
+    /// what the head in use said when it was made: the head before is flattered by that.
     pub before: Option<f64>,
-    /// The same after.
+    /// Mean IoU on the judged corrections after the run, 0 to 1; `None` where there were none.
     pub after: Option<f64>,
     /// Whether the trained head is in use now.
     pub adopted: bool,

@@ -23,8 +23,8 @@ pub(crate) const CHECKPOINT_NAME: &str = "checkpoint";
 /// Steps between two checkpoints: at most so many are repeated after a power cut.
 const CHECKPOINT_STEPS: u64 = 8;
 
-/// The same where all of the head is trained: such a checkpoint has four megabytes, sixty times as many as a sparse one, and flash wears
-/// out.
+/// Steps between two checkpoints where all of the head is trained: such a checkpoint has four megabytes, sixty times as many as a sparse
+/// one, and flash wears out.
 const FULL_CHECKPOINT_STEPS: u64 = 128;
 
 /// How often a closed gate is looked at again.

@@ -50,7 +50,7 @@ struct Memory<R> {
     tokens: usize,
     /// (tokens, dim).
     values: Vec<R>,
-    /// The same with the position embedding added.
+    /// `values` with the position embedding added.
     keys: Vec<R>,
     /// Mask features averaged onto the memory's grid, (dim, tokens).
     pooled: Vec<R>,
@@ -174,7 +174,7 @@ impl<'a, R: Real> Network<'a, R> {
         self.forward(features).0
     }
 
-    /// The same, with what a backward pass needs.
+    /// Class and mask logits, with what a backward pass needs.
     pub fn forward(&self, features: &Features<R>) -> (Prediction<R>, Activations<R>) {
         let shape = self.layout.shape();
         let mut x = features.queries.clone();

@@ -28,7 +28,7 @@ pub fn decode(bytes: &[u8], count: usize) -> Result<Vec<f32>, NumbersError> {
     }
 }
 
-/// The same of a run that may have diverged.
+/// `count` numbers of a run that may have diverged: they need not be finite.
 ///
 /// # Errors
 /// [`NumbersError::Length`].

@@ -83,7 +83,7 @@ impl<R: Real> Linear<'_, R> {
         dx
     }
 
-    /// Both: parameters' gradients added, input's returned.
+    /// Adds the gradients of the parameters, and returns that of the input, (rows, inputs).
     pub fn backward(&self, x: &[R], dy: &[R], rows: usize, gradients: &mut Gradients<R>) -> Vec<R> {
         self.backward_parameters(x, dy, rows, gradients.weights, gradients);
         self.backward_input(dy, rows)

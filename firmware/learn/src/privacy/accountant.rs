@@ -121,7 +121,7 @@ impl Composition {
         *entry = entry.saturating_add(count);
     }
 
-    /// The same composition with one more release.
+    /// This composition with one more release.
     pub fn with(&self, z: NoiseMultiplier) -> Composition {
         let mut next = self.clone();
         next.add(z, 1);

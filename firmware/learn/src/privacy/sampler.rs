@@ -126,7 +126,7 @@ fn bernoulli_exp_minus_one<R: CryptoRng>(rng: &mut R) -> bool {
     bernoulli_exp_at_most_one(1, 1, rng)
 }
 
-/// The same for `numerator <= denominator`: the length of a run of coins with probabilities `gamma/k` is odd.
+/// [`bernoulli_exp`] for `numerator <= denominator`: the length of a run of coins with probabilities `gamma/k` is odd.
 fn bernoulli_exp_at_most_one<R: CryptoRng>(
     numerator: u128,
     denominator: u128,

@@ -16,7 +16,7 @@ pub const UNIT: &str = "one household's device, over its lifetime";
 /// Whom the guarantee asks to trust, where every unit takes part in every release.
 pub const TRUST: &str = "nothing outside the device";
 
-/// The same where sampling is counted on: it protects only from those who do not see who was drawn.
+/// Whom the guarantee asks to trust where sampling is counted on: it protects only from those who do not see who was drawn.
 pub const SAMPLED_TRUST: &str = "whoever sees which units take part in a release";
 
 /// How an epsilon was computed.

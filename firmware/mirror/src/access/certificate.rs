@@ -18,7 +18,7 @@ use crate::private;
 
 /// The certificate, as DER.
 const CERTIFICATE: &str = "page-certificate.der";
-/// Its private key, as PKCS #8 DER.
+/// The certificate's private key, as PKCS #8 DER.
 const KEY: &str = "page-key.der";
 
 const HOSTNAME: &str = "/proc/sys/kernel/hostname";

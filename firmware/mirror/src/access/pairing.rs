@@ -30,11 +30,11 @@ pub const VALID: Duration = Duration::from_secs(300);
 pub const ATTEMPTS: u32 = 6;
 /// Guesses at one code that was asked for at the mirror: so many that a few addresses cannot end it.
 pub const ATTEMPTS_AT_DEVICE: u32 = 30;
-/// Of one address. The code that it asked for itself ends with them; another's goes on.
+/// Guesses of one address at one code. The code that it asked for itself ends with them; another's goes on.
 pub const ATTEMPTS_OF_ONE: u32 = 3;
 /// Codes that the home network may ask for in [`WINDOW`].
 pub const CODES: usize = 8;
-/// Of one address.
+/// Codes that one address may ask for in [`WINDOW`].
 pub const CODES_OF_ONE: usize = 4;
 /// Wrong guesses of one address in [`WINDOW`] at the network's codes. At the mirror's own it has [`ATTEMPTS_OF_ONE`]
 /// besides: whoever mistypes too often is sent there, and waits who does so there, too.

@@ -35,9 +35,9 @@ pub struct Paired {
     pub id: String,
     /// Name that its owner gave it.
     pub name: String,
-    /// Seconds since 1970 by the mirror's clock, right or wrong.
+    /// When it was paired, in seconds since 1970 by the mirror's clock, right or wrong.
     pub paired_at: u64,
-    /// The same, of its last visit.
+    /// When it was here last, in seconds since 1970 by the mirror's clock, right or wrong.
     pub seen_at: u64,
     /// Shut out, but only until the mirror's next start: the disk did not take the end of its pairing.
     pub shut: bool,
@@ -93,7 +93,7 @@ pub struct Sessions {
     writing: Mutex<()>,
 }
 
-/// Of a paired browser.
+/// A visit of a paired browser.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Visit {
     /// The browser's.
@@ -209,10 +209,10 @@ impl Sessions {
         Ok(true)
     }
 
-    /// [`Sessions::revoke`] for all of them.
+    /// [`Sessions::revoke`] for every browser.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Sessions::revoke`].
     pub fn revoke_all(&self) -> Result<(), AccessError> {
         lock(&self.browsers).iter_mut().for_each(|stored| stored.shut = true);
         self.write_ends()

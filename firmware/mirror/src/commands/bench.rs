@@ -25,7 +25,7 @@ use crate::sources::{Decoder, Sources};
 use crate::timings::{Stage, Stages, Summary};
 use crate::view::View;
 
-/// So many broken pictures in a row and there is nothing to measure.
+/// Broken pictures in a row after which there is nothing to measure.
 const BROKEN_IN_A_ROW: u32 = 30;
 
 /// Pictures before the measured ones: memory grows and caches fill.

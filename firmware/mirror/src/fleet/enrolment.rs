@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 const AUTHORITY: &str = "authority.pem";
 /// The device's own certificate (chain), PEM.
 const CERTIFICATE: &str = "device.pem";
-/// Its private key, PEM.
+/// The device's private key, PEM.
 const KEY: &str = "device.key";
 /// 64 hexadecimal digits that `aggregator device enrol` printed.
 const SECRET: &str = "device.secret";

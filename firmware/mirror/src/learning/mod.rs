@@ -170,7 +170,7 @@ impl Learning {
         learning
     }
 
-    /// The same where the network does not load.
+    /// With open stores in this folder, where the network does not load.
     pub fn without_network(folder: &std::path::Path, options: HomeOptions) -> Learning {
         let learning = Learning::new();
         let household = Household::open(folder, options).expect("a folder of a test");
@@ -320,7 +320,7 @@ mod tests {
         }
     }
 
-    /// The same with open stores, and with the network's numbers on offer.
+    /// [`trainer`] with open stores, and with the network's numbers on offer.
     fn trainer_with_stores(folder: &Path) -> Trainer {
         let options = HomeOptions::default();
         let trainer = trainer(folder, options, Learning::without_network(folder, options));

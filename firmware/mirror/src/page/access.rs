@@ -55,7 +55,7 @@ pub struct AccessAnswer {
     door: &'static str,
     /// Where the home network finds the page; `None` while it is not let in.
     network: Option<String>,
-    /// The same by this machine's name, beside a number that may change.
+    /// Where the home network finds the page by this machine's name, beside a number that may change.
     name: Option<String>,
     fingerprint: Option<String>,
     browsers: Vec<Browser>,

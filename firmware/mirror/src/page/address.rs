@@ -20,7 +20,7 @@ pub(super) struct Reached {
 }
 
 impl Reached {
-    /// Both, for whoever types one of them.
+    /// Address and name, for whoever types one of them.
     pub fn on_the_glass(&self) -> String {
         match &self.name {
             Some(name) => format!("{} or {name}", self.address),

@@ -21,7 +21,7 @@ use crate::page::Trouble;
 /// The header that changes must carry.
 pub const CHANGE_HEADER: &str = "x-mirror-change";
 
-/// The one change that programs make without it, as its description has it; see [`is_no_browser`].
+/// The one change that programs make without [`CHANGE_HEADER`], as its description has it; see [`is_no_browser`].
 const PARSE: &str = "/parse";
 
 /// Through which door a request came, and so by which names this machine may be called.

@@ -216,7 +216,7 @@ impl Page {
         Page { address, first: Mutex::new(None), context }
     }
 
-    /// The same on a port that is open already, if it could be opened.
+    /// This page on a port that is open already, if it could be opened.
     pub fn on(self, first: Option<TcpListener>) -> Page {
         Page { first: Mutex::new(first), ..self }
     }

@@ -63,7 +63,7 @@ pub enum PageError {
     Listen { whose: Whose, address: SocketAddr, source: io::Error },
 }
 
-/// The same address with the next port.
+/// `address` with the next port.
 fn next_port(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip(), address.port().wrapping_add(1))
 }

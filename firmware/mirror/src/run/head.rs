@@ -16,7 +16,7 @@ pub struct HeadInUse {
     next: Option<Next>,
     /// The version that failed last, and when it is tried again.
     failed: Option<(u64, Instant)>,
-    /// Of that version.
+    /// Waits between the attempts at the version that failed last.
     backoff: Backoff,
 }
 

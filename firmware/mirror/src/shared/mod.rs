@@ -151,12 +151,12 @@ impl Shared {
         self.presence.moved.note(self.started);
     }
 
-    /// Whether somebody was seen no longer ago than this.
+    /// Whether somebody was seen within `time`.
     pub fn person_within(&self, time: Duration) -> bool {
         self.presence.seen.is_within(time, self.started)
     }
 
-    /// The same of somebody who may not be a thing that is taken for a person.
+    /// Whether somebody was seen to come or move within `time`; a thing that is taken for a person does not count.
     pub fn movement_within(&self, time: Duration) -> bool {
         self.presence.moved.is_within(time, self.started)
     }

@@ -10,7 +10,7 @@ pub enum SwitchedBy {
     Settings,
     /// Somebody on the page, now or before the last restart.
     Page,
-    /// The same, and no page is served that has the switch.
+    /// Somebody on the page, and no page is served that has the switch.
     PageClosed,
     /// Nobody knows: what was stored cannot be read.
     Unreadable,

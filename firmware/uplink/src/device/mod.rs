@@ -116,9 +116,9 @@ struct Connection {
     since: Duration,
     /// When the birth is to be said again. `None` until it was said, with the subscriptions, for the first time.
     birth_at: Option<Duration>,
-    /// Whether a statement came that the fleet signed for this channel,
+    /// Whether a statement came that the fleet signed for this channel.
     hears_fleet: bool,
-    /// and why one that came is none.
+    /// Why a statement that came is none of the fleet for this channel.
     unfit: Option<String>,
     /// Whether a round notice came. Until then the round at hand may be over.
     hears_round: bool,

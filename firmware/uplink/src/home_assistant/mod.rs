@@ -82,7 +82,7 @@ pub enum Command {
 pub enum Trouble {
     /// The broker is not there, or ends the connection, for this reason. It is tried again by itself.
     Away(String),
-    /// The same because of a certificate's time; the text has the next step.
+    /// The broker is not there because of a certificate's time; the text has the next step.
     Untrusted(String),
     /// The broker refuses something. What else is said goes on.
     Denied {

@@ -97,7 +97,7 @@ impl Student {
         Student::at(manifest.grid(), manifest, files, options)
     }
 
-    /// The same, at the input size for upright pictures of `width` x `height` pixels ([`Manifest::grid_for`]).
+    /// [`Student::load`] at the input size for upright pictures of `width` x `height` pixels ([`Manifest::grid_for`]).
     ///
     /// # Errors
     /// As [`Student::load`].

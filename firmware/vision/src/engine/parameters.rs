@@ -36,7 +36,7 @@ impl HeadParameters {
         self.trainable_ranges().flat_map(|range| self.values[range].iter().copied()).collect()
     }
 
-    /// The same constants with other trainable numbers ([`HeadParameters::trainable`]).
+    /// These constants with other trainable numbers ([`HeadParameters::trainable`]).
     ///
     /// # Errors
     /// [`ModelError::Parameters`] for another length or a value that is not finite.
@@ -70,7 +70,7 @@ impl HeadParameters {
         })
     }
 
-    /// The same tensors with other values.
+    /// These tensors with other values.
     ///
     /// # Errors
     /// [`ModelError::Parameters`] for another length, a value that is not finite, or a changed constant.

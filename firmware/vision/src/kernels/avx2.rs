@@ -195,7 +195,7 @@ unsafe fn add_products(tile: &mut Tile, blocks: usize, a: *const i8, b: *const i
     }
 }
 
-/// The same of numbers that are 32 bits wide, packed one along the sum; of one row and one column it is what zero points add.
+/// Adds the products of operands that are 32 bits wide, packed one along the sum; of one row and one column it is what zero points add.
 ///
 /// # Safety
 /// `a` has `k` times `ROWS` numbers, `b` as many times `COLUMNS`.

@@ -28,7 +28,7 @@ impl DemoClip {
     ///
     /// # Errors
     /// A clip without a picture.
-    pub fn play(self, rate: u32) -> Result<Demo, SourceError> {
+    pub(crate) fn play(self, rate: u32) -> Result<Demo, SourceError> {
         let mut pictures = Vec::new();
         let mut at = 0;
         while let Some(range) = next_picture(&self.bytes[at..]) {
@@ -46,7 +46,7 @@ impl DemoClip {
 
 /// The playing clip.
 #[derive(Debug)]
-pub struct Demo {
+pub(crate) struct Demo {
     pictures: Vec<&'static [u8]>,
     layout: Layout,
     pace: Pace,

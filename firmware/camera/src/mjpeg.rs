@@ -17,7 +17,7 @@ pub fn next_picture(bytes: &[u8]) -> Option<Range<usize>> {
 
 /// The search for one file in bytes that arrive piece by piece; nothing is searched twice.
 #[derive(Clone, Debug, Default)]
-pub struct Search {
+pub(crate) struct Search {
     /// Where the file begins, or where to look for its beginning.
     from: usize,
     /// The walk over the file, once its beginning was found.

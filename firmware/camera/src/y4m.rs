@@ -31,7 +31,7 @@ pub enum Chroma {
 }
 
 /// Longest header line accepted.
-pub const LONGEST_LINE: usize = 512;
+pub(crate) const LONGEST_LINE: usize = 512;
 
 impl Header {
     /// Parses the first line, without its newline.

@@ -49,7 +49,7 @@ impl Surface {
     }
 
     /// Bytes of a row's pixels.
-    pub fn row_bytes(&self) -> usize {
+    pub(crate) fn row_bytes(&self) -> usize {
         self.size.0 as usize * self.layout.bytes()
     }
 

@@ -22,10 +22,11 @@ use std::path::{Path, PathBuf};
 
 use overlay::Canvas;
 
+use fbdev::FbdevDisplay;
+use kms::DrmDisplay;
+
 pub use error::{Attempt, DisplayError};
-pub use fbdev::FbdevDisplay;
 pub use headless::HeadlessDisplay;
-pub use kms::DrmDisplay;
 pub use rotation::Rotation;
 pub use spec::{DisplaySpec, SpecError};
 pub use window::WindowDisplay;

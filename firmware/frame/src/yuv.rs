@@ -75,7 +75,7 @@ impl Pixels {
     }
 
     /// Red, green and blue of one pixel, rounded and cut to 0..=255.
-    pub fn to_rgb(&self, y: u8, u: u8, v: u8) -> [u8; 3] {
+    pub(crate) fn to_rgb(&self, y: u8, u: u8, v: u8) -> [u8; 3] {
         let luma = self.luma * (i32::from(y) - self.black) + (1 << (BITS - 1));
         let (u, v) = (i32::from(u) - 128, i32::from(v) - 128);
         let byte = |value: i32| (value >> BITS).clamp(0, 255) as u8;

@@ -216,7 +216,7 @@ impl HomeOptions {
     }
 
     /// Which parameters move in an update, in a word.
-    pub fn subset_name(&self) -> &'static str {
+    pub(crate) fn subset_name(&self) -> &'static str {
         match self.training.subset {
             Subset::Sparse => "sparse",
             Subset::Full => "full",

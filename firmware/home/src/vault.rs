@@ -110,7 +110,7 @@ impl Vault {
     ///
     /// # Errors
     /// [`EdgeError`] of the store.
-    pub fn set_aside(&self, name: &str, copy: &str) -> Result<(), EdgeError> {
+    pub(crate) fn set_aside(&self, name: &str, copy: &str) -> Result<(), EdgeError> {
         if self.files.read(copy)?.is_some() {
             return Ok(());
         }
@@ -124,7 +124,7 @@ impl Vault {
     ///
     /// # Errors
     /// As [`Vault::get`].
-    pub fn get_aside(
+    pub(crate) fn get_aside(
         &self,
         name: &str,
         copy: &str,
@@ -156,7 +156,7 @@ impl Vault {
     ///
     /// # Errors
     /// [`EdgeError`] of the store.
-    pub fn begin_deletion(&self) -> Result<(), EdgeError> {
+    pub(crate) fn begin_deletion(&self) -> Result<(), EdgeError> {
         if self.files.names()?.is_empty() { Ok(()) } else { self.files.replace(DELETION_NAME, &[]) }
     }
 
@@ -164,7 +164,7 @@ impl Vault {
     ///
     /// # Errors
     /// [`EdgeError`] of either store.
-    pub fn is_half_deleted(&self) -> Result<bool, EdgeError> {
+    pub(crate) fn is_half_deleted(&self) -> Result<bool, EdgeError> {
         Ok(self.files.read(DELETION_NAME)?.is_some() && !self.has_key()?)
     }
 
@@ -184,7 +184,7 @@ impl Vault {
     ///
     /// # Errors
     /// [`EdgeError`] of the store.
-    pub fn sealed_bytes(&self, name: &str) -> Result<u64, EdgeError> {
+    pub(crate) fn sealed_bytes(&self, name: &str) -> Result<u64, EdgeError> {
         self.files.size(name)
     }
 
@@ -194,7 +194,7 @@ impl Vault {
     }
 
     /// A sealer for things that carry their own format, bound to `name`.
-    pub fn sealer<'a>(&'a self, name: &'a str) -> NamedSealer<'a> {
+    pub(crate) fn sealer<'a>(&'a self, name: &'a str) -> NamedSealer<'a> {
         NamedSealer { vault: self, name }
     }
 
@@ -202,7 +202,7 @@ impl Vault {
     ///
     /// # Errors
     /// [`EdgeError`] of the key's store.
-    pub fn has_key(&self) -> Result<bool, EdgeError> {
+    pub(crate) fn has_key(&self) -> Result<bool, EdgeError> {
         Ok(self.keys.read(KEY_NAME)?.is_some())
     }
 
@@ -285,7 +285,7 @@ impl Vault {
 }
 
 /// Seals for one name; see [`Vault::sealer`].
-pub struct NamedSealer<'a> {
+pub(crate) struct NamedSealer<'a> {
     vault: &'a Vault,
     name: &'a str,
 }

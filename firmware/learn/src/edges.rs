@@ -187,7 +187,7 @@ impl ReleaseId {
     }
 
     /// Reads the 32 hexadecimal digits that `Display` writes.
-    pub fn from_hex(text: &str) -> Option<ReleaseId> {
+    pub(crate) fn from_hex(text: &str) -> Option<ReleaseId> {
         let digits = text.as_bytes();
         let plain =
             digits.iter().all(|digit| digit.is_ascii_digit() || (b'a'..=b'f').contains(digit));

@@ -72,7 +72,7 @@ impl Header {
     }
 
     /// The largest magnitude of a value.
-    pub fn largest_value(&self) -> i64 {
+    pub(crate) fn largest_value(&self) -> i64 {
         largest(self.width())
     }
 

@@ -219,7 +219,7 @@ impl<'a> Status<'a> {
     }
 
     /// Appends what whoever repairs the mirror wants to know; nothing while running.
-    pub fn write_detail(&self, out: &mut String) {
+    pub(crate) fn write_detail(&self, out: &mut String) {
         // Writing to a String cannot fail.
         let _ = match self {
             Status::Running => Ok(()),
@@ -233,7 +233,7 @@ impl<'a> Status<'a> {
     }
 
     /// Appends when the mirror tries again, or how long a code is good; whole seconds, rounded up.
-    pub fn write_countdown(&self, out: &mut String) {
+    pub(crate) fn write_countdown(&self, out: &mut String) {
         let whole = |time: &Duration| time.as_millis().div_ceil(1000);
         let (words, seconds) = match self {
             Status::CameraLost { retry_in, .. } => ("Trying again in", whole(retry_in)),

@@ -12,14 +12,13 @@ mod train;
 
 pub use evaluate::{Confusion, is_held_back, should_adopt};
 pub use layout::{
-    CLASSES, Group, HEADS, HeadLayout, HeadShape, LAYERS, LayoutError, PARTS, POOLING,
-    ParameterSpec, Subset,
+    Group, HEADS, HeadLayout, HeadShape, LAYERS, LayoutError, PARTS, POOLING, ParameterSpec, Subset,
 };
 pub use loss::{IGNORE, Target, TargetError, loss_and_gradient, semantic_labels, semantic_scores};
-pub use network::{Activations, Features, Network, Prediction, SizeError, TrunkOutput};
+pub use network::{Features, Network, Prediction, SizeError, TrunkOutput};
 pub use ops::Gradients;
 pub use real::Real;
-pub use train::{CHECKPOINT_MAGIC, EPOCHS_PER_UPDATE, TrainError, Trainer, TrainingSettings};
+pub use train::{CHECKPOINT_MAGIC, TrainError, Trainer, TrainingSettings};
 
 /// Adds the gradients of one picture's loss and gives the loss.
 pub fn accumulate<R: Real>(

@@ -115,7 +115,7 @@ pub struct Prediction<R> {
 
 /// What the forward pass keeps for the backward pass.
 #[derive(Clone, Debug)]
-pub struct Activations<R> {
+pub(crate) struct Activations<R> {
     layers: Vec<LayerCache<R>>,
     predictor: PredictorCache<R>,
 }
@@ -175,7 +175,7 @@ impl<'a, R: Real> Network<'a, R> {
     }
 
     /// Class and mask logits, with what a backward pass needs.
-    pub fn forward(&self, features: &Features<R>) -> (Prediction<R>, Activations<R>) {
+    pub(crate) fn forward(&self, features: &Features<R>) -> (Prediction<R>, Activations<R>) {
         let shape = self.layout.shape();
         let mut x = features.queries.clone();
         let (mut predictor, mut embedding) = self.embed(&x);
@@ -197,7 +197,7 @@ impl<'a, R: Real> Network<'a, R> {
     }
 
     /// Adds the gradients of one picture, given those of its class and mask logits.
-    pub fn backward(
+    pub(crate) fn backward(
         &self,
         features: &Features<R>,
         activations: &Activations<R>,

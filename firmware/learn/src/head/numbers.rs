@@ -32,7 +32,7 @@ pub fn decode(bytes: &[u8], count: usize) -> Result<Vec<f32>, NumbersError> {
 ///
 /// # Errors
 /// [`NumbersError::Length`].
-pub fn decode_any(bytes: &[u8], count: usize) -> Result<Vec<f32>, NumbersError> {
+pub(crate) fn decode_any(bytes: &[u8], count: usize) -> Result<Vec<f32>, NumbersError> {
     let (words, rest) = bytes.as_chunks::<4>();
     if words.len() != count || !rest.is_empty() {
         return Err(NumbersError::Length);

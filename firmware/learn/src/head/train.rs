@@ -30,7 +30,7 @@ use crate::edges::{Digest, EdgeError, RunId, Sealer};
 use crate::privacy::LARGEST_VALUE;
 
 /// Passes over the corrections in one update.
-pub const EPOCHS_PER_UPDATE: u32 = 3;
+const EPOCHS_PER_UPDATE: u32 = 3;
 
 const FIRST_DECAY: f32 = 0.9;
 const SECOND_DECAY: f32 = 0.999;

@@ -374,7 +374,11 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Order`] where it is not reserved alone; those of [`Ledger::open`] where an earlier write failed, or of the storage or
     /// the counter.
-    pub fn mark_sampled(&mut self, release: ReleaseId, digest: Digest) -> Result<(), LedgerError> {
+    pub(crate) fn mark_sampled(
+        &mut self,
+        release: ReleaseId,
+        digest: Digest,
+    ) -> Result<(), LedgerError> {
         self.advance(release, RecordKind::Sampled, Some(digest))
     }
 
@@ -382,7 +386,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError::Order`] where it is not sampled; otherwise as [`Ledger::mark_sampled`].
-    pub fn mark_persisted(&mut self, release: ReleaseId) -> Result<(), LedgerError> {
+    pub(crate) fn mark_persisted(&mut self, release: ReleaseId) -> Result<(), LedgerError> {
         self.advance(release, RecordKind::Persisted, None)
     }
 
@@ -390,7 +394,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError::Order`] where it is not persisted; otherwise as [`Ledger::mark_sampled`].
-    pub fn mark_published(&mut self, release: ReleaseId) -> Result<(), LedgerError> {
+    pub(crate) fn mark_published(&mut self, release: ReleaseId) -> Result<(), LedgerError> {
         self.advance(release, RecordKind::Published, None)
     }
 
@@ -398,7 +402,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError::Order`] where it is unknown, published or burnt; otherwise as [`Ledger::mark_sampled`].
-    pub fn burn(&mut self, release: ReleaseId) -> Result<(), LedgerError> {
+    pub(crate) fn burn(&mut self, release: ReleaseId) -> Result<(), LedgerError> {
         self.advance(release, RecordKind::Burnt, None)
     }
 

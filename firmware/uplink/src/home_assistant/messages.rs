@@ -28,7 +28,7 @@ impl Topics {
     }
 
     /// Where discovery is published, retained.
-    pub fn discovery(&self) -> String {
+    pub(crate) fn discovery(&self) -> String {
         format!("{PREFIX}/device/{}/config", self.device)
     }
 
@@ -38,12 +38,12 @@ impl Topics {
     }
 
     /// `online` or `offline`, retained.
-    pub fn availability(&self) -> String {
+    pub(crate) fn availability(&self) -> String {
         self.of("availability")
     }
 
     /// What Home Assistant says when it has started.
-    pub fn birth(&self) -> String {
+    pub(crate) fn birth(&self) -> String {
         format!("{PREFIX}/status")
     }
 
@@ -75,7 +75,7 @@ impl Topics {
     }
 
     /// The discovery message of a mirror with this firmware, which is or is no `member` of a fleet.
-    pub fn discovery_payload(&self, firmware: &str, member: bool) -> Value {
+    pub(crate) fn discovery_payload(&self, firmware: &str, member: bool) -> Value {
         let device = self.device.as_str();
         let name = match device {
             ONLY => "Mirror".to_owned(),

@@ -184,7 +184,7 @@ impl Capture {
     /// Shows that the source is lost, and tells of it; gives when it is to be tried again.
     fn lost(&self, chosen: &Chosen, error: &SourceError, attempts: &mut Attempts) -> Instant {
         let delay = attempts.backoff.next_delay();
-        attempts.lost.tell_lost(error, delay);
+        attempts.lost.tell_lost(error, Some(delay));
         let (device, absent) = (chosen.name(), error.is_absence());
         let reason = without_name(&error.to_string(), &device).to_owned();
         let retry_at = Instant::now() + delay;
@@ -268,7 +268,7 @@ impl<'a> Session<'a> {
     }
 
     fn announce(&mut self) {
-        self.attempts.opened.tell_opened(&self.description);
+        self.attempts.opened.tell_opened("source", &self.description);
         self.capture.shared.update_health(|health| {
             health.source.clone_from(&self.description);
             (health.demo, health.stands_in) = (self.chosen.is_demo(), self.chosen.stands_in());

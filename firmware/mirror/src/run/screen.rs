@@ -117,24 +117,6 @@ impl Attempts {
     }
 }
 
-impl Told {
-    fn open(&mut self, name: &str) {
-        match self.open.note(name, Instant::now()) {
-            Some(1) => info!("display: {name}"),
-            Some(times) => info!("display: {name}, opened {times} times lately"),
-            None => debug!("display: {name}"),
-        }
-    }
-
-    fn missing(&mut self, reason: &str) {
-        match self.missing.note(reason, Instant::now()) {
-            Some(1) => warn!("{reason}"),
-            Some(times) => warn!("{reason}; {times} times lately"),
-            None => debug!("{reason}"),
-        }
-    }
-}
-
 impl Screen {
     /// Runs until the mirror stops, the window is closed, or the wanted overlays were shown.
     ///
@@ -233,7 +215,7 @@ impl Screen {
     }
 
     fn opened(&self, name: String, told: &mut Told) {
-        told.open(&name);
+        told.open.tell_opened("display", &name);
         self.shared.update_health(|health| health.display = DisplayState::Open { name });
     }
 
@@ -244,7 +226,7 @@ impl Screen {
         if self.shared.with_health(|health| health.display == state) {
             return;
         }
-        told.missing(&reason);
+        told.missing.tell_lost(&reason, None);
         self.shared.update_health(|health| health.display = state);
     }
 

@@ -47,24 +47,26 @@ pub struct SeldomEach {
 }
 
 impl SeldomEach {
-    /// A source was opened once more.
-    pub fn tell_opened(&mut self, source: &str) {
-        match self.note(source, Instant::now()) {
-            Some(1) => info!("source: {source}"),
-            Some(more) => info!("source: {source}; opened {more} times lately"),
-            None => debug!("source: {source}"),
+    /// A source or a display, as `what` says, was opened once more.
+    pub fn tell_opened(&mut self, what: &str, name: &str) {
+        match self.note(name, Instant::now()) {
+            Some(1) => info!("{what}: {name}"),
+            Some(more) => info!("{what}: {name}; opened {more} times lately"),
+            None => debug!("{what}: {name}"),
         }
     }
 
-    /// A source was lost once more for this reason, and is tried again after a while.
-    pub fn tell_lost(&mut self, why: &dyn Display, delay: Duration) {
-        let seconds = delay.as_secs_f32();
+    /// One was lost, or not to be had, once more for this reason; where it is told, it is tried again after this delay.
+    pub fn tell_lost(&mut self, why: &dyn Display, delay: Option<Duration>) {
+        let again = |comma: &str| match delay {
+            Some(delay) => format!("{comma} tried again in {:.1} s", delay.as_secs_f32()),
+            None => String::new(),
+        };
+        let so_on = if delay.is_some() { ", and so on" } else { "" };
         match self.note(&why.to_string(), Instant::now()) {
-            Some(1) => warn!("{why}; tried again in {seconds:.1} s, and so on"),
-            Some(more) => {
-                warn!("{why}; {more} times lately, tried again in {seconds:.1} s, and so on")
-            }
-            None => debug!("{why}; tried again in {seconds:.1} s"),
+            Some(1) => warn!("{why}{}{so_on}", again(";")),
+            Some(more) => warn!("{why}; {more} times lately{}{so_on}", again(",")),
+            None => debug!("{why}{}", again(";")),
         }
     }
 
@@ -74,7 +76,7 @@ impl SeldomEach {
     }
 
     /// One more with this text; how many there were with it since somebody was told, if it is to be told now.
-    pub fn note(&mut self, text: &str, now: Instant) -> Option<u64> {
+    fn note(&mut self, text: &str, now: Instant) -> Option<u64> {
         let is_apart = self.texts.contains_key(text) || self.texts.len() < MOST_TEXTS;
         let key = if is_apart { text } else { "" };
         self.texts.entry(key.to_owned()).or_default().note(now)

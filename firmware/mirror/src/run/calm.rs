@@ -16,22 +16,25 @@ pub struct Calm {
 }
 
 impl Calm {
-    /// Notes what is said now. Gives the minutes since it was time to dim it, where it is: `is_anybody_there` means within [`QUIET`].
-    pub fn note(&mut self, scene: &Scene<'_>, is_anybody_there: bool, now: Instant) -> Option<u32> {
-        let said = fingerprint(scene);
+    /// Notes what is said now. Gives the minutes since it was time to dim it, where it is: `is_anybody_seen` means by the camera, within
+    /// [`QUIET`].
+    pub fn note(&mut self, scene: &Scene<'_>, is_anybody_seen: bool, now: Instant) -> Option<u32> {
+        // A film's people, and the demo's, are seen by no camera.
+        let is_somebody_drawn = scene.mask.is_some_and(|mask| !mask.people.is_empty());
+        let said = fingerprint(scene, is_somebody_drawn);
         if said != self.said {
             (self.said, self.since) = (said, None);
         }
         let same_for = now.saturating_duration_since(*self.since.get_or_insert(now));
-        let beyond = same_for.checked_sub(QUIET).filter(|_| !is_anybody_there)?;
+        let beyond =
+            same_for.checked_sub(QUIET).filter(|_| !is_anybody_seen && !is_somebody_drawn)?;
         Some((beyond.as_secs() / 60) as u32)
     }
 }
 
 /// Of everything that may stand there for hours. A count-down, a temperature and the reason of an error change by themselves.
-fn fingerprint(scene: &Scene<'_>) -> u64 {
+fn fingerprint(scene: &Scene<'_>, is_somebody_drawn: bool) -> u64 {
     let Scene { status, camera_active, watched, code, notice, page_address, .. } = scene;
-    let is_somebody_drawn = scene.mask.is_some_and(|mask| !mask.people.is_empty());
     let mut hasher = DefaultHasher::new();
     (status.headline(), status.advice(), code, notice, page_address).hash(&mut hasher);
     (camera_active, watched, is_somebody_drawn).hash(&mut hasher);
@@ -53,8 +56,8 @@ mod tests {
     #[test]
     fn words_are_dimmed_once_nobody_has_looked_at_them_for_long_enough() {
         let (mut calm, start) = (Calm::default(), Instant::now());
-        let mut told = |scene: &Scene<'_>, seconds: u64, is_anybody_there| {
-            calm.note(scene, is_anybody_there, start + Duration::from_secs(seconds))
+        let mut told = |scene: &Scene<'_>, seconds: u64, is_anybody_seen| {
+            calm.note(scene, is_anybody_seen, start + Duration::from_secs(seconds))
         };
         assert_eq!(told(&lost(3), 0, false), None);
         assert_eq!(told(&lost(1), 599, false), None);
@@ -75,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_drawn_is_a_change_also_where_no_camera_sees_them() {
+    fn whoever_is_drawn_is_a_change_and_never_dimmed_also_where_no_camera_sees_them() {
         let (mut calm, now) = (Calm::default(), Instant::now());
         let people = [PersonView::default()];
         let empty = Scene { mask: Some(mask(&[])), ..Scene::of_status(Status::Running) };
@@ -83,5 +86,6 @@ mod tests {
         calm.note(&empty, false, now);
         assert_eq!(calm.note(&empty, false, now + QUIET), Some(0));
         assert_eq!(calm.note(&shown, false, now + QUIET), None);
+        assert_eq!(calm.note(&shown, false, now + 3 * QUIET), None);
     }
 }

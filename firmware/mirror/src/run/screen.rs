@@ -281,10 +281,7 @@ impl Screen {
             page_address,
             page_hint: page_address.filter(is_https).map(|_| BROWSER_WARNS),
         };
-        let is_somebody_drawn = scene.mask.is_some_and(|mask| !mask.people.is_empty());
-        // A film's people, and the demo's, are seen by no camera.
-        let is_anybody_there = is_somebody_drawn || self.shared.person_within(QUIET);
-        scene.dimmed = panel.calm.note(&scene, is_anybody_there, now);
+        scene.dimmed = panel.calm.note(&scene, self.shared.person_within(QUIET), now);
         panel.painter.align(self.look.alignment(health.demo));
         panel.painter.draw(&scene, now, &mut panel.canvas);
         running

@@ -5,7 +5,9 @@ mod capture;
 #[cfg(test)]
 pub(crate) mod counting;
 mod dark;
+mod glass;
 mod head;
+mod reopen;
 mod screen;
 mod seldom;
 mod sight;

@@ -9,28 +9,16 @@ use display::{Display, DisplayError, DisplayRequest, DisplaySpec};
 use overlay::{Canvas, Painter, Scene, Status};
 use tracing::{debug, info, warn};
 
-use crate::backoff::Backoff;
 use crate::look::Look;
 use crate::run::calm::{Calm, QUIET};
-use crate::run::seldom::SeldomEach;
-use crate::run::supervisor::STEADY;
-use crate::shared::{
-    CameraState, DisplayState, Health, ModelState, PairingCode, Shared, Topic, count, lock,
-};
+use crate::run::glass::{self, Place};
+use crate::run::reopen::{Attempts, Told};
+use crate::shared::{CameraState, DisplayState, Health, Shared, Topic, count, lock};
 use crate::timings::Stage;
 use crate::view::View;
 
 /// Status screens are drawn anew this often, so that a count-down counts.
 const IDLE_REFRESH: Duration = Duration::from_millis(250);
-
-/// A mirror that started so lately shows where its page is: whoever sets it up is there.
-const NEWLY_STARTED: Duration = Duration::from_secs(180);
-/// So does one in front of which nobody was for this long: there the letters disturb nobody.
-const NOBODY: Duration = Duration::from_secs(10);
-/// Instead of a code that wrong guesses have ended.
-const SPOILED: &str = "Wrong codes were typed. Ask for a new one.";
-/// What to know before a page with the mirror's own certificate is opened.
-const BROWSER_WARNS: &str = "Your browser warns once: go on, then compare the fingerprint.";
 
 /// Longest wait for the sensor to close when the mirror stops; the parts have 800 ms.
 const CLOSING: Duration = Duration::from_millis(500);
@@ -78,42 +66,9 @@ struct Known {
     viewed_at: Instant,
 }
 
-/// The attempts to open a display. One that comes and goes waits longer and longer.
-struct Attempts {
-    backoff: Backoff,
-    /// When the next one is made.
-    due: Instant,
-    /// When the display that is open was opened.
-    opened: Option<Instant>,
-    told: Told,
-}
-
-/// What the journal has of displays: a contact that is loose must not fill it.
-#[derive(Default)]
-struct Told {
-    open: SeldomEach,
-    missing: SeldomEach,
-}
-
-impl Attempts {
-    /// The first one is made at once.
-    fn new(now: Instant) -> Attempts {
-        Attempts { backoff: Backoff::new(), due: now, opened: None, told: Told::default() }
-    }
-
-    /// Notes an attempt.
-    fn made(&mut self, is_open: bool, now: Instant) {
-        self.due = now + self.backoff.next_delay();
-        self.opened = is_open.then_some(now);
-    }
-
-    /// Notes that the display that was open cannot be kept.
-    fn lost(&mut self, now: Instant) {
-        let opened = self.opened.take();
-        if opened.is_some_and(|opened| now.saturating_duration_since(opened) >= STEADY) {
-            self.backoff.reset();
-            self.due = now;
-        }
+impl Known {
+    fn status(&self, place: Place) -> Status<'_> {
+        glass::status(&self.health, self.view.mask().is_some(), place)
     }
 }
 
@@ -145,7 +100,7 @@ impl Screen {
             let keep = match &mut panel {
                 Some(panel) => self.show(panel, &mut attempts.told, &known, fresh),
                 None => {
-                    self.account(fresh && status(&known, self.place(false)) == Status::Running);
+                    self.account(fresh && known.status(self.place(false)) == Status::Running);
                     true
                 }
             };
@@ -263,11 +218,11 @@ impl Screen {
     fn draw(&self, panel: &mut Panel, known: &Known, now: Instant) -> bool {
         let health = &known.health;
         let place = self.place(panel.display.is_window());
-        let status = status(known, place);
+        let status = known.status(place);
         let running = status == Status::Running;
-        let code = pairing(health).filter(|_| running);
+        let code = glass::pairing(health).filter(|_| running);
         let is_page_shown = !running || code.is_some() || self.is_page_shown(health, place);
-        let page_address = page_address(health, place).filter(|_| is_page_shown);
+        let page_address = glass::page_address(health, place).filter(|_| is_page_shown);
         let is_https = |address: &&str| address.starts_with("https://");
         let mut scene = Scene {
             mask: if running { known.view.mask() } else { None },
@@ -277,9 +232,9 @@ impl Screen {
             dimmed: None,
             fps: (running && self.look.show_fps).then(|| self.shared.timings.fps()),
             code: code.filter(|code| !code.spoiled).map(|code| code.code.as_str()),
-            notice: code.map_or_else(|| health.notices.first(), |code| Some(words(code))),
+            notice: code.map_or_else(|| health.notices.first(), |code| Some(glass::words(code))),
             page_address,
-            page_hint: page_address.filter(is_https).map(|_| BROWSER_WARNS),
+            page_hint: page_address.filter(is_https).map(|_| glass::BROWSER_WARNS),
         };
         scene.dimmed = panel.calm.note(&scene, self.shared.person_within(QUIET), now);
         panel.painter.align(self.look.alignment(health.demo));
@@ -295,8 +250,8 @@ impl Screen {
     }
 
     fn is_page_shown(&self, health: &Health, place: Place) -> bool {
-        let is_new = self.shared.uptime() < NEWLY_STARTED;
-        is_new || is_page_shown(health, place, self.shared.person_within(NOBODY))
+        let is_new = self.shared.uptime() < glass::NEWLY_STARTED;
+        is_new || glass::is_page_shown(health, place, self.shared.person_within(glass::NOBODY))
     }
 
     /// Whether the display can be kept after this error. Even then nothing is seen on it for now; a passing trouble (a
@@ -335,112 +290,10 @@ impl Screen {
     }
 }
 
-/// What decides whether somebody in front of the mirror can open its page.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    /// There is a desktop, and so a browser, beside the overlay.
-    is_window: bool,
-    /// See [`Screen::paired`].
-    paired: bool,
-}
-
-/// Where the page would be, for whoever looks after a mirror without a keyboard.
-const ON_THIS_DEVICE: &str = "on this device only; page.access = \"paired\" lets phones in";
-
-/// The same for one that no browser can reach.
-const NO_NETWORK: &str = "out of reach: this mirror is in no network";
-
-/// The code that is good now, or was a moment ago.
-fn pairing(health: &Health) -> Option<&PairingCode> {
-    health.pairing.as_ref().filter(|pairing| Instant::now() < pairing.until)
-}
-
-/// Beneath a code that is shown over people.
-fn words(pairing: &PairingCode) -> &str {
-    if pairing.spoiled { SPOILED } else { &pairing.words }
-}
-
-/// Whether where the page is may be shown over the overlay, and not only on status screens: a notice sends people there, or nobody is in
-/// front of it.
-fn is_page_shown(health: &Health, place: Place, is_anybody_there: bool) -> bool {
-    let can_open = health.network.is_some() || place.is_window;
-    health.notices.first_is_for_the_page() || can_open && !is_anybody_there
-}
-
-/// While a code is shown, where to type it; else where the home network finds the page or, where that is not let in, a browser
-/// beside this window. A panel has none: no address of this machine's own can be opened there. Where there is none, why.
-fn page_address(health: &Health, place: Place) -> Option<&str> {
-    if let Some(pairing) = pairing(health) {
-        return pairing.address.as_deref();
-    }
-    let Place { is_window, paired } = place;
-    match (&health.network, &health.page) {
-        (Some(network), _) => Some(network),
-        (None, Some(page)) if is_window => Some(page),
-        (None, Some(_)) if !paired => Some(ON_THIS_DEVICE),
-        _ if health.alone => Some(NO_NETWORK),
-        _ => None,
-    }
-}
-
-/// Whether somebody in front of the mirror can open its page. A door that is wanted and not open yet counts: it is being opened, or
-/// a notice says what keeps it.
-fn has_page(health: &Health, place: Place) -> bool {
-    let soon = place.paired && !health.alone;
-    health.network.is_some() || health.page.is_some() && (place.is_window || soon)
-}
-
-/// The one thing a person should be told now.
-fn status(known: &Known, place: Place) -> Status<'_> {
-    let state = state(known, place);
-    match pairing(&known.health) {
-        // Anybody on the home network may ask for one, and nobody who trains in front of the mirror is to lose the overlay for that.
-        Some(pairing) if pairing.at_device || state != Status::Running => {
-            let left = match pairing.spoiled {
-                true => Duration::ZERO,
-                false => pairing.until.saturating_duration_since(Instant::now()),
-            };
-            Status::Pairing { code: &pairing.code, fingerprint: &pairing.fingerprint, left }
-        }
-        _ => state,
-    }
-}
-
-/// What keeps the mirror from working, worst first.
-fn state(known: &Known, place: Place) -> Status<'_> {
-    let health = &known.health;
-    // Whoever switched it off wants to see that it is.
-    if let Some(by) = health.off_by() {
-        return Status::CameraOff { by: by.words(), on_page: has_page(health, place) };
-    }
-    if let ModelState::Failed { reason } = &health.model {
-        return Status::NoModel { reason };
-    }
-    match &health.camera {
-        CameraState::Lost { device, reason, absent, retry_at } => {
-            let retry_in = retry_at.saturating_duration_since(Instant::now());
-            return Status::CameraLost { device, reason, absent: *absent, retry_in };
-        }
-        CameraState::Off { .. } | CameraState::Starting | CameraState::On | CameraState::Ended => {}
-    }
-    if let Some(celsius) = health.too_hot {
-        return Status::Thermal { celsius: celsius as f32 };
-    }
-    if known.view.mask().is_some() {
-        return Status::Running;
-    }
-    match (&health.model, &health.camera) {
-        (ModelState::Loading, _) => Status::Starting { step: "loading the network" },
-        (_, CameraState::Starting) => Status::Starting { step: "opening the camera" },
-        _ => Status::Starting { step: "waiting for a picture" },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::run::counting;
-    use crate::shared::SwitchedBy;
     use display::HeadlessDisplay;
     use std::sync::atomic::AtomicBool;
 
@@ -449,133 +302,6 @@ mod tests {
         let mut health = shared.health();
         change(&mut health);
         Known { health, seen: 0, view: View::new(), viewed_at: Instant::now() }
-    }
-
-    const WINDOW: Place = Place { is_window: true, paired: false };
-    const PANEL: Place = Place { is_window: false, paired: false };
-
-    fn status(known: &Known) -> Status<'_> {
-        super::status(known, WINDOW)
-    }
-
-    #[test]
-    fn what_is_worst_is_told_first() {
-        let lost = CameraState::Lost {
-            device: "/dev/video0".into(),
-            reason: "gone".into(),
-            absent: true,
-            retry_at: Instant::now(),
-        };
-        let mut all = known(|health| {
-            health.camera = lost;
-            health.too_hot = Some(90.0);
-            health.model = ModelState::Failed { reason: "broken".into() };
-        });
-        assert_eq!(status(&all), Status::NoModel { reason: "broken" });
-        all.health.model = ModelState::Ready { name: "m".into() };
-        assert!(matches!(status(&all), Status::CameraLost { device: "/dev/video0", .. }));
-        all.health.camera = CameraState::On;
-        assert_eq!(status(&all), Status::Thermal { celsius: 90.0 });
-        all.health.too_hot = None;
-        assert_eq!(status(&all), Status::Starting { step: "waiting for a picture" });
-    }
-
-    #[test]
-    fn a_pairing_code_is_shown_until_it_is_no_longer_good() {
-        let code = |until| PairingCode {
-            code: "123 456".into(),
-            address: Some("https://192.168.1.7:8443/".into()),
-            fingerprint: "AB".into(),
-            words: "if you asked for it".into(),
-            at_device: true,
-            until,
-            spoiled: false,
-        };
-        let later = Instant::now() + Duration::from_secs(60);
-        let mut shown = known(|health| health.pairing = Some(code(later)));
-        assert!(matches!(status(&shown), Status::Pairing { code: "123 456", .. }));
-        assert_eq!(page_address(&shown.health, PANEL), Some("https://192.168.1.7:8443/"));
-        assert!(!format!("{:?}", shown.health).contains("123 456"), "no code in a log");
-        shown.health.pairing = Some(PairingCode { spoiled: true, ..code(later) });
-        assert!(matches!(status(&shown), Status::Pairing { left: Duration::ZERO, .. }));
-        shown.health.pairing = Some(code(Instant::now()));
-        assert!(matches!(status(&shown), Status::Starting { .. }));
-        assert_eq!(page_address(&shown.health, PANEL), None);
-
-        let asked_elsewhere = PairingCode { at_device: false, ..code(later) };
-        shown.health.pairing = Some(asked_elsewhere.clone());
-        assert!(matches!(status(&shown), Status::Pairing { .. }), "nothing else to see");
-        shown.view.fill(&vision::Parsing::new(vision::GridSize { height: 64, width: 48 }));
-        shown.health.camera = CameraState::On;
-        assert_eq!(status(&shown), Status::Running, "the overlay stays");
-        assert_eq!(words(&asked_elsewhere), "if you asked for it");
-        assert_eq!(words(&PairingCode { spoiled: true, ..asked_elsewhere }), SPOILED);
-        shown.health.pairing = Some(code(later));
-        assert!(matches!(status(&shown), Status::Pairing { .. }), "asked for at the mirror");
-    }
-
-    #[test]
-    fn a_running_mirror_says_where_its_page_is_when_somebody_needs_it_or_nobody_is_there() {
-        let network =
-            |health: &mut Health| health.network = Some("https://192.168.1.7:8443/".into());
-        let mut shown = known(network).health;
-        assert!(!is_page_shown(&shown, PANEL, true), "over somebody who trains");
-        assert!(is_page_shown(&shown, PANEL, false));
-        shown.notices.set(Topic::Learning, Some(crate::learning::NOT_ALL_DELETED.into()));
-        assert!(is_page_shown(&shown, PANEL, true));
-        shown.notices.set(Topic::Dark, Some("the camera sees only black".into()));
-        assert!(!is_page_shown(&shown, PANEL, true), "another one is told first");
-        shown.notices = Default::default();
-        shown.network = None;
-        assert!(!is_page_shown(&shown, PANEL, false), "no address all day that nobody can open");
-    }
-
-    #[test]
-    fn the_address_is_one_that_somebody_in_the_room_can_open() {
-        let mut shown = known(|health| health.page = Some("http://127.0.0.1:8080/".into()));
-        assert_eq!(page_address(&shown.health, WINDOW), Some("http://127.0.0.1:8080/"));
-        assert_eq!(page_address(&shown.health, PANEL), Some(ON_THIS_DEVICE));
-        let soon = Place { paired: true, ..PANEL };
-        assert_eq!(page_address(&shown.health, soon), None, "it is set already");
-        shown.health.network = Some("https://192.168.1.7:8443/".into());
-        for place in [WINDOW, PANEL, soon] {
-            assert_eq!(page_address(&shown.health, place), Some("https://192.168.1.7:8443/"));
-        }
-        (shown.health.network, shown.health.page) = (None, None);
-        assert_eq!(page_address(&shown.health, PANEL), None, "no page at all");
-    }
-
-    #[test]
-    fn nobody_is_sent_to_a_page_that_nobody_there_can_open() {
-        let off = |health: &mut Health| health.camera = CameraState::Off { by: SwitchedBy::Page };
-        let mut shown = known(off);
-        let on_page = |shown: &Known, place| {
-            matches!(super::status(shown, place), Status::CameraOff { on_page: true, .. })
-        };
-        assert!(!on_page(&shown, WINDOW), "no page");
-        shown.health.page = Some("http://127.0.0.1:8080/".into());
-        assert!(on_page(&shown, WINDOW) && !on_page(&shown, PANEL));
-        let soon = Place { paired: true, ..PANEL };
-        assert!(on_page(&shown, soon));
-        shown.health.alone = true;
-        assert!(!on_page(&shown, soon) && on_page(&shown, WINDOW), "no phone reaches it");
-        assert_eq!(page_address(&shown.health, soon), Some(NO_NETWORK));
-        shown.health.alone = false;
-        shown.health.network = Some("https://192.168.1.7:8443/".into());
-        assert!(on_page(&shown, PANEL));
-    }
-
-    #[test]
-    fn the_steps_of_a_start_are_told() {
-        let loading = known(|_| {});
-        assert_eq!(status(&loading), Status::Starting { step: "loading the network" });
-        let opening = known(|health| health.model = ModelState::Ready { name: "m".into() });
-        assert_eq!(status(&opening), Status::Starting { step: "opening the camera" });
-        let mut off = known(|health| health.camera = CameraState::Off { by: SwitchedBy::Settings });
-        let expected = Status::CameraOff { by: "in the settings", on_page: false };
-        assert_eq!(status(&off), expected);
-        off.health.model = ModelState::Failed { reason: "broken".into() };
-        assert_eq!(status(&off), expected, "with no network, too");
     }
 
     /// A display whose monitor may be unplugged.
@@ -738,31 +464,6 @@ mod tests {
         };
         let full = brightest(0);
         assert!(full > 0xC0 && brightest(601) > 0xC0, "{full}");
-    }
-
-    #[test]
-    fn a_display_that_comes_and_goes_is_opened_less_and_less_often() {
-        let start = Instant::now();
-        let mut attempts = Attempts::new(start);
-        assert!(start >= attempts.due, "the first one at once");
-        let mut now = start;
-        let mut opened = 0;
-        while now < start + Duration::from_secs(600) {
-            if now >= attempts.due {
-                attempts.made(true, now);
-                attempts.lost(now + Duration::from_millis(100));
-                opened += 1;
-            }
-            now += Duration::from_millis(100);
-        }
-        assert!(opened < 70, "{opened} times in ten minutes");
-        now = attempts.due;
-        attempts.made(true, now);
-        now += STEADY;
-        attempts.lost(now);
-        assert_eq!(attempts.due, now, "one that had lasted is opened again at once");
-        attempts.made(true, now);
-        assert_eq!(attempts.due, now + Backoff::new().next_delay());
     }
 
     #[test]

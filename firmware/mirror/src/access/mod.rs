@@ -5,6 +5,7 @@
 //! the mirror itself, and dies after few guesses ([`pairing`]); of a browser's token only the hash is stored; the private key is readable by this user alone.
 
 pub mod certificate;
+mod news;
 pub mod pairing;
 pub mod sessions;
 

@@ -20,6 +20,7 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 use tracing::warn;
 
+use crate::access::news::News;
 use crate::access::{AccessError, random};
 use crate::shared::lock;
 
@@ -43,10 +44,6 @@ pub const GUESSES_OF_ONE: u32 = 6;
 pub const WINDOW: Duration = Duration::from_secs(3600);
 /// Wrong guesses of all addresses together at the network's codes until a browser is paired.
 pub const GUESSES: u32 = 48;
-/// A paired browser is told of for this long,
-const PAIRED_TOLD: Duration = Duration::from_secs(600);
-/// and wrong guesses, with whoever came after them, for this long: those who live here may be asleep, or out.
-const WRONG_TOLD: Duration = Duration::from_secs(12 * 3600);
 
 const DIGITS: usize = 6;
 const CODE_COUNT: u32 = 1_000_000;
@@ -129,10 +126,8 @@ struct State {
     wrong: VecDeque<Wrong>,
     /// Those that count for [`GUESSES`].
     guessed: u32,
-    /// When there were last so many that somebody should know.
-    wrong_at: Option<Duration>,
-    /// Those who were paired lately, the first one first.
-    paired: Vec<Paired>,
+    /// What the glass tells of all this.
+    news: News,
 }
 
 /// A wrong guess.
@@ -141,15 +136,6 @@ struct Wrong {
     from: IpAddr,
     /// Whether the code was asked for at the mirror.
     at_device: bool,
-}
-
-/// A browser that was paired.
-struct Paired {
-    at: Duration,
-    id: String,
-    /// As it is told of: see [`told_name`].
-    name: String,
-    after_wrong: bool,
 }
 
 struct Current {
@@ -252,18 +238,8 @@ impl State {
         self.guessed += u32::from(!at_device);
         let its = self.wrong.iter().filter(|wrong| wrong.from == from).count();
         if its >= ATTEMPTS_OF_ONE as usize || current.attempts() == 0 || self.is_locked() {
-            self.wrong_at = Some(now);
+            self.news.note_wrong(now);
         }
-    }
-
-    fn is_told_wrong(&self, now: Duration) -> bool {
-        self.wrong_at.is_some_and(|at| now.saturating_sub(at) < WRONG_TOLD)
-    }
-
-    /// Whether nobody was paired since: whoever was is told of by name, and after a removal there is nothing more to do.
-    fn is_wrong_unanswered(&self, now: Duration) -> bool {
-        let last = self.paired.last().map(|paired| paired.at);
-        self.is_told_wrong(now) && self.wrong_at > last
     }
 }
 
@@ -338,57 +314,13 @@ impl Pairing {
 
     /// Notes that this browser was paired.
     pub fn note_paired(&self, id: String, name: String, now: Duration) {
-        let mut state = lock(&self.0);
-        let after_wrong = state.is_told_wrong(now);
-        state.paired.retain(|paired| now.saturating_sub(paired.at) < WRONG_TOLD);
-        state.paired.push(Paired { at: now, id, name: told_name(&name), after_wrong });
+        lock(&self.0).news.note_paired(id, &name, now);
     }
 
     /// What those who live here should know about pairing now: of browsers that are paired still, as `is_paired` knows by their ids.
     pub fn news(&self, now: Duration, is_paired: impl Fn(&str) -> bool) -> Option<String> {
-        let state = lock(&self.0);
-        let told = |paired: &&Paired| {
-            let time = if paired.after_wrong { WRONG_TOLD } else { PAIRED_TOLD };
-            now.saturating_sub(paired.at) < time && is_paired(&paired.id)
-        };
-        let told: Vec<&Paired> = state.paired.iter().filter(told).collect();
-        let doubtful: Vec<&str> = told
-            .iter()
-            .filter(|paired| paired.after_wrong)
-            .map(|paired| paired.name.as_str())
-            .collect();
-        match (doubtful.as_slice(), told.last()) {
-            ([name], _) => Some(format!(
-                "After wrong codes a browser was paired: {name}. If it is none of yours, remove it on the mirror's page."
-            )),
-            ([_, ..], _) => Some(format!(
-                "After wrong codes browsers were paired: {}. Remove what is none of yours on the mirror's page.",
-                few(&doubtful)
-            )),
-            ([], Some(Paired { name, .. })) => Some(format!("A browser was paired: {name}.")),
-            ([], None) => state.is_wrong_unanswered(now).then(|| {
-                "Somebody on the home network typed wrong codes to pair a browser.".to_owned()
-            }),
-        }
+        lock(&self.0).news.text(now, is_paired)
     }
-}
-
-/// A browser's name as the glass can show it: its typeface has not every script, and boxes name nobody.
-fn told_name(name: &str) -> String {
-    match overlay::can_write(name) {
-        true => format!("“{name}”"),
-        false => "one whose name the mirror's screen cannot show".to_owned(),
-    }
-}
-
-/// The first of these names: those that came soonest after the wrong codes.
-fn few(names: &[&str]) -> String {
-    const MOST: usize = 3;
-    let mut text: Vec<String> = names.iter().take(MOST).map(ToString::to_string).collect();
-    if names.len() > MOST {
-        text.push(format!("and {} more", names.len() - MOST));
-    }
-    text.join(", ")
 }
 
 /// Six digits, each code as likely as any other.
@@ -409,6 +341,7 @@ fn code() -> Result<[u8; DIGITS], AccessError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::news::{PAIRED_TOLD, WRONG_TOLD};
 
     const START: Duration = Duration::from_secs(1000);
     const PHONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
@@ -577,17 +510,6 @@ mod tests {
         pairing.note_paired("2".into(), "Tablet".into(), START + WRONG_TOLD);
         assert_eq!(news(START + WRONG_TOLD), "A browser was paired: “Tablet”.");
         assert!(news(START + WRONG_TOLD + PAIRED_TOLD).is_empty());
-    }
-
-    #[test]
-    fn whose_name_the_glass_cannot_show_is_told_of_without_it() {
-        let pairing = Pairing::new();
-        pairing.note_paired("1".into(), "Телефон Ады".into(), START);
-        let news = |now| pairing.news(now, |_| true).unwrap_or_default();
-        assert_eq!(news(START), "A browser was paired: “Телефон Ады”.");
-        pairing.note_paired("2".into(), "艾达的手机".into(), START);
-        let told = "A browser was paired: one whose name the mirror's screen cannot show.";
-        assert_eq!(news(START), told);
     }
 
     #[test]

@@ -25,6 +25,8 @@ mod report;
 mod run;
 mod shared;
 mod sources;
+#[cfg(test)]
+mod testing;
 mod thermal;
 mod timings;
 mod view;

@@ -64,13 +64,11 @@ impl Look {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::settings;
 
     #[test]
     fn every_setting_of_the_overlay_arrives_where_it_belongs() {
-        let mut settings = settings::Layers::defaults()
-            .and_then(settings::Layers::finish)
-            .expect("valid")
-            .settings;
+        let mut settings = settings();
         settings.overlay.opacity = 0.125;
         let camera = &mut settings.camera.geometry;
         (camera.height_m, camera.offset_m) = (1.5, 0.25);

@@ -151,12 +151,11 @@ fn threads(wanted: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use settings::Layers;
+    use crate::testing::settings;
 
     #[test]
     fn every_shape_of_picture_has_a_network_that_is_loaded_once() {
-        let settings = Layers::defaults().and_then(Layers::finish).expect("valid").settings;
-        let mut parsers = Parsers::new(ModelSource::new(&settings.vision)).expect("built in");
+        let mut parsers = Parsers::new(ModelSource::new(&settings().vision)).expect("built in");
         let mut grid = |size| {
             let grid = parsers.fresh(size).expect("built in").student().grid();
             (grid.width, grid.height, parsers.loaded.len())

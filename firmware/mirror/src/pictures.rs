@@ -330,6 +330,7 @@ mod tests {
 
     use super::*;
     use crate::run::counting;
+    use crate::testing::Folder;
 
     fn png(colour: ColorType, depth: BitDepth, width: u32, bytes: &[u8]) -> Vec<u8> {
         let mut file = Vec::new();
@@ -507,7 +508,8 @@ mod tests {
 
     #[test]
     fn what_is_no_picture_is_refused_by_name() {
-        let path = std::env::temp_dir().join(format!("mirror-no-picture-{}", std::process::id()));
+        let folder = Folder::new("no-picture");
+        let path = folder.path().join("text");
         fs::write(&path, "hello").expect("writable");
         let mut picture = FrameBuffer::new();
         let error = format!("{:#}", read_upright(&path, &mut picture).expect_err("a text"));
@@ -516,6 +518,5 @@ mod tests {
             fs::write(&path, broken).expect("writable");
             assert!(read_upright(&path, &mut picture).is_err());
         }
-        fs::remove_file(&path).expect("ours");
     }
 }

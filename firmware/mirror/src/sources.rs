@@ -317,10 +317,10 @@ impl Decoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use settings::Layers;
+    use crate::testing::{Folder, settings};
 
     fn sources(source: &str, device: &str) -> Sources {
-        let mut settings = Layers::defaults().and_then(Layers::finish).expect("valid").settings;
+        let mut settings = settings();
         settings.camera.source = source.into();
         settings.camera.device = device.into();
         Sources::new(&settings.camera).expect("a source")
@@ -349,7 +349,7 @@ mod tests {
     #[test]
     fn the_demo_is_upright_whichever_way_the_camera_is_mounted() {
         for (rotation, shape) in [(Turn::None, (240, 320)), (Turn::Quarter, (320, 240))] {
-            let mut settings = Layers::defaults().and_then(Layers::finish).expect("valid").settings;
+            let mut settings = settings();
             (settings.camera.source, settings.camera.rotation) = ("demo".into(), rotation);
             let sources = Sources::new(&settings.camera).expect("a source").free_running();
             let chosen = sources.choose(None);
@@ -408,17 +408,16 @@ mod tests {
         let exif = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
         let turned = [&plain[..2], b"\xFF\xE1\0\x22Exif\0\0", exif, &plain[2..]].concat();
         let turned_png = turned_png(exif);
-        let folder = std::env::temp_dir().join(format!("mirror-turned-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a scratch folder");
+        let folder = Folder::new("turned");
         let files =
             [("1.jpg", &plain), ("2.jpg", &turned), ("3.png", &png), ("4.png", &turned_png)];
         for (name, bytes) in files {
-            std::fs::write(folder.join(name), bytes).expect("written");
+            std::fs::write(folder.path().join(name), bytes).expect("written");
         }
         for rotation in [0, 90, 180, 270] {
             for flip_horizontal in [false, true] {
                 let mut sources =
-                    sources(folder.to_str().expect("plain"), "/dev/null").free_running();
+                    sources(folder.path().to_str().expect("plain"), "/dev/null").free_running();
                 let rotation = Rotation::from_degrees(rotation).expect("a quarter");
                 sources.orientation = Orientation { rotation, flip_horizontal };
                 let chosen = sources.choose(None);
@@ -432,7 +431,6 @@ mod tests {
                 assert_eq!(next(), ((16, 32), [true, false]), "a turned PNG, {mounted:?}");
             }
         }
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     /// A camera whose every picture is this one.
@@ -472,7 +470,8 @@ mod tests {
 
     #[test]
     fn a_film_lies_as_the_camera_that_recorded_it() {
-        let path = std::env::temp_dir().join(format!("mirror-film-{}.mjpeg", std::process::id()));
+        let folder = Folder::new("film");
+        let path = folder.path().join("film.mjpeg");
         std::fs::write(&path, jpeg_of(&red_and_green())).expect("writable");
         let mut sources = sources(path.to_str().expect("plain"), "/dev/null").free_running();
         sources.orientation.rotation = Rotation::Clockwise90;
@@ -481,7 +480,6 @@ mod tests {
             (sources.open(&chosen).expect("opens"), sources.decoder(&chosen));
         let seen = upright(&mut decoder, source.as_mut(), sources.orientation);
         assert_eq!(seen, ((16, 32), [true, false]), "turned by the settings");
-        std::fs::remove_file(&path).expect("ours");
     }
 
     #[test]
@@ -489,10 +487,9 @@ mod tests {
         let mut jpeg = Vec::new();
         let encoder = jpeg_encoder::Encoder::new(&mut jpeg, 90);
         encoder.encode(&[90; 32 * 16 * 3], 32, 16, jpeg_encoder::ColorType::Rgb).expect("encodes");
-        let folder = std::env::temp_dir().join(format!("mirror-cut-off-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a scratch folder");
-        std::fs::write(folder.join("cut.jpg"), &jpeg[..jpeg.len() - 9]).expect("written");
-        let sources = sources(folder.to_str().expect("plain"), "/dev/null").free_running();
+        let folder = Folder::new("cut-off");
+        std::fs::write(folder.path().join("cut.jpg"), &jpeg[..jpeg.len() - 9]).expect("written");
+        let sources = sources(folder.path().to_str().expect("plain"), "/dev/null").free_running();
         let chosen = sources.choose(None);
         let (mut source, mut decoder) =
             (sources.open(&chosen).expect("opens"), sources.decoder(&chosen));
@@ -500,7 +497,6 @@ mod tests {
         let error = next.expect_err("it has no end");
         assert!(error.is_frame_only(), "{error}");
         assert!(error.to_string().contains("cut.jpg") && error.to_string().contains("cut off"));
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]

@@ -124,6 +124,7 @@ fn judge(celsius: f64, limit: f64, was_hot: Option<f64>) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Folder;
 
     fn thermometer(sensor: Option<PathBuf>, wanted: bool) -> Thermometer {
         Thermometer::new(Limit { sensor, celsius: 85.0, wanted })
@@ -153,7 +154,8 @@ mod tests {
 
     #[test]
     fn a_sensor_that_comes_later_is_used() {
-        let path = std::env::temp_dir().join(format!("mirror-sensor-{}", std::process::id()));
+        let folder = Folder::new("sensor");
+        let path = folder.path().join("temp");
         let mut thermometer = thermometer(Some(path.clone()), true);
         let mut look = |content: Option<&str>| {
             match content {
@@ -167,6 +169,5 @@ mod tests {
         assert_eq!(look(Some("91000\n")), (Some(91.0), false));
         assert_eq!(look(Some("?")), (None, true));
         assert_eq!(look(Some("60000\n")), (None, false));
-        std::fs::remove_file(&path).expect("ours");
     }
 }

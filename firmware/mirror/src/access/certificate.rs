@@ -114,20 +114,19 @@ pub fn names() -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::test_folder as folder;
+    use crate::testing::Folder;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_certificate_is_made_once_and_its_key_is_private() {
-        let folder = folder("certificate");
+        let folder = Folder::new("certificate");
         let names = ["mirror.local".to_owned(), "127.0.0.1".to_owned()];
-        let first = Certificate::load_or_make(&folder, &names).expect("a writable folder");
-        let second = Certificate::load_or_make(&folder, &names).expect("stored");
+        let first = Certificate::load_or_make(folder.path(), &names).expect("a writable folder");
+        let second = Certificate::load_or_make(folder.path(), &names).expect("stored");
         assert_eq!(first.fingerprint(), second.fingerprint());
         assert_eq!(first.fingerprint().len(), 64 + 15);
-        let mode = std::fs::metadata(folder.join(KEY)).expect("stored").permissions().mode();
+        let mode = std::fs::metadata(folder.path().join(KEY)).expect("stored").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
@@ -141,13 +140,13 @@ mod tests {
 
     #[test]
     fn a_key_of_another_certificate_is_found_out() {
-        let folder = folder("other-key");
+        let folder = Folder::new("other-key");
         let names = ["mirror.local".to_owned()];
-        Certificate::load_or_make(&folder, &names).expect("a writable folder");
+        Certificate::load_or_make(folder.path(), &names).expect("a writable folder");
         let other = Certificate::make(&names).expect("entropy");
-        private::write(&folder.join(KEY), other.key.secret_pkcs8_der()).expect("writable");
-        let error = Certificate::load_or_make(&folder, &names).err().expect("no pair").to_string();
+        private::write(&folder.path().join(KEY), other.key.secret_pkcs8_der()).expect("writable");
+        let error =
+            Certificate::load_or_make(folder.path(), &names).err().expect("no pair").to_string();
         assert!(error.contains(KEY) && error.contains("remove it"), "{error}");
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 }

@@ -309,7 +309,7 @@ fn shown_name(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::test_folder as folder;
+    use crate::testing::Folder;
     use std::future::poll_fn;
     use std::task::Poll;
 
@@ -320,22 +320,21 @@ mod tests {
 
     #[test]
     fn a_token_opens_after_a_restart_and_is_not_on_the_disk() {
-        let folder = folder("sessions");
-        let sessions = open(&folder).expect("nothing stored");
+        let folder = Folder::new("sessions");
+        let sessions = open(folder.path()).expect("nothing stored");
         let (paired, token) = sessions.add("  Ada's phone\n", 100).expect("writable");
         let id = paired.id;
-        let again = open(&folder).expect("stored");
+        let again = open(folder.path()).expect("stored");
         assert_eq!(again.find(&token, 200), Some(Visit { id: id.clone(), is_noted: false }));
         assert_eq!(again.find(&token[1..], 200), None);
         assert_eq!(again.find("", 200), None);
         assert_eq!(again.list()[0].name, "Ada's phone");
-        let text = std::fs::read_to_string(folder.join(NAME)).expect("stored");
+        let text = std::fs::read_to_string(folder.path().join(NAME)).expect("stored");
         assert!(!text.contains(&token) && text.contains(&hash(&token)));
         assert!(again.revoke(&id).expect("writable"));
         assert_eq!(again.find(&token, 300), None);
-        assert_eq!(open(&folder).expect("stored").find(&token, 300), None);
+        assert_eq!(open(folder.path()).expect("stored").find(&token, 300), None);
         assert!(!again.revoke(&id).expect("writable"), "it was gone already");
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
@@ -343,25 +342,24 @@ mod tests {
         assert_eq!(shown_name("Ada\u{202e}enohp\u{2069}"), "Adaenohp");
         assert_eq!(shown_name("\u{200b}\u{feff}\u{e0041}\t"), "A browser");
         assert_eq!(shown_name("هاتف آدا 📱"), "هاتف آدا 📱");
-        let folder = folder("unseen");
-        let sessions = open(&folder).expect("nothing stored");
+        let folder = Folder::new("unseen");
+        let sessions = open(folder.path()).expect("nothing stored");
         sessions.add("phone", 100).expect("writable");
         let mut browsers = lock(&sessions.browsers).clone();
         browsers[0].name = "pho\u{202e}ne".to_owned();
         let text = serde_json::to_vec_pretty(&File { format: 1, browsers }).expect("plain");
-        private::write(&folder.join(NAME), &text).expect("writable");
-        assert_eq!(open(&folder).expect("of an older version").list()[0].name, "phone");
-        std::fs::remove_dir_all(&folder).expect("ours");
+        private::write(&folder.path().join(NAME), &text).expect("writable");
+        assert_eq!(open(folder.path()).expect("of an older version").list()[0].name, "phone");
     }
 
     #[test]
     fn a_removal_that_the_disk_does_not_take_shuts_out_at_once_and_can_be_repeated() {
-        let folder = folder("shut");
-        let sessions = open(&folder).expect("nothing stored");
+        let folder = Folder::new("shut");
+        let sessions = open(folder.path()).expect("nothing stored");
         let (Paired { id, .. }, token) = sessions.add("lost phone", 100).expect("writable");
         let (Paired { id: other, .. }, _) = sessions.add("tablet", 100).expect("writable");
         // Where the new file would be made there is a folder now.
-        let blocked = folder.join(NAME).with_extension("part");
+        let blocked = folder.path().join(NAME).with_extension("part");
         std::fs::create_dir(&blocked).expect("writable");
         assert!(sessions.revoke(&id).is_err());
         assert!(sessions.find(&token, 200).is_none() && !sessions.is_paired(&id));
@@ -373,29 +371,27 @@ mod tests {
             sessions.list().into_iter().map(|paired| paired.id).collect()
         };
         assert_eq!(left(&sessions), [other]);
-        assert_eq!(left(&open(&folder).expect("stored")), left(&sessions));
-        std::fs::remove_dir_all(&folder).expect("ours");
+        assert_eq!(left(&open(folder.path()).expect("stored")), left(&sessions));
     }
 
     #[test]
     fn a_visit_is_written_down_once_an_hour() {
-        let folder = folder("visits");
-        let sessions = open(&folder).expect("nothing stored");
+        let folder = Folder::new("visits");
+        let sessions = open(folder.path()).expect("nothing stored");
         let (_, token) = sessions.add("phone", 100).expect("writable");
         let is_noted = |now| sessions.find(&token, now).map(|visit| visit.is_noted);
         assert_eq!(is_noted(100 + NOTE_EVERY - 1), Some(false));
         assert_eq!(is_noted(100 + NOTE_EVERY), Some(true));
         assert_eq!(is_noted(101 + NOTE_EVERY), Some(false), "told once");
         sessions.write_visits();
-        let again = open(&folder).expect("stored");
+        let again = open(folder.path()).expect("stored");
         assert_eq!(again.list()[0].seen_at, 100 + NOTE_EVERY);
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn one_browser_too_many_takes_the_place_of_the_one_that_was_longest_not_here() {
-        let folder = folder("most");
-        let sessions = open(&folder).expect("nothing stored");
+        let folder = Folder::new("most");
+        let sessions = open(folder.path()).expect("nothing stored");
         let tokens: Vec<String> = (0..MOST as u64)
             .map(|number| sessions.add(&number.to_string(), number).expect("writable").1)
             .collect();
@@ -403,36 +399,34 @@ mod tests {
         let (_, token) = sessions.add("one more", NOTE_EVERY).expect("always room");
         let is_paired = |token: &String| sessions.find(token, NOTE_EVERY).is_some();
         assert!(is_paired(&token) && is_paired(&tokens[0]) && !is_paired(&tokens[1]));
-        assert_eq!(open(&folder).expect("stored").list(), sessions.list());
+        assert_eq!(open(folder.path()).expect("stored").list(), sessions.list());
         assert_eq!(sessions.list().len(), MOST);
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn who_was_longest_not_here_is_not_told_by_the_clock() {
-        let folder = folder("clock");
-        let sessions = open(&folder).expect("nothing stored");
+        let folder = Folder::new("clock");
+        let sessions = open(folder.path()).expect("nothing stored");
         let today = 1_790_000_000;
         let tokens: Vec<String> = (1..MOST as u64)
             .map(|number| sessions.add(&number.to_string(), today + number).expect("writable").1)
             .collect();
         // A board without a battery for its clock starts in 1970.
-        let sessions = open(&folder).expect("stored");
+        let sessions = open(folder.path()).expect("stored");
         let (_, phone) = sessions.add("phone", 10).expect("room");
         assert!(sessions.find(&tokens[0], 20).is_some_and(|visit| visit.is_noted));
         sessions.write_visits();
-        let sessions = open(&folder).expect("stored");
+        let sessions = open(folder.path()).expect("stored");
         sessions.add("tablet", 30).expect("always room");
         let is_paired = |token: &String| sessions.find(token, 40).is_some();
         assert!(is_paired(&phone) && is_paired(&tokens[0]), "here a moment ago");
         assert!(!is_paired(&tokens[1]));
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn of_a_file_in_the_order_of_pairing_the_clock_tells_who_was_longest_not_here() {
-        let folder = folder("pairing-order");
-        let sessions = open(&folder).expect("nothing stored");
+        let folder = Folder::new("pairing-order");
+        let sessions = open(folder.path()).expect("nothing stored");
         let tokens: Vec<String> = (1..=MOST as u64)
             .map(|number| sessions.add(&number.to_string(), number).expect("writable").1)
             .collect();
@@ -440,18 +434,17 @@ mod tests {
         // The one that was paired first was here last.
         browsers[0].seen_at = 1000;
         let text = serde_json::to_vec_pretty(&File { format: 1, browsers }).expect("plain");
-        private::write(&folder.join(NAME), &text).expect("writable");
-        let sessions = open(&folder).expect("of the version before");
+        private::write(&folder.path().join(NAME), &text).expect("writable");
+        let sessions = open(folder.path()).expect("of the version before");
         sessions.add("one more", 1001).expect("always room");
         let is_paired = |token: &String| sessions.find(token, 1002).is_some();
         assert!(is_paired(&tokens[0]) && !is_paired(&tokens[1]));
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn the_end_of_a_pairing_is_waited_for() {
-        let folder = folder("ended");
-        let sessions = open(&folder).expect("nothing stored");
+        let folder = Folder::new("ended");
+        let sessions = open(folder.path()).expect("nothing stored");
         let pair = |name: &str| sessions.add(name, 100).expect("writable").0.id;
         let ids: Vec<String> = (0..MOST).map(|number| pair(&number.to_string())).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -469,18 +462,15 @@ mod tests {
             assert!(has_ended().await, "it had to make room");
             sessions.ended(&ids[1]).await;
         });
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn a_damaged_file_lets_nobody_in() {
-        let folder = folder("damaged");
-        std::fs::create_dir_all(&folder).expect("a temporary folder");
+        let folder = Folder::new("damaged");
         for text in ["", "{}", "{\"format\":2,\"browsers\":[]}", "[1]"] {
-            std::fs::write(folder.join(NAME), text).expect("writable");
-            assert!(open(&folder).is_err(), "{text}");
+            std::fs::write(folder.path().join(NAME), text).expect("writable");
+            assert!(open(folder.path()).is_err(), "{text}");
         }
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]

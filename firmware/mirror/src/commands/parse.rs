@@ -234,6 +234,7 @@ fn summary(all: &[Found]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Folder;
     use proto::taxonomy::PART_COUNT;
 
     fn refusal(images: &[&Path], out: &Path) -> Option<String> {
@@ -258,22 +259,21 @@ mod tests {
 
     #[test]
     fn no_picture_is_overwritten_by_a_result() {
-        let folder = std::env::temp_dir().join(format!("mirror-kept-{}", std::process::id()));
-        let out = folder.join("out");
+        let folder = Folder::new("kept");
+        let out = folder.path().join("out");
         fs::create_dir_all(&out).expect("writable");
-        let (photo, other) = (folder.join("photo.png"), folder.join("other.jpg"));
+        let (photo, other) = (folder.path().join("photo.png"), folder.path().join("other.jpg"));
         fs::write(&photo, "a photograph").expect("writable");
         fs::write(&other, "another one").expect("writable");
         fs::hard_link(&other, out.join("photo.json")).expect("the same disk");
         let overwritten = |images: &[&Path], out: &Path| {
             refusal(images, out).is_some_and(|text| text.contains("--out"))
         };
-        assert!(overwritten(&[&photo], &folder), "in its own folder");
-        assert!(overwritten(&[&photo], &folder.join("out/..")), "by another path");
+        assert!(overwritten(&[&photo], folder.path()), "in its own folder");
+        assert!(overwritten(&[&photo], &folder.path().join("out/..")), "by another path");
         assert!(overwritten(&[&photo, &other], &out), "by a link to it");
         assert!(!overwritten(&[&photo], &out), "what lies there is no input");
-        assert!(!overwritten(&[&other], &folder), "other.png is another file");
-        fs::remove_dir_all(&folder).expect("ours");
+        assert!(!overwritten(&[&other], folder.path()), "other.png is another file");
     }
 
     #[test]

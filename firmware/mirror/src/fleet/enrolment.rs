@@ -85,6 +85,7 @@ fn private(folder: &Path, name: &str) -> Result<Zeroizing<Vec<u8>>> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::testing::Folder;
 
     fn put(folder: &Path, name: &str, text: &str, mode: u32) {
         fs::write(folder.join(name), text).expect("writable");
@@ -117,30 +118,28 @@ pub(super) mod tests {
 
     #[test]
     fn every_file_is_named_when_it_is_wrong() {
-        let folder = std::env::temp_dir().join(format!("mirror-enrolment-{}", std::process::id()));
-        fs::create_dir_all(&folder).expect("writable");
-        let put = |name: &str, text: &str, mode: u32| put(&folder, name, text, mode);
+        let folder = Folder::new("enrolment");
+        let put = |name: &str, text: &str, mode: u32| put(folder.path(), name, text, mode);
         let (certificate, key) = certificate();
 
-        assert!(describe(&folder).contains("authority.pem"));
+        assert!(describe(folder.path()).contains("authority.pem"));
         put(AUTHORITY, &certificate, 0o644);
-        assert!(describe(&folder).contains("device.pem"));
+        assert!(describe(folder.path()).contains("device.pem"));
         put(CERTIFICATE, "nothing", 0o644);
         put(KEY, &key, 0o644);
-        assert!(describe(&folder).contains("chmod 600"));
+        assert!(describe(folder.path()).contains("chmod 600"));
         put(KEY, &key, 0o600);
-        assert!(describe(&folder).contains("device's certificate"));
+        assert!(describe(folder.path()).contains("device's certificate"));
         put(CERTIFICATE, &certificate, 0o644);
-        assert!(describe(&folder).contains("fleet.pub"));
+        assert!(describe(folder.path()).contains("fleet.pub"));
         put(FLEET_KEYS, "# the fleet's key\nzz\n", 0o644);
-        assert!(describe(&folder).contains("line 2"));
+        assert!(describe(folder.path()).contains("line 2"));
         put(FLEET_KEYS, &format!("{}\n", "00".repeat(32)), 0o644);
-        assert!(describe(&folder).contains("device.secret"));
+        assert!(describe(folder.path()).contains("device.secret"));
         put(SECRET, "12", 0o600);
-        assert!(describe(&folder).contains("64 digits"));
+        assert!(describe(folder.path()).contains("64 digits"));
         put(SECRET, &"ab".repeat(32), 0o600);
-        let enrolment = Enrolment::read(&folder).expect("complete");
+        let enrolment = Enrolment::read(folder.path()).expect("complete");
         assert_eq!(enrolment.identity.device.as_str(), "mirror-17");
-        fs::remove_dir_all(&folder).expect("ours");
     }
 }

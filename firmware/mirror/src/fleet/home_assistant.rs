@@ -237,7 +237,7 @@ fn rfc3339(seconds: u64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt;
-    use std::path::{Path, PathBuf};
+    use std::path::Path;
     use std::time::Duration;
 
     use home::HomeOptions;
@@ -248,10 +248,7 @@ mod tests {
     use crate::fleet::small;
     use crate::parsed::Parsed;
     use crate::shared::Health;
-
-    fn folder(name: &str) -> PathBuf {
-        std::env::temp_dir().join(format!("mirror-assistant-{name}-{}", std::process::id()))
-    }
+    use crate::testing::Folder;
 
     fn shown(folder: &Path) -> Shown {
         Shown {
@@ -267,8 +264,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_the_connection_is_on_the_glass_with_what_to_do() {
-        let folder = folder("away");
-        let mut shown = shown(&folder);
+        let folder = Folder::new("away");
+        let mut shown = shown(folder.path());
         let long = Instant::now() + Duration::from_secs(3600);
         let mut told = |connection: Result<(), &Trouble>, seconds| {
             shown.look(connection, long + Duration::from_secs(seconds));
@@ -299,30 +296,28 @@ mod tests {
         told(Ok(()), 0);
         assert_eq!(told(Ok(()), 60), None);
         assert_eq!(told(Err(&Trouble::NotYet), 3600), None, "it is being tried");
-        fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn switching_off_takes_the_question_back() {
-        let folder = folder("question");
-        let mut shown = shown(&folder);
+        let folder = Folder::new("question");
+        let mut shown = shown(folder.path());
         shown.command(Command::AskOptIn);
         assert!(shown.state().asks);
         shown.command(Command::OptOut);
         assert!(!shown.state().asks, "nobody is asked what was answered");
-        fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn pressed_again_and_again_nothing_is_written_where_it_holds_already() {
-        let folder = folder("wear");
-        let (mut shown, data) = (shown(&folder), folder.join("fleet"));
+        let folder = Folder::new("wear");
+        let (mut shown, data) = (shown(folder.path()), folder.path().join("fleet"));
         shown.fleet = Arc::new(Fleet::new(true).kept_in(&data, &shown.shared));
         let version = shown.household.explanation().version;
         shown.household.grant(PurposeKind::ContributeToFleet, version).expect("writable");
         let written = |shown: &mut Shown, command| {
             shown.command(command);
-            let files = [folder.join("consent/consent.json"), data.join("question")];
+            let files = [folder.path().join("consent/consent.json"), data.join("question")];
             files.map(|path| {
                 fs::metadata(path).ok().map(|found| (found.ino(), found.modified().ok()))
             })
@@ -338,13 +333,12 @@ mod tests {
         assert_eq!(deleted, asked, "there was nothing to be withdrawn");
         fs::remove_file(data.join("question")).expect("ours");
         assert!(written(&mut shown, Command::AskOptIn)[1].is_some(), "a lost one is kept again");
-        fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn a_switching_off_that_the_disk_refuses_is_told_on_the_glass_until_it_is_stored() {
-        let folder = folder("refused");
-        let mut shown = shown(&folder);
+        let folder = Folder::new("refused");
+        let mut shown = shown(folder.path());
         let version = shown.household.explanation().version;
         shown.household.grant(PurposeKind::ContributeToFleet, version).expect("writable");
         let notice = |shown: &Shown| {
@@ -352,7 +346,7 @@ mod tests {
             shown.shared.with_health(health)
         };
         // Stands for a disk that takes no change.
-        let record = folder.join("consent/consent.json");
+        let record = folder.path().join("consent/consent.json");
         fs::remove_file(&record).expect("stored");
         fs::create_dir(&record).expect("writable");
         shown.command(Command::OptOut);
@@ -369,41 +363,41 @@ mod tests {
         assert_eq!(notice(&shown), None);
         shown.command(Command::OptOut);
         assert!(shown.failed.is_empty());
-        fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn a_mirror_without_a_fleet_asks_nobody_to_take_part() {
-        let folder = folder("alone");
+        let folder = Folder::new("alone");
         let options = HomeOptions { member: false, ..HomeOptions::default() };
-        let household = Household::open(&folder, options).expect("writable");
-        let mut shown = Shown { household: Arc::new(household), ..shown(&folder.join("unused")) };
+        let household = Household::open(folder.path(), options).expect("writable");
+        let mut shown =
+            Shown { household: Arc::new(household), ..shown(&folder.path().join("unused")) };
         shown.command(Command::AskOptIn);
         assert!(!shown.state().asks && !shown.state().takes_part);
-        fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn a_damaged_ledger_shows_no_epsilon() {
-        let folder = folder("ledger");
-        fs::create_dir_all(folder.join("privacy")).expect("writable");
-        fs::write(folder.join("privacy").join(LEDGER_NAME), [7; RECORD_BYTES]).expect("writable");
-        let state = shown(&folder).state();
+        let folder = Folder::new("ledger");
+        fs::create_dir_all(folder.path().join("privacy")).expect("writable");
+        fs::write(folder.path().join("privacy").join(LEDGER_NAME), [7; RECORD_BYTES])
+            .expect("writable");
+        let state = shown(folder.path()).state();
         assert!(state.privacy.contains("damaged"), "{}", state.privacy);
         let said = Topics::new("mirror-17".parse().expect("a name")).state_payload(&state);
         for unknown in ["epsilon_spent", "epsilon_left", "updates_left", "rounds"] {
             assert!(said[unknown].is_null(), "{said}");
         }
-        fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn nothing_is_left_after_the_last_update() {
-        let folder = folder("left");
-        let home = small::home(&folder);
+        let folder = Folder::new("left");
+        let home = small::home(folder.path());
         small::agree(&home);
         small::correct(&home);
-        let shown = Shown { household: Arc::clone(home.household()), ..shown(&folder.join("own")) };
+        let shown =
+            Shown { household: Arc::clone(home.household()), ..shown(&folder.path().join("own")) };
         for updates in [3, 2, 1, 0] {
             let state = shown.state();
             assert_eq!(state.updates_left, Some(updates));
@@ -413,13 +407,12 @@ mod tests {
             }
         }
         assert!(shown.state().epsilon_spent < Some(8.0), "or the figure would be 0 anyway");
-        fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn no_model_is_told_before_the_network_has_loaded() {
-        let folder = folder("model");
-        let mut shown = shown(&folder);
+        let folder = Folder::new("model");
+        let mut shown = shown(folder.path());
         let versions = |shown: &Shown| {
             let state = shown.state();
             let topics = Topics::new("mirror-17".parse().expect("a name"));
@@ -427,21 +420,19 @@ mod tests {
             [said["model"].clone(), said["newest_model"].clone()]
         };
         assert!(versions(&shown).iter().all(serde_json::Value::is_null));
-        let own = folder.join("own");
+        let own = folder.path().join("own");
         shown.learning = Arc::new(Learning::in_folder(&own, HomeOptions::default()));
         assert_eq!(versions(&shown), ["0", "0"]);
-        fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn deleting_forgets_what_is_only_in_memory_too() {
-        let folder = folder("delete");
-        let mut shown = shown(&folder);
+        let folder = Folder::new("delete");
+        let mut shown = shown(folder.path());
         let frozen = shown.shared.frozen.put(Parsed::blank((6, 8))).keep();
         shown.learning.answered.note(vec![[1; 32]]).expect("new").stored_as(0);
         shown.command(Command::Delete);
         assert!(shown.shared.frozen.get(frozen).is_none());
         assert!(shown.learning.answered.note(vec![[1; 32]]).is_some());
-        fs::remove_dir_all(&folder).expect("ours");
     }
 }

@@ -183,25 +183,25 @@ fn told(error: impl std::error::Error) -> EdgeError {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
     use std::sync::atomic::Ordering;
 
     use proto::task::ReportWindow;
 
     use super::*;
     use crate::fleet::small;
+    use crate::testing::Folder;
 
     /// A household with a correction, and `count` updates that wait.
-    fn waiting(name: &str, count: usize) -> (AtHome, PathBuf) {
-        let folder = std::env::temp_dir().join(format!("mirror-{name}-{}", std::process::id()));
-        let home = Arc::new(small::home(&folder));
+    fn waiting(name: &str, count: usize) -> (Folder, AtHome) {
+        let folder = Folder::new(name);
+        let home = Arc::new(small::home(folder.path()));
         small::agree(&home);
         small::correct(&home);
         for _ in 0..count {
             small::learn(&home);
         }
         let max_update_bytes = 1 << 20;
-        (AtHome { home, min_cohort: 2, max_update_bytes, asked: Mutex::default() }, folder)
+        (folder, AtHome { home, min_cohort: 2, max_update_bytes, asked: Mutex::default() })
     }
 
     fn task(home: &Home, noise: (u64, u64)) -> TaskManifest {
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn what_waits_outlives_a_round_of_other_noise_and_goes_with_its_model() {
-        let (mut at_home, folder) = waiting("noise", 1);
+        let (_folder, mut at_home) = waiting("noise", 1);
         let other = task(&at_home.home, (2, 1));
         assert!(at_home.waiting(&other).expect("readable").is_empty());
         at_home.prepare(&other).expect("there is budget");
@@ -230,13 +230,12 @@ mod tests {
         assert_eq!(at_home.waiting(&own).expect("readable").len(), 1);
         at_home.prepare(&TaskManifest { layout: proto::Digest([7; 32]), ..own }).expect("budget");
         assert!(at_home.home.waiting().expect("readable").is_empty());
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn a_full_disk_costs_no_round_its_update_once_there_is_room() {
-        let folder = std::env::temp_dir().join(format!("mirror-room-{}", std::process::id()));
-        let (home, free) = small::home_with_space(&folder);
+        let folder = Folder::new("room");
+        let (home, free) = small::home_with_space(folder.path());
         let home = Arc::new(home);
         small::agree(&home);
         small::correct(&home);
@@ -252,13 +251,12 @@ mod tests {
         }
         free.store(u64::MAX, Ordering::SeqCst);
         assert_eq!(at_home.waiting(&own).expect("room").len(), 1);
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn a_run_that_was_released_before_makes_room_for_one_of_this_round_once() {
-        let (mut at_home, folder) = waiting("stale", 0);
-        let candidate = folder.join("vault/candidate");
+        let (folder, mut at_home) = waiting("stale", 0);
+        let candidate = folder.path().join("vault/candidate");
         small::train(&at_home.home);
         let stale = std::fs::read(&candidate).expect("a finished run");
         small::release(&at_home.home);
@@ -286,12 +284,11 @@ mod tests {
             assert_eq!(at_home.home.is_due(), is_due);
             small::train(&at_home.home);
         }
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn the_floor_is_the_mirrors_own_and_is_there_with_consent_alone() {
-        let (at_home, folder) = waiting("floor", 0);
+        let (_folder, at_home) = waiting("floor", 0);
         let floor = at_home.floor().expect("the household agreed");
         let noise = Ratio::new(6, 5).expect("a number");
         assert_eq!((floor.min_noise_multiplier, floor.min_cohort), (noise, 2));
@@ -310,27 +307,24 @@ mod tests {
         }
         at_home.home.withdraw(learn::consent::PurposeKind::ContributeToFleet).expect("writable");
         assert_eq!(at_home.floor(), None);
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn the_floor_of_the_settings_reaches_the_rounds() {
-        let (at_home, folder) = waiting("own-floor", 0);
+        let (_folder, at_home) = waiting("own-floor", 0);
         let text = "[fleet]\nenabled = true\nhost = \"fleet\"\nmin_cohort = 7\nmax_update_kib = 3";
         let layers = settings::Layers::defaults().and_then(|layers| layers.file("test", text));
         let settings = layers.and_then(settings::Layers::finish).expect("valid").settings;
         let settings = settings.fleet.expect("enabled");
         let floor = AtHome::new(Arc::clone(&at_home.home), &settings).floor().expect("agreed");
         assert_eq!((floor.min_cohort, floor.max_update_bytes), (7, 3 * 1024));
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn without_budget_for_another_nothing_that_waits_is_given_up() {
-        let (mut at_home, folder) = waiting("spent", 3);
+        let (_folder, mut at_home) = waiting("spent", 3);
         let other = TaskManifest { layout: proto::Digest([7; 32]), ..task(&at_home.home, (6, 5)) };
         assert!(at_home.prepare(&other).is_err());
         assert_eq!(at_home.home.waiting().expect("readable").len(), 3);
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 }

@@ -211,18 +211,18 @@ mod tests {
 
     use super::*;
     use crate::fleet::{enrolment, small};
+    use crate::testing::{Folder, settings};
 
     #[test]
     fn a_start_with_another_fleets_keys_takes_back_the_consent_and_what_waits() {
-        let root = std::env::temp_dir().join(format!("mirror-moves-{}", std::process::id()));
-        let home = Arc::new(small::home(&root.join("home")));
-        let defaults =
-            settings::Layers::defaults().and_then(|l| l.finish()).expect("valid").settings;
+        let root = Folder::new("moves");
+        let home = Arc::new(small::home(&root.path().join("home")));
+        let model = ModelSource::new(&settings().vision);
         let settings = FleetSettings {
             host: "fleet.example".into(),
             port: 8883,
             channel: "stable".into(),
-            folder: root.join("enrolment"),
+            folder: root.path().join("enrolment"),
             min_cohort: 2,
             max_update_kib: 1024,
         };
@@ -231,8 +231,8 @@ mod tests {
             learning: Arc::new(Learning::new()),
             fleet: Arc::new(Fleet::new(true)),
             settings,
-            folder: root.join("fleet"),
-            model: ModelSource::new(&defaults.vision),
+            folder: root.path().join("fleet"),
+            model,
         };
         let start = |key: &str| {
             enrolment::tests::enrol(&member.settings.folder, &format!("{key}{}", "00".repeat(31)));
@@ -256,14 +256,13 @@ mod tests {
         assert!(home.token::<ContributeToFleet>().is_err() && member.fleet.asks());
         assert!(home.waiting().expect("readable").is_empty(), "made for the other fleet");
         assert!(home.token::<ImproveMyMirror>().is_ok() && home.usage().corrections == 1);
-        std::fs::remove_dir_all(&root).expect("ours");
     }
 
     #[test]
     fn the_question_is_asked_at_every_start_until_somebody_answers() {
-        let root = std::env::temp_dir().join(format!("mirror-asks-{}", std::process::id()));
-        let home = small::home(&root.join("home"));
-        let folder = root.join("fleet");
+        let root = Folder::new("asks");
+        let home = small::home(&root.path().join("home"));
+        let folder = root.path().join("fleet");
         let start = || {
             let shared = Shared::new(Instant::now(), None);
             (Fleet::new(true).kept_in(&folder, &shared), shared)
@@ -285,7 +284,6 @@ mod tests {
         assert!(!alone.kept_in(&folder, &quiet).asks(), "it belongs to no fleet any more");
         fleet.answered(&shared);
         assert!(!start().0.asks());
-        std::fs::remove_dir_all(&root).expect("ours");
     }
 
     #[test]
@@ -308,8 +306,8 @@ mod tests {
 
     #[test]
     fn only_a_household_that_had_agreed_is_asked_anew() {
-        let folder = std::env::temp_dir().join(format!("mirror-anew-{}", std::process::id()));
-        let home = small::home(&folder);
+        let folder = Folder::new("anew");
+        let home = small::home(folder.path());
         let (shared, fleet) = (Shared::new(Instant::now(), None), Fleet::new(true));
         fleet.ask_anew(&shared, &home).expect("writable");
         assert!(!fleet.asks(), "nobody is asked again who never agreed");
@@ -317,13 +315,12 @@ mod tests {
         fleet.ask_anew(&shared, &home).expect("writable");
         assert!(fleet.asks() && home.token::<ContributeToFleet>().is_err());
         assert!(home.token::<ImproveMyMirror>().is_ok(), "that is no fleet's business");
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn a_damaged_memory_is_known_to_be_lost_and_a_missing_one_is_a_first_start() {
-        let folder = std::env::temp_dir().join(format!("mirror-memory-{}", std::process::id()));
-        let store = Directory::open(&folder).expect("writable");
+        let folder = Folder::new("memory");
+        let store = Directory::open(folder.path()).expect("writable");
         assert_eq!(read_memory(&store).expect("readable"), Memory::default());
         store.replace(MEMORY, b"{\"round\":").expect("writable");
         let lost = read_memory(&store).expect("readable");
@@ -332,6 +329,5 @@ mod tests {
         let mut kept = Kept(store);
         kept.keep(&lost).expect("writable");
         assert_eq!(read_memory(&kept.0).expect("readable"), lost);
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 }

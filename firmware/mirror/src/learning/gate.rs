@@ -128,6 +128,7 @@ fn parse_jiffies(all: &str, own: &str) -> Option<Jiffies> {
 mod tests {
     use super::*;
     use crate::shared::SwitchedBy;
+    use crate::testing::Folder;
 
     #[test]
     fn own_work_does_not_count_as_others() {
@@ -144,7 +145,8 @@ mod tests {
 
     #[test]
     fn a_discharging_battery_without_mains_is_no_power() {
-        let folder = std::env::temp_dir().join(format!("mirror-power-{}", std::process::id()));
+        let root = Folder::new("power");
+        let folder = root.path().join("power_supply");
         let put = |supply: &str, name: &str, text: &str| {
             fs::create_dir_all(folder.join(supply)).expect("writable");
             fs::write(folder.join(supply).join(name), text).expect("writable");
@@ -159,7 +161,6 @@ mod tests {
         put("AC", "online", "0\n");
         put("BAT0", "scope", "Device\n");
         assert!(on_power(&folder), "the battery of a mouse");
-        fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]

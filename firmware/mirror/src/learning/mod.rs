@@ -160,8 +160,7 @@ impl Learning {
 impl Learning {
     /// With open stores in this folder, for the built-in network.
     pub fn in_folder(folder: &std::path::Path, options: HomeOptions) -> Learning {
-        let settings = settings::Layers::defaults().and_then(settings::Layers::finish);
-        let model = ModelSource::new(&settings.expect("the defaults").settings.vision);
+        let model = ModelSource::new(&crate::testing::settings().vision);
         let base = BaseModel::new(&model.student().expect("built in")).expect("of its own shape");
         let learning = Learning::without_network(folder, options);
         let household = learning.household().expect("open");
@@ -301,11 +300,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use settings::{Layers, Settings};
-
-    fn defaults() -> Settings {
-        Layers::defaults().and_then(Layers::finish).expect("the defaults").settings
-    }
+    use crate::testing::{Folder, settings};
 
     /// The part of a mirror that learns in `folder`, with a gate that is asked nothing.
     fn trainer(folder: &Path, options: HomeOptions, learning: Learning) -> Trainer {
@@ -316,7 +311,7 @@ mod tests {
             learning: Arc::new(learning),
             folder: folder.to_owned(),
             options,
-            model: ModelSource::new(&defaults().vision),
+            model: ModelSource::new(&settings().vision),
         }
     }
 
@@ -335,11 +330,11 @@ mod tests {
 
     #[test]
     fn the_stores_are_open_whatever_becomes_of_the_network() {
-        let folder = std::env::temp_dir().join(format!("mirror-stores-{}", std::process::id()));
-        let mut learning = defaults().learning;
+        let folder = Folder::new("stores");
+        let mut learning = settings().learning;
         // Nor does it take a budget.
         learning.epsilon = 0.5;
-        let trainer = trainer(&folder, options(&learning).expect("usable"), Learning::new());
+        let trainer = trainer(folder.path(), options(&learning).expect("usable"), Learning::new());
         let Trainer { shared, learning, .. } = &trainer;
         learning.refuse("the network is broken".to_owned());
         std::thread::scope(|scope| {
@@ -363,17 +358,16 @@ mod tests {
             told.contains("learning.noise_multiplier"),
             "that of the network has its own place"
         );
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn stores_that_take_no_network_are_told_until_they_do() {
-        let folder = std::env::temp_dir().join(format!("mirror-refused-{}", std::process::id()));
-        let trainer = trainer_with_stores(&folder);
+        let folder = Folder::new("refused");
+        let trainer = trainer_with_stores(folder.path());
         let Trainer { shared, learning, .. } = &trainer;
         let household = Arc::clone(learning.household().expect("open"));
         // The heads cannot be listed.
-        let (vault, away) = (folder.join("vault"), folder.join("away"));
+        let (vault, away) = (folder.path().join("vault"), folder.path().join("away"));
         std::fs::rename(&vault, &away).expect("ours");
         assert!(trainer.open_home(&household).is_err());
         let told = notice(shared);
@@ -382,20 +376,19 @@ mod tests {
         std::fs::rename(&away, &vault).expect("ours");
         assert!(trainer.open_home(&household).expect("whole").is_some());
         assert_eq!((learning.trouble(), notice(shared)), (None, None));
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn a_withdrawal_that_is_not_stored_is_told_under_its_own_topic_alone() {
-        let folder = std::env::temp_dir().join(format!("mirror-unstored-{}", std::process::id()));
-        let trainer = trainer_with_stores(&folder);
+        let folder = Folder::new("unstored");
+        let trainer = trainer_with_stores(folder.path());
         let Trainer { shared, learning, .. } = &trainer;
         let household = Arc::clone(learning.household().expect("open"));
         let version = household.explanation().version;
         let purpose = learn::consent::PurposeKind::ImproveMyMirror;
         household.grant(purpose, version).expect("writable");
         // Stands for a disk that takes no change.
-        let record = folder.join("consent/consent.json");
+        let record = folder.path().join("consent/consent.json");
         std::fs::remove_file(&record).expect("stored");
         std::fs::create_dir(&record).expect("writable");
         assert!(household.withdraw(purpose).is_err());
@@ -404,23 +397,21 @@ mod tests {
         let notices = shared.health().notices;
         assert_eq!(notices.get(Topic::Learning), None);
         assert!(notices.get(Topic::Withdrawal).is_some());
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn the_notice_of_a_deletion_goes_with_the_next_one_that_is_complete() {
-        let folder = std::env::temp_dir().join(format!("mirror-notice-{}", std::process::id()));
-        let learning = Learning::in_folder(&folder, HomeOptions::default());
+        let folder = Folder::new("notice");
+        let learning = Learning::in_folder(folder.path(), HomeOptions::default());
         let home = learning.home().expect("open");
         let shared = Shared::new(Instant::now(), None);
         // What is not known there is not removed.
-        let stray = folder.join("privacy/stray");
+        let stray = folder.path().join("privacy/stray");
         std::fs::write(&stray, "").expect("writable");
         let complete = learning.delete_everything(home, &shared).is_ok_and(|p| p.is_complete());
         assert_eq!((complete, notice(&shared).as_deref()), (false, Some(NOT_ALL_DELETED)));
         std::fs::remove_file(&stray).expect("ours");
         let complete = learning.delete_everything(home, &shared).is_ok_and(|p| p.is_complete());
         assert_eq!((complete, notice(&shared)), (true, None));
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 }

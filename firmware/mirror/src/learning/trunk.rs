@@ -89,12 +89,11 @@ fn is_unused(loaded: &Option<Loaded>, now: Instant) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use settings::Layers;
+    use crate::testing::settings;
 
     #[test]
     fn the_network_goes_a_minute_after_its_last_use() {
-        let settings = Layers::defaults().and_then(Layers::finish).expect("the defaults");
-        let model = ModelSource::new(&settings.settings.vision);
+        let model = ModelSource::new(&settings().vision);
         let used = Instant::now();
         let held = Arc::new(SecondNetwork::default()).for_training();
         let student = model.student().expect("built in");

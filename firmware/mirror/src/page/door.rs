@@ -200,24 +200,24 @@ fn renew(answer: &mut Response, token: &str) {
 mod tests {
     use super::*;
     use crate::access::certificate::Certificate;
-    use crate::access::test_folder;
+    use crate::testing::Folder;
     use axum::routing::post;
 
     #[test]
     fn a_new_name_of_this_machine_is_answered_without_a_restart() {
         static IS_RENAMED: AtomicBool = AtomicBool::new(false);
-        let folder = test_folder("renamed");
+        let folder = Folder::new("renamed");
         let names = || match IS_RENAMED.load(Ordering::SeqCst) {
             true => vec!["bathroom.local".to_owned()],
             false => vec!["kitchen.local".to_owned()],
         };
-        let certificate = Certificate::load_or_make(&folder, &names()).expect("writable");
+        let certificate = Certificate::load_or_make(folder.path(), &names()).expect("writable");
         let door = NetworkDoor {
             tls: TlsAcceptor::from(certificate.tls().expect("a pair")),
             names,
             paired: Router::new(),
             unpaired: Router::new(),
-            access: Arc::new(Access::closed(&folder)),
+            access: Arc::new(Access::closed(folder.path())),
         };
         let answers_to = |host: &str| {
             let here = IpAddr::from([192, 168, 1, 7]);
@@ -226,7 +226,6 @@ mod tests {
         assert!(answers_to("kitchen.local:8443") && !answers_to("bathroom.local:8443"));
         IS_RENAMED.store(true, Ordering::SeqCst);
         assert!(answers_to("bathroom.local:8443"));
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]

@@ -221,7 +221,7 @@ mod tests {
         let rig = Rig::new("unstored");
         rig.agree();
         // Stands for a disk that takes no change: neither a rename over it nor a removal works.
-        let record = rig.folder.join("consent/consent.json");
+        let record = rig.folder.path().join("consent/consent.json");
         std::fs::remove_file(&record).expect("stored");
         std::fs::create_dir(&record).expect("writable");
         let ask = |method, path: &str, body: &Value| {

@@ -378,9 +378,9 @@ impl Page {
 mod tests {
     use super::*;
     use crate::access::pairing::{Asker, Refusal};
-    use crate::access::test_folder;
     use crate::model::ModelSource;
     use crate::page::parse::worker;
+    use crate::testing::Folder;
     use std::future::poll_fn;
     use std::net::IpAddr;
     use std::path::Path;
@@ -419,9 +419,10 @@ mod tests {
 
     #[test]
     fn a_data_folder_that_becomes_usable_opens_the_network_s_door() {
-        let folder = test_folder("door");
+        let root = Folder::new("door");
+        let folder = root.path().join("data");
         // A file is where the folder should be.
-        std::fs::write(&folder, "").expect("a temporary folder");
+        std::fs::write(&folder, "").expect("writable");
         let page = paired(&folder);
         let shared = &page.context.shared;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -448,13 +449,12 @@ mod tests {
         let network = shared.health().network.expect("open");
         assert!(network.starts_with("https://127.0.0.1:"), "{network}");
         assert_eq!(shared.health().notices.get(Topic::Network), None);
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn a_browser_that_leaves_while_it_is_paired_is_told_of() {
-        let folder = test_folder("left");
-        let page = paired(&folder);
+        let folder = Folder::new("left");
+        let page = paired(folder.path());
         let served = &page.context;
         served.access.open().expect("writable");
         let shown = served.access.pairing.begin(Asker::Device, served.shared.uptime());
@@ -486,13 +486,12 @@ mod tests {
         assert_eq!(served.access.sessions.list().len(), 1);
         let notices = served.shared.health().notices;
         assert_eq!(notices.get(Topic::Pairing), Some("A browser was paired: “Ada's phone”."));
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn a_code_that_is_shown_ends_when_all_browsers_are_removed() {
-        let folder = test_folder("ends");
-        let page = paired(&folder);
+        let folder = Folder::new("ends");
+        let page = paired(folder.path());
         let served = &page.context;
         served.access.open().expect("writable");
         *lock(&served.network) = Some(SocketAddr::from(([127, 0, 0, 1], 8443)));
@@ -507,19 +506,17 @@ mod tests {
         let (code, phone) = (answer["code"].as_str().expect("a code"), [192, 168, 1, 20].into());
         let used = served.access.pairing.finish(code, phone, served.shared.uptime());
         assert!(matches!(used, Err(Refusal::NoCode)), "{used:?}");
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn nobody_is_told_to_set_what_is_set_while_the_port_is_busy() {
-        let folder = test_folder("busy");
-        let page = paired(&folder);
+        let folder = Folder::new("busy");
+        let page = paired(folder.path());
         page.context.access.open().expect("writable");
         page.no_network("no page for the home network: port 8443 of 0.0.0.0 is in use");
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let (status, text) = runtime.block_on(ask_for_a_code(&page));
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(text.contains("in use"), "{text}");
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 }

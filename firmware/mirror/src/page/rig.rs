@@ -1,6 +1,6 @@
 //! For tests: the page of a mirror whose camera delivers.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,19 +25,14 @@ use crate::page::{Page, Parts, Served};
 use crate::parsed::Parsed;
 use crate::run::switch::SwitchFile;
 use crate::shared::{CameraState, Shared, SwitchedBy};
+use crate::testing::Folder;
 
 /// The page of a mirror whose camera delivers, with stores in a folder of its own.
 pub struct Rig {
     pub served: Arc<Served>,
     pub router: Router,
     pub runtime: Runtime,
-    pub folder: PathBuf,
-}
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
+    pub folder: Folder,
 }
 
 impl Rig {
@@ -45,15 +40,14 @@ impl Rig {
         Rig::with(name, |folder| Learning::in_folder(folder, HomeOptions::default()))
     }
 
-    pub fn with(name: &str, learning: impl Fn(&std::path::Path) -> Learning) -> Rig {
-        let folder = format!("mirror-page-{name}-{}", std::process::id());
-        let folder = std::env::temp_dir().join(folder);
+    pub fn with(name: &str, learning: impl Fn(&Path) -> Learning) -> Rig {
+        let folder = Folder::new(name);
         let settings = Layers::defaults().and_then(Layers::finish).expect("the defaults");
         let shared = Arc::new(Shared::new(Instant::now(), None));
-        let learning = Arc::new(learning(&folder));
+        let learning = Arc::new(learning(folder.path()));
         let model = ModelSource::new(&settings.settings.vision);
         let (queue, _) = worker::open(Arc::clone(&shared), Arc::clone(&learning), model);
-        let (switch, access) = (SwitchFile::new(&folder), Access::closed(&folder));
+        let (switch, access) = (SwitchFile::new(folder.path()), Access::closed(folder.path()));
         let fleet = Arc::new(Fleet::new(true));
         let parts = Parts { shared, switch, settings, access, learning, fleet, queue };
         let served = Page::new(parts).context;

@@ -354,14 +354,14 @@ mod tests {
     use std::sync::Mutex;
 
     use frame::{FrameBuffer, Layout, PixelFormat};
-    use settings::Layers;
 
     use super::*;
     use crate::run::counting;
     use crate::shared::{SwitchedBy, lock};
+    use crate::testing::{Folder, settings};
 
     fn capture(source: &str) -> Capture {
-        let mut settings = Layers::defaults().and_then(Layers::finish).expect("valid").settings;
+        let mut settings = settings();
         settings.camera.source = source.into();
         settings.camera.device = "/dev/gone".into();
         let sources = Sources::new(&settings.camera).expect("a source");
@@ -633,7 +633,8 @@ mod tests {
 
     #[test]
     fn a_file_whose_pictures_are_minutes_apart_does_not_keep_the_mirror_from_ending() {
-        let path = std::env::temp_dir().join(format!("mirror-slow-{}.y4m", std::process::id()));
+        let folder = Folder::new("slow");
+        let path = folder.path().join("slow.y4m");
         let picture = [&b"FRAME\n"[..], &[90; 16 * 8 * 3 / 2]].concat();
         let file = [&b"YUV4MPEG2 W16 H8 F1:600 Ip C420jpeg\n"[..], &picture, &picture].concat();
         std::fs::write(&path, file).expect("writable");
@@ -648,7 +649,6 @@ mod tests {
         capture.shared.stop();
         thread.join().expect("no panic").expect("no error");
         assert!(began.elapsed() < Duration::from_secs(60), "the next one is due in ten minutes");
-        std::fs::remove_file(&path).expect("ours");
     }
 
     #[test]

@@ -96,13 +96,13 @@ mod tests {
     use std::time::Duration;
 
     use frame::Orientation;
-    use settings::Layers;
 
     use super::*;
     use crate::model::ModelSource;
+    use crate::testing::settings;
 
     fn parser() -> Parser {
-        let mut settings = Layers::defaults().and_then(Layers::finish).expect("valid").settings;
+        let mut settings = settings();
         settings.vision.threads = 1;
         ModelSource::new(&settings.vision).parser(Orientation::default()).expect("built in")
     }

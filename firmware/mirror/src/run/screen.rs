@@ -294,6 +294,7 @@ impl Screen {
 mod tests {
     use super::*;
     use crate::run::counting;
+    use crate::testing::settings;
     use display::HeadlessDisplay;
     use std::sync::atomic::AtomicBool;
 
@@ -329,12 +330,11 @@ mod tests {
 
     /// For one overlay, and impatient.
     fn screen(shared: &Arc<Shared>, display: Opened) -> Screen {
-        let settings = settings::Layers::defaults().and_then(settings::Layers::finish);
         Screen {
             shared: Arc::clone(shared),
             spec: DisplaySpec::Headless(None),
             request: DisplayRequest::default(),
-            look: Look::new(&settings.expect("the defaults").settings),
+            look: Look::new(&settings()),
             frames: Some(1),
             stale_after: Duration::from_secs(5),
             paired: false,

@@ -413,12 +413,12 @@ fn step(due: &mut Instant, now: Instant, interval: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use frame::jpeg::JpegDecoder;
-    use settings::Layers;
 
     use super::*;
     use crate::run::counting;
     use crate::shared::{CameraState, SwitchedBy};
     use crate::sources::DEMO;
+    use crate::testing::{Folder, settings};
 
     #[test]
     fn what_is_due_ten_times_a_second_comes_ten_times_of_any_pictures() {
@@ -443,7 +443,7 @@ mod tests {
 
     impl Seen {
         fn new() -> Seen {
-            let mut settings = Layers::defaults().and_then(Layers::finish).expect("valid").settings;
+            let mut settings = settings();
             settings.vision.threads = 1;
             let shared = Arc::new(Shared::new(Instant::now(), None));
             shared.update_health(|health| health.camera = CameraState::On);
@@ -666,10 +666,10 @@ mod tests {
 
     #[test]
     fn an_erased_head_goes_while_no_picture_comes() {
-        let folder = std::env::temp_dir().join(format!("mirror-erased-{}", std::process::id()));
+        let folder = Folder::new("erased");
         let mut seen = Seen::new();
         let options = home::HomeOptions::default();
-        seen.sight.learning = Arc::new(Learning::in_folder(&folder, options));
+        seen.sight.learning = Arc::new(Learning::in_folder(folder.path(), options));
         let own = seen.head();
         let learnt: Vec<f32> = own.iter().map(|number| number * 1.5).collect();
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -684,6 +684,5 @@ mod tests {
             seen.go_on();
             std::thread::sleep(Duration::from_millis(5));
         }
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 }

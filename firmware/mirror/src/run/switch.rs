@@ -91,16 +91,12 @@ fn is_missing(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn folder(name: &str) -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("mirror-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&folder);
-        folder
-    }
+    use crate::testing::Folder;
 
     #[test]
     fn the_switch_is_remembered() {
-        let folder = folder("switch");
+        let root = Folder::new("switch");
+        let folder = root.path().join("data");
         let file = SwitchFile::new(&folder);
         assert_eq!(file.off_by(), None, "never switched");
         file.prepare().expect("a temporary folder");
@@ -108,13 +104,12 @@ mod tests {
         assert_eq!(SwitchFile::new(&folder).off_by(), Some(SwitchedBy::Page));
         file.store(true).expect("writable");
         assert_eq!(file.off_by(), None);
-        fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn off_is_remembered_where_no_new_file_can_be_written() {
-        let folder = folder("full");
-        let file = SwitchFile::new(&folder);
+        let folder = Folder::new("full");
+        let file = SwitchFile::new(folder.path());
         file.store(true).expect("writable");
         // Stands for a full disk: what would be written first has no place.
         fs::create_dir(file.path.with_extension("part")).expect("writable");
@@ -122,13 +117,12 @@ mod tests {
         assert_eq!(file.off_by(), None, "on as before");
         file.store(false).expect("the file that is there is emptied");
         assert!(file.off_by().is_some());
-        fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]
     fn what_cannot_be_understood_means_off() {
-        let folder = folder("garbage");
-        let file = SwitchFile::new(&folder);
+        let folder = Folder::new("garbage");
+        let file = SwitchFile::new(folder.path());
         file.prepare().expect("a temporary folder");
         for text in ["", "o", "ON", "\u{0}\u{0}\u{0}"] {
             fs::write(&file.path, text).expect("writable");
@@ -137,7 +131,6 @@ mod tests {
         fs::remove_file(&file.path).expect("ours");
         fs::create_dir(&file.path).expect("writable");
         assert!(file.off_by().is_some(), "a folder in its place");
-        fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-/// A paired browser is told of for this long,
+/// A browser that was paired is told of for this long.
 pub const PAIRED_TOLD: Duration = Duration::from_secs(600);
-/// and wrong guesses, with whoever came after them, for this long: those who live here may be asleep, or out.
+/// Wrong guesses, with whoever came after them, are told of for this long: those who live here may be asleep, or out.
 pub const WRONG_TOLD: Duration = Duration::from_secs(12 * 3600);
 
 /// What there is to tell; nothing at first. Times are durations since any fixed moment.

@@ -8,7 +8,7 @@ use crate::shared::{CameraState, Health, ModelState, PairingCode};
 
 /// A mirror that started so lately shows where its page is: whoever sets it up is there.
 pub const NEWLY_STARTED: Duration = Duration::from_secs(180);
-/// So does one in front of which nobody was for this long: there the letters disturb nobody.
+/// A mirror in front of which nobody was for this long shows where its page is, too: there the letters disturb nobody.
 pub const NOBODY: Duration = Duration::from_secs(10);
 /// Instead of a code that wrong guesses have ended.
 const SPOILED: &str = "Wrong codes were typed. Ask for a new one.";
@@ -16,7 +16,7 @@ const SPOILED: &str = "Wrong codes were typed. Ask for a new one.";
 pub const BROWSER_WARNS: &str = "Your browser warns once: go on, then compare the fingerprint.";
 /// Where the page would be, for whoever looks after a mirror without a keyboard.
 const ON_THIS_DEVICE: &str = "on this device only; page.access = \"paired\" lets phones in";
-/// The same for one that no browser can reach.
+/// Where the page would be, of a mirror that no browser can reach.
 const NO_NETWORK: &str = "out of reach: this mirror is in no network";
 
 /// What decides whether somebody in front of the mirror can open its page.

@@ -45,6 +45,7 @@ pub mod store;
 mod student;
 pub mod verify;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -59,7 +60,8 @@ pub fn main() -> ExitCode {
     match commands::dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("aggregator: {}", describe(&error));
+            // Nobody may be there to read it.
+            let _ = writeln!(std::io::stderr(), "aggregator: {}", describe(&error));
             ExitCode::from(exit_code(&error))
         }
     }
@@ -106,6 +108,8 @@ fn start_log(verbose: u8, quiet: bool) {
     let log = tracing_subscriber::fmt()
         .with_max_level(LevelFilter::TRACE)
         .with_writer(std::io::stderr)
+        // It would say on standard error that standard error takes nothing, and panic.
+        .log_internal_errors(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false);
     // The journal has times of its own.

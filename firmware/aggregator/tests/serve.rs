@@ -7,7 +7,7 @@ mod common;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -258,6 +258,28 @@ fn settings_that_are_wrong_end_the_program_with_2_and_those_that_are_not_there_y
     // No settings file of this program.
     let (code, told) = ended(&Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
     assert_eq!(code, Some(2), "{told}");
+}
+
+#[test]
+fn a_standard_error_that_takes_nothing_ends_nothing() {
+    let folder = std::env::temp_dir().join(format!("aggregator-full-{}", std::process::id()));
+    let folder = common::Scratch(folder);
+    std::fs::create_dir_all(&folder.0).unwrap();
+    let (settings, data) = (folder.0.join("aggregator.toml"), folder.0.join("data"));
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/student");
+    let text = format!(
+        "channel = \"a\"\ndata = {data:?}\nmodel = {model:?}\n[broker]\nhost = \"localhost\"\nport = 1\n"
+    );
+    std::fs::write(&settings, text).unwrap();
+    let ended = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_aggregator"));
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        command.arg("--config").arg(&settings).args(arguments).stdout(Stdio::null()).stderr(full);
+        command.status().unwrap().code()
+    };
+    assert_eq!(ended(&["init"]), Some(0));
+    assert_eq!(ended(&["round", "start", "--force"]), Some(0), "no server runs, which is logged");
+    assert_eq!(ended(&["round", "start", "--force"]), Some(1), "one is under way");
 }
 
 /// One packet: its kind and what follows the length, which is that of a short one.

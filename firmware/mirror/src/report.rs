@@ -23,9 +23,9 @@ pub fn describe(error: &Error) -> String {
     text
 }
 
-/// Says on standard error what went wrong, where no log is kept.
+/// Says on standard error what went wrong, where no log is kept. Nobody may be there to read it.
 pub fn tell(error: &Error) {
-    eprintln!("mirror: {}", describe(error));
+    let _ = writeln!(std::io::stderr(), "mirror: {}", describe(error));
 }
 
 /// 2 for wrong usage or settings, 1 for everything else.

@@ -56,6 +56,18 @@ fn a_misspelt_variable_is_told_of_and_stops_nothing() {
 }
 
 #[test]
+fn a_standard_error_that_takes_nothing_ends_nothing() {
+    let folder = Folder::new("full");
+    let full = || std::fs::File::options().write(true).open("/dev/full").expect("a Linux");
+    let mut command = mirror(&folder);
+    command.args(["config", "check"]).env("MIRROR_CAMERA_WIDHT", "640").stderr(full());
+    assert_eq!(output(&mut command).status.code(), Some(0), "a line of the log");
+    let mut command = mirror(&folder);
+    command.args(["config", "show", "--config", "/nowhere/mirror.toml"]).stderr(full());
+    assert_eq!(output(&mut command).status.code(), Some(2), "what stops it");
+}
+
+#[test]
 fn values_out_of_range_are_refused_wherever_they_come_from() {
     let folder = Folder::new("range");
     for (name, value, parts) in [

@@ -87,7 +87,10 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     let is_wrong = error.chain().any(|cause| match cause.downcast_ref::<ConfigError>() {
         // A file that is not there may lie on a disk that is not mounted yet.
         Some(error) => !matches!(error, ConfigError::Read { .. }),
-        None => matches!(cause.downcast_ref(), Some(EngineError::StagesChanged { .. })),
+        None => matches!(
+            cause.downcast_ref(),
+            Some(EngineError::StagesChanged { .. } | EngineError::OtherChannel { .. })
+        ),
     });
     if is_wrong { 2 } else { 1 }
 }
@@ -129,6 +132,8 @@ mod tests {
     fn settings_that_no_start_mends_are_told_from_everything_else() {
         let stages = EngineError::StagesChanged { version: 2, said: 20, now: 1000 };
         assert_eq!(exit_code(&anyhow::Error::new(stages).context("serving")), 2);
+        let channel = EngineError::OtherChannel { known: "a".into(), found: "b".into() };
+        assert_eq!(exit_code(&channel.into()), 2);
         let gone = std::io::Error::from(std::io::ErrorKind::NotFound);
         let unread = ConfigError::Read { path: "nowhere".into(), source: gone };
         assert_eq!(exit_code(&unread.into()), 1);

@@ -10,7 +10,7 @@ mod common;
 use std::path::Path;
 use std::sync::Arc;
 
-use aggregator::engine::Engine;
+use aggregator::engine::{Engine, EngineError};
 use aggregator::records::{Phase, Rollout, Standing};
 use aggregator::store::Store;
 use common::{Fleet, SMALL, Scratch, TestClock};
@@ -77,6 +77,27 @@ fn a_round_of_before_takes_updates_and_becomes_a_version() {
     let key = fleet.engine.key().verifying_key();
     let verified = fleet.engine.verify(&key).unwrap();
     assert_eq!((verified.rounds, verified.updates, verified.models), (2, 9, 5));
+}
+
+#[test]
+fn a_database_of_before_takes_the_channel_of_its_settings_and_then_no_other() {
+    let fleet = fleet_of_before("upgrade-channel");
+    let (engine, clock, folder) = fleet.into_parts();
+    drop(engine);
+    let open = |channel: &str| {
+        let store = Store::open(&folder.0.join("fleet.redb")).unwrap();
+        let mut parts = common::parts(store, &clock, SMALL);
+        parts.channel = channel.parse().unwrap();
+        Engine::new(parts)
+    };
+    let refused = open("another").err().unwrap();
+    let told = refused.to_string();
+    assert!(matches!(refused, EngineError::OtherChannel { .. }), "{told}");
+    assert!(
+        told.contains("`channel` is another") && told.contains("in the channel test"),
+        "{told}"
+    );
+    drop(open("test").unwrap());
 }
 
 #[test]

@@ -79,6 +79,11 @@ pub enum EngineError {
          name the old folder, or give the new network a `channel` and a `data` folder of its own and `aggregator init`"
     )]
     OtherNetwork { known: Digest, found: Digest },
+    #[error(
+        "`channel` is {found}, and this fleet began in the channel {known}, in which its mirrors listen; put {known} back, or give \
+         {found} a `data` folder of its own and `aggregator init`"
+    )]
+    OtherChannel { known: String, found: String },
     #[error("there is no device {0}; `device list` lists them")]
     NoDevice(String),
     #[error(

@@ -100,6 +100,9 @@ impl Default for Rules {
 const SECRETS: &str = "secrets";
 const SECRETS_CONTEXT: &[u8] = b"mirror devices key 1\n";
 
+/// The channel that the database began with, or was first opened for by a program that notes it.
+const CHANNEL: &str = "channel";
+
 /// [`Engine::base_digest`] of the network that the database began with.
 const BASE: &str = "base";
 
@@ -143,7 +146,7 @@ impl Engine {
     /// Takes the parts. Writes the first audit entry into an empty database.
     ///
     /// # Errors
-    /// Rules that mean nothing, a key or a head that is not the one that the database began with, or of the database.
+    /// Rules that mean nothing, a key, a head or a channel that is not the one that the database began with, or of the database.
     pub fn new(parts: Parts) -> Result<Engine> {
         let Parts { store, key, secrets, clock, gate, layout, shipped, channel, rules } = parts;
         if shipped.len() != layout.len() {
@@ -157,6 +160,7 @@ impl Engine {
         engine.keep_key()?;
         engine.keep_secrets()?;
         engine.keep_base()?;
+        engine.keep_channel()?;
         engine.store.forget_candidates()?;
         Ok(engine)
     }
@@ -202,6 +206,20 @@ impl Engine {
             self.decide(|decision| decision.put_meta(BASE, &found))?;
         }
         Ok(())
+    }
+
+    /// The same for the channel: an open round would stay announced in the old one, and its mirrors would spend budget on it.
+    fn keep_channel(&self) -> Result<()> {
+        let found = self.channel.as_str();
+        match self.store.meta(CHANNEL)? {
+            Some(known) if known == found.as_bytes() => Ok(()),
+            Some(known) => {
+                let known = String::from_utf8_lossy(&known).into_owned();
+                Err(EngineError::OtherChannel { known, found: found.to_owned() })
+            }
+            // A database that is older than the note.
+            None => self.decide(|decision| decision.put_meta(CHANNEL, found.as_bytes())),
+        }
     }
 
     /// SHA-256 of version 1's parameters: the shipped head, in databases that are older than its note.

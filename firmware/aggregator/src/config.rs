@@ -10,13 +10,13 @@ use serde::Deserialize;
 use crate::engine::Rules;
 use crate::rollout_rules::{RolloutRules, Stage};
 
-/// Why the settings were refused. Each names the file, the key and the next step.
+/// Why the settings were refused. Each names the file and the next step, and the key where the file can be read as settings.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages say it
 pub enum ConfigError {
     #[error("cannot read {path}: {source}; give the settings file with --config")]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("{path}: {reason}")]
+    #[error("{path}: mend what follows; the sample `aggregator.toml` has every setting: {reason}")]
     Syntax { path: PathBuf, reason: String },
     #[error("{path}: {key} = {value}: {next}")]
     Value { path: PathBuf, key: &'static str, value: String, next: &'static str },

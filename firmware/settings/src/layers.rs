@@ -16,7 +16,8 @@ const PREFIX: &str = "MIRROR_";
 /// Keys of earlier versions without which nothing is missing.
 const RETIRED: [(&str, &str); 1] = [("vision", "flush_denormals")];
 
-/// Why settings cannot be used. Every message names the origin, the key, and the next step.
+/// Why settings cannot be used. A message about a setting names its origin, its key, and the next step; one about a file that cannot be
+/// read names the place in it, and one about a board the boards that there are.
 #[derive(Debug, Error)]
 #[allow(missing_docs)] // the messages say it
 pub enum SettingsError {

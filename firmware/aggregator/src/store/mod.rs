@@ -64,7 +64,10 @@ const CACHE_BYTES: usize = 32 << 20;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages say it
 pub enum StoreError {
-    #[error("another process holds the database {0}; talk to that server, or stop it first")]
+    #[error(
+        "another process holds the database {0}: another command, which will be done soon, or a server that starts or stops; try \
+         again, or find it with `fuser {0}`"
+    )]
     Held(PathBuf),
     #[error("there is no database at {0}; `aggregator init` makes one")]
     Absent(PathBuf),

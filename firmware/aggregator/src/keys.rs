@@ -23,6 +23,8 @@ pub enum KeyError {
          has a past"
     )]
     Absent(PathBuf),
+    #[error("there is no {0}: `aggregator init` did not come to its end; run it again")]
+    Unfinished(PathBuf),
     #[error("{0} can be read by others; `chmod 600` it, and consider the fleet's keys known")]
     Open(PathBuf),
     #[error("{0} does not hold 64 hexadecimal digits; restore it from a backup")]
@@ -62,12 +64,16 @@ impl Keys {
     /// The keys of the fleet whose database is `store`; where `make` and nothing was ever decided in it, new ones.
     ///
     /// # Errors
-    /// A key that is missing beside a database with a past, or cannot be used.
+    /// A key that is missing, or cannot be used.
     pub fn of(store: &Store, folder: &Path, make: bool) -> Result<Keys, KeyError> {
-        match make && store.first_entry()?.is_none() {
-            true => Keys::create(folder),
-            false => Keys::read(folder),
+        let has_past = store.first_entry()?.is_some();
+        if make && !has_past {
+            return Keys::create(folder);
         }
+        Keys::read(folder).map_err(|error| match error {
+            KeyError::Absent(path) if !has_past => KeyError::Unfinished(path),
+            error => error,
+        })
     }
 
     /// Reads both.
@@ -159,6 +165,11 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("aggregator-past-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let store = Store::create(&folder.join("fleet.redb")).unwrap();
+        let unfinished = Keys::of(&store, &folder, false).err().unwrap().to_string();
+        assert!(
+            unfinished.contains("signing.key") && unfinished.contains("run it again"),
+            "{unfinished}"
+        );
         let keys = Keys::of(&store, &folder, true).unwrap();
         let public_key = hex::encode(keys.signing.verifying_key().as_bytes());
         let created = Event::Created { public_key };

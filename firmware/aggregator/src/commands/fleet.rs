@@ -18,6 +18,7 @@ use crate::cli::{AuditAction, DeviceAction, ModelAction, Output, RestoreArgs, Ro
 use crate::config::Config;
 use crate::control::Request;
 use crate::engine::{Failure, ModelStatus, RoundRequest};
+use crate::files;
 use crate::hex;
 use crate::records::{Device, Round, Standing};
 use crate::rollout_rules::RolloutRules;
@@ -247,19 +248,18 @@ fn verify(
 
 /// What a mirror needs of its fleet, as the files that its settings name, for this user alone.
 fn hand_over(folder: &Path, secret: &str, public_key: &str) -> Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
+    let failed = |operation: &str, path: &Path| {
+        let path = path.display();
+        format!(
+            "cannot {operation} {path}; the mirror is enrolled, and the same command again writes what it needs"
+        )
+    };
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
-    builder.create(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    builder.create(folder).with_context(|| failed("make", folder))?;
     for (name, text) in [("device.secret", secret), ("fleet.pub", public_key)] {
         let path = folder.join(name);
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        options
-            .open(&path)
-            .and_then(|mut file| writeln!(file, "{text}"))
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        files::write(&path, &format!("{text}\n")).with_context(|| failed("write", &path))?;
     }
     Ok(())
 }
@@ -333,6 +333,30 @@ mod tests {
             );
         }
         assert!(!config.database().exists());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn what_a_mirror_needs_takes_its_place_whole_and_where_it_cannot_the_next_step_is_said() {
+        let (folder, _) = scratch("handover");
+        let (secret, before) = (folder.join("device.secret"), folder.join("before"));
+        fs::write(&before, "of before").unwrap();
+        fs::hard_link(&before, &secret).unwrap();
+        hand_over(&folder, "new", "key").unwrap();
+        let read = |path: &Path| fs::read_to_string(path).unwrap();
+        assert_eq!(
+            (read(&secret), read(&folder.join("fleet.pub"))),
+            ("new\n".into(), "key\n".into())
+        );
+        assert_eq!(read(&before), "of before", "it was written over in its place");
+        assert_eq!(fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
+        // No folder, and a folder in the place of a file.
+        fs::create_dir(folder.join("taken")).unwrap();
+        fs::create_dir(folder.join("taken/device.secret")).unwrap();
+        for refused in [&before, &folder.join("taken")] {
+            let told = hand_over(refused, "new", "key").unwrap_err().to_string();
+            assert!(told.contains("is enrolled, and the same command again"), "{told}");
+        }
         fs::remove_dir_all(&folder).unwrap();
     }
 

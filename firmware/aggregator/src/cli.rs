@@ -244,7 +244,7 @@ pub struct SimulateArgs {
     /// Rounds
     #[arg(long, value_name = "R", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub rounds: u32,
-    /// Noise of every update, in multiples of the clipping norm; left out, what epsilon 8 at delta 1e-5 (unit: one device; adjacency: zero-out) allows for these rounds
+    /// Noise of every update, in multiples of the clipping norm; left out, what epsilon 8 at delta 1e-5 (unit: one household's device; adjacency: zero-out; trust: nothing outside the device) allows for these rounds
     #[arg(long, value_name = "Z")]
     pub noise_multiplier: Option<String>,
     /// Which numbers are trained

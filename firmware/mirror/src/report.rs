@@ -25,7 +25,7 @@ pub fn describe(error: &Error) -> String {
 
 /// Says on standard error what went wrong, where no log is kept. Nobody may be there to read it.
 pub fn tell(error: &Error) {
-    let _ = writeln!(std::io::stderr(), "mirror: {}", describe(error));
+    let _ = writeln!(io::stderr(), "mirror: {}", describe(error));
 }
 
 /// 2 for wrong usage or settings, 1 for everything else.

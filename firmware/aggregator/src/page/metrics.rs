@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use learn::privacy::{ADJACENCY, TRUST, UNIT};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -13,7 +14,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::engine::{EngineError, RoundStatus, Status};
+use crate::engine::{DELTA, EngineError, RoundStatus, Status};
 use crate::office::Office;
 use crate::records::{Model, Rollout};
 use crate::refusal_kinds::{RefusalKind, StrangeKind};
@@ -88,7 +89,7 @@ fn flag(truth: bool) -> f64 {
 }
 
 fn fleet(registry: &mut Registry, status: &Status) {
-    let mut number = |name, help, value| number(registry, name, help, value);
+    let mut number = |name, help: &str, value| number(registry, name, help, value);
     number("devices_enrolled", "Devices that may take part", status.enrolled as f64);
     let help = "Enrolled devices that are connected, as far as the first worker hears of them";
     number("devices_online", help, status.online.map_or(f64::NAN, |count| count as f64));
@@ -105,8 +106,13 @@ fn fleet(registry: &mut Registry, status: &Status) {
         let help = "When the certificate ends that the aggregator shows to the broker";
         number("certificate_end_timestamp_seconds", help, end as f64);
     }
-    let help = "Epsilon at delta 1e-5 of a device that was counted in every round";
-    number("epsilon", help, status.epsilon.unwrap_or(0.0));
+    let help = format!(
+        "Epsilon at delta {DELTA:e} of a device that was counted in every known round; unit: {UNIT}; adjacency: {ADJACENCY}; trust: \
+         {TRUST}"
+    );
+    number("epsilon", &help, status.epsilon.unwrap_or(0.0));
+    let help = "Rounds from before a restore, at most, that are not in the epsilon and may have cost budget as well";
+    number("unknown_rounds", help, status.unknown_rounds as f64);
 }
 
 fn model(registry: &mut Registry, model: &Model, is_silent: bool) {
@@ -176,6 +182,29 @@ fn counters(registry: &mut Registry, office: &Office, status: &Status) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_epsilon_is_told_with_what_it_holds_for_and_with_what_it_leaves_out() {
+        let status = Status { epsilon: Some(3.5), unknown_rounds: 6, ..Status::default() };
+        let (mut registry, mut text) = (Registry::with_prefix("aggregator"), String::new());
+        fleet(&mut registry, &status);
+        encode(&mut text, &registry).unwrap();
+        let help =
+            text.lines().find(|line| line.starts_with("# HELP aggregator_epsilon ")).unwrap();
+        let told = ["delta 1e-5", UNIT, ADJACENCY, TRUST];
+        assert!(told.iter().all(|part| help.contains(part)), "{help}");
+        for line in ["epsilon 3.5", "unknown_rounds 6.0"] {
+            assert!(text.contains(&format!("\naggregator_{line}\n")), "{text}");
+        }
+        let dashboard = include_str!("../../ops/dashboard.json");
+        let told = [
+            "aggregator_unknown_rounds",
+            "household's device, over its lifetime",
+            "zero-out",
+            TRUST,
+        ];
+        assert!(told.iter().all(|part| dashboard.contains(part)));
+    }
 
     #[test]
     fn every_known_reason_is_there_before_it_first_counts() {

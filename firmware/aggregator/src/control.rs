@@ -146,6 +146,12 @@ pub fn ask(socket: &Path, request: &Request) -> std::io::Result<Option<Reply>> {
     stream.write_all(line.as_bytes())?;
     let mut text = String::new();
     BufReader::new(stream).read_line(&mut text)?;
+    // An answer ends with its line.
+    if !text.ends_with('\n') {
+        let text =
+            "the server ended before it answered; `aggregator status` says whether it was done";
+        return Err(std::io::Error::new(ErrorKind::UnexpectedEof, text));
+    }
     Ok(Some(serde_json::from_str(&text)?))
 }
 
@@ -286,6 +292,25 @@ mod tests {
         };
         answer_all(streams.into_iter(), || pauses.set(pauses.get() + 1), serve);
         assert_eq!(*answered.borrow(), [(1, 2), (2, 3)]);
+    }
+
+    #[test]
+    fn a_server_that_ends_during_a_command_is_told_of_with_the_next_step() {
+        let folder = scratch("ended");
+        let socket = folder.join("control.sock");
+        for said in ["", "{\"answer\":"] {
+            let _ = std::fs::remove_file(&socket);
+            let listener = UnixListener::bind(&socket).unwrap();
+            let server = std::thread::spawn(move || {
+                let mut stream = listener.accept().unwrap().0;
+                BufReader::new(stream.try_clone().unwrap()).read_line(&mut String::new()).unwrap();
+                stream.write_all(said.as_bytes()).unwrap();
+            });
+            let told = ask(&socket, &Request::Status).unwrap_err().to_string();
+            assert!(told.contains("ended before it answered; `aggregator status`"), "{told}");
+            server.join().unwrap();
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

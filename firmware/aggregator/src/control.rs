@@ -1,19 +1,20 @@
 //! Commands to a running server, over a socket in its data folder; the same commands without a server.
 //!
 //! The database belongs to one process at a time. A command asks the server when one listens, and opens the database
-//! itself when none does. Should a server start in between, the file's lock refuses the command, which says so.
+//! itself when none does. Should a server start in between, the file's lock refuses the command, which says so. A server does one
+//! after the other, an audit beside them, and none for somebody who has left.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::engine::{Engine, EngineError, Failure, ModelStatus, RoundRequest, RoundStatus, Status};
 use crate::hex;
@@ -182,9 +183,10 @@ pub fn listen(socket: &Path, office: Arc<Office>) -> std::io::Result<JoinHandle<
     }
     let listener = UnixListener::bind(socket)?;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
+    let clerk = Clerk::new(move |request| guarded(&office, request));
     std::thread::Builder::new().name("control".into()).spawn(move || {
         let pause = || std::thread::sleep(PAUSE);
-        answer_all(listener.incoming(), pause, |stream| serve(stream, &office));
+        answer_all(listener.incoming(), pause, |stream| clerk.serve(stream));
     })
 }
 
@@ -224,16 +226,65 @@ fn guarded(office: &Office, request: Request) -> Reply {
     })
 }
 
-fn serve(mut stream: UnixStream, office: &Office) -> std::io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let mut line = String::new();
-    BufReader::new(stream.try_clone()?.take(REQUEST_BYTES)).read_line(&mut line)?;
-    let reply = match serde_json::from_str(&line) {
-        Ok(request) => guarded(office, request),
-        Err(error) => Reply::Failed(format!("not a command: {error}")),
-    };
-    let mut text = serde_json::to_string(&reply)?;
+/// Answers connections.
+#[derive(Clone)]
+struct Clerk {
+    execute: Arc<dyn Fn(Request) -> Reply + Send + Sync>,
+    /// Held by the audit under way.
+    audit: Arc<Mutex<()>>,
+}
+
+impl Clerk {
+    fn new(execute: impl Fn(Request) -> Reply + Send + Sync + 'static) -> Clerk {
+        Clerk { execute: Arc::new(execute), audit: Arc::default() }
+    }
+
+    fn serve(&self, stream: UnixStream) -> std::io::Result<()> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let mut line = String::new();
+        BufReader::new(stream.try_clone()?.take(REQUEST_BYTES)).read_line(&mut line)?;
+        match serde_json::from_str(&line) {
+            Ok(Request::AuditVerify) => self.audit(stream),
+            Ok(request) => self.answer(&stream, request),
+            Err(error) => say(&stream, &Reply::Failed(format!("not a command: {error}"))),
+        }
+    }
+
+    /// Minutes of many rounds, which changes nothing and keeps no other command waiting.
+    fn audit(&self, stream: UnixStream) -> std::io::Result<()> {
+        let clerk = self.clone();
+        let work = move || {
+            let _turn = clerk.audit.lock().unwrap_or_else(PoisonError::into_inner);
+            let answered = clerk.answer(&stream, Request::AuditVerify);
+            answered.unwrap_or_else(|error| warn!("an audit was not answered: {error}"));
+        };
+        std::thread::Builder::new().name("audit".into()).spawn(work).map(drop)
+    }
+
+    /// Does nothing for somebody who has left: whoever pressed Ctrl+C believes that nothing was done.
+    fn answer(&self, stream: &UnixStream, request: Request) -> std::io::Result<()> {
+        if has_left(stream)? {
+            info!("a command was given up before its turn came, and is not done");
+            return Ok(());
+        }
+        say(stream, &(self.execute)(request))
+    }
+}
+
+/// Whether the other end is closed.
+fn has_left(mut stream: &UnixStream) -> std::io::Result<bool> {
+    stream.set_nonblocking(true)?;
+    let read = stream.read(&mut [0]);
+    stream.set_nonblocking(false)?;
+    Ok(match read {
+        Ok(count) => count == 0,
+        Err(error) => error.kind() != ErrorKind::WouldBlock,
+    })
+}
+
+fn say(mut stream: &UnixStream, reply: &Reply) -> std::io::Result<()> {
+    let mut text = serde_json::to_string(reply)?;
     text.push('\n');
     stream.write_all(text.as_bytes())
 }
@@ -243,6 +294,7 @@ mod tests {
     use super::*;
     use crate::store::{Store, StoreError};
     use std::cell::{Cell, RefCell};
+    use std::sync::mpsc;
 
     fn scratch(name: &str) -> std::path::PathBuf {
         let folder = std::env::temp_dir().join(format!("aggregator-{name}-{}", std::process::id()));
@@ -292,6 +344,56 @@ mod tests {
         };
         answer_all(streams.into_iter(), || pauses.set(pauses.get() + 1), serve);
         assert_eq!(*answered.borrow(), [(1, 2), (2, 3)]);
+    }
+
+    /// A command that waits to be served, and the connection of whoever gave it.
+    fn given(request: &Request) -> (UnixStream, UnixStream) {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let line = serde_json::to_string(request).unwrap() + "\n";
+        client.write_all(line.as_bytes()).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        (client, server)
+    }
+
+    fn answered(client: UnixStream) -> String {
+        let mut text = String::new();
+        BufReader::new(client).read_line(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_command_whose_giver_has_left_is_not_done() {
+        let (sender, done) = mpsc::channel();
+        let clerk = Clerk::new(move |request| {
+            sender.send(format!("{request:?}")).unwrap();
+            Reply::Devices(Vec::new())
+        });
+        let (client, server) = given(&Request::ModelRollback { version: 1 });
+        drop(client);
+        clerk.serve(server).unwrap();
+        let (client, server) = given(&Request::DeviceList);
+        clerk.serve(server).unwrap();
+        assert!(answered(client).contains("devices"));
+        assert_eq!(done.try_iter().collect::<Vec<_>>(), ["DeviceList"]);
+    }
+
+    #[test]
+    fn no_command_waits_for_an_audit() {
+        let (end, ended) = mpsc::channel();
+        let ended = Mutex::new(ended);
+        let clerk = Clerk::new(move |request| {
+            if matches!(request, Request::AuditVerify) {
+                ended.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+            }
+            Reply::Failed(format!("{request:?}"))
+        });
+        let (auditor, server) = given(&Request::AuditVerify);
+        clerk.serve(server).unwrap();
+        let (client, server) = given(&Request::Status);
+        clerk.serve(server).unwrap();
+        assert!(answered(client).contains("Status"));
+        end.send(()).unwrap();
+        assert!(answered(auditor).contains("AuditVerify"));
     }
 
     #[test]

@@ -18,10 +18,10 @@ use proto::task::RoundNotice;
 use proto::update::{ChunksWanted, Receipt, Refusal, UpdateChunk, UpdateOffer, Verdict};
 use proto::wire::{Blob, DecodeError, Message};
 use proto::{DeviceId, Digest, Pseudonym, Topic};
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use crate::carrier::{Carrier, Incoming, Outgoing};
-use crate::engine::{EngineError, Report};
+use crate::engine::{EngineError, Numbers, Report};
 use crate::ingest::{BATCH_BYTES, BATCH_UPDATES, Counting, Submission, Worker, update_bytes};
 use crate::office::Office;
 use crate::records::{Model, Rollout, Standing};
@@ -141,10 +141,10 @@ impl Desk {
             Ok(Topic::JobState(device, _)) => self.job_state(&device, payload),
             Ok(Topic::Status(device)) => self.status(&device, message),
             Ok(Topic::Round(channel)) if channel == *self.office.engine.channel() => {
-                self.statement::<RoundNotice>(message)
+                self.statement(message, |said: &RoundNotice| Numbers::of_round(said.round()))
             }
             Ok(Topic::ModelManifest(channel)) if channel == *self.office.engine.channel() => {
-                self.statement::<ModelManifest>(message)
+                self.statement(message, |said: &ModelManifest| Numbers::of_version(said.version))
             }
             _ => self.strange(Place::Anywhere, StrangeKind::Topic),
         }
@@ -422,16 +422,23 @@ impl Desk {
         }
     }
 
-    /// What was announced in this server's channel, by itself or by another one.
-    fn statement<T: Statement>(&mut self, message: &Incoming) -> Result<(), EngineError> {
+    /// What was announced in this server's channel, by itself or by another one; `numbers` are those of its round or version.
+    fn statement<T: Statement>(
+        &mut self,
+        message: &Incoming,
+        numbers: fn(&T) -> Numbers,
+    ) -> Result<(), EngineError> {
         let office = Arc::clone(&self.office);
         let ours = KeyRing::single(office.engine.key().verifying_key());
         let signed = match Signed::<T>::decode(&message.payload) {
             Ok(signed) => signed,
             Err(error) => return self.unread(Place::Anywhere, StrangeKind::Topic, &error),
         };
-        if signed.verify(&ours).is_err() {
+        let Ok(said) = signed.verify(&ours) else {
             return self.strange(Place::Anywhere, StrangeKind::Topic);
+        };
+        if let Some(lost) = office.engine.note_announced(numbers(&said))? {
+            error!("{lost}");
         }
         if office.sequence.is_beyond(signed.sequence()) {
             return office.overtaken(signed.sequence(), message.retained);

@@ -14,7 +14,7 @@ use aggregator::announce::Announcer;
 use aggregator::carrier::{Carrier, Incoming, Outgoing};
 use aggregator::control::{Reply, Request, execute};
 use aggregator::desk::Desk;
-use aggregator::engine::RoundRequest;
+use aggregator::engine::{Lost, RoundRequest};
 use aggregator::gate::{Gate, GateError};
 use aggregator::office::Office;
 use aggregator::records::{Parameters, Phase, Round};
@@ -24,7 +24,7 @@ use aggregator::serve::step;
 use common::{Fleet, Z};
 use ed25519_dalek::SigningKey;
 use learn::head::Subset;
-use proto::content::{chunk, indexes};
+use proto::content::{Content, chunk, indexes};
 use proto::model::{ModelChunk, ModelManifest, ModelWanted, REQUEST_CHUNKS};
 use proto::secret::{DeviceSecret, RoundIdentity};
 use proto::signing::{KeyRing, Signed};
@@ -666,6 +666,55 @@ fn numbers_go_on_above_what_the_broker_had_kept_and_another_server_is_told_of() 
         "it is not answered in kind"
     );
     assert_eq!(rivals(&hall), 1);
+}
+
+#[test]
+fn a_database_older_than_what_was_announced_says_so_until_it_is_restored_above_that() {
+    let mut hall = Hall::new("desk-old", Parameters::Sparse);
+    let (key, channel) = (hall.office.engine.key().clone(), hall.office.engine.channel().clone());
+    let mut announcer = Announcer::default();
+    // Its own, which comes back, says nothing of the kind.
+    for said in announcer.changes(&hall.office, true).unwrap() {
+        hall.say(&echo(&said));
+    }
+    assert_eq!(hall.office.status().unwrap().lost, None);
+    let round = RoundNotice::Closed { channel: channel.clone(), round: 7 };
+    let signed = Signed::sign(&key, 1, &round).unwrap();
+    let kept = Incoming { retained: true, ..incoming(&Topic::Round(channel.clone()), &signed) };
+    let strangers = Signed::sign(&SigningKey::from_bytes(&[9; 32]), 1, &round).unwrap();
+    hall.say(&incoming(&Topic::Round(channel.clone()), &strangers));
+    assert_eq!(hall.office.status().unwrap().lost, None, "anybody could say so");
+    let lines = logged(|| {
+        hall.say(&kept);
+        hall.say(&kept);
+    });
+    assert!(
+        lines.len() == 1 && lines[0].contains("--rounds-above 7 --versions-above 1"),
+        "{lines:?}"
+    );
+    let content = Content::of(&[1; 40]).unwrap();
+    let base = proto::Digest([0; 32]);
+    let (version, rollout_permille) = (9, 1000);
+    let manifest =
+        ModelManifest { channel: channel.clone(), version, base, content, rollout_permille };
+    let signed = Signed::sign(&key, 2, &manifest).unwrap();
+    hall.say(&Incoming { retained: true, ..incoming(&Topic::ModelManifest(channel), &signed) });
+    // Of the database, so that another start and a command without a server know it, too.
+    let engine = &hall.office.engine;
+    let lost =
+        || engine.status().unwrap().lost.map(|Lost(numbers)| (numbers.round, numbers.version));
+    assert_eq!(lost(), Some((7, 9)));
+    engine.restore(7, 8).unwrap();
+    assert_eq!(lost(), None, "the version on top is above 8");
+    let round = RoundNotice::Closed { channel: engine.channel().clone(), round: 8 };
+    let signed = Signed::sign(&key, 3, &round).unwrap();
+    let topic = Topic::Round(engine.channel().clone());
+    hall.say(&incoming(&topic, &signed));
+    let engine = &hall.office.engine;
+    let told = engine.status().unwrap().lost.unwrap().to_string();
+    assert!(told.contains("--rounds-above 8 --versions-above 9"), "restored too low: {told}");
+    engine.restore(8, 9).unwrap();
+    assert_eq!(engine.status().unwrap().lost, None);
 }
 
 #[test]

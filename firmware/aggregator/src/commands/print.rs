@@ -121,7 +121,7 @@ pub fn key_line(public_key: &str) -> Result<String> {
     Ok(format!("signing key: {keys}, as mirrors name it"))
 }
 
-/// How a running server does; nothing where none runs.
+/// How a running server does, of which nothing is known where none runs; and whether its database is an old one.
 pub fn server_lines(status: &Status) -> Vec<String> {
     let mut lines = Vec::new();
     if status.workers > 0 {
@@ -142,6 +142,7 @@ pub fn server_lines(status: &Status) -> Vec<String> {
                 .to_owned(),
         );
     }
+    lines.extend(status.lost.map(|lost| lost.to_string()));
     if let Some(reason) = &status.decisions_failing {
         lines.push(format!("rounds and roll-outs do not go on: {reason}"));
     }
@@ -151,6 +152,7 @@ pub fn server_lines(status: &Status) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::{Lost, Numbers};
     use crate::records::{Model, Round, Tally};
 
     #[test]
@@ -209,6 +211,13 @@ mod tests {
             |now| Status { broker_refused: 7, broker_refused_now: now, ..Status::default() };
         assert!(server_lines(&status(0)).is_empty());
         assert!(server_lines(&status(2))[0].contains("2 subscriptions or messages refused"));
+    }
+
+    #[test]
+    fn an_old_database_is_told_of_with_the_numbers_to_restore_above() {
+        let lost = Some(Lost(Numbers { round: 9, version: 3 }));
+        let lines = server_lines(&Status { lost, ..Status::default() });
+        assert!(lines[0].contains("restore --rounds-above 9 --versions-above 3"), "{lines:?}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use tracing::info;
+use tracing::{error, info};
 
 use super::fleet::warn_of_blind_stages;
 use super::open::{Purpose, open};
@@ -25,6 +25,7 @@ pub fn run(config: &Config) -> Result<()> {
         "there is no model yet; `aggregator init` adds the one that the mirrors ship with"
     );
     engine.check_stages()?;
+    engine.lost()?.iter().for_each(|lost| error!("{lost}"));
     let mut devices = Vec::new();
     engine.store().each_device(|device| devices.push(device))?;
     warn_of_blind_stages(&config.rules.rollout, &devices);

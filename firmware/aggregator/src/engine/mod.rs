@@ -5,6 +5,7 @@
 
 mod devices;
 mod error;
+mod lost;
 mod models;
 mod rollout;
 mod rounds;
@@ -27,6 +28,7 @@ use crate::rollout_rules::{RolloutRules, Stage};
 use crate::signal::Signal;
 use crate::store::{Decision, Store, StoreError};
 pub use error::EngineError;
+pub use lost::{Lost, Numbers};
 pub use rollout::{Failure, Report};
 pub use rounds::RoundRequest;
 pub use status::{DELTA, ModelStatus, RoundStatus, Status};

@@ -4,7 +4,7 @@ use ed25519_dalek::VerifyingKey;
 use learn::privacy::PrivacyStatement;
 use serde::{Deserialize, Serialize};
 
-use super::{Engine, Result};
+use super::{Engine, Lost, Result};
 use crate::records::{Model, Rollout, Round, Standing, Tally};
 use crate::signal::NoisePlace;
 
@@ -53,6 +53,9 @@ pub struct Status {
     /// The version whose stage is over by its time, and waits for a first mirror to say that it works.
     #[serde(default)]
     pub silent: Option<u64>,
+    /// The highest numbers that were announced, where the database is older than they are.
+    #[serde(default)]
+    pub lost: Option<Lost>,
     /// Public key for the devices' settings.
     pub public_key: String,
     /// What a device has spent that was counted in every round. One whose updates got lost on their
@@ -176,6 +179,7 @@ impl Engine {
                 .map(|model| self.model_status(model))
                 .collect::<Result<_>>()?,
             silent: self.silent()?,
+            lost: self.lost()?,
             public_key: self.public_key(),
             epsilon: privacy.as_ref().map(PrivacyStatement::shown_epsilon),
             privacy: privacy.map(|statement| statement.to_string()),

@@ -113,6 +113,8 @@ fn fleet(registry: &mut Registry, status: &Status) {
     number("epsilon", &help, status.epsilon.unwrap_or(0.0));
     let help = "Rounds from before a restore, at most, that are not in the epsilon and may have cost budget as well";
     number("unknown_rounds", help, status.unknown_rounds as f64);
+    let help = "Whether the database is older than what was announced with the fleet's key";
+    number("database_old", help, flag(status.lost.is_some()));
 }
 
 fn model(registry: &mut Registry, model: &Model, is_silent: bool) {
@@ -182,10 +184,12 @@ fn counters(registry: &mut Registry, office: &Office, status: &Status) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::{Lost, Numbers};
 
     #[test]
     fn an_epsilon_is_told_with_what_it_holds_for_and_with_what_it_leaves_out() {
-        let status = Status { epsilon: Some(3.5), unknown_rounds: 6, ..Status::default() };
+        let lost = Some(Lost(Numbers { round: 9, version: 3 }));
+        let status = Status { epsilon: Some(3.5), unknown_rounds: 6, lost, ..Status::default() };
         let (mut registry, mut text) = (Registry::with_prefix("aggregator"), String::new());
         fleet(&mut registry, &status);
         encode(&mut text, &registry).unwrap();
@@ -193,7 +197,7 @@ mod tests {
             text.lines().find(|line| line.starts_with("# HELP aggregator_epsilon ")).unwrap();
         let told = ["delta 1e-5", UNIT, ADJACENCY, TRUST];
         assert!(told.iter().all(|part| help.contains(part)), "{help}");
-        for line in ["epsilon 3.5", "unknown_rounds 6.0"] {
+        for line in ["epsilon 3.5", "unknown_rounds 6.0", "database_old 1.0"] {
             assert!(text.contains(&format!("\naggregator_{line}\n")), "{text}");
         }
         let dashboard = include_str!("../../ops/dashboard.json");

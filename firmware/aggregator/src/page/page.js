@@ -91,6 +91,9 @@ function trouble(status) {
   if (down > 0) lines.push(`${down} of ${status.workers} connections to the broker are down.`);
   if (status.broker_refused_now > 0) lines.push(`The broker refuses ${status.broker_refused_now} subscriptions or messages; the log says why.`);
   if (status.rival_statements > 0) lines.push("Another server announces with this fleet's key. Stop one of them, and start the other one anew.");
+  if (status.lost) {
+    lines.push(`This database is older than what was announced, and mirrors ignore its next rounds and versions. Stop the server, and aggregator restore --rounds-above ${status.lost.round} --versions-above ${status.lost.version}.`);
+  }
   if (status.certificate_end != null && status.certificate_end - status.now < RENEWAL_S) {
     lines.push(`The aggregator's certificate ends on ${new Date(1000 * status.certificate_end).toLocaleDateString()}; the broker's and the mirrors' are mostly as old.`);
   }

@@ -268,6 +268,7 @@ reads! {
     rounds_after(id: u64) -> Vec<Round>;
     newest_round() -> Option<Round>;
     rounds_above() -> u64;
+    versions_above() -> u64;
     unknown_rounds() -> u64;
     tally(round: u64) -> Tally;
     model(version: u64) -> Option<Model>;

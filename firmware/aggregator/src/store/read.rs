@@ -12,7 +12,8 @@ use serde::de::DeserializeOwned;
 
 use super::{
     AUDIT, CANDIDATES, COUNTED, DEVICES, FORMAT, META, MODELS, NAMES, PARAMETERS, REPORTS, ROUNDS,
-    ROUNDS_ABOVE, Result, SUMS, Store, StoreError, TALLIES, UPDATES, builder, reports_of,
+    ROUNDS_ABOVE, Result, SUMS, Store, StoreError, TALLIES, UPDATES, VERSIONS_ABOVE, builder,
+    reports_of,
 };
 use crate::audit::{Entry, Event, Head};
 use crate::records::{Damaged, Device, Model, Round, Standing, Tally};
@@ -115,6 +116,11 @@ impl Snapshot {
     /// The last round that there may have been before this database, as far as [`super::Decision::go_on_above`] was told; 0 for none.
     pub fn rounds_above(&self) -> Result<u64> {
         Ok(self.number(ROUNDS_ABOVE)?.unwrap_or(0))
+    }
+
+    /// The last version that there may have been before this database, likewise; 0 for none.
+    pub fn versions_above(&self) -> Result<u64> {
+        Ok(self.number(VERSIONS_ABOVE)?.unwrap_or(0))
     }
 
     /// Rounds up to [`Snapshot::rounds_above`] which this database does not have.

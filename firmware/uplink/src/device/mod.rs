@@ -107,6 +107,10 @@ pub struct Device {
     states: VecDeque<JobState>,
     /// When to say again how the newest job ended.
     again_at: Option<Duration>,
+    /// When to say the birth and subscribe anew, for a statement that could not be remembered.
+    listen_at: Option<Duration>,
+    /// Statements in a row that could not be remembered.
+    unremembered: u32,
     note: Option<String>,
     refused: BTreeMap<&'static str, u64>,
 }
@@ -166,6 +170,8 @@ impl Device {
             on_offer: None,
             states: VecDeque::new(),
             again_at: None,
+            listen_at: None,
+            unremembered: 0,
             note: None,
             refused: BTreeMap::new(),
         }
@@ -207,6 +213,7 @@ impl Device {
     /// Looks at the timers.
     pub fn tick(&mut self, now: Duration, out: &mut dyn Requests) {
         self.advance_trial(now);
+        self.listen_again(now);
         if !self.greet(now, out) {
             return;
         }
@@ -285,7 +292,7 @@ impl Device {
     }
 
     fn connect(&mut self, now: Duration) {
-        (self.note, self.untrusted) = (None, None);
+        (self.note, self.untrusted, self.listen_at) = (None, None, None);
         self.queue_ended();
         let half = AFTER_RECONNECT / 2;
         let quiet_until = now + half + self.jitter.within(half);
@@ -301,6 +308,15 @@ impl Device {
         if let Some(round) = &mut self.round {
             round.next_at = quiet_until;
             round.offer.iter_mut().for_each(|offer| offer.subscribed = false);
+        }
+    }
+
+    /// Has birth and subscriptions made anew on the connection at hand, once that is due: the broker then repeats what it keeps, and
+    /// the fleet a job.
+    fn listen_again(&mut self, now: Duration) {
+        let Some(connection) = &mut self.connection else { return };
+        if self.listen_at.take_if(|at| now >= *at).is_some() {
+            connection.birth_at = None;
         }
     }
 
@@ -396,12 +412,16 @@ impl Device {
         change(&mut memory);
         self.keeper.keep(&memory)?;
         self.memory = memory;
+        if std::mem::take(&mut self.unremembered) > 0 {
+            self.note = None;
+        }
         Ok(())
     }
 
     /// Remembers a fresh statement before anything is done about it.
     fn remember(
         &mut self,
+        now: Duration,
         fresh: Freshness,
         place: fn(&mut Memory) -> &mut Option<Watermark>,
     ) -> bool {
@@ -409,9 +429,18 @@ impl Device {
         match self.keep(|memory| *place(memory) = Some(mark)) {
             Ok(()) => true,
             Err(error) => {
-                self.refuse("memory", &error);
+                self.not_remembered(now, &error);
                 false
             }
         }
+    }
+
+    /// What a statement changes could not be kept: nothing is done about it before the broker has repeated it.
+    fn not_remembered(&mut self, now: Duration, error: &EdgeError) {
+        self.refuse("memory", error);
+        self.note = Some(error.to_string());
+        let wait = RETRY.wait(self.unremembered, |span| self.jitter.within(span));
+        self.unremembered = self.unremembered.saturating_add(1);
+        self.listen_at.get_or_insert(now + wait);
     }
 }

@@ -81,7 +81,7 @@ impl Device {
             Ok(read) => read,
             Err(error) => return self.refuse("model manifest", &error),
         };
-        if !self.remember(fresh, |memory| &mut memory.model) {
+        if !self.remember(now, fresh, |memory| &mut memory.model) {
             return;
         }
         // With one that the broker had kept comes a new connection, at which it was said.
@@ -143,7 +143,7 @@ impl Device {
             JobNotice::Install { .. } => return self.refuse("job", &"it is for another device"),
             JobNotice::ForAnybody(_) => return self.refuse("job", &"it names no device"),
         };
-        if self.remember(fresh, |memory| &mut memory.job) {
+        if self.remember(now, fresh, |memory| &mut memory.job) {
             self.say_again(now, manifest.version);
             self.consider(now, Wanted { manifest, job: digest.job(), asked_by: AskedBy::Job });
         }

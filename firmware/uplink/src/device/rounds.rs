@@ -43,7 +43,7 @@ impl Device {
             Ok(read) => read,
             Err(error) => return self.refuse("round notice", &error),
         };
-        if !self.remember(fresh, |memory| &mut memory.round) || !self.catch_up(&notice) {
+        if !self.remember(now, fresh, |memory| &mut memory.round) || !self.catch_up(now, &notice) {
             return;
         }
         self.connection.iter_mut().for_each(|connection| connection.hears_round = true);
@@ -58,12 +58,12 @@ impl Device {
 
     /// After a loss of memory the first notice may be of a round that an update was made for already: only later rounds
     /// are answered. False where that could not be kept.
-    fn catch_up(&mut self, notice: &RoundNotice) -> bool {
+    fn catch_up(&mut self, now: Duration, notice: &RoundNotice) -> bool {
         if !self.memory.lost {
             return true;
         }
         let kept = self.keep(|memory| (memory.lost, memory.round_done) = (false, notice.round()));
-        kept.inspect_err(|error| self.refuse("memory", error)).is_ok()
+        kept.inspect_err(|error| self.not_remembered(now, error)).is_ok()
     }
 
     fn open(&mut self, now: Duration, task: TaskManifest) {

@@ -288,6 +288,82 @@ fn a_notice_that_cannot_be_remembered_is_not_acted_on() {
     assert!(bench.take("/fl/").is_empty());
 }
 
+/// A second of a broker that says this at every subscription to its topic, and at no other time.
+fn repeat<T: Statement>(bench: &mut Bench, topic: &Topic, statement: &T) -> bool {
+    let made = |bench: &Bench| {
+        bench.out.filters.iter().filter(|filter| **filter == topic.to_string()).count()
+    };
+    let before = made(bench);
+    bench.wait(1);
+    let is_due = made(bench) > before;
+    if is_due {
+        bench.kept(topic.clone(), 1, statement);
+    }
+    is_due
+}
+
+#[test]
+fn a_statement_that_cannot_be_remembered_is_told_and_acted_on_once_the_disk_works() {
+    let mut bench = Bench::new(Some(b"noised".to_vec()));
+    let (topic, open) = (Topic::Round(channel()), RoundNotice::Open(task(5)));
+    bench.mirror.with(|mirror| mirror.disk_fails = true);
+    bench.kept(topic.clone(), 1, &open);
+    assert_eq!(bench.device.snapshot().note.as_deref(), Some("the disk is full"));
+    let asked = (0..3600).filter(|_| repeat(&mut bench, &topic, &open)).count();
+    assert!((6..=14).contains(&asked), "{asked} in an hour, seldomer and seldomer");
+    assert!(bench.take("/fl/").is_empty());
+    bench.mirror.with(|mirror| mirror.disk_fails = false);
+    for _ in 0..1200 {
+        repeat(&mut bench, &topic, &open);
+    }
+    assert!(!bench.take("/fl/update/5/0").is_empty());
+    assert_eq!(bench.device.snapshot().note, None);
+    assert!(!(0..3600).any(|_| repeat(&mut bench, &topic, &open)), "it was heard");
+
+    for topic in [Topic::ModelManifest(channel()), Topic::JobNotify("mirror-17".parse().unwrap())] {
+        let mut bench = Bench::new(None);
+        let manifest = model(4, b"parameters");
+        let say = |bench: &mut Bench| match &topic {
+            Topic::JobNotify(_) => {
+                bench.kept(topic.clone(), 1, &install("mirror-17", manifest.clone()))
+            }
+            _ => bench.kept(topic.clone(), 1, &manifest),
+        };
+        bench.mirror.with(|mirror| mirror.disk_fails = true);
+        say(&mut bench);
+        assert_eq!(bench.device.snapshot().model_under_way, None);
+        bench.mirror.with(|mirror| mirror.disk_fails = false);
+        let before = bench.out.filters.len();
+        bench.wait(20);
+        assert!(bench.out.filters.len() > before);
+        say(&mut bench);
+        assert_eq!(bench.device.snapshot().model_under_way, Some(4));
+    }
+}
+
+#[test]
+fn a_loss_of_memory_that_cannot_be_noted_is_noted_once_the_disk_works() {
+    let mirror = Shared::default();
+    mirror.with(|mirror| (mirror.takes_part, mirror.memory.lost) = (true, true));
+    let mut bench = Bench::with(mirror);
+    let (topic, open) = (Topic::Round(channel()), RoundNotice::Open(task(5)));
+    bench.kept(topic.clone(), 1, &open);
+    bench.mirror.with(|mirror| assert!(!mirror.memory.lost && mirror.memory.round_done == 5));
+    // The watermark is kept, and the disk fails right after it.
+    let mirror = Shared::default();
+    let mark = bench.mirror.with(|mirror| mirror.memory.round);
+    mirror.with(|mirror| {
+        mirror.takes_part = true;
+        (mirror.memory.lost, mirror.memory.round, mirror.disk_fails) = (true, mark, true);
+    });
+    let mut bench = Bench::with(mirror);
+    bench.kept(topic.clone(), 1, &open);
+    assert!(bench.device.snapshot().note.is_some());
+    bench.mirror.with(|mirror| mirror.disk_fails = false);
+    assert!((0..20).any(|_| repeat(&mut bench, &topic, &open)));
+    assert!(!bench.mirror.with(|mirror| mirror.memory.lost));
+}
+
 #[test]
 fn refusals_keep_give_up_or_wait_as_they_say() {
     let refused = |refusal, wait| {

@@ -409,6 +409,12 @@ pub(super) fn recall(memory: &mut Memory, version: u64) {
         memory.model_tried = memory.model_tried.max(version);
         memory.ended = Some(ended(job, version, Err(JobFault::Unusable)));
     }
+    // For another network it was refused, which did not stay: it runs.
+    if let Some(state) = &mut memory.ended
+        && (state.version, state.phase) == (version, JobPhase::Failed(JobFault::Base))
+    {
+        state.phase = JobPhase::Done;
+    }
     // A model that was put in force and is gone from the disk is fetched again.
     let is_gone = |state: JobState| {
         state.phase == JobPhase::Done

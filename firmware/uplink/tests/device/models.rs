@@ -361,6 +361,23 @@ fn a_model_for_another_base_is_reported_and_left_alone() {
 }
 
 #[test]
+fn a_model_that_another_network_refused_is_told_as_installed_where_it_runs() {
+    let mut bench = Bench::new(None);
+    let manifest = ModelManifest { base: Digest::of(b"else"), ..model(4, b"parameters") };
+    bench.state(Topic::ModelManifest(channel()), 1, &manifest);
+    assert_eq!(bench.phases(), [JobPhase::Failed(JobFault::Base)]);
+    // The firmware with the other network is taken back.
+    bench.mirror.with(|mirror| mirror.in_force = 4);
+    let mut bench = Bench::with(bench.mirror.clone());
+    bench.wait(1);
+    assert_eq!(bench.phases(), [JobPhase::Done]);
+    bench.mirror.with(|mirror| mirror.in_force = 3);
+    let mut bench = Bench::with(bench.mirror.clone());
+    bench.wait(1);
+    assert_eq!(bench.phases(), [JobPhase::Failed(JobFault::Base)], "of another version");
+}
+
+#[test]
 fn how_a_job_ended_is_said_again_when_the_fleet_announces_its_version_again() {
     let mut bench = Bench::new(None);
     let manifest = model(1, b"base");

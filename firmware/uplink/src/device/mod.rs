@@ -17,7 +17,7 @@ use proto::{Channel, DeviceId, Digest, JobId, Message, Topic};
 use crate::edges::{EdgeError, Household, Keeper, Memory, ModelTrial, Trying};
 use crate::pace::Jitter;
 use crate::transport::{Event, Requests, Retained};
-use models::{Download, Stage, Wanted, recall};
+use models::{Download, NoRoom, Stage, Wanted, recall};
 use rounds::Round;
 
 /// Chunks that are sent at a time: half a megabyte in flight.
@@ -101,8 +101,8 @@ pub struct Device {
     unneeded: BTreeSet<String>,
     download: Option<Download>,
     next_model: Option<Wanted>,
-    /// The version that failed for want of room, and when it may be fetched again.
-    no_room: Option<(u64, Duration)>,
+    /// The model that failed for want of room.
+    no_room: Option<NoRoom>,
     on_offer: Option<(ModelManifest, JobId)>,
     states: VecDeque<JobState>,
     /// When to say again how the newest job ended.
@@ -223,6 +223,7 @@ impl Device {
         if connection.hears_round {
             self.advance_round(now, out);
         }
+        self.find_room(now);
         self.advance_download(now, out);
         if self.again_at.is_some_and(|at| now >= at) {
             self.queue_ended();

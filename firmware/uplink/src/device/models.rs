@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use link::Backoff;
 use proto::content::{Reassembly, Taken, indexes};
 use proto::model::{ModelChunk, ModelManifest, ModelWanted, REQUEST_CHUNKS};
 use proto::status::{JobFault, JobNotice, JobPhase, JobState};
@@ -19,8 +20,9 @@ const SAY_AGAIN: Duration = Duration::from_secs(300);
 /// version again begins it anew.
 const UNANSWERED: u32 = 24;
 
-/// A model that failed for want of room is not fetched again within this time.
-const NO_ROOM: Duration = Duration::from_secs(3600);
+/// Between two attempts with a model that failed for want of room.
+const NO_ROOM: Backoff =
+    Backoff { first: Duration::from_secs(3600), longest: Duration::from_secs(24 * 3600) };
 
 /// Trials of a model that end with the whole program, until it counts as one that cannot be run: for want of memory, or by a
 /// watchdog. The first may have been a power cut.
@@ -40,6 +42,15 @@ pub(super) struct Wanted {
     manifest: ModelManifest,
     job: JobId,
     asked_by: AskedBy,
+    /// How often it was tried and found no room.
+    attempts: u32,
+}
+
+/// One that failed for want of room, or by another trouble of the mirror's own.
+pub(super) struct NoRoom {
+    wanted: Wanted,
+    /// When it is fetched again.
+    again_at: Duration,
 }
 
 /// One that is on its way.
@@ -70,6 +81,23 @@ impl Download {
     }
 }
 
+impl Wanted {
+    fn new(manifest: ModelManifest, job: JobId, asked_by: AskedBy) -> Wanted {
+        Wanted { manifest, job, asked_by, attempts: 0 }
+    }
+}
+
+impl NoRoom {
+    fn version(&self) -> u64 {
+        self.wanted.manifest.version
+    }
+
+    /// Whether the roll-out that wanted it goes on with another version.
+    fn is_overtaken(&self, manifest: &ModelManifest) -> bool {
+        self.wanted.asked_by == AskedBy::RollOut && self.version() != manifest.version
+    }
+}
+
 impl Device {
     pub(super) fn manifest(&mut self, now: Duration, payload: &[u8], retained: bool) {
         let read = self.statement(
@@ -84,6 +112,7 @@ impl Device {
         if !self.remember(now, fresh, |memory| &mut memory.model) {
             return;
         }
+        self.no_room.take_if(|other| other.is_overtaken(&manifest));
         // With one that the broker had kept comes a new connection, at which it was said.
         if !retained {
             self.say_again(now, manifest.version);
@@ -91,8 +120,7 @@ impl Device {
         // Kept whoever it is for: where one finds no room, somebody at home may make some and ask for it.
         self.on_offer = Some((manifest.clone(), digest.job()));
         if manifest.is_for(&self.settings.device) {
-            let wanted = Wanted { manifest, job: digest.job(), asked_by: AskedBy::RollOut };
-            return self.consider(now, wanted);
+            return self.consider(now, Wanted::new(manifest, digest.job(), AskedBy::RollOut));
         }
         if manifest.rollout_permille == 0 {
             self.stopped(manifest.version);
@@ -105,6 +133,7 @@ impl Device {
             wanted.asked_by == AskedBy::RollOut && wanted.manifest.version == version
         };
         self.next_model.take_if(|wanted| is_over(wanted));
+        self.no_room.take_if(|other| is_over(&other.wanted));
         self.download.take_if(|download| {
             matches!(download.stage, Stage::Fetching { .. }) && is_over(&download.wanted)
         });
@@ -124,7 +153,7 @@ impl Device {
     pub fn install_newest(&mut self, now: Duration) {
         if let Some((manifest, job)) = self.newer_on_offer().cloned() {
             self.no_room = None;
-            self.consider(now, Wanted { manifest, job, asked_by: AskedBy::RollOut });
+            self.consider(now, Wanted::new(manifest, job, AskedBy::RollOut));
         }
     }
 
@@ -145,7 +174,7 @@ impl Device {
         };
         if self.remember(now, fresh, |memory| &mut memory.job) {
             self.say_again(now, manifest.version);
-            self.consider(now, Wanted { manifest, job: digest.job(), asked_by: AskedBy::Job });
+            self.consider(now, Wanted::new(manifest, digest.job(), AskedBy::Job));
         }
     }
 
@@ -153,12 +182,14 @@ impl Device {
         let Wanted { manifest, job, .. } = &wanted;
         let (job, version) = (*job, manifest.version);
         let current = self.download.as_ref().map_or(0, Download::version);
-        let waits = |(other, until)| other == version && now < until;
+        let waits = |other: &NoRoom| other.version() == version && now < other.again_at;
         if version == self.trial.version() && self.is_untold(version) {
             // The power went between its trial and what the fleet was to be told.
-            return self.model_ended(now, job, version, Ok(()));
+            return self.model_ended(job, version, Ok(()));
         }
-        if version <= self.memory.model_tried.max(current) || self.no_room.is_some_and(waits) {
+        if version <= self.memory.model_tried.max(current)
+            || self.no_room.as_ref().is_some_and(waits)
+        {
             return;
         }
         if manifest.base != self.trial.base() {
@@ -166,7 +197,7 @@ impl Device {
         }
         if self.memory.model_tried == 0 && manifest.content.sha256 == manifest.base {
             // The model that this mirror came with, which need not travel. Later the same numbers are a roll-back.
-            return self.model_ended(now, job, version, Ok(()));
+            return self.model_ended(job, version, Ok(()));
         }
         if matches!(self.download, Some(Download { stage: Stage::Trying { .. }, .. })) {
             self.next_model = Some(wanted);
@@ -324,28 +355,36 @@ impl Device {
 
     fn end_model(&mut self, now: Duration, outcome: Result<(), JobFault>) {
         let Some(Download { wanted, .. }) = self.download.take() else { return };
-        self.model_ended(now, wanted.job, wanted.manifest.version, outcome);
+        match outcome {
+            Err(JobFault::Storage) => self.found_no_room(now, wanted),
+            _ => self.model_ended(wanted.job, wanted.manifest.version, outcome),
+        }
         if let Some(next) = self.next_model.take() {
             self.consider(now, next);
         }
     }
 
-    /// Remembers and reports how it went with a version.
-    fn model_ended(
-        &mut self,
-        now: Duration,
-        job: JobId,
-        version: u64,
-        outcome: Result<(), JobFault>,
-    ) {
+    /// Remembers and reports how it went with a version. Tried also where it failed: the same bytes would fail again.
+    fn model_ended(&mut self, job: JobId, version: u64, outcome: Result<(), JobFault>) {
         let state = ended(job, version, outcome);
-        if outcome == Err(JobFault::Storage) {
-            // Not remembered as tried: there may be room when the manifest comes again.
-            self.no_room = Some((version, now + NO_ROOM));
-            return self.settle(state, |_| {});
-        }
-        // Tried also where it failed: the same bytes would fail again.
         self.settle(state, |memory| memory.model_tried = memory.model_tried.max(version));
+    }
+
+    /// Reports it, and does not remember it as tried: there may be room later.
+    fn found_no_room(&mut self, now: Duration, mut wanted: Wanted) {
+        let state = ended(wanted.job, wanted.manifest.version, Err(JobFault::Storage));
+        let again_at = now + NO_ROOM.wait(wanted.attempts, |span| self.jitter.within(span));
+        wanted.attempts = wanted.attempts.saturating_add(1);
+        self.no_room = Some(NoRoom { wanted, again_at });
+        self.settle(state, |_| {});
+    }
+
+    /// Fetches again what found no room, once that is due and nothing else is on its way.
+    pub(super) fn find_room(&mut self, now: Duration) {
+        let is_due = |other: &mut NoRoom| self.download.is_none() && now >= other.again_at;
+        if let Some(NoRoom { wanted, .. }) = self.no_room.take_if(is_due) {
+            self.consider(now, wanted);
+        }
     }
 
     /// Keeps how a job ended together with what else that changes, and says it.

@@ -208,6 +208,55 @@ fn a_model_that_found_no_room_is_tried_again_with_a_later_connection() {
 }
 
 #[test]
+fn a_model_that_found_no_room_is_tried_again_on_a_connection_that_stays() {
+    let no_room = |bench: &mut Bench| {
+        bench.mirror.with(|mirror| mirror.outcome = Some(Err(JobFault::Storage)));
+        fetch(bench, b"parameters");
+        assert_eq!(bench.phases().last(), Some(&JobPhase::Failed(JobFault::Storage)));
+    };
+    let hours = |bench: &mut Bench| {
+        let hours = (1..=30).find(|_| {
+            bench.wait(3600);
+            bench.device.snapshot().model_under_way.is_some()
+        });
+        hours.expect("it is tried again")
+    };
+    let (manifest, job) = (model(4, b"parameters"), Topic::JobNotify("mirror-17".parse().unwrap()));
+    let mut bench = Bench::new(None);
+    bench.state(Topic::ModelManifest(channel()), 1, &manifest);
+    no_room(&mut bench);
+    bench.wait(1700);
+    assert_eq!(bench.device.snapshot().model_under_way, None, "not at once");
+    let waits = [(); 7].map(|()| {
+        let waited = hours(&mut bench);
+        no_room(&mut bench);
+        waited
+    });
+    assert!(waits[0] == 1 && waits[6] >= 12 && waits.iter().all(|wait| *wait <= 24), "{waits:?}");
+    hours(&mut bench);
+    bench.mirror.with(|mirror| mirror.outcome = Some(Ok(())));
+    fetch(&mut bench, b"parameters");
+    assert_eq!(bench.device.snapshot().model_tried, 4);
+
+    // A job as well.
+    let mut bench = Bench::new(None);
+    bench.state(job, 1, &install("mirror-17", manifest.clone()));
+    no_room(&mut bench);
+    assert_eq!(hours(&mut bench), 1);
+
+    // Not where the roll-out has been stopped meanwhile, or has gone on to others.
+    for later in [0, 1] {
+        let mut bench = Bench::new(None);
+        bench.state(Topic::ModelManifest(channel()), 1, &manifest);
+        no_room(&mut bench);
+        let later = ModelManifest { rollout_permille: 0, ..model(4 + later, b"parameters") };
+        bench.state(Topic::ModelManifest(channel()), 2, &later);
+        bench.wait(2 * 3600);
+        assert!(bench.take("/model/wanted").is_empty());
+    }
+}
+
+#[test]
 fn a_roll_out_that_is_stopped_ends_its_downloads_and_is_offered_to_nobody() {
     let stopped = ModelManifest { rollout_permille: 0, ..model(4, b"parameters") };
     let mut bench = Bench::new(None);

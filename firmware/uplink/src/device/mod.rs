@@ -51,7 +51,7 @@ pub struct Settings {
     pub secret: DeviceSecret,
     /// The fleet's keys.
     pub keys: KeyRing,
-    /// How long a model is tried at least, as far as the fleet can see.
+    /// How long a model is tried at least, as far as the fleet can see. A start in that time ends the wait.
     pub least_trial: Duration,
 }
 

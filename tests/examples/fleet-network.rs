@@ -507,6 +507,7 @@ fn endpoint(identity: &Identity, port: u16) -> Endpoint {
         port,
         client_id: identity.client_id.clone(),
         tls: Some(identity.config.clone()),
+        certificate_end: Some(identity.end),
         login: None,
         will: Device::will(&identity.device),
         persistent: true,

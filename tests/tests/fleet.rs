@@ -200,6 +200,7 @@ fn endpoint(broker: SocketAddr, name: &DeviceId) -> Endpoint {
         port: broker.port(),
         client_id: name.to_string(),
         tls: None,
+        certificate_end: None,
         login: None,
         will: Device::will(name),
         persistent: true,

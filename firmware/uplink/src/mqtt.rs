@@ -16,6 +16,7 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, Publish, PublishProperties};
 use rumqttc::v5::{AsyncClient, Event as MqttEvent, EventLoop, MqttOptions};
 use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport as Wire};
+use rustls::pki_types::UnixTime;
 use tokio::sync::mpsc;
 
 use crate::pace::Jitter;
@@ -49,6 +50,8 @@ pub struct Endpoint {
     pub client_id: String,
     /// TLS, or none on a broker of the home.
     pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// When the certificate ends that is shown to the broker, seconds since 1970.
+    pub certificate_end: Option<u64>,
     /// Name and password, where the broker asks for them.
     pub login: Option<(String, String)>,
     /// What the broker says when the connection breaks.
@@ -88,11 +91,13 @@ pub struct Mqtt {
 impl Mqtt {
     /// Begins to connect, on the current tokio runtime.
     pub fn start(endpoint: Endpoint, jitter: Jitter) -> (Mqtt, Handle) {
+        let certificate_end = endpoint.certificate_end;
         let (client, connection) = AsyncClient::new(options(endpoint), QUEUE);
         let (sender, events) = mpsc::channel(QUEUE);
         let handle = Handle(sender.clone());
         let largest = Arc::new(AtomicU32::new(u32::MAX));
-        let poller = tokio::spawn(poll(connection, sender, Arc::clone(&largest), jitter));
+        let poll = poll(connection, sender, Arc::clone(&largest), certificate_end, jitter);
+        let poller = tokio::spawn(poll);
         (Mqtt { client, events, poller, connected: false, largest, too_large: None }, handle)
     }
 
@@ -151,6 +156,7 @@ async fn poll(
     mut connection: EventLoop,
     events: mpsc::Sender<Event>,
     largest: Arc<AtomicU32>,
+    certificate_end: Option<u64>,
     mut jitter: Jitter,
 ) {
     let mut attempts = Attempts::new(RECONNECT);
@@ -176,7 +182,7 @@ async fn poll(
                 // At once, or the broker would go on sending to it.
                 connection.clean();
                 attempts.ended();
-                if events.send(end(&error)).await.is_err() {
+                if events.send(end(&error, certificate_end)).await.is_err() {
                     return;
                 }
                 tokio::time::sleep(attempts.pause(|span| jitter.within(span))).await;
@@ -201,8 +207,8 @@ fn refusal(refused: Refused) -> Event {
 }
 
 /// Why a connection has ended.
-fn end(error: &Broken) -> Event {
-    match tls::untimely(error) {
+fn end(error: &Broken, certificate_end: Option<u64>) -> Event {
+    match tls::untimely(error, certificate_end, UnixTime::now()) {
         Some(reason) => Event::Untrusted(reason),
         None => Event::Disconnected(error.to_string()),
     }

@@ -11,7 +11,7 @@ use proto::{DeviceId, Digest};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
-use time::OffsetDateTime;
+use time::{Date, Month, OffsetDateTime};
 
 /// What is wrong with the certificates.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,9 @@ pub enum TlsError {
     /// A common name that is no device name.
     #[error("the certificate's common name cannot be used: {0}")]
     Name(#[from] IdError),
+    /// No end where it should be.
+    #[error("the device's certificate does not say when it ends; enrol the mirror anew")]
+    NoEnd,
 }
 
 /// A file that somebody gave the mirror.
@@ -64,6 +67,8 @@ pub struct Identity {
     pub device: DeviceId,
     /// A client id of 23 bytes, which every broker takes; the same for as long as the certificate is.
     pub client_id: String,
+    /// When the certificate ends, seconds since 1970.
+    pub end: u64,
 }
 
 impl Identity {
@@ -79,13 +84,23 @@ impl Identity {
         let chain = certificates(certificate, CERTIFICATE)?;
         let first = chain.first().ok_or(TlsError::Pem(CERTIFICATE))?;
         let device: DeviceId = common_name(first).ok_or(TlsError::NoName)?.parse()?;
+        let end = not_after(first).ok_or(TlsError::NoEnd)?;
         let client_id = format!("m{}", &Digest::of(first).to_string()[..22]);
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsError::Pem(KEY))?;
         let config = config(authority, AUTHORITY)?
             .with_client_auth_cert(chain, key)
             .map_err(refused(CERTIFICATE))?;
-        Ok(Identity { config: Arc::new(config), device, client_id })
+        Ok(Identity { config: Arc::new(config), device, client_id, end })
     }
+}
+
+/// When the device's certificate ends, the first of this PEM text, in seconds since 1970.
+///
+/// # Errors
+/// See [`TlsError`].
+pub fn certificate_end(certificate: &[u8]) -> Result<u64, TlsError> {
+    let chain = certificates(certificate, CERTIFICATE)?;
+    chain.first().and_then(|first| not_after(first)).ok_or(TlsError::NoEnd)
 }
 
 /// TLS without a certificate of the device's own, for a home's broker; `given` says what the authority's PEM text is.
@@ -119,15 +134,20 @@ fn certificates(pem: &[u8], given: Given) -> Result<Vec<CertificateDer<'static>>
     read.ok().filter(|found| !found.is_empty()).ok_or(TlsError::Pem(given))
 }
 
-/// Why a connection has ended, with the next step, if that is because of a certificate's time. Always in the same words, unlike
-/// rustls', which name the second at hand.
-pub(crate) fn untimely(error: &(dyn Error + 'static)) -> Option<String> {
+/// Why a connection has ended, with the next step, if that is because of a certificate's time; `end` is that of the mirror's own, in
+/// seconds since 1970, and `now` its clock's time. In the same words for a whole day, unlike rustls', which name the second at hand.
+pub(crate) fn untimely(
+    error: &(dyn Error + 'static),
+    end: Option<u64>,
+    now: UnixTime,
+) -> Option<String> {
     use CertificateError::{Expired, ExpiredContext, NotValidYetContext};
     use rustls::Error::{AlertReceived, InvalidCertificate};
     match rustls_error(error)? {
         InvalidCertificate(ExpiredContext { not_after, .. }) => Some(format!(
-            "the broker's certificate ended on {}; give the broker a new one",
-            day(*not_after)
+            "the broker's certificate ended on {}; give the broker a new one, or let the mirror reach a time server, if it is not {} today",
+            day(not_after.as_secs()),
+            day(now.as_secs())
         )),
         // So is one called that ends before it begins.
         InvalidCertificate(Expired) => {
@@ -135,13 +155,25 @@ pub(crate) fn untimely(error: &(dyn Error + 'static)) -> Option<String> {
         }
         InvalidCertificate(NotValidYetContext { not_before, .. }) => Some(format!(
             "the mirror's clock is before {}, when the broker's certificate begins; let the mirror reach a time server",
-            day(*not_before)
+            day(not_before.as_secs())
         )),
-        AlertReceived(AlertDescription::CertificateExpired) => Some(
-            "the broker says that this mirror's certificate has ended; enrol the mirror anew"
-                .to_owned(),
-        ),
+        AlertReceived(AlertDescription::CertificateExpired) => Some(ended_there(end, now)),
         _ => None,
+    }
+}
+
+/// What a broker may mean with the alert that a certificate has ended. OpenSSL sends it also where the list of revoked ones has.
+fn ended_there(end: Option<u64>, now: UnixTime) -> String {
+    match end.filter(|end| *end > now.as_secs()) {
+        Some(end) => format!(
+            "this mirror's certificate holds until {}, if it is {} today, but the broker says that it has ended: its list of revoked ones \
+             may have (`sh revoke.sh`), or its clock is ahead",
+            day(end),
+            day(now.as_secs())
+        ),
+        None => "the broker says that this mirror's certificate has ended, or its list of revoked ones has (`sh revoke.sh`), or its clock is \
+                 ahead; enrol the mirror anew, if it is the certificate"
+            .to_owned(),
     }
 }
 
@@ -155,9 +187,8 @@ fn rustls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Erro
     .find_map(|error| error.downcast_ref())
 }
 
-/// Such as 2026-11-30.
-fn day(time: UnixTime) -> String {
-    let seconds = time.as_secs();
+/// The day, such as 2026-11-30, of a moment in seconds since 1970.
+pub fn day(seconds: u64) -> String {
     let moment = i64::try_from(seconds).ok().map(OffsetDateTime::from_unix_timestamp);
     match moment {
         Some(Ok(moment)) => moment.date().to_string(),
@@ -182,19 +213,49 @@ fn value(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     (rest.len() >= length).then(|| (tag, &rest[..length], &rest[length..]))
 }
 
-/// The subject's common name (RFC 5280, 4.1: version, serial, algorithm, issuer and validity come before the subject).
-fn common_name(certificate: &[u8]) -> Option<&str> {
+/// What a certificate says, from its validity on (RFC 5280, 4.1: version, serial, algorithm and issuer come before).
+fn from_validity(certificate: &[u8]) -> Option<&[u8]> {
     const VERSION: u8 = 0xa0;
-    const COMMON_NAME: [u8; 3] = [0x55, 0x04, 0x03];
     let (_, certificate, _) = value(certificate)?;
     let (_, mut fields, _) = value(certificate)?;
     if fields.first() == Some(&VERSION) {
         fields = value(fields)?.2;
     }
-    for _ in 0..4 {
+    for _ in 0..3 {
         fields = value(fields)?.2;
     }
-    let (_, mut names, _) = value(fields)?;
+    Some(fields)
+}
+
+/// When it ends, seconds since 1970: the second moment of the validity.
+fn not_after(certificate: &[u8]) -> Option<u64> {
+    let (_, validity, _) = value(from_validity(certificate)?)?;
+    let (tag, text, _) = value(value(validity)?.2)?;
+    moment(tag, std::str::from_utf8(text).ok()?)
+}
+
+/// Such as `361127131343Z`, whose century RFC 5280 says, and `20511124131343Z`.
+fn moment(tag: u8, text: &str) -> Option<u64> {
+    const UTC_TIME: u8 = 0x17;
+    const GENERALIZED_TIME: u8 = 0x18;
+    let text = match tag {
+        UTC_TIME if text < "50" => format!("20{text}"),
+        UTC_TIME => format!("19{text}"),
+        GENERALIZED_TIME => text.to_owned(),
+        _ => return None,
+    };
+    let digits = text.strip_suffix('Z')?;
+    let number = |at: usize| digits.get(at..at + 2)?.parse::<u8>().ok();
+    let month = Month::try_from(number(4)?).ok()?;
+    let date = Date::from_calendar_date(digits.get(..4)?.parse().ok()?, month, number(6)?).ok()?;
+    let moment = date.with_hms(number(8)?, number(10)?, number(12)?).ok()?.assume_utc();
+    u64::try_from(moment.unix_timestamp()).ok()
+}
+
+/// The subject's common name; the subject follows the validity.
+fn common_name(certificate: &[u8]) -> Option<&str> {
+    const COMMON_NAME: [u8; 3] = [0x55, 0x04, 0x03];
+    let (_, mut names, _) = value(value(from_validity(certificate)?)?.2)?;
     while let Some((_, set, rest)) = value(names) {
         let (_, attribute, _) = value(set)?;
         let (_, kind, text) = value(attribute)?;
@@ -212,16 +273,43 @@ mod tests {
 
     #[test]
     fn a_broker_that_no_longer_takes_the_mirror_s_certificate_is_told_as_that() {
-        let ended = |alert| {
-            untimely(&io::Error::new(
-                io::ErrorKind::InvalidData,
-                rustls::Error::AlertReceived(alert),
-            ))
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_796_000_000));
+        let told = |alert, end| {
+            let alert = rustls::Error::AlertReceived(alert);
+            untimely(&io::Error::new(io::ErrorKind::InvalidData, alert), end, now)
         };
-        let told = ended(AlertDescription::CertificateExpired).unwrap();
-        assert!(told.contains("this mirror's certificate has ended; enrol"), "{told}");
-        assert_eq!(ended(AlertDescription::UnknownCA), None);
-        assert_eq!(untimely(&io::Error::other("reset")), None);
+        let expired = AlertDescription::CertificateExpired;
+        let unknown = told(expired, None).unwrap();
+        assert!(
+            unknown.starts_with("the broker says that this mirror's certificate has ended, or")
+        );
+        assert!(unknown.contains("`sh revoke.sh`") && unknown.contains("enrol"), "{unknown}");
+        assert_eq!(told(expired, Some(1_795_999_999)), Some(unknown), "by its own clock as well");
+        let holds = told(expired, Some(2_111_404_423)).unwrap();
+        let first =
+            "this mirror's certificate holds until 2036-11-27, if it is 2026-11-30 today, but";
+        assert!(holds.starts_with(first) && holds.contains("`sh revoke.sh`"), "{holds}");
+        assert!(!holds.contains("enrol"), "a new one would not help: {holds}");
+        assert_eq!(told(AlertDescription::UnknownCA, None), None);
+        assert_eq!(untimely(&io::Error::other("reset"), None, now), None);
+    }
+
+    #[test]
+    fn a_certificate_s_end_is_read_in_both_ways_that_it_may_be_written() {
+        let signer = rcgen::KeyPair::generate().unwrap();
+        // Up to 2049 two digits of the year are written, later four.
+        for (year, end) in [(1999, 946_598_400), (2036, 2_114_294_400), (2051, 2_587_593_600)] {
+            let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+            parameters.not_after = rcgen::date_time_ymd(year, 12, 31);
+            let certificate = parameters.self_signed(&signer).unwrap();
+            assert_eq!(not_after(certificate.der()), Some(end), "{year}");
+            assert_eq!(certificate_end(certificate.pem().as_bytes()).unwrap(), end);
+            assert_eq!(day(end), format!("{year}-12-31"));
+        }
+        for wrong in ["", "Z", "361327131343Z", "361127131343", "3611271313Z"] {
+            assert_eq!(moment(0x17, wrong), None, "{wrong}");
+        }
+        assert!(matches!(certificate_end(b"nothing"), Err(TlsError::Pem(_))));
     }
 
     #[test]
@@ -246,11 +334,12 @@ mod tests {
         assert_eq!(common_name(&der), Some("mirror-17"));
         for length in 0..der.len() {
             let _ = common_name(&der[..length]);
+            assert_eq!(not_after(&der[..length]), None);
         }
         for at in 0..der.len() {
             let mut changed = der.clone();
             changed[at] ^= 0xff;
-            let _ = common_name(&changed);
+            let _ = (common_name(&changed), not_after(&changed));
         }
     }
 }

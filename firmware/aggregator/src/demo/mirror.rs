@@ -95,6 +95,7 @@ impl Mirror {
             port: broker.port(),
             client_id: name.to_string(),
             tls: None,
+            certificate_end: None,
             login: None,
             will: Device::will(name),
             persistent: true,

@@ -106,6 +106,7 @@ impl HomePart {
             port: settings.port,
             client_id: format!("mirror-home-{device}"),
             tls,
+            certificate_end: None,
             login,
             will: Topics::new(device.clone()).will(),
             persistent: false,

@@ -155,6 +155,7 @@ impl Member {
             port: self.settings.port,
             client_id: identity.client_id,
             tls: Some(identity.config),
+            certificate_end: Some(identity.end),
             login: None,
             will: Device::will(&identity.device),
             persistent: true,

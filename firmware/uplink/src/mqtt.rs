@@ -151,6 +151,17 @@ fn options(endpoint: Endpoint) -> MqttOptions {
     options
 }
 
+/// What follows on the poller's end, which comes with a goodbye alone: a panic goes on in whoever waits for the next event, which
+/// would not come.
+fn after(ended: Result<(), tokio::task::JoinError>) -> Event {
+    if let Err(error) = ended
+        && let Ok(panic) = error.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
+    }
+    Event::Stop
+}
+
 /// Polls until the goodbye is out, or nobody listens any more.
 async fn poll(
     mut connection: EventLoop,
@@ -241,8 +252,12 @@ impl Transport for Mqtt {
         if let Some(too_large) = self.too_large.take() {
             return Event::Refused { reason: too_large.to_string(), is_access: false };
         }
-        // The poller ends only after a goodbye.
-        let event = self.events.recv().await.unwrap_or(Event::Stop);
+        // What came before is heard first.
+        let event = tokio::select! {
+            biased;
+            event = self.events.recv() => event.unwrap_or(Event::Stop),
+            ended = &mut self.poller => after(ended),
+        };
         match event {
             Event::Connected => self.connected = true,
             Event::Disconnected(_) | Event::Untrusted(_) => self.connected = false,
@@ -262,5 +277,36 @@ impl Transport for Mqtt {
             let _ = tokio::time::timeout(Duration::from_secs(3), goodbye).await;
         }
         self.poller.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only to end a test that is stuck.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[test]
+    #[should_panic(expected = "the poller's trouble")]
+    fn a_poller_that_panics_ends_whoever_waits_for_its_next_event() {
+        let endpoint = Endpoint {
+            host: "127.0.0.1".into(),
+            port: 1,
+            client_id: "mirror-17".into(),
+            tls: None,
+            certificate_end: None,
+            login: None,
+            will: Retained { topic: "will".into(), payload: Vec::new() },
+            persistent: true,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            // Its handle has a sender, so that the events alone would never end.
+            let (mut mqtt, _handle) = Mqtt::start(endpoint, Jitter::new(1));
+            mqtt.poller.abort();
+            mqtt.poller = tokio::spawn(async { panic!("the poller's trouble") });
+            while tokio::time::timeout(PATIENCE, mqtt.next()).await.is_ok() {}
+        });
     }
 }

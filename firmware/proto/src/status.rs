@@ -115,7 +115,7 @@ pub enum JobFault {
     Unusable,
     /// Worse than its predecessor on the public check that every mirror ships with.
     PublicCheck,
-    /// No room, or a disk that fails.
+    /// No room, a disk that fails, or another trouble of the mirror's own: tried again.
     Storage,
 }
 

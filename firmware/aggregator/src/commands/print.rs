@@ -67,7 +67,9 @@ pub fn failure_line(failure: &Failure) -> String {
         Some(JobFault::PublicCheck) => {
             "it is worse on the public check than its predecessor or the shipped model"
         }
-        Some(JobFault::Storage) => "the mirror has no room, or its disk fails",
+        Some(JobFault::Storage) => {
+            "the mirror has no room, or its disk or its own network fails; it tries again"
+        }
         None => "how was not noted",
     };
     format!("failed on {}: {how}", failure.device)

@@ -81,11 +81,16 @@ fn attempt(
         warn!("model {version} is put away: {error:#}");
         JobFault::Unusable
     };
-    let mut parser = model.parser(Orientation::default()).map_err(unusable)?;
-    let check = check::pictures(&mut parser).map_err(unusable)?;
+    // Of the mirror's own network, which another model would not mend.
+    let own = |error: anyhow::Error| {
+        warn!("model {version} cannot be tried here, and is tried again: {error:#}");
+        JobFault::Storage
+    };
+    let mut parser = model.parser(Orientation::default()).map_err(own)?;
+    let check = check::pictures(&mut parser).map_err(own)?;
     runs(&mut parser, home, parameters).map_err(unusable)?;
     drop(parser);
-    let mut trunk = model.student().map_err(unusable)?;
+    let mut trunk = model.student().map_err(own)?;
     match home.try_model(version, parameters, &check, &mut trunk) {
         Ok(()) => {
             info!("model {version} was tried");
@@ -120,6 +125,23 @@ fn fault(trouble: &ModelTrouble) -> JobFault {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use settings::Layers;
+
+    use super::*;
+    use crate::fleet::small;
+
+    #[test]
+    fn a_mirror_whose_own_network_fails_does_not_put_that_down_to_the_model() {
+        let folder = std::env::temp_dir().join(format!("mirror-trial-{}", std::process::id()));
+        let home = small::home(&folder.join("home"));
+        let mut vision =
+            Layers::defaults().and_then(Layers::finish).expect("valid").settings.vision;
+        vision.model = folder.join("nothing there").display().to_string();
+        let outcome = attempt(&home, &ModelSource::new(&vision), 4, b"parameters");
+        assert_eq!(outcome, Err(JobFault::Storage));
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
 
     #[test]
     fn the_assessment_says_how_soon_the_fleet_hears_of_a_trial() {

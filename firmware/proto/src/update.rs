@@ -206,7 +206,9 @@ pub enum Refusal {
         retry_seconds: u32,
     },
     /// The device has another update in this round.
-    #[error("another update of this device counts in this round")]
+    #[error(
+        "another update of this device counts in this round; another mirror may have this one's device.secret: each needs its own"
+    )]
     AnotherCounts,
     /// The bytes are no update.
     #[error("the bytes are no update")]

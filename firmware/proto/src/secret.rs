@@ -11,7 +11,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::ids::{Channel, DeviceId, Pseudonym};
 
-/// 32 unpredictable bytes. Wiped when dropped; never printed.
+/// 32 unpredictable bytes. Wiped when dropped. `Debug` does not show them; an enrolment writes them out, to a file or to the
+/// technician's terminal.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct DeviceSecret([u8; 32]);
 
@@ -34,7 +35,7 @@ impl DeviceSecret {
         DeviceSecret(tag(fleet, &[b"mirror device secret v1\0", device.as_str().as_bytes()]))
     }
 
-    /// For the enrolment's file.
+    /// For the enrolment alone.
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }

@@ -30,10 +30,10 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// The stored one; without any, a new one for these names.
+    /// The stored one; without any, or with one of its two files alone, a new one for these names.
     ///
     /// # Errors
-    /// A folder that cannot be used, or one file without the other.
+    /// A folder that cannot be used, or two files that do not belong together.
     pub fn load_or_make(folder: &Path, names: &[String]) -> Result<Certificate, AccessError> {
         let (certificate, key) = (folder.join(CERTIFICATE), folder.join(KEY));
         let stored = (private::read(&certificate)?, private::read(&key)?);

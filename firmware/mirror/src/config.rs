@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 use home::HomeError;
+use learn::edges::{Clock, SystemClock};
 use proto::DeviceId;
 use settings::{Board, DisplayKind, Effective, Layers, Settings};
 use tracing::warn;
 use uplink::tls;
 
 use crate::cli::SettingsArgs;
-use crate::fleet::AUTHORITY;
+use crate::fleet::{self, AUTHORITY};
 use crate::learning;
 use crate::model::{self, ModelSource};
 use crate::report::{self, Usage};
@@ -140,6 +141,11 @@ pub fn check_files(effective: &Effective) -> Result<()> {
         return Err(effective.refuse("vision.model", report::describe(&error)).into());
     }
     made(settings).into_iter().try_for_each(|(key, path)| check_seen(effective, key, path))?;
+    if let Some(fleet) = &settings.fleet
+        && let Err(error) = fleet::check_certificate(&fleet.folder, SystemClock.now())
+    {
+        return Err(effective.refuse("fleet.folder", report::describe(&error)).into());
+    }
     let authority = settings.home_assistant.as_ref().and_then(|home| home.authority.as_deref());
     authority.map_or(Ok(()), |file| check_authority(effective, "home_assistant.authority", file))
 }

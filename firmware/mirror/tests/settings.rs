@@ -168,6 +168,28 @@ fn what_names_a_file_that_is_not_there_is_refused_by_the_check_of_the_settings_i
 }
 
 #[test]
+fn a_mirror_s_certificate_that_has_ended_is_refused_by_the_check_of_the_settings_in_effect() {
+    let folder = Folder::new("ended");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let text = "[fleet]\nenabled = true\nhost = \"a\"\nfolder = \"PATH\"\n";
+    let file = folder.file("my.toml", text.replace("PATH", folder.path().to_str().expect("text")));
+    let check = |end: i32| {
+        let mut wanted = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+        wanted.not_after = rcgen::date_time_ymd(end, 11, 1);
+        folder.file("device.pem", wanted.self_signed(&key).expect("signed").pem());
+        output(mirror(&folder).args(["config", "check", "--config"]).arg(&file))
+    };
+    let result = check(3000);
+    assert!(result.status.success(), "{}", stderr(&result));
+    let result = check(2021);
+    let told = stderr(&result);
+    assert_eq!(result.status.code(), Some(2), "{told}");
+    for part in ["`fleet.folder`", "device.pem ended on 2021-11-01", "enrol the mirror anew"] {
+        assert!(told.contains(part), "{told}");
+    }
+}
+
+#[test]
 fn an_authority_of_the_home_s_broker_that_is_none_is_refused_by_the_check_and_no_matter_of_a_fleet()
 {
     let folder = Folder::new("authority");

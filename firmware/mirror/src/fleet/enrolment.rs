@@ -4,10 +4,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use learn::edges::Timestamp;
 use proto::secret::DeviceSecret;
 use proto::signing::KeyRing;
-use uplink::tls::Identity;
+use uplink::tls::{self, Identity};
 use zeroize::Zeroizing;
 
 /// Certificates of the broker's authority, PEM.
@@ -45,6 +46,25 @@ impl Enrolment {
         let keys = KeyRing::from_text(&keys).with_context(|| wrong(folder, FLEET_KEYS))?;
         Ok(Enrolment { identity, secret: secret(folder)?, keys })
     }
+}
+
+/// Looks whether the mirror's certificate in this folder still holds at a time.
+///
+/// # Errors
+/// One that has ended, or a file that is no certificate. One that is not there, or not to be read by whoever asks, is told of by the
+/// mirror itself.
+pub(crate) fn check_certificate(folder: &Path, now: Timestamp) -> Result<()> {
+    let path = folder.join(CERTIFICATE);
+    let Ok(pem) = fs::read(&path) else { return Ok(()) };
+    let end = tls::certificate_end(&pem).with_context(|| path.display().to_string())?;
+    ensure!(
+        now.0 < end,
+        "{} ended on {}; enrol the mirror anew, or set the clock, if it is not {} today",
+        path.display(),
+        tls::day(end),
+        tls::day(now.0)
+    );
+    Ok(())
 }
 
 fn secret(folder: &Path) -> Result<DeviceSecret> {
@@ -109,6 +129,23 @@ pub(super) mod tests {
         put(folder, KEY, &key, 0o600);
         put(folder, SECRET, &"ab".repeat(32), 0o600);
         put(folder, FLEET_KEYS, &format!("{fleet}\n"), 0o644);
+    }
+
+    #[test]
+    fn a_certificate_that_has_ended_is_refused_with_its_day() {
+        let folder = std::env::temp_dir().join(format!("mirror-ended-{}", std::process::id()));
+        let check =
+            |now| check_certificate(&folder, Timestamp(now)).map_err(|error| format!("{error:#}"));
+        assert_eq!(check(0), Ok(()), "nobody has brought it yet");
+        enrol(&folder, &"00".repeat(32));
+        let pem = fs::read(folder.join(CERTIFICATE)).expect("written");
+        let end = tls::certificate_end(&pem).expect("whole");
+        assert_eq!(check(end - 1), Ok(()));
+        let told = check(end).expect_err("it has ended");
+        assert!(told.contains("device.pem ended on ") && told.contains("enrol"), "{told}");
+        put(&folder, CERTIFICATE, "nothing", 0o644);
+        assert!(check(0).expect_err("no certificate").contains("enrol the mirror anew"));
+        fs::remove_dir_all(&folder).expect("ours");
     }
 
     fn describe(folder: &Path) -> String {

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use uplink::device::{Device, Settings, Snapshot};
 use uplink::edges::{EdgeError, Keeper, Memory, Origin};
 use uplink::mqtt::{Endpoint, Mqtt};
-use uplink::tls::Identity;
+use uplink::tls::{self, Identity};
 
 use super::absence::Absence;
 use super::enrolment::Enrolment;
@@ -32,6 +32,9 @@ const MEMORY: &str = "memory";
 /// How long a model is tried at least, as far as the fleet can see: how long it really takes says how many corrections there are
 /// to judge it by.
 pub(super) const TRIAL: Duration = Duration::from_secs(600);
+
+/// So long ahead of its end the mirror's certificate is told of, in seconds: as the aggregator's own is to its operator.
+const CERTIFICATE_ENDS: u64 = 60 * 86_400;
 
 /// How often the connection is looked at for a broker that is away.
 const LOOK: Duration = Duration::from_secs(5);
@@ -68,18 +71,19 @@ impl Member {
         let (device, endpoint) = prepared?;
         let (host, port) = (&self.settings.host, self.settings.port);
         info!("fleet: {} at {host}:{port}", endpoint.client_id);
-        let jitter = jitter()?;
+        let (jitter, certificate_end) = (jitter()?, endpoint.certificate_end);
         runtime()?.block_on(async {
             let (connection, handle) = Mqtt::start(endpoint, jitter);
             tokio::spawn(follow(Arc::clone(&self.shared), handle, move || home.releases_version()));
-            tokio::spawn(self.tell_absence());
+            tokio::spawn(self.tell_absence(certificate_end));
             uplink::run::run(device, connection, self.fleet.watch.clone()).await;
         });
         Ok(())
     }
 
-    /// Tells a person once the fleet has not been heard for long, and takes it back when it is.
-    fn tell_absence(&self) -> impl Future<Output = ()> + use<> {
+    /// Tells a person once the fleet has not been heard for long, and takes it back when it is; or that the mirror's certificate,
+    /// which ends at `certificate_end`, soon will shut it out.
+    fn tell_absence(&self, certificate_end: Option<u64>) -> impl Future<Output = ()> + use<> {
         let (shared, watch) = (Arc::clone(&self.shared), self.fleet.watch.clone());
         let broker = format!("{}:{}", self.settings.host, self.settings.port);
         async move {
@@ -95,8 +99,9 @@ impl Member {
                     true => Ok(()),
                     false => Err(reason(&broker, &snapshot, at)),
                 };
-                let notice = absence.look(connection, Instant::now());
-                shared.set_notice(Topic::Fleet, notice);
+                let notice = absence.look(connection, Instant::now()).map(str::to_owned);
+                let notice = notice.or_else(|| ending(certificate_end?, at));
+                shared.set_notice(Topic::Fleet, notice.as_deref());
             }
         }
     }
@@ -165,6 +170,20 @@ impl Member {
 
 fn is_first_attempt(snapshot: &Snapshot) -> bool {
     !snapshot.connected && !snapshot.denied && snapshot.note.is_none()
+}
+
+/// What a person should do about a certificate of the mirror's that ends soon, or has ended, by the clock.
+fn ending(end: u64, now: Timestamp) -> Option<String> {
+    let (ends, today) = (tls::day(end), tls::day(now.0));
+    if now.0 >= end {
+        return Some(format!(
+            "fleet: this mirror's certificate ended on {ends}; enrol the mirror anew, or let it reach a time server, if it is not {today} today"
+        ));
+    }
+    let is_near = end - now.0 <= CERTIFICATE_ENDS;
+    is_near.then(|| {
+        format!("fleet: this mirror's certificate ends on {ends}; enrol the mirror anew before")
+    })
 }
 
 /// Why the mirror hears nothing of its fleet, with the next step.

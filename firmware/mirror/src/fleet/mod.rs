@@ -32,6 +32,7 @@ use crate::learning::Learning;
 use crate::private;
 use crate::shared::{Shared, Topic};
 
+pub(crate) use enrolment::check_certificate;
 pub use home_assistant::{AUTHORITY, HomePart};
 pub use member::Member;
 pub use trial::Trial;

@@ -21,7 +21,7 @@ use super::absence::Absence;
 use super::enrolment::Enrolment;
 use super::household::AtHome;
 use super::trial::Trial;
-use super::{Fleet, follow, jitter, runtime, wait_for};
+use super::{ANOTHER_FLEET, Fleet, LOST, follow, jitter, runtime, wait_for};
 use crate::learning::Learning;
 use crate::model::ModelSource;
 use crate::report;
@@ -137,7 +137,9 @@ impl Member {
     fn memory_of(&self, origin: Origin, kept: &mut Kept, home: &home::Home) -> Result<Memory> {
         let known = read_memory(&kept.0)?;
         if !known.is_of_fleet(&origin) {
-            self.fleet.ask_anew(&self.shared, home).context("fleet: asking anew")?;
+            let is_gone = known.lost && known.origin.is_none();
+            let why = if is_gone { LOST } else { ANOTHER_FLEET };
+            self.fleet.ask_anew(&self.shared, home, why).context("fleet: asking anew")?;
         } else if home.contribution() != Contribution::Off {
             // Agreed to just before a power cut.
             self.fleet.answered(&self.shared);
@@ -292,14 +294,14 @@ mod tests {
         };
         small::agree(&home);
         let (fleet, shared) = start();
-        fleet.ask_anew(&shared, &home).expect("writable");
+        fleet.ask_anew(&shared, &home, ANOTHER_FLEET).expect("writable");
         let asked = notice(&shared);
         assert!(fleet.asks() && asked.is_some());
         // The power goes before the new fleet is remembered: the consent is gone already.
         let (fleet, shared) = start();
         assert!(fleet.asks());
         assert_eq!(notice(&shared), asked);
-        fleet.ask_anew(&shared, &home).expect("writable");
+        fleet.ask_anew(&shared, &home, ANOTHER_FLEET).expect("writable");
         let (alone, quiet) = (Fleet::new(false), Shared::new(Instant::now(), None));
         assert!(!alone.kept_in(&folder, &quiet).asks(), "it belongs to no fleet any more");
         fleet.answered(&shared);
@@ -329,10 +331,10 @@ mod tests {
         let folder = Folder::new("anew");
         let home = small::home(folder.path());
         let (shared, fleet) = (Shared::new(Instant::now(), None), Fleet::new(true));
-        fleet.ask_anew(&shared, &home).expect("writable");
+        fleet.ask_anew(&shared, &home, ANOTHER_FLEET).expect("writable");
         assert!(!fleet.asks(), "nobody is asked again who never agreed");
         small::agree(&home);
-        fleet.ask_anew(&shared, &home).expect("writable");
+        fleet.ask_anew(&shared, &home, ANOTHER_FLEET).expect("writable");
         assert!(fleet.asks() && home.token::<ContributeToFleet>().is_err());
         assert!(home.token::<ImproveMyMirror>().is_ok(), "that is no fleet's business");
     }

@@ -40,6 +40,11 @@ pub use trial::Trial;
 /// How often the parts look whether to stop, and for something new to send.
 const TICK: Duration = Duration::from_millis(200);
 
+/// Why a household is asked anew: the fleet is another one than it agreed to, or there was none.
+const ANOTHER_FLEET: &str = "the mirror came to a fleet that nobody here agreed to contribute to yet: answer on the mirror's page";
+/// Or nobody knows which one it agreed to.
+const LOST: &str = "what the mirror knew of its fleet cannot be read, so it asks again whether to contribute: answer on the mirror's page";
+
 /// The question that nobody has answered yet, in the fleet's folder.
 const QUESTION: &str = "question";
 
@@ -102,17 +107,17 @@ impl Fleet {
         }
     }
 
-    /// Takes back a consent that was given for another fleet, or before there was any, and asks for this one.
+    /// Takes back a consent that was given for another fleet, or before there was any, and asks for this one; `why` is the question,
+    /// [`ANOTHER_FLEET`] or [`LOST`].
     ///
     /// # Errors
     /// Of the stores; another call does the rest.
-    pub(crate) fn ask_anew(&self, shared: &Shared, household: &Household) -> Result<()> {
+    fn ask_anew(&self, shared: &Shared, household: &Household, why: &str) -> Result<()> {
         if household.consent(PurposeKind::ContributeToFleet) == ConsentState::Absent {
             return Ok(());
         }
         // Before the consent goes: after a power cut in between nothing would say that there was one.
-        let text = "the mirror came to a fleet that nobody here agreed to contribute to yet: answer on the mirror's page";
-        self.put_question(shared, text)?;
+        self.put_question(shared, why)?;
         match household.withdraw(PurposeKind::ContributeToFleet) {
             // A damaged ledger keeps what waits from being sent as well.
             Ok(_) | Err(HomeError::Release(_)) => Ok(()),

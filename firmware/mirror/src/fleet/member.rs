@@ -144,7 +144,9 @@ impl Member {
             // Agreed to just before a power cut.
             self.fleet.answered(&self.shared);
         }
-        if known.is_of_another(&origin) {
+        // A memory that is gone does not say whose the model in force is.
+        let is_foreign = !known.is_of_fleet(&origin) && home.fleet_version() > 0;
+        if is_foreign || known.is_of_another(&origin) {
             // Before the new fleet is kept, so that a power cut in between repeats it.
             home.leave_fleet().context("fleet: leaving the one before")?;
         }
@@ -229,33 +231,41 @@ impl Keeper for Kept {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use learn::consent::{ContributeToFleet, ImproveMyMirror};
+    use proto::signing::KeyId;
 
     use super::*;
     use crate::fleet::{enrolment, small};
     use crate::testing::{Folder, settings};
 
-    #[test]
-    fn a_start_with_another_fleets_keys_takes_back_the_consent_and_what_waits() {
-        let root = Folder::new("moves");
-        let home = Arc::new(small::home(&root.path().join("home")));
-        let model = ModelSource::new(&settings().vision);
+    /// A member of a fleet with all that it keeps in this folder.
+    fn member(root: &Path) -> Member {
+        let defaults = settings();
         let settings = FleetSettings {
             host: "fleet.example".into(),
             port: 8883,
             channel: "stable".into(),
-            folder: root.path().join("enrolment"),
+            folder: root.join("enrolment"),
             min_cohort: 2,
             max_update_kib: 1024,
         };
-        let member = Member {
+        Member {
             shared: Arc::new(Shared::new(Instant::now(), None)),
             learning: Arc::new(Learning::new()),
             fleet: Arc::new(Fleet::new(true)),
             settings,
-            folder: root.path().join("fleet"),
-            model,
-        };
+            folder: root.join("fleet"),
+            model: ModelSource::new(&defaults.vision),
+        }
+    }
+
+    #[test]
+    fn a_start_with_another_fleets_keys_takes_back_the_consent_and_what_waits() {
+        let root = Folder::new("moves");
+        let home = Arc::new(small::home(&root.path().join("home")));
+        let member = member(root.path());
         let start = |key: &str| {
             enrolment::tests::enrol(&member.settings.folder, &format!("{key}{}", "00".repeat(31)));
             member.prepare(&home).expect("whole");
@@ -278,6 +288,63 @@ mod tests {
         assert!(home.token::<ContributeToFleet>().is_err() && member.fleet.asks());
         assert!(home.waiting().expect("readable").is_empty(), "made for the other fleet");
         assert!(home.token::<ImproveMyMirror>().is_ok() && home.usage().corrections == 1);
+    }
+
+    #[test]
+    fn a_model_whose_fleet_nobody_knows_any_more_is_left_with_it() {
+        for damaged in [false, true] {
+            let folder = Folder::new("whose");
+            let root = folder.path();
+            let home = Arc::new(small::home(&root.join("home")));
+            let member = member(root);
+            let kept = || Kept(Directory::open(&root.join("fleet")).expect("no longer held"));
+            let origin = |keys: &[u8]| Origin {
+                channel: "stable".parse().expect("valid"),
+                keys: keys.iter().map(|&key| KeyId([key; 8])).collect(),
+            };
+            let first = member.memory_of(origin(&[1]), &mut kept(), &home).expect("writable");
+            small::agree(&home);
+            small::take_model(&home, 40);
+            let again = member.memory_of(origin(&[1]), &mut kept(), &home).expect("writable");
+            assert_eq!((again, home.fleet_version()), (first, 40), "the same fleet's");
+            assert!(!member.fleet.asks());
+
+            let store = kept();
+            match damaged {
+                true => store.0.replace(MEMORY, b"{\"round\":").expect("writable"),
+                false => store.0.remove(MEMORY).expect("writable"),
+            }
+            drop(store);
+            let memory = member.memory_of(origin(&[2]), &mut kept(), &home).expect("writable");
+            assert_eq!((memory.lost, memory.model_tried), (damaged, 0));
+            assert_eq!(
+                home.fleet_version(),
+                0,
+                "the next fleet's models 1 to 40 are newer than this"
+            );
+            let asked = member
+                .shared
+                .with_health(|health| health.notices.get(Topic::Question).map(str::to_owned));
+            let why = if damaged { LOST } else { ANOTHER_FLEET };
+            assert_eq!(asked.as_deref(), Some(why));
+        }
+    }
+
+    #[test]
+    fn a_certificate_s_end_is_told_two_months_ahead_and_after_it() {
+        // 2036-11-27 13:13 UTC.
+        let end = 2_111_404_423;
+        assert_eq!(ending(end, Timestamp(end - 60 * 86_400 - 1)), None);
+        let soon = ending(end, Timestamp(end - 60 * 86_400));
+        let text =
+            "fleet: this mirror's certificate ends on 2036-11-27; enrol the mirror anew before";
+        assert_eq!(soon.as_deref(), Some(text));
+        assert_eq!(ending(end, Timestamp(end - 1)), soon);
+        let over = ending(end, Timestamp(end + 86_400)).expect("it has ended");
+        assert!(
+            over.contains("ended on 2036-11-27; enrol") && over.contains("not 2036-11-28 today"),
+            "{over}"
+        );
     }
 
     #[test]

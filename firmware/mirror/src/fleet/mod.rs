@@ -213,8 +213,10 @@ pub(crate) mod small {
     use std::sync::atomic::AtomicU64;
 
     use home::edges::{Edges, Space};
-    use home::{BaseModel, Conditions, Gate, Home, HomeOptions, ReleaseRules, Stores, Trunk};
-    use learn::head::{HeadLayout, HeadShape};
+    use home::{
+        BaseModel, Conditions, Gate, Home, HomeOptions, PublicCheck, ReleaseRules, Stores, Trunk,
+    };
+    use learn::head::{HeadLayout, HeadShape, Subset};
     use vision::{GridSize, VisionError};
 
     use super::*;
@@ -267,6 +269,15 @@ pub(crate) mod small {
     pub fn correct(home: &Home) {
         let (pixels, mask) = (vec![90; 3 * GRID.area()], vec![0; GRID.area()]);
         home.add_correction(&home.token().expect("given"), &pixels, &mask).expect("stored");
+    }
+
+    /// A model of the fleet that is put in force: the shipped numbers, as this version.
+    pub fn take_model(home: &Home, version: u64) {
+        let values = home.shipped().layout.gather(Subset::Full, &home.shipped().parameters);
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let check =
+            PublicCheck { pictures: vec![(vec![90; 3 * GRID.area()], vec![0; GRID.area()])] };
+        home.try_model(version, &bytes, &check, &mut Blind).expect("as good as before");
     }
 
     /// One more update that waits for the network.

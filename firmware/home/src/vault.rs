@@ -53,8 +53,10 @@ pub fn machine_credential(folder: Option<&Path>) -> Result<Option<Zeroizing<Vec<
     let secret = match std::fs::read(path) {
         Ok(secret) => Zeroizing::new(secret),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(source) => {
-            return Err(EdgeError::Storage { operation: "read the credential", name, source });
+        Err(error) => {
+            return Err(EdgeError::Seal(format!(
+                "the credential {name} cannot be read ({error}); look at LoadCredentialEncrypted in the mirror's service"
+            )));
         }
     };
     if secret.len() < SHORTEST_CREDENTIAL {
@@ -257,11 +259,15 @@ impl Vault {
             Some(file) => {
                 let length = file.len();
                 return Err(EdgeError::Seal(format!(
-                    "{KEY_NAME} has {length} bytes instead of {KEY_BYTES}; restore it, or delete everything"
+                    "{KEY_NAME} has {length} bytes instead of {KEY_BYTES}; put the whole one back into the folder keys, or delete everything"
                 )));
             }
             None if make => self.fresh_key()?,
-            None => return Err(EdgeError::Seal(format!("{KEY_NAME} is gone"))),
+            None => {
+                return Err(EdgeError::Seal(format!(
+                    "{KEY_NAME} is gone; put it back into the folder keys, or delete everything"
+                )));
+            }
         };
         let mut material = Zeroizing::new(KEY_CONTEXT.to_vec());
         material.extend_from_slice(&file);

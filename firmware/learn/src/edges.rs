@@ -8,15 +8,18 @@ use std::fmt;
 #[derive(Debug, thiserror::Error)]
 pub enum EdgeError {
     /// A file operation failed.
-    #[error("cannot {operation} {name}: {source}")]
+    #[error("cannot {operation} {name}: {source}; {}", crate::fs::advice(.source))]
     Storage {
         /// What was tried, such as `append to`.
         operation: &'static str,
-        /// The name within the store.
+        /// The file or folder, or the name within a store that is none.
         name: String,
         /// The system's reason.
         source: std::io::Error,
     },
+    /// Another process has the folder open.
+    #[error("another mirror uses {0}; stop it, or name another folder with data_dir")]
+    InUse(String),
     /// A name that is no plain file name.
     #[error("\"{0}\" is not a storage name; use lower-case letters, digits, '-', '_' and '.'")]
     Name(String),

@@ -1,6 +1,6 @@
 //! [`Storage`] on a directory of a real file system, and files that are whole or not there.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,23 @@ const LOCK_NAME: &str = "lock";
 /// What is kept here is for the mirror's own user.
 const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
+
+/// "Input/output error", which has no kind of its own.
+const EIO: i32 = 5;
+
+/// What to do where the data folder cannot be used. To the service everything is read-only but the folder that systemd gives it.
+pub fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::ReadOnlyFilesystem => {
+            "mount the data folder writable, and under systemd name it in ReadWritePaths"
+        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some room on the disk",
+        _ if error.raw_os_error() == Some(EIO) => {
+            "the disk or card may be failing: put in another one"
+        }
+        _ => "make the data folder writable, or name another one with data_dir",
+    }
+}
 
 /// Suffix of files that are being written and not yet in place.
 const UNFINISHED: &str = ".tmp";
@@ -28,7 +45,8 @@ impl Directory {
     /// Opens or creates the directory, locks it, and removes half-written files of an earlier crash.
     ///
     /// # Errors
-    /// [`EdgeError::Storage`] where the directory cannot be made, listed, synchronised, or locked, which another process may hold.
+    /// [`EdgeError::InUse`] where another process has it open, [`EdgeError::Storage`] where it cannot be made, listed, synchronised or
+    /// locked.
     pub fn open(path: &Path) -> Result<Directory, EdgeError> {
         let shown = path.display().to_string();
         let failed = |operation| {
@@ -40,7 +58,10 @@ impl Directory {
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true).mode(FILE_MODE);
         let lock = options.open(path.join(LOCK_NAME)).map_err(failed("lock"))?;
-        lock.try_lock().map_err(|error| failed("lock")(error.into()))?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => EdgeError::InUse(path.display().to_string()),
+            TryLockError::Error(source) => failed("lock")(source),
+        })?;
         let directory = Directory { path: path.to_owned(), _lock: lock };
         for name in directory.entries()? {
             if name.ends_with(UNFINISHED) {
@@ -69,7 +90,7 @@ impl Directory {
     }
 
     fn entries(&self) -> Result<Vec<String>, EdgeError> {
-        let failed = storage_error("list", "the directory");
+        let failed = storage_error("list", &self.path);
         let entries = fs::read_dir(&self.path).map_err(&failed)?;
         let names = entries.map(|entry| entry.map(|entry| entry.file_name().into_string().ok()));
         let mut names: Vec<String> =
@@ -79,11 +100,12 @@ impl Directory {
     }
 
     fn delete(&self, name: &str) -> Result<(), EdgeError> {
-        match fs::remove_file(self.path.join(name)) {
+        let path = self.path.join(name);
+        match fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => sync_directory(&self.path),
         }
-        .map_err(storage_error("remove", name))
+        .map_err(storage_error("remove", &path))
     }
 }
 
@@ -92,7 +114,7 @@ impl Directory {
 /// # Errors
 /// [`EdgeError::Storage`] where the directory cannot be listed.
 pub fn list(path: &Path) -> Result<Vec<(String, u64)>, EdgeError> {
-    let failed = storage_error("list", &path.display().to_string());
+    let failed = storage_error("list", path);
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -113,10 +135,11 @@ pub fn list(path: &Path) -> Result<Vec<(String, u64)>, EdgeError> {
 
 impl Storage for Directory {
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, EdgeError> {
-        match fs::read(self.locate(name)?) {
+        let path = self.locate(name)?;
+        match fs::read(&path) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(storage_error("read", name)(error)),
+            Err(error) => Err(storage_error("read", &path)(error)),
         }
     }
 
@@ -124,14 +147,14 @@ impl Storage for Directory {
         let path = self.locate(name)?;
         append_to(&path, bytes)
             .and_then(|()| sync_directory(&self.path))
-            .map_err(storage_error("append to", name))
+            .map_err(storage_error("append to", &path))
     }
 
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), EdgeError> {
         let path = self.locate(name)?;
         let unfinished = self.path.join(format!("{name}{UNFINISHED}"));
         let whole = Whole { path: &path, beside: &unfinished, mode: FILE_MODE, durable: true };
-        whole.put(bytes).map_err(storage_error("replace", name))
+        whole.put(bytes).map_err(storage_error("replace", &path))
     }
 
     fn truncate(&self, name: &str, length: u64) -> Result<(), EdgeError> {
@@ -141,7 +164,7 @@ impl Storage for Directory {
             file.set_len(length)?;
             synchronise(&file, &path)
         };
-        shorten().map_err(storage_error("truncate", name))
+        shorten().map_err(storage_error("truncate", &path))
     }
 
     fn remove(&self, name: &str) -> Result<(), EdgeError> {
@@ -160,16 +183,17 @@ impl Storage for Directory {
     }
 
     fn size(&self, name: &str) -> Result<u64, EdgeError> {
-        match fs::metadata(self.locate(name)?) {
+        let path = self.locate(name)?;
+        match fs::metadata(&path) {
             Ok(metadata) => Ok(metadata.len()),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
-            Err(error) => Err(storage_error("measure", name)(error)),
+            Err(error) => Err(storage_error("measure", &path)(error)),
         }
     }
 }
 
-fn storage_error(operation: &'static str, name: &str) -> impl Fn(io::Error) -> EdgeError + use<> {
-    let name = name.to_owned();
+fn storage_error(operation: &'static str, path: &Path) -> impl Fn(io::Error) -> EdgeError + use<> {
+    let name = path.display().to_string();
     move |source| EdgeError::Storage { operation, name: name.clone(), source }
 }
 
@@ -302,8 +326,13 @@ pub const COUNTER_NAME: &str = "ledger-counter";
 /// # Errors
 /// [`EdgeError::Counter`] where it is not 8 bytes long.
 pub fn decode_counter(bytes: &[u8]) -> Result<u64, EdgeError> {
-    let broken =
-        || EdgeError::Counter(format!("{COUNTER_NAME} holds {} bytes, not 8", bytes.len()));
+    let broken = || {
+        EdgeError::Counter(format!(
+            "{COUNTER_NAME} holds {} bytes, not 8; no release is possible. Stop the mirror and remove that file of the folder counter: its \
+             next start counts the ledger's records anew",
+            bytes.len()
+        ))
+    };
     Ok(u64::from_le_bytes(bytes.try_into().map_err(|_| broken())?))
 }
 
@@ -351,6 +380,27 @@ mod tests {
         directory.remove("state").unwrap();
         assert_eq!(noted::take(), [folder]);
         fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn whoever_is_refused_hears_of_the_folder_and_of_the_next_step() {
+        let folder = std::env::temp_dir().join(format!("learn-told-{}", std::process::id()));
+        let directory = Directory::open(&folder).unwrap();
+        let told = |error: EdgeError| {
+            let text = error.to_string();
+            assert!(text.contains(folder.to_str().unwrap()), "{text}");
+            assert!(text.contains("data_dir"), "{text}");
+            text
+        };
+        assert!(told(Directory::open(&folder).unwrap_err()).contains("another mirror uses"));
+        fs::create_dir(folder.join("state")).unwrap();
+        assert!(told(directory.read("state").unwrap_err()).contains("state"));
+        told(directory.replace("state", b"new").unwrap_err());
+        let failing = io::Error::from_raw_os_error(EIO);
+        assert!(advice(&failing).contains("failing"));
+        let broken = decode_counter(&[0; 7]).unwrap_err().to_string();
+        assert!(broken.contains("7 bytes") && broken.contains("remove that file"), "{broken}");
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

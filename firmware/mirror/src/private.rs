@@ -6,6 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use learn::fs::Whole;
+pub use learn::fs::advice;
 
 /// Larger files are not ours.
 const MOST_BYTES: u64 = 1 << 20;
@@ -17,17 +18,6 @@ pub struct PrivateError {
     operation: &'static str,
     path: PathBuf,
     source: io::Error,
-}
-
-/// What to do where the data folder cannot be used. To the service everything is read-only but the folder that systemd gives it.
-pub fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        ErrorKind::ReadOnlyFilesystem => {
-            "mount the data folder writable, and under systemd name it in ReadWritePaths"
-        }
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some room on the disk",
-        _ => "make the data folder writable, or name another one with data_dir",
-    }
 }
 
 /// The whole file, `None` where there is none.

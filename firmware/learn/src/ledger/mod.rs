@@ -11,7 +11,8 @@
 //!   written is cut off: its writer never got an answer, so nothing was noised under it.
 //!
 //! **Limit**: an older copy of the whole file, put back in its place, is a valid ledger. It is detected where the
-//! platform has a [`MonotonicCounter`], and cannot be detected where it has none.
+//! platform has a [`MonotonicCounter`], and cannot be detected where it has none. So no ledger is ever put back: what was spent since the copy
+//! would be spent twice.
 
 mod record;
 
@@ -35,8 +36,7 @@ const NO_HASH: Digest = Digest([0; 32]);
 pub enum LedgerError {
     /// A record is not what was written.
     #[error(
-        "{LEDGER_NAME}: record {record} is damaged: {reason}. No release is possible; restore the newest backup \
-         or stop contributing from this device"
+        "{LEDGER_NAME}: record {record} is damaged: {reason}. This mirror makes no update any more; all else goes on"
     )]
     Corrupt {
         /// Position of the record.
@@ -47,7 +47,7 @@ pub enum LedgerError {
     /// Records are missing that the platform's counter knows of.
     #[error(
         "{LEDGER_NAME} has {found} records but the platform counted {counted}: an older copy was put back. \
-         No release is possible; restore the newest copy"
+         This mirror makes no update any more; all else goes on"
     )]
     RolledBack {
         /// Records in the file.

@@ -45,7 +45,7 @@ def learning(mirror: Mirror) -> dict:
 
 def write_what_is_kept(mirror: Mirror) -> None:
     wait_until(lambda: learning(mirror)["state"] == "ready", "learning at home")
-    version = learning(mirror)["explanation"]["version"]
+    version, _ = learning(mirror)["explanation"]["versions"]
     change(mirror, "/api/learning/consent", {"purpose": "improve_my_mirror", "version": version, "agree": True})
     change(mirror, "/api/camera", {"on": False})
 

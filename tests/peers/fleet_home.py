@@ -180,7 +180,9 @@ def fleet_of(mirror: Mirror) -> dict:
 
 
 def agree(mirror: Mirror, purpose: str, wanted: bool) -> None:
-    version = ask(mirror, "/api/learning")["explanation"]["version"]
+    explanation = ask(mirror, "/api/learning")["explanation"]
+    purposes = [text["purpose"] for text in explanation["purposes"]]
+    version = explanation["versions"][purposes.index(purpose)]
     ask(mirror, "/api/learning/consent", {"purpose": purpose, "version": version, "agree": wanted})
 
 

@@ -110,7 +110,7 @@ impl Contributor {
     /// An owner whose ledgers hold `budget`.
     pub fn new(budget: Budget) -> Result<Contributor, ContributorError> {
         let consents =
-            Consents::open(Arc::new(Memory::default()), Arc::new(SystemClock), TEXT_VERSION)?;
+            Consents::open(Arc::new(Memory::default()), Arc::new(SystemClock), [TEXT_VERSION; 2])?;
         consents.grant(PurposeKind::ImproveMyMirror, TEXT_VERSION)?;
         consents.grant(PurposeKind::ContributeToFleet, TEXT_VERSION)?;
         Ok(Contributor { train: consents.token()?, contribute: consents.token()?, budget })

@@ -100,7 +100,10 @@ fn measure(
         ..HomeOptions::default()
     };
     let home = Home::open(&folder, BaseModel::new(parser.student())?, options)?;
-    home.grant(PurposeKind::ImproveMyMirror, home.explanation().version)?;
+    home.grant(
+        PurposeKind::ImproveMyMirror,
+        home.explanation().version(PurposeKind::ImproveMyMirror),
+    )?;
     let consent = home.token()?;
     for labelled in &own.corrections {
         parser.parse(&labelled.picture.frame())?;

@@ -69,7 +69,7 @@ impl Household {
         match self.consents.record(purpose) {
             None if self.consents.is_unstored(purpose) => ConsentState::Unstored,
             None => ConsentState::Absent,
-            Some(record) if record.text_version == self.explanation.version => {
+            Some(record) if record.text_version == self.explanation.version(purpose) => {
                 ConsentState::Given(record)
             }
             Some(record) => ConsentState::Outdated(record),
@@ -151,6 +151,23 @@ impl Household {
             format!(
                 "“{}” was switched off, and this holds until the mirror's next start only; the storage refuses to be written: \
                  make the data folder writable, or free some room",
+                titles.join("” and “")
+            )
+        })
+    }
+
+    /// What was agreed to in other words than those in force, and is off until somebody answers, for the glass and the journal; `None` where
+    /// nothing is.
+    pub fn changed_words(&self) -> Option<String> {
+        let is_asked = |purpose: &PurposeKind| {
+            let can_be_given = *purpose != PurposeKind::ContributeToFleet || self.options.member;
+            can_be_given && matches!(self.consent(*purpose), ConsentState::Outdated(_))
+        };
+        let titles: Vec<&str> =
+            PurposeKind::ALL.into_iter().filter(is_asked).map(PurposeKind::title).collect();
+        (!titles.is_empty()).then(|| {
+            format!(
+                "the words of “{}” have changed since somebody agreed, so it is off: answer on the mirror's page",
                 titles.join("” and “")
             )
         })

@@ -1,6 +1,6 @@
 //! What a person reads before agreeing, in plain words with the figures in force.
 //!
-//! The version is a fingerprint of every word and figure: a changed sentence or a changed budget asks again.
+//! Each purpose has a version, a fingerprint of its words and figures: a changed sentence or a changed budget asks again for that purpose.
 
 use learn::consent::PurposeKind;
 use learn::edges::Digest;
@@ -48,14 +48,19 @@ impl PurposeText {
             &self.cannot_undo,
         ]
     }
+
+    fn version(&self) -> u32 {
+        let digest = Digest::of(self.sentences().join("\n").as_bytes()).0;
+        u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]])
+    }
 }
 
 /// The whole explanation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explanation {
-    /// Fingerprint of the words and figures; recorded with a consent.
-    pub version: u32,
-    /// One text per purpose.
+    /// Fingerprints of the words and figures of each purpose, in their order; recorded with a consent.
+    pub versions: [u32; 2],
+    /// One text per purpose, in the order of [`PurposeKind::ALL`].
     pub purposes: [PurposeText; 2],
 }
 
@@ -74,18 +79,18 @@ impl Explanation {
     /// As [`Explanation::new`].
     pub fn after(options: &HomeOptions, ledger: Option<&Ledger>) -> Result<Explanation, HomeError> {
         let purposes = [improve(options), contribute(options, ledger)?];
-        let words: Vec<&str> = purposes.iter().flat_map(PurposeText::sentences).collect();
-        let digest = Digest::of(words.join("\n").as_bytes()).0;
-        let version = u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]);
-        Ok(Explanation { version, purposes })
+        let versions = purposes.each_ref().map(PurposeText::version);
+        Ok(Explanation { versions, purposes })
+    }
+
+    /// Version of the text of a purpose.
+    pub fn version(&self, purpose: PurposeKind) -> u32 {
+        self.versions[purpose as usize]
     }
 
     /// The text of a purpose.
     pub fn purpose(&self, purpose: PurposeKind) -> &PurposeText {
-        match purpose {
-            PurposeKind::ImproveMyMirror => &self.purposes[0],
-            PurposeKind::ContributeToFleet => &self.purposes[1],
-        }
+        &self.purposes[purpose as usize]
     }
 }
 

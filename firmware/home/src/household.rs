@@ -137,7 +137,7 @@ impl Household {
         let ledger = releases.as_ref().ok().map(ReleasePath::ledger);
         let explanation = Explanation::after(&options, ledger)?;
         let mut of_learnt = Vec::new();
-        let consents = open_consents(&stores, &edges, explanation.version, &mut of_learnt)?;
+        let consents = open_consents(&stores, &edges, explanation.versions, &mut of_learnt)?;
         let (files, keys) = (stores.vault.clone(), stores.keys.clone());
         let vault = Vault::new(files, keys, edges.entropy.clone(), stores.credential.clone());
         // Damaged or unread records are no sign of a deletion.

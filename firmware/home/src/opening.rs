@@ -18,18 +18,18 @@ use crate::vault::Vault;
 pub(crate) fn open_consents(
     stores: &Stores,
     edges: &Edges,
-    version: u32,
+    versions: [u32; 2],
     problems: &mut Vec<String>,
 ) -> Result<Consents, HomeError> {
     let (storage, clock) = (stores.consent.clone(), edges.clock.clone());
-    match Consents::open(storage.clone(), clock.clone(), version) {
+    match Consents::open(storage.clone(), clock.clone(), versions) {
         Ok(consents) => Ok(consents),
         Err(error) => {
             problems.push(match error {
                 ConsentError::Edge(error) => format!("{error}; every consent is asked for again"),
                 error => error.to_string(),
             });
-            Ok(Consents::reset(storage, clock, version)?)
+            Ok(Consents::reset(storage, clock, versions)?)
         }
     }
 }

@@ -109,12 +109,14 @@ fn a_protection_is_called_weak_in_plain_words_where_it_is() {
 
 #[test]
 fn a_changed_figure_is_another_version_of_the_text() {
-    let version = |options: HomeOptions| Explanation::new(&options).unwrap().version;
+    let versions = |options: HomeOptions| Explanation::new(&options).unwrap().versions;
     let plain = HomeOptions::default();
     let mut shorter = plain;
     shorter.limits.age /= 2;
     let noisier = HomeOptions { noise: home::NoisePlan::Lifetime(12), ..plain };
-    assert_eq!(version(plain), version(plain));
-    assert_ne!(version(plain), version(shorter));
-    assert_ne!(version(plain), version(noisier));
+    let [improve, contribute] = versions(plain);
+    assert_eq!(versions(plain), [improve, contribute]);
+    // Of its own purpose alone.
+    assert!(versions(shorter)[0] != improve && versions(shorter)[1] == contribute);
+    assert!(versions(noisier)[0] == improve && versions(noisier)[1] != contribute);
 }

@@ -253,7 +253,7 @@ fn deleting_everything_on_a_disk_that_refuses_says_that_consent_would_come_back(
 fn numbers_of_a_run_are_kept_for_the_fleet_only_where_somebody_agreed_to_that() {
     let device = Device::new();
     let home = device.start();
-    home.grant(PurposeKind::ImproveMyMirror, home.explanation().version).unwrap();
+    home.grant(PurposeKind::ImproveMyMirror, home.explanation().versions[0]).unwrap();
     add(&home, 0..6);
     finished(train(&home));
     assert!(!home.has_candidate());
@@ -268,7 +268,7 @@ fn more_is_trained_where_nothing_leaves_and_none_of_that_is_ever_kept_for_the_fl
     let mut device = Device::new();
     device.options.training.subset = Subset::Sparse;
     let home = device.start();
-    home.grant(PurposeKind::ImproveMyMirror, home.explanation().version).unwrap();
+    home.grant(PurposeKind::ImproveMyMirror, home.explanation().versions[0]).unwrap();
     add(&home, 0..6);
     let moved = |home: &Home| {
         let (layout, base) = (base().layout, base().parameters);
@@ -298,12 +298,21 @@ fn more_is_trained_where_nothing_leaves_and_none_of_that_is_ever_kept_for_the_fl
 fn a_changed_budget_asks_for_consent_again() {
     let mut device = Device::new();
     agree(&device.start());
-    let before = device.start().explanation().version;
+    let before = device.start().explanation().versions;
     device.options.budget = learn::privacy::Budget::new(20.0, 1e-5).unwrap();
     let home = device.start();
-    assert_ne!(home.explanation().version, before);
+    assert_ne!(home.explanation().versions[1], before[1]);
     assert!(matches!(home.consent(PurposeKind::ContributeToFleet), ConsentState::Outdated(_)));
-    assert!(home.grant(PurposeKind::ContributeToFleet, before).is_err());
+    assert!(home.grant(PurposeKind::ContributeToFleet, before[1]).is_err());
+    // Told until somebody answers; what has the same words as before goes on.
+    assert!(matches!(home.consent(PurposeKind::ImproveMyMirror), ConsentState::Given(_)));
+    let told = home.changed_words().unwrap();
+    assert!(told.contains("Contribute to the fleet") && !told.contains("Improve"), "{told}");
+    agree(&home);
+    assert_eq!(home.changed_words(), None);
+    device.options.budget = learn::privacy::Budget::new(30.0, 1e-5).unwrap();
+    device.options.member = false;
+    assert_eq!(device.start().changed_words(), None, "there is no fleet to agree to");
 }
 
 #[test]
@@ -335,7 +344,7 @@ fn without_a_fleet_more_is_trained_and_nothing_is_kept_for_one() {
     let home = device.start();
     assert!(home.token::<ContributeToFleet>().is_ok());
     assert_eq!(home.contribution(), Contribution::NoFleet);
-    let refused = home.grant(PurposeKind::ContributeToFleet, home.explanation().version);
+    let refused = home.grant(PurposeKind::ContributeToFleet, home.explanation().versions[1]);
     assert!(matches!(refused, Err(HomeError::NoFleet)));
     begin_training(&home, 5);
     assert!(finished(train(&home)).adopted && !home.has_candidate());

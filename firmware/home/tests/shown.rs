@@ -85,7 +85,8 @@ fn token(base: BaseModel) -> ConsentToken<ImproveMyMirror> {
         ..HomeOptions::default()
     };
     let home = Home::open(&folder, base, options).expect("open");
-    home.grant(PurposeKind::ImproveMyMirror, home.explanation().version).expect("granted");
+    let version = home.explanation().version(PurposeKind::ImproveMyMirror);
+    home.grant(PurposeKind::ImproveMyMirror, version).expect("granted");
     let token = home.token().expect("a token");
     std::fs::remove_dir_all(&folder).expect("ours");
     token

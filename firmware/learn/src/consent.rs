@@ -141,21 +141,22 @@ struct Held {
 pub struct Consents {
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
-    text_version: u32,
+    text_versions: [u32; 2],
     held: Mutex<Held>,
     /// Grows with every change, per purpose; a token is good for one value only.
     epochs: [Arc<AtomicU64>; 2],
 }
 
 impl Consents {
-    /// Reads the records. `text_version` is the version of the explanation that this firmware shows.
+    /// Reads the records. `text_versions` are those of the explanations that this firmware shows, one of each purpose, in the order of
+    /// [`PurposeKind::ALL`].
     ///
     /// # Errors
     /// [`ConsentError::Damaged`] where the file is not what this version writes, or of the storage.
     pub fn open(
         storage: Arc<dyn Storage>,
         clock: Arc<dyn Clock>,
-        text_version: u32,
+        text_versions: [u32; 2],
     ) -> Result<Consents, ConsentError> {
         let records = match storage.read(CONSENT_NAME)? {
             None => Vec::new(),
@@ -164,7 +165,7 @@ impl Consents {
         Ok(Consents {
             storage,
             clock,
-            text_version,
+            text_versions,
             held: Mutex::new(Held { records, unstored: Vec::new() }),
             epochs: Default::default(),
         })
@@ -177,10 +178,10 @@ impl Consents {
     pub fn reset(
         storage: Arc<dyn Storage>,
         clock: Arc<dyn Clock>,
-        text_version: u32,
+        text_versions: [u32; 2],
     ) -> Result<Consents, ConsentError> {
         storage.remove(CONSENT_NAME)?;
-        Consents::open(storage, clock, text_version)
+        Consents::open(storage, clock, text_versions)
     }
 
     /// Records that somebody agreed to `purpose` after reading `text_version`.
@@ -192,8 +193,8 @@ impl Consents {
         purpose: PurposeKind,
         text_version: u32,
     ) -> Result<ConsentRecord, ConsentError> {
-        if text_version != self.text_version {
-            let current = self.text_version;
+        let current = self.text_version(purpose);
+        if text_version != current {
             return Err(ConsentError::Outdated { purpose, given: text_version, current });
         }
         let record = ConsentRecord { purpose, text_version, granted_at: self.clock.now() };
@@ -291,14 +292,15 @@ impl Consents {
         // Before the record is looked at: a withdrawal in between makes the token stale rather than good.
         let epoch = current.load(Ordering::SeqCst);
         let record = self.record(P::KIND).ok_or(ConsentError::Missing(P::KIND))?;
-        if record.text_version != self.text_version {
-            return Err(ConsentError::Outdated {
-                purpose: P::KIND,
-                given: record.text_version,
-                current: self.text_version,
-            });
+        let (given, current_text) = (record.text_version, self.text_version(P::KIND));
+        if given != current_text {
+            return Err(ConsentError::Outdated { purpose: P::KIND, given, current: current_text });
         }
         Ok(ConsentToken { epoch, current, purpose: PhantomData })
+    }
+
+    fn text_version(&self, purpose: PurposeKind) -> u32 {
+        self.text_versions[purpose as usize]
     }
 
     fn epoch(&self, purpose: PurposeKind) -> &Arc<AtomicU64> {

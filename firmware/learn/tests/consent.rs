@@ -18,7 +18,7 @@ use learn::edges::Timestamp;
 fn open(store: &Arc<MemoryStore>, version: u32) -> Consents {
     let clock = Arc::new(TestClock::default());
     clock.0.store(1_800_000_000, Ordering::SeqCst);
-    Consents::open(store.clone(), clock, version).unwrap()
+    Consents::open(store.clone(), clock, [version; 2]).unwrap()
 }
 
 #[test]
@@ -50,6 +50,19 @@ fn a_new_text_needs_a_new_consent() {
     assert!(matches!(error, ConsentError::Outdated { given: 3, current: 4, .. }), "{error}");
     // Agreeing to a text that is not the one in force counts for nothing.
     assert!(consents.grant(PurposeKind::ContributeToFleet, 3).is_err());
+}
+
+#[test]
+fn a_new_text_of_one_purpose_leaves_the_other_as_it_is() {
+    let store = MemoryStore::new();
+    let open = |versions| Consents::open(store.clone(), Arc::new(TestClock::default()), versions);
+    let consents = open([3, 5]).unwrap();
+    assert!(consents.grant(PurposeKind::ContributeToFleet, 3).is_err(), "the other's");
+    consents.grant(PurposeKind::ImproveMyMirror, 3).unwrap();
+    consents.grant(PurposeKind::ContributeToFleet, 5).unwrap();
+    let consents = open([3, 6]).unwrap();
+    assert!(consents.token::<ImproveMyMirror>().is_ok());
+    assert!(consents.token::<ContributeToFleet>().is_err());
 }
 
 #[test]
@@ -144,9 +157,9 @@ fn a_damaged_file_is_no_consent() {
         let store = MemoryStore::new();
         store.set(CONSENT_NAME, text.as_bytes().to_vec());
         let clock = Arc::new(TestClock::default());
-        let error = Consents::open(store.clone(), clock.clone(), TEXT_VERSION).err().unwrap();
+        let error = Consents::open(store.clone(), clock.clone(), [TEXT_VERSION; 2]).err().unwrap();
         assert!(matches!(error, ConsentError::Damaged(_)), "{error}");
-        let consents = Consents::reset(store, clock, TEXT_VERSION).unwrap();
+        let consents = Consents::reset(store, clock, [TEXT_VERSION; 2]).unwrap();
         assert!(consents.token::<ContributeToFleet>().is_err());
     }
 }

@@ -181,7 +181,7 @@ fn child() {
     let storage = Arc::new(open("device", "device"));
     let counter = Arc::new(StoredCounter::new(open("counter", "counter")));
     let clock = Arc::new(TestClock::default());
-    let consents = Consents::open(MemoryStore::new(), clock.clone(), TEXT_VERSION).unwrap();
+    let consents = Consents::open(MemoryStore::new(), clock.clone(), [TEXT_VERSION; 2]).unwrap();
     consents.grant(PurposeKind::ContributeToFleet, TEXT_VERSION).unwrap();
     let consent = consents.token().unwrap();
 

@@ -38,7 +38,7 @@ impl Sealer for Backwards {
 
 fn consents() -> Consents {
     let clock = Arc::new(TestClock::default());
-    let consents = Consents::open(MemoryStore::new(), clock, TEXT_VERSION).unwrap();
+    let consents = Consents::open(MemoryStore::new(), clock, [TEXT_VERSION; 2]).unwrap();
     consents.grant(PurposeKind::ImproveMyMirror, TEXT_VERSION).unwrap();
     consents
 }

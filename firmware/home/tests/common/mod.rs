@@ -324,7 +324,7 @@ pub fn own_rules(home: &Home) -> ReleaseRules {
 
 pub fn agree(home: &Home) {
     for purpose in [PurposeKind::ImproveMyMirror, PurposeKind::ContributeToFleet] {
-        home.grant(purpose, home.explanation().version).unwrap();
+        home.grant(purpose, home.explanation().version(purpose)).unwrap();
     }
 }
 

@@ -174,7 +174,8 @@ pub struct Device {
 impl Device {
     pub fn new() -> Device {
         let clock = Arc::new(TestClock::default());
-        let consents = Consents::open(MemoryStore::new(), clock.clone(), TEXT_VERSION).unwrap();
+        let consents =
+            Consents::open(MemoryStore::new(), clock.clone(), [TEXT_VERSION; 2]).unwrap();
         Device { store: MemoryStore::new(), counter: Arc::default(), clock, consents }
     }
 

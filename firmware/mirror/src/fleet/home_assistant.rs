@@ -314,7 +314,7 @@ mod tests {
         let folder = Folder::new("wear");
         let (mut shown, data) = (shown(folder.path()), folder.path().join("fleet"));
         shown.fleet = Arc::new(Fleet::new(true).kept_in(&data, &shown.shared));
-        let version = shown.household.explanation().version;
+        let version = shown.household.explanation().version(PurposeKind::ContributeToFleet);
         shown.household.grant(PurposeKind::ContributeToFleet, version).expect("writable");
         let written = |shown: &mut Shown, command| {
             shown.command(command);
@@ -340,7 +340,7 @@ mod tests {
     fn a_switching_off_that_the_disk_refuses_is_told_on_the_glass_until_it_is_stored() {
         let folder = Folder::new("refused");
         let mut shown = shown(folder.path());
-        let version = shown.household.explanation().version;
+        let version = shown.household.explanation().version(PurposeKind::ContributeToFleet);
         shown.household.grant(PurposeKind::ContributeToFleet, version).expect("writable");
         let notice = |shown: &Shown| {
             let health = |health: &Health| health.notices.get(Topic::Withdrawal).map(str::to_owned);

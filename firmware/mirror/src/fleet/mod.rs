@@ -252,7 +252,7 @@ pub(crate) mod small {
 
     pub fn agree(home: &Home) {
         for purpose in [PurposeKind::ImproveMyMirror, PurposeKind::ContributeToFleet] {
-            home.grant(purpose, home.explanation().version).expect("writable");
+            home.grant(purpose, home.explanation().version(purpose)).expect("writable");
         }
     }
 

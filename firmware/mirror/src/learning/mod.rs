@@ -230,6 +230,10 @@ impl Trainer {
             warn!("learning: {problem}");
         }
         self.shared.set_notice(Topic::Learning, household.problems().first().map(String::as_str));
+        if let Some(question) = household.changed_words() {
+            info!("learning: {question}");
+        }
+        tell_withdrawals(&household, &self.shared);
         Ok(self.learning.open_household(Arc::new(household)))
     }
 
@@ -290,9 +294,11 @@ impl Trainer {
     }
 }
 
-/// On the glass for as long as it is so: what was switched off and would be on again after the next start.
+/// On the glass for as long as it is so: what was switched off and would be on again after the next start, or else what is off because its
+/// words have changed.
 pub fn tell_withdrawals(household: &Household, shared: &Shared) {
-    shared.set_notice(Topic::Withdrawal, household.unstored_withdrawal().as_deref());
+    let notice = household.unstored_withdrawal().or_else(|| household.changed_words());
+    shared.set_notice(Topic::Withdrawal, notice.as_deref());
 }
 
 #[cfg(test)]
@@ -379,13 +385,36 @@ mod tests {
     }
 
     #[test]
+    fn what_was_agreed_to_in_other_words_is_asked_for_again_on_the_glass_until_somebody_answers() {
+        let folder = std::env::temp_dir().join(format!("mirror-words-{}", std::process::id()));
+        let purpose = learn::consent::PurposeKind::ImproveMyMirror;
+        let before = Household::open(&folder, HomeOptions::default()).expect("writable");
+        before.grant(purpose, before.explanation().version(purpose)).expect("writable");
+        drop(before);
+        let mut options = HomeOptions::default();
+        options.limits.age /= 2;
+        let trainer = trainer(&folder, options, Learning::new());
+        let household = trainer.open_household().expect("writable");
+        let shared = &trainer.shared;
+        let notice = || {
+            shared.with_health(|health| health.notices.get(Topic::Withdrawal).map(str::to_owned))
+        };
+        let told = notice().expect("it is off, and nobody knows");
+        assert!(told.contains("Improve my mirror") && told.contains("have changed"), "{told}");
+        household.grant(purpose, household.explanation().version(purpose)).expect("writable");
+        tell_withdrawals(&household, shared);
+        assert_eq!(notice(), None);
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    #[test]
     fn a_withdrawal_that_is_not_stored_is_told_under_its_own_topic_alone() {
         let folder = Folder::new("unstored");
         let trainer = trainer_with_stores(folder.path());
         let Trainer { shared, learning, .. } = &trainer;
         let household = Arc::clone(learning.household().expect("open"));
-        let version = household.explanation().version;
         let purpose = learn::consent::PurposeKind::ImproveMyMirror;
+        let version = household.explanation().version(purpose);
         household.grant(purpose, version).expect("writable");
         // Stands for a disk that takes no change.
         let record = folder.path().join("consent/consent.json");

@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(rig.status("POST", "/api/freeze", ""), StatusCode::FORBIDDEN, "nobody agreed");
         let discard = |id| rig.status("POST", &format!("/api/frozen/{id}/discard"), "");
         let off = |_| rig.status("POST", "/api/camera", "{\"on\":false}");
-        let withdraw = |_| rig.consent("improve_my_mirror", rig.version(), false);
+        let withdraw = |_| rig.consent("improve_my_mirror", rig.versions()[0], false);
         let delete = |_| rig.status("POST", "/api/learning/delete", "");
         let ways: [(&str, &dyn Fn(u64) -> StatusCode); 4] =
             [("discard", &discard), ("off", &off), ("withdraw", &withdraw), ("delete", &delete)];

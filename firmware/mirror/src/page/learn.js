@@ -111,19 +111,25 @@ async function takeBack(path, body) {
   }
 }
 
+// Of the words that are shown.
+function versionOf(purpose) {
+  const { versions, purposes } = learning.explanation;
+  return versions[purposes.findIndex((text) => text.purpose === purpose)];
+}
+
 async function switchConsent(purpose, agreed) {
-  const version = learning.explanation.version;
+  const version = versionOf(purpose);
   const ask = agreed && purpose === "improve_my_mirror" ? takeBack : (path, body) => call("POST", path, body);
   const answer = await ask("/api/learning/consent", { purpose, version, agree: !agreed });
   say(agreed ? answer.message : "Thank you. You can switch this off at any time.");
 }
 
 function showConsents() {
-  const { version, purposes } = learning.explanation;
+  const { versions, purposes } = learning.explanation;
   const list = element("purposes");
-  if (list.dataset.version !== String(version)) {
+  if (list.dataset.versions !== String(versions)) {
     list.replaceChildren(...purposes.map(purposeBox));
-    list.dataset.version = String(version);
+    list.dataset.versions = String(versions);
   }
   for (const { purpose, agreed, consent } of learning.consents) {
     const box = element(`purpose-${purpose}`);
@@ -336,7 +342,7 @@ function showFleet() {
 }
 
 element("fleet-decline").addEventListener("click", () => act(async () => {
-  const version = learning.explanation.version;
+  const version = versionOf("contribute_to_fleet");
   await call("POST", "/api/learning/consent", { purpose: "contribute_to_fleet", version, agree: false });
   say("Nothing changes: the household does not take part.");
 }, { urgent: true }));

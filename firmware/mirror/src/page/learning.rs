@@ -206,7 +206,7 @@ mod tests {
     fn without_a_fleet_nobody_can_agree_to_contribute_to_one() {
         let options = HomeOptions { member: false, ..HomeOptions::default() };
         let rig = Rig::with("alone", |folder| Learning::in_folder(folder, options));
-        let contribute = |agree| rig.consent("contribute_to_fleet", rig.version(), agree);
+        let contribute = |agree| rig.consent("contribute_to_fleet", rig.versions()[1], agree);
         assert_eq!(contribute(true), StatusCode::CONFLICT);
         assert_eq!(
             contribute(false),
@@ -236,7 +236,7 @@ mod tests {
             shared.with_health(|health| health.notices.get(Topic::Withdrawal).map(str::to_owned))
         };
         let off =
-            json!({ "purpose": "improve_my_mirror", "version": rig.version(), "agree": false });
+            json!({ "purpose": "improve_my_mirror", "version": rig.versions()[0], "agree": false });
         for (path, body) in [("/api/learning/consent", &off), ("/api/learning/delete", &off)] {
             let (status, told) = ask("POST", path, body);
             assert_eq!(status, StatusCode::INSUFFICIENT_STORAGE, "{path}");
@@ -259,7 +259,8 @@ mod tests {
         let rig = Rig::with("rights", |folder| {
             let learning = Learning::in_folder(folder, HomeOptions::default());
             let home = learning.home().expect("open");
-            home.grant(PurposeKind::ImproveMyMirror, home.explanation().version).expect("writable");
+            home.grant(PurposeKind::ImproveMyMirror, home.explanation().versions[0])
+                .expect("writable");
             let area = home.shipped().grid.area();
             let token = home.token().expect("given");
             for _ in 0..2 {
@@ -284,7 +285,7 @@ mod tests {
         );
         let removed = rig.status("POST", "/api/corrections/remove", "{\"number\":0}");
         assert_eq!(removed, StatusCode::NO_CONTENT);
-        assert_eq!(rig.consent("improve_my_mirror", rig.version(), false), StatusCode::OK);
+        assert_eq!(rig.consent("improve_my_mirror", rig.versions()[0], false), StatusCode::OK);
         assert_eq!(rig.status("POST", "/api/learning/delete", ""), StatusCode::OK);
         let household = rig.served.learning.household().expect("open");
         assert!(household.corrections().is_empty());
@@ -316,9 +317,9 @@ mod tests {
         let rig = Rig::new("question");
         let fleet = Arc::clone(&rig.served.fleet);
         fleet.ask(&rig.served.shared);
-        let outdated = rig.consent("contribute_to_fleet", rig.version() + 1, true);
+        let outdated = rig.consent("contribute_to_fleet", rig.versions()[1] + 1, true);
         assert_eq!((outdated, fleet.asks()), (StatusCode::FORBIDDEN, true));
-        let agreed = rig.consent("contribute_to_fleet", rig.version(), true);
+        let agreed = rig.consent("contribute_to_fleet", rig.versions()[1], true);
         assert_eq!((agreed, fleet.asks()), (StatusCode::OK, false));
     }
 }

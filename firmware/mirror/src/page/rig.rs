@@ -86,12 +86,13 @@ impl Rig {
         self.status("POST", "/api/learning/consent", &body.to_string())
     }
 
-    pub fn version(&self) -> u32 {
-        self.served.learning.household().expect("open").explanation().version
+    /// Of the words of "Improve my mirror", and of "Contribute to the fleet".
+    pub fn versions(&self) -> [u32; 2] {
+        self.served.learning.household().expect("open").explanation().versions
     }
 
     pub fn agree(&self) {
-        assert_eq!(self.consent("improve_my_mirror", self.version(), true), StatusCode::OK);
+        assert_eq!(self.consent("improve_my_mirror", self.versions()[0], true), StatusCode::OK);
     }
 
     /// Freezes the next picture; `meanwhile` happens just before it comes.

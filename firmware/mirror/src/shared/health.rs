@@ -74,7 +74,7 @@ pub enum Topic {
     Pairing,
     /// The mirror's data folder.
     Storage,
-    /// Something that was switched off, which the storage refuses to note.
+    /// Something that was switched off, which the storage refuses to note, or that is off because its words have changed.
     Withdrawal,
     /// The screen's shape.
     Screen,

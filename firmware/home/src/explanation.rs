@@ -102,8 +102,9 @@ fn improve(options: &HomeOptions) -> PurposeText {
         title: PurposeKind::ImproveMyMirror.title(),
         what: format!(
             "The mirror keeps the pictures that you correct, encrypted, and trains itself on them at night or when \
-             nobody is in front of it. It keeps at most {corrections} corrections, each for at most {days} days. Ask whoever is in \
-             a picture before you save it."
+             nobody is in front of it. It keeps at most {corrections} corrections, each for at most {days} days. It deletes only while \
+             it is on: after a time off, up to a week later; and where its clock is not set, only the days count that it is \
+             on. Ask whoever is in a picture before you save it."
         ),
         leaves: "Nothing goes to the fleet or anywhere else. The mirror's page shows your corrections to whoever may open it: \
                  on this device, or in the browsers that you paired with it."
@@ -111,7 +112,7 @@ fn improve(options: &HomeOptions) -> PurposeText {
         stays: "Your pictures, the parts you painted and the head trained on them stay on this device.".to_owned(),
         budget: "No privacy budget is spent, because nothing goes to the fleet.".to_owned(),
         stop: format!(
-            "Switch this off at any time: training stops at once; stored pictures stay until you delete them, or for at most \
+            "Switch this off at any time: training stops at once; stored pictures stay until you delete them, or for those \
              {days} days. Delete single corrections, or everything, on the same page."
         ),
         cannot_undo: "Switching off does not untrain the head; going back to an earlier head, or deleting everything, \

@@ -289,7 +289,7 @@ function showCorrections() {
   const { limits } = usage;
   const age = Math.round(limits.age.secs / 86400);
   setText(element("usage"), `${usage.corrections} of at most ${limits.corrections} corrections, `
-    + `${bytes(usage.bytes)} of at most ${bytes(limits.bytes)}, each kept for at most ${age} days. Encrypted on this device.`);
+    + `${bytes(usage.bytes)} of at most ${bytes(limits.bytes)}, each kept for at most ${age} days, counted as said above. Encrypted on this device.`);
   showRows(element("corrections"), element("corrections-title"), JSON.stringify(corrections), () => corrections.map(correctionItem));
 }
 

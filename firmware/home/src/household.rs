@@ -336,7 +336,7 @@ impl Household {
         if !requested && !shared.state.further.requested {
             return Ok(());
         }
-        let further = Further { requested, ..shared.state.further };
+        let further = Further { requested, ..shared.state.further.clone() };
         if self.vault.has_key()? {
             further.save(&self.vault)?;
         }

@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use learn::edges::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::corrections::CorrectionInfo;
 use crate::edges::EARLIEST_DATE;
 use crate::error::HomeError;
 use crate::household::{Household, Shared};
@@ -52,6 +56,31 @@ impl Overdue {
     }
 }
 
+/// When a correction was first seen under a clock that is set, in seconds since 1970. Stands for the date that it was saved under where that
+/// is none, or lies ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    at: u64,
+    /// The clock was behind the correction's own date for [`GRACE`]: that date is believed no more, also when the clock reaches it.
+    holds: bool,
+}
+
+/// The date that says a correction's age, under a clock that is set; `None` of one that cannot be opened.
+fn date_of(entry: &CorrectionInfo, seen: &mut BTreeMap<u64, Seen>, wall: Timestamp) -> Option<u64> {
+    let saved_at = entry.saved_at?;
+    let is_believed = !seen.get(&entry.number).is_some_and(|seen| seen.holds);
+    if is_believed && (EARLIEST_DATE..=wall).contains(&saved_at) {
+        // The clock had been put back, and is right again.
+        seen.remove(&entry.number);
+        return Some(saved_at.0);
+    }
+    let first = seen.entry(entry.number).or_insert(Seen { at: wall.0, holds: false });
+    // Where it was ahead then, too.
+    first.at = first.at.min(wall.0);
+    first.holds |= wall.0 - first.at >= GRACE.as_secs();
+    Some(first.at)
+}
+
 impl Household {
     /// Deletes corrections past their age, remembers the time lived, stores what was withdrawn in memory alone, and destroys what
     /// a withdrawal could not. Called now and then by whoever has the stores open; gives how many corrections went.
@@ -67,21 +96,25 @@ impl Household {
     fn remove_expired(&self) -> Result<u64, HomeError> {
         let lived = self.lived();
         let mut shared = self.lock();
-        let (expired, mut overdue) = self.expired(&shared, lived);
+        let (expired, mut overdue, mut further) = self.expired(&shared, lived);
         let forgotten = self.forget_work_on(&mut shared, &expired);
         // One that cannot be removed keeps no other.
         let mut removed = Ok(());
         for number in &expired {
             match shared.corrections.remove(&self.vault, *number) {
-                Ok(()) => overdue.forget(*number),
+                Ok(()) => {
+                    overdue.forget(*number);
+                    further.seen.remove(number);
+                }
                 Err(error) => removed = Err(error),
             }
         }
         forgotten?;
-        let changed = overdue != shared.state.overdue || !expired.is_empty();
+        let is_dated = further != shared.state.further;
+        let changed = is_dated || overdue != shared.state.overdue || !expired.is_empty();
         let late = lived.saturating_sub(shared.state.lived) >= self.may_be_lost(lived, &overdue);
         if changed || (late && shared.corrections.len() > 0) {
-            let next = State { overdue, ..shared.state.clone() };
+            let next = State { overdue, further, ..shared.state.clone() };
             self.save(&mut shared, next)?;
         }
         removed.map(|()| expired.len() as u64)
@@ -117,12 +150,10 @@ impl Household {
 
     /// The state with the next correction, and with the age that holds for it and for those before it.
     pub(crate) fn with_next_correction(&self, shared: &Shared) -> State {
-        let State { next_correction, further, .. } = shared.state;
-        State {
-            next_correction: next_correction + 1,
-            further: Further { agreed_age: Some(self.agreed_age(shared)), ..further },
-            ..shared.state.clone()
-        }
+        let mut next = shared.state.clone();
+        next.next_correction += 1;
+        next.further.agreed_age = Some(self.agreed_age(shared));
+        next
     }
 
     /// Remembers the shorter age: settings that say more later do not keep for longer what was saved under these.
@@ -142,25 +173,27 @@ impl Household {
             return Ok(());
         }
         // The rest stays as it is on the disk: it may be what a program before this one wrote.
-        let further = Further { agreed_age: Some(age), ..shared.state.further };
+        let further = Further { agreed_age: Some(age), ..shared.state.further.clone() };
         further.save(&self.vault)?;
         shared.state.further = further;
         Ok(())
     }
 
-    /// Corrections past their age, and since when the wall clock has called which of them too old. The week that it takes to
-    /// believe the clock lies within the age.
-    fn expired(&self, shared: &Shared, lived: u64) -> (Vec<u64>, Overdue) {
+    /// Corrections past their age, since when the wall clock has called which of them too old, and the dates that stand for theirs. The week
+    /// that it takes to believe the clock lies within the age.
+    fn expired(&self, shared: &Shared, lived: u64) -> (Vec<u64>, Overdue, Further) {
         let wall = self.edges.clock.now();
         let age = self.agreed_age(shared);
         let date_age = age.saturating_sub(GRACE.as_secs());
-        let mut overdue = shared.state.overdue.clone();
+        let (mut overdue, mut further) =
+            (shared.state.overdue.clone(), shared.state.further.clone());
+        further.seen.retain(|number, _| shared.corrections.contains(*number));
         let mut expired = Vec::new();
         for entry in shared.corrections.list() {
-            // Where the date says nothing, the time lived alone counts. A clock that is not set yet says nothing either way.
-            let saved_at = entry.saved_at.filter(|at| *at >= EARLIEST_DATE);
+            // A clock that is not set yet says nothing either way: the time lived alone counts.
             let is_set = wall >= EARLIEST_DATE;
-            if is_set && saved_at.is_some_and(|at| wall.0.saturating_sub(at.0) >= date_age) {
+            let date = if is_set { date_of(&entry, &mut further.seen, wall) } else { None };
+            if date.is_some_and(|date| wall.0.saturating_sub(date) >= date_age) {
                 overdue.lived.entry(entry.number).or_insert(lived);
                 overdue.wall.entry(entry.number).or_insert(wall.0);
             } else if is_set {
@@ -171,6 +204,6 @@ impl Household {
                 expired.push(entry.number);
             }
         }
-        (expired, overdue)
+        (expired, overdue, further)
     }
 }

@@ -7,7 +7,7 @@ use learn::edges::EdgeError;
 use serde::{Deserialize, Serialize};
 
 use crate::heads::{HeadInfo, KEPT_HEADS};
-use crate::retention::Overdue;
+use crate::retention::{Overdue, Seen};
 use crate::training::{RunPlan, RunReport};
 use crate::vault::Vault;
 
@@ -153,14 +153,14 @@ impl From<StateFile> for State {
             overdue: Overdue { lived: file.overdue, wall: file.overdue_wall },
             lost: file.list_lost.then_some(Lost { heads_since, lived_since, corrections_since }),
             meanwhile: file.meanwhile,
-            further: Further { last_nightly_at, agreed_age, requested: false },
+            further: Further { last_nightly_at, agreed_age, ..Further::default() },
         }
     }
 }
 
 /// What is written in ordinary use, and would keep a program that does not know it from reading the rest: after an update
 /// that is taken back the household's heads are still in use. That program leaves this file as it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Further {
     /// The wall clock's time when the last nightly update began.
@@ -172,6 +172,12 @@ pub(crate) struct Further {
     /// Somebody, or a round, asked for a run, and none has begun since.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub requested: bool,
+    /// The network that [`State::learnt_up_to`] counts for, by the first eight bytes of its digest; `None` where there was only one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<u64>,
+    /// Dates in the place of those that no clock, or one that was ahead, gave to corrections, by their numbers.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub seen: BTreeMap<u64, Seen>,
 }
 
 impl Further {
@@ -203,12 +209,14 @@ impl Further {
             last_nightly_at: self.last_nightly_at.max(before.last_nightly_at),
             agreed_age: self.agreed_age.into_iter().chain(before.agreed_age).min(),
             requested: self.requested || before.requested,
+            network: self.network.or(before.network),
+            seen: before.seen.into_iter().chain(self.seen).collect(),
         }
     }
 
     /// Writes it where it is not what the disk has.
-    pub fn save(self, vault: &Vault) -> Result<(), EdgeError> {
-        if Further::read(vault).is_ok_and(|stored| stored == self) {
+    pub fn save(&self, vault: &Vault) -> Result<(), EdgeError> {
+        if Further::read(vault).is_ok_and(|stored| stored == *self) {
             return Ok(());
         }
         let text = serde_json::to_vec(&self).map_err(|error| EdgeError::Seal(error.to_string()))?;
@@ -351,7 +359,8 @@ mod tests {
         assert_eq!(text(&lost), format!("{known},{words}}}"));
         // Of a program that knew neither the numbers nor a second file.
         let older = r#","list_lost":true,"last_nightly_at":7,"agreed_age":8}"#;
-        let further = Further { last_nightly_at: Some(7), agreed_age: Some(8), requested: false };
+        let further =
+            Further { last_nightly_at: Some(7), agreed_age: Some(8), ..Further::default() };
         let read = State::parse(format!("{known}{older}").as_bytes()).unwrap();
         assert_eq!(read, State { lost: Some(Lost::default()), further, ..plain });
         assert_eq!(State::parse(text(&lost).as_bytes()).unwrap(), lost);

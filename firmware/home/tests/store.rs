@@ -571,6 +571,10 @@ fn a_mirror_that_was_off_for_a_year_deletes_after_a_week_on() {
 fn day_of_deletion(looks: u64, seconds: u64) -> u64 {
     let device = Device::new();
     device.start_with(1);
+    day_of_deletion_on(&device, looks, seconds)
+}
+
+fn day_of_deletion_on(device: &Device, looks: u64, seconds: u64) -> u64 {
     for day in 0..=180 {
         let home = device.start();
         let look = |_| {
@@ -595,6 +599,38 @@ fn a_mirror_that_is_on_for_half_an_hour_a_day_keeps_no_picture_beyond_its_age() 
 fn a_mirror_that_its_socket_switches_off_after_ten_minutes_keeps_no_picture_beyond_its_age() {
     let day = day_of_deletion(10, 60);
     assert!((174..=180).contains(&day), "deleted on day {day}");
+}
+
+#[test]
+fn a_mirror_that_is_seldom_on_keeps_no_picture_beyond_its_age_whatever_its_clock_said_when_it_was_saved()
+ {
+    for ahead in [None, Some(90), Some(3_650)] {
+        let device = Device::new();
+        let today = device.clocks.wall.load(Ordering::SeqCst);
+        let saved_at = ahead.map_or(90, |days| today + days * DAY);
+        device.clocks.wall.store(saved_at, Ordering::SeqCst);
+        device.start_with(1);
+        device.clocks.wall.store(today, Ordering::SeqCst);
+        let day = day_of_deletion_on(&device, 1, 1_800);
+        assert!((174..=180).contains(&day), "{ahead:?}: deleted on day {day}");
+    }
+}
+
+#[test]
+fn a_clock_that_is_put_back_for_some_days_deletes_nothing() {
+    let device = Device::new();
+    let home = device.start_with(1);
+    let today = device.clocks.wall.load(Ordering::SeqCst);
+    device.clocks.wall.store(today - 300 * DAY, Ordering::SeqCst);
+    for _ in 0..3 {
+        assert_eq!(home.tidy().unwrap(), 0);
+        device.clocks.pass(DAY);
+    }
+    device.clocks.wall.store(today + 3 * DAY, Ordering::SeqCst);
+    for _ in 0..20 {
+        assert_eq!(home.tidy().unwrap(), 0);
+        device.clocks.pass(DAY);
+    }
 }
 
 #[test]

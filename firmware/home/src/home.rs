@@ -20,7 +20,7 @@ use crate::model::BaseModel;
 use crate::models::Models;
 use crate::options::HomeOptions;
 use crate::releases::CANDIDATE_NAME;
-use crate::state::State;
+use crate::state::{Further, State};
 use crate::training::Night;
 use crate::vault::Vault;
 
@@ -125,18 +125,26 @@ impl Home {
         *hold(&self.base) = base;
     }
 
-    /// Heads of another network than this firmware's fit nothing any more: they leave the list, and their files go with those that no
-    /// list knows. The corrections count as new, so that what the household taught is learnt anew.
+    /// Heads of another network than this firmware's are out of use. They are kept until a run on this network adopts a head, for the
+    /// program of before an update that is taken back. The corrections count as new, so that what the household taught is learnt anew.
     fn leave_other_networks(&self, shared: &mut Shared) -> Result<(), HomeError> {
         let digest = &self.shipped.digest;
-        let fits = |head: &&HeadInfo| !heads::is_of_another(&self.vault, head.number, digest);
-        let fitting: Vec<HeadInfo> = shared.state.heads.iter().filter(fits).cloned().collect();
-        if fitting.len() == shared.state.heads.len() {
+        let State { heads, others, further, .. } = &mut shared.state;
+        let all = others.drain(..).chain(heads.drain(..));
+        (*others, *heads) =
+            all.partition(|head| heads::is_of_another(&self.vault, head.number, digest));
+        let network = digest.0.first_chunk().copied().map(u64::from_le_bytes);
+        let is_other =
+            if further.network.is_some() { further.network != network } else { !others.is_empty() };
+        if !is_other {
             return Ok(());
         }
-        tracing::info!("the network is another one now: the household's head will be trained anew");
-        let next =
-            State { heads: fitting, learnt_up_to: 0, second_look: None, ..shared.state.clone() };
+        tracing::info!(
+            "the network is another one than before: what the household taught is learnt anew, and its heads for the other one are kept \
+             until then"
+        );
+        let further = Further { network, ..shared.state.further.clone() };
+        let next = State { learnt_up_to: 0, second_look: None, further, ..shared.state.clone() };
         self.save(shared, next)
     }
 
@@ -144,7 +152,7 @@ impl Home {
     fn restore(&self) -> Result<Option<String>, HomeError> {
         let mut shared = self.lock();
         if let Err(error) = self.leave_other_networks(&mut shared) {
-            tracing::warn!(%error, "heads of another network stay for now");
+            tracing::warn!(%error, "that the network is another one was not noted");
         }
         let lost = self.leave_damaged(&mut shared);
         self.use_list(&shared)?;
@@ -298,11 +306,12 @@ impl Home {
     /// and never a head without one.
     pub(crate) fn use_list(&self, shared: &Shared) -> Result<(), EdgeError> {
         self.use_head(shared.state.heads.last());
-        let State { heads, lost, .. } = &shared.state;
+        let State { heads, others, lost, .. } = &shared.state;
         // Where the list itself was lost, now or before, nothing is removed that it may have named.
         let lost_below = lost.map_or(0, |lost| lost.heads_since.unwrap_or(u64::MAX));
         for number in heads::stored(&self.vault)? {
-            if number >= lost_below && heads.iter().all(|head| head.number != number) {
+            let is_listed = heads.iter().chain(others).any(|head| head.number == number);
+            if number >= lost_below && !is_listed {
                 heads::remove(&self.vault, number)?;
             }
         }

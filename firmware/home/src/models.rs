@@ -387,9 +387,13 @@ impl Home {
             Err(error) => return Err(error),
         }
         let mut shared = self.lock();
-        let (theirs, own): (Vec<HeadInfo>, Vec<HeadInfo>) =
-            shared.state.heads.iter().cloned().partition(|head| head.fleet.is_some());
-        let next = State { heads: own, second_look: None, run: None, ..shared.state.clone() };
+        let mut next = State { second_look: None, run: None, ..shared.state.clone() };
+        let is_theirs = |head: &mut HeadInfo| head.fleet.is_some();
+        let theirs: Vec<HeadInfo> = next
+            .others
+            .extract_if(.., is_theirs)
+            .chain(next.heads.extract_if(.., is_theirs))
+            .collect();
         self.save(&mut shared, next)?;
         self.drop_run(&mut shared)?;
         self.vault.remove(CANDIDATE_NAME)?;

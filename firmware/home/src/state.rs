@@ -41,6 +41,9 @@ pub(crate) struct State {
     pub last_nightly: Option<u64>,
     /// The household's heads, oldest first; the last one is in use.
     pub heads: Vec<HeadInfo>,
+    /// Heads of another network than the one in use, oldest first, which fit nothing here: those of before an update that may be taken
+    /// back. On the disk they lie in one list with the others; [`crate::Home`] tells them apart.
+    pub others: Vec<HeadInfo>,
     /// The run under way.
     pub run: Option<RunPlan>,
     /// The last run that ended.
@@ -117,7 +120,7 @@ impl From<State> for StateFile {
             learnt_up_to: state.learnt_up_to,
             lived: state.lived,
             last_nightly: state.last_nightly,
-            heads: state.heads,
+            heads: [state.others, state.heads].concat(),
             run: state.run,
             report: state.report,
             example_milliseconds: state.example_milliseconds,
@@ -146,6 +149,7 @@ impl From<StateFile> for State {
             lived: file.lived,
             last_nightly: file.last_nightly,
             heads: file.heads,
+            others: Vec::new(),
             run: file.run,
             report: file.report,
             example_milliseconds: file.example_milliseconds,
@@ -219,7 +223,7 @@ impl Further {
         if Further::read(vault).is_ok_and(|stored| stored == *self) {
             return Ok(());
         }
-        let text = serde_json::to_vec(&self).map_err(|error| EdgeError::Seal(error.to_string()))?;
+        let text = serde_json::to_vec(self).map_err(|error| EdgeError::Seal(error.to_string()))?;
         vault.put(FURTHER_NAME, &text)
     }
 }
@@ -321,6 +325,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use learn::edges::Timestamp;
+
     use super::*;
 
     #[test]
@@ -364,5 +370,19 @@ mod tests {
         let read = State::parse(format!("{known}{older}").as_bytes()).unwrap();
         assert_eq!(read, State { lost: Some(Lost::default()), further, ..plain });
         assert_eq!(State::parse(text(&lost).as_bytes()).unwrap(), lost);
+        // Heads of another network are in the one list that programs know.
+        let head = HeadInfo {
+            number: 4,
+            adopted_at: Timestamp(0),
+            base: String::new(),
+            examples: 1,
+            before: 0.0,
+            after: 1.0,
+            fleet: None,
+        };
+        let [others, heads] = [3, 4].map(|number| vec![HeadInfo { number, ..head.clone() }]);
+        let both = State { others: others.clone(), heads: heads.clone(), ..State::default() };
+        let read = State::parse(text(&both).as_bytes()).unwrap();
+        assert_eq!(read.heads, [others, heads].concat());
     }
 }

@@ -11,8 +11,8 @@ use common::{
     ColourTrunk, Device, Open, Script, add, agree, base, begin_training, own_rules, train, turned,
 };
 use home::{
-    Conditions, ConsentState, Contribution, Home, HomeError, NightlyWindow, Outcome, Pause,
-    TrainingState, Triggers,
+    BaseModel, Conditions, ConsentState, Contribution, Home, HomeError, NightlyWindow, Outcome,
+    Pause, TrainingState, Triggers,
 };
 use learn::consent::{ConsentError, ContributeToFleet, PurposeKind};
 use learn::edges::Digest;
@@ -62,18 +62,46 @@ fn a_better_head_is_adopted_survives_a_restart_and_can_be_undone() {
 fn with_another_network_what_the_household_taught_is_learnt_anew() {
     let device = Device::new();
     assert!(finished(train(&device.start_with(15))).adopted);
-    let mut other = base();
-    other.digest = Digest::of(b"the next firmware's network");
+    let other = next_network();
     let start = || device.try_start_with_base(other.clone()).unwrap();
     let home = start();
     assert!(home.heads().is_empty() && home.head_values().to_vec() == other.parameters);
     assert_eq!(home.training().new_corrections, 15);
-    let files = || device.vault.files.lock().unwrap().keys().cloned().collect::<Vec<_>>();
-    assert!(files().iter().all(|name| !name.starts_with("head-")), "{:?}", files());
     assert!(finished(train(&home)).adopted);
     let again = start();
     assert_eq!((again.heads().len(), again.training().new_corrections), (1, 0));
     assert_eq!(again.head_values(), home.head_values());
+    let files = || device.vault.files.lock().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert!(!files().contains(&"head-0000000000".to_owned()), "{:?}", files());
+    assert!(device.start().heads().is_empty());
+}
+
+fn next_network() -> BaseModel {
+    BaseModel { digest: Digest::of(b"the next firmware's network"), ..base() }
+}
+
+#[test]
+fn heads_of_the_network_before_are_in_use_again_after_an_update_that_is_taken_back() {
+    let mut device = Device::new();
+    let home = device.start_with(15);
+    train(&home);
+    let (heads, own) = (home.heads(), home.head_values());
+    assert_eq!(heads.len(), 1);
+    // Nothing that is learnt is better.
+    device.options.training.learning_rate = 1e-12;
+    for new in [15, 0] {
+        let home = device.try_start_with_base(next_network()).unwrap();
+        assert_eq!(home.training().new_corrections, new);
+        assert!(matches!(home.undo_head(0), Err(HomeError::NoHead)), "it is not in use");
+        assert!(!finished(train(&home)).adopted);
+    }
+    let home = device.start();
+    assert_eq!((home.heads(), home.head_values()), (heads, own));
+    assert_eq!(home.training().new_corrections, 15, "the other network's run taught it nothing");
+    // Nor do they stay where everything is deleted.
+    let home = device.try_start_with_base(next_network()).unwrap();
+    assert!(home.delete_everything().unwrap().is_complete());
+    assert!(device.start().heads().is_empty());
 }
 
 #[test]

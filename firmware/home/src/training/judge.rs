@@ -140,6 +140,8 @@ impl Home {
                 fleet: None,
             };
             next.next_head += 1;
+            // What the household taught is learnt by this network, too.
+            next.others.clear();
             self.adopt(&mut next, info, trainer.parameters())?;
         }
         self.save(&mut shared, next)?;

@@ -467,7 +467,7 @@ impl Home {
             (shared.state.second_look?, shared.state.heads.last().cloned())
         };
         let judges = self.saved_since(since);
-        let may_compute = || self.options.capability.pause(&gate.conditions()).is_none();
+        let may_compute = || self.options.capability.pause(&gate.conditions(), None).is_none();
         if judges.len() < ENOUGH_CORRECTIONS || !may_compute() {
             return None;
         }

@@ -90,11 +90,11 @@ impl Default for Triggers {
 pub struct Capability {
     /// Computing time of one run on a cool, idle device on power.
     pub time_allowed: Duration,
-    /// Celsius at which training stops.
+    /// Celsius at which training stops; it goes on 5 degrees below.
     pub hottest: f32,
     /// Celsius below `hottest` at which the share of work begins to sink.
     pub margin: f32,
-    /// Share of the processor taken by others (0 to 1) at which training stops.
+    /// Share of the processor taken by others (0 to 1) at which training stops; it goes on at three quarters of that.
     pub busiest: f32,
 }
 

@@ -56,15 +56,25 @@ impl std::fmt::Display for Pause {
     }
 }
 
+/// Degrees below the hottest at which training goes on; without them it would flutter.
+const COOLER: f32 = 5.0;
+
+/// The same of the busiest, as a part of it.
+const CALMER: f32 = 0.75;
+
 impl Capability {
-    /// Why training has to wait, if it has to.
-    pub fn pause(&self, now: &Conditions) -> Option<Pause> {
-        let hot = now.celsius.is_some_and(|celsius| celsius >= self.hottest);
+    /// Why training has to wait, if it has to, where it waited for `before` until then: heat and load have to sink below their limits
+    /// before it goes on.
+    pub fn pause(&self, now: &Conditions, before: Option<Pause>) -> Option<Pause> {
+        let hottest = if before == Some(Pause::Hot) { self.hottest - COOLER } else { self.hottest };
+        let busiest =
+            if before == Some(Pause::Busy) { self.busiest * CALMER } else { self.busiest };
+        let hot = now.celsius.is_some_and(|celsius| celsius >= hottest);
         [
             (now.person_present, Pause::PersonPresent),
             (hot, Pause::Hot),
             (!now.on_power, Pause::OnBattery),
-            (now.busy >= self.busiest, Pause::Busy),
+            (now.busy >= busiest, Pause::Busy),
         ]
         .into_iter()
         .find_map(|(holds, pause)| holds.then_some(pause))
@@ -72,7 +82,7 @@ impl Capability {
 
     /// Share of the allowed time that the device takes on now, 0 to 1: less when warm or busy, none when it must wait.
     pub fn share(&self, now: &Conditions) -> f32 {
-        if self.pause(now).is_some() {
+        if self.pause(now, None).is_some() {
             return 0.0;
         }
         let cool = now.celsius.map_or(1.0, |celsius| {
@@ -140,7 +150,7 @@ mod tests {
     #[test]
     fn every_reason_to_wait_has_its_name() {
         let idle = Conditions::IDLE;
-        assert_eq!(CAPABILITY.pause(&idle), None);
+        assert_eq!(CAPABILITY.pause(&idle, None), None);
         let cases = [
             (Conditions { person_present: true, ..idle }, Pause::PersonPresent),
             (Conditions { celsius: Some(70.0), ..idle }, Pause::Hot),
@@ -148,8 +158,22 @@ mod tests {
             (Conditions { busy: 0.9, ..idle }, Pause::Busy),
         ];
         for (now, pause) in cases {
-            assert_eq!(CAPABILITY.pause(&now), Some(pause));
+            assert_eq!(CAPABILITY.pause(&now, None), Some(pause));
             assert_eq!(CAPABILITY.plan(&now, Duration::from_millis(10), 5, 3), None);
+        }
+    }
+
+    #[test]
+    fn what_has_become_hot_or_busy_waits_until_it_is_well_below_the_limit() {
+        let hot = |celsius| Conditions { celsius: Some(celsius), ..Conditions::IDLE };
+        let busy = |busy| Conditions { busy, ..Conditions::IDLE };
+        for (pause, still, below) in
+            [(Pause::Hot, hot(65.5), hot(64.5)), (Pause::Busy, busy(0.65), busy(0.55))]
+        {
+            assert_eq!(CAPABILITY.pause(&still, None), None);
+            assert_eq!(CAPABILITY.pause(&still, Some(Pause::PersonPresent)), None);
+            assert_eq!(CAPABILITY.pause(&still, Some(pause)), Some(pause));
+            assert_eq!(CAPABILITY.pause(&below, Some(pause)), None);
         }
     }
 

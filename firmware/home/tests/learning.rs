@@ -581,6 +581,42 @@ fn training_waits_for_whoever_is_in_front_of_the_mirror() {
     }
 }
 
+/// Somebody is there at the looks that it names; counts how often the run was put on the disk.
+struct Counting<F: Fn(u32) -> bool + Send + Sync> {
+    vault: Arc<common::MemoryStore>,
+    is_closed: F,
+    looks: AtomicU32,
+    stored: Mutex<Vec<Vec<u8>>>,
+}
+
+impl<F: Fn(u32) -> bool + Send + Sync> home::Gate for Counting<F> {
+    fn conditions(&self) -> Conditions {
+        let (checkpoint, mut stored) = (self.vault.get("checkpoint"), self.stored.lock().unwrap());
+        if !checkpoint.is_empty() && stored.last() != Some(&checkpoint) {
+            stored.push(checkpoint);
+        }
+        let person_present = (self.is_closed)(self.looks.fetch_add(1, Ordering::SeqCst));
+        Conditions { person_present, ..Conditions::IDLE }
+    }
+}
+
+#[test]
+fn a_gate_that_flutters_wears_no_disk_out_and_a_long_pause_finds_the_run_on_it() {
+    let stored = |is_closed: fn(u32) -> bool| {
+        let device = Device::new();
+        let home = device.start_with(10);
+        let (looks, stored) = (AtomicU32::new(0), Mutex::default());
+        let gate = Counting { vault: device.vault.clone(), is_closed, looks, stored };
+        let stop = AtomicBool::new(false);
+        finished(home.train_when(&mut ColourTrunk::default(), &gate, &stop).unwrap());
+        gate.stored.into_inner().unwrap().len()
+    };
+    // Twice a second, before each of 96 steps; the run is stored when it begins.
+    assert_eq!(stored(|look| look % 2 == 1), 1);
+    assert_eq!(stored(|look| (20..70).contains(&look)), 1, "25 seconds");
+    assert_eq!(stored(|look| (20..100).contains(&look)), 2, "40 seconds");
+}
+
 /// Does something before each answer, and never lets anybody train.
 struct Closed<F: Fn(u32) + Send + Sync>(AtomicU32, F);
 

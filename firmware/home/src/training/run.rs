@@ -15,7 +15,7 @@ use crate::hold::hold;
 use crate::home::Home;
 use crate::household::Shared;
 use crate::model::Trunk;
-use crate::schedule::{Conditions, Gate, WorkPlan};
+use crate::schedule::{Conditions, Gate, Pause, WorkPlan};
 use crate::state::State;
 
 pub(crate) const CHECKPOINT_NAME: &str = "checkpoint";
@@ -29,6 +29,9 @@ const FULL_CHECKPOINT_STEPS: u64 = 128;
 
 /// How often a closed gate is looked at again.
 const GATE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A gate that was closed for so long may stay closed until the power goes: what was done since the checkpoint is stored.
+const LONG_PAUSE: Duration = Duration::from_secs(30);
 
 /// How often corrections are looked at for their age while a run works or waits.
 const TIDY_INTERVAL: Duration = Duration::from_secs(60);
@@ -113,6 +116,8 @@ pub(super) struct Work<'a> {
     pub consent: &'a ConsentToken<ImproveMyMirror>,
     /// When corrections were last looked at for their age, in steady time.
     tidied: Duration,
+    /// Why it waited when the gate was last looked at.
+    pause: Option<Pause>,
 }
 
 /// The losses of the first and of the last pass.
@@ -163,7 +168,7 @@ impl Home {
         };
         let consent = self.token::<ImproveMyMirror>()?;
         let tidied = self.edges.steady.elapsed();
-        let mut work = Work { trunk, gate, stop, consent: &consent, tidied };
+        let mut work = Work { trunk, gate, stop, consent: &consent, tidied, pause: None };
         let ended = self.run(&mut work);
         self.show_nothing();
         match ended {
@@ -220,27 +225,29 @@ impl Home {
         self.finish(work, plan, &trainer, &losses)
     }
 
-    /// Waits until the device may train. While it must wait, the run is on the disk.
+    /// Waits until the device may train. Where it must wait for long, or is told to stop, the run is on the disk; a gate that flutters
+    /// wears no disk out.
     pub(super) fn open_gate(
         &self,
         work: &mut Work<'_>,
         trainer: Option<&Trainer>,
     ) -> Result<Conditions, Break> {
-        let mut is_saved = false;
+        let (mut is_saved, came) = (false, self.edges.steady.elapsed());
         loop {
             work.consent.check()?;
             self.tidy_again(work);
             let stopped = work.stop.load(Ordering::SeqCst);
             let conditions = work.gate.conditions();
-            let pause = self.options.capability.pause(&conditions);
-            if let (true, Some(trainer), false) = (stopped || pause.is_some(), trainer, is_saved) {
+            work.pause = self.options.capability.pause(&conditions, work.pause);
+            let is_long = self.edges.steady.elapsed().saturating_sub(came) >= LONG_PAUSE;
+            if let (true, Some(trainer), false) = (stopped || is_long, trainer, is_saved) {
                 self.save_trainer(trainer, work.consent)?;
                 is_saved = true;
             }
             if stopped {
                 return Err(Break::Outcome(Outcome::Stopped));
             }
-            let Some(pause) = pause else { return Ok(conditions) };
+            let Some(pause) = work.pause else { return Ok(conditions) };
             let (done, total) = trainer.map_or((0, 0), Trainer::progress);
             self.show(TrainingState::Waiting(pause), done, total);
             self.wait(GATE_INTERVAL, work.stop);

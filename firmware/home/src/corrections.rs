@@ -150,6 +150,11 @@ impl Corrections {
         self.entries.range(number..).filter(|(_, entry)| !entry.damaged).count() as u32
     }
 
+    /// The first of those.
+    pub fn oldest_from(&self, number: u64) -> Option<&CorrectionInfo> {
+        self.entries.range(number..).map(|(_, entry)| entry).find(|entry| !entry.damaged)
+    }
+
     /// Whether one more of `bytes` sealed bytes fits the limits.
     pub fn check_room(&self, bytes: u64, limits: &Limits) -> Result<(), HomeError> {
         if self.len() >= limits.corrections {

@@ -68,7 +68,7 @@ pub struct NightlyWindow {
 pub struct Triggers {
     /// After so many new corrections; `None`: not by number.
     pub corrections: Option<u32>,
-    /// Once a night; `None`: not by time.
+    /// Once a night, or at any hour where a correction has waited for longer than until the next night; `None`: not by time.
     pub nightly: Option<NightlyWindow>,
     /// After so many parsed pictures; `None`: not by use.
     pub inferences: Option<u64>,

@@ -410,6 +410,41 @@ fn a_mirror_that_is_on_for_an_hour_a_day_trains_every_night() {
 }
 
 #[test]
+fn a_mirror_that_is_off_at_night_trains_by_day() {
+    let mut device = Device::new();
+    device.options.triggers = Triggers {
+        corrections: Some(10),
+        nightly: Some(NightlyWindow { start: 60, length: 180 }),
+        inferences: None,
+    };
+    let at = |day: u64, hour: u64| {
+        device.clocks.wall.store((20_834 + day) * 86_400 + hour * HOUR, Ordering::SeqCst);
+    };
+    at(0, 20);
+    device.start_with(4);
+    let is_due = |day: u64| {
+        at(day, 7);
+        let home = device.start();
+        (7..22).any(|hour| {
+            at(day, hour);
+            home.is_due()
+        })
+    };
+    assert!(!is_due(1), "the next night has not been yet");
+    assert!(is_due(2));
+
+    // Where nobody sets the clock.
+    device.options.triggers.nightly = Some(NightlyWindow { start: 60, length: 1 });
+    device.clocks.wall.store(90, Ordering::SeqCst);
+    let device = Device { vault: Arc::default(), ..device };
+    let home = device.start_with(4);
+    device.clocks.pass(19 * HOUR);
+    assert!(!home.is_due());
+    device.clocks.pass(HOUR);
+    assert!(home.is_due());
+}
+
+#[test]
 fn a_damaged_consent_file_means_no_consent() {
     let device = Device::new();
     agree(&device.start());

@@ -372,7 +372,7 @@ impl Home {
         let mut next = State { run: Some(plan.clone()), ..shared.state.clone() };
         next.further.requested = false;
         // A run that something else asked for in the evening does not take the night's place.
-        if self.is_night(&next) {
+        if self.is_night(&next, &shared.corrections) {
             next.last_nightly = Some(self.lived());
             next.further.last_nightly_at = Some(self.edges.clock.now().0);
         }

@@ -10,6 +10,7 @@ use learn::ledger::LEDGER_NAME;
 use serde::Serialize;
 
 use crate::error::HomeError;
+use crate::hold::hold;
 use crate::household::Household;
 
 /// A file that stays, and why.
@@ -79,11 +80,13 @@ const MODELS_STAY: &str = "the fleet's models, the same in every house";
 
 impl Household {
     /// Withdraws every consent and removes corrections, heads, checkpoints, waiting updates and the key. The privacy
-    /// ledger stays, because what was sent cannot be unsent; the proof names every other file that stays, too.
+    /// ledger stays, because what was sent cannot be unsent; the proof names every other file that stays, too. One deletion waits for
+    /// another.
     ///
     /// # Errors
     /// The first one of the stores. All the rest is deleted even then; calling again goes on.
     pub fn delete_everything(&self) -> Result<ErasureProof, HomeError> {
+        let _deleting = hold(&self.deleting);
         let before = self.files();
         // Consent first, so that no thread writes any more; then the key, so that a power cut leaves nothing readable.
         let stopped = self.consents.withdraw_all();

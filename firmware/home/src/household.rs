@@ -86,6 +86,8 @@ pub struct Household {
     pub(crate) stores: Stores,
     pub(crate) vault: Vault,
     pub(crate) consents: Consents,
+    /// Held by one deletion of everything, so that no other's notes lie there when it proves that nothing does.
+    pub(crate) deleting: Mutex<()>,
     /// Purposes that were withdrawn, and of which something is stored still; see [`Household::tidy`].
     pub(crate) undestroyed: Mutex<Vec<PurposeKind>>,
     pub(crate) explanation: Explanation,
@@ -146,6 +148,7 @@ impl Household {
         let began = (shared.state.lived, edges.steady.elapsed());
         let household = Household {
             shared: Mutex::new(shared),
+            deleting: Mutex::default(),
             undestroyed: Mutex::default(),
             status: Mutex::default(),
             releases: Mutex::new(releases),

@@ -159,6 +159,15 @@ fn a_full_disk_keeps_nothing_from_being_deleted() {
 }
 
 #[test]
+fn two_deletions_at_once_both_prove_that_nothing_is_left() {
+    for _ in 0..300 {
+        let home = Device::new().start_with(1);
+        let delete = || assert!(home.delete_everything().unwrap().is_complete());
+        std::thread::scope(|scope| (0..3).for_each(|_| drop(scope.spawn(delete))));
+    }
+}
+
+#[test]
 fn a_deletion_that_a_power_cut_came_into_is_finished_at_the_next_start_once_the_key_is_gone() {
     // Numbers drawn once, so that every cut comes into the same deletion.
     let prepared = || {

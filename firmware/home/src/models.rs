@@ -215,7 +215,8 @@ impl Home {
     /// compute for seconds; pictures go on being parsed meanwhile.
     ///
     /// # Errors
-    /// [`ModelTrouble`]; everything is as before then.
+    /// [`ModelTrouble`]; the model is not in force then. Where a store failed at the last step, the run under way may be given up, and the
+    /// head that was chosen be in the list already.
     pub fn try_model(
         &self,
         version: u64,
@@ -360,11 +361,13 @@ impl Home {
         self.save(&mut shared, next)?;
         self.use_list(&shared)?;
         self.drop_run(&mut shared)?;
-        self.vault.remove(CANDIDATE_NAME)?;
         self.stores.models.replace(NAME, &models.encode(&self.shipped))?;
         *self.models() = models;
         self.set_base(base);
         self.use_head(shared.state.heads.last());
+        if let Err(error) = self.vault.remove(CANDIDATE_NAME) {
+            tracing::warn!(%error, "the finished run of the model before stays until a round refuses it");
+        }
         Ok(())
     }
 

@@ -358,3 +358,16 @@ fn a_head_of_the_households_own_outlives_the_fleet() {
     assert!(in_use(&home) == own && !home.has_candidate());
     assert_eq!((home.fleet_version(), home.base().digest), (0, base().digest));
 }
+
+#[test]
+fn a_model_that_cannot_be_stored_leaves_the_finished_run_to_the_round() {
+    let (device, better) = (Device::new(), better());
+    let home = device.start_with(6);
+    train(&home);
+    device.models.set_room(Some(0));
+    assert!(matches!(try_model(&home, 3, &better), Err(ModelTrouble::Home(_))));
+    assert!(home.fleet_version() == 0 && home.has_candidate());
+    device.models.set_room(None);
+    try_model(&home, 3, &better).unwrap();
+    assert!(home.fleet_version() == 3 && !home.has_candidate(), "it is of the model before");
+}

@@ -29,7 +29,7 @@ pub type EntropySource = Arc<dyn Fn() -> Box<dyn Entropy> + Send + Sync>;
 /// Everything through which this crate meets the world, apart from its stores.
 #[derive(Clone)]
 pub struct Edges {
-    /// The wall clock; only shown, and looked at for the nightly window.
+    /// The wall clock: shown, looked at for the night, and believed of a correction's age only after it has held for a week.
     pub clock: Arc<dyn Clock>,
     /// Time that cannot jump.
     pub steady: Arc<dyn Steady>,

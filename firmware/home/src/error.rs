@@ -41,7 +41,9 @@ pub enum HomeError {
     Damaged(u64),
     #[error("{0} was sealed for another place, changed, or written by another device")]
     Unsealed(String),
-    #[error("there is no earlier head to go back to; the mirror runs the head it came with")]
+    #[error(
+        "there is no earlier head to go back to; the mirror runs the head that it came with, or the fleet's"
+    )]
     NoHead,
     #[error("another head is in use by now; look at it first")]
     OtherHead,

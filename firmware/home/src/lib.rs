@@ -1,7 +1,8 @@
 //! Learning at home: the encrypted store, corrections, training runs, the household's own head, triggers and releases.
 //!
 //! No network and no HTTP: the page and the uplink call [`Home`], which is shared between the page's thread, the
-//! trainer's thread and the uplink's thread. The vision thread touches two atomics of it and never waits.
+//! trainer's thread and the uplink's thread. The vision thread touches two atomics of it per picture, and takes a short lock when the head
+//! has changed.
 //!
 //! ```text
 //! picture + corrected mask --add--> vault --train--> candidate --judge--> household's head --poll--> vision thread
@@ -16,8 +17,8 @@
 //! - Pictures, masks, checkpoints and unnoised numbers lie on the disk only through [`vault`]'s seal.
 //! - Storing a correction and training take a consent token for [`learn::consent::ImproveMyMirror`], releasing takes
 //!   one for [`learn::consent::ContributeToFleet`]; both die with the record they came from.
-//! - The wall clock is shown and never trusted: what is deleted or repeated is decided by the time that the mirror was
-//!   on ([`edges::Steady`]).
+//! - The wall clock alone deletes and repeats nothing: the time that the mirror was on ([`edges::Steady`]) decides, or a date that has
+//!   held while the mirror was on for a part of it.
 //! - A release depends on the schedule and the budget, never on how well a training went.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a failed unwrap is a failed test

@@ -63,7 +63,8 @@ pub trait Storage: Send + Sync {
     }
 }
 
-/// Seconds since 1970 as the device's clock says, right or wrong. Only ever shown; nothing is decided by it.
+/// Seconds since 1970 as the device's clock says, right or wrong. Nothing of this crate is decided by it; whoever decides by it expects
+/// that it is not set, or jumps.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
 )]

@@ -15,9 +15,13 @@ here=$(dirname "$0")
 program=$root/usr/local/bin/mirror
 unit=$root/etc/systemd/system/mirror.service
 notices=$root/usr/local/share/doc/mirror/NOTICES.txt
+# Lies there while a program is tried, so also after a try that was cut short.
+trial=$program.trial
 # Seconds that a program must go on for after it said that it is ready: one that hangs is fed to the watchdog for up to 21 of
 # them, ended after the unit's WatchdogSec, and started again.
 steady=75
+# The sleep of a watch, while there is one.
+watch=
 
 end() {
     echo "$1" >&2
@@ -35,7 +39,18 @@ bring() {
     write "$1" "$program" 755 && write "$2" "$unit" 644
 }
 
-# keep: what runs, beside the places of the way back.
+# Whether what is in its place is worth going back to: a program that never started must not take the last good one's place. One that
+# was stopped is, and one that waits for its camera, which systemd starts again and again.
+is_good() {
+    [ -f "$unit" ] || return 1
+    case $(property ActiveState) in
+        active) ;;
+        failed) return 1 ;;
+        *) [ ! -f "$trial" ] ;;
+    esac
+}
+
+# keep: what is in its place, beside the places of the way back.
 keep() {
     write "$program" "$program.old" 755 && write "$unit" "$unit.old" 644
 }
@@ -56,7 +71,8 @@ place() {
 
 # What was written beside the places may be what fills the disk.
 drop() {
-    rm -f "$program.new" "$unit.new" "$program.old.new" "$unit.old.new" || :
+    # In this order: a cut between them must not look like a swap.
+    rm -f "$program.old.new" "$unit.old.new" "$program.new" "$unit.new" || :
 }
 
 # not_written WHAT: ends where nothing is in its place yet.
@@ -99,12 +115,46 @@ is_placed() {
     cmp -s "$program" "$program.new"
 }
 
+# Ends a swap that was cut short, if there is one. Only `back` renames to the program while another waits beside the way back, and it
+# does so when all of them have reached the disk.
+end_swap() {
+    [ -f "$program.old.new" ] && [ ! -f "$program.new" ] || return 1
+    for file in "$unit" "$unit.old" "$program.old"; do
+        [ ! -f "$file.new" ] || place "$file" || not_placed "The program before the update"
+    done
+}
+
 # Whether the mirror becomes ready, and goes on.
 restart() {
+    echo "The mirror starts, and is watched for $steady seconds then: do not interrupt this." >&2
     systemctl daemon-reload && systemctl restart mirror || return 1
     process=$(property MainPID)
-    sleep "$steady"
+    # Beside this shell, which hears a signal only while it waits; without the lock, which ends with the shell.
+    sleep "$steady" 9>&- &
+    watch=$!
+    wait "$watch" || return 1
+    watch=
     is_active && [ "$process" = "$(property MainPID)" ]
+}
+
+# interrupted WHAT NEXT: ends where somebody interrupts a watch.
+interrupted() {
+    [ -z "$watch" ] || kill "$watch" || :
+    end "Interrupted: nobody has seen whether $1 goes on running. $2"
+}
+
+trap_for_new() {
+    trap 'interrupted "the new program" "Try it again with sh install.sh update, or go back with sh install.sh back."' INT TERM
+}
+
+trap_for_old() {
+    trap 'interrupted "the program before the update, which is back," "See with systemctl status mirror."' INT TERM
+}
+
+# version PROGRAM: what it calls itself, in brackets, if it can.
+version() {
+    name=$(runuser -u mirror -- "$1" --version 2>/dev/null) || return 0
+    echo "${name:+ ($name)}"
 }
 
 # The program comes last: where it is, all the rest is, whenever the power went.
@@ -123,6 +173,7 @@ first() {
 
 update() {
     [ -f "$program" ] || end "There is no mirror on this board yet: sh install.sh"
+    end_swap || drop
     bring "$here/mirror" "$here/mirror.service" || not_written "The new program"
     if ! takes_settings "$program.new"; then
         drop
@@ -130,45 +181,70 @@ update() {
     fi
     # With settings of which a part of the mirror makes nothing the rest runs: that is told, and stops no update.
     runuser -u mirror -- "$program.new" config check || echo "The update goes on." >&2
-    # Only what runs is worth going back to: a program that never started must not take the last good one's place, nor the same one
-    # again.
-    if is_active && ! is_placed && [ -f "$unit" ]; then
-        keep || not_written "The way back"
-        # The unit first: where there is a program to go back to, there is its unit.
-        place "$unit.old" "$program.old" || not_placed "The way back"
+    if ! is_placed; then
+        if [ -f "$trial" ] && [ "$(property ActiveState)" = inactive ]; then
+            drop
+            end "The update before was interrupted, and the mirror was stopped since. Start it first, to see whether its program runs: systemctl start mirror"
+        fi
+        if is_good; then
+            keep || not_written "The way back"
+            # The unit first: where there is a program to go back to, there is its unit.
+            place "$unit.old" "$program.old" || not_placed "The way back"
+        fi
+        touch "$trial" || not_written "The new program"
     fi
+    trap_for_new
     place "$program" "$unit" || not_placed "The new program"
     start_with_board
     if restart; then
+        trap - INT TERM
+        rm -f "$trial" && sync
         bring_notices
-        echo "The new program runs."
+        echo "The new program$(version "$program") runs."
         return
     fi
     [ -f "$program.old" ] || end "The new program does not run, and there is none to go back to: journalctl -u mirror says why."
     bring "$program.old" "$unit.old" && place "$program" "$unit" ||
         end "The new program does not run, and the one before it could not be put back. Look at the disk (df -h, mount), then: sh install.sh back"
-    restart || end "Neither the new program nor the one before it runs: journalctl -u mirror says why."
-    end "The new program does not run: journalctl -u mirror says why. The one before it is back and runs."
+    trap_for_old
+    rm -f "$trial"
+    restart || end "Neither the new program nor the one before it$(version "$program") runs: journalctl -u mirror says why."
+    end "The new program does not run: journalctl -u mirror says why. The one before it$(version "$program") is back and runs."
 }
 
 back() {
+    end_swap || swap
+    trap_for_old
+    rm -f "$trial"
+    restart || end "The program before the update$(version "$program") is back, but does not run: journalctl -u mirror says why."
+    echo "The program before the update$(version "$program") is back and runs."
+}
+
+# The program before the update to its place, and the one that goes to its own, as far as it is worth coming back to.
+swap() {
     [ -f "$program.old" ] || end "There is no program to go back to."
+    drop
     if ! takes_settings "$program.old"; then
         end "The program before the update does not take this board's settings. Nothing was changed; take out of them what it names and go back again."
     fi
     bring "$program.old" "$unit.old" || not_written "The program before the update"
-    # The one that goes takes its place, as far as it is worth coming back to.
-    if is_active && ! is_placed && [ -f "$unit" ]; then
+    if ! is_placed && is_good; then
         keep || not_written "The way forth"
         place "$program" "$unit" "$unit.old" "$program.old" || not_placed "The program before the update"
     else
         place "$program" "$unit" || not_placed "The program before the update"
     fi
-    restart || end "The program before the update is back, but does not run: journalctl -u mirror says why."
-    echo "The program before the update is back and runs."
+}
+
+# Two at once would take each other's programs for the ones before.
+lock() {
+    mkdir -p "$root/run"
+    exec 9>"$root/run/mirror-install.lock"
+    flock -n 9 || end "Another install.sh works on this board; wait until it is done."
 }
 
 [ -n "$root" ] || [ "$(id -u)" = 0 ] || end "Only root may: sudo sh install.sh ${1:-}"
+lock
 case ${1:-first} in
     first) first ;;
     update) update ;;

@@ -20,15 +20,18 @@ const STAND_INS: [(&str, &str); 9] = [
     ("install", "/usr/bin/install \"$@\""),
 ];
 
-/// A service is active after a restart if its program runs.
+/// A service is active after a restart if its program runs; else it is what a test or `stop` has written down, or failed.
 const SYSTEMCTL: &str = r#"
 state=$MIRROR_INSTALL_ROOT/active
 case $1 in
     enable) : >"$MIRROR_INSTALL_ROOT/enabled" ;;
     is-enabled) [ -f "$MIRROR_INSTALL_ROOT/enabled" ] ;;
-    restart) if "$MIRROR_INSTALL_ROOT/usr/local/bin/mirror" run; then echo $$ >"$state"; else rm -f "$state"; exit 1; fi ;;
+    restart)
+        rm -f "$state" "$MIRROR_INSTALL_ROOT/ended"
+        "$MIRROR_INSTALL_ROOT/usr/local/bin/mirror" run && echo $$ >"$state" ;;
+    stop) rm -f "$state"; echo inactive >"$MIRROR_INSTALL_ROOT/ended" ;;
     show) case $3 in
-        ActiveState) if [ -f "$state" ]; then echo active; else echo failed; fi ;;
+        ActiveState) if [ -f "$state" ]; then echo active; else cat "$MIRROR_INSTALL_ROOT/ended" 2>/dev/null || echo failed; fi ;;
         MainPID) cat "$state" 2>/dev/null || echo 0 ;;
     esac ;;
 esac"#;
@@ -77,7 +80,9 @@ impl Board {
 
     /// Brings a program that does so when it is asked to check the settings, and to run.
     fn send(&self, version: &str, check: &str, run: &str) {
-        let text = format!("# {version}\ncase $1 in config) {check} ;; run) {run} ;; esac");
+        let text = format!(
+            "# {version}\ncase $1 in config) {check} ;; run) {run} ;; --version) echo mirror {version} ;; esac"
+        );
         write_program(&self.folder.join("sent/mirror"), &text);
         std::fs::write(self.folder.join("sent/mirror.service"), format!("# {version}\n"))
             .expect("a unit");
@@ -97,6 +102,17 @@ impl Board {
         let mut command = Command::new("/usr/bin/env");
         command.env("PATH", paths).env("MIRROR_INSTALL_ROOT", self.root()).arg(program);
         command
+    }
+
+    /// It does not run, and systemd starts it again and again.
+    fn restarts_over_and_over(&self) {
+        std::fs::remove_file(self.root().join("active")).expect("it ran");
+        std::fs::write(self.root().join("ended"), "activating\n").expect("writable");
+    }
+
+    /// What is in its place, and what is kept.
+    fn versions(&self) -> (Option<String>, Option<String>) {
+        (self.version(""), self.version(".old"))
     }
 
     fn root(&self) -> PathBuf {
@@ -322,6 +338,132 @@ fn what_did_not_run_is_not_kept() {
     board.send("C", "exit 0", "exit 1");
     assert!(!board.ask("update").status.success());
     assert_eq!(board.version(""), Some("A".into()), "the last one that ran before an update");
+}
+
+fn both(now: &str, old: &str) -> (Option<String>, Option<String>) {
+    (Some(now.into()), Some(old.into()))
+}
+
+#[test]
+fn a_good_program_that_was_stopped_or_waits_for_its_camera_is_what_a_bad_update_goes_back_to() {
+    let ends: [(&str, fn(&Board)); 2] =
+        [("stopped", |board| board.systemctl("stop")), ("waits", Board::restarts_over_and_over)];
+    for (name, end) in ends {
+        let board = Board::with(name, "A");
+        end(&board);
+        board.send("B", "exit 0", "exit 1");
+        let output = board.ask("update");
+        assert!(!output.status.success());
+        let told = said(&output);
+        assert!(told.contains("The one before it (mirror A) is back and runs"), "{name}: {told}");
+        assert_eq!(board.versions(), both("A", "A"), "{name}");
+        board.send("B", "exit 0", "exit 0");
+        assert!(board.ask("update").status.success());
+        end(&board);
+        board.send("C", "exit 0", "exit 1");
+        let told = said(&board.ask("update"));
+        assert!(told.contains("(mirror B) is back and runs"), "{name}: {told}");
+        assert_eq!(board.versions(), both("B", "B"), "{name}");
+        assert!(board.runs());
+    }
+}
+
+#[test]
+fn going_back_from_a_good_program_that_was_stopped_keeps_it() {
+    let board = Board::with("back-stopped", "A");
+    board.send("B", "exit 0", "exit 0");
+    assert!(board.ask("update").status.success());
+    for (now, old) in [("A", "B"), ("B", "A")] {
+        board.systemctl("stop");
+        let output = board.ask("back");
+        assert!(output.status.success(), "{}", said(&output));
+        assert!(said(&output).contains(&format!("(mirror {now}) is back and runs")));
+        assert_eq!(board.versions(), both(now, old));
+    }
+}
+
+#[test]
+fn a_second_call_at_the_same_time_is_refused() {
+    let board = Board::with("twice", "A");
+    // While the first one watches the new program.
+    let (script, second) = (board.folder.join("sent/install.sh"), board.folder.join("second"));
+    let [script, second] = [script, second].map(|path| path.display().to_string());
+    for word in ["update", "back", "first"] {
+        let call = format!("sh '{script}' {word} >'{second}' 2>&1 && echo succeeded >>'{second}'");
+        board.stand_in("sleep", &format!("[ -f '{second}' ] || {{ {call}; }}; true"));
+        board.send("B", "exit 0", "exit 0");
+        let output = board.ask("update");
+        assert!(output.status.success(), "{word}: {}", said(&output));
+        let told = std::fs::read_to_string(&second).expect("called");
+        assert!(told.contains("Another install.sh works on this board"), "{word}: {told}");
+        assert!(!told.contains("succeeded"), "{word}: {told}");
+        assert_eq!(board.versions(), both("B", "A"), "{word}");
+        std::fs::remove_file(&second).expect("ours");
+    }
+}
+
+#[test]
+fn whoever_interrupts_a_watch_is_told_how_to_go_on_and_what_was_not_seen_to_run_is_not_kept() {
+    let board = Board::with("interrupted", "A");
+    let interrupt = |word: &str| {
+        board.stand_in("sleep", "kill -TERM $PPID; exec /bin/sleep 10");
+        let output = board.ask(word);
+        board.stand_in("sleep", "");
+        assert_eq!(output.status.code(), Some(1));
+        said(&output)
+    };
+    let interrupt_update = || {
+        let told = interrupt("update");
+        assert!(told.contains("75 seconds") && told.contains("Interrupted"), "{told}");
+        assert!(told.contains("sh install.sh update") && told.contains("sh install.sh back"));
+        assert_eq!(board.versions(), both("B", "A"));
+    };
+    board.send("B", "exit 0", "exit 0");
+    interrupt_update();
+    board.systemctl("stop");
+    board.send("C", "exit 0", "exit 1");
+    let told = said(&board.ask("update"));
+    assert!(told.contains("systemctl start mirror"), "nobody knows whether B runs: {told}");
+    assert_eq!(board.versions(), both("B", "A"));
+    assert!(!board.has_leftovers());
+    board.systemctl("restart");
+    board.restarts_over_and_over();
+    assert!(said(&board.ask("update")).contains("(mirror A) is back and runs"));
+    assert_eq!(board.versions(), both("A", "A"), "the last one that was seen to run");
+    // The same again is seen to run then, and kept.
+    board.send("B", "exit 0", "exit 0");
+    interrupt_update();
+    assert!(board.ask("update").status.success());
+    board.systemctl("stop");
+    board.send("C", "exit 0", "exit 0");
+    assert!(board.ask("update").status.success());
+    assert_eq!(board.versions(), both("C", "B"));
+    let told = interrupt("back");
+    assert!(told.contains("which is back") && told.contains("systemctl status mirror"), "{told}");
+    assert_eq!(board.versions(), both("B", "C"));
+}
+
+#[test]
+fn a_way_back_that_the_power_cut_short_keeps_the_way_forth() {
+    // After the first rename, and before the last one.
+    for end in ["bin/mirror", "system/mirror.service.old"] {
+        for word in ["back", "update"] {
+            let board = Board::with("back-cut", "A");
+            board.send("B", "exit 0", "exit 0");
+            assert!(board.ask("update").status.success());
+            let cut =
+                format!("case \"$*\" in *'{end}') /bin/mv \"$@\"; kill -9 $PPID; exit ;; esac");
+            board.stand_in("mv", &cut);
+            assert_eq!(board.ask("back").status.signal(), Some(9), "cut at {end}");
+            board.stand_in("mv", "");
+            board.send("C", "exit 0", "exit 0");
+            let output = board.ask(word);
+            assert!(output.status.success(), "{}", said(&output));
+            let expected = if word == "back" { both("A", "B") } else { both("C", "A") };
+            assert_eq!(board.versions(), expected, "{word} after {end}");
+            assert!(board.runs() && !board.has_leftovers());
+        }
+    }
 }
 
 #[test]

@@ -170,6 +170,25 @@ fn an_unwritable_data_folder_is_a_notice() {
 }
 
 #[test]
+fn a_second_mirror_with_the_same_data_folder_ends_and_the_other_commands_work_beside_the_first() {
+    let folder = Folder::new("alone");
+    let arguments = ["run", "--source", "demo", "--display", "headless"];
+    let first = Running::start(mirror(&folder).args(arguments));
+    let second = output(mirror(&folder).args(arguments).args(["--frames", "1"]));
+    let text = stderr(&second);
+    assert_eq!(second.status.code(), Some(1), "{text}");
+    let data = folder.path().join("mirror");
+    assert!(text.contains(data.to_str().expect("text")) && text.contains("data_dir"), "{text}");
+    for command in [["privacy", "ledger"], ["config", "check"]] {
+        let result = output(mirror(&folder).args(command));
+        assert!(result.status.success(), "{command:?}: {}", stderr(&result));
+    }
+    assert!(first.stop().0.success());
+    let third = output(mirror(&folder).args(arguments).args(["--frames", "1"]));
+    assert!(third.status.success(), "{}", stderr(&third));
+}
+
+#[test]
 fn a_busy_port_is_told_and_with_a_display_it_goes_on() {
     let folder = Folder::new("port");
     let other = TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -1,5 +1,6 @@
 //! `mirror run`: every part wired together and supervised.
 
+mod alone;
 mod calm;
 mod capture;
 #[cfg(test)]
@@ -60,8 +61,8 @@ const MAILBOX: usize = 4;
 /// Runs the mirror until a signal, a closed window, the end of a file, or `--frames` overlays.
 ///
 /// # Errors
-/// Settings that cannot be used; neither a display nor a page to be had. Whatever fails later is
-/// shown and tried again.
+/// Settings that cannot be used; another mirror with the same data folder; neither a display nor a page to be had. Whatever fails
+/// later is shown and tried again.
 pub fn run(args: &RunArgs, started: Instant) -> Result<()> {
     let board = config::board(&args.settings)?;
     let effective = config::load_on(&board, &args.settings, &options(args))?;
@@ -73,6 +74,7 @@ pub fn run(args: &RunArgs, started: Instant) -> Result<()> {
     let sources = Sources::new(&settings.camera)?;
     let (spec, request) = display_of(&settings.display);
     let data = config::data_dir(settings.data_dir.as_deref());
+    let _alone = alone::take(&data)?;
     let switch = SwitchFile::new(&data);
     let shared = Arc::new(Shared::new(started, off_by(settings, &switch)));
     if let Err(error) = switch.prepare() {

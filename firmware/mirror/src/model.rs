@@ -79,6 +79,11 @@ impl ModelSource {
         }
     }
 
+    /// Whether it came with the program, and not from a folder.
+    pub fn is_built_in(&self) -> bool {
+        self.folder.is_none()
+    }
+
     /// Its files.
     ///
     /// # Errors

@@ -61,7 +61,10 @@ fn watched(folder: &Path, size: (u32, u32)) {
         dimmed: Some(5),
         fps: Some(14.8),
         page_address: Some(ADDRESS),
-        ..Scene::of_status(Status::NoModel { reason: "models/student/trunk.onnx: hash differs" })
+        ..Scene::of_status(Status::NoModel {
+            reason: "models/student/trunk.onnx: hash differs",
+            built_in: true,
+        })
     };
     let alignment = Alignment::Picture { mirrored: true };
     let mut painter = Painter::new(size.0, size.1, Style::default(), alignment);

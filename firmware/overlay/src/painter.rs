@@ -220,7 +220,7 @@ mod tests {
             Status::Starting { step: reason },
             Status::CameraOff { by: reason, on_page: true },
             Status::CameraLost { device: reason, reason, absent: true, retry_in: Duration::ZERO },
-            Status::NoModel { reason },
+            Status::NoModel { reason, built_in: true },
             Status::Thermal { celsius: 90.0 },
         ];
         for (width, height) in [(320, 240), (48, 48), (1080, 1920)] {

@@ -207,7 +207,8 @@ mod tests {
                 absent: true,
                 retry_in: Duration::from_secs(10),
             },
-            Status::NoModel { reason: LONG },
+            Status::NoModel { reason: LONG, built_in: true },
+            Status::NoModel { reason: LONG, built_in: false },
             Status::Thermal { celsius: 104.6 },
         ];
         statuses.extend(REASONS.map(lost));

@@ -175,6 +175,8 @@ pub enum Status<'a> {
     NoModel {
         /// What is wrong with it.
         reason: &'a str,
+        /// Whether it came with the program: then another installation brings it anew.
+        built_in: bool,
     },
     /// Too hot; the network rests.
     Thermal {
@@ -213,7 +215,10 @@ impl<'a> Status<'a> {
             }
             Status::CameraLost { absent: true, .. } => "Please check that its cable is plugged in.",
             Status::CameraLost { absent: false, .. } => "The mirror goes on trying by itself.",
-            Status::NoModel { .. } => "Install the mirror's software again.",
+            Status::NoModel { built_in: true, .. } => "Install the mirror's software again.",
+            Status::NoModel { built_in: false, .. } => {
+                "Whoever looks after the mirror can mend it."
+            }
             Status::Thermal { .. } => "Give the mirror some air. It goes on by itself.",
         }
     }
@@ -227,7 +232,7 @@ impl<'a> Status<'a> {
             Status::Starting { step } => write!(out, "{step}…"),
             Status::CameraOff { by, .. } => write!(out, "Switched off {by}."),
             Status::CameraLost { device, reason, .. } => write!(out, "{device}: {reason}"),
-            Status::NoModel { reason } => write!(out, "{reason}"),
+            Status::NoModel { reason, .. } => write!(out, "{reason}"),
             Status::Thermal { celsius } => write!(out, "{celsius:.0} °C inside"),
         };
     }
@@ -272,6 +277,13 @@ mod tests {
         assert!(!MaskView { content: Rect::new(2, 0, 3, 3), ..mask }.is_consistent());
         assert!(!MaskView { content: Rect::new(0, 0, 0, 3), ..mask }.is_consistent());
         assert!(!MaskView { content: Rect::new(0, u32::MAX, 1, 1), ..mask }.is_consistent());
+    }
+
+    #[test]
+    fn only_a_network_that_came_with_the_program_comes_again_with_it() {
+        let advice = |built_in| Status::NoModel { reason: "", built_in }.advice();
+        assert!(advice(true).contains("Install"));
+        assert!(advice(false).contains("Whoever looks after"));
     }
 
     #[test]

@@ -127,7 +127,7 @@ fn model_condition(model: &ModelState) -> Condition {
     match model {
         ModelState::Loading => Condition::new("loading", "Being read and checked"),
         ModelState::Ready { name } => Condition::new("ready", name),
-        ModelState::Failed { reason } => Condition::new("failed", reason),
+        ModelState::Failed { reason, .. } => Condition::new("failed", reason),
     }
 }
 
@@ -221,7 +221,7 @@ fn troubles(health: &Health) -> Vec<String> {
     if let CameraState::Lost { device, reason, .. } = &health.camera {
         troubles.push(format!("camera: {device}: {reason}"));
     }
-    if let ModelState::Failed { reason } = &health.model {
+    if let ModelState::Failed { reason, .. } = &health.model {
         troubles.push(format!("network: {reason}"));
     }
     if let DisplayState::Missing { reason } = &health.display {
@@ -247,7 +247,7 @@ mod tests {
         assert!(troubles(&shared.health()).is_empty(), "off is a wish, not a trouble");
         shared.update_health(|health| {
             health.too_hot = Some(91.0);
-            health.model = ModelState::Failed { reason: "wrong hash".into() };
+            health.model = ModelState::Failed { reason: "wrong hash".into(), built_in: true };
         });
         shared.set_notice(Topic::Program, Some("camera fails again and again"));
         shared.set_notice(Topic::Fleet, Some("away"));

@@ -78,7 +78,9 @@ async fn may_freeze(served: &Served) -> Result<(), Trouble> {
         return Err(Trouble::new(StatusCode::CONFLICT, text));
     }
     let unparsed = served.shared.with_health(|health| match (&health.model, health.too_hot) {
-        (ModelState::Failed { reason }, _) => Some(format!("no picture is parsed now: {reason}")),
+        (ModelState::Failed { reason, .. }, _) => {
+            Some(format!("no picture is parsed now: {reason}"))
+        }
         (_, Some(_)) => {
             Some("the mirror cools down; it parses pictures again by itself".to_owned())
         }
@@ -442,7 +444,7 @@ mod tests {
         };
         rig.served.shared.update_health(|health| health.too_hot = Some(90.0));
         assert!(why().contains("cools down"), "{}", why());
-        let failed = ModelState::Failed { reason: "wrong hash".into() };
+        let failed = ModelState::Failed { reason: "wrong hash".into(), built_in: true };
         rig.served.shared.update_health(|health| health.model = failed);
         assert!(why().contains("wrong hash"), "{}", why());
     }

@@ -90,8 +90,8 @@ fn state(health: &Health, has_view: bool, place: Place) -> Status<'_> {
     if let Some(by) = health.off_by() {
         return Status::CameraOff { by: by.words(), on_page: has_page(health, place) };
     }
-    if let ModelState::Failed { reason } = &health.model {
-        return Status::NoModel { reason };
+    if let ModelState::Failed { reason, built_in } = &health.model {
+        return Status::NoModel { reason, built_in: *built_in };
     }
     match &health.camera {
         CameraState::Lost { device, reason, absent, retry_at } => {
@@ -144,9 +144,9 @@ mod tests {
         let mut all = health(|health| {
             health.camera = lost;
             health.too_hot = Some(90.0);
-            health.model = ModelState::Failed { reason: "broken".into() };
+            health.model = ModelState::Failed { reason: "broken".into(), built_in: false };
         });
-        assert_eq!(status(&all), Status::NoModel { reason: "broken" });
+        assert_eq!(status(&all), Status::NoModel { reason: "broken", built_in: false });
         all.model = ModelState::Ready { name: "m".into() };
         assert!(matches!(status(&all), Status::CameraLost { device: "/dev/video0", .. }));
         all.camera = CameraState::On;
@@ -250,7 +250,7 @@ mod tests {
             health(|health| health.camera = CameraState::Off { by: SwitchedBy::Settings });
         let expected = Status::CameraOff { by: "in the settings", on_page: false };
         assert_eq!(status(&off), expected);
-        off.model = ModelState::Failed { reason: "broken".into() };
+        off.model = ModelState::Failed { reason: "broken".into(), built_in: false };
         assert_eq!(status(&off), expected, "with no network, too");
     }
 }

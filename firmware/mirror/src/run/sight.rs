@@ -218,8 +218,14 @@ impl Sight {
         loaded.inspect_err(|error| {
             let reason = report::describe(error);
             self.learning.refuse(format!("learning at home waits for the network: {reason}"));
-            self.shared.update_health(|health| health.model = ModelState::Failed { reason });
+            self.fail(reason);
         })
+    }
+
+    /// Says why the network cannot be used.
+    fn fail(&self, reason: String) {
+        let built_in = self.model.is_built_in();
+        self.shared.update_health(|health| health.model = ModelState::Failed { reason, built_in });
     }
 
     /// Says which network runs, and at which input size, rows first.
@@ -377,8 +383,7 @@ impl Sight {
         memory.dropped.tell_dropped("network", error);
         memory.broken += 1;
         if memory.broken == FAILURES {
-            let reason = format!("it fails on every picture: {error}");
-            self.shared.update_health(|health| health.model = ModelState::Failed { reason });
+            self.fail(format!("it fails on every picture: {error}"));
             self.shared.forget_pictures();
         }
     }

@@ -45,6 +45,8 @@ pub enum ModelState {
     Failed {
         /// What went wrong, with the next step.
         reason: String,
+        /// Whether it came with the program, and not from a folder.
+        built_in: bool,
     },
 }
 

@@ -37,7 +37,10 @@ pub fn statuses() -> Vec<(&'static str, Status<'static>)> {
         ("camera-off-no-page", Status::CameraOff { by: "in the settings", on_page: false }),
         ("camera-lost", lost),
         ("camera-busy", busy),
-        ("no-model", Status::NoModel { reason: "models/student/trunk.onnx: hash differs" }),
+        (
+            "no-model",
+            Status::NoModel { reason: "models/student/trunk.onnx: hash differs", built_in: true },
+        ),
         ("thermal", Status::Thermal { celsius: 86.4 }),
     ]
 }

@@ -237,7 +237,7 @@ pub struct PageSettings {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LearningSettings {
-    /// Target epsilon over the device's lifetime, above 0 to 1000.
+    /// Target epsilon over the device's lifetime, 0.001 to 1000.
     pub epsilon: f64,
     /// Probability with which the guarantee may fail, 1e-12 to 0.1.
     pub delta: f64,

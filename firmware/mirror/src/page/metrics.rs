@@ -59,7 +59,11 @@ impl Collector for Facts {
             ("frames_broken", "Pictures dropped because they were broken", &counters.broken),
             ("frames_overtaken", "Pictures overtaken by a newer one", &counters.overtaken),
             ("frames_parsed", "Pictures that were parsed", &counters.parsed),
-            ("overlays_shown", "Overlays that were shown", &counters.overlays),
+            (
+                "overlays_shown",
+                "Overlays that were shown here or, without a display, were ready for the page",
+                &counters.overlays,
+            ),
             ("restarts", "Parts that were started again after a failure", &counters.restarts),
         ];
         for (name, help, value) in counts {

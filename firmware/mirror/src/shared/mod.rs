@@ -48,7 +48,7 @@ pub struct Counters {
     pub taken: AtomicU64,
     /// Pictures that were parsed.
     pub parsed: AtomicU64,
-    /// Overlays that were shown.
+    /// Overlays that were shown here or, without a display, were ready for the page.
     pub overlays: AtomicU64,
     /// Everything that was shown, status screens among it.
     pub shown: AtomicU64,

@@ -31,6 +31,14 @@ struct Slot {
     saved: Option<(u64, CorrectionInfo)>,
 }
 
+impl Slot {
+    /// See [`Frozen::in_hands`].
+    fn in_hands(&self, now: Instant) -> Option<Duration> {
+        let held = self.picture.as_ref()?.held?;
+        Some(held.saturating_duration_since(now)).filter(|left| !left.is_zero())
+    }
+}
+
 struct Kept {
     parsed: Arc<Parsed>,
     /// When somebody worked on it last, or froze it.
@@ -60,12 +68,18 @@ impl Default for Frozen {
 
 impl Frozen {
     /// Puts a picture in place of the one before. It stays only once somebody says so.
-    pub fn put(&self, parsed: Parsed) -> Put<'_> {
+    ///
+    /// # Errors
+    /// As [`Frozen::in_hands`]: the one before stays.
+    pub fn put(&self, parsed: Parsed) -> Result<Put<'_>, Duration> {
         let mut slot = lock(&self.slot);
+        let now = Instant::now();
+        if let Some(left) = slot.in_hands(now) {
+            return Err(left);
+        }
         slot.number += 1;
-        let (parsed, worked) = (Arc::new(parsed), Instant::now());
-        slot.picture = Some(Kept { parsed, worked, held: None });
-        Put { frozen: self, id: slot.number, is_kept: false }
+        slot.picture = Some(Kept { parsed: Arc::new(parsed), worked: now, held: None });
+        Ok(Put { frozen: self, id: slot.number, is_kept: false })
     }
 
     /// The number of the picture that is kept.
@@ -90,8 +104,7 @@ impl Frozen {
 
     /// For how long the picture is in somebody's hands, if nobody works on it any more.
     pub fn in_hands(&self, now: Instant) -> Option<Duration> {
-        let held = lock(&self.slot).picture.as_ref()?.held?;
-        Some(held.saturating_duration_since(now)).filter(|left| !left.is_zero())
+        lock(&self.slot).in_hands(now)
     }
 
     /// Saves the picture of this number with `store`, once: whoever asks again, be it while the first is still written, is
@@ -181,11 +194,15 @@ impl Drop for Put<'_> {
 mod tests {
     use super::*;
 
+    fn put(frozen: &Frozen) -> Put<'_> {
+        frozen.put(Parsed::blank((6, 8))).expect("in nobody's hands")
+    }
+
     #[test]
     fn only_the_newest_picture_is_kept_and_only_its_own_number_forgets_it() {
         let frozen = Frozen::default();
-        let first = frozen.put(Parsed::blank((6, 8))).keep();
-        let second = frozen.put(Parsed::blank((6, 8))).keep();
+        let first = put(&frozen).keep();
+        let second = put(&frozen).keep();
         assert!(frozen.get(first).is_none() && frozen.get(second).is_some());
         frozen.forget(first);
         assert!(frozen.get(second).is_some(), "another's picture");
@@ -196,17 +213,17 @@ mod tests {
     #[test]
     fn a_picture_that_nobody_let_stay_goes() {
         let frozen = Frozen::default();
-        drop(frozen.put(Parsed::blank((6, 8))));
+        drop(put(&frozen));
         assert_eq!(frozen.kept(), None, "its browser did not wait");
-        let first = frozen.put(Parsed::blank((6, 8)));
-        let second = frozen.put(Parsed::blank((6, 8))).keep();
+        let first = put(&frozen);
+        let second = put(&frozen).keep();
         drop(first);
         assert_eq!(frozen.kept(), Some(second), "another's picture");
     }
 
     #[test]
     fn numbers_of_another_run_are_others() {
-        let first = |_| Frozen::default().put(Parsed::blank((6, 8))).keep();
+        let first = |_| put(&Frozen::default()).keep();
         let numbers: std::collections::BTreeSet<u64> = (0..32).map(first).collect();
         assert!(numbers.len() > 30 && numbers.iter().all(|number| *number <= 1 << 32));
     }
@@ -214,7 +231,7 @@ mod tests {
     #[test]
     fn work_on_a_picture_keeps_it() {
         let frozen = Frozen::default();
-        let id = frozen.put(Parsed::blank((6, 8))).keep();
+        let id = put(&frozen).keep();
         let later = Instant::now() + KEPT - Duration::from_secs(1);
         let in_hands = |now| frozen.in_hands(now);
         assert_eq!(in_hands(Instant::now()), None, "no page has it yet");
@@ -233,9 +250,21 @@ mod tests {
     }
 
     #[test]
+    fn a_picture_in_somebody_s_hands_is_not_replaced() {
+        let frozen = Frozen::default();
+        let id = put(&frozen).keep();
+        frozen.touch(id, Work::Painting, Instant::now());
+        let left = frozen.put(Parsed::blank((6, 8))).map(Put::keep).expect_err("it is held");
+        assert!(left > Duration::ZERO && left <= PAINTED_ON, "{left:?}");
+        assert_eq!(frozen.kept(), Some(id));
+        frozen.forget(id);
+        assert_ne!(put(&frozen).keep(), id);
+    }
+
+    #[test]
     fn an_old_picture_goes_without_being_asked_for() {
         let frozen = Frozen::default();
-        frozen.put(Parsed::blank((6, 8))).keep();
+        put(&frozen).keep();
         let picture = lock(&frozen.slot).picture.as_ref().map(|kept| Arc::downgrade(&kept.parsed));
         let picture = picture.expect("just put");
         frozen.forget_old(Instant::now() + KEPT - Duration::from_secs(1));

@@ -430,7 +430,7 @@ mod tests {
     fn deleting_forgets_what_is_only_in_memory_too() {
         let folder = Folder::new("delete");
         let mut shown = shown(folder.path());
-        let frozen = shown.shared.frozen.put(Parsed::blank((6, 8))).keep();
+        let frozen = shown.shared.frozen.put(Parsed::blank((6, 8))).expect("the first").keep();
         shown.learning.answered.note(vec![[1; 32]]).expect("new").stored_as(0);
         shown.command(Command::Delete);
         assert!(shown.shared.frozen.get(frozen).is_none());

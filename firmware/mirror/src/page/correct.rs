@@ -33,14 +33,13 @@ const MOST_CORRECTED_PIXELS: u64 = MOST_BYTES as u64;
 /// Keeps the next picture and its parsing in memory, to be corrected.
 pub async fn freeze(State(served): State<Arc<Served>>) -> Result<Json<Value>, Trouble> {
     may_freeze(&served).await?;
-    if let Some(wait) = served.shared.frozen.in_hands(Instant::now()) {
-        let minutes = wait.as_secs().div_ceil(60).max(1);
-        let text = format!(
-            "somebody is correcting a picture on another page; save or discard it there, or wait {minutes} min"
-        );
-        return Err(Trouble::new(StatusCode::CONFLICT, text));
+    if let Some(left) = served.shared.frozen.in_hands(Instant::now()) {
+        return Err(in_hands(left));
     }
-    let waiting = served.shared.ask_to_freeze();
+    let Some(waiting) = served.shared.ask_to_freeze() else {
+        let text = "somebody else freezes a picture at this moment; try again";
+        return Err(Trouble::new(StatusCode::CONFLICT, text));
+    };
     let Ok(Ok(parsed)) = tokio::time::timeout(FREEZE_PATIENCE, waiting).await else {
         let text = "no picture came in time; try again";
         return Err(Trouble::new(StatusCode::SERVICE_UNAVAILABLE, text));
@@ -52,10 +51,19 @@ pub async fn freeze(State(served): State<Arc<Served>>) -> Result<Json<Value>, Tr
         );
         return Err(Trouble::new(StatusCode::CONFLICT, text));
     }
-    let put = served.shared.frozen.put(parsed);
+    let put = served.shared.frozen.put(parsed).map_err(in_hands)?;
     // Asked again now: what forbids it meanwhile (camera off, a withdrawal) has forgotten only what was there.
     may_freeze(&served).await?;
     Ok(Json(json!({ "id": put.keep(), "width": width, "height": height })))
+}
+
+/// Somebody works on a picture, and may for so long.
+fn in_hands(left: Duration) -> Trouble {
+    let minutes = left.as_secs().div_ceil(60).max(1);
+    let text = format!(
+        "somebody is correcting a picture on another page; save or discard it there, or wait {minutes} min"
+    );
+    Trouble::new(StatusCode::CONFLICT, text)
 }
 
 /// Instead of a picture of the demo scene. Whoever asks for that scene may try everything with it.
@@ -335,6 +343,34 @@ mod tests {
             StatusCode::NO_CONTENT
         );
         assert_eq!(rig.freeze(|| {}).0, StatusCode::OK);
+    }
+
+    #[test]
+    fn a_picture_that_somebody_opens_while_another_is_awaited_stays() {
+        let rig = Rig::new("opened");
+        rig.agree();
+        let frozen = &rig.served.shared.frozen;
+        let opened = std::cell::Cell::new(0);
+        let (status, _) = rig.freeze(|| {
+            let id = frozen.put(Parsed::blank((6, 8))).expect("the first").keep();
+            frozen.touch(id, Work::Painting, Instant::now());
+            opened.set(id);
+        });
+        assert_eq!(status, StatusCode::CONFLICT);
+        assert!(rig.is_kept(opened.get()));
+    }
+
+    #[test]
+    fn of_two_who_freeze_at_the_same_moment_the_second_is_told_so() {
+        let rig = Rig::new("moment");
+        rig.agree();
+        let first = rig.served.shared.ask_to_freeze().expect("nobody waits");
+        let (status, body) = rig.runtime.block_on(rig.answer("POST", "/api/freeze", String::new()));
+        let text = String::from_utf8_lossy(&body);
+        assert_eq!(status, StatusCode::CONFLICT);
+        assert!(text.contains("at this moment"), "{text}");
+        drop(first);
+        assert_eq!(rig.freeze(|| {}).0, StatusCode::OK, "the first has gone away");
     }
 
     #[test]

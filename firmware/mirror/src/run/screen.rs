@@ -416,7 +416,8 @@ mod tests {
         assert!(watched != alone, "the preview");
         shared.viewers.store(0, Ordering::Relaxed);
         assert!(picture(&shown) == alone);
-        let frozen = shared.frozen.put(crate::parsed::Parsed::blank((6, 8))).keep();
+        let frozen =
+            shared.frozen.put(crate::parsed::Parsed::blank((6, 8))).expect("the first").keep();
         assert!(picture(&shown) == watched, "a picture to be corrected");
         assert!(screen.is_watched(&shown.health));
         shown.health.sensor_open = false;

@@ -544,10 +544,10 @@ mod tests {
     fn a_picture_of_the_demo_is_not_shown_or_corrected_once_a_camera_takes_its_place() {
         let (mut seen, picture) = (Seen::new(), demo_picture());
         let shared = Arc::clone(&seen.sight.shared);
-        let (before, mut waiting) = (Instant::now(), shared.ask_to_freeze());
+        let (before, mut waiting) = (Instant::now(), shared.ask_to_freeze().expect("nobody waits"));
         shared.leave_source();
         assert!(waiting.try_recv().is_err(), "whoever waited for one of the demo gets none");
-        let mut waiting = shared.ask_to_freeze();
+        let mut waiting = shared.ask_to_freeze().expect("nobody waits any more");
         seen.see(&picture, before);
         assert_eq!(seen.shown(), None);
         assert!(waiting.try_recv().is_err());

@@ -12,16 +12,20 @@ use crate::shared::lock;
 pub struct Freeze(Mutex<Option<oneshot::Sender<Parsed>>>);
 
 impl Freeze {
-    /// Asks for the next picture with its parsing; whoever asked before gets none.
-    pub fn ask(&self) -> oneshot::Receiver<Parsed> {
+    /// Asks for the next picture with its parsing; `None` while somebody else waits for it.
+    pub fn ask(&self) -> Option<oneshot::Receiver<Parsed>> {
+        let mut waiting = lock(&self.0);
+        if is_awaited(&waiting) {
+            return None;
+        }
         let (sender, receiver) = oneshot::channel();
-        *lock(&self.0) = Some(sender);
-        receiver
+        *waiting = Some(sender);
+        Some(receiver)
     }
 
     /// Whether somebody waits.
     pub fn is_asked(&self) -> bool {
-        lock(&self.0).as_ref().is_some_and(|waiting| !waiting.is_closed())
+        is_awaited(&lock(&self.0))
     }
 
     /// Whoever waits, if a picture `may_show`.
@@ -33,4 +37,9 @@ impl Freeze {
     pub fn forget(&self) {
         *lock(&self.0) = None;
     }
+}
+
+/// Whoever asked may have gone away.
+fn is_awaited(waiting: &Option<oneshot::Sender<Parsed>>) -> bool {
+    waiting.as_ref().is_some_and(|waiting| !waiting.is_closed())
 }

@@ -161,8 +161,8 @@ impl Shared {
         self.presence.moved.is_within(time, self.started)
     }
 
-    /// Asks for the next picture with its parsing; whoever asked before gets none.
-    pub fn ask_to_freeze(&self) -> oneshot::Receiver<Parsed> {
+    /// Asks for the next picture with its parsing; `None` while somebody else waits for it.
+    pub fn ask_to_freeze(&self) -> Option<oneshot::Receiver<Parsed>> {
         self.freeze.ask()
     }
 
@@ -348,7 +348,7 @@ mod tests {
         let shared = Shared::new(Instant::now(), None);
         shared.update_health(|health| health.camera = CameraState::On);
         shared.preview_jpeg.send_replace(Some(Arc::from([1, 2, 3])));
-        let frozen = shared.frozen.put(Parsed::blank((6, 8))).keep();
+        let frozen = shared.frozen.put(Parsed::blank((6, 8))).expect("the first").keep();
         assert!(shared.may_show());
         shared.switch_camera(false, SwitchedBy::Page);
         assert!(!shared.may_show());

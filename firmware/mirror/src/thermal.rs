@@ -13,6 +13,9 @@ const HYSTERESIS: f64 = 5.0;
 /// The sensor is read no more often than this.
 const INTERVAL: Duration = Duration::from_secs(2);
 
+/// A reading holds for so long where the next ones fail: one that fails says nothing about the board.
+const HOLDS: Duration = Duration::from_secs(30);
+
 /// A temperature sensor (a file with thousandths of a degree Celsius) and the limit above which the network rests.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limit {
@@ -31,6 +34,9 @@ pub struct Thermometer {
     limit: Limit,
     file: Option<File>,
     hot: Option<f64>,
+    /// When it was last asked.
+    asked_at: Option<Instant>,
+    /// When it last answered.
     read_at: Option<Instant>,
     trouble: Option<ErrorKind>,
     /// What a person should know of it.
@@ -41,15 +47,17 @@ pub struct Thermometer {
 impl Thermometer {
     /// Nothing is opened before it is asked.
     pub fn new(limit: Limit) -> Thermometer {
-        let (file, hot, read_at) = (None, None, None);
-        Thermometer { limit, file, hot, read_at, trouble: None, notice: None, told: false }
+        let (file, hot, asked_at, read_at) = (None, None, None, None);
+        let (trouble, notice, told) = (None, None, false);
+        Thermometer { limit, file, hot, asked_at, read_at, trouble, notice, told }
     }
 
     /// The temperature in degrees Celsius while the board is too hot to work.
     pub fn too_hot(&mut self) -> Option<f64> {
-        if self.read_at.is_none_or(|at| at.elapsed() >= INTERVAL) {
-            self.read_at = Some(Instant::now());
-            self.look();
+        let now = Instant::now();
+        if self.asked_at.is_none_or(|at| now.saturating_duration_since(at) >= INTERVAL) {
+            self.asked_at = Some(now);
+            self.look(now);
         }
         self.hot
     }
@@ -59,8 +67,13 @@ impl Thermometer {
         self.notice.as_deref()
     }
 
-    fn look(&mut self) {
+    fn look(&mut self, now: Instant) {
         let read = self.read();
+        if read.is_ok() {
+            self.read_at = Some(now);
+        } else if self.read_at.is_some_and(|at| now.saturating_duration_since(at) < HOLDS) {
+            return;
+        }
         let trouble = read.as_ref().err().map(io::Error::kind);
         if trouble != self.trouble {
             self.trouble = trouble;
@@ -157,17 +170,21 @@ mod tests {
         let folder = Folder::new("sensor");
         let path = folder.path().join("temp");
         let mut thermometer = thermometer(Some(path.clone()), true);
-        let mut look = |content: Option<&str>| {
+        let start = Instant::now();
+        let mut look = |seconds: u64, content: Option<&str>| {
             match content {
                 Some(text) => std::fs::write(&path, text).expect("writable"),
                 None => drop(std::fs::remove_file(&path)),
             }
-            thermometer.look();
+            thermometer.look(start + Duration::from_secs(seconds));
             (thermometer.hot, thermometer.notice().is_some())
         };
-        assert_eq!(look(None), (None, true));
-        assert_eq!(look(Some("91000\n")), (Some(91.0), false));
-        assert_eq!(look(Some("?")), (None, true));
-        assert_eq!(look(Some("60000\n")), (None, false));
+        assert_eq!(look(0, None), (None, true));
+        assert_eq!(look(2, Some("91000\n")), (Some(91.0), false));
+        assert_eq!(look(4, Some("?")), (Some(91.0), false), "one reading says nothing");
+        assert_eq!(look(6, Some("82000\n")), (Some(82.0), false), "not clearly cooler");
+        assert_eq!(look(35, None), (Some(82.0), false));
+        assert_eq!(look(36, None), (None, true), "half a minute says that it is gone");
+        assert_eq!(look(38, Some("60000\n")), (None, false));
     }
 }

@@ -117,9 +117,10 @@ pub fn check(effective: &Effective) -> Result<()> {
     Ok(())
 }
 
-/// Refuses what names a file or a folder that is not there, on this machine and now, a network whose files cannot be read, what is
-/// no broker's authority, and what the service would not see: it may lie on a disk that comes later, so a running mirror tells it and
-/// tries again. Without its source a mirror ends and is started anew. Folders that the mirror makes itself need not be there.
+/// Refuses what names a file or a folder that is not there, on this machine and now, a sensor or a device that is not there and that
+/// somebody has set, a network whose files cannot be read, what is no broker's authority, and what the service would not see: it may lie
+/// on a disk that comes later, so a running mirror tells it and tries again. Without its source a mirror ends and is started anew. Folders
+/// that the mirror makes itself need not be there. Nothing is opened to see whether it works: no camera, no display, no connection.
 ///
 /// # Errors
 /// The first of them, with its origin and the next step.
@@ -129,11 +130,11 @@ pub fn check_files(effective: &Effective) -> Result<()> {
         return Err(effective.refuse("camera.source", report::describe(&error)).into());
     }
     check_seen(effective, "camera.source", Path::new(&settings.camera.source))?;
-    for (key, path) in needed(settings) {
+    for (key, path) in needed(settings).into_iter().chain(set_devices(effective)) {
         // Whoever may not look may still be somebody else than the service.
         if let Ok(false) = path.try_exists() {
-            let reason = "it is not there; bring it, or switch off what needs it".to_owned();
-            return Err(effective.refuse(key, reason).into());
+            let reason = "it is not there; bring it, name another, or switch off what needs it";
+            return Err(effective.refuse(key, reason.to_owned()).into());
         }
         check_seen(effective, key, path)?;
     }
@@ -174,6 +175,23 @@ fn needed(settings: &Settings) -> Vec<(&'static str, &Path)> {
         ("home_assistant.authority", authority),
     ];
     named.into_iter().filter_map(|(key, path)| Some((key, path?))).collect()
+}
+
+/// The sensor and the devices that somebody has set, by key, where anything uses them. The defaults and a board's profile name what
+/// many machines have, and not all.
+fn set_devices(effective: &Effective) -> Vec<(&'static str, &Path)> {
+    let Settings { camera, display, thermal, .. } = &effective.settings;
+    let is_camera = ["auto", "camera"].contains(&camera.source.as_str());
+    let is_drm = matches!(display.kind, DisplayKind::Auto | DisplayKind::Drm);
+    let is_fbdev = matches!(display.kind, DisplayKind::Auto | DisplayKind::Fbdev);
+    let named = [
+        ("camera.device", is_camera.then_some(camera.device.as_path())),
+        ("display.drm_device", is_drm.then_some(display.drm_device.as_path())),
+        ("display.fbdev_device", is_fbdev.then_some(display.fbdev_device.as_path())),
+        ("thermal.sensor", thermal.sensor.as_deref()),
+    ];
+    let named = named.into_iter().filter(|(key, _)| effective.is_own(key));
+    named.filter_map(|(key, path)| Some((key, path?))).collect()
 }
 
 /// The folders that the settings name and a mirror makes, by key.

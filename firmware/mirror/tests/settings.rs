@@ -148,6 +148,10 @@ fn what_names_a_file_that_is_not_there_is_refused_by_the_check_of_the_settings_i
             format!("{home}user = \"me\"\npassword_file = \"PATH\"\n"),
         ),
         ("home_assistant.authority", format!("{home}authority = \"PATH\"\n")),
+        ("camera.device", "[camera]\ndevice = \"PATH\"\n".to_owned()),
+        ("display.drm_device", "[display]\ndrm_device = \"PATH\"\n".to_owned()),
+        ("display.fbdev_device", "[display]\nfbdev_device = \"PATH\"\n".to_owned()),
+        ("thermal.sensor", "[thermal]\nsensor = \"PATH\"\n".to_owned()),
     ] {
         let check = |path: &str| {
             let file = folder.file("my.toml", text.replace("PATH", path));
@@ -187,6 +191,24 @@ fn a_mirror_s_certificate_that_has_ended_is_refused_by_the_check_of_the_settings
     for part in ["`fleet.folder`", "device.pem ended on 2021-11-01", "enrol the mirror anew"] {
         assert!(told.contains(part), "{told}");
     }
+}
+
+#[test]
+fn a_device_that_nothing_uses_or_that_a_profile_names_need_not_be_there() {
+    let folder = Folder::new("unused");
+    for text in [
+        "[camera]\nsource = \"demo\"\ndevice = \"/nowhere/it\"\n",
+        "[display]\nkind = \"fbdev\"\ndrm_device = \"/nowhere/it\"\n",
+        "[display]\nkind = \"headless\"\nfbdev_device = \"/nowhere/it\"\n",
+        "[thermal]\nsensor = \"\"\n",
+    ] {
+        let file = folder.file("my.toml", text);
+        let result = output(mirror(&folder).args(["config", "check", "--config"]).arg(file));
+        assert!(result.status.success(), "{text}: {}", stderr(&result));
+    }
+    // Its screen is a card that a machine of the tests may lack.
+    let result = output(mirror(&folder).args(["config", "check", "--board", "rpi5"]));
+    assert!(result.status.success(), "{}", stderr(&result));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::types::Settings;
 
 const DEFAULTS: &str = include_str!("defaults.toml");
 const DEFAULTS_ORIGIN: &str = "built-in defaults";
+const PROFILE_ORIGIN: &str = "board profile ";
 /// How the environment variables of settings begin.
 const PREFIX: &str = "MIRROR_";
 /// Keys of earlier versions without which nothing is missing.
@@ -83,6 +84,12 @@ impl Effective {
     pub fn is_set(&self, key: &str) -> bool {
         self.origins.get(key).is_some_and(|origin| origin != DEFAULTS_ORIGIN)
     }
+
+    /// Whether somebody gave the key its value: neither the built-in defaults nor a board's profile.
+    pub fn is_own(&self, key: &str) -> bool {
+        let is_own = |origin: &String| !origin.starts_with(PROFILE_ORIGIN);
+        self.is_set(key) && self.origins.get(key).is_some_and(is_own)
+    }
 }
 
 /// Collects layers from weakest to strongest.
@@ -112,7 +119,7 @@ impl Layers {
     /// # Errors
     /// An unknown key or a value of the wrong type in the profile.
     pub fn board(self, board: &Board) -> Result<Layers, SettingsError> {
-        self.add_table(&format!("board profile {}", board.name), board.settings.clone())
+        self.add_table(&format!("{PROFILE_ORIGIN}{}", board.name), board.settings.clone())
     }
 
     /// Adds the text of a settings file; `origin` is its path, for messages.

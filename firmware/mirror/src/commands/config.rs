@@ -56,8 +56,8 @@ fn as_toml(effective: &Effective) -> String {
     text
 }
 
-/// Checks each file over the defaults, and tells every trouble, not only the first; or the settings in effect, with the files that
-/// they name on this machine.
+/// Checks each file over the defaults, and tells every trouble, not only the first; or the settings in effect, with the files and the
+/// devices that they name on this machine, up to the first trouble.
 fn check(files: &[PathBuf], args: &SettingsArgs) -> Result<()> {
     if files.is_empty() {
         let board = config::board(args)?;

@@ -3,9 +3,9 @@
 usage: page.py [--mirror BINARY] [--out FOLDER]
 
 Checks that the preview moves, that states, timings, settings and colours fill, that the camera switch works both ways, that
-a browser too many is told so, that an older browser fills too, that nothing is wider than a phone, on which the camera's switch is in sight,
-and that the console stays free of errors. Leaves desktop.png, off.png and phone.png for a person to look at. Needs the packages
-chromium and chromium-driver.
+a double click switches once, that a page left open over a restart or an update shows what holds then, that a browser too many is told so,
+that an older browser fills too, that nothing is wider than a phone, on which the camera's switch is in sight, and that the console stays
+free of errors. Leaves desktop.png, off.png and phone.png for a person to look at. Needs the packages chromium and chromium-driver.
 """
 
 import argparse
@@ -90,6 +90,13 @@ class Browser:
     def click(self, selector: str) -> None:
         self.ask("POST", f"/element/{self.find(selector)}/click", {})
 
+    def press(self, selector: str, count: int) -> None:
+        """The first press of a double click is 1, and the second 2."""
+        box = self.run("(({left, top, width, height}) => [left + width / 2, top + height / 2])"
+                       f"(document.querySelector('{selector}').getBoundingClientRect())")
+        for kind in ("mousePressed", "mouseReleased"):
+            self.command("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=count)
+
     def shot(self, selector: str) -> bytes:
         return base64.b64decode(self.ask("GET", f"/element/{self.find(selector)}/screenshot"))
 
@@ -167,6 +174,47 @@ def check_camera(browser: Browser, mirror: Mirror, out: Path) -> None:
     wait_until(lambda: not browser.run("document.querySelector('#preview').hasAttribute('data-empty')"), "preview")
 
 
+def check_double_click(browser: Browser, mirror: Mirror) -> None:
+    """It switches once, also where the second press comes when the switch can be pressed again."""
+    pressable = "document.querySelector('#camera').getAttribute('aria-disabled') === 'false'"
+    for wanted in (False, True):
+        browser.run("document.querySelector('#camera').scrollIntoView({block: 'center'})")
+        wait_until(lambda: browser.run(pressable), "the camera's switch")
+        browser.press("#camera", 1)
+        wait_until(lambda wanted=wanted: mirror.state()["camera_wanted"] == wanted, f"camera_wanted {wanted}")
+        wait_until(lambda: browser.run(pressable), "the camera's switch")
+        browser.press("#camera", 2)
+        time.sleep(1)
+        assert mirror.state()["camera_wanted"] == wanted, "a double click switches twice"
+    pill(browser, "Running")
+
+
+def answer_otherwise(browser: Browser, **other: object) -> None:
+    """The page hears this of the mirror's state instead."""
+    browser.run(
+        "(window.whole = window.whole || fetch, window.fetch = (path, options) => whole(path, options).then((answer) =>"
+        f" path !== '/api/state' ? answer : answer.json().then((state) => Response.json({{...state, ...{json.dumps(other)}}}))), 0)"
+    )
+
+
+def check_restart(browser: Browser, mirror: Mirror) -> None:
+    """Settings are asked for anew from a mirror that started anew; the page of another version is loaded, though not over a question."""
+    rows = "document.querySelectorAll('#settings tr').length"
+    browser.run("(document.querySelector('#settings').replaceChildren(), 0)")
+    time.sleep(3)
+    assert browser.run(rows) == 0, "settings are asked for again and again"
+    uptime = mirror.state()["uptime_s"]
+    answer_otherwise(browser, uptime_s=uptime + 1000)
+    wait_until(lambda: browser.run(rows) >= 20, "settings after a restart")
+    browser.run("(window.marked = 1, document.querySelector('#delete-sure').showModal(), 0)")
+    answer_otherwise(browser, version="another")
+    time.sleep(3)
+    assert browser.run("window.marked === 1"), "the page goes while somebody answers"
+    browser.run("(document.querySelector('#delete-sure').close(), 0)")
+    wait_until(lambda: browser.run("window.marked === undefined"), "the other version's page")
+    pill(browser, "Running")
+
+
 def watch(mirror: Mirror, streams: list) -> int:
     """Opens one more stream if there is room; how many there are."""
     try:
@@ -222,6 +270,8 @@ def main() -> int:
         check_filled(browser)
         browser.save(args.out / "desktop.png")
         check_camera(browser, mirror, args.out)
+        check_double_click(browser, mirror)
+        check_restart(browser, mirror)
         errors = browser.errors()
         check_one_too_many(browser, mirror)
         check_older(browser, mirror.url)

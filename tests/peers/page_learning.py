@@ -234,6 +234,19 @@ def check_withdrawn(browser: Window) -> None:
     agree(browser, "improve_my_mirror", True)
 
 
+def check_double_click(browser: Window) -> None:
+    """On a switch that is on it takes the consent back, and does not give it again."""
+    selector = "#purpose-improve_my_mirror [role=switch]"
+    is_off = f"!busy && document.querySelector('{selector}').getAttribute('aria-checked') === 'false'"
+    browser.run(f"document.querySelector('{selector}').scrollIntoView({{block: 'center'}})")
+    browser.press(selector, 1)
+    wait_until(lambda: browser.run(is_off), "the end of the consent")
+    browser.press(selector, 2)
+    time.sleep(1)
+    assert browser.run(is_off), "a double click agrees again"
+    agree(browser, "improve_my_mirror", True)
+
+
 def save_without_an_answer(browser: Window, count: int) -> None:
     """The mirror stores the picture, and the page hears of that later only."""
     browser.run(
@@ -339,10 +352,7 @@ def check_one_press(browser: Window) -> None:
     # Where the second click of two meets the question's first button.
     browser.click("#corrections button")
     wait_until(lambda: browser.run(question), "question")
-    box = browser.run("(({left, top, width, height}) => [left + width / 2, top + height / 2])"
-                      "(document.querySelector('#correction-sure .danger').getBoundingClientRect())")
-    for kind in ("mousePressed", "mouseReleased"):
-        browser.command("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=2)
+    browser.press("#correction-sure .danger", 2)
     time.sleep(1)
     assert browser.run(f"[{count}, {question}]") == [before, True], "a double click answers"
     answer(browser, "#correction-sure", ".danger")
@@ -597,6 +607,7 @@ def main() -> int:
         check_discard(browser, mirror)
         check_forgotten(browser, mirror)
         check_withdrawn(browser)
+        check_double_click(browser)
         check_tools(browser, args.out)
         check_access(browser)
         check_words(browser)

@@ -23,6 +23,9 @@ let changing = false;
 let refusal = "";
 // Settings and colours do not change while the mirror runs: they are asked for until they came.
 let settled = false;
+// When the mirror started, in seconds by this machine's clock, and the version that this page is of.
+let mirrorStart = 0;
+let loadedVersion = null;
 // This browser is not paired any more, and the page has something to say about it.
 let stays = false;
 
@@ -81,13 +84,15 @@ function ask(id) {
   });
 }
 
-// A key that is held, or a double click, presses once: nothing of it answers the question that the press asks.
+// A key that is held, or a double click, presses once: nothing of it answers the question that the press asks, or switches back.
 document.addEventListener("keydown", (event) => {
   if (event.repeat && event.key === "Enter" && event.target.closest("button")) event.preventDefault();
 });
 document.addEventListener("click", (event) => {
-  if (event.detail > 1 && event.target.closest("dialog")) event.preventDefault();
-});
+  if (event.detail < 2 || !event.target.closest("dialog, [role=switch]")) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+}, true);
 
 function milliseconds(value) {
   return value < 10 ? value.toFixed(2) : value.toFixed(1);
@@ -174,7 +179,21 @@ function mood(state) {
   return ["calm", "Starting"];
 }
 
+// What a clock may be off by, and an answer late.
+const SAME_START_S = 10;
+
+// A mirror that started anew may have other settings. One of another version has another page, which takes this one's place unless
+// somebody paints, reads or answers.
+function noteStart(state) {
+  const start = Date.now() / 1000 - state.uptime_s;
+  if (Math.abs(start - mirrorStart) > SAME_START_S) settled = false;
+  mirrorStart = start;
+  loadedVersion = loadedVersion || state.version;
+  if (loadedVersion !== state.version && !document.querySelector("#editor:not([hidden]), [data-fresh], dialog[open]")) location.reload();
+}
+
 function showState(state) {
+  noteStart(state);
   const [kind, text] = mood(state);
   element("pill").dataset.mood = kind;
   setText(element("pill"), text);

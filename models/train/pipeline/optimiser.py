@@ -137,6 +137,9 @@ class Optimiser:
         return [part.state_dict() for part in self.parts]
 
     def load_state_dict(self, states: list) -> None:
-        """Takes the states back from a checkpoint."""
+        """Takes the states back from a checkpoint, but for the weight decay, which is the recipe's."""
         for part, state in zip(self.parts, states, strict=True):
+            decays = [group["weight_decay"] for group in part.param_groups]
             part.load_state_dict(state)
+            for group, decay in zip(part.param_groups, decays, strict=True):
+                group["weight_decay"] = decay

@@ -60,6 +60,15 @@ def test_a_break_changes_nothing_of_the_steps_after_it(shard_folder, tmp_path):
     assert whole.average.steps == again.average.steps == 3
 
 
+@pytest.mark.parametrize("optimiser", ["muon", "adamw"])
+def test_a_run_goes_on_with_the_weight_decay_of_its_recipe(tmp_path, optimiser):
+    Run(tmp_path, replace(short(), optimiser=optimiser), "cpu").save()
+    again = Run(tmp_path, replace(short(), optimiser=optimiser, weight_decay=0.5), "cpu")
+    assert again.resume()
+    groups = [group for part in again.optimiser.parts for group in part.param_groups]
+    assert [group["weight_decay"] for group in groups] == [0.5, 0.5, 0.0]
+
+
 def tensors(value) -> list:
     """All tensors of nested dictionaries and lists, in order."""
     if isinstance(value, torch.Tensor):

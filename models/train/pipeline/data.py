@@ -28,6 +28,9 @@ QUARTERS = 0.6  # share of those that are turned by a quarter
 TRANSPLANTED = 0.25  # share of the pictures with people that are set before a place without any
 MILD_ZOOM = 0.2  # largest zoom of a mild augmentation, in or out, as a logarithm
 MINGLED = 0.2  # share of the pictures with people that are set before any other picture
+# How often a pixel of the letterbox bars is drawn, beside one of the picture. It is background whatever the picture shows, but masks
+# are compared there, too: it must not be left to chance.
+BARRED = 0.1
 FLIP_TABLE = np.concatenate([np.array(FLIPPED, np.uint8), np.arange(len(FLIPPED), 256).astype(np.uint8)])
 
 
@@ -109,13 +112,44 @@ class Stream:
 
     def draw_mixed(self) -> tuple:
         """A sample whose people, now and then, stand in another sample's surroundings: in a place without people, or
-        before the people of another picture."""
+        before the people of another picture. That other sample shows something wherever this one does."""
         others, sample, kind = list(self.latest), self.draw(), self.rng.random()
         others = list(self.empty) if kind < TRANSPLANTED else others
-        if not sample[2].any() or not others or kind >= TRANSPLANTED + MINGLED:
+        if not sample[2].any() or kind >= TRANSPLANTED + MINGLED:
             return sample
-        other = others[int(self.rng.integers(len(others)))]
-        return transplant(self.rng, sample, other) if other[0].shape == sample[0].shape else sample
+        for index in self.rng.permutation(len(others)):
+            if lies_behind(others[index][0], sample[0]):
+                return transplant(self.rng, sample, others[index])
+        return sample
+
+
+def content_boxes(images: np.ndarray) -> np.ndarray:
+    """(N, 4) top, bottom, left, right of what pictures (N, H, W, 3) show within their letterbox bars: the ends are the first row and
+    column of padding. A picture of padding alone counts as whole."""
+    count, height, width, _ = images.shape
+    shown = (images != PADDING).reshape(count, height, -1)
+    ends = []
+    for lines in (shown.any(2), shown.any(1).reshape(count, width, -1).any(2)):
+        ends += [lines.argmax(1), lines.shape[1] - lines[:, ::-1].argmax(1)]
+    return np.stack(ends, 1)
+
+
+def covers(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
+    """Whether boxes (.., 4) of `content_boxes` contain others, (..,)."""
+    return (outer[..., ::2] <= inner[..., ::2]).all(-1) & (outer[..., 1::2] >= inner[..., 1::2]).all(-1)
+
+
+def lies_behind(image: np.ndarray, front: np.ndarray) -> bool:
+    """Whether a picture shows something wherever another one does."""
+    return image.shape == front.shape and bool(covers(*content_boxes(np.stack([image, front]))))
+
+
+def content(image: np.ndarray) -> np.ndarray:
+    """(H, W) uint8: 1 where a picture (H, W, 3) shows something, 0 on its letterbox bars."""
+    top, bottom, left, right = content_boxes(image[None])[0]
+    inside = np.zeros(image.shape[:2], np.uint8)
+    inside[top:bottom, left:right] = 1
+    return inside
 
 
 @dataclass
@@ -211,8 +245,8 @@ def plain_affine(source: tuple, target: tuple) -> np.ndarray:
 
 
 def warp(sample: tuple, matrix: np.ndarray, target: tuple) -> tuple:
-    """Applies an affine map to a sample; the outside is padding, labelled background."""
-    image, parts, person = sample
+    """Applies an affine map to a picture and its maps of labels; the outside is padding, and 0 in the maps."""
+    image, *maps = sample
     size = (target[1], target[0])
     zoom = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
     picture_matrix = matrix
@@ -221,26 +255,24 @@ def warp(sample: tuple, matrix: np.ndarray, target: tuple) -> tuple:
         image = cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv2.INTER_AREA)
         picture_matrix = matrix @ np.array([[2.0, 0, 0.5], [0, 2.0, 0.5], [0, 0, 1]])
     image = cv2.warpAffine(image, picture_matrix, size, flags=cv2.INTER_LINEAR, borderValue=(PADDING,) * 3)
-    parts = cv2.warpAffine(parts, matrix, size, flags=cv2.INTER_NEAREST, borderValue=0)
-    person = cv2.warpAffine(person, matrix, size, flags=cv2.INTER_NEAREST, borderValue=0)
-    return image, parts, person
+    return image, *(cv2.warpAffine(labels, matrix, size, flags=cv2.INTER_NEAREST, borderValue=0) for labels in maps)
 
 
 def flip(sample: tuple) -> tuple:
-    """Mirrors a sample and exchanges left and right."""
-    image, parts, person = sample
-    return np.ascontiguousarray(image[:, ::-1]), FLIP_TABLE[parts[:, ::-1]], np.ascontiguousarray(person[:, ::-1])
+    """Mirrors a picture and its maps of labels, and exchanges left and right of the parts."""
+    image, parts, *maps = sample
+    mirrored = lambda values: np.ascontiguousarray(values[:, ::-1])
+    return mirrored(image), FLIP_TABLE[parts[:, ::-1]], *map(mirrored, maps)
 
 
-def bars(sample: tuple, axis: int, share: float) -> tuple:
-    """Letterbox bars, as a picture of another aspect would have."""
-    image, parts, person = (a.copy() for a in sample)
-    length = image.shape[axis]
+def bars(inside: np.ndarray, axis: int, share: float) -> np.ndarray:
+    """What is left of a picture, (H, W) uint8, between letterbox bars as those of another aspect: each a share of the length."""
+    inside = inside.copy()
+    length = inside.shape[axis]
     margin = int(length * share)
     for part in (slice(0, margin), slice(length - margin, length)):
-        where = (part, slice(None)) if axis == 0 else (slice(None), part)
-        image[where], parts[where], person[where] = PADDING, 0, 0
-    return image, parts, person
+        inside[(part, slice(None)) if axis == 0 else (slice(None), part)] = 0
+    return inside
 
 
 def recolour(changes: Changes, index: int, image: np.ndarray) -> np.ndarray:
@@ -257,13 +289,18 @@ def recolour(changes: Changes, index: int, image: np.ndarray) -> np.ndarray:
 
 
 def transplant(rng, sample: tuple, behind: tuple) -> tuple:
-    """The people of a sample before another one: what surrounds them must not tell that they are there. The cut is soft,
-    as a lens would make it."""
+    """The people of a sample before another one, within the bars of the first: what surrounds them must not tell that they are there.
+    The cut is soft, as a lens would make it."""
     image, parts, person = sample
     behind = flip(behind) if rng.random() < 0.5 else behind
     share = cv2.GaussianBlur((person > 0).astype(np.float32), (0, 0), rng.uniform(0.4, 1.0))[..., None]
     mixed = image * share + behind[0] * (1 - share)
-    return (mixed.astype(np.uint8), *merge_people(parts, person, behind[1], behind[2]))
+    return within(content(image), mixed.astype(np.uint8), *merge_people(parts, person, behind[1], behind[2]))
+
+
+def within(inside: np.ndarray, image: np.ndarray, parts: np.ndarray, person: np.ndarray) -> tuple:
+    """A sample with padding where `inside` (H, W) is 0."""
+    return np.where(inside[..., None] > 0, image, np.uint8(PADDING)), parts * inside, person * inside
 
 
 def merge_people(parts, person, behind_parts, behind_person) -> tuple:
@@ -295,24 +332,33 @@ def restyle(rng, changes: Changes, index: int, image: np.ndarray) -> np.ndarray:
 
 
 def augment(rng, sample: tuple, target: tuple, mild: bool = False) -> tuple:
-    """A training sample at the target size."""
-    changes = draw_changes(rng, 1, sample[1].shape, target, mild)
-    sample = warp(sample, changes.matrix[0], target)
-    if changes.flip[0]:
-        sample = flip(sample)
-    if changes.bar_axis[0] >= 0:
-        sample = bars(sample, int(changes.bar_axis[0]), changes.bar_share[0])
-    return restyle(rng, changes, 0, recolour(changes, 0, sample[0])), sample[1], sample[2]
+    """A training sample at the target size: image, parts, person, and `inside` (H, W) uint8, 0 on padding."""
+    return change(rng, draw_changes(rng, 1, sample[1].shape, target, mild), 0, sample, target)
 
 
-def choose_points(rng, parts: np.ndarray, person: np.ndarray, count: int) -> np.ndarray:
-    """Flat pixel indices: half uniform, the rest near label borders (where masks are decided)."""
-    uniform = rng.integers(parts.size, size=count // 2)
+def change(rng, changes: Changes, index: int, sample: tuple, target: tuple) -> tuple:
+    """A sample changed as row `index` of the changes says; see `augment`. Bars are what the mirror puts around a picture that a camera
+    has coloured and sharpened, so they come last and keep their colour."""
+    image, parts, person, inside = warp((*sample, content(sample[0])), changes.matrix[index], target)
+    if changes.flip[index]:
+        image, parts, person, inside = flip((image, parts, person, inside))
+    if changes.bar_axis[index] >= 0:
+        inside = bars(inside, int(changes.bar_axis[index]), changes.bar_share[index])
+    image = restyle(rng, changes, index, recolour(changes, index, image))
+    return *within(inside, image, parts, person), inside
+
+
+def choose_points(rng, parts: np.ndarray, person: np.ndarray, inside: np.ndarray, count: int) -> np.ndarray:
+    """Flat pixel indices: half from all that the picture shows, with few on its padding (see `BARRED`), half near label borders, where
+    masks are decided."""
+    weights = np.where(inside.ravel() > 0, 1.0, BARRED).cumsum()
+    anywhere = lambda size: np.searchsorted(weights, rng.random(size) * weights[-1], side="right")
+    uniform = anywhere(count // 2)
     kernel = np.ones((5, 5), np.uint8)
     mixed = cv2.morphologyEx(parts, cv2.MORPH_GRADIENT, kernel) | cv2.morphologyEx(person, cv2.MORPH_GRADIENT, kernel)
     border = np.flatnonzero(mixed)
     if len(border) < FEWEST_BORDER:
-        return np.concatenate([uniform, rng.integers(parts.size, size=count - len(uniform))])
+        return np.concatenate([uniform, anywhere(count - len(uniform))])
     return np.concatenate([uniform, border[rng.integers(len(border), size=count - len(uniform))]])
 
 
@@ -332,8 +378,8 @@ def make_batch(stream: Stream, rng, size: int, target: tuple, points: int, mild:
     present = np.empty((size, PART_CLASSES + PEOPLE), bool)
     for index in range(size):
         sample = stream.draw() if mild else stream.draw_mixed()
-        image, part_map, person_map = augment(rng, sample, target, mild)
-        chosen = choose_points(rng, part_map, person_map, points)
+        image, part_map, person_map, inside = augment(rng, sample, target, mild)
+        chosen = choose_points(rng, part_map, person_map, inside, points)
         pixels[index], where[index] = image, chosen
         parts[index], person[index] = part_map.ravel()[chosen], person_map.ravel()[chosen]
         present[index] = present_rows(part_map, person_map)

@@ -156,7 +156,7 @@ def jaccard_steps(truth: torch.Tensor) -> torch.Tensor:
 
 def jaccard_loss(chances, targets: Targets) -> torch.Tensor:
     """Lovász-Softmax over the whole batch: 1 - IoU, made continuous, averaged over the classes that the batch shows and
-    the person as a whole. Only the uniform half of the points counts (`choose_points`): IoU is judged on all pixels.
+    the person as a whole. Only the uniform half of the points counts (`choose_points`): IoU is judged on all pixels that show something.
 
     No shape here hangs on the labels, since a GPU would have to be waited for: points to be ignored have no error, which
     puts them last, and classes that the batch lacks have no weight."""

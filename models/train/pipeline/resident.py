@@ -19,6 +19,7 @@ from render.classes import PADDING
 
 from .config import PART_CLASSES
 from .data import (
+    BARRED,
     FEWEST_BORDER,
     FLIP_TABLE,
     HALVED_BELOW,
@@ -29,6 +30,8 @@ from .data import (
     Changes,
     ShardError,
     check_wide,
+    content_boxes,
+    covers,
     draw_changes,
     read_shard,
     shard_paths,
@@ -37,6 +40,8 @@ from .transfer import send
 
 # Candidates per wanted sample: the least-used of them are taken, so that late shards catch up.
 CANDIDATES = 4
+# Pictures that are drawn for each whose people are moved: the first that shows something wherever it does is taken. Half of all do.
+TRIES = 12
 GREY = (0.299, 0.587, 0.114)
 # Axes of colour beside brightness (NTSC's I and Q): turning them turns the hue.
 YIQ = np.array(((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)))
@@ -72,6 +77,7 @@ class Resident:
         self.known, self.count, self.arrived = set(), 0, 0
         self.uses = np.zeros(capacity, np.int64)
         self.empty = np.zeros(capacity, bool)
+        self.box = np.zeros((capacity, 4), np.int64)  # of `content_boxes`
         self.image = None
         self.lock, self.failure = threading.Lock(), None
         for folder in self.folders:
@@ -106,11 +112,12 @@ class Resident:
         slots = np.arange(self.arrived, self.arrived + len(shard["parts"])) % self.capacity
         index = torch.from_numpy(slots).to(self.device)
         sent = {name: torch.from_numpy(shard[name]).to(self.device) for name in ("image", "parts", "person")}
+        boxes = content_boxes(shard["image"])
         with self.lock:
             for name, tensor in sent.items():
                 getattr(self, name)[index] = tensor
             self.uses[slots] = 0
-            self.empty[slots] = ~shard["person"].any((1, 2))
+            self.empty[slots], self.box[slots] = ~shard["person"].any((1, 2)), boxes
             self.arrived += len(slots)
             self.count = min(self.arrived, self.capacity)
         if self.delete and not first:
@@ -135,8 +142,10 @@ class Resident:
         threading.Thread(target=run, daemon=True).start()
 
     def choose(self, size: int) -> np.ndarray:
-        """Slots of the next batch: of a random few, those that were used least."""
-        few = self.rng.integers(self.count, size=CANDIDATES * size)
+        """Slots of the next batch: of a random few, those that were used least; none twice where there are enough."""
+        drawn = self.rng.integers(self.count, size=CANDIDATES * size)
+        alone = np.unique(drawn)
+        few = alone if len(alone) >= size else drawn
         order = np.argsort(self.uses[few] + self.rng.random(len(few)), kind="stable")
         slots = few[order[:size]]
         np.add.at(self.uses, slots, 1)
@@ -150,12 +159,13 @@ class Resident:
             raise ShardError(f"no shards in {[str(f) for f in self.folders]}; render some first (see README)")
         with self.lock:
             source = tuple(self.parts.shape[1:])
-            drawn = self.draw_behind(self.choose(size), mild)
+            slots = self.choose(size)
+            drawn = self.draw_behind(slots, mild)
             changes = draw_changes(self.rng, size, source, target, mild)
-            sent = send(drawn | numbers_of(changes, source, target), self.device)
+            sent = send(drawn | numbers_of(changes, self.box[slots], source, target), self.device)
             image, parts, person = self.gather(sent)
-        image, parts, person = apply_changes(image, parts, person, sent, target, self.generator)
-        where = choose_points(parts, person, points, self.generator)
+        image, parts, person, inside = apply_changes(image, parts, person, sent, target, self.generator)
+        where = choose_points(parts, person, inside, points, self.generator)
         grid = torch.stack([(2 * (where % target[1]) + 1) / target[1] - 1, (2 * (where // target[1]) + 1) / target[0] - 1], -1)
         return {
             "pixels": image.contiguous(memory_format=torch.channels_last),
@@ -167,24 +177,29 @@ class Resident:
 
     def draw_behind(self, slots: np.ndarray, mild: bool = False) -> dict:
         """What `gather` needs for some slots: which of the pictures are set before which others, none where the
-        augmentation is mild."""
+        augmentation is mild. Those others show something wherever the first do."""
         drawn = {"slots": slots, "moved": np.zeros(0, np.int64)}
         if mild:
             return drawn
         empty = np.flatnonzero(self.empty[: self.count])
         kind = np.where(self.empty[slots], 1.0, self.rng.random(len(slots)))
         moved = np.flatnonzero((kind < TRANSPLANTED + MINGLED) & ((kind >= TRANSPLANTED) | (len(empty) > 0)))
+        tries = (TRIES, len(moved))
+        alone = self.rng.choice(empty, tries) if len(empty) else np.zeros(tries, np.int64)
+        others = np.where(kind[moved] < TRANSPLANTED, alone, self.rng.integers(self.count, size=tries))
+        fits = covers(self.box[others], self.box[slots[moved]])
+        other = np.take_along_axis(others, fits.argmax(0)[None], 0)[0]
+        moved, other = moved[fits.any(0)], other[fits.any(0)]
         if not len(moved):
             return drawn
-        alone = self.rng.choice(empty, len(moved)) if len(empty) else np.zeros(len(moved), np.int64)
-        other = np.where(kind[moved] < TRANSPLANTED, alone, self.rng.integers(self.count, size=len(moved)))
         mirrored = self.rng.random(len(moved)) < 0.5
         cut = blur_taps(self.rng.uniform(0.4, 1.0, len(moved)), CUT_REACH)
         return {"slots": slots, "moved": moved, "other": other, "mirrored": mirrored, "cut": cut}
 
     def gather(self, sent: dict) -> tuple:
         """Images (B, 3, H, W) in 0..255 and labels (B, H, W) of what `draw_behind` drew; people now and then stand
-        elsewhere: in a place without people, or before the people of another picture."""
+        elsewhere: in a place without people, or before the people of another picture. What that shows on the bars of the first picture
+        is still there: `apply_changes` lays them over it."""
         index, rows = sent["slots"], sent["moved"]
         image = self.image[index].permute(0, 3, 1, 2).float()
         parts, person = self.parts[index], self.person[index]
@@ -276,9 +291,9 @@ def colour_matrices(hue: np.ndarray) -> np.ndarray:
     return (np.linalg.inv(YIQ) @ turn @ YIQ).astype(np.float32)
 
 
-def numbers_of(changes: Changes, source: tuple, target: tuple) -> dict:
-    """The changes as the arrays that `apply_changes` works with: a row a picture, or the numbers of those pictures that
-    a change is for."""
+def numbers_of(changes: Changes, boxes: np.ndarray, source: tuple, target: tuple) -> dict:
+    """The changes of pictures with these `content_boxes` (B, 4) as the arrays that `apply_changes` works with: a row a picture, or the
+    numbers of those pictures that a change is for."""
     zoom = np.sqrt(np.abs(np.linalg.det(changes.matrix[:, :, :2])))
     margins = [(size * changes.bar_share).astype(np.int64) * (changes.bar_axis == axis) for axis, size in enumerate(target)]
     sharpened, grainy = np.flatnonzero(changes.sharpen), np.flatnonzero(changes.noise)
@@ -292,6 +307,7 @@ def numbers_of(changes: Changes, source: tuple, target: tuple) -> dict:
     }
     return {name: values.astype(np.float32) for name, values in floats.items()} | {
         "back": back_maps(changes, source, target),
+        "ends": (2 * boxes / np.repeat(source, 2) - 1).astype(np.float32),
         "flip": changes.flip,
         "halved": np.flatnonzero(zoom < HALVED_BELOW),
         "margins": np.stack(margins),
@@ -313,9 +329,9 @@ def sampling_grid(back: torch.Tensor, target: tuple) -> torch.Tensor:
     return (pixels @ back.mT).reshape(len(back), *target, 2)
 
 
-def warp_batch(image, parts, person, sent: dict, target: tuple) -> tuple:
-    """The affine maps and flips; the outside is padding, labelled background."""
-    grid, rows = sampling_grid(sent["back"], target), sent["halved"]
+def warp_batch(image, parts, person, grid: torch.Tensor, sent: dict) -> tuple:
+    """The affine maps and flips, which `grid` says; the outside is padding, labelled background."""
+    rows = sent["halved"]
     sample = lambda x, mode, where: F.grid_sample(x, where, mode=mode, padding_mode="zeros", align_corners=False)
     warped = sample(image - PADDING, "bilinear", grid)
     if len(rows):
@@ -327,16 +343,17 @@ def warp_batch(image, parts, person, sent: dict, target: tuple) -> tuple:
     return warped + PADDING, parts, person
 
 
-def add_bars(image, parts, person, margins: torch.Tensor) -> tuple:
-    """Letterbox bars where there are to be some: margins (2, B) in pixels, above and below and at the sides."""
-    device, size = image.device, image.shape[-2:]
-    inside = torch.ones((len(image), *size), dtype=torch.bool, device=device)
+def shown(grid: torch.Tensor, sent: dict, target: tuple) -> torch.Tensor:
+    """Which pixels are read within the bars of their source, and lie within those that are to be added, (B, H, W) bool."""
+    top, bottom, left, right = sent["ends"].mT[..., None, None]
+    x, y = grid.unbind(-1)
+    inside = (y >= top) & (y < bottom) & (x >= left) & (x < right)
     for axis in (0, 1):
-        margin = margins[axis][:, None]
-        place = torch.arange(size[axis], device=device)[None]
-        line = (place >= margin) & (place < size[axis] - margin)
+        margin = sent["margins"][axis][:, None]
+        place = torch.arange(target[axis], device=grid.device)[None]
+        line = (place >= margin) & (place < target[axis] - margin)
         inside &= line[:, :, None] if axis == 0 else line[:, None, :]
-    return image.masked_fill(~inside[:, None], PADDING), parts * inside, person * inside
+    return inside
 
 
 def recolour_batch(image: torch.Tensor, sent: dict) -> torch.Tensor:
@@ -366,28 +383,28 @@ def sharpen_batch(image: torch.Tensor, sent: dict, generator) -> torch.Tensor:
 
 @torch.no_grad()
 def apply_changes(image, parts, person, sent: dict, target: tuple, generator) -> tuple:
-    """Training samples at the target size: images (B, 3, H, W) from 0..255 to 0..1, labels (B, H, W) uint8. `sent`: what
-    `numbers_of` gives, on the device."""
-    image, parts, person = warp_batch(image, parts, person, sent, target)
-    image, parts, person = add_bars(image, parts, person, sent["margins"])
-    image = recolour_batch(image / 255, sent)
-    return sharpen_batch(image, sent, generator), parts, person
+    """Training samples at the target size: images (B, 3, H, W) from 0..255 to 0..1, labels (B, H, W) uint8, and which pixels are no
+    padding, (B, H, W) bool. Bars come last and keep their colour, see `data.change`. `sent`: what `numbers_of` gives, on the device."""
+    grid = sampling_grid(sent["back"], target)
+    inside = shown(grid, sent, target)
+    image, parts, person = warp_batch(image, parts, person, grid, sent)
+    image = sharpen_batch(recolour_batch(image / 255, sent), sent, generator)
+    return image.masked_fill(~inside[:, None], PADDING / 255), parts * inside, person * inside, inside
 
 
 @torch.no_grad()
-def choose_points(parts: torch.Tensor, person: torch.Tensor, count: int, generator) -> torch.Tensor:
-    """Flat pixel indices (B, K): half uniform, the rest near label borders (where masks are decided)."""
+def choose_points(parts: torch.Tensor, person: torch.Tensor, inside: torch.Tensor, count: int, generator) -> torch.Tensor:
+    """Flat pixel indices (B, K), chosen as `data.choose_points` does."""
     labels = torch.stack([parts, person], 1).float()
     both = torch.cat([labels, -labels], 1)
     # Rows, then columns: a fifth of the comparisons of a square window.
     most = F.max_pool2d(F.max_pool2d(both, (5, 1), 1, (2, 0)), (1, 5), 1, (0, 2))
     spread = most[:, :2] + most[:, 2:]
     border = (spread != 0).any(1).flatten(1)
-    border |= border.sum(1, keepdim=True) < FEWEST_BORDER
-    pixels = border.shape[1]
-    uniform = torch.randint(pixels, (len(parts), count // 2), device=parts.device, generator=generator)
-    near = torch.multinomial(border.float(), count - count // 2, replacement=True, generator=generator)
-    return torch.cat([uniform, near], 1)
+    anywhere = torch.where(inside.flatten(1), 1.0, BARRED)
+    near = torch.where(border.sum(1, keepdim=True) < FEWEST_BORDER, anywhere, border.float())
+    draw = lambda weights, size: torch.multinomial(weights, size, replacement=True, generator=generator)
+    return torch.cat([draw(anywhere, count // 2), draw(near, count - count // 2)], 1)
 
 
 @torch.no_grad()

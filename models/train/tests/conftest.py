@@ -37,6 +37,23 @@ def shard_folder(tmp_path):
 
 
 @pytest.fixture
+def barred_folder(shard_folder, tmp_path_factory):
+    """The same pictures, the first two and the last between letterbox bars of 64 rows, the third between bars of 24 columns; no pixel
+    that shows something has the bars' colour."""
+    from pipeline.data import PADDING, read_shard
+
+    folder, shard = tmp_path_factory.mktemp("barred"), read_shard(shard_folder / "a.npz")
+    shard["image"][shard["image"] == PADDING] += 1
+    for index, (rows, columns) in {0: (64, 0), 1: (64, 0), 2: (0, 24), 7: (64, 0)}.items():
+        outside = np.ones((256, 192), bool)
+        outside[rows : 256 - rows, columns : 192 - columns] = False
+        shard["image"][index, outside] = PADDING
+        shard["parts"][index, outside] = shard["person"][index, outside] = 0
+    np.savez(folder / "a.npz", meta=json.dumps(shard["meta"]), **{key: shard[key] for key in ("image", "parts", "person")})
+    return folder
+
+
+@pytest.fixture
 def wide_folder(shard_folder, tmp_path_factory):
     """The same pictures lying on their side, 192 x 256."""
     from pipeline.data import read_shard

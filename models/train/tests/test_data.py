@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from pipeline.data import (
+    BARRED,
+    PADDING,
     PEOPLE,
     Batches,
     ShardError,
@@ -12,8 +14,12 @@ from pipeline.data import (
     augment,
     bars,
     choose_points,
+    content,
+    content_boxes,
+    covers,
     draw_changes,
     flip,
+    lies_behind,
     make_batch,
     merge_people,
     plain_affine,
@@ -51,7 +57,7 @@ def test_image_and_labels_move_together(shard_folder):
     picture = np.where(shard["parts"][0][..., None] > 0, 255, 0).astype(np.uint8).repeat(3, 2)
     for _ in range(20):
         state = rng.bit_generator.state
-        image, parts, _ = augment(rng, (picture, shard["parts"][0], shard["person"][0]), (128, 96))
+        image, parts, *_ = augment(rng, (picture, shard["parts"][0], shard["person"][0]), (128, 96))
         inside = parts > 0
         if inside.sum() > 500:
             assert image[inside].mean() > image[~inside].mean(), state
@@ -79,12 +85,34 @@ def test_picture_and_labels_show_the_same_place():
     assert np.abs(away).mean(0).max() < 0.05 and np.abs(away).max() < 0.4
 
 
-def test_bars_are_padding_and_background(shard_folder):
-    shard = read_shard(shard_folder / "a.npz")
-    sample = shard["image"][0], np.full((256, 192), 3, np.uint8), np.ones((256, 192), np.uint8)
-    image, parts, person = bars(sample, 0, 0.2)
-    outside = parts == 0
-    assert outside.any() and (image[outside] == 114).all() and (person[outside] == 0).all()
+def test_bars_leave_the_middle():
+    inside = bars(np.ones((256, 192), np.uint8), 0, 0.2)
+    assert (inside[51:205] == 1).all() and inside.sum() == 154 * 192
+    assert bars(inside, 1, 0.25)[:, 48:144].sum() == 154 * 96 == bars(inside, 1, 0.25).sum()
+
+
+def test_what_a_picture_shows_ends_at_its_bars(barred_folder):
+    shard = read_shard(barred_folder / "a.npz")
+    boxes = content_boxes(shard["image"])
+    assert boxes[:4].tolist() == [[64, 192, 0, 192], [64, 192, 0, 192], [0, 256, 24, 168], [0, 256, 0, 192]]
+    assert np.array_equal(content(shard["image"][0]), (shard["image"][0] != PADDING).any(2))
+    grey = np.full((1, 8, 6, 3), PADDING, np.uint8)
+    assert content_boxes(grey).tolist() == [[0, 8, 0, 6]], "padding alone is a picture of its own"
+    assert covers(boxes[3], boxes).all() and covers(boxes, boxes).all() and not covers(boxes[:3], boxes[3]).any()
+    assert not covers(boxes[0], boxes[2]) and not covers(boxes[2], boxes[0])
+    assert lies_behind(shard["image"][3], shard["image"][0]) and not lies_behind(shard["image"][0], shard["image"][3])
+    assert not lies_behind(grey[0], shard["image"][0])
+
+
+@pytest.mark.parametrize("mild", [False, True])
+def test_padding_keeps_its_colour_whatever_a_camera_does_and_shows_nobody(barred_folder, mild):
+    shard, rng, padded = read_shard(barred_folder / "a.npz"), np.random.default_rng(2), 0
+    for index in list(range(8)) * 5:
+        image, parts, person, inside = augment(rng, (shard["image"][index], shard["parts"][index], shard["person"][index]), (128, 96), mild)
+        outside = inside == 0
+        assert (image[outside] == PADDING).all() and not parts[outside].any() and not person[outside].any()
+        padded += outside.mean() > 0.2
+    assert padded > 10
 
 
 def test_restyled_pictures_differ_in_colour_and_sharpness_only():
@@ -108,6 +136,27 @@ def test_transplanted_people_keep_their_pixels_and_labels():
     mixed, mixed_parts, person = transplant(np.random.default_rng(0), (image, parts, (parts > 0).astype(np.uint8)), empty)
     assert (mixed_parts == parts).all() and (person == (parts > 0)).all()
     assert (mixed[16:44, 16:24] == 200).all() and (mixed[:5] == 10).all() and (mixed[:, 40:] == 10).all()
+
+
+def test_transplanted_people_keep_their_bars(barred_folder):
+    shard = read_shard(barred_folder / "a.npz")
+    front, crowd = ((shard["image"][k], shard["parts"][k], shard["person"][k]) for k in (0, 3))
+    # A seed that mirrors what is behind: it would be covered otherwise.
+    image, parts, person = transplant(np.random.default_rng(2), front, crowd)
+    inside = content(front[0]) > 0
+    assert (image[~inside] == PADDING).all() and not parts[~inside].any() and not person[~inside].any()
+    assert (image[inside] != front[0][inside]).any(1).mean() > 0.3 and person.max() == 2
+
+
+def test_nobody_is_set_before_bars(barred_folder):
+    """Pictures of one stream with bars and without: what surrounds people ends where their own picture did."""
+    stream, mixed = Stream([barred_folder], 4, np.random.default_rng(0)), 0
+    for _ in range(150):
+        image, parts, person = stream.draw_mixed()
+        inside = content(image) > 0
+        assert (image[inside] != PADDING).any(1).all() and not parts[~inside].any() and not person[~inside].any()
+        mixed += person.max() > 1
+    assert mixed > 5
 
 
 def test_people_behind_people_are_covered_and_numbered_on():
@@ -154,11 +203,18 @@ def test_a_share_of_the_batches_is_wide(shard_folder, wide_folder):
 def test_points_gather_at_borders():
     parts = np.zeros((64, 48), np.uint8)
     parts[20:30, 20:30] = 3
-    points = choose_points(np.random.default_rng(0), parts, parts, 200)
+    points = choose_points(np.random.default_rng(0), parts, parts, np.ones_like(parts), 200)
     y, x = np.divmod(points, 48)
     near = (abs(y - 25) <= 8) & (abs(x - 25) <= 8)
     assert near.mean() > 0.45
     assert present_rows(parts, (parts > 0).astype(np.uint8))[[0, 3, 16]].all()
+
+
+def test_few_points_lie_on_padding():
+    nobody, inside = np.zeros((64, 48), np.uint8), np.ones((64, 48), np.uint8)
+    inside[:32] = 0
+    points = choose_points(np.random.default_rng(0), nobody, nobody, inside, 8000)
+    assert (inside.ravel()[points] == 0).mean() == pytest.approx(BARRED / (1 + BARRED), abs=0.02)
 
 
 def test_new_shards_are_found(shard_folder):

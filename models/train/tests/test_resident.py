@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline import data
-from pipeline.data import PEOPLE, ShardError, draw_changes
+from pipeline.data import BARRED, PADDING, PEOPLE, ShardError, content_boxes, covers, draw_changes, plain_affine, without_styles
 from pipeline.resident import Resident, apply_changes, choose_points, merge_people, numbers_of, present_rows
 from pipeline.transfer import Fetched, send
 
@@ -19,11 +19,14 @@ SOURCE, TARGET = (256, 192), (128, 96)
 
 @pytest.fixture
 def pictures():
-    """Smooth pictures (N, H, W, 3) with labels in blocks: what interpolation does at edges must not decide a test."""
+    """Smooth pictures (N, H, W, 3), some between bars, with labels in blocks: what interpolation does at edges must not decide a test."""
     rng = np.random.default_rng(4)
     smooth = [data.cv2.resize(rng.integers(20, 236, (5, 4, 3)).astype(np.uint8), SOURCE[::-1]) for _ in range(24)]
     parts = rng.integers(0, 16, (24, 8, 6)).astype(np.uint8).repeat(32, 1).repeat(32, 2)
-    return np.stack(smooth), parts, (parts > 5).astype(np.uint8)
+    images = np.stack(smooth)
+    images[:6, :32] = images[:6, -32:] = PADDING
+    parts[:6, :32] = parts[:6, -32:] = 0
+    return images, parts, (parts > 5).astype(np.uint8)
 
 
 def quiet(changes):
@@ -35,16 +38,9 @@ def quiet(changes):
 def both(pictures, changes):
     """The same changes applied to single pictures and to the batch."""
     image, parts, person = pictures
-    single = []
-    for k in range(len(image)):
-        sample = data.warp((image[k], parts[k], person[k]), changes.matrix[k], TARGET)
-        sample = data.flip(sample) if changes.flip[k] else sample
-        if changes.bar_axis[k] >= 0:
-            sample = data.bars(sample, int(changes.bar_axis[k]), changes.bar_share[k])
-        rng = np.random.default_rng(0)
-        single.append((data.restyle(rng, changes, k, data.recolour(changes, k, sample[0])), *sample[1:]))
+    single = [data.change(np.random.default_rng(0), changes, k, (image[k], parts[k], person[k]), TARGET) for k in range(len(image))]
     tensors = (torch.from_numpy(image).permute(0, 3, 1, 2).float(), torch.from_numpy(parts), torch.from_numpy(person))
-    sent = send(numbers_of(changes, SOURCE, TARGET), torch.device("cpu"))
+    sent = send(numbers_of(changes, content_boxes(image), SOURCE, TARGET), torch.device("cpu"))
     batch = apply_changes(*tensors, sent, TARGET, torch.Generator())
     return [np.stack(s) for s in zip(*single, strict=True)], [b.numpy() for b in batch]
 
@@ -57,6 +53,12 @@ def test_a_batch_is_changed_as_single_pictures_are(pictures):
     difference = np.abs(batch[0].transpose(0, 2, 3, 1) * 255 - single[0])
     # OpenCV rounds after every step and reads at thirty-seconds of a pixel.
     assert np.median(difference) < 1 and np.percentile(difference, 98) < 6
+
+
+def test_padding_keeps_its_colour_in_a_batch_and_shows_nobody(pictures):
+    _, (image, parts, person, inside) = both(pictures, draw_changes(np.random.default_rng(3), 24, SOURCE, TARGET))
+    assert np.allclose(image.transpose(0, 2, 3, 1)[~inside], PADDING / 255, atol=1e-6) and not (parts | person)[~inside].any()
+    assert (~inside).mean() > 0.1
 
 
 def test_a_turned_hue_keeps_brightness_and_changes_colour(pictures):
@@ -116,13 +118,17 @@ def test_points_and_rows_are_those_of_single_pictures(pictures):
     rows = present_rows(torch.from_numpy(parts), torch.from_numpy(person)).numpy()
     for k in range(len(parts)):
         assert np.array_equal(rows[k], data.present_rows(parts[k], person[k]))
-    points = choose_points(torch.from_numpy(parts), torch.from_numpy(parts), 400, torch.Generator().manual_seed(0))
+    inside = torch.ones(parts.shape, dtype=torch.bool)
+    points = choose_points(torch.from_numpy(parts), torch.from_numpy(parts), inside, 400, torch.Generator().manual_seed(0))
     assert points.shape == (24, 400) and points.min() >= 0 and points.max() < 256 * 192
     y, x = np.divmod(points[2, 200:].numpy(), 192)
     spread = [len(np.unique(parts[2, max(0, a - 2) : a + 3, max(0, b - 2) : b + 3])) for a, b in zip(y, x, strict=True)]
     assert min(spread) > 1
     # Fewer border pixels than that are no border: the whole picture is drawn from.
     assert len(points[0, 200:].unique()) > 150
+    inside[:, :128] = False
+    points = choose_points(torch.from_numpy(0 * parts), torch.from_numpy(0 * parts), inside, 400, torch.Generator().manual_seed(0))
+    assert (points < 128 * 192).float().mean() == pytest.approx(BARRED / (1 + BARRED), abs=0.02)
 
 
 def test_shards_are_taken_once_and_late_ones_catch_up(shard_folder):
@@ -183,6 +189,44 @@ def test_people_stand_in_other_surroundings_now_and_then(shard_folder):
     images, _, person = gathered(held, np.zeros(64, np.int64))
     white = [(image[:, mask == 0] > 250).float().mean() > 0.5 for image, mask in zip(images, person, strict=True)]
     assert 4 < sum(white) < 32
+
+
+def test_nobody_is_set_before_bars(barred_folder):
+    held = Resident([barred_folder], 8, "cpu", 0)
+    held.refill()
+    many, slots = np.tile(np.arange(8), 60), np.tile(np.arange(8), 5)
+    drawn = held.draw_behind(many)
+    front, behind = held.box[many[drawn["moved"]]], held.box[drawn["other"]]
+    assert covers(behind, front).all() and (behind != front).any(1).sum() > 10 and len(drawn["moved"]) > 100
+    drawn = held.draw_behind(slots)
+    changes = without_styles(draw_changes(np.random.default_rng(0), len(slots), SOURCE, SOURCE))
+    same, zero = np.ones(len(slots)), np.zeros(len(slots), bool)
+    matrix = np.tile(plain_affine(SOURCE, SOURCE), (len(slots), 1, 1))
+    changes = replace(changes, matrix=matrix, flip=zero, gain=np.ones((len(slots), 3)), gamma=same, contrast=same)
+    sent = send(drawn | numbers_of(changes, held.box[slots], SOURCE, SOURCE), held.device)
+    image, parts, person, inside = apply_changes(*held.gather(sent), sent, SOURCE, held.generator)
+    assert torch.equal(inside, (image * 255).round().ne(PADDING).any(1)) and not (parts | person)[~inside].any()
+    assert any(p.max() > 1 for p in person)
+
+
+def test_who_fills_the_picture_stays_where_all_others_have_bars(barred_folder):
+    held = Resident([barred_folder], 8, "cpu", 0)
+    held.refill()
+    held.box[:] = held.box[0]
+    held.box[3] = (0, 256, 0, 192)
+    held.empty[:] = False
+    slots = np.full(200, 3)
+    assert set(held.draw_behind(slots).get("other", [])) <= {3}
+    held.count = 3
+    assert not len(held.draw_behind(slots)["moved"])
+
+
+def test_a_batch_shows_no_picture_twice_where_there_are_enough(shard_folder):
+    held = Resident([shard_folder], 8, "cpu", 0)
+    held.count, held.uses = 1000, np.zeros(1000, np.int64)
+    assert len(set(held.choose(320))) == 320
+    held.count = 4
+    assert len(held.choose(8)) == 8
 
 
 def test_people_mingle_without_a_place_that_has_none(shard_folder):

@@ -8,10 +8,13 @@
 # scores come on top: leave half a minute for them. All cores but two render, six processes at least; as many of them render wide pictures
 # as the recipe wants wide batches. FIRST is the number of the first shard: one whose scenes were not trained on yet, which the table in
 # runs/HISTORY.md tells. CAPACITY is how many pictures the GPU's memory keeps, 0.25 MB each. PYTHON names another interpreter.
+# The GPU waits for the first shards and for those of validation, a minute or more: VAL is a folder where the latter are ready. READY is a
+# list of folders of ready shards, upright or wide, with colons between; training begins with theirs, and they stay.
 set -uo pipefail
-[ $# -ge 5 ] || { sed -n '2,10s/^# \?//p' "$0"; exit 2; }
+[ $# -ge 5 ] || { sed -n '2,12s/^# \?//p' "$0"; exit 2; }
 began=$SECONDS
 fail() { echo "error: $*" >&2; exit 1; }
+has_shards() { ls "$1"/*.npz >/dev/null 2>&1; }
 
 # Wrong words are said before anything is rendered: the time is short.
 [ -d "$1" ] || fail "$1 is not a folder of assets"
@@ -19,6 +22,7 @@ fail() { echo "error: $*" >&2; exit 1; }
 [ -f "$4" ] || fail "there is no recipe $4"
 [[ ${FIRST:-} =~ ^[0-9]+$ ]] || fail "FIRST, the number of the first shard, is not set; runs/HISTORY.md tells which numbers were trained on"
 [[ ${CAPACITY-1} =~ ^[1-9][0-9]*$ ]] || fail "CAPACITY $CAPACITY is not a number of pictures"
+[ -z "${VAL:-}" ] || has_shards "$VAL" || fail "VAL: there are no shards in $VAL"
 ls "$2"/runs/*/checkpoint.pt >/dev/null 2>&1 && fail "$2 holds a run already; take another OUT and start from its weights.pt"
 assets=$(realpath "$1") out=$(realpath -m "$2") seconds=$3 recipe=$(realpath "$4")
 starts=()
@@ -26,16 +30,20 @@ for start in "${@:5}"; do
     [[ $start == *=* && -f ${start#*=} ]] || fail "$start: NAME=WEIGHTS is wanted, as in student=runs/student.pt"
     starts+=("${start%%=*}=$(realpath "${start#*=}")")
 done
+ready=()
+IFS=: read -ra given <<<"${READY:-}"
+for folder in "${given[@]}"; do
+    has_shards "$folder" || fail "READY: there are no shards in $folder"
+    ready+=("$(realpath "$folder")")
+done
+val=${VAL:+$(realpath "$VAL")}
 python=$(command -v "${PYTHON:-python3}") || fail "there is no ${PYTHON:-python3}"
 [[ $python == /* ]] || python=$PWD/$python # not resolved: a virtual environment is known by its link
 cd "$(dirname "$0")" || exit
 first=$FIRST
-# The share of wide batches, in thousandths.
-share=$("$python" -c 'import json, sys; print(round(1000 * max(run.get("wide", 0) for run in json.load(open(sys.argv[1])).values())))' "$recipe" 2>/dev/null) \
-    || fail "$recipe is no recipe of runs by name, as recipes/student-next.json is"
-# On the processor it would be trained a hundred times as slowly, and nobody would notice before the end.
-"$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' \
-    || fail "PyTorch of $python can use no GPU here; look at nvidia-smi: the driver must be one for the CUDA that README.md names"
+beginning=(--device cuda --recipe "$recipe" --start "${starts[@]}" --ready "${ready[@]}" ${CAPACITY:+--capacity "$CAPACITY"})
+# The share of wide batches, in thousandths. Without a GPU it would be trained a hundred times as slowly, and nobody would notice before the end.
+share=$("$python" -m pipeline check "${beginning[@]}") || exit 1
 export OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 mkdir -p "$out" || exit
 
@@ -59,9 +67,11 @@ render() { # FOLDER SCENES PROCESSES [--wide]
         renderers+=($!)
     done
 }
-one_of_each() {
+has_begun() { # whether the training has all that it waits for
     local folder
-    for folder in "${folders[@]}"; do ls "$folder"/*.npz >/dev/null 2>&1 || return 1; done
+    has_shards "$val" || return 1
+    [ ${#ready[@]} -eq 0 ] || return 0
+    for folder in "${folders[@]}"; do has_shards "$folder" || return 1; done
 }
 rendering() { # fails if one of the renderers has ended
     local pid
@@ -69,11 +79,20 @@ rendering() { # fails if one of the renderers has ended
 }
 broken() { tail -n 5 "$out/render.log" >&2; fail "rendering ended; see $out/render.log"; }
 
-for k in 0 1; do
+val=${val:-$out/val}
+has_shards "$val" || for k in 0 1; do
     # Seed 1 is the card's: the same people and rooms must not choose the weights and then judge them.
-    shards val --split test --seed 2 --size 128 --first $k --count 1
+    shards val-unfinished --split test --seed 2 --size 128 --first $k --count 1
     validation+=($!)
 done
+# Once all of its shards are whole the folder of validation gets its name, for which the training waits.
+name_validation() {
+    local pid
+    for pid in "${validation[@]}"; do kill -0 "$pid" 2>/dev/null && return; done
+    for pid in "${validation[@]}"; do wait "$pid" || broken; done
+    [ ${#validation[@]} -eq 0 ] || mv "$out/val-unfinished" "$val" || exit
+    validation=()
+}
 # A row for each kind of scenes: how many processes render it upright, one at least, and how many for a camera on its side.
 # The wide ones are SHARE thousandths of all, rounded, one at least; where they are too few for every kind, every second has one.
 processes() { # CORES SHARE
@@ -98,21 +117,15 @@ for row in "${rows[@]}"; do
     wide+=("$out/wide-$kind")
     render "wide-$kind" "$kind" "$aside" --wide
 done
-for pid in "${validation[@]}"; do wait "$pid" || broken; done
-until one_of_each; do
-    rendering || broken
-    sleep 0.5
-done
-
-left=$((began + seconds - SECONDS))
-[ $left -gt 0 ] || fail "$seconds seconds were over when the first shards were there; give it more"
-"$python" -m pipeline together --device cuda --recipe "$recipe" --shards "${upright[@]}" --val "$out/val" --out "$out/runs" \
-    --wide-shards "${wide[@]}" --start "${starts[@]}" --seconds $left --log-every 45 --delete-taken ${CAPACITY:+--capacity "$CAPACITY"} &
+"$python" -m pipeline together "${beginning[@]}" --shards "${upright[@]}" --wide-shards "${wide[@]}" --val "$val" --out "$out/runs" \
+    --wait --seconds $((began + seconds - SECONDS)) --log-every 45 --delete-taken &
 training=($!)
 # They render until they are ended here: one that ends by itself has failed, and the pictures get fewer.
 died=
 while kill -0 "${training[0]}" 2>/dev/null; do
+    name_validation
     if [ -z "$died" ] && ! rendering; then
+        has_begun || broken
         died=1
         echo "warning: a renderer ended; training goes on with the pictures that come" >&2
         tail -n 5 "$out/render.log" >&2

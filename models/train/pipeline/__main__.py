@@ -1,9 +1,10 @@
-"""Command line: python -m pipeline train | export | evaluate | together | card | weights | grow | smoke."""
+"""Command line: python -m pipeline train | export | evaluate | together | check | card | weights | grow | smoke."""
 
 import argparse
 import json
 import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from render.files import write_whole
 
 from .config import HEIGHT, NETWORKS, PERSON, WIDTH, train_config
-from .data import ShardError, check_wide, input_size, plain_samples
+from .data import ShardError, check_wide, input_size, plain_samples, shard_paths
 from .grow import GrowError, save_grown
 from .restore import RestoreError, save_restored
 from .shipped import ModelError
@@ -46,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(dest="command", required=True)
     add_train(commands)
     add_together(commands)
+    add_check(commands)
     add_export(commands)
     add_evaluate(commands)
     add_card(commands)
@@ -88,50 +90,92 @@ def add_train(commands) -> None:
 def add_together(commands) -> None:
     """Options of `together`."""
     sub = commands.add_parser("together", help="train a teacher and its students on the same pictures at once, for a GPU")
-    sub.add_argument("--recipe", type=Path, required=True, help="JSON file: {name: settings}, the teacher first")
+    add_beginning(sub)
     sub.add_argument("--out", type=Path, required=True, help="folder of run folders, one for each name")
     sub.add_argument("--shards", type=Path, nargs="+", required=True, help="folders of training shards; may still be growing")
     sub.add_argument("--wide-shards", type=Path, nargs="*", default=[], help="folders of wide shards, for the recipe's share of wide batches")
     sub.add_argument("--val", type=Path, required=True, help="folder of shards never trained on, for the curves")
-    sub.add_argument("--start", nargs="*", default=[], metavar="NAME=FILE", help="weights file that a new run starts from")
-    sub.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     sub.add_argument("--compile", action="store_true", help="torch.compile the convolutions: faster on the CPU after a minute")
-    sub.add_argument("--capacity", type=int, default=120_000, help="pictures kept in the device's memory, 0.25 MB each")
-    sub.add_argument("--delete-taken", action="store_true", help="delete every shard that is in the device's memory but the first of each folder: renders of hours fill a disk")
+    sub.add_argument("--delete-taken", action="store_true", help="delete every shard that is in the device's memory but the first of each folder and those of --ready: renders of hours fill a disk")
+    sub.add_argument("--wait", action="store_true", help="wait for the first shards, of --ready if that is given, else of every folder, and of --val; it counts for --seconds")
     sub.add_argument("--seconds", type=float, default=float("inf"), help="length of the schedule, over all starts, in place of the recipe's pictures")
     sub.add_argument("--max-seconds", type=float, default=float("inf"), help="stop this start with checkpoints after this long")
     sub.add_argument("--log-every", type=float, default=60, help="seconds between records")
     sub.add_argument("--save-every", type=float, default=60, help="seconds between checkpoints")
 
 
+def add_check(commands) -> None:
+    """Options of `check`."""
+    sub = commands.add_parser("check", help="whether `together` could begin with these, before anything is rendered; prints the recipe's share of wide batches in thousandths")
+    add_beginning(sub)
+
+
+def add_beginning(sub) -> None:
+    """Options of `together` that can be wrong before there is a shard."""
+    sub.add_argument("--recipe", type=Path, required=True, help="JSON file: {name: settings}, the teacher first")
+    sub.add_argument("--start", nargs="*", default=[], metavar="NAME=FILE", help="weights file that a new run starts from")
+    sub.add_argument("--ready", type=Path, nargs="*", default=[], metavar="FOLDER", help="folders of whole shards, upright or wide, to begin with; none of theirs is deleted")
+    sub.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    sub.add_argument("--capacity", type=int, default=120_000, help="pictures kept in the device's memory, 0.25 MB each")
+
+
 def check_device(device: str) -> None:
     """A GPU that is asked for must be there."""
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device {device}: no GPU that PyTorch can use is here; --device cpu trains slowly")
+        raise ValueError(
+            f"--device {device}: PyTorch of {sys.executable} can use no GPU here; look at nvidia-smi: the driver must be one for the CUDA that README.md names. --device cpu trains slowly"
+        )
 
 
-def run_together(args) -> None:
-    """`together`: runs, pictures, loop."""
+def beginning(args) -> tuple:
+    """The recipe, the weights by name, and the ready folders, upright and wide ones apart, of `add_beginning`'s options."""
     check_device(args.device)
-    from .resident import Mixed, Resident
-    from .together import make_runs, train_together
-
     starts = dict(item.split("=", 1) for item in args.start if "=" in item)
     if len(starts) < len(args.start):
         raise ValueError(f"--start {' '.join(args.start)}: NAME=FILE is wanted, as in student=runs/student.pt")
     recipe = read_json(args.recipe.read_text(), args.recipe)
-    runs = make_runs(recipe, args.out, args.device, {name: Path(file) for name, file in starts.items()})
+    ready = [], []
+    for folder in args.ready:
+        if not shard_paths(folder):
+            raise ShardError(f"--ready: no shards in {folder}; render some first (see README)")
+        height, width = input_size(folder)
+        ready[width > height].append(folder)
+    return recipe, {name: Path(file) for name, file in starts.items()}, *ready
+
+
+def run_check(args) -> None:
+    """`check`: what `together` would refuse."""
+    from .together import check_before
+
+    recipe, starts, _, wide = beginning(args)
+    config = check_before(recipe, starts, args.capacity, args.device)
+    if wide:
+        check_wide(wide, config.wide)
+    print(round(1000 * config.wide))
+
+
+def run_together(args) -> None:
+    """`together`: runs, pictures, loop."""
+    began = time.monotonic()
+    from .resident import Mixed, Resident
+    from .together import await_shards, make_runs, places, train_together
+
+    recipe, starts, upright, wide = beginning(args)
+    runs = make_runs(recipe, args.out, args.device, starts)
     config, seed = runs[0].config, runs[0].config.seed + runs[0].seen
-    check_wide(args.wide_shards, config.wide)
+    check_wide([*args.wide_shards, *wide], config.wide)
     if args.compile:
         for run in runs:
             run.compile()
-    # Of the pictures that fit, the wide ones have their share.
-    wide = int(config.wide * args.capacity)
-    source = Resident(args.shards, args.capacity - wide, args.device, seed, args.delete_taken)
-    if args.wide_shards:
-        source = Mixed(source, Resident(args.wide_shards, wide, args.device, seed + 1, args.delete_taken), config.wide)
-    source.refill()
+    kept = places(config, args.capacity)
+    source = Resident(args.shards, kept[0], args.device, seed, args.delete_taken, upright)
+    if config.wide:
+        source = Mixed(source, Resident(args.wide_shards, kept[1], args.device, seed + 1, args.delete_taken, wide), config.wide)
+    if args.wait:
+        await_shards(source, args.val, args.seconds)
+        args.seconds -= time.monotonic() - began
+    else:
+        source.refill()
     train_together(runs, source, args.val, args.seconds, args.max_seconds, args.log_every, args.save_every)
 
 
@@ -365,6 +409,8 @@ def main() -> int:
             run_train(args)
         elif args.command == "together":
             run_together(args)
+        elif args.command == "check":
+            run_check(args)
         elif args.command == "export":
             run_export(args)
         elif args.command == "evaluate":

@@ -63,14 +63,27 @@ def remove(path: Path) -> None:
         print(f"warning: {error}; the shard stays and the training goes on", file=sys.stderr, flush=True)
 
 
+def reserve(capacity: int, shape: tuple, device) -> tuple:
+    """Memory on the device for the pictures (N, H, W, 3), parts and person (N, H, W) of N = `capacity` samples of `shape` (H, W), all at
+    once: a run that would not fit fails at its start."""
+    place = lambda *size: torch.empty((capacity, *size), dtype=torch.uint8, device=device)
+    try:
+        return place(*shape, 3), place(*shape), place(*shape)
+    except RuntimeError as error:  # also what CUDA raises when its memory is full
+        size = capacity * shape[0] * shape[1] * 5 / 1e9
+        raise ShardError(f"{size:.1f} GB for {capacity} pictures do not fit {device}; lower --capacity") from error
+
+
 class Resident:
     """Up to `capacity` samples of some folders' shards, all of one size; when it is full the oldest make way. With `delete` a shard's
-    file goes once its samples are here, but each folder's first one stays: the calibration of `export` wants some."""
+    file goes once its samples are here, but each folder's first one stays: the calibration of `export` wants some. So do all of the
+    `ready` folders, with which training may begin before there is anything in the others."""
 
-    def __init__(self, folders, capacity: int, device, seed: int, delete: bool = False):
+    def __init__(self, folders, capacity: int, device, seed: int, delete: bool = False, ready=()):
         if capacity < 1:
             raise ValueError(f"a capacity of {capacity} pictures holds nothing; --capacity wants some thousands")
-        self.folders = [Path(f) for f in folders]
+        self.ready = [Path(f) for f in ready]
+        self.folders = self.ready + [Path(f) for f in folders]
         self.capacity, self.device, self.delete = capacity, torch.device(device), delete
         self.rng = np.random.default_rng(seed)
         self.generator = torch.Generator(self.device).manual_seed(seed)
@@ -89,22 +102,13 @@ class Resident:
         rows = [[p for p in shard_paths(folder) if p not in self.known] for folder in self.folders]
         return [p for row in zip_longest(*rows) for p in row if p is not None]
 
-    def allocate(self, shape: tuple) -> None:
-        """Memory for the samples, all at once: a run that would not fit fails at its start."""
-        place = lambda *size: torch.empty((self.capacity, *size), dtype=torch.uint8, device=self.device)
-        try:
-            self.image, self.parts, self.person = place(*shape, 3), place(*shape), place(*shape)
-        except RuntimeError as error:  # also what CUDA raises when its memory is full
-            size = self.capacity * shape[0] * shape[1] * 5 / 1e9
-            raise ShardError(f"{size:.1f} GB for {self.capacity} pictures do not fit {self.device}; lower --capacity") from error
-
     def take(self, path: Path) -> None:
         """Sends one shard to the device."""
         shard = read_shard(path)
         first = all(other.parent != path.parent for other in self.known)
         self.known.add(path)
         if self.image is None:
-            self.allocate(shard["parts"].shape[1:])
+            self.image, self.parts, self.person = reserve(self.capacity, shard["parts"].shape[1:], self.device)
         if shard["parts"].shape[1:] != tuple(self.parts.shape[1:]):
             raise ShardError(f"{path}: pictures of {shard['parts'].shape[1:]} among those of {tuple(self.parts.shape[1:])}")
         if len(shard["parts"]) > self.capacity:
@@ -120,13 +124,26 @@ class Resident:
             self.empty[slots], self.box[slots] = ~shard["person"].any((1, 2)), boxes
             self.arrived += len(slots)
             self.count = min(self.arrived, self.capacity)
-        if self.delete and not first:
+        if self.delete and not first and path.parent not in self.ready:
             remove(path)
 
     def refill(self) -> None:
         """Takes all shards that are waiting."""
         for path in self.waiting():
             self.take(path)
+
+    def awaited(self) -> list:
+        """Folders without which training does not begin, and of which no shard is here: of the ready ones where there are some, else of all."""
+        here = {path.parent for path in self.known}
+        return [folder for folder in self.ready or self.folders if folder not in here]
+
+    def begin(self) -> list:
+        """Takes waiting shards, but no more than it takes to begin; gives the folders that are still awaited."""
+        for path in self.waiting():
+            if not self.awaited():
+                break
+            self.take(path)
+        return self.awaited()
 
     def watch(self, seconds: float = 0.5) -> None:
         """Takes new shards from now on, in a thread of its own; what goes wrong is raised by the next `batch`."""
@@ -233,6 +250,10 @@ class Mixed:
         """Takes all shards that are waiting."""
         self.upright.refill()
         self.wide.refill()
+
+    def begin(self) -> list:
+        """As `Resident.begin`, of both."""
+        return self.upright.begin() + self.wide.begin()
 
     def watch(self) -> None:
         """Takes new shards from now on."""

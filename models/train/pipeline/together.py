@@ -14,14 +14,16 @@ from pathlib import Path
 
 import torch
 
-from .config import train_config
-from .data import plain_samples
-from .resident import Mixed, Resident
-from .states import read_state, save_state, write_weights
+from .config import HEIGHT, NETWORKS, WIDTH, TrainConfig, train_config
+from .data import ShardError, plain_samples, shard_paths
+from .network import Parser
+from .resident import Mixed, Resident, reserve
+from .states import fill, read_state, save_state, write_weights
 from .train import CHECKPOINT, Run, TrainError, rate_at, try_write, validate
 
 WEIGHTS = "weights.pt"
 NEXT = "checkpoint.next.pt"  # a checkpoint that waits for those of the other runs
+AWAIT = 0.3  # seconds between two looks for the first shards
 # What decides which pictures come, how they are judged, and when the schedule moves: one for all runs.
 COMMON = ("phases", "points", "wide", "mild", "val_images", "warmup", "seed")
 
@@ -29,9 +31,7 @@ COMMON = ("phases", "points", "wide", "mild", "val_images", "warmup", "seed")
 def make_runs(recipe: dict, out: Path, device: str, starts: dict) -> list:
     """The runs of a recipe ({name: settings}, the teacher first), each resumed, or started from `starts[name]`."""
     configs = check_recipe(recipe)
-    unknown = sorted(set(starts) - set(recipe))
-    if unknown:
-        raise ValueError(f"the recipe's runs are {sorted(recipe)}; --start names {unknown}")
+    check_names(configs, starts)
     runs = [Run(Path(out) / name, config, device) for name, config in configs.items()]
     complete_save([run.out for run in runs])
     for name, run in zip(configs, runs, strict=True):
@@ -55,6 +55,45 @@ def check_recipe(recipe) -> dict:
     if len(next(iter(configs.values())).phases) > 1:
         raise ValueError("runs that train together have one phase, not a first one at another size")
     return configs
+
+
+def check_names(configs: dict, starts: dict) -> None:
+    """Weights are for runs of the recipe."""
+    unknown = sorted(set(starts) - set(configs))
+    if unknown:
+        raise ValueError(f"the recipe's runs are {sorted(configs)}; --start names {unknown}")
+
+
+def check_before(recipe, starts: dict, capacity: int, device: str) -> TrainConfig:
+    """What can be wrong before there is any shard: the recipe, the weights `starts[name]` of its runs, and whether the device has room for
+    `capacity` pictures. Gives the settings of the first run."""
+    configs = check_recipe(recipe)
+    check_names(configs, starts)
+    first = next(iter(configs.values()))
+    places(first, capacity)
+    for name, path in starts.items():
+        fill(Parser(NETWORKS[configs[name].network], configs[name].auxiliary > 0), read_state(path)["average"], path)
+    reserve(capacity, (HEIGHT, WIDTH), device)
+    return first
+
+
+def places(config: TrainConfig, capacity: int) -> tuple:
+    """How many upright and how many wide pictures are kept where there is room for `capacity`: the wide ones have their share."""
+    wide = int(config.wide * capacity)
+    kept, batch = (capacity - wide, wide), config.phases[0].batch
+    if min(kept[: 2 if config.wide else 1]) < batch:
+        raise ValueError(f"a capacity of {capacity} keeps {kept[0]} upright pictures and {kept[1]} wide ones, and a batch has {batch}; raise --capacity")
+    return kept
+
+
+def await_shards(source: Resident | Mixed, val: Path, seconds: float) -> None:
+    """Takes the first shards as they are rendered, until training and its validation can begin; `ShardError` where that takes more than
+    `seconds`."""
+    end = time.monotonic() + seconds
+    while missing := source.begin() + ([] if shard_paths(val) else [val]):
+        if time.monotonic() > end:
+            raise ShardError(f"no shard in {', '.join(map(str, missing))} within {seconds:.0f} seconds; look at what renders there")
+        time.sleep(AWAIT)
 
 
 def learns(run: Run) -> bool:

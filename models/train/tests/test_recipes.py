@@ -51,28 +51,42 @@ def test_as_many_processes_are_wide_as_batches_are():
             assert cores < 6 or abs(wide - max(1, share * cores / 1000)) <= 0.5
 
 
+# Renderers are done at once: that of validation ends, the others last until they are ended, or until training has begun. Training waits
+# for all of them, as it does, and where a renderer ends until that is told.
 STUB = """#!/bin/bash
-case "$1 $2" in
-"-m render")
-    echo "$*" >>"$STUB/renders"
+case "$1 $2 $3" in
+"-m render shards")
     [[ "$*" =~ --out\\ ([^ ]+) ]] && mkdir -p "${BASH_REMATCH[1]}" && touch "${BASH_REMATCH[1]}/a.npz"
-    [[ "$*" != *--scenes* ]] || exec sleep ${LASTS:-60} ;;
-"-m pipeline") echo "$*" >"$STUB/training"; exec sleep ${TRAINS:-0} ;;
-"-c import sys, torch;"*) exit ${NO_GPU:-0} ;;
+    echo "$*" >>"$STUB/renders"
+    [[ "$*" == *--scenes* ]] || exit 0
+    [ -n "${ENDS:-}" ] || exec sleep 60
+    until [ -e "$STUB/trains" ]; do sleep 0.1; done ;;
+"-m pipeline check") [ -z "${CHECKED:-}" ] || exec "$REAL" "${@/cuda/$CHECKED}"; echo 300 ;;
+"-m pipeline together")
+    echo "$*" >"$STUB/training"
+    [[ "$*" =~ --val\\ ([^ ]+) ]]
+    until [ -e "${BASH_REMATCH[1]}/a.npz" ] && (($(wc -l <"$STUB/renders") >= RENDERERS)); do sleep 0.1; done
+    touch "$STUB/trains"
+    [ -z "${ENDS:-}" ] || until [ -e "$STUB/told" ]; do sleep 0.1; done ;;
 *) exec "$REAL" "$@" ;;
 esac
+"""
+TAIL = """#!/bin/bash
+touch "$STUB/told"
+exec /usr/bin/tail "$@"
 """
 
 
 @pytest.fixture
 def script(tmp_path):
-    """Runs `gpu.sh` with stubs for Python and for a machine of 16 cores; values of the environment by name."""
-    for name, text in {"python": STUB, "nproc": "#!/bin/bash\necho 16\n"}.items():
+    """Runs `gpu.sh` with stubs for Python, for a machine of 16 cores, and for the telling of a renderer's last words; values of the
+    environment by name."""
+    for name, text in {"python": STUB, "nproc": "#!/bin/bash\necho 16\n", "tail": TAIL}.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     (tmp_path / "assets").mkdir()
     (tmp_path / "w.pt").touch()
-    own = {"STUB": str(tmp_path), "REAL": sys.executable, "FIRST": "7", "PYTHON": str(tmp_path / "python")}
+    own = {"STUB": str(tmp_path), "REAL": sys.executable, "RENDERERS": "16", "FIRST": "7", "PYTHON": str(tmp_path / "python")}
     own["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
 
     def run(out, recipe="student-next.json", **values):
@@ -87,26 +101,41 @@ def test_the_script_starts_what_the_recipe_wants(script, tmp_path):
     assert done.returncode == 0, done.stderr
     renders = (tmp_path / "renders").read_text().splitlines()
     assert sum("--wide" in row for row in renders) == 4 and len(renders) == 14 + 2
-    validation = [row.split("/out/val ")[1] for row in renders if "/out/val " in row]
+    validation = [row.split("/out/val-unfinished ")[1] for row in renders if "/out/val-unfinished " in row]
     assert sorted(validation) == [f"--split test --seed 2 --size 128 --first {k} --count 1" for k in (0, 1)]
     training = (tmp_path / "training").read_text()
-    wide = training.split("--wide-shards ")[1].split(" --start")[0].split()
+    wide = training.split("--wide-shards ")[1].split(" --val")[0].split()
     assert [Path(folder).name for folder in wide] == ["wide-outfits", "wide-things", "wide-leaps", "wide-people"]
     assert f"--start student={tmp_path}/w.pt" in training and "--device cuda" in training
-    assert "--delete-taken --capacity 90000" in training
+    assert "--capacity 90000" in training and "--wait" in training and "--delete-taken" in training
+    assert [path.name for path in (tmp_path / "out").glob("val*")] == ["val"]
+
+
+def test_what_is_ready_is_not_rendered(script, tmp_path):
+    for name in ("held", "one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.npz").touch()
+    done = script("out", VAL=str(tmp_path / "held"), READY=f"{tmp_path}/one:{tmp_path}/two", RENDERERS="14")
+    assert done.returncode == 0, done.stderr
+    assert not [row for row in (tmp_path / "renders").read_text().splitlines() if "/val" in row]
+    training = (tmp_path / "training").read_text()
+    assert f"--ready {tmp_path}/one {tmp_path}/two --shards" in training and f"--val {tmp_path}/held --out" in training
 
 
 def test_a_renderer_that_ends_is_told(script, tmp_path):
-    died = script("died", LASTS="8", TRAINS="12")
+    died = script("died", ENDS="1")
     assert died.returncode == 1 and "warning: a renderer ended" in died.stderr and "but a renderer ended on the way" in died.stderr
     assert "--capacity" not in (tmp_path / "training").read_text()
 
 
 @pytest.mark.parametrize("values, says", [
-    ({"recipe": "student.json"}, "student.json is no recipe of runs by name"),
-    ({"NO_GPU": "1"}, "can use no GPU here; look at nvidia-smi"),
+    ({"CHECKED": "cpu", "recipe": "student.json"}, "settings alone are for `train`"),
+    ({"CHECKED": "cpu"}, "w.pt is not a whole checkpoint or weights file"),
+    ({"CHECKED": "cuda", "CUDA_VISIBLE_DEVICES": ""}, "can use no GPU here; look at nvidia-smi"),
     ({"CAPACITY": "1e5"}, "CAPACITY 1e5 is not a number of pictures"),
     ({"FIRST": ""}, "FIRST, the number of the first shard, is not set"),
+    ({"VAL": "/none"}, "VAL: there are no shards in /none"),
+    ({"READY": "/none"}, "READY: there are no shards in /none"),
 ])
 def test_the_script_refuses_before_it_renders(script, tmp_path, values, says):
     failed = script("out", **values)

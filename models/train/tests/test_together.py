@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,8 @@ from pipeline.config import TrainConfig
 from pipeline.data import ShardError
 from pipeline.resident import Mixed, Resident
 from pipeline import together
-from pipeline.states import load_parser, pictures_seen, read_state
-from pipeline.together import NEXT, Position, make_runs, save_all, train_together
+from pipeline.states import StateError, load_parser, pictures_seen, read_state, save_state
+from pipeline.together import NEXT, Position, await_shards, check_before, make_runs, save_all, train_together
 from pipeline.train import CHECKPOINT, LOG, Run, TrainError
 
 SILENT = {"distil_class": 0.0, "distil_mask": 0.0, "distil_semantic": 0.0}
@@ -190,6 +191,73 @@ def test_what_cannot_train_together_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_wrong_is_said_before_there_is_a_shard(tiny, tmp_path):
+    weights, wide = tmp_path / "w.pt", {name: values | {"wide": 0.25} for name, values in recipe().items()}
+    save_state(weights, {"config": {"network": "tiny"}, "average": tiny.state_dict(), "seen": 9})
+    assert check_before(wide, {"student": weights}, 16, "cpu").wide == 0.25
+    with pytest.raises(ValueError, match="the same seed, not"):
+        check_before(recipe() | {"more": recipe()["student"] | {"seed": 2}}, {}, 16, "cpu")
+    with pytest.raises(ValueError, match=r"--start names \['pupil'\]"):
+        check_before(recipe(), {"pupil": weights}, 16, "cpu")
+    with pytest.raises(StateError, match="w.pt holds another network"):
+        check_before(recipe(), {"teacher": weights}, 16, "cpu")
+    with pytest.raises(ValueError, match="a capacity of 15 keeps 12 upright pictures and 3 wide ones, and a batch has 4; raise --capacity"):
+        check_before(wide, {}, 15, "cpu")
+    with pytest.raises(ShardError, match="for 1000000000000000 pictures do not fit cpu; lower --capacity"):
+        check_before(recipe(), {}, 10**15, "cpu")
+
+
+def waits(monkeypatch, meanwhile):
+    """Has `together` wait without waiting: `meanwhile` gets the number of each wait, and a second goes by."""
+    count = itertools.count()
+    now = [0.0]
+
+    def sleep(_):
+        now[0] += 1
+        meanwhile(next(count))
+
+    monkeypatch.setattr(together, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+
+
+def test_training_waits_for_a_shard_of_every_folder_and_for_validation(shard_folder, wide_folder, tmp_path, monkeypatch):
+    folders = [tmp_path / name for name in ("a", "b", "wide", "val")]
+    for folder in folders:
+        folder.mkdir()
+    a, b, wide, val = folders
+    source = Mixed(Resident([a, b], 32, "cpu", 0), Resident([wide], 32, "cpu", 1), 0.5)
+    coming = iter([(shard_folder, b), (wide_folder, wide), (shard_folder, a), (shard_folder, val)])
+    waited = []
+
+    def meanwhile(number):
+        origin, folder = next(coming)
+        shutil.copy(origin / "a.npz", folder)
+        waited.append(number)
+
+    waits(monkeypatch, meanwhile)
+    await_shards(source, val, 100)
+    assert waited == [0, 1, 2, 3] and source.arrived == 24
+    (val / "a.npz").unlink()
+    waits(monkeypatch, lambda number: None)
+    with pytest.raises(ShardError, match="no shard in .*val within 5 seconds"):
+        await_shards(source, val, 5)
+
+
+def test_training_begins_with_what_is_ready_and_deletes_none_of_it(shard_folder, tmp_path, monkeypatch):
+    new = tmp_path / "new"
+    new.mkdir()
+    for name in "bc":
+        shutil.copy(shard_folder / "a.npz", shard_folder / f"{name}.npz")
+    waits(monkeypatch, lambda number: pytest.fail("it waits"))
+    source = Resident([new], 64, "cpu", 0, True, [shard_folder])
+    await_shards(source, shard_folder, 100)
+    assert source.arrived == 8, "the rest comes while it trains"
+    for name in "ab":
+        shutil.copy(shard_folder / "a.npz", new / f"{name}.npz")
+    source.refill()
+    assert source.arrived == 40 and len(list(shard_folder.glob("*.npz"))) == 3
+    assert [path.name for path in new.glob("*.npz")] == ["a.npz"]
+
+
 def test_interrupted_runs_leave_checkpoints_of_one_position(shard_folder, tmp_path, monkeypatch):
     runs = make_runs(recipe(), tmp_path, "cpu", {})
     source = Resident([shard_folder], 16, "cpu", 0)
@@ -284,7 +352,7 @@ def test_a_connection_that_drops_leaves_a_checkpoint(shard_folder, tmp_path):
     """SIGHUP, and at once the SIGTERM of the script that the connection had started."""
     (tmp_path / "recipe.json").write_text(json.dumps({"student": recipe(10**6)["baseline"]}))
     command = [sys.executable, "-m", "pipeline", "together", "--recipe", "recipe.json", "--shards", ".", "--val", ".", "--out", "runs"]
-    command += ["--device", "cpu", "--capacity", "16", "--log-every", "0"]
+    command += ["--device", "cpu", "--capacity", "16", "--log-every", "0", "--wait", "--ready", "."]
     package = str(Path(__file__).resolve().parents[1])
     own = {"PYTHONPATH": package, "OMP_NUM_THREADS": "1"}
     run = subprocess.Popen(command, cwd=shard_folder, env=os.environ | own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

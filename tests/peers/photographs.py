@@ -103,12 +103,26 @@ class EvalFolder:
         return json.loads(answer.stdout)
 
 
+def shapes(path: Path) -> list:
+    """What a YOLO file of boxes or polygons names: of each line the class, and the numbers after it, in pairs."""
+    found = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        kind, *values = line.split() or [""]
+        try:
+            values = [float(value) for value in values]
+        except ValueError:
+            kind = ""
+        if not kind or len(values) % 2:
+            raise SystemExit(f"error: {path}, line {number}: a class and pairs of numbers are wanted, not {line!r}; fetch the repository anew")
+        found.append((kind, list(zip(values[::2], values[1::2], strict=True))))
+    return found
+
+
 def polygons(path: Path, size: tuple) -> Image.Image:
     """The silhouettes of class 1 in a YOLO polygon file."""
     mask = Image.new("L", size)
-    for line in path.read_text().splitlines():
-        kind, *values = line.split()
-        corners = [(float(x) * size[0], float(y) * size[1]) for x, y in zip(values[::2], values[1::2], strict=True)]
+    for kind, places in shapes(path):
+        corners = [(x * size[0], y * size[1]) for x, y in places]
         if kind == "1" and len(corners) > 2:
             ImageDraw.Draw(mask).polygon(corners, fill=255)
     return mask
@@ -120,11 +134,11 @@ def coco128(root: Path, people: EvalFolder, nobody: EvalFolder) -> None:
         for path in sorted((root / "images" / split).glob("*.jpg")):
             picture = Image.open(path)
             boxes = root / "object_detection" / "labels" / split / f"{path.stem}.txt"
-            shapes = root / "instance_segmentation" / "labels" / split / f"{path.stem}.txt"
-            if boxes.exists() and not any(line.split()[0] == "0" for line in boxes.read_text().splitlines()):
+            outlines = root / "instance_segmentation" / "labels" / split / f"{path.stem}.txt"
+            if boxes.exists() and not any(kind == "0" for kind, _ in shapes(boxes)):
                 nobody.add(path.stem, picture, Image.new("L", picture.size))
-            elif shapes.exists():
-                mask = polygons(shapes, picture.size)
+            elif outlines.exists():
+                mask = polygons(outlines, picture.size)
                 if mask.histogram()[255] >= PEOPLE_AREA * mask.width * mask.height:
                     people.add(path.stem, picture, mask)
 

@@ -1,19 +1,22 @@
 """The shipped network through tract against onnxruntime, one thread each, alternating in one run.
 
-usage: network.py [--rounds N] [--frames N] [--threads]
+usage: network.py [--rounds N] [--frames N] [--threads] [--mirror BINARY]
 
 Measured twice: int8 as it ships, and the same network in float, which `float_twin` makes from the shipped file (dequantised
 weights, no quantising steps). Prints milliseconds a frame and ratios; fails if the outputs disagree, at the exported input size
 or at any other that the manifest names: there onnxruntime is given graphs that models/train made for the size. --threads also
-times two threads.
+times two threads. Before that the labels of `models/train/pipeline/evaluate.py`, which versions are compared by, are compared with those of
+`mirror parse`.
 """
 
 import argparse
 import hashlib
 import json
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from pathlib import Path
@@ -23,18 +26,24 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
+from running import RELEASE
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models/student"
 FLOAT = ROOT / "target/float-student"
 sys.path.insert(0, str(ROOT / "models/train"))
+from pipeline.evaluate import onnx_answer, part_labels  # noqa: E402
 from pipeline.onnx_export import at_size  # noqa: E402
 
 HANDED_ON = ["queries", "memory_a", "memory_b", "mask_features"]
 # Largest difference of a class logit between the engines. Int8 may round a tie the other way; float may not.
 TOLERANCE = {"int8": 0.25, "float": 1e-3}
-# Seconds for a run of the crate's example; it takes a few.
+# Seconds for a run of the crate's example or of the mirror; it takes a few.
 RUN = 300
+# Least share of a picture's pixels that evaluate.py must label as the mirror does, by the mirror's `priority_margin`. It lacks two things:
+# the priority of small parts, which a margin of 1 leaves out, and the taking away of specks.
+LEAST_EQUAL = {1.0: 0.999, 0.9: 0.98}
+LABELLED = 12  # pictures of the test set
 
 
 def float_twin() -> None:
@@ -178,6 +187,31 @@ def other_sizes(folder: Path) -> float:
     return worst
 
 
+def same_labels(mirror: Path) -> bool:
+    """Whether evaluate.py labels pictures of the test set as the mirror does."""
+    if not mirror.exists():
+        sys.exit(f"error: there is no {mirror}; build it first (cargo build --release), or name another with --mirror")
+    answer, agree = onnx_answer(MODEL, (256, 192)), True
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MIRROR_")} | {"MIRROR_SYSTEM_FILE": "/dev/null"}
+    with tempfile.TemporaryDirectory() as folder:
+        work, pictures = Path(folder), {}
+        for path in sorted((ROOT / "models/testset/images").glob("*.jpg"))[:LABELLED]:
+            # As PNG: decoders of JPEG differ by a level here and there.
+            pixels, picture = cv2.imread(str(path)), work / f"{path.stem}.png"
+            cv2.imwrite(str(picture), pixels)
+            pictures[picture] = np.ascontiguousarray(pixels[..., ::-1])
+        labels = [part_labels(*answer(pixels), pixels) for pixels in pictures.values()]
+        for margin, least in LEAST_EQUAL.items():
+            (work / "mirror.toml").write_text(f"[vision]\npriority_margin = {margin}\n")
+            command = [mirror, "parse", "--config", work / "mirror.toml", "--out", work / "labels", *pictures]
+            subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True, timeout=RUN)
+            theirs = [cv2.imread(str(work / "labels" / picture.name), cv2.IMREAD_UNCHANGED) for picture in pictures]
+            equal = min((a == b).mean() for a, b in zip(labels, theirs, strict=True))
+            print(f"labels equal to the mirror's with a priority margin of {margin}, least of {len(labels)} pictures: {equal:.4f} (at least {least})")
+            agree &= bool(equal >= least)
+    return agree
+
+
 def time_threads(args: argparse.Namespace) -> None:
     """One thread and two, alternating."""
     picture = str(MODEL / "fixtures/scene0.png")
@@ -195,7 +229,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--frames", type=int, default=20)
     parser.add_argument("--threads", action="store_true", help="also time two threads")
+    parser.add_argument("--mirror", type=Path, default=RELEASE)
     args = parser.parse_args()
+    labelled = same_labels(args.mirror)
     # With the mirror, so that its optimised dependencies are used and not built once more with other features.
     build = ["cargo", "build", "--release", "--locked", "-p", "mirror", "-p", "vision", "--example", "network"]
     subprocess.run(build, cwd=ROOT, check=True)
@@ -204,7 +240,7 @@ def main() -> int:
     agree = compare(args)
     if args.threads:
         time_threads(args)
-    return 0 if agree else 1
+    return 0 if agree and labelled else 1
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """The shipped files: int8 form, names, limits, fixtures."""
 
+import re
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
 
+from pipeline import evaluate
 from pipeline.config import HEIGHT, OTHER_SIZES, WIDTH
 from pipeline.data import input_size
 from pipeline.evaluate import predictor
@@ -164,6 +167,17 @@ def test_no_sum_of_a_convolution_is_left_to_the_rounding_of_an_engine():
 
 def test_input_size_of_the_contract():
     assert (HEIGHT, WIDTH) == (256, 192)
+
+
+@pytest.mark.parametrize("ours, file, theirs", [
+    ("FINER", "postprocess.rs", r"const FINER: usize = (\S+);"),
+    ("GUIDE_RADIUS", "guide.rs", r"const RADIUS: usize = (\S+);"),
+    ("GUIDE_FLAT", "guide.rs", r"const FLAT: f32 = (\S+);"),
+    ("PERSON_SCORE", "parser.rs", r"person_score: ([\d.]+),"),
+])
+def test_pictures_are_judged_by_the_numbers_of_the_device(ours, file, theirs):
+    source = Path(__file__).resolve().parents[3] / "firmware/vision/src" / file
+    assert [float(value) for value in re.findall(theirs, source.read_text())] == [getattr(evaluate, ours)]
 
 
 def test_labels_follow_scores_and_person_masks_paste_in_order():

@@ -1,6 +1,7 @@
-"""Shared fixtures: a small network and a folder with one made-up shard."""
+"""Shared fixtures: a small network, the renderer's assets, and folders with one made-up shard."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -18,6 +19,14 @@ def tiny():
 
     torch.set_num_threads(1)
     return random_parser("tiny", 3)
+
+
+@pytest.fixture(scope="session")
+def assets():
+    """The training split of the assets; only for tests that are skipped without $MIRROR_ASSETS. Reading them takes seconds."""
+    from render.assets import Assets
+
+    return Assets(os.environ["MIRROR_ASSETS"], "train")
 
 
 @pytest.fixture

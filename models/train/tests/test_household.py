@@ -7,17 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from render.assets import Assets
 from render.household import Household, read_households, write_households
 
 ASSETS = os.environ.get("MIRROR_ASSETS")
 SHIPPED = Path(__file__).resolve().parents[2] / "households"
 needs_assets = pytest.mark.skipif(not ASSETS, reason="MIRROR_ASSETS does not name the folder of CC0 assets")
-
-
-@pytest.fixture(scope="module")
-def assets():
-    return Assets(ASSETS, "train")
 
 
 @needs_assets

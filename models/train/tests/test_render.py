@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.config import HEIGHT, OTHER_SIZES, WIDTH
 from pipeline.data import input_size, plain_samples, read_shard
+from render import __main__ as command
 from render.__main__ import SCENES, frame_name, frame_of, learned_seed, parser, write_shard
 from render.animals import POSTURES, SPECIES, Animal, animal, draw_species
 from render import kernels, scene, seats, sensor
@@ -40,11 +41,6 @@ class Largest:
 
     uniform, normal = staticmethod(lambda low, high: high), staticmethod(lambda middle, spread: middle)
     choice = staticmethod(lambda values, p: values[-1])
-
-
-@pytest.fixture(scope="module")
-def assets():
-    return Assets(ASSETS, "train")
 
 
 def test_a_movement_blurs_about_the_place_where_it_is_labelled():
@@ -491,7 +487,8 @@ def test_every_input_of_the_network_has_a_frame():
 
 
 @needs_assets
-def test_narrow_shards_are_judged_at_a_narrow_input(tmp_path):
+def test_narrow_shards_are_judged_at_a_narrow_input(assets, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "Assets", lambda *_: assets)
     for name in ("288x160", "160x288"):
         arguments = ["shards", "--assets", ASSETS, "--out", str(tmp_path / name), "--frame", name, "--size", "1", "--count", "1", "--supersample", "1"]
         args = parser().parse_args(arguments)

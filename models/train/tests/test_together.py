@@ -34,8 +34,13 @@ def recipe(samples=16):
     }
 
 
-def trained(shard_folder, out, starts=None, seconds=float("inf"), **values):
-    runs = make_runs(recipe(**values), out, "cpu", starts or {})
+def some(*names, samples=16):
+    """The recipe of some of the three runs, for what is the same for any number of them."""
+    return {name: recipe(samples)[name] for name in names}
+
+
+def trained(shard_folder, out, starts=None, seconds=float("inf"), values=None):
+    runs = make_runs(values or recipe(), out, "cpu", starts or {})
     source = Resident([shard_folder], 16, "cpu", 0)
     source.refill()
     train_together(runs, source, shard_folder, seconds, 100, 1000, 1000)
@@ -63,10 +68,10 @@ def test_only_students_with_a_weight_listen_and_all_see_the_same(shard_folder, t
 
 def test_runs_go_on_together_and_start_from_weights(shard_folder, tmp_path):
     trained(shard_folder, tmp_path / "first")
-    again = trained(shard_folder, tmp_path / "first", samples=24)
+    again = trained(shard_folder, tmp_path / "first", values=recipe(24))
     assert [run.seen for run in again] == [24, 24, 24]
     weights = tmp_path / "first" / "student" / "weights.pt"
-    *_, baseline = trained(shard_folder, tmp_path / "second", {"baseline": weights})
+    (baseline,) = trained(shard_folder, tmp_path / "second", {"baseline": weights}, values=some("baseline"))
     assert records(baseline)[0] == {"event": "origin", "weights": "weights.pt", "seen": 24, "sha256": records(baseline)[0]["sha256"]}
     assert pictures_seen(read_state(tmp_path / "second" / "baseline" / CHECKPOINT)) == 40
 
@@ -81,7 +86,7 @@ def clock(monkeypatch):
 @pytest.mark.parametrize("samples", [1_000_000, 4], ids=["more", "fewer"])
 def test_seconds_alone_end_a_schedule_that_has_some(shard_folder, tmp_path, clock, samples):
     """Whether its recipe names more pictures than are seen by then or fewer."""
-    teacher, *_ = trained(shard_folder, tmp_path, seconds=4.0, samples=samples)
+    (teacher,) = trained(shard_folder, tmp_path, seconds=4.0, values=some("teacher", samples=samples))
     last = records(teacher)[-1]
     assert last["finished"] and 20 < last["seen"] < 60
     # What the optimiser really had in its last step, with all pictures still to come.
@@ -150,7 +155,7 @@ def test_the_next_batch_is_made_within_the_first_runs_step(shard_folder, tmp_pat
 
 
 def test_the_last_batches_are_mild(shard_folder, tmp_path, monkeypatch):
-    runs = make_runs({name: values | {"mild": 0.5} for name, values in recipe(16).items()}, tmp_path, "cpu", {})
+    runs = make_runs({"baseline": recipe()["baseline"] | {"mild": 0.5}}, tmp_path, "cpu", {})
     source, mild = Resident([shard_folder], 16, "cpu", 0), []
     source.refill()
     made = source.batch
@@ -160,14 +165,13 @@ def test_the_last_batches_are_mild(shard_folder, tmp_path, monkeypatch):
 
 
 def test_wide_pictures_take_their_share(shard_folder, wide_folder, tmp_path):
-    wide = {name: values | {"wide": 0.5} for name, values in recipe().items()}
-    runs = make_runs(wide, tmp_path, "cpu", {})
+    runs = make_runs({"baseline": recipe()["baseline"] | {"wide": 0.5}}, tmp_path, "cpu", {})
     source = Mixed(Resident([shard_folder], 8, "cpu", 0), Resident([wide_folder], 8, "cpu", 1), 0.5)
     source.refill()
     shapes = {tuple(source.batch(2, (128, 96), 64)["pixels"].shape[2:]) for _ in range(12)}
     assert shapes == {(128, 96), (96, 128)} and source.arrived == 16
     train_together(runs, source, shard_folder, float("inf"), 100, 1000, 1000)
-    assert records(runs[1])[0]["config"]["wide"] == 0.5 and records(runs[1])[-1]["finished"]
+    assert records(runs[0])[0]["config"]["wide"] == 0.5 and records(runs[0])[-1]["finished"]
 
 
 def test_a_warm_up_is_counted_in_pictures():
@@ -293,7 +297,7 @@ def renames(count, end):
 @pytest.mark.parametrize("end", [OSError("the disk is full"), KeyboardInterrupt()], ids=["full", "killed"])
 def test_whatever_ends_the_saving_leaves_checkpoints_of_one_position(shard_folder, tmp_path, monkeypatch, end):
     """Every file gets its name by a renaming; each one in turn is the one that fails."""
-    students = {name: values for name, values in recipe().items() if name != "teacher"}
+    students = some("student", "baseline")
     runs, reached, whole = make_runs(students, tmp_path, "cpu", {}), [], False
     for run in runs:
         run.seen = 4
@@ -331,17 +335,18 @@ def failing(monkeypatch, name, times):
 
 @pytest.mark.parametrize("name", ["save_all", "report"])
 def test_what_cannot_be_written_on_the_way_is_tried_again(shard_folder, tmp_path, monkeypatch, capsys, name):
-    runs, source = make_runs(recipe(), tmp_path, "cpu", {}), Resident([shard_folder], 16, "cpu", 0)
+    values = some("student", "baseline")
+    runs, source = make_runs(values, tmp_path, "cpu", {}), Resident([shard_folder], 16, "cpu", 0)
     source.refill()
     calls = failing(monkeypatch, name, 2)
     train_together(runs, source, shard_folder, float("inf"), 100, 0, 0)
     assert calls == [4, 8, 12, 16, 16] and capsys.readouterr().err.count("warning: cannot write checkpoint.pt: No space left") == 2
-    assert [run.seen for run in make_runs(recipe(), tmp_path, "cpu", {})] == [16, 16, 16]
+    assert [run.seen for run in make_runs(values, tmp_path, "cpu", {})] == [16, 16]
     assert [record["event"] for record in records(runs[0])][-2:] == ["step", "stop"]
 
 
 def test_the_last_saving_that_fails_is_an_error(shard_folder, tmp_path, monkeypatch):
-    runs, source = make_runs(recipe(), tmp_path, "cpu", {}), Resident([shard_folder], 16, "cpu", 0)
+    runs, source = make_runs(some("baseline"), tmp_path, "cpu", {}), Resident([shard_folder], 16, "cpu", 0)
     source.refill()
     failing(monkeypatch, "save_all", 100)
     with pytest.raises(OSError, match="No space left"):

@@ -36,6 +36,7 @@ def write_model(out: Path, trunk: onnx.ModelProto, head: onnx.ModelProto, module
         raise ValueError(
             f"trunk.onnx would have {len(data)} bytes, more than {MAX_TRUNK_BYTES}; choose a smaller network"
         )
+    refuse_same_head(out, data, head, module)
     # The manifest goes first and comes last: without it no mixture of two exports is taken for a model.
     (out / MANIFEST).unlink(missing_ok=True)
     write_whole(out / "trunk.onnx", data)
@@ -43,6 +44,25 @@ def write_model(out: Path, trunk: onnx.ModelProto, head: onnx.ModelProto, module
     write_fixtures(out, pictures, info["other_sizes"][0])
     text = manifest(out, trunk, head, module, info)
     write_whole(out / MANIFEST, text.encode())
+
+
+def refuse_same_head(out: Path, trunk: bytes, head: onnx.ModelProto, module: Head) -> None:
+    """Mirrors and the fleet tell networks apart by the head's trainable numbers alone: under the same ones another trunk would pass
+    for the network before, with heads that households trained on its features."""
+    before = [out / "trunk.onnx", out / "head.onnx"]
+    if not all(path.is_file() for path in before) or before[0].read_bytes() == trunk:
+        return
+    if trainable(onnx.load(before[1]), module) == trainable(head, module):
+        raise ValueError(
+            f"the trunk differs from that in {out} and the head's numbers do not, so mirrors would take the two networks for one; give "
+            "--person-bias another last digit, such as 3.0001 for 3"
+        )
+
+
+def trainable(head: onnx.ModelProto, module: Head) -> dict:
+    """The head's trainable numbers, as bytes by name."""
+    names = {name for name, _ in module.named_parameters()}
+    return {i.name: onnx.numpy_helper.to_array(i).tobytes() for i in head.graph.initializer if i.name in names}
 
 
 def manifest(out: Path, trunk: onnx.ModelProto, head: onnx.ModelProto, module: Head, info: dict) -> str:

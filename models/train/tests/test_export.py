@@ -1,5 +1,6 @@
 """The shipped files: int8 form, names, limits, fixtures."""
 
+import copy
 import re
 import tomllib
 from pathlib import Path
@@ -110,6 +111,20 @@ def test_shipped_folder(tiny, built, pictures, tmp_path):
     codes = np.fromfile(tmp_path / "fixtures" / entry["file"], np.uint8).reshape(entry["shape"])
     restored = (codes.astype(np.float32) - entry["zero"]) * np.float32(entry["scale"])
     assert np.array_equal(restored, values["memory_a"])
+
+
+def test_another_trunk_under_the_same_head_is_refused(tiny, pictures, tmp_path):
+    info = {"name": "t", "version": "0", "run": "none"}
+    ship(tiny, pictures, pictures[:2], tmp_path, info)
+    before = (tmp_path / "manifest.toml").read_bytes()
+    with pytest.raises(ValueError, match="--person-bias"):
+        ship(tiny, pictures // 2, pictures[:2], tmp_path, info)
+    assert (tmp_path / "manifest.toml").read_bytes() == before
+    other = copy.deepcopy(tiny)
+    with torch.no_grad():
+        other.predictor.class_head.bias += 1e-4
+    ship(other, pictures // 2, pictures[:2], tmp_path, info)
+    ship(other, pictures // 2, pictures[:2], tmp_path, info)
 
 
 def test_an_unknown_op_is_refused(built):

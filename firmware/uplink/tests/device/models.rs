@@ -469,3 +469,26 @@ fn the_model_that_the_mirror_came_with_does_not_travel_but_a_roll_back_to_it_doe
     bench.wait(60);
     assert!(!bench.take("/model/wanted").is_empty());
 }
+
+#[test]
+fn a_model_that_cannot_be_remembered_is_heard_of_again_once_the_disk_works() {
+    for topic in [Topic::ModelManifest(channel()), Topic::JobNotify("mirror-17".parse().unwrap())] {
+        let mut bench = Bench::new(None);
+        let manifest = model(4, b"parameters");
+        let say = |bench: &mut Bench| match &topic {
+            Topic::JobNotify(_) => {
+                bench.kept(topic.clone(), 1, &install("mirror-17", manifest.clone()))
+            }
+            _ => bench.kept(topic.clone(), 1, &manifest),
+        };
+        bench.mirror.with(|mirror| mirror.disk_fails = true);
+        say(&mut bench);
+        assert_eq!(bench.device.snapshot().model_under_way, None);
+        bench.mirror.with(|mirror| mirror.disk_fails = false);
+        let before = bench.out.filters.len();
+        bench.wait(20);
+        assert!(bench.out.filters.len() > before);
+        say(&mut bench);
+        assert_eq!(bench.device.snapshot().model_under_way, Some(4));
+    }
+}

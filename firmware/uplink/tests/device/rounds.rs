@@ -2,7 +2,7 @@
 
 use ed25519_dalek::SigningKey;
 use proto::content::{CHUNK_BYTES, ChunkRange, Reassembly};
-use proto::signing::Signed;
+use proto::signing::{Signed, Statement};
 use proto::task::{ReportWindow, RoundNotice, TaskManifest};
 use proto::update::{ChunksWanted, Receipt, Refusal, UpdateChunk, UpdateOffer, Verdict};
 use proto::{Digest, Message, Ratio, Topic};
@@ -319,26 +319,6 @@ fn a_statement_that_cannot_be_remembered_is_told_and_acted_on_once_the_disk_work
     assert!(!bench.take("/fl/update/5/0").is_empty());
     assert_eq!(bench.device.snapshot().note, None);
     assert!(!(0..3600).any(|_| repeat(&mut bench, &topic, &open)), "it was heard");
-
-    for topic in [Topic::ModelManifest(channel()), Topic::JobNotify("mirror-17".parse().unwrap())] {
-        let mut bench = Bench::new(None);
-        let manifest = model(4, b"parameters");
-        let say = |bench: &mut Bench| match &topic {
-            Topic::JobNotify(_) => {
-                bench.kept(topic.clone(), 1, &install("mirror-17", manifest.clone()))
-            }
-            _ => bench.kept(topic.clone(), 1, &manifest),
-        };
-        bench.mirror.with(|mirror| mirror.disk_fails = true);
-        say(&mut bench);
-        assert_eq!(bench.device.snapshot().model_under_way, None);
-        bench.mirror.with(|mirror| mirror.disk_fails = false);
-        let before = bench.out.filters.len();
-        bench.wait(20);
-        assert!(bench.out.filters.len() > before);
-        say(&mut bench);
-        assert_eq!(bench.device.snapshot().model_under_way, Some(4));
-    }
 }
 
 #[test]

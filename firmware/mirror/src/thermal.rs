@@ -183,8 +183,8 @@ mod tests {
         assert_eq!(look(2, Some("91000\n")), (Some(91.0), false));
         assert_eq!(look(4, Some("?")), (Some(91.0), false), "one reading says nothing");
         assert_eq!(look(6, Some("82000\n")), (Some(82.0), false), "not clearly cooler");
-        assert_eq!(look(35, None), (Some(82.0), false));
-        assert_eq!(look(36, None), (None, true), "half a minute says that it is gone");
+        assert_eq!(look(35, Some("?")), (Some(82.0), false));
+        assert_eq!(look(36, Some("?")), (None, true), "half a minute says that it is gone");
         assert_eq!(look(38, Some("60000\n")), (None, false));
     }
 }

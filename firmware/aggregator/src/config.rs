@@ -8,7 +8,7 @@ use proto::Channel;
 use serde::Deserialize;
 
 use crate::engine::Rules;
-use crate::rollout_rules::{RolloutRules, Stage};
+use crate::rollout_rules::{RolloutRules, Stage, is_group};
 
 /// Why the settings were refused. Each names the file and the next step, and the key where the file can be read as settings.
 #[derive(Debug, thiserror::Error)]
@@ -279,20 +279,27 @@ fn check_rounds(rules: &Rules) -> Result<(), Wrong> {
 }
 
 fn check_rollout(rules: &RolloutRules) -> Result<(), Wrong> {
-    let next = "groups, and rising parts of a thousand that end with 1000";
+    let next =
+        "groups of 1 to 64 of a-z, 0-9 and '-', and rising parts of a thousand that end with 1000";
     let stages = &rules.stages;
     row("rollout.stages", format!("{stages:?}"), are_stages(stages), next)?;
     let threshold = rules.error_threshold;
     row("rollout.error_threshold", threshold, is_share(threshold), "between 0 and 1")
 }
 
-/// Whether these go further and further, to everybody.
+/// Whether these go further and further, to everybody, and name groups that there can be.
 fn are_stages(stages: &[Stage]) -> bool {
+    let is_named = |stage: &Stage| match stage {
+        Stage::Permille(_) => true,
+        Stage::Group(name) => is_group(name),
+    };
     let parts = stages.iter().filter_map(|stage| match stage {
         Stage::Permille(permille) => Some(*permille),
         Stage::Group(_) => None,
     });
-    parts.is_sorted_by(|a, b| a < b) && stages.last() == Some(&Stage::Permille(1000))
+    stages.iter().all(is_named)
+        && parts.is_sorted_by(|a, b| a < b)
+        && stages.last() == Some(&Stage::Permille(1000))
 }
 
 fn step(rounds: &RawRounds) -> Result<Step, Wrong> {
@@ -376,6 +383,8 @@ mod tests {
             ("keep = 20", "keep = 0", "rounds.keep"),
             ("[20, 200, 1000]", "[20, 10, 1000]", "rollout.stages"),
             ("[20, 200, 1000]", "[20, 200, \"pilot\"]", "rollout.stages"),
+            ("[20, 200, 1000]", "[\"\", 1000]", "rollout.stages"),
+            ("[20, 200, 1000]", "[\"pi\\nlot\", 1000]", "rollout.stages"),
             ("error_threshold = 0.1", "error_threshold = 1.1", "rollout.error_threshold"),
             ("pictures = 2", "pictures = 0", "gate.pictures"),
         ];

@@ -1,5 +1,6 @@
 //! How a model version spreads: to more and more devices, and no further once too many devices report trouble.
 
+use proto::ids::is_name;
 use serde::{Deserialize, Serialize};
 
 use crate::records::{Model, Rollout};
@@ -12,6 +13,11 @@ pub enum Stage {
     Permille(u16),
     /// The devices that were enrolled into this group.
     Group(String),
+}
+
+/// Whether a group may be called so: 1 to 64 of a-z, 0-9 and '-', as devices are.
+pub fn is_group(name: &str) -> bool {
+    is_name(name, 64)
 }
 
 /// When to go on and when to stop.

@@ -101,7 +101,8 @@ impl Digest {
     }
 }
 
-fn is_name(text: &str, longest: usize) -> bool {
+/// Whether this is 1 to `longest` of a-z, 0-9 and '-', beginning with a letter or digit, as all names of a fleet are.
+pub fn is_name(text: &str, longest: usize) -> bool {
     let allowed = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';
     !text.is_empty()
         && text.len() <= longest

@@ -21,7 +21,7 @@ use crate::engine::{Failure, ModelStatus, RoundRequest};
 use crate::files;
 use crate::hex;
 use crate::records::{Device, Round, Standing};
-use crate::rollout_rules::RolloutRules;
+use crate::rollout_rules::{RolloutRules, Stage};
 use crate::signal::NoisePlace;
 use crate::store::Snapshot;
 use crate::student::Trunk;
@@ -172,6 +172,9 @@ pub fn device(config: &Config, action: DeviceAction) -> Result<()> {
         DeviceAction::Enrol { name, fingerprint, group, out } => {
             let Enrolled { device, secret, public_key } =
                 ask::enrol(config, name, fingerprint, group)?;
+            if let Some(words) = unstaged(&config.rules.rollout, &device) {
+                warn!("{words}");
+            }
             if let Some(folder) = &out {
                 hand_over(folder, &secret, &public_key)?;
             }
@@ -280,6 +283,19 @@ fn warn_of_few(config: &Config, round: &Round) -> Result<()> {
     Ok(())
 }
 
+/// What to say of a device whose group no stage names, so that it counts for nothing.
+fn unstaged(rules: &RolloutRules, device: &Device) -> Option<String> {
+    let group = device.group.as_deref()?;
+    let is_named = rules.stages.contains(&Stage::Group(group.to_owned()));
+    (!is_named).then(|| {
+        format!(
+            "no stage of rollout.stages is the group {group:?}, so it brings {} nothing earlier; add it there, or enrol the \
+             mirror again into a group that is",
+            device.name
+        )
+    })
+}
+
 /// Says which groups are too few for their reports to stop a version.
 pub fn warn_of_blind_stages(rules: &RolloutRules, devices: &[Device]) {
     let enrolled = devices.iter().filter(|device| device.standing == Standing::Enrolled);
@@ -297,7 +313,7 @@ pub fn warn_of_blind_stages(rules: &RolloutRules, devices: &[Device]) {
 mod tests {
     use super::*;
     use crate::control::Reply;
-    use crate::engine::RoundStatus;
+    use crate::engine::{RoundStatus, Rules};
     use crate::records::{Parameters, Phase, Tally};
     use crate::store::Store;
     use std::fs::{self, Permissions};
@@ -358,6 +374,25 @@ mod tests {
             assert!(told.contains("is enrolled, and the same command again"), "{told}");
         }
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_group_that_no_stage_names_is_told_of() {
+        let mut rules = Rules::default().rollout;
+        rules.stages = vec![Stage::Group("pilot".into()), Stage::Permille(1000)];
+        let told = |group: Option<&str>| {
+            let device = Device {
+                name: "mirror-1".into(),
+                fingerprint: "00".repeat(32),
+                standing: Standing::Enrolled,
+                enrolled_at: 0,
+                group: group.map(str::to_owned),
+            };
+            unstaged(&rules, &device)
+        };
+        assert_eq!([told(None), told(Some("pilot"))], [None, None]);
+        let words = told(Some("pilots")).unwrap();
+        assert!(words.contains("\"pilots\"") && words.contains("rollout.stages"), "{words}");
     }
 
     #[test]

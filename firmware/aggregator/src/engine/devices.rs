@@ -7,6 +7,7 @@ use super::{Engine, EngineError, Result};
 use crate::audit::Event;
 use crate::hex;
 use crate::records::{Device, Standing};
+use crate::rollout_rules::is_group;
 
 /// Names that the sample broker's access list gives to others.
 const RESERVED: [&str; 2] = ["aggregator", "broker"];
@@ -22,6 +23,9 @@ impl Engine {
         let id: DeviceId = name.parse()?;
         if RESERVED.contains(&name) {
             return Err(EngineError::Reserved(name.to_owned()));
+        }
+        if let Some(group) = group.filter(|group| !is_group(group)) {
+            return Err(EngineError::Group(group.to_owned()));
         }
         // openssl prints "sha256 Fingerprint=AB:CD:..", and people paste all of it.
         let digits = fingerprint.rsplit_once('=').map_or(fingerprint, |(_, digits)| digits);

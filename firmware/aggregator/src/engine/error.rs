@@ -98,6 +98,10 @@ pub enum EngineError {
     KnownCertificate(String),
     #[error("the name {0} belongs to the fleet's own programs; enrol the mirror under another one")]
     Reserved(String),
+    #[error(
+        "{0:?} is no group; use 1 to 64 of a-z, 0-9 and '-', beginning with a letter or digit, such as pilot"
+    )]
+    Group(String),
     #[error("device {0} was revoked and stays so; give the mirror a new certificate and name")]
     Revoked(String),
     #[error(transparent)]

@@ -173,6 +173,20 @@ fn a_restored_database_brings_no_version_everywhere_that_was_half_tried() {
 }
 
 #[test]
+fn a_group_that_could_not_be_a_name_is_refused_and_moves_no_mirror() {
+    let fleet = Fleet::new("groups", common::rules());
+    let (engine, own) = (&fleet.engine, "11".repeat(32));
+    engine.enrol_in("mirror-1", &own, Some("pilot")).unwrap();
+    for group in ["", "Pilot", "pi\u{1b}[31mlot\nmirror-2 revoked", &"g".repeat(65)] {
+        let told = engine.enrol_in("mirror-1", &own, Some(group)).unwrap_err().to_string();
+        assert!(told.contains("is no group") && !told.contains(['\n', '\u{1b}']), "{told:?}");
+    }
+    let known = engine.store().device("mirror-1").unwrap().unwrap();
+    assert_eq!(known.group.as_deref(), Some("pilot"));
+    engine.enrol_in("mirror-1", &own, Some(&"g".repeat(64))).unwrap();
+}
+
+#[test]
 fn a_device_is_known_by_its_certificate_and_revoked_for_good() {
     let fleet = Fleet::new("devices", common::rules());
     let engine = &fleet.engine;

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aggregator::engine::{Engine, EngineError};
-use aggregator::records::{Phase, Rollout, Standing};
+use aggregator::records::{Device, Phase, Rollout, Standing};
 use aggregator::store::Store;
 use common::{Fleet, SMALL, Scratch, TestClock};
 use learn::head::Subset;
@@ -58,6 +58,36 @@ fn devices_rounds_and_versions_of_before_are_there() {
     assert_eq!((fleet.engine.announced().unwrap().unwrap().version, model(4).installed), (4, 2));
     let parameters = fleet.engine.store().parameters(4).unwrap().unwrap();
     assert_eq!(parameters.len(), 4 * fleet.engine.layout().subset_len(Subset::Full));
+}
+
+#[test]
+fn certificates_of_before_are_known_by_whoever_has_them() {
+    let fleet = fleet_of_before("upgrade-certificates");
+    let taken = |engine: &Engine, name: &str, number: u8| {
+        let fingerprint = format!("{number:02x}").repeat(32);
+        engine.enrol(name, &fingerprint).err().map(|error| error.to_string())
+    };
+    let told = taken(&fleet.engine, "mirror-10", 0).unwrap();
+    assert!(told.contains("enrolled as mirror-0"), "{told}");
+    assert_eq!(taken(&fleet.engine, "mirror-11", 5), None, "mirror-5 was revoked");
+
+    // A program of before enrols once more, which notes no certificate.
+    let Fleet { engine, clock, folder } = fleet;
+    let like = engine.store().device("mirror-0").unwrap().unwrap();
+    drop(engine);
+    let path = folder.0.join("fleet.redb");
+    let device = Device { name: "mirror-12".into(), fingerprint: "0c".repeat(32), ..like };
+    let database = redb::Database::open(&path).unwrap();
+    let write = database.begin_write().unwrap();
+    let devices = redb::TableDefinition::<&str, &[u8]>::new("devices");
+    let record = serde_json::to_vec(&device).unwrap();
+    write.open_table(devices).unwrap().insert("mirror-12", record.as_slice()).unwrap();
+    write.commit().unwrap();
+    drop(database);
+    let store = Store::open(&path).unwrap();
+    let engine = Engine::new(common::parts(store, &clock, SMALL)).unwrap();
+    let told = taken(&engine, "mirror-13", 12).unwrap();
+    assert!(told.contains("enrolled as mirror-12"), "{told}");
 }
 
 #[test]

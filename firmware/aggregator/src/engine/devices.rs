@@ -69,13 +69,8 @@ impl Engine {
 
     /// Refuses a certificate that another name has which was not revoked.
     fn refuse_known(&self, fingerprint: &str) -> Result<()> {
-        let mut other = None;
-        self.store.each_device(|device| {
-            if device.fingerprint == fingerprint && device.standing == Standing::Enrolled {
-                other = Some(device.name);
-            }
-        })?;
-        other.map_or(Ok(()), |name| Err(EngineError::KnownCertificate(name)))
+        let other = self.store.holder(fingerprint)?;
+        other.map_or(Ok(()), |device| Err(EngineError::KnownCertificate(device.name)))
     }
 
     /// The secret of a device, for its settings.

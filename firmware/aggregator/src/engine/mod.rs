@@ -164,6 +164,7 @@ impl Engine {
         engine.keep_base()?;
         engine.keep_channel()?;
         engine.store.forget_candidates()?;
+        engine.store.note_certificates()?;
         Ok(engine)
     }
 

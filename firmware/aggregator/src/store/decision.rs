@@ -7,8 +7,8 @@ use redb::{ReadableTable, WriteTransaction};
 
 use super::read::{newest, number, parse, record, records};
 use super::{
-    AUDIT, CANDIDATES, COUNTED, DEVICES, META, MODELS, NAMES, PARAMETERS, REPORTS, ROUNDS,
-    ROUNDS_ABOVE, Result, VERSIONS_ABOVE, reports_of,
+    AUDIT, CANDIDATES, CERTIFICATES, COUNTED, DEVICES, META, MODELS, NAMES, PARAMETERS, REPORTS,
+    ROUNDS, ROUNDS_ABOVE, Result, VERSIONS_ABOVE, reports_of,
 };
 use crate::audit::{Entry, Event, Head};
 use crate::hex;
@@ -55,7 +55,9 @@ impl Decision<'_> {
 
     /// Stores a device.
     pub fn put_device(&mut self, device: &Device) -> Result<()> {
-        self.write.open_table(DEVICES)?.insert(device.name.as_str(), json(device).as_slice())?;
+        let (name, fingerprint) = (device.name.as_str(), device.fingerprint.as_str());
+        self.write.open_table(DEVICES)?.insert(name, json(device).as_slice())?;
+        self.write.open_table(CERTIFICATES)?.insert((fingerprint, name), ())?;
         Ok(())
     }
 

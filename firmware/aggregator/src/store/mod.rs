@@ -22,7 +22,7 @@ use ed25519_dalek::SigningKey;
 use learn::averaging::{AveragingError, PartialSum, RoundRules};
 use learn::edges::Digest;
 use proto::Pseudonym;
-use redb::{Database, ReadableDatabase, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::audit::{AuditError, Entry, Event};
 use crate::files;
@@ -33,6 +33,8 @@ pub use read::Snapshot;
 
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const DEVICES: TableDefinition<&str, &[u8]> = TableDefinition::new("devices");
+/// By fingerprint and name: a row for every device, whatever its standing.
+const CERTIFICATES: TableDefinition<(&str, &str), ()> = TableDefinition::new("certificates");
 const ROUNDS: TableDefinition<u64, &[u8]> = TableDefinition::new("rounds");
 const TALLIES: TableDefinition<u64, &[u8]> = TableDefinition::new("tallies");
 /// By round and worker.
@@ -211,6 +213,23 @@ impl Store {
         Ok(write.commit()?)
     }
 
+    /// Notes the certificates of all devices, unless they are: programs from before 2026-11-30 noted none.
+    pub fn note_certificates(&self) -> Result<()> {
+        if self.snapshot()?.are_certificates_noted()? {
+            return Ok(());
+        }
+        let write = self.database.begin_write()?;
+        {
+            let (devices, mut noted) =
+                (write.open_table(DEVICES)?, write.open_table(CERTIFICATES)?);
+            for entry in devices.iter()? {
+                let device: Device = read::parse("device", entry?.1.value())?;
+                noted.insert((device.fingerprint.as_str(), device.name.as_str()), ())?;
+            }
+        }
+        Ok(write.commit()?)
+    }
+
     /// Whether the database refuses everything until it is opened again, as it does after the first I/O error: a full
     /// disk, or one that fails. Does not wait for anybody's transaction.
     pub fn is_lost(&self) -> bool {
@@ -260,6 +279,7 @@ reads! {
     meta(name: &str) -> Option<Vec<u8>>;
     number(name: &str) -> Option<u64>;
     device(name: &str) -> Option<Device>;
+    holder(fingerprint: &str) -> Option<Device>;
     each_device(each: impl FnMut(Device)) -> ();
     any_device(is_such: impl FnMut(&Device) -> bool) -> bool;
     enrolled() -> u64;

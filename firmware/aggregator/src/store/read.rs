@@ -7,13 +7,16 @@ use ed25519_dalek::VerifyingKey;
 use learn::averaging::{PartialSum, RoundRules};
 use learn::edges::Digest;
 use proto::Pseudonym;
-use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableError};
+use redb::{
+    Key, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableError,
+};
 use serde::de::DeserializeOwned;
 
 use super::{
-    AUDIT, CANDIDATES, COUNTED, DEVICES, FORMAT, META, MODELS, NAMES, PARAMETERS, REPORTS, ROUNDS,
-    ROUNDS_ABOVE, Result, SUMS, Store, StoreError, TALLIES, UPDATES, VERSIONS_ABOVE, builder,
-    reports_of,
+    AUDIT, CANDIDATES, CERTIFICATES, COUNTED, DEVICES, FORMAT, META, MODELS, NAMES, PARAMETERS,
+    REPORTS, ROUNDS, ROUNDS_ABOVE, Result, SUMS, Store, StoreError, TALLIES, UPDATES,
+    VERSIONS_ABOVE, builder, reports_of,
 };
 use crate::audit::{Entry, Event, Head};
 use crate::records::{Damaged, Device, Model, Round, Standing, Tally};
@@ -63,6 +66,36 @@ impl Snapshot {
     /// A device.
     pub fn device(&self, name: &str) -> Result<Option<Device>> {
         record(&self.read.open_table(DEVICES)?, name, "device")
+    }
+
+    /// The device that is enrolled with this certificate; `None` also where all of its names were revoked.
+    pub fn holder(&self, fingerprint: &str) -> Result<Option<Device>> {
+        let Some(certificates) = self.certificates()? else { return Ok(None) };
+        let devices = self.read.open_table(DEVICES)?;
+        // No name of a device sorts before the empty one, or after the tilde.
+        for row in certificates.range((fingerprint, "")..(fingerprint, "~"))? {
+            let row = row?.0;
+            let device: Option<Device> = record(&devices, row.value().1, "device")?;
+            let enrolled = device.filter(|device| device.standing == Standing::Enrolled);
+            if enrolled.is_some() {
+                return Ok(enrolled);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether every device has its row among the certificates.
+    pub(super) fn are_certificates_noted(&self) -> Result<bool> {
+        let noted = self.certificates()?.map_or(Ok(0), |table| table.len())?;
+        Ok(noted == self.read.open_table(DEVICES)?.len()?)
+    }
+
+    /// The table is made with the first device.
+    fn certificates(&self) -> Result<Option<ReadOnlyTable<(&'static str, &'static str), ()>>> {
+        match self.read.open_table(CERTIFICATES) {
+            Err(TableError::TableDoesNotExist(_)) => Ok(None),
+            table => Ok(Some(table?)),
+        }
     }
 
     /// Calls `each` for every device, in the order of names, without holding them all.

@@ -14,6 +14,9 @@ use crate::common::{
 };
 use crate::settled_round;
 
+/// As programs of every version store devices.
+const DEVICES: redb::TableDefinition<&str, &[u8]> = redb::TableDefinition::new("devices");
+
 #[test]
 fn damaged_numbers_of_a_version_or_a_candidate_are_told_and_end_no_thread() {
     let fleet = Fleet::new("damaged-numbers", common::rules());
@@ -206,6 +209,25 @@ fn a_device_is_known_by_its_certificate_and_revoked_for_good() {
     let status = engine.status().unwrap();
     assert_eq!((status.enrolled, status.revoked), (0, 1));
     engine.enrol("mirror-3", &one).unwrap();
+}
+
+#[test]
+fn enrolling_reads_no_record_of_the_rest_of_the_fleet() {
+    let fleet = Fleet::new("rest", common::rules());
+    fleet.enrol(3);
+    let (engine, clock, folder) = fleet.into_parts();
+    drop(engine);
+    let path = folder.0.join("fleet.redb");
+    let database = redb::Database::open(&path).unwrap();
+    let write = database.begin_write().unwrap();
+    write.open_table(DEVICES).unwrap().insert("mirror-1", b"damaged".as_slice()).unwrap();
+    write.commit().unwrap();
+    drop(database);
+    let parts = common::parts(Store::open(&path).unwrap(), &clock, SMALL);
+    let engine = Engine::new(parts).unwrap();
+    engine.enrol("mirror-3", &"03".repeat(32)).unwrap();
+    let told = engine.enrol("mirror-4", &"02".repeat(32)).unwrap_err().to_string();
+    assert!(told.contains("enrolled as mirror-2"), "{told}");
 }
 
 #[test]

@@ -565,6 +565,21 @@ mod tests {
     }
 
     #[test]
+    fn a_broker_that_takes_no_message_is_left() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut worker = worker(&listener);
+        // Receive Maximum 0.
+        let (stream, _) = welcome(&listener, &[0x21, 0, 0]);
+        let (sender, again) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(welcome(&listener, &[])));
+        let (mut next, _) = again.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(heard(&mut next, SUBSCRIBE).0, 1);
+        say(&mut worker, b"ok".to_vec());
+        assert_eq!(heard(&mut next, PUBLISH), (2, b"ok".to_vec()));
+        drop(stream);
+    }
+
+    #[test]
     fn how_long_a_message_holds_comes_with_it() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut worker = worker(&listener);

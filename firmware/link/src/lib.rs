@@ -23,12 +23,18 @@ pub enum Broken {
         "the broker sends topic aliases, although none are allowed here: it does not keep to MQTT 5"
     )]
     Alias,
+    /// The broker takes no message at all.
+    #[error(
+        "the broker takes no message (its Receive Maximum is 0, which MQTT 5 forbids); see its limit of messages in flight"
+    )]
+    TakesNothing,
 }
 
 /// The next event of a connection that goes on.
 ///
 /// A poll that sends waits until everything is out, and no keep-alive ends it: twice the keep-alive does. Any other has an event at
-/// every keep-alive. rumqttc keeps a topic for each alias that a broker makes up, so the first one ends the connection.
+/// every keep-alive. rumqttc keeps a topic for each alias that a broker makes up, so the first one ends the connection. For a broker
+/// that takes no message at a time it would wait for ever, and so does not begin.
 ///
 /// # Errors
 /// [`Broken`]. The connection must not be polled again before [`begin_anew`]: a packet may have been cut in two.
@@ -38,12 +44,19 @@ pub async fn next_event(connection: &mut EventLoop) -> Result<Event, Broken> {
     let event = polled.map_err(|_| Broken::Stalled(patience))??;
     match &event {
         Event::Incoming(Packet::Publish(publish)) if has_alias(publish) => Err(Broken::Alias),
+        Event::Incoming(Packet::ConnAck(welcome)) if takes_nothing(welcome) => {
+            Err(Broken::TakesNothing)
+        }
         _ => Ok(event),
     }
 }
 
 fn has_alias(publish: &Publish) -> bool {
     publish.properties.as_ref().is_some_and(|properties| properties.topic_alias.is_some())
+}
+
+fn takes_nothing(welcome: &ConnAck) -> bool {
+    welcome.properties.as_ref().is_some_and(|properties| properties.receive_max == Some(0))
 }
 
 /// Forgets the connection that broke, with all that was queued or not acknowledged on it. rumqttc would send that on the next one, in spite

@@ -154,6 +154,8 @@ impl Mqtt {
         health: &Arc<Health>,
         connected: impl Fn() + Send + 'static,
     ) -> std::io::Result<(Mqtt, JoinHandle<()>)> {
+        let (host, port) = options.broker_address();
+        let broker = format!("{host}:{port}");
         let (client, connection) = AsyncClient::new(options, QUEUE);
         let (incoming, received) = mpsc::channel(QUEUE);
         let (outgoing, queued) = mpsc::channel(OUTGOING);
@@ -161,6 +163,7 @@ impl Mqtt {
         let sending = send_all(client.clone(), queued, ready, Arc::clone(health));
         let session = Session {
             number,
+            broker,
             filters,
             client,
             incoming,
@@ -289,6 +292,8 @@ fn drawn(span: Duration) -> Duration {
 /// One worker's side of its connections, one after the other.
 struct Session<F> {
     number: u16,
+    /// Host and port, for messages.
+    broker: String,
     filters: Vec<Filter>,
     client: AsyncClient,
     incoming: mpsc::Sender<Incoming>,
@@ -367,10 +372,17 @@ impl<F: Fn()> Session<F> {
             (self.is_away_told, self.is_refusal_told) = (false, false);
         }
         if !self.is_away_told {
-            warn!("no broker: {broken}; trying again, up to every 30 s");
+            warn!("{}", away(&self.broker, broken));
             self.is_away_told = true;
         }
     }
+}
+
+/// What to say while there is no connection to this broker.
+fn away(broker: &str, broken: &Broken) -> String {
+    format!(
+        "no broker at {broker}: {broken}; see that it runs, and broker.host and broker.port. Trying again, up to every 30 s"
+    )
 }
 
 /// What was not done, and the next step.
@@ -603,6 +615,15 @@ mod tests {
         std::thread::spawn(move || sender.send(welcome(&listener, &[])));
         again.recv_timeout(PATIENCE).unwrap();
         drop(stream);
+    }
+
+    #[test]
+    fn a_broker_that_cannot_be_reached_is_named_with_its_settings() {
+        let told = away("home.example:8884", &link::Broken::TakesNothing.into());
+        for words in ["at home.example:8884", "Receive Maximum is 0", "broker.host and broker.port"]
+        {
+            assert!(told.contains(words), "{told}");
+        }
     }
 
     #[test]

@@ -235,7 +235,19 @@ impl Config {
     }
 
     fn check_access(&self) -> Result<(), Wrong> {
-        let Config { broker, page, gate, .. } = self;
+        let Config { data, model, broker, page, gate, .. } = self;
+        // Joined to a file's name, an empty path is whatever folder one stands in.
+        let next = "name a folder; its path is best from the root on";
+        for (key, folder) in [("data", data), ("model", model)] {
+            row(key, "\"\"", !folder.as_os_str().is_empty(), next)?;
+        }
+        row(
+            "broker.host",
+            "\"\"",
+            !broker.host.is_empty(),
+            "name the broker's host, or its address",
+        )?;
+        row("broker.port", broker.port, broker.port > 0, "use 1 to 65535, as the broker listens")?;
         let is_local = ["localhost", "127.0.0.1", "::1"].contains(&broker.host.as_str());
         let is_safe = broker.tls.is_some() || is_local;
         row("broker.host", &broker.host, is_safe, "a broker elsewhere needs [broker.tls]")?;
@@ -366,6 +378,10 @@ mod tests {
             parse(&SAMPLE.replace(from, to)).unwrap_err().to_string()
         };
         let cases = [
+            ("data = \"/var/lib/mirror-aggregator\"", "data = \"\"", "data"),
+            ("model = \"/usr/share/mirror/student-0.11.0\"", "model = \"\"", "model"),
+            ("host = \"127.0.0.1\"", "host = \"\"", "broker.host"),
+            ("port = 8884", "port = 0", "broker.port"),
             ("workers = 2", "workers = 0", "broker.workers"),
             ("workers = 2", "workers = 65", "broker.workers"),
             ("127.0.0.1:8090", "0.0.0.0:8090", "page.listen"),

@@ -443,6 +443,23 @@ mod tests {
     }
 
     #[test]
+    fn a_data_folder_that_cannot_be_looked_at_is_refused_before_anything_else() {
+        let (folder, config) = scratch("unseen");
+        fs::write(folder.join("file"), "").unwrap();
+        let told = |data: &str| {
+            let config = Config { data: folder.join(data), ..config.clone() };
+            open(&config, Purpose::Look).err().unwrap().to_string()
+        };
+        let (below, missing) = (told("file/data"), told("missing"));
+        assert!(
+            below.contains("cannot reach the database") && below.contains("file/data"),
+            "{below}"
+        );
+        assert!(missing.contains("there is no database at"), "{missing}");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
     fn an_answer_to_another_request_is_no_success() {
         let (folder, config) = scratch("another");
         let server = UnixListener::bind(config.socket()).unwrap();

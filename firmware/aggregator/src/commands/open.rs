@@ -1,5 +1,6 @@
 //! The database of the fleet, opened for a command or the server.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
@@ -58,7 +59,11 @@ pub fn open(config: &Config, purpose: Purpose) -> Result<Engine> {
 /// one's devices, rounds and spent budget.
 fn check_folder(config: &Config) -> Result<()> {
     let (folder, path) = (&config.data, config.database());
-    let mode = std::fs::metadata(folder).map_or(0, |found| found.permissions().mode());
+    let found = std::fs::metadata(folder).map_err(|source| match source.kind() {
+        ErrorKind::NotFound => StoreError::Absent(path.clone()),
+        _ => StoreError::Unreachable { path: path.clone(), source },
+    })?;
+    let mode = found.permissions().mode();
     ensure!(
         mode & 0o077 == 0,
         "{} can be entered by others, and who takes part is nobody else's business; `chmod 700` it",

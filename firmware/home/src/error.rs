@@ -35,9 +35,12 @@ pub enum HomeError {
     )]
     DiskFull { free: u64, kept: u64 },
     // As the page counts them, from one.
-    #[error("there is no correction {}", .0 + 1)]
+    #[error("there is no correction {}", .0.saturating_add(1))]
     NoCorrection(u64),
-    #[error("correction {} is damaged, cannot be read, or is of another device; delete it", .0 + 1)]
+    #[error(
+        "correction {} is damaged, cannot be read, or is of another device; delete it",
+        .0.saturating_add(1)
+    )]
     Damaged(u64),
     #[error("{0} was sealed for another place, changed, or written by another device")]
     Unsealed(String),

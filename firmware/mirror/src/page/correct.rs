@@ -470,6 +470,17 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_no_correction_can_have_is_told_as_missing() {
+        let rig = Rig::new("number");
+        let body = format!("{{\"number\":{}}}", u64::MAX);
+        let remove = rig.answer("POST", "/api/corrections/remove", body);
+        let (status, told) = rig.runtime.block_on(remove);
+        let text = String::from_utf8_lossy(&told);
+        assert_eq!(status, StatusCode::NOT_FOUND, "{text}");
+        assert!(text.contains("there is no correction 18446744073709551615"), "{text}");
+    }
+
+    #[test]
     fn a_picture_that_nobody_parses_is_not_waited_for() {
         let rig = Rig::new("hot");
         rig.agree();

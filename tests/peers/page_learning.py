@@ -140,15 +140,17 @@ def open_editor(browser: Window, is_well_placed=lambda: True) -> None:
 def correct(browser: Window, kind: str) -> None:
     open_editor(browser)
     browser.click("#palette [data-part='12']")
-    before = browser.pixels(12)
+    before, mask = browser.pixels(12), browser.run("editor.labels.join()")
     browser.drag(kind, [(0.1, 0.1), (0.3, 0.12), (0.3, 0.3)])
-    painted = browser.pixels(12)
+    painted, painted_mask = browser.pixels(12), browser.run("editor.labels.join()")
     assert painted > before + 200, f"a {kind} painted {painted - before} pixels"
+    share = browser.run("bytesOf(editor.undo) / editor.labels.length")
+    assert share < 0.25, f"a stroke over a twentieth of the picture keeps {share} of it"
     browser.click("#undo-stroke")
-    assert browser.pixels(12) == before, "undo"
+    assert browser.run("editor.labels.join()") == mask, "undo"
     assert browser.run("document.activeElement.id") == "undo-stroke", "the keyboard's place is lost with the last step"
     browser.click("#redo-stroke")
-    assert browser.pixels(12) == painted, "redo"
+    assert browser.run("editor.labels.join()") == painted_mask, "redo"
 
 
 def save(browser: Window, count: int) -> None:

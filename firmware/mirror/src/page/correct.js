@@ -3,7 +3,8 @@
 // The editor of a corrected picture: a mask of parts over a frozen picture. Uses what call.js, page.js and learn.js
 // define. A mask has one byte a pixel; every change keeps the pixels it replaced, for undo.
 
-const UNDO_STEPS = 40;
+// Bytes of masks that the steps back keep, and those forward with them. The newest step is kept whatever it has.
+const UNDO_BYTES = 16 << 20;
 
 const editor = {
   // Whether the mirror was asked to save it and did not answer.
@@ -62,16 +63,53 @@ function drawCursor() {
 
 // ---- Changing ------------------------------------------------------------------------------
 
+// Left, top, right and bottom of what differs between two masks; null where nothing does.
+function changedArea(before, after) {
+  const { width, height } = editor;
+  let [left, top, right, bottom] = [width, height, 0, 0];
+  for (let at = 0; at < after.length; at += 1) {
+    if (before[at] === after[at]) continue;
+    const x = at % width;
+    const y = (at - x) / width;
+    [left, top] = [Math.min(left, x), Math.min(top, y)];
+    [right, bottom] = [Math.max(right, x + 1), Math.max(bottom, y + 1)];
+  }
+  return right === 0 ? null : [left, top, right, bottom];
+}
+
+// This area of a mask.
+function cut(labels, area) {
+  const [left, top, right, bottom] = area;
+  const kept = new Uint8Array((right - left) * (bottom - top));
+  for (let y = top; y < bottom; y += 1) {
+    const line = labels.subarray(y * editor.width + left, y * editor.width + right);
+    kept.set(line, (y - top) * (right - left));
+  }
+  return { area, kept };
+}
+
+// Puts it where it was cut.
+function paste({ area: [left, top, right, bottom], kept }) {
+  for (let y = top; y < bottom; y += 1) {
+    const line = kept.subarray((y - top) * (right - left), (y - top + 1) * (right - left));
+    editor.labels.set(line, y * editor.width + left);
+  }
+}
+
+function bytesOf(pieces) {
+  return pieces.reduce((sum, piece) => sum + piece.kept.length, 0);
+}
+
 function begin() {
   editor.before = editor.labels.slice();
 }
 
 function end() {
   if (editor.before === null) return;
-  const changed = editor.before.some((label, at) => label !== editor.labels[at]);
-  if (changed) {
-    editor.undo.push(editor.before);
-    if (editor.undo.length > UNDO_STEPS) editor.undo.shift();
+  const area = changedArea(editor.before, editor.labels);
+  if (area !== null) {
+    editor.undo.push(cut(editor.before, area));
+    while (editor.undo.length > 1 && bytesOf(editor.undo) > UNDO_BYTES) editor.undo.shift();
     editor.redo = [];
     painted = editor.id;
   }
@@ -80,12 +118,12 @@ function end() {
 }
 
 function step(from, to) {
-  const labels = from.pop();
-  if (labels === undefined) return;
-  to.push(editor.labels);
-  editor.labels = labels;
+  const piece = from.pop();
+  if (piece === undefined) return;
+  to.push(cut(editor.labels, piece.area));
+  paste(piece);
   painted = editor.id;
-  repaintAll();
+  repaint(...piece.area);
   showSteps();
 }
 

@@ -19,7 +19,7 @@ use tracing::debug;
 use crate::frozen::Work;
 use crate::page::parse::worker::MOST_PIXELS;
 use crate::page::stores::{agreed, home, household};
-use crate::page::work::{MOST_BYTES, PATIENCE, beside, png, whole};
+use crate::page::work::{PATIENCE, beside, png, whole};
 use crate::page::{Served, Trouble};
 use crate::parsed::{NOT_SAID, Parsed};
 use crate::pictures;
@@ -27,8 +27,9 @@ use crate::shared::{ModelState, Shared};
 
 /// A picture comes at least this often while the camera delivers.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(5);
-/// Its parts come back as one byte a pixel, in one request.
-const MOST_CORRECTED_PIXELS: u64 = MOST_BYTES as u64;
+/// Larger pictures are made smaller, as no larger ones are handed in: there is memory for it, here and in a telephone's browser. Their parts
+/// come back as one byte a pixel, in one request.
+pub const MOST_CORRECTED_PIXELS: u64 = MOST_PIXELS;
 
 /// Keeps the next picture and its parsing in memory, to be corrected.
 pub async fn freeze(State(served): State<Arc<Served>>) -> Result<Json<Value>, Trouble> {
@@ -40,17 +41,16 @@ pub async fn freeze(State(served): State<Arc<Served>>) -> Result<Json<Value>, Tr
         let text = "somebody else freezes a picture at this moment; try again";
         return Err(Trouble::new(StatusCode::CONFLICT, text));
     };
-    let Ok(Ok(parsed)) = tokio::time::timeout(FREEZE_PATIENCE, waiting).await else {
+    let Ok(Ok(mut parsed)) = tokio::time::timeout(FREEZE_PATIENCE, waiting).await else {
         let text = "no picture came in time; try again";
         return Err(Trouble::new(StatusCode::SERVICE_UNAVAILABLE, text));
     };
+    let parsed = beside(move || {
+        parsed.shrink(MOST_CORRECTED_PIXELS);
+        Ok(parsed)
+    })
+    .await?;
     let (width, height) = parsed.size;
-    if u64::from(width) * u64::from(height) > MOST_CORRECTED_PIXELS {
-        let text = format!(
-            "a picture of {width} x {height} is too large to be corrected; lower camera.width and camera.height"
-        );
-        return Err(Trouble::new(StatusCode::CONFLICT, text));
-    }
     let put = served.shared.frozen.put(parsed).map_err(in_hands)?;
     // Asked again now: what forbids it meanwhile (camera off, a withdrawal) has forgotten only what was there.
     may_freeze(&served).await?;
@@ -384,13 +384,17 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_that_could_never_be_saved_is_not_frozen() {
+    fn a_picture_of_many_pixels_is_corrected_at_a_size_that_there_is_memory_for() {
         let rig = Rig::new("large");
         rig.agree();
-        let mut parsed = Parsed::blank((6, 8));
-        parsed.size = (8192, 8192);
-        assert_eq!(rig.freeze_one(parsed, || {}).0, StatusCode::CONFLICT);
-        assert!(rig.served.shared.frozen.kept().is_none());
+        let (status, id) = rig.freeze_one(Parsed::blank((2400, 1600)), || {});
+        assert_eq!(status, StatusCode::OK);
+        let size = rig.served.shared.frozen.get(id).expect("frozen").size;
+        assert_eq!(size, (2172, 1448));
+        let labels = "\0".repeat(2172 * 1448);
+        let path = format!("/api/frozen/{id}/save");
+        let (status, told) = rig.runtime.block_on(rig.answer("POST", &path, labels));
+        assert_eq!(status, StatusCode::OK, "{told:?}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use axum::{Extension, Router, middleware};
 
 use crate::page::guard::{self, Door};
 use crate::page::{
-    Served, Trouble, Visitor, access, api, correct, learning, metrics, parse, stream, work,
+    Served, Trouble, Visitor, access, api, correct, learning, metrics, parse, stream,
 };
 
 const HTML: &str = include_str!("page.html");
@@ -61,7 +61,8 @@ fn routes() -> Router<Arc<Served>> {
         .route("/api/frozen/{id}/discard", post(correct::discard))
         .route(
             "/api/frozen/{id}/save",
-            post(correct::save).layer(DefaultBodyLimit::max(work::MOST_BYTES)),
+            post(correct::save)
+                .layer(DefaultBodyLimit::max(correct::MOST_CORRECTED_PIXELS as usize)),
         )
         .route("/parse", post(parse::parse).layer(DefaultBodyLimit::max(parse::MOST_FORM_BYTES)))
         .route("/healthz", get(api::healthz))

@@ -10,8 +10,6 @@ use axum::response::{IntoResponse, Response};
 
 use crate::page::Trouble;
 
-/// Bytes of a whole request that brings a picture or its parts.
-pub const MOST_BYTES: usize = 24 << 20;
 /// A large request that is not here by then is dropped.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 

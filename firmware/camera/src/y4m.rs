@@ -60,8 +60,19 @@ impl Header {
             }
         }
         let header = Header { width, height, rate, chroma, full_range };
-        header.layout().map_err(|e| e.to_string())?;
-        Ok(header)
+        match header.layout() {
+            Ok(_) => Ok(header),
+            // Its pixels share their colours by pairs: only even sides are whole.
+            Err(FrameError::Odd { .. }) => {
+                let even = |side: u32| (side & !1).max(2);
+                Err(format!(
+                    "the film is {width} x {height}; scale it with ffmpeg -vf scale={}:{}",
+                    even(width),
+                    even(height)
+                ))
+            }
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// The layout that its pictures are given in: NV12 for 4:2:0, otherwise YUYV.
@@ -149,7 +160,8 @@ mod tests {
         for (line, part) in [
             ("RIFF", "not a YUV4MPEG2"),
             ("YUV4MPEG2 W640", "sides must be"),
-            ("YUV4MPEG2 W641 H480", "even"),
+            ("YUV4MPEG2 W33 H17", "is 33 x 17; scale it with ffmpeg -vf scale=32:16"),
+            ("YUV4MPEG2 W1 H1 C444", "is 1 x 1; scale it with ffmpeg -vf scale=2:2"),
             ("YUV4MPEG2 W99999 H480", "sides must be"),
             ("YUV4MPEG2 W-1 H480", "width"),
             ("YUV4MPEG2 W640 H480 C420p10", "420p10"),

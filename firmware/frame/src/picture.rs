@@ -40,6 +40,14 @@ impl PixelFormat {
         matches!(self, PixelFormat::Yuyv | PixelFormat::Nv12)
     }
 
+    /// The sides along which pixels share their colour, in words; formats of which pixels share none have no such side.
+    const fn even_sides(self) -> &'static str {
+        match self {
+            PixelFormat::Nv12 => "width and height",
+            PixelFormat::Yuyv | PixelFormat::Rgb3 | PixelFormat::Mjpg => "width",
+        }
+    }
+
     /// Bytes of the shortest possible first-plane line of `width` pixels; 0 for compressed formats.
     const fn line_bytes(self, width: u32) -> usize {
         match self {
@@ -61,15 +69,21 @@ impl std::fmt::Display for PixelFormat {
 /// enough that no size computation can overflow.
 pub const MAX_SIDE: u32 = 8192;
 
+/// Most bytes of a line.
+const LONGEST_LINE: u32 = 4 * MAX_SIDE;
+
 /// What is wrong with a picture's bytes or claimed layout.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[allow(missing_docs)] // the messages say it
 pub enum FrameError {
     #[error("picture of {width} x {height} pixels; sides must be 1 to {MAX_SIDE}")]
     Size { width: u32, height: u32 },
-    #[error("{format} needs an even width and height, got {width} x {height}")]
+    #[error("{format} needs an even {}, got {width} x {height}", format.even_sides())]
     Odd { format: PixelFormat, width: u32, height: u32 },
-    #[error("{format} line of {stride} bytes is too short for {width} pixels")]
+    #[error(
+        "{format} line of {stride} bytes for {width} pixels; it must have {} to {LONGEST_LINE}",
+        format.line_bytes(*width)
+    )]
     Stride { format: PixelFormat, width: u32, stride: u32 },
     #[error("{format} frame of {width} x {height} needs {needed} bytes, but has {given}")]
     Truncated { format: PixelFormat, width: u32, height: u32, needed: usize, given: usize },
@@ -99,7 +113,7 @@ impl Layout {
     ///
     /// # Errors
     /// A side of 0 or above [`MAX_SIDE`]; odd sides where the format shares colour between pixels;
-    /// a line shorter than its pixels.
+    /// a line shorter than its pixels, or longer than four bytes for each of [`MAX_SIDE`].
     pub fn new(
         format: PixelFormat,
         width: u32,
@@ -119,7 +133,7 @@ impl Layout {
         }
         let shortest = format.line_bytes(width) as u32;
         let stride = if stride == 0 { shortest } else { stride };
-        if stride < shortest || stride > 4 * MAX_SIDE {
+        if stride < shortest || stride > LONGEST_LINE {
             return Err(FrameError::Stride { format, width, stride });
         }
         Ok(Layout { width, height, stride, format, full_range: false })
@@ -313,6 +327,22 @@ mod tests {
         assert!(matches!(layout(PixelFormat::Yuyv, 641, 480, 0), Err(FrameError::Odd { .. })));
         assert!(matches!(layout(PixelFormat::Nv12, 640, 481, 0), Err(FrameError::Odd { .. })));
         assert!(matches!(layout(PixelFormat::Rgb3, 640, 480, 640), Err(FrameError::Stride { .. })));
+    }
+
+    #[test]
+    fn a_refusal_says_what_the_format_needs() {
+        let told = |format, width, height, stride| {
+            Layout::new(format, width, height, stride).expect_err("refused").to_string()
+        };
+        let odd = [PixelFormat::Yuyv, PixelFormat::Nv12].map(|format| told(format, 641, 481, 0));
+        assert_eq!(odd[0], "YUYV needs an even width, got 641 x 481");
+        assert_eq!(odd[1], "NV12 needs an even width and height, got 641 x 481");
+        for stride in [1919, 32769] {
+            let line = told(PixelFormat::Rgb3, 640, 480, stride);
+            let words =
+                format!("RGB3 line of {stride} bytes for 640 pixels; it must have 1920 to 32768");
+            assert_eq!(line, words);
+        }
     }
 
     #[test]

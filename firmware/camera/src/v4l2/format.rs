@@ -168,7 +168,7 @@ mod tests {
         check(Kind::Other, &[], "v4l2loopback");
         // A setting that names formats helps with neither of these.
         check(Kind::Usb, &[format(b"YUYV", 641, 1282)], "needs an even width");
-        check(Kind::Bridge, &[format(b"YUYV", 640, 640)], "too short");
+        check(Kind::Bridge, &[format(b"YUYV", 640, 640)], "must have 1280");
     }
 
     #[test]

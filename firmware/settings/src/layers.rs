@@ -27,7 +27,7 @@ pub enum SettingsError {
     #[error("{origin}: there is no setting `{key}`{hint}; `mirror config show` lists them all")]
     UnknownKey { origin: String, key: String, hint: String },
     #[error("{origin}: `{key}` must be {wanted}, not {given}")]
-    Type { origin: String, key: String, wanted: &'static str, given: &'static str },
+    Type { origin: String, key: String, wanted: &'static str, given: String },
     #[error("{origin}: `{key}` = {value} cannot be used: {reason}")]
     Value { origin: String, key: String, value: String, reason: String },
     #[error("there is no board profile `{name}`; choose one of {}", known.join(", "))]
@@ -136,7 +136,7 @@ impl Layers {
     /// Variables that name no setting are left alone: other programs may own them. [`Layers::misnamed`] tells of them.
     ///
     /// # Errors
-    /// A value that is not of the setting's type.
+    /// A value that is not of the setting's type, or beyond all whole numbers.
     pub fn environment(
         mut self,
         mut variable: impl FnMut(&str) -> Option<String>,
@@ -149,14 +149,12 @@ impl Layers {
             }
         });
         for (key, name, text, default) in found {
-            let value = parse_scalar(&text, &default).ok_or(SettingsError::Type {
-                origin: format!("environment variable {name}"),
-                key: key.clone(),
-                wanted: kind_of(&default),
-                given: "this text",
-            })?;
+            let origin = format!("environment variable {name}");
+            let Some(value) = parse_scalar(&text, &default) else {
+                return Err(no_such_value(origin, key, text, &default));
+            };
             set_leaf(&mut self.table, &key, value);
-            self.origins.insert(key, format!("environment variable {name}"));
+            self.origins.insert(key, origin);
         }
         Ok(self)
     }
@@ -288,7 +286,7 @@ fn check_kind(
     if expected.same_type(value) {
         return Ok(());
     }
-    let (wanted, given) = (kind_of(expected), kind_of(value));
+    let (wanted, given) = (kind_of(expected), kind_of(value).to_owned());
     Err(SettingsError::Type { origin: origin.into(), key, wanted, given })
 }
 
@@ -366,6 +364,18 @@ fn set_leaf(table: &mut Table, key: &str, value: Value) {
             }
         }
     }
+}
+
+/// Why an environment variable's text is no value for a setting like this one.
+fn no_such_value(origin: String, key: String, text: String, like: &Value) -> SettingsError {
+    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+    let whole: Result<i64, _> = text.trim().parse();
+    let is_beyond = whole.is_err_and(|error| matches!(error.kind(), NegOverflow | PosOverflow));
+    if like.is_integer() && is_beyond {
+        let reason = "it is beyond every setting's range".to_owned();
+        return SettingsError::Value { origin, key, value: text, reason };
+    }
+    SettingsError::Type { origin, key, wanted: kind_of(like), given: format!("{text:?}") }
 }
 
 /// Reads an environment variable's text as the kind of value that the setting has.

@@ -240,14 +240,30 @@ fn a_budget_that_promises_nothing_is_refused() {
 }
 
 #[test]
-fn a_bad_environment_variable_is_named() {
-    let error = Layers::defaults()
-        .and_then(|l| l.environment(|n| (n == "MIRROR_CAMERA_RATE").then(|| "fast".into())))
-        .expect_err("not a number");
-    assert_eq!(
-        error.to_string(),
-        "environment variable MIRROR_CAMERA_RATE: `camera.rate` must be a whole number, not this text"
-    );
+fn a_bad_environment_variable_is_named_with_its_text() {
+    let told = |text: &str| {
+        Layers::defaults()
+            .and_then(|l| l.environment(|n| (n == "MIRROR_CAMERA_RATE").then(|| text.into())))
+            .expect_err("not a number of pictures")
+            .to_string()
+    };
+    for text in ["fast", "64O", ""] {
+        assert_eq!(
+            told(text),
+            format!(
+                "environment variable MIRROR_CAMERA_RATE: `camera.rate` must be a whole number, not \"{text}\""
+            )
+        );
+    }
+    for text in ["99999999999999999999", "-99999999999999999999"] {
+        assert_eq!(
+            told(text),
+            format!(
+                "environment variable MIRROR_CAMERA_RATE: `camera.rate` = {text} cannot be used: it is beyond \
+                 every setting's range"
+            )
+        );
+    }
 }
 
 #[test]

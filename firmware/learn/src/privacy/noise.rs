@@ -79,9 +79,10 @@ impl FromStr for NoiseMultiplier {
             return Err(syntax());
         }
         let denominator = 10_u64.pow(decimals.len() as u32);
-        let numerator = format!("{whole}{decimals}").parse::<u64>().map_err(|_| syntax())?;
-        NoiseMultiplier::from_fraction(numerator, denominator)
-            .map_err(|_| NoiseMultiplierError::Range(text.to_owned()))
+        let range = || NoiseMultiplierError::Range(text.to_owned());
+        // Of digits alone, so nothing fails here but a number beyond all of these.
+        let numerator = format!("{whole}{decimals}").parse::<u64>().map_err(|_| range())?;
+        NoiseMultiplier::from_fraction(numerator, denominator).map_err(|_| range())
     }
 }
 
@@ -116,7 +117,7 @@ mod tests {
             let error = text.parse::<NoiseMultiplier>().unwrap_err();
             assert!(matches!(error, NoiseMultiplierError::Syntax(_)), "{text}: {error}");
         }
-        for text in ["0", "0.0", "10000.1"] {
+        for text in ["0", "0.0", "10000.1", "99999999999999999999"] {
             let error = text.parse::<NoiseMultiplier>().unwrap_err();
             assert!(matches!(error, NoiseMultiplierError::Range(_)), "{text}: {error}");
         }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use home::{Contribution, Household};
 use learn::consent::PurposeKind;
 use learn::ledger::LedgerSummary;
@@ -85,12 +86,7 @@ impl HomePart {
         let device: DeviceId = settings.name.parse().context("home_assistant.name")?;
         let login = match &settings.login {
             None => None,
-            Some((user, file)) => {
-                let password = fs::read_to_string(file).with_context(|| {
-                    format!("cannot read home_assistant.password_file {}", file.display())
-                })?;
-                Some((user.clone(), password.trim_end().to_owned()))
-            }
+            Some((user, file)) => Some((user.clone(), password(file)?)),
         };
         let tls = match &settings.authority {
             None => None,
@@ -113,6 +109,19 @@ impl HomePart {
         };
         Ok((device, endpoint))
     }
+}
+
+/// The file's text without the end of its line. Blanks are the password's own.
+fn password(file: &Path) -> Result<String> {
+    let name = || format!("home_assistant.password_file {}", file.display());
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", name()))?;
+    let line = text.strip_suffix("\r\n").or_else(|| text.strip_suffix('\n')).unwrap_or(&text);
+    ensure!(
+        !line.is_empty(),
+        "{} is empty; write the password of the home's broker into it",
+        name()
+    );
+    Ok(line.to_owned())
 }
 
 /// What Home Assistant sees and may press.
@@ -217,7 +226,7 @@ impl Shown {
             Trouble::NotYet => format!("{broker}: no answer yet"),
             Trouble::Away(reason) => format!(
                 "{broker} cannot be reached, or ends the connection ({reason}); check the home network, \
-                 home_assistant.host and user, and that every mirror of the home has a home_assistant.name of its own"
+                 home_assistant.host, user and password_file, and that every mirror of the home has a home_assistant.name of its own"
             ),
             Trouble::Untrusted(reason) => format!("{broker}: {reason}"),
             Trouble::Denied { reason, is_access: true } => {
@@ -238,7 +247,6 @@ fn rfc3339(seconds: u64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt;
-    use std::path::Path;
     use std::time::Duration;
 
     use home::HomeOptions;
@@ -276,7 +284,12 @@ mod tests {
         };
         // As it is where two mirrors of one name throw each other off.
         let away = told(Err(&Trouble::Away("session taken over".into())), 0).expect("long away");
-        for part in ["home.example:1883 cannot be reached", "taken over", "home_assistant.name"] {
+        for part in [
+            "home.example:1883 cannot be reached",
+            "taken over",
+            "home_assistant.host, user and password_file",
+            "home_assistant.name",
+        ] {
             assert!(away.contains(part), "{away}");
         }
         let untrusted = told(Err(&Trouble::Untrusted("it ended; give a new one".into())), 0);
@@ -297,6 +310,24 @@ mod tests {
         told(Ok(()), 0);
         assert_eq!(told(Ok(()), 60), None);
         assert_eq!(told(Err(&Trouble::NotYet), 3600), None, "it is being tried");
+    }
+
+    #[test]
+    fn a_password_keeps_its_blanks_and_loses_the_end_of_its_line() {
+        let folder = Folder::new("password");
+        let file = folder.path().join("secret");
+        for (text, known) in
+            [("a b ", "a b "), ("a \t\n", "a \t"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("a\r", "a\r")]
+        {
+            fs::write(&file, text).expect("writable");
+            assert_eq!(password(&file).expect("a password"), known, "{text:?}");
+        }
+        for text in ["", "\n", "\r\n"] {
+            fs::write(&file, text).expect("writable");
+            let told = password(&file).expect_err("empty").to_string();
+            let name = format!("home_assistant.password_file {} is empty", file.display());
+            assert!(told.starts_with(&name), "{told}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use learn::averaging::Step;
+use learn::privacy::{NoiseMultiplier, check_noise};
 
 use super::{json, say};
 use crate::cli::SimulateArgs;
@@ -10,7 +11,7 @@ use crate::student::Trunk;
 
 /// Runs a simulation and prints its figures.
 pub fn run(args: &SimulateArgs) -> Result<()> {
-    let noise = args.noise_multiplier.as_deref().map(str::parse).transpose();
+    let noise = args.noise_multiplier.as_deref().map(checked_noise).transpose();
     let step = Step::PLAIN.with_momentum(args.momentum).context("--momentum must lie in [0, 1)")?;
     let step = step.with_rate(args.rate).context("--rate must lie above 0")?;
     let plan = Plan {
@@ -46,4 +47,24 @@ pub fn run(args: &SimulateArgs) -> Result<()> {
         say(&last.privacy)?;
     }
     Ok(())
+}
+
+/// Noise whose epsilon can be stated to the last digit, as every round's is.
+fn checked_noise(text: &str) -> Result<NoiseMultiplier> {
+    let noise = text.parse()?;
+    check_noise(noise)?;
+    Ok(noise)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn noise_whose_epsilon_would_not_be_exact_is_refused() {
+        assert!(checked_noise("0.5").is_ok());
+        for refused in ["0.49", "0", "much"] {
+            assert!(checked_noise(refused).is_err(), "{refused}");
+        }
+    }
 }

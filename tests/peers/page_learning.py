@@ -323,6 +323,7 @@ def train(browser: Window, out: Path) -> float:
 
 def check_budget(browser: Window) -> None:
     """What was spent is drawn. This household has spent nothing: what the page knows is set for a call."""
+    wait_until(lambda: browser.run("learning !== null"), "what the mirror has learnt, on a page that was loaded anew")
     drawn = browser.run("""(() => {
         const before = learning;
         const { privacy } = before;

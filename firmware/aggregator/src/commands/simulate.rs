@@ -59,12 +59,31 @@ fn checked_noise(text: &str) -> Result<NoiseMultiplier> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::records::Parameters;
 
     #[test]
     fn noise_whose_epsilon_would_not_be_exact_is_refused() {
-        assert!(checked_noise("0.5").is_ok());
-        for refused in ["0.49", "0", "much"] {
-            assert!(checked_noise(refused).is_err(), "{refused}");
-        }
+        let told = |noise: &str| {
+            let args = SimulateArgs {
+                devices: 2,
+                rounds: 1,
+                noise_multiplier: Some(noise.to_owned()),
+                parameters: Parameters::Sparse,
+                momentum: 0.0,
+                rate: 1.0,
+                no_gate: false,
+                threads: 1,
+                model: "nowhere".into(),
+                households: "nowhere".into(),
+                json: false,
+            };
+            format!("{:#}", run(&args).unwrap_err())
+        };
+        let refused = told("0.49");
+        assert!(
+            refused.starts_with("--noise-multiplier: ") && refused.contains("0.5"),
+            "{refused}"
+        );
+        assert!(told("0.5").contains("nowhere"), "only the network is missing: {}", told("0.5"));
     }
 }

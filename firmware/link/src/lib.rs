@@ -3,6 +3,8 @@
 //! Whoever polls a connection asks [`next_event`], and after an error waits for a pause of its [`Attempts`] and calls [`begin_anew`]
 //! before the next attempt. What is sent is checked by [`check_size`] before; what the broker refuses is read by [`Refused::of`].
 
+pub mod certificate;
+
 use std::fmt;
 use std::time::{Duration, Instant};
 

@@ -6,12 +6,13 @@ use std::io;
 use std::iter::successors;
 use std::sync::Arc;
 
+use link::certificate::{common_name, not_after};
 use proto::ids::IdError;
 use proto::{DeviceId, Digest};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
-use time::{Date, Month, OffsetDateTime};
+use time::OffsetDateTime;
 
 /// What is wrong with the certificates.
 #[derive(Debug, thiserror::Error)]
@@ -196,77 +197,6 @@ pub fn day(seconds: u64) -> String {
     }
 }
 
-/// One DER value: its tag, its content, and what follows it.
-fn value(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = der.split_first()?;
-    let (&first, mut rest) = rest.split_first()?;
-    let mut length = usize::from(first);
-    if first & 0x80 != 0 {
-        let count = usize::from(first & 0x7f);
-        if !(1..=3).contains(&count) || rest.len() < count {
-            return None;
-        }
-        let (digits, behind) = rest.split_at(count);
-        length = digits.iter().fold(0, |sum, &digit| sum << 8 | usize::from(digit));
-        rest = behind;
-    }
-    (rest.len() >= length).then(|| (tag, &rest[..length], &rest[length..]))
-}
-
-/// What a certificate says, from its validity on (RFC 5280, 4.1: version, serial, algorithm and issuer come before).
-fn from_validity(certificate: &[u8]) -> Option<&[u8]> {
-    const VERSION: u8 = 0xa0;
-    let (_, certificate, _) = value(certificate)?;
-    let (_, mut fields, _) = value(certificate)?;
-    if fields.first() == Some(&VERSION) {
-        fields = value(fields)?.2;
-    }
-    for _ in 0..3 {
-        fields = value(fields)?.2;
-    }
-    Some(fields)
-}
-
-/// When it ends, seconds since 1970: the second moment of the validity.
-fn not_after(certificate: &[u8]) -> Option<u64> {
-    let (_, validity, _) = value(from_validity(certificate)?)?;
-    let (tag, text, _) = value(value(validity)?.2)?;
-    moment(tag, std::str::from_utf8(text).ok()?)
-}
-
-/// Such as `361127131343Z`, whose century RFC 5280 says, and `20511124131343Z`.
-fn moment(tag: u8, text: &str) -> Option<u64> {
-    const UTC_TIME: u8 = 0x17;
-    const GENERALIZED_TIME: u8 = 0x18;
-    let text = match tag {
-        UTC_TIME if text < "50" => format!("20{text}"),
-        UTC_TIME => format!("19{text}"),
-        GENERALIZED_TIME => text.to_owned(),
-        _ => return None,
-    };
-    let digits = text.strip_suffix('Z')?;
-    let number = |at: usize| digits.get(at..at + 2)?.parse::<u8>().ok();
-    let month = Month::try_from(number(4)?).ok()?;
-    let date = Date::from_calendar_date(digits.get(..4)?.parse().ok()?, month, number(6)?).ok()?;
-    let moment = date.with_hms(number(8)?, number(10)?, number(12)?).ok()?.assume_utc();
-    u64::try_from(moment.unix_timestamp()).ok()
-}
-
-/// The subject's common name; the subject follows the validity.
-fn common_name(certificate: &[u8]) -> Option<&str> {
-    const COMMON_NAME: [u8; 3] = [0x55, 0x04, 0x03];
-    let (_, mut names, _) = value(value(from_validity(certificate)?)?.2)?;
-    while let Some((_, set, rest)) = value(names) {
-        let (_, attribute, _) = value(set)?;
-        let (_, kind, text) = value(attribute)?;
-        if kind == COMMON_NAME {
-            return std::str::from_utf8(value(text)?.1).ok();
-        }
-        names = rest;
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -305,9 +235,6 @@ mod tests {
             assert_eq!(not_after(certificate.der()), Some(end), "{year}");
             assert_eq!(certificate_end(certificate.pem().as_bytes()).unwrap(), end);
             assert_eq!(day(end), format!("{year}-12-31"));
-        }
-        for wrong in ["", "Z", "361327131343Z", "361127131343", "3611271313Z"] {
-            assert_eq!(moment(0x17, wrong), None, "{wrong}");
         }
         assert!(matches!(certificate_end(b"nothing"), Err(TlsError::Pem(_))));
     }

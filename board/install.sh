@@ -15,7 +15,7 @@ here=$(dirname "$0")
 program=$root/usr/local/bin/mirror
 unit=$root/etc/systemd/system/mirror.service
 notices=$root/usr/local/share/doc/mirror/NOTICES.txt
-# Lies there while a program is tried, so also after a try that was cut short.
+# Lies there while a program is tried, so also after a try that was cut short; with words in it after one that failed.
 trial=$program.trial
 # Seconds that a program must go on for after it said that it is ready: one that hangs is fed to the watchdog for up to 21 of
 # them, ended after the unit's WatchdogSec, and started again.
@@ -39,15 +39,25 @@ bring() {
     write "$1" "$program" 755 && write "$2" "$unit" 644
 }
 
-# Whether what is in its place is worth going back to: a program that never started must not take the last good one's place. One that
-# was stopped is, and one that waits for its camera, which systemd starts again and again.
+# Whether what is in its place is worth going back to: one that was never seen to run must not take the last good one's place. A good one
+# does not run either while it is stopped, waits for its camera, or has wrong settings.
 is_good() {
-    [ -f "$unit" ] || return 1
-    case $(property ActiveState) in
-        active) ;;
-        failed) return 1 ;;
-        *) [ ! -f "$trial" ] ;;
-    esac
+    [ -f "$unit" ] && { is_active || [ ! -f "$trial" ]; }
+}
+
+# Whether somebody stopped the mirror before it was known whether its program runs.
+is_unseen() {
+    [ -f "$trial" ] && [ ! -s "$trial" ] && [ "$(property ActiveState)" = inactive ]
+}
+
+# Marks what is in its place. `true`, since a failed redirection of `:` ends the shell.
+mark_tried() {
+    true >"$trial"
+}
+
+# Without it the program would only count as one that nobody has seen.
+mark_failed() {
+    echo "does not run" >"$trial" || :
 }
 
 # keep: what is in its place, beside the places of the way back.
@@ -182,16 +192,16 @@ update() {
     # With settings of which a part of the mirror makes nothing the rest runs: that is told, and stops no update.
     runuser -u mirror -- "$program.new" config check || echo "The update goes on." >&2
     if ! is_placed; then
-        if [ -f "$trial" ] && [ "$(property ActiveState)" = inactive ]; then
+        if is_unseen; then
             drop
-            end "The update before was interrupted, and the mirror was stopped since. Start it first, to see whether its program runs: systemctl start mirror"
+            end "Nobody has seen whether the program in its place goes on running, and the mirror was stopped. Start it first: systemctl start mirror"
         fi
         if is_good; then
             keep || not_written "The way back"
             # The unit first: where there is a program to go back to, there is its unit.
             place "$unit.old" "$program.old" || not_placed "The way back"
         fi
-        touch "$trial" || not_written "The new program"
+        mark_tried || not_written "The new program"
     fi
     trap_for_new
     place "$program" "$unit" || not_placed "The new program"
@@ -203,6 +213,7 @@ update() {
         echo "The new program$(version "$program") runs."
         return
     fi
+    mark_failed
     [ -f "$program.old" ] || end "The new program does not run, and there is none to go back to: journalctl -u mirror says why."
     bring "$program.old" "$unit.old" && place "$program" "$unit" ||
         end "The new program does not run, and the one before it could not be put back. Look at the disk (df -h, mount), then: sh install.sh back"
@@ -215,8 +226,14 @@ update() {
 back() {
     end_swap || swap
     trap_for_old
-    rm -f "$trial"
-    restart || end "The program before the update$(version "$program") is back, but does not run: journalctl -u mirror says why."
+    # A mark that cannot be written keeps nobody from going back.
+    mark_tried || :
+    if ! restart; then
+        mark_failed
+        end "The program before the update$(version "$program") is back, but does not run: journalctl -u mirror says why."
+    fi
+    trap - INT TERM
+    rm -f "$trial" && sync
     echo "The program before the update$(version "$program") is back and runs."
 }
 

@@ -20,14 +20,16 @@ const STAND_INS: [(&str, &str); 9] = [
     ("install", "/usr/bin/install \"$@\""),
 ];
 
-/// A service is active after a restart if its program runs; else it is what a test or `stop` has written down, or failed.
+/// After a restart a service is active if its program runs, and started again and again if not. Else it is what `stop` or a test has written
+/// down, or failed.
 const SYSTEMCTL: &str = r#"
 state=$MIRROR_INSTALL_ROOT/active
 case $1 in
     enable) : >"$MIRROR_INSTALL_ROOT/enabled" ;;
     is-enabled) [ -f "$MIRROR_INSTALL_ROOT/enabled" ] ;;
     restart)
-        rm -f "$state" "$MIRROR_INSTALL_ROOT/ended"
+        rm -f "$state"
+        echo activating >"$MIRROR_INSTALL_ROOT/ended"
         "$MIRROR_INSTALL_ROOT/usr/local/bin/mirror" run && echo $$ >"$state" ;;
     stop) rm -f "$state"; echo inactive >"$MIRROR_INSTALL_ROOT/ended" ;;
     show) case $3 in
@@ -106,8 +108,20 @@ impl Board {
 
     /// It does not run, and systemd starts it again and again.
     fn restarts_over_and_over(&self) {
+        self.ends("activating");
+    }
+
+    /// It does not run, and is this to systemd.
+    fn ends(&self, state: &str) {
         std::fs::remove_file(self.root().join("active")).expect("it ran");
-        std::fs::write(self.root().join("ended"), "activating\n").expect("writable");
+        std::fs::write(self.root().join("ended"), format!("{state}\n")).expect("writable");
+    }
+
+    /// The power goes while a program is watched.
+    fn is_cut_short(&self, word: &str) {
+        self.stand_in("sleep", "kill -9 $PPID; exit");
+        assert_eq!(self.ask(word).status.signal(), Some(9));
+        self.stand_in("sleep", "");
     }
 
     /// What is in its place, and what is kept.
@@ -291,10 +305,36 @@ fn an_update_keeps_what_ran_before() {
 fn going_back_from_what_does_not_run_keeps_the_one_that_does() {
     let board = Board::with("back", "A");
     board.send("B", "exit 0", "exit 0");
-    board.ask("update");
-    std::fs::remove_file(board.root().join("active")).expect("it ran");
+    board.is_cut_short("update");
+    board.restarts_over_and_over();
     assert!(board.ask("back").status.success());
-    assert_eq!((board.version(""), board.version(".old")), (Some("A".into()), Some("A".into())));
+    assert_eq!(board.versions(), both("A", "A"));
+}
+
+#[test]
+fn going_back_to_what_does_not_run_loses_no_program_that_does() {
+    let ends: [(&str, fn(&Board)); 2] =
+        [("starts-over", |_| ()), ("ended", |board| board.systemctl("stop"))];
+    for (name, end) in ends {
+        let board = Board::new(name);
+        board.send("A", "exit 0", "[ ! -f \"$MIRROR_INSTALL_ROOT/no-camera\" ]");
+        board.ask("first");
+        board.systemctl("restart");
+        board.send("B", "exit 0", "exit 0");
+        assert!(board.ask("update").status.success());
+        std::fs::write(board.root().join("no-camera"), "").expect("writable");
+        let output = board.ask("back");
+        let told = said(&output);
+        assert!(!output.status.success());
+        assert!(told.contains("(mirror A) is back, but does not run"), "{name}: {told}");
+        assert_eq!(board.versions(), both("A", "B"), "{name}");
+        end(&board);
+        board.send("C", "exit 0", "exit 1");
+        let told = said(&board.ask("update"));
+        assert!(told.contains("(mirror B) is back and runs"), "{name}: {told}");
+        assert_eq!(board.versions(), both("B", "B"), "{name}");
+        assert!(board.runs());
+    }
 }
 
 #[test]
@@ -329,15 +369,40 @@ fn a_program_that_does_not_run_gives_its_place_back_however_often_it_is_tried() 
 }
 
 #[test]
-fn what_did_not_run_is_not_kept() {
+fn what_was_not_seen_to_run_is_not_kept() {
     let board = Board::with("not-kept", "A");
     board.send("B", "exit 0", "exit 0");
-    board.ask("update");
-    // It broke since.
-    std::fs::remove_file(board.root().join("active")).expect("it ran");
+    board.is_cut_short("update");
+    board.restarts_over_and_over();
     board.send("C", "exit 0", "exit 1");
     assert!(!board.ask("update").status.success());
     assert_eq!(board.version(""), Some("A".into()), "the last one that ran before an update");
+}
+
+#[test]
+fn what_does_not_run_and_has_none_before_it_stops_no_later_update() {
+    let board = Board::with("none-before", "A");
+    // Without it the program is not kept.
+    std::fs::remove_file(board.place("mirror.service")).expect("it was there");
+    board.send("B", "exit 0", "exit 1");
+    let told = said(&board.ask("update"));
+    assert!(told.contains("there is none to go back to"), "{told}");
+    board.systemctl("stop");
+    board.send("C", "exit 0", "exit 0");
+    let output = board.ask("update");
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(board.versions(), (Some("C".into()), None));
+    // The mark of a program that is tried says nothing of the one before.
+    board.send("B", "exit 0", "exit 1");
+    std::fs::remove_file(board.place("mirror.service")).expect("it was there");
+    board.ask("update");
+    board.send("C", "exit 0", "exit 0");
+    board.is_cut_short("update");
+    board.systemctl("stop");
+    board.send("D", "exit 0", "exit 0");
+    let told = said(&board.ask("update"));
+    assert!(told.contains("systemctl start mirror"), "nobody knows whether C runs: {told}");
+    assert_eq!(board.version(""), Some("C".into()));
 }
 
 fn both(now: &str, old: &str) -> (Option<String>, Option<String>) {
@@ -345,9 +410,12 @@ fn both(now: &str, old: &str) -> (Option<String>, Option<String>) {
 }
 
 #[test]
-fn a_good_program_that_was_stopped_or_waits_for_its_camera_is_what_a_bad_update_goes_back_to() {
-    let ends: [(&str, fn(&Board)); 2] =
-        [("stopped", |board| board.systemctl("stop")), ("waits", Board::restarts_over_and_over)];
+fn a_good_program_that_does_not_run_just_then_is_what_a_bad_update_goes_back_to() {
+    let ends: [(&str, fn(&Board)); 3] = [
+        ("stopped", |board| board.systemctl("stop")),
+        ("waits-for-its-camera", Board::restarts_over_and_over),
+        ("has-wrong-settings", |board| board.ends("failed")),
+    ];
     for (name, end) in ends {
         let board = Board::with(name, "A");
         end(&board);
@@ -441,6 +509,11 @@ fn whoever_interrupts_a_watch_is_told_how_to_go_on_and_what_was_not_seen_to_run_
     let told = interrupt("back");
     assert!(told.contains("which is back") && told.contains("systemctl status mirror"), "{told}");
     assert_eq!(board.versions(), both("B", "C"));
+    board.systemctl("stop");
+    board.send("D", "exit 0", "exit 1");
+    let told = said(&board.ask("update"));
+    assert!(told.contains("systemctl start mirror"), "nobody knows whether B runs: {told}");
+    assert_eq!(board.versions(), both("B", "C"), "the last one that was seen to run");
 }
 
 #[test]

@@ -136,7 +136,7 @@ end_swap() {
 
 # Whether the mirror becomes ready, and goes on.
 restart() {
-    echo "The mirror starts, and is watched for $steady seconds then: do not interrupt this." >&2
+    echo "The mirror starts and is then watched for $steady seconds. Do not interrupt this: nobody would know whether it runs." >&2
     systemctl daemon-reload && systemctl restart mirror || return 1
     process=$(property MainPID)
     # Beside this shell, which hears a signal only while it waits; without the lock, which ends with the shell.
@@ -215,6 +215,7 @@ update() {
     fi
     mark_failed
     [ -f "$program.old" ] || end "The new program does not run, and there is none to go back to: journalctl -u mirror says why."
+    trap 'end "Interrupted: the new program does not run, and the one before it is not back yet. Go back with sh install.sh back."' INT TERM
     bring "$program.old" "$unit.old" && place "$program" "$unit" ||
         end "The new program does not run, and the one before it could not be put back. Look at the disk (df -h, mount), then: sh install.sh back"
     trap_for_old

@@ -405,6 +405,26 @@ fn what_does_not_run_and_has_none_before_it_stops_no_later_update() {
     assert_eq!(board.version(""), Some("C".into()));
 }
 
+#[test]
+fn whoever_interrupts_the_way_back_from_a_bad_program_is_told_how_to_end_it() {
+    let board = Board::with("back-interrupted", "A");
+    board.send("B", "exit 0", "exit 1");
+    // While the old program is written beside its place.
+    board.stand_in("install", "case \"$*\" in *'/mirror.old '*) kill -TERM $PPID ;; esac");
+    let output = board.ask("update");
+    assert_eq!(output.status.code(), Some(1));
+    let told = said(&output);
+    assert!(
+        told.contains("the new program does not run") && told.contains("install.sh back"),
+        "{told}"
+    );
+    assert!(!told.contains("nobody has seen"), "{told}");
+    board.stand_in("install", "");
+    assert!(board.ask("back").status.success());
+    assert_eq!(board.versions(), both("A", "A"));
+    assert!(board.runs() && !board.has_leftovers());
+}
+
 fn both(now: &str, old: &str) -> (Option<String>, Option<String>) {
     (Some(now.into()), Some(old.into()))
 }

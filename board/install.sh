@@ -201,7 +201,7 @@ update() {
             # The unit first: where there is a program to go back to, there is its unit.
             place "$unit.old" "$program.old" || not_placed "The way back"
         fi
-        mark_tried || not_written "The new program"
+        mark_tried || not_placed "The new program"
     fi
     trap_for_new
     place "$program" "$unit" || not_placed "The new program"

@@ -425,6 +425,20 @@ fn whoever_interrupts_the_way_back_from_a_bad_program_is_told_how_to_end_it() {
     assert!(board.runs() && !board.has_leftovers());
 }
 
+#[test]
+fn a_mark_that_cannot_be_written_is_not_told_as_if_nothing_was_changed() {
+    let board = Board::with("no-mark", "A");
+    std::fs::create_dir(board.place("mirror.trial")).expect("writable");
+    board.send("B", "exit 0", "exit 0");
+    let output = board.ask("update");
+    assert!(!output.status.success());
+    let told = said(&output);
+    assert!(told.contains("could not be put in its place") && told.contains("df -h"), "{told}");
+    assert!(!told.contains("nothing was changed"), "{told}");
+    assert_eq!(board.versions(), both("A", "A"), "the way back was there first");
+    assert!(board.runs());
+}
+
 fn both(now: &str, old: &str) -> (Option<String>, Option<String>) {
     (Some(now.into()), Some(old.into()))
 }

@@ -161,7 +161,9 @@ fn an_unwritable_data_folder_is_a_notice() {
             .args(["run", "--source", "demo", "--display", "headless"])
             .env("MIRROR_DATA_DIR", "/dev/null/data"),
     );
-    let notice = mirror.wait_for_error("data folder");
+    let unlocked = mirror.wait_for_error("other mirrors");
+    assert!(unlocked.contains("/dev/null/data") && unlocked.contains("data_dir"), "{unlocked}");
+    let notice = mirror.wait_for_error("camera switch");
     assert!(notice.contains("/dev/null/data") && notice.contains("data_dir"), "{notice}");
     mirror.wait_for("overlay", overlay_is_shown);
     assert!(mirror.state()["notices"][0].as_str().expect("a notice").contains("/dev/null/data"));

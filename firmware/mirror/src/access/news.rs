@@ -102,13 +102,13 @@ mod tests {
 
     #[test]
     fn whose_name_the_glass_cannot_show_is_told_of_without_it() {
-        let told = |name| {
-            let mut news = News::default();
-            news.note_paired("1".into(), name, START);
+        let mut news = News::default();
+        let mut told = |id: &str, name| {
+            news.note_paired(id.into(), name, START);
             news.text(START, |_| true).unwrap_or_default()
         };
-        assert_eq!(told("Телефон Ады"), "A browser was paired: “Телефон Ады”.");
+        assert_eq!(told("1", "Телефон Ады"), "A browser was paired: “Телефон Ады”.");
         let nameless = "A browser was paired: one whose name the mirror's screen cannot show.";
-        assert_eq!(told("艾达的手机"), nameless);
+        assert_eq!(told("2", "艾达的手机"), nameless);
     }
 }

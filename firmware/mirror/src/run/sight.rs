@@ -587,7 +587,7 @@ mod tests {
         shared.viewers.store(1, Ordering::Relaxed);
         assert!(!seen.sight.may_rest(), "somebody watches");
         shared.viewers.store(0, Ordering::Relaxed);
-        let waiting = shared.ask_to_freeze();
+        let waiting = shared.ask_to_freeze().expect("nobody waits");
         assert!(!seen.sight.may_rest(), "somebody waits for a picture");
         drop(waiting);
         shared.take_freeze();

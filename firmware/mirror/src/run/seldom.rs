@@ -56,7 +56,8 @@ impl SeldomEach {
         }
     }
 
-    /// One was lost, or not to be had, once more for this reason; where it is told, it is tried again after this delay.
+    /// A source or a display was lost, or was not to be had, once more for this reason. `delay` is when it is tried again, where that is to
+    /// be told.
     pub fn tell_lost(&mut self, why: &dyn Display, delay: Option<Duration>) {
         let again = |comma: &str| match delay {
             Some(delay) => format!("{comma} tried again in {:.1} s", delay.as_secs_f32()),

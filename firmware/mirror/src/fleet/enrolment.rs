@@ -133,19 +133,19 @@ pub(super) mod tests {
 
     #[test]
     fn a_certificate_that_has_ended_is_refused_with_its_day() {
-        let folder = std::env::temp_dir().join(format!("mirror-ended-{}", std::process::id()));
+        let folder = Folder::new("ended");
+        let folder = folder.path();
         let check =
-            |now| check_certificate(&folder, Timestamp(now)).map_err(|error| format!("{error:#}"));
+            |now| check_certificate(folder, Timestamp(now)).map_err(|error| format!("{error:#}"));
         assert_eq!(check(0), Ok(()), "nobody has brought it yet");
-        enrol(&folder, &"00".repeat(32));
+        enrol(folder, &"00".repeat(32));
         let pem = fs::read(folder.join(CERTIFICATE)).expect("written");
         let end = tls::certificate_end(&pem).expect("whole");
         assert_eq!(check(end - 1), Ok(()));
         let told = check(end).expect_err("it has ended");
         assert!(told.contains("device.pem ended on ") && told.contains("enrol"), "{told}");
-        put(&folder, CERTIFICATE, "nothing", 0o644);
+        put(folder, CERTIFICATE, "nothing", 0o644);
         assert!(check(0).expect_err("no certificate").contains("enrol the mirror anew"));
-        fs::remove_dir_all(&folder).expect("ours");
     }
 
     fn describe(folder: &Path) -> String {

@@ -126,21 +126,18 @@ fn fault(trouble: &ModelTrouble) -> JobFault {
 mod tests {
     use std::time::Duration;
 
-    use settings::Layers;
-
     use super::*;
     use crate::fleet::small;
+    use crate::testing::{Folder, settings};
 
     #[test]
     fn a_mirror_whose_own_network_fails_does_not_put_that_down_to_the_model() {
-        let folder = std::env::temp_dir().join(format!("mirror-trial-{}", std::process::id()));
-        let home = small::home(&folder.join("home"));
-        let mut vision =
-            Layers::defaults().and_then(Layers::finish).expect("valid").settings.vision;
-        vision.model = folder.join("nothing there").display().to_string();
+        let folder = Folder::new("trial");
+        let home = small::home(&folder.path().join("home"));
+        let mut vision = settings().vision;
+        vision.model = folder.path().join("nothing there").display().to_string();
         let outcome = attempt(&home, &ModelSource::new(&vision), 4, b"parameters");
         assert_eq!(outcome, Err(JobFault::Storage));
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]

@@ -386,14 +386,14 @@ mod tests {
 
     #[test]
     fn what_was_agreed_to_in_other_words_is_asked_for_again_on_the_glass_until_somebody_answers() {
-        let folder = std::env::temp_dir().join(format!("mirror-words-{}", std::process::id()));
+        let folder = Folder::new("words");
         let purpose = learn::consent::PurposeKind::ImproveMyMirror;
-        let before = Household::open(&folder, HomeOptions::default()).expect("writable");
+        let before = Household::open(folder.path(), HomeOptions::default()).expect("writable");
         before.grant(purpose, before.explanation().version(purpose)).expect("writable");
         drop(before);
         let mut options = HomeOptions::default();
         options.limits.age /= 2;
-        let trainer = trainer(&folder, options, Learning::new());
+        let trainer = trainer(folder.path(), options, Learning::new());
         let household = trainer.open_household().expect("writable");
         let shared = &trainer.shared;
         let notice = || {
@@ -404,7 +404,6 @@ mod tests {
         household.grant(purpose, household.explanation().version(purpose)).expect("writable");
         tell_withdrawals(&household, shared);
         assert_eq!(notice(), None);
-        std::fs::remove_dir_all(&folder).expect("ours");
     }
 
     #[test]

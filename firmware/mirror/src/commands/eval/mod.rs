@@ -148,10 +148,12 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::testing::{Folder, settings};
 
     #[test]
     fn a_picture_that_changes_while_it_is_judged_is_named() {
-        let folder = std::env::temp_dir().join(format!("mirror-changes-{}", std::process::id()));
+        let folder = Folder::new("changes");
+        let folder = folder.path();
         for part in ["images", "labels"] {
             fs::create_dir_all(folder.join(part)).expect("writable");
         }
@@ -165,9 +167,8 @@ mod tests {
         draw((32, 16));
         let labels = pictures::grey_png((32, 16), &[0; 32 * 16]).expect("encodes");
         fs::write(folder.join("labels/a.png"), labels).expect("writable");
-        let set = LabelledSet::read(&folder).expect("a set");
-        let settings = settings::Layers::defaults().and_then(settings::Layers::finish);
-        let source = ModelSource::new(&settings.expect("valid").settings.vision);
+        let set = LabelledSet::read(folder).expect("a set");
+        let source = ModelSource::new(&settings().vision);
         let mut judge = Judge::new(&set, Parsers::new(source).expect("built in"));
         let image = folder.join("images/a.png");
         let labelled = set.look_at(&image).expect("sound");
@@ -178,6 +179,5 @@ mod tests {
         draw((32, 16));
         judge.judge_by(&image, &labelled).expect("of its size");
         assert_eq!(judge.evaluation.report().images, 1);
-        fs::remove_dir_all(&folder).expect("ours");
     }
 }

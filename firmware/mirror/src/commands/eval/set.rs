@@ -398,6 +398,7 @@ fn parse_point(line: &str) -> Result<(String, LabelPoint)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Folder;
 
     #[test]
     fn classes_are_told_apart_by_name_and_by_index() {
@@ -440,7 +441,8 @@ mod tests {
 
     #[test]
     fn only_the_names_of_the_columns_are_a_header() {
-        let path = std::env::temp_dir().join(format!("mirror-points-{}.csv", std::process::id()));
+        let folder = Folder::new("points");
+        let path = folder.path().join("points.csv");
         let classes = [LabelClass::new(0, "torso", &["torso".into()]).expect("known")];
         let read = |text: &str| {
             fs::write(&path, text).expect("writable");
@@ -461,7 +463,6 @@ mod tests {
             let text = format!("{:#}", read(wrong).expect_err(wrong));
             assert!(text.contains("expected image,x,y,class_name"), "{text}");
         }
-        fs::remove_file(&path).expect("ours");
     }
 
     #[test]

@@ -221,13 +221,12 @@ fn parse(parser: &mut Parser, picture: FrameBuffer, size: (u32, u32)) -> Answer 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use settings::Layers;
+    use crate::testing::settings;
 
     #[test]
     fn nothing_of_an_answered_picture_stays_with_the_network() {
-        let settings = Layers::defaults().and_then(Layers::finish).expect("valid").settings;
         let shared = Arc::new(Shared::new(Instant::now(), None));
-        let model = ModelSource::new(&settings.vision);
+        let model = ModelSource::new(&settings().vision);
         let (_queue, worker) = open(shared, Arc::new(Learning::new()), model);
         let demo = crate::sources::DEMO;
         let first = camera::mjpeg::next_picture(demo).expect("a clip");
@@ -242,9 +241,8 @@ mod tests {
 
     #[test]
     fn while_training_has_a_network_there_is_no_second_one() {
-        let settings = Layers::defaults().and_then(Layers::finish).expect("valid").settings;
         let shared = Arc::new(Shared::new(Instant::now(), None));
-        let (model, learning) = (ModelSource::new(&settings.vision), Arc::new(Learning::new()));
+        let (model, learning) = (ModelSource::new(&settings().vision), Arc::new(Learning::new()));
         let (_queue, worker) = open(shared, Arc::clone(&learning), model);
         let demo = crate::sources::DEMO;
         let picture = &demo[camera::mjpeg::next_picture(demo).expect("a clip")];

@@ -414,7 +414,12 @@ impl Desk {
             }
             JobPhase::Downloading | JobPhase::Trying => return Ok(()),
         };
-        match self.office.engine.report(device.as_str(), state.version, report) {
+        let engine = &self.office.engine;
+        // Perhaps of a version that this database does not have, under a number that it will give again.
+        if engine.lost()?.is_some() {
+            return Ok(());
+        }
+        match engine.report(device.as_str(), state.version, report) {
             Err(EngineError::NoModel(_) | EngineError::NoDevice(_)) => {
                 self.strange(Place::Anywhere, StrangeKind::Job)
             }

@@ -699,6 +699,13 @@ fn a_database_older_than_what_was_announced_says_so_until_it_is_restored_above_t
         ModelManifest { channel: channel.clone(), version, base, content, rollout_permille };
     let signed = Signed::sign(&key, 2, &manifest).unwrap();
     hall.say(&Incoming { retained: true, ..incoming(&Topic::ModelManifest(channel), &signed) });
+    let job = proto::JobId([1; 16]);
+    let installed = |hall: &mut Hall, version| {
+        let topic = Topic::JobState("mirror-1".parse().unwrap(), job);
+        hall.say(&incoming(&topic, &JobState { job, version, phase: JobPhase::Done }));
+        hall.office.engine.store().model(version).unwrap().unwrap().installed
+    };
+    assert_eq!(installed(&mut hall, 1), 0, "its number may be that of another one");
     // Of the database, so that another start and a command without a server know it, too.
     let engine = &hall.office.engine;
     let lost =
@@ -713,8 +720,9 @@ fn a_database_older_than_what_was_announced_says_so_until_it_is_restored_above_t
     let engine = &hall.office.engine;
     let told = engine.status().unwrap().lost.unwrap().to_string();
     assert!(told.contains("--rounds-above 8 --versions-above 9"), "restored too low: {told}");
-    engine.restore(8, 9).unwrap();
+    let top = engine.restore(8, 9).unwrap();
     assert_eq!(engine.status().unwrap().lost, None);
+    assert_eq!(installed(&mut hall, top.version), 1);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use proto::status::{JobPhase, JobState, Status};
 use proto::task::RoundNotice;
 use proto::update::{ChunksWanted, Receipt, Refusal, UpdateChunk, UpdateOffer, Verdict};
 use proto::wire::{Blob, DecodeError, Message};
-use proto::{DeviceId, Digest, Pseudonym, Topic};
+use proto::{Channel, DeviceId, Digest, Pseudonym, Topic};
 use tracing::{debug, error, warn};
 
 use crate::carrier::{Carrier, Incoming, Outgoing};
@@ -141,10 +141,12 @@ impl Desk {
             Ok(Topic::JobState(device, _)) => self.job_state(&device, payload),
             Ok(Topic::Status(device)) => self.status(&device, message),
             Ok(Topic::Round(channel)) if channel == *self.office.engine.channel() => {
-                self.statement(message, |said: &RoundNotice| Numbers::of_round(said.round()))
+                let numbers = |said: &RoundNotice| Numbers::of_round(said.round());
+                self.statement(message, RoundNotice::channel, numbers)
             }
             Ok(Topic::ModelManifest(channel)) if channel == *self.office.engine.channel() => {
-                self.statement(message, |said: &ModelManifest| Numbers::of_version(said.version))
+                let numbers = |said: &ModelManifest| Numbers::of_version(said.version);
+                self.statement(message, |said: &ModelManifest| &said.channel, numbers)
             }
             _ => self.strange(Place::Anywhere, StrangeKind::Topic),
         }
@@ -427,10 +429,12 @@ impl Desk {
         }
     }
 
-    /// What was announced in this server's channel, by itself or by another one; `numbers` are those of its round or version.
+    /// What was announced in this server's channel, by itself or by another one; `channel` is what it was signed for, `numbers` are those of
+    /// its round or version.
     fn statement<T: Statement>(
         &mut self,
         message: &Incoming,
+        channel: fn(&T) -> &Channel,
         numbers: fn(&T) -> Numbers,
     ) -> Result<(), EngineError> {
         let office = Arc::clone(&self.office);
@@ -439,7 +443,9 @@ impl Desk {
             Ok(signed) => signed,
             Err(error) => return self.unread(Place::Anywhere, StrangeKind::Topic, &error),
         };
-        let Ok(said) = signed.verify(&ours) else {
+        // No mirror takes one that was signed for another channel either.
+        let said = signed.verify(&ours).ok();
+        let Some(said) = said.filter(|said| channel(said) == office.engine.channel()) else {
             return self.strange(Place::Anywhere, StrangeKind::Topic);
         };
         if let Some(lost) = office.engine.note_announced(numbers(&said))? {

@@ -683,7 +683,11 @@ fn a_database_older_than_what_was_announced_says_so_until_it_is_restored_above_t
     let kept = Incoming { retained: true, ..incoming(&Topic::Round(channel.clone()), &signed) };
     let strangers = Signed::sign(&SigningKey::from_bytes(&[9; 32]), 1, &round).unwrap();
     hall.say(&incoming(&Topic::Round(channel.clone()), &strangers));
+    let of_another = RoundNotice::Closed { channel: "beta".parse().unwrap(), round: 7 };
+    let of_another = Signed::sign(&key, 1, &of_another).unwrap();
+    hall.say(&incoming(&Topic::Round(channel.clone()), &of_another));
     assert_eq!(hall.office.status().unwrap().lost, None, "anybody could say so");
+    assert_eq!(hall.office.strange.counts().get(&StrangeKind::Topic), Some(&2));
     let lines = logged(|| {
         hall.say(&kept);
         hall.say(&kept);

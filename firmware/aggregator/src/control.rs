@@ -144,16 +144,28 @@ pub fn ask(socket: &Path, request: &Request) -> std::io::Result<Option<Reply>> {
     stream.set_read_timeout(Some(60 * PATIENCE))?;
     let mut line = serde_json::to_string(request)?;
     line.push('\n');
-    stream.write_all(line.as_bytes())?;
+    stream.write_all(line.as_bytes()).map_err(broken_off)?;
     let mut text = String::new();
-    BufReader::new(stream).read_line(&mut text)?;
+    BufReader::new(stream).read_line(&mut text).map_err(broken_off)?;
     // An answer ends with its line.
     if !text.ends_with('\n') {
-        let text =
-            "the server ended before it answered; `aggregator status` says whether it was done";
-        return Err(std::io::Error::new(ErrorKind::UnexpectedEof, text));
+        return Err(ended());
     }
     Ok(Some(serde_json::from_str(&text)?))
+}
+
+/// What somebody is told whose command a server was given that ended with no answer.
+fn ended() -> std::io::Error {
+    let text = "the server ended before it answered; `aggregator status` says whether it was done";
+    std::io::Error::new(ErrorKind::UnexpectedEof, text)
+}
+
+/// A server that ends with a command unread, or before it is written, is an error of the socket's.
+fn broken_off(error: std::io::Error) -> std::io::Error {
+    match error.kind() {
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => ended(),
+        _ => error,
+    }
 }
 
 /// Whether an error means that nobody listens, and not that one who does cannot be reached.
@@ -400,14 +412,20 @@ mod tests {
     fn a_server_that_ends_during_a_command_is_told_of_with_the_next_step() {
         let folder = scratch("ended");
         let socket = folder.join("control.sock");
-        for said in ["", "{\"answer\":"] {
+        fn heard(stream: &UnixStream) {
+            BufReader::new(stream).read_line(&mut String::new()).unwrap();
+        }
+        // Heard and not answered, answered in part, with the rest of the command unread, and not listened to at all.
+        let half = |mut stream: UnixStream| {
+            heard(&stream);
+            stream.write_all(b"{\"answer\":").unwrap();
+        };
+        let unread = |mut stream: UnixStream| stream.read_exact(&mut [0]).unwrap();
+        let ends: [fn(UnixStream); 4] = [|stream| heard(&stream), half, unread, drop];
+        for end in ends {
             let _ = std::fs::remove_file(&socket);
             let listener = UnixListener::bind(&socket).unwrap();
-            let server = std::thread::spawn(move || {
-                let mut stream = listener.accept().unwrap().0;
-                BufReader::new(stream.try_clone().unwrap()).read_line(&mut String::new()).unwrap();
-                stream.write_all(said.as_bytes()).unwrap();
-            });
+            let server = std::thread::spawn(move || end(listener.accept().unwrap().0));
             let told = ask(&socket, &Request::Status).unwrap_err().to_string();
             assert!(told.contains("ended before it answered; `aggregator status`"), "{told}");
             server.join().unwrap();

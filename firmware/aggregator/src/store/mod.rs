@@ -67,8 +67,8 @@ const CACHE_BYTES: usize = 32 << 20;
 #[allow(missing_docs)] // the messages say it
 pub enum StoreError {
     #[error(
-        "another process holds the database {0}: another command, which will be done soon, or a server that starts or stops; try \
-         again, or find it with `fuser {0}`"
+        "another process holds the database {0}: a server, which has to be stopped first, or another command, which will be done \
+         soon; try again, or find it with `fuser {0}`"
     )]
     Held(PathBuf),
     #[error("there is no database at {0}; `aggregator init` makes one")]

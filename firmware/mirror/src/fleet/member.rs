@@ -81,8 +81,8 @@ impl Member {
         Ok(())
     }
 
-    /// Tells a person once the fleet has not been heard for long, and takes it back when it is; or that the mirror's certificate,
-    /// which ends at `certificate_end`, soon will shut it out.
+    /// Tells a person once the fleet has not been heard for long, and takes it back when it is; or that the mirror's certificate ends
+    /// soon, at `certificate_end`.
     fn tell_absence(&self, certificate_end: Option<u64>) -> impl Future<Output = ()> + use<> {
         let (shared, watch) = (Arc::clone(&self.shared), self.fleet.watch.clone());
         let broker = format!("{}:{}", self.settings.host, self.settings.port);
@@ -99,9 +99,8 @@ impl Member {
                     true => Ok(()),
                     false => Err(reason(&broker, &snapshot, at)),
                 };
-                let notice = absence.look(connection, Instant::now()).map(str::to_owned);
-                let notice = notice.or_else(|| ending(certificate_end?, at));
-                shared.set_notice(Topic::Fleet, notice.as_deref());
+                shared.set_notice(Topic::Fleet, absence.look(connection, Instant::now()));
+                tell_ending(&shared, certificate_end, at);
             }
         }
     }
@@ -174,6 +173,14 @@ impl Member {
 
 fn is_first_attempt(snapshot: &Snapshot) -> bool {
     !snapshot.connected && !snapshot.denied && snapshot.note.is_none()
+}
+
+/// Tells a person, and the journal once, of the end of the mirror's certificate.
+fn tell_ending(shared: &Shared, certificate_end: Option<u64>, now: Timestamp) {
+    let notice = certificate_end.and_then(|end| ending(end, now));
+    if shared.set_notice(Topic::Certificate, notice.as_deref()) {
+        notice.iter().for_each(|notice| warn!("{notice}"));
+    }
 }
 
 /// What a person should do about a certificate of the mirror's that ends soon, or has ended, by the clock.
@@ -345,6 +352,33 @@ mod tests {
             over.contains("ended on 2036-11-27; enrol") && over.contains("not 2036-11-28 today"),
             "{over}"
         );
+    }
+
+    #[test]
+    fn a_certificate_s_end_leaves_the_glass_to_what_is_urgent_and_is_in_the_journal_once() {
+        let folder = Folder::new("ending");
+        let journal = folder.path().join("journal");
+        let file = Arc::new(std::fs::File::create(&journal).expect("writable"));
+        let log = tracing_subscriber::fmt().with_ansi(false).with_writer(file).finish();
+        let shared = Shared::new(Instant::now(), None);
+        shared.set_notice(Topic::Fleet, Some("away"));
+        shared.set_notice(Topic::Source, Some("a demo"));
+        let end = 2_111_404_423;
+        tracing::subscriber::with_default(log, || {
+            for before in [61 * 86_400, 86_400, 5] {
+                tell_ending(&shared, Some(end), Timestamp(end - before));
+            }
+        });
+        let notices = || {
+            shared
+                .with_health(|health| health.notices.iter().map(str::to_owned).collect::<Vec<_>>())
+        };
+        let told = ending(end, Timestamp(end - 5)).expect("near");
+        assert_eq!(notices(), ["away", "a demo", told.as_str()]);
+        let lines = std::fs::read_to_string(&journal).expect("written");
+        assert!(lines.lines().count() == 1 && lines.contains(&told), "{lines}");
+        tell_ending(&shared, None, Timestamp(end));
+        assert_eq!(notices(), ["away", "a demo"]);
     }
 
     #[test]

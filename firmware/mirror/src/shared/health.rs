@@ -100,9 +100,11 @@ pub enum Topic {
     HomeAssistant,
     /// The source of pictures.
     Source,
+    /// The end of the mirror's certificate.
+    Certificate,
 }
 
-const TOPICS: usize = Topic::Source as usize + 1;
+const TOPICS: usize = Topic::Certificate as usize + 1;
 
 /// What people deal with on the mirror's page: who is paired, what was learnt or switched off, and questions.
 const FOR_THE_PAGE: [Topic; 4] =

@@ -65,6 +65,14 @@ fn a_standard_error_that_takes_nothing_ends_nothing() {
     let mut command = mirror(&folder);
     command.args(["config", "show", "--config", "/nowhere/mirror.toml"]).stderr(full());
     assert_eq!(output(&mut command).status.code(), Some(2), "what stops it");
+    let set = folder.path().join("set");
+    std::fs::create_dir_all(set.join("images")).expect("writable");
+    std::fs::write(set.join("images/film.webp"), "no picture").expect("writable");
+    let classes = "[[class]]\nindex = 1\nname = \"head\"\nmaps = [\"head\"]\n";
+    std::fs::write(set.join("classes.toml"), classes).expect("writable");
+    let mut command = mirror(&folder);
+    command.arg("eval").arg(set).stderr(full());
+    assert_eq!(output(&mut command).status.code(), Some(1), "a warning before it");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `aggregator simulate`.
 
+use std::io::Write;
+
 use anyhow::{Context, Result};
 use learn::averaging::Step;
 use learn::privacy::{NoiseMultiplier, check_noise};
@@ -24,7 +26,9 @@ pub fn run(args: &SimulateArgs) -> Result<()> {
         threads: args.threads,
     };
     let trunk = Trunk::load(&args.model)?;
-    let figures = simulate(&trunk, &args.households, &plan, |step| eprintln!("{step}"))?;
+    // Nobody may be there to read it.
+    let told = |step: &str| drop(writeln!(std::io::stderr(), "{step}"));
+    let figures = simulate(&trunk, &args.households, &plan, told)?;
     if args.json {
         return json(&figures);
     }

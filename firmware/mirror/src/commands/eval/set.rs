@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
@@ -191,9 +191,9 @@ fn read_map(path: &Path, header: &Header) -> Result<Vec<u8>> {
     )
 }
 
-/// What may be a mistake and keeps nothing from being judged.
+/// What may be a mistake and keeps nothing from being judged. Nobody may be there to read it.
 fn warn(text: &str) {
-    eprintln!("mirror: warning: {text}");
+    let _ = writeln!(std::io::stderr(), "mirror: warning: {text}");
 }
 
 /// The first of some names, and how many more there are.

@@ -207,7 +207,7 @@ pub enum Refusal {
     },
     /// The device has another update in this round.
     #[error(
-        "another update of this device counts in this round; another mirror may have this one's device.secret: each needs its own"
+        "another update of this device has counted; if another mirror has this one's device.secret, each needs its own"
     )]
     AnotherCounts,
     /// The bytes are no update.

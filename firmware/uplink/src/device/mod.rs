@@ -109,8 +109,8 @@ pub struct Device {
     again_at: Option<Duration>,
     /// When to say the birth and subscribe anew, for a statement that could not be remembered.
     listen_at: Option<Duration>,
-    /// Statements in a row that could not be remembered.
-    unremembered: u32,
+    /// Statements in a row that could not be remembered, and why the last one could not.
+    unremembered: Option<(u32, String)>,
     note: Option<String>,
     refused: BTreeMap<&'static str, u64>,
 }
@@ -171,7 +171,7 @@ impl Device {
             states: VecDeque::new(),
             again_at: None,
             listen_at: None,
-            unremembered: 0,
+            unremembered: None,
             note: None,
             refused: BTreeMap::new(),
         }
@@ -413,8 +413,9 @@ impl Device {
         change(&mut memory);
         self.keeper.keep(&memory)?;
         self.memory = memory;
-        if std::mem::take(&mut self.unremembered) > 0 {
-            self.note = None;
+        if let Some((_, reason)) = self.unremembered.take() {
+            // Whatever else was noted since then still holds.
+            self.note.take_if(|note| *note == reason);
         }
         Ok(())
     }
@@ -440,8 +441,9 @@ impl Device {
     fn not_remembered(&mut self, now: Duration, error: &EdgeError) {
         self.refuse("memory", error);
         self.note = Some(error.to_string());
-        let wait = RETRY.wait(self.unremembered, |span| self.jitter.within(span));
-        self.unremembered = self.unremembered.saturating_add(1);
+        let count = self.unremembered.as_ref().map_or(0, |(count, _)| *count);
+        let wait = RETRY.wait(count, |span| self.jitter.within(span));
+        self.unremembered = Some((count.saturating_add(1), error.to_string()));
         self.listen_at.get_or_insert(now + wait);
     }
 }

@@ -279,15 +279,6 @@ fn after_a_loss_of_memory_only_a_newer_round_is_answered() {
     assert_eq!(bench.mirror.with(|mirror| mirror.prepared), 1);
 }
 
-#[test]
-fn a_notice_that_cannot_be_remembered_is_not_acted_on() {
-    let mut bench = Bench::new(Some(b"noised".to_vec()));
-    bench.mirror.with(|mirror| mirror.disk_fails = true);
-    bench.announce(1, task(5));
-    bench.wait(500);
-    assert!(bench.take("/fl/").is_empty());
-}
-
 /// A second of a broker that says this at every subscription to its topic, and at no other time.
 fn repeat<T: Statement>(bench: &mut Bench, topic: &Topic, statement: &T) -> bool {
     let made = |bench: &Bench| {
@@ -342,6 +333,20 @@ fn a_loss_of_memory_that_cannot_be_noted_is_noted_once_the_disk_works() {
     bench.mirror.with(|mirror| mirror.disk_fails = false);
     assert!((0..20).any(|_| repeat(&mut bench, &topic, &open)));
     assert!(!bench.mirror.with(|mirror| mirror.memory.lost));
+}
+
+#[test]
+fn a_disk_that_works_again_takes_back_no_other_note() {
+    let mut bench = Bench::new(Some(b"noised".to_vec()));
+    bench.announce(1, task(5));
+    bench.wait(200);
+    bench.mirror.with(|mirror| mirror.disk_fails = true);
+    bench.announce(2, task(5));
+    assert_eq!(bench.device.snapshot().note.as_deref(), Some("the disk is full"));
+    bench.mirror.with(|mirror| mirror.disk_fails = false);
+    let refusal = Refusal::AnotherCounts;
+    bench.receipt(5, b"noised", Verdict::Refused(refusal));
+    assert_eq!(bench.device.snapshot().note, Some(refusal.to_string()));
 }
 
 #[test]

@@ -118,9 +118,10 @@ pub fn check(effective: &Effective) -> Result<()> {
 }
 
 /// Refuses what names a file or a folder that is not there, on this machine and now, a sensor or a device that is not there and that
-/// somebody has set, a network whose files cannot be read, what is no broker's authority, and what the service would not see: it may lie
-/// on a disk that comes later, so a running mirror tells it and tries again. Without its source a mirror ends and is started anew. Folders
-/// that the mirror makes itself need not be there. Nothing is opened to see whether it works: no camera, no display, no connection.
+/// somebody has set, a network whose files cannot be read, what is no broker's authority, a fleet certificate of the mirror's that has
+/// ended or is none, and what the service would not see: it may lie on a disk that comes later, so a running mirror tells it and tries
+/// again. Without its source a mirror ends and is started anew. Folders that the mirror makes itself need not be there. Nothing is opened
+/// to see whether it works: no camera, no display, no connection.
 ///
 /// # Errors
 /// The first of them, with its origin and the next step.

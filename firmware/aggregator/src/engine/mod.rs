@@ -211,7 +211,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The same for the channel: an open round would stay announced in the old one, and its mirrors would spend budget on it.
+    /// Notes the channel, and refuses any other: an open round would stay announced in the old one, and its mirrors would spend budget on it.
     fn keep_channel(&self) -> Result<()> {
         let found = self.channel.as_str();
         match self.store.meta(CHANNEL)? {

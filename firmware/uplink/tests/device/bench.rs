@@ -223,7 +223,7 @@ impl Bench {
         Bench::trying(mirror, Duration::ZERO)
     }
 
-    /// The same, which tells of no trial before this.
+    /// [`Bench::with`], telling of no trial before `least_trial`.
     pub fn trying(mirror: Shared, least_trial: Duration) -> Bench {
         let settings = Settings {
             device: "mirror-17".parse().unwrap(),
@@ -261,7 +261,7 @@ impl Bench {
         self.hear(topic, signed.encode().unwrap());
     }
 
-    /// The same as the broker had kept it, right after a subscription.
+    /// [`Bench::state`] as the broker had kept it, right after a subscription.
     pub fn kept<T: Statement>(&mut self, topic: Topic, sequence: u64, statement: &T) {
         let payload = Signed::sign(&key(), sequence, statement).unwrap().encode().unwrap();
         self.event(Event::Message { topic: topic.to_string(), payload, retained: true });

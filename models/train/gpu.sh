@@ -42,8 +42,10 @@ python=$(command -v "${PYTHON:-python3}") || fail "there is no ${PYTHON:-python3
 cd "$(dirname "$0")" || exit
 first=$FIRST
 beginning=(--device cuda --recipe "$recipe" --start "${starts[@]}" --ready "${ready[@]}" ${CAPACITY:+--capacity "$CAPACITY"})
-# The share of wide batches, in thousandths. Without a GPU it would be trained a hundred times as slowly, and nobody would notice before the end.
-share=$("$python" -m pipeline check "${beginning[@]}") || exit 1
+# The share of wide batches, in thousandths, and how many of READY are upright and how many wide.
+# Without a GPU it would be trained a hundred times as slowly, and nobody would notice before the end.
+checked=$("$python" -m pipeline check "${beginning[@]}") || exit 1
+read -r share ready_upright ready_wide <<<"$checked"
 export OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 mkdir -p "$out" || exit
 
@@ -57,21 +59,20 @@ trap stop EXIT
 trap 'exit 130' INT TERM HUP
 
 shards() { "$python" -m render shards --assets "$assets" --out "$out/$1" "${@:2}" >>"$out/render.log" 2>&1 & }
-folders=()
 render() { # FOLDER SCENES PROCESSES [--wide]
     local k
     mkdir -p "$out/$1" || exit
-    folders+=("$out/$1")
     for ((k = 0; k < $3; k++)); do
         shards "$1" --scenes "$2" --plain --size 64 --first $((first + k)) --step "$3" "${@:4}"
         renderers+=($!)
     done
 }
-has_begun() { # whether the training has all that it waits for
+all_have_shards() {
     local folder
-    has_shards "$val" || return 1
-    [ ${#ready[@]} -eq 0 ] || return 0
-    for folder in "${folders[@]}"; do has_shards "$folder" || return 1; done
+    for folder; do has_shards "$folder" || return 1; done
+}
+has_begun() { # whether the training has all that it waits for
+    has_shards "$val" && { ((ready_upright)) || all_have_shards "${upright[@]}"; } && { ((ready_wide)) || all_have_shards "${wide[@]}"; }
 }
 rendering() { # fails if one of the renderers has ended
     local pid
@@ -90,7 +91,7 @@ name_validation() {
     local pid
     for pid in "${validation[@]}"; do kill -0 "$pid" 2>/dev/null && return; done
     for pid in "${validation[@]}"; do wait "$pid" || broken; done
-    [ ${#validation[@]} -eq 0 ] || mv "$out/val-unfinished" "$val" || exit
+    [ ${#validation[@]} -eq 0 ] || mv -T "$out/val-unfinished" "$val" || exit
     validation=()
 }
 # A row for each kind of scenes: how many processes render it upright, one at least, and how many for a camera on its side.

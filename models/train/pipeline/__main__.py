@@ -106,7 +106,7 @@ def add_together(commands) -> None:
 
 def add_check(commands) -> None:
     """Options of `check`."""
-    sub = commands.add_parser("check", help="whether `together` could begin with these, before anything is rendered; prints the recipe's share of wide batches in thousandths")
+    sub = commands.add_parser("check", help="whether `together` could begin with these, before anything is rendered; prints the recipe's share of wide batches in thousandths, and how many of the ready folders are upright and how many wide")
     add_beginning(sub)
 
 
@@ -147,11 +147,11 @@ def run_check(args) -> None:
     """`check`: what `together` would refuse."""
     from .together import check_before
 
-    recipe, starts, _, wide = beginning(args)
+    recipe, starts, upright, wide = beginning(args)
     config = check_before(recipe, starts, args.capacity, args.device)
     if wide:
         check_wide(wide, config.wide)
-    print(round(1000 * config.wide))
+    print(round(1000 * config.wide), len(upright), len(wide))
 
 
 def run_together(args) -> None:

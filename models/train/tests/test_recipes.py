@@ -51,17 +51,18 @@ def test_as_many_processes_are_wide_as_batches_are():
             assert cores < 6 or abs(wide - max(1, share * cores / 1000)) <= 0.5
 
 
-# Renderers are done at once: that of validation ends, the others last until they are ended, or until training has begun. Training waits
-# for all of them, as it does, and where a renderer ends until that is told.
+# Renderers are done at once: that of validation ends, the others last until they are ended, or until training has begun; where a kind FAILS
+# they end without a shard. Training waits for all of them, as it does, and where a renderer ends until that is told.
 STUB = """#!/bin/bash
 case "$1 $2 $3" in
 "-m render shards")
-    [[ "$*" =~ --out\\ ([^ ]+) ]] && mkdir -p "${BASH_REMATCH[1]}" && touch "${BASH_REMATCH[1]}/a.npz"
     echo "$*" >>"$STUB/renders"
+    [[ -n ${FAILS:-} && "$*" == *"$FAILS"* ]] && exit 1
+    [[ "$*" =~ --out\\ ([^ ]+) ]] && mkdir -p "${BASH_REMATCH[1]}" && touch "${BASH_REMATCH[1]}/a.npz"
     [[ "$*" == *--scenes* ]] || exit 0
     [ -n "${ENDS:-}" ] || exec sleep 60
     until [ -e "$STUB/trains" ]; do sleep 0.1; done ;;
-"-m pipeline check") [ -z "${CHECKED:-}" ] || exec "$REAL" "${@/cuda/$CHECKED}"; echo 300 ;;
+"-m pipeline check") [ -z "${CHECKED:-}" ] || exec "$REAL" "${@/cuda/$CHECKED}"; echo "300 ${READY_KINDS:-0 0}" ;;
 "-m pipeline together")
     echo "$*" >"$STUB/training"
     [[ "$*" =~ --val\\ ([^ ]+) ]]
@@ -97,6 +98,7 @@ def script(tmp_path):
 
 
 def test_the_script_starts_what_the_recipe_wants(script, tmp_path):
+    (tmp_path / "out" / "val").mkdir(parents=True)  # as what was interrupted leaves it
     done = script("out", CAPACITY="90000")
     assert done.returncode == 0, done.stderr
     renders = (tmp_path / "renders").read_text().splitlines()
@@ -108,7 +110,7 @@ def test_the_script_starts_what_the_recipe_wants(script, tmp_path):
     assert [Path(folder).name for folder in wide] == ["wide-outfits", "wide-things", "wide-leaps", "wide-people"]
     assert f"--start student={tmp_path}/w.pt" in training and "--device cuda" in training
     assert "--capacity 90000" in training and "--wait" in training and "--delete-taken" in training
-    assert [path.name for path in (tmp_path / "out").glob("val*")] == ["val"]
+    assert [str(path.relative_to(tmp_path)) for path in (tmp_path / "out").glob("val*/*")] == ["out/val/a.npz"]
 
 
 def test_what_is_ready_is_not_rendered(script, tmp_path):
@@ -126,6 +128,17 @@ def test_a_renderer_that_ends_is_told(script, tmp_path):
     died = script("died", ENDS="1")
     assert died.returncode == 1 and "warning: a renderer ended" in died.stderr and "but a renderer ended on the way" in died.stderr
     assert "--capacity" not in (tmp_path / "training").read_text()
+
+
+@pytest.mark.parametrize("kinds, fails, begins", [("1 0", "--wide", False), ("1 1", "--wide", True), ("0 1", "/outfits", False)])
+def test_a_renderer_that_training_waits_for_ends_it(script, tmp_path, kinds, fails, begins):
+    for name in ("held", "ready"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.npz").touch()
+    values = {"VAL": str(tmp_path / "held"), "READY": str(tmp_path / "ready"), "RENDERERS": "14"}
+    died = script("out", ENDS="1", READY_KINDS=kinds, FAILS=fails, **values)
+    assert died.returncode == 1 and ("warning: a renderer ended" in died.stderr) == begins
+    assert ("error: rendering ended; see" in died.stderr) != begins
 
 
 @pytest.mark.parametrize("values, says", [

@@ -246,6 +246,15 @@ def test_training_waits_for_a_shard_of_every_folder_and_for_validation(shard_fol
         await_shards(source, val, 5)
 
 
+def test_what_is_ready_is_told_by_its_shape(shard_folder, wide_folder):
+    (shard_folder / "recipe.json").write_text(json.dumps({"student": recipe()["baseline"] | {"wide": 0.3}}))
+    command = [sys.executable, "-m", "pipeline", "check", "--recipe", "recipe.json", "--device", "cpu", "--capacity", "16"]
+    command += ["--ready", ".", str(wide_folder), "."]
+    own = {"PYTHONPATH": str(Path(__file__).resolve().parents[1]), "OMP_NUM_THREADS": "1"}
+    told = subprocess.run(command, cwd=shard_folder, env=os.environ | own, capture_output=True, text=True, check=True).stdout
+    assert told == "300 2 1\n"
+
+
 def test_training_begins_with_what_is_ready_and_deletes_none_of_it(shard_folder, tmp_path, monkeypatch):
     new = tmp_path / "new"
     new.mkdir()

@@ -477,6 +477,11 @@ def test_no_two_kinds_of_training_scenes_begin_with_the_same_seed():
     assert learned_seed("gowns", scene.UPRIGHT) == [0, 2] and learned_seed("gowns", scene.WIDE) == [1, 2]
 
 
+def test_bars_are_as_wide_on_the_left_as_on_the_right():
+    # What is set behind other people is mirrored after `data.covers` has compared the two pictures' places.
+    assert not [size for (_, width), aspects in scene.FRAMES.items() for size, _ in aspects if (width - size[1]) % 2]
+
+
 def test_every_input_of_the_network_has_a_frame():
     assert set(scene.FRAMES) == {(HEIGHT, WIDTH), *OTHER_SIZES}
     for frame in scene.FRAMES:

@@ -150,7 +150,7 @@ impl Corrections {
         self.entries.range(number..).filter(|(_, entry)| !entry.damaged).count() as u32
     }
 
-    /// The first of those.
+    /// The oldest usable correction from this number on.
     pub fn oldest_from(&self, number: u64) -> Option<&CorrectionInfo> {
         self.entries.range(number..).map(|(_, entry)| entry).find(|entry| !entry.damaged)
     }

@@ -59,7 +59,7 @@ impl std::fmt::Display for Pause {
 /// Degrees below the hottest at which training goes on; without them it would flutter.
 const COOLER: f32 = 5.0;
 
-/// The same of the busiest, as a part of it.
+/// Part of the busiest share below which training goes on.
 const CALMER: f32 = 0.75;
 
 impl Capability {

@@ -259,7 +259,7 @@ pub struct LearningSettings {
     pub free_megabytes: u64,
     /// New corrections that start a run; 0: not by number.
     pub after_corrections: u32,
-    /// Minutes after midnight UTC, 0 to 1439.
+    /// Minutes after midnight UTC, 0 to 1439. A correction that has waited for a day and a half starts a run at any hour.
     pub night_start: u32,
     /// Length of the window in minutes, 0 to 1440; 0: not at night.
     pub night_minutes: u32,
@@ -267,9 +267,9 @@ pub struct LearningSettings {
     pub after_pictures: u64,
     /// Seconds without anybody in front of the mirror, 0 to 86400; what has not moved for five minutes is nobody.
     pub idle_s: u64,
-    /// Temperature at which training stops, 20 to 120 degrees Celsius.
+    /// Temperature at which training stops, 20 to 120 degrees Celsius; it goes on 5 degrees below.
     pub hottest_celsius: f32,
-    /// Share of the processor taken by others at which training stops, 0.05 to 1.
+    /// Share of the processor taken by others at which training stops, 0.05 to 1; it goes on at three quarters of that.
     pub busiest: f32,
     /// Computing time of one run in seconds, 1 to 86400.
     pub time_allowed_s: u64,

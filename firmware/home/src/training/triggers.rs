@@ -22,7 +22,7 @@ const ON_BETWEEN_NIGHTS: u64 = 3_600;
 /// A correction waits for the night for so long at most, in seconds by the date: on a mirror that is off at night every hour will do.
 const LONGEST_WAIT: u64 = 36 * 3_600;
 
-/// The same in seconds of the time lived, where no date says it.
+/// [`LONGEST_WAIT`] where no date says it, in seconds of the time lived.
 const LONGEST_WAIT_ON: u64 = 20 * 3_600;
 
 /// This night's moment within the window, drawn anew after each update.

@@ -45,7 +45,7 @@ fn learning(running: &Running) -> serde_json::Value {
 }
 
 fn agree(running: &Running) {
-    let version = &learning(running)["explanation"]["version"];
+    let version = &learning(running)["explanation"]["versions"][0];
     let body =
         format!("{{\"purpose\":\"improve_my_mirror\",\"version\":{version},\"agree\":true}}");
     change(running, "/api/learning/consent", &body);

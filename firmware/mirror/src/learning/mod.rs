@@ -294,11 +294,11 @@ impl Trainer {
     }
 }
 
-/// On the glass for as long as it is so: what was switched off and would be on again after the next start, or else what is off because its
+/// On the glass for as long as it is so: what was switched off and would be on again after the next start, and what is off because its
 /// words have changed.
 pub fn tell_withdrawals(household: &Household, shared: &Shared) {
-    let notice = household.unstored_withdrawal().or_else(|| household.changed_words());
-    shared.set_notice(Topic::Withdrawal, notice.as_deref());
+    shared.set_notice(Topic::Withdrawal, household.unstored_withdrawal().as_deref());
+    shared.set_notice(Topic::Words, household.changed_words().as_deref());
 }
 
 #[cfg(test)]
@@ -396,11 +396,15 @@ mod tests {
         let trainer = trainer(folder.path(), options, Learning::new());
         let household = trainer.open_household().expect("writable");
         let shared = &trainer.shared;
-        let notice = || {
-            shared.with_health(|health| health.notices.get(Topic::Withdrawal).map(str::to_owned))
-        };
+        let notice =
+            || shared.with_health(|health| health.notices.get(Topic::Words).map(str::to_owned));
         let told = notice().expect("it is off, and nobody knows");
         assert!(told.contains("Improve my mirror") && told.contains("have changed"), "{told}");
+        // It may stand for weeks, and the glass has room for one.
+        shared.set_notice(Topic::Temperature, Some("the sensor is gone"));
+        let notices = shared.health().notices;
+        assert_eq!(notices.first(), Some("the sensor is gone"));
+        assert_eq!(notices.get(Topic::Withdrawal), None);
         household.grant(purpose, household.explanation().version(purpose)).expect("writable");
         tell_withdrawals(&household, shared);
         assert_eq!(notice(), None);

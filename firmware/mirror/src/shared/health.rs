@@ -76,7 +76,7 @@ pub enum Topic {
     Pairing,
     /// The mirror's data folder.
     Storage,
-    /// Something that was switched off, which the storage refuses to note, or that is off because its words have changed.
+    /// Something that was switched off, which the storage refuses to note.
     Withdrawal,
     /// The screen's shape.
     Screen,
@@ -92,6 +92,8 @@ pub enum Topic {
     Learning,
     /// A head that cannot be used.
     Head,
+    /// What is off because its words have changed, until somebody answers.
+    Words,
     /// A question that somebody should answer on the page.
     Question,
     /// Membership in a fleet.
@@ -107,8 +109,8 @@ pub enum Topic {
 const TOPICS: usize = Topic::Certificate as usize + 1;
 
 /// What people deal with on the mirror's page: who is paired, what was learnt or switched off, and questions.
-const FOR_THE_PAGE: [Topic; 4] =
-    [Topic::Pairing, Topic::Withdrawal, Topic::Learning, Topic::Question];
+const FOR_THE_PAGE: [Topic; 5] =
+    [Topic::Pairing, Topic::Withdrawal, Topic::Learning, Topic::Words, Topic::Question];
 
 /// Sentences that someone should read, most important first.
 #[derive(Clone, Debug, Default, PartialEq)]

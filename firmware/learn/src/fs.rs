@@ -27,7 +27,13 @@ pub fn advice(error: &io::Error) -> &'static str {
         _ if error.raw_os_error() == Some(EIO) => {
             "the disk or card may be failing: put in another one"
         }
-        _ => "make the data folder writable, or name another one with data_dir",
+        ErrorKind::PermissionDenied
+        | ErrorKind::NotFound
+        | ErrorKind::NotADirectory
+        | ErrorKind::AlreadyExists => {
+            "make the data folder writable, or name another one with data_dir"
+        }
+        _ => "look at the data folder and its disk",
     }
 }
 
@@ -386,16 +392,26 @@ mod tests {
     fn whoever_is_refused_hears_of_the_folder_and_of_the_next_step() {
         let folder = std::env::temp_dir().join(format!("learn-told-{}", std::process::id()));
         let directory = Directory::open(&folder).unwrap();
-        let told = |error: EdgeError| {
+        let told = |error: EdgeError, next: &str| {
             let text = error.to_string();
-            assert!(text.contains(folder.to_str().unwrap()), "{text}");
-            assert!(text.contains("data_dir"), "{text}");
+            assert!(text.contains(folder.to_str().unwrap()) && text.contains(next), "{text}");
             text
         };
-        assert!(told(Directory::open(&folder).unwrap_err()).contains("another mirror uses"));
+        let used = told(Directory::open(&folder).unwrap_err(), "data_dir");
+        assert!(used.contains("another mirror uses"), "{used}");
         fs::create_dir(folder.join("state")).unwrap();
-        assert!(told(directory.read("state").unwrap_err()).contains("state"));
-        told(directory.replace("state", b"new").unwrap_err());
+        let unread = told(directory.read("state").unwrap_err(), "look at the data folder");
+        assert!(unread.contains("state") && !unread.contains("data_dir"), "{unread}");
+        told(directory.replace("state", b"new").unwrap_err(), "look at the data folder");
+        // A file where a folder should be, and a folder that is gone.
+        fs::write(folder.join("file"), b"").unwrap();
+        for place in ["file", "file/below"] {
+            told(Directory::open(&folder.join(place)).unwrap_err(), "data_dir");
+        }
+        let gone = folder.join("gone");
+        let closed = Directory::open(&gone).unwrap();
+        fs::remove_dir_all(&gone).unwrap();
+        told(closed.append("state", b"new").unwrap_err(), "data_dir");
         let failing = io::Error::from_raw_os_error(EIO);
         assert!(advice(&failing).contains("failing"));
         let broken = decode_counter(&[0; 7]).unwrap_err().to_string();

@@ -166,8 +166,9 @@ impl Household {
         let titles: Vec<&str> =
             PurposeKind::ALL.into_iter().filter(is_asked).map(PurposeKind::title).collect();
         (!titles.is_empty()).then(|| {
+            let off = if titles.len() > 1 { "both are" } else { "that is" };
             format!(
-                "the words of “{}” have changed since somebody agreed, so it is off: answer on the mirror's page",
+                "the words of “{}” have changed since somebody agreed; {off} off until somebody answers on the mirror's page",
                 titles.join("” and “")
             )
         })

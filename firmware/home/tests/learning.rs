@@ -335,9 +335,16 @@ fn a_changed_budget_asks_for_consent_again() {
     // Told until somebody answers; what has the same words as before goes on.
     assert!(matches!(home.consent(PurposeKind::ImproveMyMirror), ConsentState::Given(_)));
     let told = home.changed_words().unwrap();
-    assert!(told.contains("Contribute to the fleet") && !told.contains("Improve"), "{told}");
+    assert!(told.contains("“Contribute to the fleet” have changed"), "{told}");
+    assert!(told.contains("that is off") && !told.contains("Improve"), "{told}");
     agree(&home);
     assert_eq!(home.changed_words(), None);
+    device.options.limits.age /= 2;
+    device.options.budget = learn::privacy::Budget::new(25.0, 1e-5).unwrap();
+    let told = device.start().changed_words().unwrap();
+    assert!(told.contains("“Improve my mirror” and “Contribute to the fleet”"), "{told}");
+    assert!(told.contains("both are off"), "{told}");
+    agree(&device.start());
     device.options.budget = learn::privacy::Budget::new(30.0, 1e-5).unwrap();
     device.options.member = false;
     assert_eq!(device.start().changed_words(), None, "there is no fleet to agree to");

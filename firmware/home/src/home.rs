@@ -143,16 +143,20 @@ impl Home {
             "the network is another one than before: what the household taught is learnt anew, and its heads for the other one are kept \
              until then"
         );
+        let next = State { learnt_up_to: 0, second_look: None, ..shared.state.clone() };
+        self.save(shared, next)?;
+        // Last: without it the next start does both again.
         let further = Further { network, ..shared.state.further.clone() };
-        let next = State { learnt_up_to: 0, second_look: None, further, ..shared.state.clone() };
-        self.save(shared, next)
+        further.save(&self.vault)?;
+        shared.state.further = further;
+        Ok(())
     }
 
     /// Uses the stored head, and removes heads that no list knows. Gives what a person should know.
     fn restore(&self) -> Result<Option<String>, HomeError> {
         let mut shared = self.lock();
         if let Err(error) = self.leave_other_networks(&mut shared) {
-            tracing::warn!(%error, "that the network is another one was not noted");
+            tracing::warn!(%error, "corrections do not count as new until the next start");
         }
         let lost = self.leave_damaged(&mut shared);
         self.use_list(&shared)?;

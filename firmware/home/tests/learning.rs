@@ -76,6 +76,21 @@ fn with_another_network_what_the_household_taught_is_learnt_anew() {
     assert!(device.start().heads().is_empty());
 }
 
+#[test]
+fn what_the_household_taught_is_learnt_anew_whatever_cuts_the_first_start_with_another_network_short()
+ {
+    for left in 0..6 {
+        let device = Device::new();
+        assert!(finished(train(&device.start_with(15))).adopted);
+        device.set_changes(Some(left));
+        // A power cut after so many changes of the disk.
+        drop(device.try_start_with_base(next_network()));
+        device.set_changes(None);
+        let home = device.try_start_with_base(next_network()).unwrap();
+        assert_eq!(home.training().new_corrections, 15, "after {left} changes");
+    }
+}
+
 fn next_network() -> BaseModel {
     BaseModel { digest: Digest::of(b"the next firmware's network"), ..base() }
 }

@@ -300,9 +300,7 @@ impl Home {
         let BaseModel { layout, digest, .. } = &*self.shipped;
         heads::store(&self.vault, info.number, layout, digest, parameters)?;
         next.heads.push(info);
-        if next.heads.len() > KEPT_HEADS {
-            next.heads.remove(0);
-        }
+        next.heads.drain(..next.heads.len().saturating_sub(KEPT_HEADS));
         Ok(())
     }
 
@@ -355,6 +353,18 @@ mod tests {
         home.adopt(&mut next, info, &home.head_values()).unwrap();
         home.save(&mut shared, next).unwrap();
         home.use_list(&shared).unwrap();
+    }
+
+    #[test]
+    fn a_list_that_two_networks_made_too_long_is_cut_by_the_next_head() {
+        let folder = std::env::temp_dir().join(format!("home-cut-{}", std::process::id()));
+        let home = Home::open(&folder, base(), HomeOptions::default()).unwrap();
+        (0..3).for_each(|_| adopt(&home));
+        let heads = home.lock().state.heads.clone();
+        home.lock().state.heads = [&heads[..]; 3].concat();
+        adopt(&home);
+        assert_eq!(home.lock().state.heads.len(), KEPT_HEADS);
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -284,7 +284,8 @@ impl State {
         heads.extend(since.heads);
         heads.sort_by_key(|head| head.number);
         heads.dedup_by_key(|head| head.number);
-        heads.drain(..heads.len().saturating_sub(KEPT_HEADS));
+        // Those of another network are among them.
+        heads.drain(..heads.len().saturating_sub(2 * KEPT_HEADS));
         // Both clocks ran on, one after the other.
         let Lost { heads_since, lived_since, corrections_since } = since.lost.unwrap_or_default();
         let later = self.lived.saturating_sub(lived_since.unwrap_or(0));
@@ -351,6 +352,29 @@ mod tests {
         assert_eq!(twice, once);
     }
 
+    fn head(number: u64) -> HeadInfo {
+        HeadInfo {
+            number,
+            adopted_at: Timestamp(0),
+            base: String::new(),
+            examples: 1,
+            before: 0.0,
+            after: 1.0,
+            fleet: None,
+        }
+    }
+
+    #[test]
+    fn the_heads_of_two_networks_are_there_when_their_list_is() {
+        let kept = KEPT_HEADS as u64;
+        let before = State { heads: (0..kept).map(head).collect(), ..State::default() };
+        let since = State { heads: (kept..2 * kept).map(head).collect(), ..State::default() };
+        let both = before.joined(since, true);
+        assert_eq!(both.heads, (0..2 * kept).map(head).collect::<Vec<_>>());
+        let since = State { heads: vec![head(2 * kept)], ..State::default() };
+        assert_eq!(both.joined(since, true).heads[0], head(1));
+    }
+
     #[test]
     fn the_file_has_the_words_that_programs_before_know() {
         let text = |state: &State| serde_json::to_string(&StateFile::from(state.clone())).unwrap();
@@ -371,16 +395,7 @@ mod tests {
         assert_eq!(read, State { lost: Some(Lost::default()), further, ..plain });
         assert_eq!(State::parse(text(&lost).as_bytes()).unwrap(), lost);
         // Heads of another network are in the one list that programs know.
-        let head = HeadInfo {
-            number: 4,
-            adopted_at: Timestamp(0),
-            base: String::new(),
-            examples: 1,
-            before: 0.0,
-            after: 1.0,
-            fleet: None,
-        };
-        let [others, heads] = [3, 4].map(|number| vec![HeadInfo { number, ..head.clone() }]);
+        let [others, heads] = [3, 4].map(|number| vec![head(number)]);
         let both = State { others: others.clone(), heads: heads.clone(), ..State::default() };
         let read = State::parse(text(&both).as_bytes()).unwrap();
         assert_eq!(read.heads, [others, heads].concat());

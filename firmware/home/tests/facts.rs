@@ -59,7 +59,7 @@ fn the_assessments_own_figures_are_those_in_force() {
         format!("Epsilon {} is a weak guarantee", Budget::DEFAULT.epsilon()),
         format!("({} with the default settings)", grouped(numbers)),
         format!("default plan cost {} of it", whole.shown_epsilon()),
-        format!("at most {KEPT_HEADS} |"),
+        format!("at most {KEPT_HEADS}, and as many of the network before |"),
         format!("(none to {})", in_words(MOST_JUDGES)),
     ] {
         assert!(assessment.contains(&fact), "{fact}");

@@ -18,7 +18,7 @@ use crate::state::{Further, State};
 pub(crate) const GRACE: Duration = Duration::from_secs(7 * 86_400);
 
 /// Seconds that the mirror was on during [`GRACE`] before the wall clock alone deletes a correction: a clock that jumps on cannot have
-/// called it too old for a week at once.
+/// called it too old for a week at once. A clock gives a correction a date once it has held for as long.
 const SEEN_ON: u64 = 3_600;
 
 /// How much of the time that the mirror was on may be lost by a power cut, in seconds: half of what it was on since its
@@ -56,17 +56,56 @@ impl Overdue {
     }
 }
 
-/// When a correction was first seen under a clock that is set, in seconds since 1970. Stands for the date that it was saved under where that
-/// is none, or lies ahead.
+/// When a correction was first seen under a clock that is set. Stands for the date that it was saved under where that is none, or lies ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Seen {
+    /// By the earliest clock that held for [`SEEN_ON`], in seconds since 1970; the greatest number until one has.
     at: u64,
     /// The clock was behind the correction's own date for [`GRACE`]: that date is believed no more, also when the clock reaches it.
     holds: bool,
+    /// A clock that is earlier, and has not held for so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tried: Option<Tried>,
+}
+
+/// A clock's first look at a correction: in seconds since 1970, and in seconds that the mirror was on.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Tried {
+    at: u64,
+    lived: u64,
+}
+
+impl Seen {
+    const NEVER: Seen = Seen { at: u64::MAX, holds: false, tried: None };
+
+    /// One more look. Where the clock leapt on since the first one, that clock was wrong, or the mirror was off: then this look's date is tried.
+    /// The time on goes on counting, so that a mirror that is seldom on comes to a date, too.
+    fn look(&mut self, wall: u64, lived: u64) {
+        let new = Tried { at: wall, lived };
+        let mut tried = self.tried.filter(|tried| tried.at <= wall).unwrap_or(new);
+        let on = lived.saturating_sub(tried.lived);
+        if wall - tried.at >= on.saturating_add(GRACE.as_secs()) {
+            tried.at = wall;
+        }
+        if on >= SEEN_ON {
+            self.at = self.at.min(tried.at);
+        }
+        self.tried = (tried.at < self.at).then_some(tried);
+        self.holds |= wall.saturating_sub(self.at) >= GRACE.as_secs();
+    }
+
+    fn date(&self) -> u64 {
+        self.tried.map_or(self.at, |tried| tried.at)
+    }
 }
 
 /// The date that says a correction's age, under a clock that is set; `None` of one that cannot be opened.
-fn date_of(entry: &CorrectionInfo, seen: &mut BTreeMap<u64, Seen>, wall: Timestamp) -> Option<u64> {
+fn date_of(
+    entry: &CorrectionInfo,
+    seen: &mut BTreeMap<u64, Seen>,
+    wall: Timestamp,
+    lived: u64,
+) -> Option<u64> {
     let saved_at = entry.saved_at?;
     let is_believed = !seen.get(&entry.number).is_some_and(|seen| seen.holds);
     if is_believed && (EARLIEST_DATE..=wall).contains(&saved_at) {
@@ -74,11 +113,9 @@ fn date_of(entry: &CorrectionInfo, seen: &mut BTreeMap<u64, Seen>, wall: Timesta
         seen.remove(&entry.number);
         return Some(saved_at.0);
     }
-    let first = seen.entry(entry.number).or_insert(Seen { at: wall.0, holds: false });
-    // Where it was ahead then, too.
-    first.at = first.at.min(wall.0);
-    first.holds |= wall.0 - first.at >= GRACE.as_secs();
-    Some(first.at)
+    let seen = seen.entry(entry.number).or_insert(Seen::NEVER);
+    seen.look(wall.0, lived);
+    Some(seen.date())
 }
 
 impl Household {
@@ -112,7 +149,9 @@ impl Household {
         forgotten?;
         let is_dated = further != shared.state.further;
         let changed = is_dated || overdue != shared.state.overdue || !expired.is_empty();
-        let late = lived.saturating_sub(shared.state.lived) >= self.may_be_lost(lived, &overdue);
+        let is_counted =
+            overdue.is_counted(lived) || further.seen.values().any(|seen| seen.tried.is_some());
+        let late = lived.saturating_sub(shared.state.lived) >= self.may_be_lost(lived, is_counted);
         if changed || (late && shared.corrections.len() > 0) {
             let next = State { overdue, further, ..shared.state.clone() };
             self.save(&mut shared, next)?;
@@ -121,9 +160,9 @@ impl Household {
     }
 
     /// How much of the time lived a power cut may take, in seconds.
-    fn may_be_lost(&self, lived: u64, overdue: &Overdue) -> u64 {
+    fn may_be_lost(&self, lived: u64, is_counted: bool) -> u64 {
         let (least, most) = LIVED_SAVED_EVERY.into_inner();
-        let most = if overdue.is_counted(lived) { least } else { most };
+        let most = if is_counted { least } else { most };
         (lived.saturating_sub(self.began.0) / 2).clamp(least, most)
     }
 
@@ -192,7 +231,7 @@ impl Household {
         for entry in shared.corrections.list() {
             // A clock that is not set yet says nothing either way: the time lived alone counts.
             let is_set = wall >= EARLIEST_DATE;
-            let date = if is_set { date_of(&entry, &mut further.seen, wall) } else { None };
+            let date = if is_set { date_of(&entry, &mut further.seen, wall, lived) } else { None };
             if date.is_some_and(|date| wall.0.saturating_sub(date) >= date_age) {
                 overdue.lived.entry(entry.number).or_insert(lived);
                 overdue.wall.entry(entry.number).or_insert(wall.0);

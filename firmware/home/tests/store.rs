@@ -634,6 +634,33 @@ fn a_clock_that_is_put_back_for_some_days_deletes_nothing() {
 }
 
 #[test]
+fn a_clock_that_is_wrong_for_some_looks_dates_no_picture() {
+    for ahead in [None, Some(0), Some(30)] {
+        let device = Device::new();
+        let wall = &device.clocks.wall;
+        let today = wall.load(Ordering::SeqCst);
+        wall.store(ahead.map_or(90, |days| today + days * DAY), Ordering::SeqCst);
+        device.start_with(1);
+        wall.store(today, Ordering::SeqCst);
+        for _ in 0..2 {
+            let right = wall.load(Ordering::SeqCst);
+            let home = device.start();
+            for days in [300, 200] {
+                wall.store(right - days * DAY, Ordering::SeqCst);
+                assert_eq!(home.tidy().unwrap(), 0);
+            }
+            wall.store(right, Ordering::SeqCst);
+            for _ in 0..3 {
+                assert_eq!(home.tidy().unwrap(), 0);
+                device.clocks.pass(3_600);
+            }
+        }
+        let day = day_of_deletion_on(&device, 1, 1_800);
+        assert!((173..=180).contains(&day), "{ahead:?}: deleted on day {day}");
+    }
+}
+
+#[test]
 fn most_of_a_short_time_on_is_kept_over_a_power_cut_and_a_long_one_spares_the_disk() {
     let device = Device::new();
     let home = device.start_with(1);

@@ -1,5 +1,6 @@
 //! Every gradient of the student-sized head against candle's automatic differentiation, in f64.
 
+#[allow(dead_code)] // its other users need all of it
 #[path = "../../tests/common/head.rs"]
 mod head;
 mod picture;

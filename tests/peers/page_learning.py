@@ -365,7 +365,8 @@ def check_one_press(browser: Window) -> None:
 
 def check_message(browser: Window) -> None:
     """A message that goes from the bar to its own place moves nothing, and what the bar covers can be scrolled from beneath it."""
-    top = "document.querySelector('#freeze').getBoundingClientRect().top + scrollY"
+    # From the card's own beginning: what is above it grows and shrinks as the camera comes back.
+    top = "['#freeze', '#learn'].map((one) => document.querySelector(one).getBoundingClientRect().top).reduce((a, b) => a - b)"
     browser.run("(say('Said once, and then in its place.'), 0)")
     room = "parseFloat(document.body.style.paddingBottom) >= document.querySelector('#learn-message').offsetHeight"
     assert browser.run(room), "what the bar covers cannot be reached"

@@ -26,8 +26,8 @@ CORES = "one or two processor cores that other work shared"
 
 OUTLOOK = """## What it gets wrong
 
-`{sheet}` has pictures of the test set, each with truth and answer below it: first ones drawn at random, then those of somebody
-and at last those of nobody in which most pixels are wrong.
+`{sheet}` shows pictures of the test set, each with the truth and the answer below it: first a random choice, then the scenes with people and
+last those without people in which most pixels are wrong.
 {measured}{faults}
 
 Scores on rendered scenes do not predict real ones: expect clearly lower figures in front of a camera, most of all for
@@ -263,13 +263,13 @@ def since_section(now: dict, before: dict) -> str:
     both = {title: (now["scenes"][name], before["scenes"][name]) for name, title in (SETS | NARROW).items() if name in now["scenes"] and name in before["scenes"]}
     known = [same_pictures(title, newer, older, version) for title, (newer, older) in both.items()]
     scenes = "the same rendered scenes" if all(known) else f"as many rendered scenes of each kind (no digest was kept with {version} that shows them to be the same pictures)"
-    text = f"### Since {version}\n\nOn {scenes}, seven-class mIoU and person IoU:\n\n| scenes | {version} | now |\n|---|---|---|\n"
+    text = f"### Since {version}\n\nOn {scenes}, seven-class mIoU and person IoU:\n\n| scenes | {version} | {now['version']} |\n|---|---|---|\n"
     for title, (newer, older) in both.items():
         text += f"| {title} ({newer['images']}) | {pair(older)} | {pair(newer)} |\n"
-    text += f"| somebody among things: person IoU alone | {before['people_among_things']:.1f} | {now['people_among_things']:.1f} |\n"
+    text += f"| a person among things: person IoU alone | {before['people_among_things']:.1f} | {now['people_among_things']:.1f} |\n"
     alarms = lambda headline: headline["scenes"]["things"]["false_alarms"]
-    text += f"| nobody among things: false-alarm pixels | {alarms(before):.2f} | {alarms(now):.2f} |\n"
-    text += f"\nOn photographs of the same sets, as many of each:\n\n| photographs | {version} | now |\n|---|---|---|\n"
+    text += f"| things alone: false-alarm pixels | {alarms(before):.2f} | {alarms(now):.2f} |\n"
+    text += f"\nOn photographs of the same sets, as many of each:\n\n| photographs | {version} | {now['version']} |\n|---|---|---|\n"
     for title, value in now["photographs"].items():
         count, older = now["pictures"][title], before["pictures"][title]
         if count != older:

@@ -220,6 +220,16 @@ impl Household {
         Ok(())
     }
 
+    /// [`Household::save`]; where there is no key, in memory alone, until a correction makes one: sealing would make it where everything was
+    /// deleted, perhaps while [`Household::delete_everything`] looks whether anything is left.
+    pub(crate) fn save_under_key(&self, shared: &mut Shared, next: State) -> Result<(), HomeError> {
+        if self.vault.has_key()? {
+            return self.save(shared, next);
+        }
+        shared.state = next;
+        Ok(())
+    }
+
     /// Refuses to store `bytes` more where the limits want that much of the disk to stay free.
     pub(crate) fn check_space(&self, bytes: u64) -> Result<(), HomeError> {
         let kept = self.options.limits.headroom;

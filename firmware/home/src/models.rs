@@ -240,8 +240,7 @@ impl Home {
             Some(values) => self.compare(trunk, &judged, &values, &parameters)?,
             None => None,
         };
-        let models = self.models().with(FleetModel { version, values });
-        Ok(self.put_in_force(models, &parameters, own, head)?)
+        Ok(self.put_in_force(FleetModel { version, values }, &parameters, own, head)?)
     }
 
     fn public_check(
@@ -329,12 +328,17 @@ impl Home {
     /// `own` compares the head of version `judged` with the new model.
     fn put_in_force(
         &self,
-        models: Models,
+        model: FleetModel,
         parameters: &[f32],
         own: Option<Scores>,
         judged: u64,
     ) -> Result<(), HomeError> {
         let mut shared = self.lock();
+        // Under the lock: another trial may have come to its end first.
+        if model.version <= self.fleet_version() {
+            return Ok(());
+        }
+        let models = self.models().with(model);
         // Learnt, undone or withdrawn while they were compared: then this says nothing of the head in use.
         let own = own.filter(|_| self.may_still_judge(judged));
         let base = models.newest(&self.shipped);
@@ -358,7 +362,7 @@ impl Home {
             _ => {}
         }
         // The head in use first: a power cut or a full disk between the two leaves the old base and a head that was chosen.
-        self.save(&mut shared, next)?;
+        self.save_under_key(&mut shared, next)?;
         self.use_list(&shared)?;
         self.drop_run(&mut shared)?;
         self.stores.models.replace(NAME, &models.encode(&self.shipped))?;
@@ -397,7 +401,7 @@ impl Home {
             .extract_if(.., is_theirs)
             .chain(next.heads.extract_if(.., is_theirs))
             .collect();
-        self.save(&mut shared, next)?;
+        self.save_under_key(&mut shared, next)?;
         self.drop_run(&mut shared)?;
         self.vault.remove(CANDIDATE_NAME)?;
         for head in theirs {

@@ -5,12 +5,13 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{
     ColourTrunk, Device, HEIGHT, Open, SHAPE, WIDTH, add, agree, base, own_rules, scene, train,
 };
 use home::vault::Vault;
-use home::{Home, ModelTrouble, PublicCheck, Trunk};
+use home::{Conditions, Gate, Home, ModelTrouble, PublicCheck, Trunk};
 use learn::edges::{Entropy, SystemEntropy};
 use learn::head::{Features, Network, Subset, TrunkOutput, semantic_labels};
 
@@ -239,6 +240,107 @@ fn later_corrections_send_a_worse_model_back() {
     assert_eq!(look(&home), None, "once");
     drop(home);
     assert!(in_use(&device.start()) == better);
+}
+
+/// With a model of the fleet in force that is worse here than its predecessor of version 1, and four corrections that say so.
+fn regretting(device: &Device) -> (Home, Vec<f32>) {
+    let (home, better, worse) = (device.start(), better(), base().parameters);
+    try_model(&home, 1, &better).unwrap();
+    home.try_model(2, &bytes_of(&worse), &favouring(&worse), &mut ColourTrunk::default()).unwrap();
+    agree(&home);
+    add(&home, 0..4);
+    (home, better)
+}
+
+/// Lets anybody compute, and stops whoever asks.
+struct Stopping(Arc<AtomicBool>);
+
+impl Gate for Stopping {
+    fn conditions(&self) -> Conditions {
+        self.0.store(true, Ordering::SeqCst);
+        Conditions::IDLE
+    }
+}
+
+#[test]
+fn the_trainers_thread_takes_the_second_look() {
+    let (home, better) = regretting(&Device::new());
+    let stop = Arc::new(AtomicBool::new(false));
+    home.serve(&mut ColourTrunk::default(), &Stopping(Arc::clone(&stop)), &stop);
+    assert!(in_use(&home) == better);
+    assert_eq!(home.heads().last().and_then(|head| head.fleet), Some(1));
+}
+
+#[test]
+fn a_second_look_that_everything_was_deleted_under_says_nothing_and_makes_no_key() {
+    let device = Device::new();
+    let home = Arc::new(regretting(&device).0);
+    let deleting = Arc::clone(&home);
+    let mut trunk = ColourTrunk::calling(move |runs| {
+        if runs == 1 {
+            assert!(deleting.delete_everything().unwrap().is_complete());
+        }
+    });
+    assert_eq!(home.look_again(&mut trunk, &Open).unwrap(), None);
+    assert!(trunk.runs > 1, "it looked");
+    assert!(device.keys.files.lock().unwrap().is_empty());
+    assert!(device.vault.files.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_head_of_the_households_own_is_not_judged_by_a_second_look() {
+    let home = Device::new().start_with(10);
+    train(&home);
+    let own = in_use(&home);
+    let middling = towards(&own);
+    home.try_model(1, &bytes_of(&middling), &favouring(&middling), &mut ColourTrunk::default())
+        .unwrap();
+    assert!(in_use(&home) == own);
+    // Corrections by which the model before it is right about everything.
+    let shipped = favouring(&base().parameters);
+    let (pixels, mask) = &shipped.pictures[0];
+    for _ in 0..4 {
+        home.add_correction(&home.token().unwrap(), pixels, mask).unwrap();
+    }
+    assert_eq!(home.look_again(&mut ColourTrunk::default(), &Open).unwrap(), None);
+    assert!(in_use(&home) == own);
+}
+
+#[test]
+fn a_trial_that_everything_was_deleted_under_makes_no_key() {
+    let (device, better) = (Device::new(), better());
+    let home = Arc::new(device.start_with(4));
+    let deleting = Arc::clone(&home);
+    let mut trunk = ColourTrunk::calling(move |runs| {
+        if runs == 1 {
+            assert!(deleting.delete_everything().unwrap().is_complete());
+        }
+    });
+    home.try_model(1, &bytes_of(&better), &check(), &mut trunk).unwrap();
+    assert_eq!(home.fleet_version(), 1);
+    assert!(device.keys.files.lock().unwrap().is_empty());
+    assert!(device.vault.files.lock().unwrap().is_empty());
+    home.leave_fleet().unwrap();
+    assert!(device.keys.files.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_trial_that_ends_after_a_newer_one_changes_nothing() {
+    let better = better();
+    for (inner, outer) in [(3, 2), (1, 1)] {
+        let device = Device::new();
+        let home = Arc::new(device.start());
+        let (other, parameters) = (Arc::clone(&home), better.clone());
+        let mut trunk = ColourTrunk::calling(move |runs| {
+            if runs == 1 {
+                try_model(&other, inner, &parameters).unwrap();
+            }
+        });
+        let middling = towards(&better);
+        home.try_model(outer, &bytes_of(&middling), &check(), &mut trunk).unwrap();
+        assert!(home.fleet_version() == inner && in_use(&home) == better);
+        assert_eq!(device.models.get("models")[36], 1, "the shipped one is its predecessor");
+    }
 }
 
 #[test]

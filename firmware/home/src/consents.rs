@@ -16,6 +16,8 @@ use crate::household::Household;
 const TRAINING_STOPPED: &str = "Training has stopped. Your corrections and your mirror's head stay on this device until \
                                 you delete them.";
 
+const STAYS_SPENT: &str = " What was spent of the privacy budget stays spent.";
+
 /// Where a consent stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "state", content = "record")]
@@ -119,8 +121,8 @@ impl Household {
         self.consents.token()
     }
 
-    /// Takes consent back. When this returns, no step of training is taken any more, no number of an unfinished or
-    /// unreleased run is stored, and, for the fleet, nothing waits to be sent.
+    /// Takes consent back. When this returns, nothing waits to be sent, no number of an unreleased run is stored, and, where training is
+    /// withdrawn, no step of it is taken any more.
     ///
     /// # Errors
     /// Of the stores, [`ConsentError::Unstored`] first. Every token is dead even then; calling again finishes the rest, and
@@ -134,7 +136,7 @@ impl Household {
         recorded?;
         let discarded = discarded?;
         let message = match purpose {
-            PurposeKind::ImproveMyMirror => TRAINING_STOPPED.to_owned(),
+            PurposeKind::ImproveMyMirror => training_stopped(discarded),
             PurposeKind::ContributeToFleet => {
                 contributing_stopped(discarded, already_sent, given_up)
             }
@@ -192,14 +194,13 @@ impl Household {
         destroyed.into_iter().try_for_each(|destroyed| destroyed.map(drop))
     }
 
-    /// What must not be there without consent: the updates that wait, whose number is given, and the numbers of a run. What
-    /// fails is tried again by [`Household::tidy`].
+    /// What must not be there without consent, to train or to contribute: the numbers of a run, and the updates that wait, whose number
+    /// is given. What fails is tried again by [`Household::tidy`].
     fn destroy(&self, purpose: PurposeKind) -> Result<u64, HomeError> {
-        let discarded = match purpose {
-            PurposeKind::ImproveMyMirror => Ok(0),
-            PurposeKind::ContributeToFleet => self.discard_waiting(),
-        };
-        let destroyed = self.forget_run(purpose).and(discarded);
+        // The run first: whoever still may contribute could release it.
+        let forgotten = self.forget_run(purpose);
+        let destroyed = self.discard_waiting();
+        let destroyed = forgotten.and(destroyed);
         let mut rest = self.undestroyed();
         rest.retain(|other| *other != purpose);
         if destroyed.is_err() {
@@ -228,6 +229,16 @@ impl Household {
     }
 }
 
+/// What stopping did to training, and to what was learnt by it.
+fn training_stopped(discarded: u64) -> String {
+    let mut message = TRAINING_STOPPED.to_owned();
+    if discarded > 0 {
+        message += &destroyed(discarded);
+        message += STAYS_SPENT;
+    }
+    message
+}
+
 /// What stopping did to the updates. Whether one that waited had reached the fleet, only the fleet's receipt would say.
 fn contributing_stopped(discarded: u64, sent: Option<u64>, given_up: Option<u64>) -> String {
     let mut message = "Contributing has stopped.".to_owned();
@@ -235,25 +246,36 @@ fn contributing_stopped(discarded: u64, sent: Option<u64>, given_up: Option<u64>
         message += " Nothing had been sent from this device.";
     }
     if discarded > 0 {
-        message += &format!(
-            " {discarded} noised updates that waited are destroyed here; one that was on its way to the fleet already \
-             cannot be called back."
-        );
+        message += &destroyed(discarded);
     }
     match sent {
         None => message += " What was sent before cannot be told: the ledger is damaged.",
         Some(0) => {}
         Some(sent) => {
-            message += &format!(" {sent} noised updates had been sent and cannot be called back.");
+            message += &format!(" {} had been sent and cannot be called back.", updates(sent));
         }
     }
     if let Some(given_up @ 1..) = given_up {
+        let were = if given_up == 1 { "was" } else { "were" };
         message += &format!(
-            " {given_up} noised updates were given up earlier; whether one had reached the fleet by then cannot be told."
+            " {} {were} given up earlier; whether the fleet had any of that by then cannot be told.",
+            updates(given_up)
         );
     }
     if discarded > 0 || sent != Some(0) || given_up != Some(0) {
-        message += " Their share of the privacy budget stays spent.";
+        message += STAYS_SPENT;
     }
     message
+}
+
+fn destroyed(discarded: u64) -> String {
+    let are = if discarded == 1 { "is" } else { "are" };
+    format!(
+        " {} that waited {are} destroyed here; what was on its way to the fleet already cannot be called back.",
+        updates(discarded)
+    )
+}
+
+fn updates(count: u64) -> String {
+    if count == 1 { "1 noised update".to_owned() } else { format!("{count} noised updates") }
 }

@@ -165,7 +165,9 @@ fn contribute(options: &HomeOptions, ledger: Option<&Ledger>) -> Result<PurposeT
              send the bound is {between}. Unit: {UNIT}. Adjacency: {ADJACENCY}. Trust: {TRUST}. When the budget is spent, nothing \
              more is sent."
         ),
-        stop: "Switch this off at any time: nothing more is sent, and updates that wait are destroyed.".to_owned(),
+        stop: "Switch this off at any time: nothing more is sent, and updates that wait are destroyed. They are also destroyed when \
+               you switch off “Improve my mirror”, delete a correction, or go back to an earlier head."
+            .to_owned(),
         cannot_undo: "Updates that were sent cannot be called back, and their share of the budget stays spent, also \
                       after everything is deleted."
             .to_owned(),

@@ -268,10 +268,12 @@ impl Home {
         self.head.values().unwrap_or_else(|| self.base().parameters.clone().into())
     }
 
-    /// Goes back from the head of this number to the one before; gives the one in use then, or `None` for the base's own.
+    /// Goes back from the head of this number to the one before; gives the one in use then, or `None` for the base's own. Updates
+    /// that wait to be sent are destroyed; their budget stays spent.
     ///
     /// # Errors
-    /// [`HomeError::NoHead`] where the base's own is in use, [`HomeError::OtherHead`] where another one is.
+    /// [`HomeError::NoHead`] where the base's own is in use, [`HomeError::OtherHead`] where another one is, or of the stores. A ledger that
+    /// cannot note what was destroyed keeps no head from being undone.
     pub fn undo_head(&self, number: u64) -> Result<Option<HeadInfo>, HomeError> {
         let mut shared = self.lock();
         let mut next = shared.state.clone();
@@ -279,13 +281,15 @@ impl Home {
         if undone.number != number {
             return Err(HomeError::OtherHead);
         }
-        // What the undone head was learnt from, or led to, does not leave either.
+        // What the undone head was learnt from, or led to, does not leave either, noised or not.
         self.vault.remove(CANDIDATE_NAME)?;
+        let discarded = self.discard_waiting();
         self.save(&mut shared, next)?;
         self.use_head(shared.state.heads.last());
         // A run that started from the undone head would bring it back.
         self.drop_run(&mut shared)?;
         heads::remove(&self.vault, undone.number)?;
+        discarded?;
         Ok(shared.state.heads.last().cloned())
     }
 

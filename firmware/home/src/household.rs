@@ -274,11 +274,12 @@ impl Household {
         Ok(Mask { height, width, labels: opened.labels().to_vec() })
     }
 
-    /// Deletes a correction. A run that is under way with it is given up, and a finished run that waits to be released is
-    /// forgotten; what an earlier run learnt from it stays in the head until that is undone.
+    /// Deletes a correction. A run that is under way with it is given up, a finished run that waits to be released is
+    /// forgotten, and updates that wait to be sent are destroyed, whose budget stays spent; what an earlier run learnt from it
+    /// stays in the head until that is undone.
     ///
     /// # Errors
-    /// Where there is none, or the store fails. On a full disk the correction is deleted even then.
+    /// Where there is none, or a store fails. On a full disk the correction is deleted even then.
     pub fn remove_correction(&self, number: u64) -> Result<(), HomeError> {
         let mut shared = self.lock();
         if !shared.corrections.contains(number) {
@@ -286,11 +287,15 @@ impl Household {
         }
         // The run first, so that after a power cut none waits for a picture that is gone.
         let forgotten = self.forget_work_on(&mut shared, &[number]);
+        // Which updates it is in nobody can tell.
+        let discarded = self.discard_waiting();
         shared.corrections.remove(&self.vault, number)?;
-        forgotten
+        forgotten.and(discarded.map(drop))
     }
 
-    /// Forgets the finished run that waits to be released, and the run under way where it uses one of `numbers`.
+    /// Forgets the finished run that waits to be released, and the run under way where it uses one of `numbers`. Updates that wait
+    /// to be sent stay: one was made of a correction that was still there, and of corrections that are merely old nobody said that
+    /// they shall not have counted.
     pub(crate) fn forget_work_on(
         &self,
         shared: &mut Shared,

@@ -85,12 +85,12 @@ fn a_withdrawal_destroys_what_waits_and_counts_what_was_sent() {
     let token = home.token().unwrap();
     let withdrawal = home.withdraw(PurposeKind::ContributeToFleet).unwrap();
     assert_eq!((withdrawal.discarded, withdrawal.already_sent), (1, Some(1)));
-    let one_may_be_underway =
-        "1 noised updates that waited are destroyed here; one that was on its way";
-    assert!(withdrawal.message.contains(one_may_be_underway), "{}", withdrawal.message);
-    assert!(
-        withdrawal.message.contains("1 noised updates had been sent and cannot be called back")
-    );
+    for told in [
+        "1 noised update that waited is destroyed here; what was on its way to the fleet already",
+        "1 noised update had been sent and cannot be called back",
+    ] {
+        assert!(withdrawal.message.contains(told), "{}", withdrawal.message);
+    }
     assert!(home.bytes(id, &token).is_err() && home.release(&token, &own_rules(&home)).is_err());
     assert!(device.outbox.files.lock().unwrap().is_empty() && !home.has_candidate());
     assert_eq!(home.privacy().unwrap().ledger.spent.releases(), 2, "spent stays spent");
@@ -108,9 +108,73 @@ fn stopping_says_that_nothing_was_sent_only_where_nothing_can_have_been() {
     // Offered, given up for another model, then withdrawn: nobody here knows.
     agree(&home);
     let told = stop(&home);
-    assert!(told.contains("1 noised updates were given up earlier"), "{told}");
+    assert!(told.contains("1 noised update was given up earlier"), "{told}");
     let proof = home.delete_everything().unwrap();
     assert_eq!((proof.already_sent, proof.given_up), (Some(0), Some(1)));
+}
+
+#[test]
+fn a_waiting_update_does_not_outlive_what_a_person_takes_back() {
+    let acts: [(&str, fn(&Home)); 3] = [
+        ("a correction was deleted", |home| home.remove_correction(0).unwrap()),
+        ("a head was undone", |home| {
+            home.undo_head(home.heads().last().unwrap().number).unwrap();
+        }),
+        ("training was withdrawn", |home| {
+            let withdrawal = home.withdraw(PurposeKind::ImproveMyMirror).unwrap();
+            assert_eq!(withdrawal.discarded, 2);
+            let told = withdrawal.message;
+            assert!(told.contains("2 noised updates that waited are destroyed here"), "{told}");
+            assert!(told.starts_with("Training has stopped.") && told.contains("stays spent"));
+        }),
+    ];
+    for (what, act) in acts {
+        let device = Device::new();
+        let home = device.start_with(15);
+        for _ in 0..2 {
+            train(&home);
+            release(&home).unwrap();
+        }
+        let version = home.releases_version();
+        act(&home);
+        assert!(home.waiting().unwrap().is_empty(), "{what}");
+        assert!(device.outbox.files.lock().unwrap().is_empty(), "{what}");
+        assert!(home.releases_version() > version, "{what}: whoever sends hears of it");
+        let ledger = home.privacy().unwrap().ledger;
+        assert_eq!((ledger.spent.releases(), ledger.burnt), (2, 2), "{what}");
+    }
+}
+
+#[test]
+fn a_waiting_update_outlives_corrections_that_are_merely_old() {
+    let device = Device::new();
+    let home = device.start_with(6);
+    train(&home);
+    let id = release(&home).unwrap();
+    device.clocks.pass(181 * 86_400);
+    assert_eq!(home.tidy().unwrap(), 6);
+    assert_eq!(home.waiting().unwrap(), [id]);
+}
+
+#[test]
+fn a_ledger_that_notes_nothing_keeps_no_correction_and_no_head() {
+    let device = Device::new();
+    let home = device.start_with(15);
+    train(&home);
+    release(&home).unwrap();
+    device.ledger.set_room(Some(0));
+    assert!(home.remove_correction(0).is_err());
+    assert_eq!(home.corrections().len(), 14);
+    assert!(device.outbox.files.lock().unwrap().is_empty());
+    assert!(home.undo_head(0).is_err());
+    assert!(home.heads().is_empty());
+}
+
+#[test]
+fn stopping_to_train_where_nothing_waits_says_nothing_of_updates() {
+    let home = Device::new().start_with(1);
+    let told = home.withdraw(PurposeKind::ImproveMyMirror).unwrap().message;
+    assert!(told.starts_with("Training has stopped.") && !told.contains("update"), "{told}");
 }
 
 #[test]

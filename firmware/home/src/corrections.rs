@@ -161,7 +161,8 @@ impl Corrections {
             return Err(HomeError::TooMany { stored: self.len() });
         }
         if self.bytes() + bytes > limits.bytes {
-            return Err(HomeError::TooLarge { stored: self.bytes(), limit: limits.bytes });
+            let (stored, limit) = (self.bytes(), limits.bytes);
+            return Err(HomeError::TooLarge { bytes, stored, limit });
         }
         Ok(())
     }

@@ -23,12 +23,15 @@ pub enum HomeError {
     MaskSize { actual: usize, height: usize, width: usize },
     #[error(transparent)]
     Mask(#[from] TargetError),
-    #[error("{stored} corrections are stored, as many as the limit allows; delete some first")]
+    #[error(
+        "{stored} corrections are stored, as many as learning.corrections allows; delete some or raise it"
+    )]
     TooMany { stored: usize },
     #[error(
-        "the corrections take {stored} bytes and the limit is {limit}; delete some or raise the limit"
+        "another correction of {} KiB does not fit learning.megabytes = {} beside the {:.1} MiB that are stored; delete some or raise it",
+        .bytes.div_ceil(1024), .limit >> 20, mebibytes(.stored)
     )]
-    TooLarge { stored: u64, limit: u64 },
+    TooLarge { bytes: u64, stored: u64, limit: u64 },
     #[error(
         "the disk has {} MiB left, and learning.free_megabytes keeps {} free; nothing was stored: free some room",
         .free >> 20, .kept >> 20
@@ -42,13 +45,15 @@ pub enum HomeError {
         .0.saturating_add(1)
     )]
     Damaged(u64),
-    #[error("{0} was sealed for another place, changed, or written by another device")]
+    #[error(
+        "{0} is not what this program writes there; it is removed, and the next run makes another"
+    )]
     Unsealed(String),
     #[error(
         "there is no earlier head to go back to; the mirror runs the head that it came with, or the fleet's"
     )]
     NoHead,
-    #[error("another head is in use by now; look at it first")]
+    #[error("the head in use has changed since you looked; see which one it is, then press again")]
     OtherHead,
     #[error(
         "the household's head cannot be read ({0}) and the network's own is in use; start the mirror again, or go back to the \
@@ -90,4 +95,8 @@ pub enum HomeError {
     Mechanism(#[from] MechanismError),
     #[error(transparent)]
     Edge(#[from] EdgeError),
+}
+
+fn mebibytes(bytes: &u64) -> f64 {
+    *bytes as f64 / f64::from(1 << 20)
 }

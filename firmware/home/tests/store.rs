@@ -156,6 +156,7 @@ fn limits_and_headroom_hold() {
     let (pixels, mask) = scene(9);
     let error = home.add_correction(&consent, &pixels, &mask).unwrap_err();
     assert!(matches!(error, HomeError::TooMany { stored: 3 }));
+    assert!(error.to_string().contains("learning.corrections"), "{error}");
     home.remove_correction(0).unwrap();
     let added = home.add_correction(&consent, &pixels, &mask).unwrap();
     assert_eq!(added.number, 3, "a number is never used twice");
@@ -166,10 +167,12 @@ fn limits_and_headroom_hold() {
     assert!(matches!(error, HomeError::DiskFull { .. }), "{error}");
 
     let mut device = Device::new();
-    device.options.limits = Limits { bytes: 30_000, ..Limits::default() };
-    let home = device.start_with(2);
+    device.options.limits = Limits { bytes: 1 << 20, ..Limits::default() };
+    let home = device.start_with(84);
     let error = home.add_correction(&home.token().unwrap(), &pixels, &mask).unwrap_err();
-    assert!(matches!(error, HomeError::TooLarge { limit: 30_000, .. }), "{error}");
+    let told =
+        "another correction of 13 KiB does not fit learning.megabytes = 1 beside the 1.0 MiB";
+    assert!(error.to_string().starts_with(told), "{error}");
 }
 
 #[test]

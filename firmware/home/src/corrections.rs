@@ -18,7 +18,7 @@ use crate::vault::Vault;
 
 const MAGIC: &[u8; 4] = b"MHC1";
 const HEADER_BYTES: usize = 36;
-const PREFIX: &str = "correction-";
+pub(crate) const PREFIX: &str = "correction-";
 
 /// A correction in the list; its picture and mask stay sealed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

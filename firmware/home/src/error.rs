@@ -1,11 +1,15 @@
 //! What can go wrong, named so that a person knows the next step.
 
+use std::fmt::Display;
+
 use learn::consent::ConsentError;
 use learn::edges::{EdgeError, RunId};
 use learn::head::{LayoutError, SizeError, TargetError, TrainError};
 use learn::privacy::{AccountantError, MechanismError};
 use learn::release::ReleaseError;
 use vision::VisionError;
+
+use crate::{corrections, heads};
 
 /// Why learning at home refused.
 #[derive(Debug, thiserror::Error)]
@@ -99,4 +103,24 @@ pub enum HomeError {
 
 fn mebibytes(bytes: &u64) -> f64 {
     *bytes as f64 / f64::from(1 << 20)
+}
+
+/// What an error or a problem says, for the journal, which nothing seals and nobody deletes: without the numbers of corrections and
+/// heads, which say how often a household corrected and learnt. The mirror's page shows them.
+pub fn for_journal(said: impl Display) -> String {
+    let names = [corrections::PREFIX, heads::PREFIX, "correction "];
+    names.into_iter().fold(said.to_string(), |text, name| without_numbers(&text, name))
+}
+
+/// `text` with an ellipsis in the place of every number behind `name`.
+fn without_numbers(text: &str, name: &str) -> String {
+    let mut parts = text.split(name);
+    let mut kept = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let behind = part.trim_start_matches(|character: char| character.is_ascii_digit());
+        kept += name;
+        kept += if behind.len() < part.len() { "…" } else { "" };
+        kept += behind;
+    }
+    kept
 }

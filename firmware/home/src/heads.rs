@@ -12,7 +12,7 @@ use crate::hold::hold;
 use crate::vault::Vault;
 
 const MAGIC: &[u8; 4] = b"MHH1";
-const PREFIX: &str = "head-";
+pub(crate) const PREFIX: &str = "head-";
 
 /// Heads that are kept to go back to; the oldest goes first.
 pub const KEPT_HEADS: usize = 5;

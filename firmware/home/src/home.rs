@@ -12,7 +12,7 @@ use learn::head::Subset;
 
 use crate::corrections::{self, CorrectionInfo};
 use crate::edges::Edges;
-use crate::error::HomeError;
+use crate::error::{HomeError, for_journal};
 use crate::heads::{self, HeadInfo, KEPT_HEADS};
 use crate::hold::hold;
 use crate::household::{Household, Shared, Stores};
@@ -197,7 +197,7 @@ impl Home {
             None => self.head.set(None, None),
             Some(Ok(values)) => self.head.set(Some(values.into()), None),
             Some(Err(error)) => {
-                tracing::warn!(%error, "the household's head is not used");
+                tracing::warn!(error = %for_journal(&error), "the household's head is not used");
                 self.head.set(None, Some(error.to_string()));
             }
         }

@@ -48,7 +48,7 @@ pub mod vault;
 pub use consents::{ConsentState, Contribution, Withdrawal};
 pub use corrections::{CorrectionInfo, Mask, Picture, Usage};
 pub use erase::{Beside, ErasureProof, LeftFile};
-pub use error::HomeError;
+pub use error::{HomeError, for_journal};
 pub use heads::{HeadInfo, KEPT_HEADS};
 pub use home::Home;
 pub use household::{Household, Stores};

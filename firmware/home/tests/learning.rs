@@ -731,7 +731,7 @@ fn no_key_is_made_for_a_run_that_everything_was_deleted_under() {
     }
 }
 
-/// Keeps what is logged on this thread, and stops whoever logs the end of a training.
+/// Keeps what is logged on this thread, and stops whoever logs that a training ended or failed.
 struct Journal(Arc<Mutex<Vec<String>>>, Arc<AtomicBool>);
 
 struct Line(String);
@@ -758,8 +758,8 @@ impl tracing::Subscriber for Journal {
     fn event(&self, event: &tracing::Event<'_>) {
         let mut line = Line(String::new());
         event.record(&mut line);
-        let ended = line.0.contains("training:") || line.0.contains("training diverged");
-        self.1.fetch_or(ended, Ordering::SeqCst);
+        let ends = ["training:", "training diverged", "learning at home"];
+        self.1.fetch_or(ends.iter().any(|end| line.0.contains(end)), Ordering::SeqCst);
         self.0.lock().unwrap().push(line.0);
     }
 
@@ -789,6 +789,38 @@ fn the_journal_says_that_a_run_ended_and_no_number_of_it() {
     let told: Vec<&String> = lines.iter().filter(|line| line.contains("training:")).collect();
     assert_eq!(told, ["message=training: finished "]);
     assert!(lines.iter().all(|line| !line.contains(|c: char| c.is_ascii_digit())), "{lines:?}");
+}
+
+#[test]
+fn the_journal_says_what_failed_and_not_of_which_correction_or_head() {
+    let device = Device::new();
+    let home = device.start_with(15);
+    assert!(finished(train(&home)).adopted);
+    device.clocks.pass(181 * 86_400);
+    device.vault.stuck.lock().unwrap().insert("correction-0000000014".to_owned());
+    let lines = journal_of_a_run(&home);
+    let trouble = home.training().trouble.unwrap();
+    assert!(trouble.contains("cannot remove correction-0000000014"), "{trouble}");
+    assert!(lines.iter().any(|line| line.contains("cannot remove correction-…: ")), "{lines:?}");
+    drop(home);
+
+    device.vault.make_unreadable("head-0000000000");
+    let (unread, kept) = (Arc::<Mutex<Vec<String>>>::default(), lines);
+    let journal = Journal(unread.clone(), Arc::default());
+    let home = tracing::subscriber::with_default(journal, || device.start());
+    let told = home.all_problems().concat();
+    assert!(told.contains("cannot read head-0000000000"), "{told}");
+    assert!(!home::for_journal(&told).contains("000000"), "{told}");
+    let unread = unread.lock().unwrap();
+    assert!(unread.iter().any(|line| line.contains("cannot read head-…: ")), "{unread:?}");
+    assert!(unread.iter().chain(&kept).all(|line| !line.contains("000000")), "{unread:?} {kept:?}");
+}
+
+#[test]
+fn what_the_page_says_of_a_correction_is_for_the_journal_of_none() {
+    let said = home::for_journal(HomeError::Damaged(41));
+    assert_eq!(said, "correction … is damaged, cannot be read, or is of another device; delete it");
+    assert_eq!(home::for_journal("correction-lists of 3"), "correction-lists of 3");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use learn::edges::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::consents::Contribution;
-use crate::error::HomeError;
+use crate::error::{HomeError, for_journal};
 use crate::hold::hold;
 use crate::home::Home;
 use crate::household::Household;
@@ -121,7 +121,7 @@ impl Home {
         let trouble = Some(error.to_string());
         let mut status = self.status();
         if status.trouble != trouble {
-            tracing::warn!(%error, "learning at home");
+            tracing::warn!(error = %for_journal(error), "learning at home");
             status.trouble = trouble;
         }
     }

@@ -32,6 +32,8 @@ pub struct MemoryStore {
     pub room: Mutex<Option<usize>>,
     /// Names that lie on a bad block, until they are removed or written anew.
     pub unreadable: Mutex<BTreeSet<String>>,
+    /// Names that cannot be removed.
+    pub stuck: Mutex<BTreeSet<String>>,
     /// So many changes are still taken, of all stores that share it; then each is refused, a removal too.
     pub changes: Arc<Mutex<Option<usize>>>,
 }
@@ -123,6 +125,10 @@ impl Storage for MemoryStore {
 
     fn remove(&self, name: &str) -> Result<(), EdgeError> {
         self.change("remove", name)?;
+        if self.stuck.lock().unwrap().contains(name) {
+            let source = Error::from_raw_os_error(5); // EIO
+            return Err(EdgeError::Storage { operation: "remove", name: name.to_owned(), source });
+        }
         self.unreadable.lock().unwrap().remove(name);
         self.files.lock().unwrap().remove(name);
         Ok(())

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use home::{Contribution, Household};
+use home::{Contribution, Household, for_journal};
 use learn::consent::PurposeKind;
 use learn::ledger::LedgerSummary;
 use proto::DeviceId;
@@ -197,7 +197,7 @@ impl home_assistant::Home for Shown {
             return;
         };
         if self.failed.get(&command) != Some(&error) {
-            warn!("Home Assistant asked for {command:?}: {error}");
+            warn!("Home Assistant asked for {command:?}: {}", for_journal(&error));
             self.failed.insert(command, error);
         }
     }

@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, Receiver, TryRecvError};
 
 use anyhow::{Context, Result};
 use frame::Orientation;
-use home::{Home, HomeError, ModelTrouble};
+use home::{Home, HomeError, ModelTrouble, for_journal};
 use learn::head::{Subset, numbers};
 use proto::status::JobFault;
 use tracing::{info, warn};
@@ -97,7 +97,7 @@ fn attempt(
             Ok(())
         }
         Err(error) => {
-            warn!("model {version} is put away: {error}");
+            warn!("model {version} is put away: {}", for_journal(&error));
             Err(fault(&error))
         }
     }

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use home::edges::Edges;
-use home::{BaseModel, ErasureProof, Home, HomeError, HomeOptions, Household, Stores, vault};
+use home::{
+    BaseModel, ErasureProof, Home, HomeError, HomeOptions, Household, Stores, for_journal, vault,
+};
 use tracing::{info, warn};
 
 use crate::fleet;
@@ -227,7 +229,7 @@ impl Trainer {
             self.learning.close(text);
         })?;
         for problem in household.problems() {
-            warn!("learning: {problem}");
+            warn!("learning: {}", for_journal(problem));
         }
         self.shared.set_notice(Topic::Learning, household.problems().first().map(String::as_str));
         if let Some(question) = household.changed_words() {
@@ -251,7 +253,7 @@ impl Trainer {
         })?;
         let known = household.problems();
         for problem in home.all_problems().iter().filter(|problem| !known.contains(problem)) {
-            warn!("learning: {problem}");
+            warn!("learning: {}", for_journal(problem));
         }
         // What is switched off and not stored has its own topic.
         let own = household.unstored_withdrawal();
@@ -271,7 +273,7 @@ impl Trainer {
                 let trouble = household.tidy().err().map(|error| error.to_string());
                 // Once, for as long as it is the same.
                 if let Some(text) = trouble.as_ref().filter(|_| trouble != told) {
-                    warn!("learning: {text}");
+                    warn!("learning: {}", for_journal(text));
                 }
                 told = trouble;
             }

@@ -246,6 +246,11 @@ impl Household {
         self.lock().corrections.list()
     }
 
+    /// Whether this correction is stored.
+    pub fn has_correction(&self, number: u64) -> bool {
+        self.lock().corrections.contains(number)
+    }
+
     /// What is stored, against what may be.
     pub fn usage(&self) -> Usage {
         let shared = self.lock();

@@ -462,9 +462,9 @@ mod tests {
         let folder = Folder::new("delete");
         let mut shown = shown(folder.path());
         let frozen = shown.shared.frozen.put(Parsed::blank((6, 8))).expect("the first").keep();
-        shown.learning.answered.note(vec![[1; 32]]).expect("new").stored_as(0);
+        shown.learning.answered.note(vec![[1; 32]], |_| true).expect("new").stored_as(0);
         shown.command(Command::Delete);
         assert!(shown.shared.frozen.get(frozen).is_none());
-        assert!(shown.learning.answered.note(vec![[1; 32]]).is_some());
+        assert!(shown.learning.answered.note(vec![[1; 32]], |_| true).is_some());
     }
 }

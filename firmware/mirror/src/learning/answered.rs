@@ -25,12 +25,16 @@ struct Keys {
 }
 
 impl Answered {
-    /// Notes a request; `None`, and nothing noted, if one of its keys was noted before.
-    pub fn note(&self, keys: Vec<Key>) -> Option<Noted> {
+    /// Notes a request; `None`, and nothing noted, if one of its keys was noted before and is being answered, or has become a correction that
+    /// `is_stored`: one that went by its age may be handed in again.
+    pub fn note(&self, keys: Vec<Key>, is_stored: impl Fn(u64) -> bool) -> Option<Noted> {
         let mut answered = lock(&self.0);
-        if keys.iter().any(|key| answered.known.contains_key(key)) {
+        let known: Vec<Option<u64>> =
+            keys.iter().filter_map(|key| answered.known.get(key).copied()).collect();
+        if known.iter().any(|correction| correction.is_none_or(&is_stored)) {
             return None;
         }
+        answered.retain(|_, correction| correction.is_none() || !known.contains(&correction));
         answered.order.extend(&keys);
         answered.known.extend(keys.iter().map(|key| (*key, None)));
         while answered.order.len() > REMEMBERED {
@@ -43,16 +47,18 @@ impl Answered {
 
     /// Forgets the request that became this correction: it may be made again.
     pub fn forget_correction(&self, number: u64) {
-        self.retain(|_, correction| correction != Some(number));
+        lock(&self.0).retain(|_, correction| correction != Some(number));
     }
 
     /// Forgets everything.
     pub fn forget(&self) {
         *lock(&self.0) = Keys::default();
     }
+}
 
-    fn retain(&self, wanted: impl Fn(&Key, Option<u64>) -> bool) {
-        let Keys { order, known } = &mut *lock(&self.0);
+impl Keys {
+    fn retain(&mut self, wanted: impl Fn(&Key, Option<u64>) -> bool) {
+        let Keys { order, known } = self;
         known.retain(|key, correction| wanted(key, *correction));
         order.retain(|key| known.contains_key(key));
     }
@@ -80,7 +86,7 @@ impl Noted {
 impl Drop for Noted {
     fn drop(&mut self) {
         if !self.keys.is_empty() {
-            self.answered.retain(|key, _| !self.keys.contains(key));
+            lock(&self.answered.0).retain(|key, _| !self.keys.contains(key));
         }
     }
 }
@@ -89,27 +95,48 @@ impl Drop for Noted {
 mod tests {
     use super::*;
 
+    /// Where every correction is still there.
+    fn note(answered: &Answered, keys: Vec<Key>) -> Option<Noted> {
+        answered.note(keys, |_| true)
+    }
+
     #[test]
     fn a_request_is_used_once_by_each_of_its_keys() {
         let answered = Answered::default();
-        answered.note(vec![[1; 32], [2; 32]]).expect("new").stored_as(0);
-        assert!(answered.note(vec![[1; 32], [3; 32]]).is_none());
-        assert!(answered.note(vec![[2; 32]]).is_none());
-        assert!(answered.note(vec![[3; 32]]).is_some(), "a refusal notes nothing");
+        note(&answered, vec![[1; 32], [2; 32]]).expect("new").stored_as(0);
+        assert!(note(&answered, vec![[1; 32], [3; 32]]).is_none());
+        assert!(note(&answered, vec![[2; 32]]).is_none());
+        assert!(note(&answered, vec![[3; 32]]).is_some(), "a refusal notes nothing");
     }
 
     #[test]
     fn what_was_not_stored_may_be_asked_for_again() {
         let answered = Answered::default();
-        let answering = answered.note(vec![[1; 32]]).expect("new");
-        assert!(answered.note(vec![[1; 32]]).is_none(), "it is being answered");
+        let answering = note(&answered, vec![[1; 32]]).expect("new");
+        assert!(note(&answered, vec![[1; 32]]).is_none(), "it is being answered");
         drop(answering);
-        answered.note(vec![[1; 32]]).expect("cut off").stored_as(7);
-        assert!(answered.note(vec![[1; 32]]).is_none(), "stored");
+        note(&answered, vec![[1; 32]]).expect("cut off").stored_as(7);
+        assert!(note(&answered, vec![[1; 32]]).is_none(), "stored");
         answered.forget_correction(6);
-        assert!(answered.note(vec![[1; 32]]).is_none(), "another correction was removed");
+        assert!(note(&answered, vec![[1; 32]]).is_none(), "another correction was removed");
         answered.forget_correction(7);
-        assert!(answered.note(vec![[1; 32]]).is_some());
+        assert!(note(&answered, vec![[1; 32]]).is_some());
+    }
+
+    #[test]
+    fn what_is_stored_no_more_may_be_handed_in_again() {
+        let answered = Answered::default();
+        note(&answered, vec![[1; 32], [2; 32]]).expect("new").stored_as(7);
+        note(&answered, vec![[3; 32]]).expect("new").stored_as(8);
+        let is_stored = |number| number == 8;
+        assert!(answered.note(vec![[1; 32], [3; 32]], is_stored).is_none(), "one is there");
+        let answering =
+            answered.note(vec![[1; 32], [2; 32]], is_stored).expect("it went by its age");
+        assert!(answered.note(vec![[2; 32]], |_| false).is_none(), "it is being answered");
+        answering.stored_as(9);
+        assert!(answered.note(vec![[1; 32]], |number| number == 9).is_none());
+        let keys = lock(&answered.0);
+        assert_eq!((keys.order.len(), keys.known.len()), (3, 3));
     }
 
     #[test]
@@ -121,10 +148,10 @@ mod tests {
             key
         };
         for number in 0..=REMEMBERED {
-            answered.note(vec![key(number)]).expect("new").stored_as(number as u64);
+            note(&answered, vec![key(number)]).expect("new").stored_as(number as u64);
         }
-        assert!(answered.note(vec![key(0)]).is_some(), "the first one was forgotten");
-        assert!(answered.note(vec![key(REMEMBERED)]).is_none());
+        assert!(note(&answered, vec![key(0)]).is_some(), "the first one was forgotten");
+        assert!(note(&answered, vec![key(REMEMBERED)]).is_none());
         let keys = lock(&answered.0);
         assert_eq!(keys.order.len(), keys.known.len());
     }

@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 use vision::StageTimings;
 
 use crate::found;
-use crate::learning::{Key, Noted};
+use crate::learning::{Key, Learning, Noted};
 use crate::page::correct::{read_mask, store};
 use crate::page::parse::worker::{Refused, Room};
 use crate::page::stores::{agreed, home};
@@ -82,11 +82,21 @@ pub async fn parse(
         }
         None => Vec::new(),
     };
-    let Some(noted) = served.learning.answered.note(keys) else {
-        let text = "this request was made before; nothing is stored twice";
-        return Err(Trouble::new(StatusCode::CONFLICT, text));
-    };
+    let noted = note(Arc::clone(&served.learning), keys).await?;
     answer(&served, &headers, (image, training), noted, room).await
+}
+
+/// Whether a correction is still there is asked of the stores, and not by the page's own thread.
+async fn note(learning: Arc<Learning>, keys: Vec<Key>) -> Result<Noted, Trouble> {
+    beside(move || {
+        let is_stored =
+            |number| learning.household().is_some_and(|household| household.has_correction(number));
+        learning.answered.note(keys, is_stored).ok_or_else(|| {
+            let text = "this request was made before; nothing is stored twice";
+            Trouble::new(StatusCode::CONFLICT, text)
+        })
+    })
+    .await
 }
 
 async fn answer(

@@ -9,6 +9,7 @@ use std::time::Duration;
 use learn::consent::{Consents, PurposeKind};
 use learn::edges::{EdgeError, MonotonicCounter, Storage};
 use learn::fs::{Directory, StoredCounter};
+use learn::privacy::NoiseMultiplier;
 use learn::release::ReleasePath;
 use vision::GridSize;
 use zeroize::Zeroizing;
@@ -98,6 +99,8 @@ pub struct Household {
     pub(crate) releases_version: AtomicU64,
     /// Why the settings allow no release, if they allow none.
     pub(crate) stopped: Option<String>,
+    /// See [`Household::noise_multiplier`]. A lifetime plan is searched for once: this is asked for every second.
+    pub(crate) noise: Result<NoiseMultiplier, String>,
     /// Changed under the lock of `shared`.
     pub(crate) head: HeadSlot,
     pub(crate) status: Mutex<TrainingStatus>,
@@ -132,6 +135,7 @@ impl Household {
     ) -> Result<Household, HomeError> {
         options.check()?;
         let stopped = options.check_releases().err().map(|reason| reason.to_string());
+        let noise = options.noise_multiplier().map_err(|reason| reason.to_string());
         let no_releases = stopped.clone().map(|why| HomeError::NoReleases(why).to_string());
         let mut problems = Vec::from_iter(no_releases);
         // Opened also then: what waits or was sent before is known by it.
@@ -154,6 +158,7 @@ impl Household {
             releases: Mutex::new(releases),
             releases_version: AtomicU64::new(0),
             stopped,
+            noise,
             head: HeadSlot::default(),
             options,
             edges,

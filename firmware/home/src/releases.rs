@@ -145,10 +145,17 @@ impl Household {
     /// # Errors
     /// [`HomeError::NoReleases`] with the reason: of the ledger, or of settings that know no noise.
     pub fn privacy(&self) -> Result<PrivacyOverview, HomeError> {
-        let unknown = |reason: HomeError| HomeError::NoReleases(reason.to_string());
-        let z = self.options.noise_multiplier().map_err(unknown)?;
+        let z = self.noise_multiplier()?;
         let ledger = self.with_releases(|path| Ok(path.summary(z)?))?;
         Ok(PrivacyOverview { ledger, next_noise_multiplier: z.as_f64(), clip: CLIP })
+    }
+
+    /// The noise multiplier of a release, by the settings in force.
+    ///
+    /// # Errors
+    /// [`HomeError::NoReleases`] with what [`crate::HomeOptions::noise_multiplier`] says.
+    pub fn noise_multiplier(&self) -> Result<NoiseMultiplier, HomeError> {
+        self.noise.clone().map_err(HomeError::NoReleases)
     }
 
     /// Whether a finished run waits to be released.
@@ -160,7 +167,7 @@ impl Household {
         if let Some(reason) = &self.stopped {
             return Err(HomeError::NoReleases(reason.clone()));
         }
-        let own = self.options.noise_multiplier()?;
+        let own = self.noise_multiplier()?;
         if rules.clip != CLIP {
             let (asked, own) = (rules.clip.to_string(), CLIP.to_string());
             return Err(HomeError::Rules { what: "clipping norm", asked, own });

@@ -143,7 +143,7 @@ impl Household for AtHome {
         if matches!(self.home.contribution(), Contribution::NoFleet | Contribution::Off) {
             return None;
         }
-        let own = self.home.options().noise_multiplier().ok()?;
+        let own = self.home.noise_multiplier().ok()?;
         Some(Floor {
             min_noise_multiplier: Ratio::new(own.numerator(), own.denominator()).ok()?,
             max_clip: Ratio::new(1, 1).ok()?,

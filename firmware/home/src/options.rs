@@ -88,7 +88,8 @@ impl Default for Triggers {
 /// When a device may train, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Capability {
-    /// Computing time of one run on a cool, idle device on power.
+    /// Computing time that a run's steps are planned for on a cool, idle device on power, by how long steps took before; judging comes on
+    /// top.
     pub time_allowed: Duration,
     /// Celsius at which training stops; it goes on 5 degrees below.
     pub hottest: f32,

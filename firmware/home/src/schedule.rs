@@ -59,6 +59,9 @@ impl std::fmt::Display for Pause {
 /// Degrees below the hottest at which training goes on; without them it would flutter.
 const COOLER: f32 = 5.0;
 
+/// What an example is taken to need before one was measured: a careful guess for a slow board.
+const UNMEASURED: Duration = Duration::from_secs(1);
+
 /// Part of the busiest share below which training goes on.
 const CALMER: f32 = 0.75;
 
@@ -92,11 +95,12 @@ impl Capability {
     }
 
     /// How many of `available` examples, and how many of `epochs` passes, fit the time allowed now, when one example
-    /// takes `per_example`. Examples come before epochs; at least one of each while the device may train at all.
+    /// takes `per_example`; `None` before one was measured. Examples come before epochs; at least one of each while the device may train
+    /// at all.
     pub fn plan(
         &self,
         now: &Conditions,
-        per_example: Duration,
+        per_example: Option<Duration>,
         available: usize,
         epochs: u32,
     ) -> Option<WorkPlan> {
@@ -105,8 +109,9 @@ impl Capability {
             return None;
         }
         let allowed = self.time_allowed.as_secs_f64() * f64::from(share);
-        // A first run has no measurement; a millisecond is below what any device needs.
-        let steps = (allowed / per_example.as_secs_f64().max(1e-3)).floor() as u64;
+        let seconds = per_example.unwrap_or(UNMEASURED).as_secs_f64();
+        // A clock that stood still while it was measured says nothing: a millisecond is below what any device needs.
+        let steps = (allowed / seconds.max(1e-3)).floor() as u64;
         let fitting = (steps / available as u64).clamp(1, u64::from(epochs)) as u32;
         let examples = steps.clamp(1, available as u64) as usize;
         Some(WorkPlan { examples, epochs: fitting })
@@ -159,7 +164,7 @@ mod tests {
         ];
         for (now, pause) in cases {
             assert_eq!(CAPABILITY.pause(&now, None), Some(pause));
-            assert_eq!(CAPABILITY.plan(&now, Duration::from_millis(10), 5, 3), None);
+            assert_eq!(CAPABILITY.plan(&now, Some(Duration::from_millis(10)), 5, 3), None);
         }
     }
 
@@ -180,7 +185,8 @@ mod tests {
     #[test]
     fn slow_warm_and_busy_devices_do_less() {
         let plan = |now: Conditions, ms| {
-            let plan = CAPABILITY.plan(&now, Duration::from_millis(ms), 100, 3).unwrap();
+            let per_example = Some(Duration::from_millis(ms));
+            let plan = CAPABILITY.plan(&now, per_example, 100, 3).unwrap();
             (plan.examples, plan.epochs)
         };
         let idle = Conditions::IDLE;
@@ -191,6 +197,13 @@ mod tests {
         assert_eq!(plan(Conditions { celsius: Some(65.0), ..idle }, 200), (100, 1));
         assert_eq!(plan(Conditions { busy: 0.5, ..idle }, 600), (50, 1));
         assert_eq!(plan(Conditions { celsius: Some(30.0), ..idle }, 100), (100, 3));
+    }
+
+    #[test]
+    fn a_first_run_is_planned_with_care() {
+        let plan = CAPABILITY.plan(&Conditions::IDLE, None, 25, 12).unwrap();
+        assert_eq!((plan.examples, plan.epochs), (25, 2));
+        assert_eq!(CAPABILITY.plan(&Conditions::IDLE, None, 1_000, 12).unwrap().examples, 60);
     }
 
     #[test]

@@ -702,6 +702,68 @@ fn corrections_grow_too_old_while_training_waits() {
 }
 
 #[test]
+fn the_trainers_thread_deletes_what_is_too_old() {
+    let device = Device::new();
+    let home = device.start_with(2);
+    device.clocks.pass(181 * 86_400);
+    home.request_training();
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopper = stop.clone();
+    let gate = Closed(AtomicU32::new(0), move |_| stopper.store(true, Ordering::SeqCst));
+    home.serve(&mut ColourTrunk::default(), &gate, &stop);
+    assert!(home.corrections().is_empty());
+}
+
+#[test]
+fn short_times_on_add_up_to_the_age_where_no_clock_is_set() {
+    let mut device = Device::new();
+    device.options.limits.age = std::time::Duration::from_secs(7 * 86_400);
+    device.clocks.wall.store(90, Ordering::SeqCst);
+    device.start_with(2);
+    for _ in 0..8 {
+        let home = device.start();
+        device.clocks.pass(86_400);
+        home.serve(&mut ColourTrunk::default(), &Open, &AtomicBool::new(true));
+    }
+    let home = device.start();
+    assert_eq!(home.corrections().len(), 2, "nobody looked");
+    assert_eq!(home.tidy().unwrap(), 2);
+}
+
+#[test]
+fn a_run_is_judged_by_fifty_corrections_at_most_from_the_oldest_to_the_newest() {
+    let mut device = Device::new();
+    device.options.limits.corrections = 300;
+    (device.options.training.epochs, device.options.training.learning_rate) = (1, 1e-3);
+    let home = device.start_with(270);
+    let judges: Vec<_> = home.corrections().into_iter().filter(|entry| entry.held_back).collect();
+    assert!(judges.len() > 50, "{}", judges.len());
+    let judged = Arc::new(Mutex::new(Vec::new()));
+    let pictures = judged.clone();
+    let mut trunk = Watched(ColourTrunk::default(), move |pixels| {
+        pictures.lock().unwrap().push(Digest::of(pixels));
+    });
+    let report = finished(home.train_when(&mut trunk, &Open, &AtomicBool::new(false)).unwrap());
+    assert_eq!((report.examples, report.judged), (270 - judges.len(), 50));
+    let judged = judged.lock().unwrap().split_off(report.examples);
+    let picture = |number: u64| Digest::of(&home.picture(number).unwrap().planes);
+    assert_eq!(judged.len(), 50);
+    assert_eq!(judged[0], picture(judges[0].number));
+    assert_eq!(judged[49], picture(judges[judges.len() - 1].number));
+    assert!((1..50).all(|at| !judged[..at].contains(&judged[at])), "each once");
+}
+
+/// Tells of each picture before the network sees it.
+struct Watched<F: FnMut(&[u8])>(ColourTrunk, F);
+
+impl<F: FnMut(&[u8])> home::Trunk for Watched<F> {
+    fn run(&mut self, pixels: &[u8]) -> Result<[Vec<f32>; 4], vision::VisionError> {
+        (self.1)(pixels);
+        self.0.run(pixels)
+    }
+}
+
+#[test]
 fn no_key_is_made_for_a_run_that_everything_was_deleted_under() {
     /// Everything is deleted while the gate is looked at; then somebody stands there, or nobody.
     struct Deleting {

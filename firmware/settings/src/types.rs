@@ -271,7 +271,7 @@ pub struct LearningSettings {
     pub hottest_celsius: f32,
     /// Share of the processor taken by others at which training stops, 0.05 to 1; it goes on at three quarters of that.
     pub busiest: f32,
-    /// Computing time of one run in seconds, 1 to 86400.
+    /// Seconds that a run's training steps are planned for, by how long steps took in the runs before, 1 to 86400; judging comes on top.
     pub time_allowed_s: u64,
 }
 

@@ -18,6 +18,10 @@ use crate::refit::refit;
 use crate::releases::{CANDIDATE_NAME, Candidate};
 use crate::state::State;
 
+/// Held-back corrections that judge a run at most. They come on top of the run's planned time, each as long as a step or so: without a bound
+/// a household that corrects much would wait for hours.
+const MOST_JUDGED: usize = 50;
+
 impl Home {
     /// Features and target of a correction.
     ///
@@ -65,7 +69,7 @@ impl Home {
         Ok((features, target))
     }
 
-    /// Judges the trained head on the held-back corrections and adopts it where it is better.
+    /// Judges the trained head on held-back corrections, [`MOST_JUDGED`] at most, and adopts it where it is better.
     pub(super) fn finish(
         &self,
         work: &mut Work<'_>,
@@ -74,7 +78,7 @@ impl Home {
         losses: &Losses,
     ) -> Result<RunReport, Break> {
         let before = self.head_values();
-        let (_, judged) = self.lock().corrections.roles();
+        let judged = spread(self.lock().corrections.roles().1);
         let layout = &self.shipped.layout;
         let mut confusions = [Confusion::new(), Confusion::new()];
         let mut counted = 0;
@@ -160,6 +164,16 @@ impl Home {
             self.status().example_milliseconds.or(next.example_milliseconds);
         next
     }
+}
+
+/// [`MOST_JUDGED`] of these numbers, from the oldest to the newest at equal steps: a head that forgets what it learnt long ago is no better, and
+/// two runs over the same corrections are judged alike.
+fn spread(numbers: Vec<u64>) -> Vec<u64> {
+    if numbers.len() <= MOST_JUDGED {
+        return numbers;
+    }
+    let place = |at: usize| at * (numbers.len() - 1) / (MOST_JUDGED - 1);
+    (0..MOST_JUDGED).map(|at| numbers[place(at)]).collect()
 }
 
 /// Adds what each of `heads` says of one picture to its confusion.

@@ -338,8 +338,8 @@ impl Home {
         settings: TrainingSettings,
     ) -> Option<RunPlan> {
         let (trained, _) = shared.corrections.roles();
-        let seconds = shared.state.example_milliseconds.unwrap_or(0.0) / 1e3;
-        let per_example = Duration::from_secs_f64(seconds);
+        let measured = shared.state.example_milliseconds;
+        let per_example = measured.map(|milliseconds| Duration::from_secs_f64(milliseconds / 1e3));
         let WorkPlan { examples, epochs } = self.options.capability.plan(
             conditions,
             per_example,

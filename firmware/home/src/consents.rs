@@ -151,14 +151,14 @@ impl Household {
             PurposeKind::ALL.into_iter().filter(is_unstored).map(PurposeKind::title).collect();
         (!titles.is_empty()).then(|| {
             format!(
-                "“{}” was switched off, and this holds until the mirror's next start only; the storage refuses to be written: \
+                "“{}” was switched off, and this holds until the mirror's next start only; the disk cannot be written: \
                  make the data folder writable, or free some room",
                 titles.join("” and “")
             )
         })
     }
 
-    /// What was agreed to in other words than those in force, and is off until somebody answers, for the glass and the journal; `None` where
+    /// What was agreed to in other words than those in force, and is off until somebody agrees again, for the glass and the journal; `None` where
     /// nothing is.
     pub fn changed_words(&self) -> Option<String> {
         let is_asked = |purpose: &PurposeKind| {
@@ -168,9 +168,12 @@ impl Household {
         let titles: Vec<&str> =
             PurposeKind::ALL.into_iter().filter(is_asked).map(PurposeKind::title).collect();
         (!titles.is_empty()).then(|| {
-            let off = if titles.len() > 1 { "both are" } else { "that is" };
+            let (text, them, they) = match titles.len() {
+                1 => ("text", "has changed since somebody agreed to it", "it is"),
+                _ => ("texts", "have changed since somebody agreed to them", "they are"),
+            };
             format!(
-                "the words of “{}” have changed since somebody agreed; {off} off until somebody answers on the mirror's page",
+                "the {text} of “{}” {them}; {they} off until somebody agrees again on the mirror's page",
                 titles.join("” and “")
             )
         })

@@ -350,15 +350,15 @@ fn a_changed_budget_asks_for_consent_again() {
     // Told until somebody answers; what has the same words as before goes on.
     assert!(matches!(home.consent(PurposeKind::ImproveMyMirror), ConsentState::Given(_)));
     let told = home.changed_words().unwrap();
-    assert!(told.contains("“Contribute to the fleet” have changed"), "{told}");
-    assert!(told.contains("that is off") && !told.contains("Improve"), "{told}");
+    assert!(told.contains("the text of “Contribute to the fleet” has changed"), "{told}");
+    assert!(told.contains("it is off until somebody agrees again"), "{told}");
     agree(&home);
     assert_eq!(home.changed_words(), None);
     device.options.limits.age /= 2;
     device.options.budget = learn::privacy::Budget::new(25.0, 1e-5).unwrap();
     let told = device.start().changed_words().unwrap();
     assert!(told.contains("“Improve my mirror” and “Contribute to the fleet”"), "{told}");
-    assert!(told.contains("both are off"), "{told}");
+    assert!(told.contains("since somebody agreed to them; they are off"), "{told}");
     agree(&device.start());
     device.options.budget = learn::privacy::Budget::new(30.0, 1e-5).unwrap();
     device.options.member = false;

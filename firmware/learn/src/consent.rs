@@ -110,7 +110,7 @@ pub enum ConsentError {
     Damaged(String),
     /// Consent is taken back in memory, and the medium still says that it is given.
     #[error(
-        "the consent is taken back, and this holds until the mirror's next start only; the storage refuses to be written ({0}): make the \
+        "the consent is taken back, and this holds until the mirror's next start only; the disk cannot be written ({0}): make the \
          data folder writable, or free some room, and take it back again"
     )]
     Unstored(#[source] EdgeError),

@@ -401,7 +401,7 @@ mod tests {
         let notice =
             || shared.with_health(|health| health.notices.get(Topic::Words).map(str::to_owned));
         let told = notice().expect("it is off, and nobody knows");
-        assert!(told.contains("Improve my mirror") && told.contains("have changed"), "{told}");
+        assert!(told.contains("Improve my mirror") && told.contains("has changed"), "{told}");
         // It may stand for weeks, and the glass has room for one.
         shared.set_notice(Topic::Temperature, Some("the sensor is gone"));
         let notices = shared.health().notices;

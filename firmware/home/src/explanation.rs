@@ -103,8 +103,8 @@ fn improve(options: &HomeOptions) -> PurposeText {
         what: format!(
             "The mirror keeps the pictures that you correct, encrypted, and trains itself on them at night or when \
              nobody is in front of it. It keeps at most {corrections} corrections, each for at most {days} days. It deletes only while \
-             it is on: after a time off, up to a week later; and where its clock is not set, only the days count that it is \
-             on. Ask whoever is in a picture before you save it."
+             it is switched on. After it was off, this may come up to a week late. While its clock is not set, only the time that \
+             it is on counts. Ask whoever is in a picture before you save it."
         ),
         leaves: "Nothing goes to the fleet or anywhere else. The mirror's page shows your corrections to whoever may open it: \
                  on this device, or in the browsers that you paired with it."
@@ -126,10 +126,10 @@ fn contribute_nothing(reason: &HomeError) -> PurposeText {
     PurposeText {
         purpose: PurposeKind::ContributeToFleet,
         title: PurposeKind::ContributeToFleet.title(),
-        what: "This mirror contributes nothing, as it is set.".to_owned(),
+        what: "With its present settings this mirror contributes nothing.".to_owned(),
         leaves: "No update leaves.".to_owned(),
         stays: "Whatever is learnt here.".to_owned(),
-        budget: format!("No release fits it ({reason})."),
+        budget: format!("No update fits the budget ({reason})."),
         stop: "Nothing is sent.".to_owned(),
         cannot_undo: "Updates that were sent before cannot be called back, and their share of the budget stays spent.".to_owned(),
     }
@@ -153,7 +153,8 @@ fn contribute(options: &HomeOptions, ledger: Option<&Ledger>) -> Result<PurposeT
         leaves: format!(
             "An update leaves: the change of the head's {} parameters, cut to length 1, and random noise added to every one \
              of its numbers, with a standard deviation of {z} times that length. The server also sees that this mirror takes \
-             part, and when. Where the mirror reports to your own Home Assistant, that hears of the budget spent and left, of the \
+             part, and when. Training waits until nobody is in front of the mirror, so a server that knows which mirror sent an \
+             update may learn from its time when nobody was. Where the mirror reports to your own Home Assistant, that hears of the budget spent and left, of the \
              updates left, of the rounds, and when the last update was received.",
             options.subset_name()
         ),
@@ -185,8 +186,8 @@ fn in_plain_words(epsilon: f64, delta: f64) -> String {
             .to_owned();
     }
     format!(
-        "In plain words: noise hides most of what an update says about your home. Whoever has to tell your home's updates from \
-         another's by what is in them is right at most {right} times in 100, where a coin is right 50 times."
+        "In plain words: noise hides most of what an update says about your home. Whoever guesses from the contents whether an \
+         update comes from your home or another is right at most {right} times in 100; a coin is right 50 times."
     )
 }
 
@@ -201,8 +202,8 @@ fn over_its_life(options: &HomeOptions, ledger: Option<&Ledger>) -> Result<Strin
         if made > most || !spent.fits(&options.budget) {
             let cost = spent.statement(delta)?.shown_epsilon();
             return Ok(format!(
-                "Budget for {} was spent under other settings: epsilon {cost} at delta {delta:e}. Those of today allow \
-                 {most} and epsilon {epsilon} over the mirror's whole life, so that no more are made.",
+                "Budget for {} was spent under other settings: epsilon {cost} at delta {delta:e}. The present settings allow \
+                 {most} and epsilon {epsilon} over the mirror's whole life, so no more updates are made.",
                 updates(made)
             ));
         }

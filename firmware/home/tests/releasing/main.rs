@@ -207,7 +207,7 @@ fn the_words_count_what_was_made_under_other_settings() {
         let words = told(&home);
         let made = format!("Budget for 3 updates was spent under other settings: epsilon {spent}");
         assert!(words.contains(&made), "{words}");
-        assert!(words.contains("1 and epsilon") && words.contains("no more are made"), "{words}");
+        assert!(words.contains("1 and epsilon") && words.contains("no more updates"), "{words}");
         assert_eq!(home.privacy().unwrap().ledger.releases_left, 0);
     }
     // Where some still fit, the plan's number stays the most, though one that cost more leaves room for fewer.

@@ -258,6 +258,28 @@ fn an_older_copy_is_noticed_where_the_platform_counts() {
 }
 
 #[test]
+fn a_ledger_that_is_exchanged_under_a_running_device_is_noticed_without_a_counter() {
+    let device = Device::new();
+    let consent = device.consent();
+    let (counter, clock) = (Arc::new(NoCounter), device.clock.clone());
+    let ledger = Ledger::open(device.store.clone(), counter, clock, Budget::DEFAULT).unwrap();
+    let outbox = Outbox::new(device.store.clone(), OutboxLimits::default());
+    let mut path = ReleasePath::open(ledger, outbox, Box::new(SystemEntropy)).unwrap();
+    path.release(clipped(1), Z, &consent).unwrap();
+    let older = device.store.get(LEDGER_NAME);
+    path.release(clipped(2), Z, &consent).unwrap();
+    device.store.set(LEDGER_NAME, older);
+    // Nobody looks at the medium again before a write has failed.
+    device.store.set_room(Some(0));
+    path.release(clipped(3), Z, &consent).unwrap_err();
+    device.store.set_room(None);
+    let error = path.release(clipped(3), Z, &consent).unwrap_err();
+    let ReleaseError::Ledger(LedgerError::RolledBack { found: 3, counted: 6 }) = error else {
+        panic!("{error}");
+    };
+}
+
+#[test]
 fn a_disk_that_fills_in_mid_write_never_costs_more_than_the_release() {
     for room in 0..1_500 {
         let device = Device::new();

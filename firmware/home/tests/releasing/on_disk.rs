@@ -139,6 +139,26 @@ fn what_lies_on_the_disk_is_for_the_mirrors_user_alone() {
 }
 
 #[test]
+fn an_older_ledger_put_back_on_the_disk_is_noticed_by_the_counter_beside_it() {
+    let (folder, home) = sent("rolled-back");
+    let ledger = folder.join("privacy").join(LEDGER_NAME);
+    let older = fs::read(&ledger).unwrap();
+    train(&home);
+    release(&home).unwrap();
+    drop(home);
+    let newer = fs::read(&ledger).unwrap();
+    let reason = || {
+        let home = Home::open(&folder, base(), on_disk_options()).unwrap();
+        home.privacy().err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    fs::write(&ledger, &older).unwrap();
+    assert!(reason().contains("an older copy was put back"), "{}", reason());
+    fs::write(&ledger, &newer).unwrap();
+    assert_eq!(reason(), "");
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
 fn a_second_process_is_kept_out_for_as_long_as_the_first_has_the_stores() {
     let (folder, home) = on_disk("second");
     assert!(Home::open(&folder, base(), on_disk_options()).is_err());

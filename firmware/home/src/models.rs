@@ -211,7 +211,7 @@ impl Home {
 
     /// Tries a model of the fleet and puts it in force unless it is worse than its predecessor or the shipped model on `check`.
     /// Where the household lets its corrections be used and they say that it is worse than the head in use, that head stays in
-    /// use. `bytes` are the trainable numbers in the layout's order, f32 little-endian. Call on a thread that may
+    /// use. One that is no newer than the model in force, before its trial or after it, changes nothing. `bytes` are the trainable numbers in the layout's order, f32 little-endian. Call on a thread that may
     /// compute for seconds; pictures go on being parsed meanwhile.
     ///
     /// # Errors

@@ -64,8 +64,6 @@ pub struct Snapshot {
     pub denied: bool,
     /// Whether it is there, and has brought nothing that the fleet signed for this channel; `note` says what to compare.
     pub unheard: bool,
-    /// Whether the mirror takes part.
-    pub takes_part: bool,
     /// The open round, if there is one.
     pub round: Option<u64>,
     /// What holds it back, or last went wrong.
@@ -214,6 +212,7 @@ impl Device {
     pub fn tick(&mut self, now: Duration, out: &mut dyn Requests) {
         self.advance_trial(now);
         self.listen_again(now);
+        let floor = self.floor_of_round(now);
         if !self.greet(now, out) {
             return;
         }
@@ -221,7 +220,7 @@ impl Device {
         let Some(connection) = &mut self.connection else { return };
         self.is_silent |= !connection.hears_fleet && now >= connection.since + SILENCE;
         if connection.hears_round {
-            self.advance_round(now, out);
+            self.advance_round(now, floor, out);
         }
         self.find_room(now);
         self.advance_download(now, out);
@@ -267,7 +266,6 @@ impl Device {
             connected: connection.is_some() && denied.is_none(),
             denied: denied.is_some(),
             unheard,
-            takes_part: self.household.floor().is_some(),
             round: self.round.as_ref().map(|round| round.task.round),
             note: denied.cloned().or_else(|| unheard.then(|| self.silence())).or(self.note.clone()),
             contributions: self.memory.contributions,

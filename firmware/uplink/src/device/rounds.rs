@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proto::content::{CHUNK_BYTES, chunk, indexes};
 use proto::signing::Signed;
-use proto::task::{RoundNotice, TaskManifest};
+use proto::task::{Floor, RoundNotice, TaskManifest};
 use proto::update::{ChunksWanted, Receipt, Refusal, UpdateChunk, UpdateOffer, Verdict};
 use proto::wire::Blob;
 use proto::{Digest, Message, Pseudonym, Topic};
@@ -88,19 +88,30 @@ impl Device {
     }
 
     fn end_round(&mut self) {
-        if let Some(offer) = self.round.take().and_then(|round| round.offer) {
-            self.unneeded.extend(offer.topics());
+        self.unneeded.extend(self.round.take().iter_mut().flat_map(Round::end_offer));
+    }
+
+    /// What the household insists on, once the round at hand is due; not before, for the privacy accountant has to work for it. Where the
+    /// household takes part no more, nothing of the round's update is left in memory, with a broker or without.
+    pub(super) fn floor_of_round(&mut self, now: Duration) -> Option<Floor> {
+        let round = self.round.as_mut().filter(|round| now >= round.report_at)?;
+        let floor = self.household.floor();
+        if floor.is_none() {
+            self.unneeded.extend(round.end_offer());
         }
+        floor
     }
 
-    /// The update of the round at hand is not offered any more.
-    fn end_offer(&mut self, round: &mut Round) {
-        self.unneeded.extend(round.offer.take().iter().flat_map(Offer::topics));
-    }
-
-    pub(super) fn advance_round(&mut self, now: Duration, out: &mut dyn Requests) {
+    /// Answers the round at hand; `floor` is [`Device::floor_of_round`].
+    pub(super) fn advance_round(
+        &mut self,
+        now: Duration,
+        floor: Option<Floor>,
+        out: &mut dyn Requests,
+    ) {
+        let Some(floor) = floor else { return };
         let Some(mut round) = self.round.take() else { return };
-        let result = self.step_round(now, &mut round, out);
+        let result = self.step_round(now, &floor, &mut round, out);
         match result {
             Ok(()) => {}
             Err(error) => {
@@ -115,20 +126,13 @@ impl Device {
     fn step_round(
         &mut self,
         now: Duration,
+        floor: &Floor,
         round: &mut Round,
         out: &mut dyn Requests,
     ) -> Result<(), EdgeError> {
-        let Some(floor) = self.household.floor() else {
-            // Withdrawn: nothing of the update is left in memory, and nothing more is sent.
-            self.end_offer(round);
-            return Ok(());
-        };
-        if now < round.report_at {
-            return Ok(());
-        }
         if let Err(refusal) = floor.check(&round.task) {
             self.note = Some(refusal.to_string());
-            self.end_offer(round);
+            self.unneeded.extend(round.end_offer());
             return Ok(());
         }
         if round.offer.is_none() && now >= round.next_at {
@@ -141,8 +145,17 @@ impl Device {
             self.unneeded.retain(|topic| !topics.contains(topic));
             offer.subscribed = topics.iter().all(|topic| out.subscribe(topic));
         }
+        let is_due = offer.subscribed && now >= round.next_at;
+        if !is_due && offer.wanted.is_empty() {
+            return Ok(());
+        }
+        // It may have been destroyed since it was copied here, also where somebody has agreed again meanwhile.
+        if self.household.bytes(offer.release).is_err() {
+            self.unneeded.extend(round.end_offer());
+            return Ok(());
+        }
         send_wanted(round.task.round, offer, out);
-        if !offer.subscribed || now < round.next_at {
+        if !is_due {
             return Ok(());
         }
         let topic =
@@ -284,6 +297,13 @@ impl Device {
         }
         self.end_round();
         Ok(())
+    }
+}
+
+impl Round {
+    /// Its update is not offered any more. Gives the topics that nothing is expected on then.
+    fn end_offer(&mut self) -> Vec<String> {
+        self.offer.take().iter().flat_map(Offer::topics).collect()
     }
 }
 

@@ -6,6 +6,7 @@ use proto::signing::{Signed, Statement};
 use proto::task::{ReportWindow, RoundNotice, TaskManifest};
 use proto::update::{ChunksWanted, Receipt, Refusal, UpdateChunk, UpdateOffer, Verdict};
 use proto::{Digest, Message, Ratio, Topic};
+use uplink::transport::Event;
 
 use crate::bench::{Bench, Shared, channel, secret, task};
 
@@ -134,7 +135,50 @@ fn withdrawn_consent_stops_an_upload_at_once() {
     bench.hear(Topic::Wanted(secret().pseudonym(&channel(), 5)), wanted.encode().unwrap());
     bench.wait(2000);
     assert!(bench.take("/fl/").is_empty());
-    assert!(!bench.device.snapshot().takes_part);
+}
+
+#[test]
+fn an_update_that_is_destroyed_is_not_sent_though_somebody_agrees_again() {
+    let withdraw = |bench: &Bench| {
+        bench.mirror.with(|mirror| {
+            mirror.takes_part = false;
+            mirror.waiting.clear();
+        });
+    };
+    let agree = |bench: &Bench| bench.mirror.with(|mirror| mirror.takes_part = true);
+    // Seconds for which the household has withdrawn; in none at all the protocol hears nothing of it.
+    for withdrawn in [0, 1] {
+        let mut bench = Bench::new(Some(vec![1; 3 * CHUNK_BYTES]));
+        let listens =
+            |bench: &Bench| bench.out.filters.iter().any(|filter| filter.contains("/fl/"));
+        bench.announce(1, task(5));
+        bench.wait(200);
+        assert!(!bench.take("/fl/update/").is_empty() && listens(&bench));
+        bench.event(Event::Disconnected("cut".into()));
+        withdraw(&bench);
+        bench.wait(withdrawn);
+        agree(&bench);
+        bench.event(Event::Connected);
+        assert_eq!(listens(&bench), withdrawn == 0, "what is heard of is forgotten at once");
+        bench.kept(Topic::Round(channel()), 1, &RoundNotice::Open(task(5)));
+        bench.wait(2000);
+        assert!(bench.take("/fl/").is_empty(), "withdrawn for {withdrawn} s");
+        let prepared = bench.mirror.with(|mirror| mirror.prepared);
+        assert_eq!((listens(&bench), prepared), (false, 1), "it was offered already");
+    }
+    // The chunks of one that the fleet has begun to fetch.
+    let mut bench = Bench::new(Some(vec![1; 3 * CHUNK_BYTES]));
+    bench.announce(1, task(5));
+    bench.wait(200);
+    bench.take("/fl/");
+    withdraw(&bench);
+    agree(&bench);
+    let update = Digest::of(&[1; 3 * CHUNK_BYTES]);
+    let chunks = vec![ChunkRange { first: 1, last: 2 }];
+    let wanted = ChunksWanted { round: 5, update, lane: None, chunks };
+    bench.hear(Topic::Wanted(secret().pseudonym(&channel(), 5)), wanted.encode().unwrap());
+    bench.wait(2000);
+    assert!(bench.take("/fl/").is_empty());
 }
 
 #[test]

@@ -14,8 +14,13 @@ use super::{BATCH, Device, RETRY};
 use crate::edges::{EdgeError, ReleaseId};
 use crate::transport::Requests;
 
-/// Between two looks at an outbox that has nothing yet.
+/// Between two looks at an outbox that has nothing yet, at least: a run that had ended before is released at once.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// Looks for a run that ends later, in the time in which mirrors report, at least. They come at drawn moments: an answer right after the run
+/// would say until when somebody was in front of the mirror. The last tenth of a round's window, in which nobody has to report, is longer than
+/// any wait between them.
+const LOOKS: u32 = 12;
 
 pub(super) struct Offer {
     pub(super) release: ReleaseId,
@@ -171,11 +176,13 @@ impl Device {
 
     fn make_offer(&mut self, now: Duration, round: &mut Round) -> Result<Option<Offer>, EdgeError> {
         let Some(&release) = self.household.waiting(&round.task)?.first() else {
-            round.next_at = now + LOOK;
             // Asked once, whatever comes of it: asking twice could spend twice, also across a restart.
             if !round.prepared && self.memory.round_offered < round.task.round {
-                round.prepared = true;
+                (round.prepared, round.next_at) = (true, now + LOOK);
                 self.household.prepare(&round.task)?;
+            } else {
+                let spread = Duration::from_secs(round.task.report.spread_seconds.into());
+                round.next_at = now + LOOK.max(self.jitter.within(spread / LOOKS));
             }
             return Ok(None);
         };

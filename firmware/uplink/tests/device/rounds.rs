@@ -6,6 +6,7 @@ use proto::signing::{Signed, Statement};
 use proto::task::{ReportWindow, RoundNotice, TaskManifest};
 use proto::update::{ChunksWanted, Receipt, Refusal, UpdateChunk, UpdateOffer, Verdict};
 use proto::{Digest, Message, Ratio, Topic};
+use uplink::edges::ReleaseId;
 use uplink::transport::Event;
 
 use crate::bench::{Bench, Shared, channel, secret, task};
@@ -179,6 +180,29 @@ fn an_update_that_is_destroyed_is_not_sent_though_somebody_agrees_again() {
     bench.hear(Topic::Wanted(secret().pseudonym(&channel(), 5)), wanted.encode().unwrap());
     bench.wait(2000);
     assert!(bench.take("/fl/").is_empty());
+}
+
+#[test]
+fn when_a_run_ended_is_not_told_by_its_answer() {
+    let report = ReportWindow { after_seconds: 0, spread_seconds: 12 * 3600 };
+    let answer_after = |run: u64| {
+        let mut bench = Bench::new(None);
+        bench.announce(1, TaskManifest { report, ..task(5) });
+        while bench.mirror.with(|mirror| mirror.prepared) == 0 {
+            bench.wait(1);
+        }
+        bench.wait(run);
+        bench.mirror.with(|mirror| mirror.waiting.push((ReleaseId([7; 16]), b"noised".to_vec())));
+        let is_out = |_: &u64| {
+            bench.wait(1);
+            !bench.take("/fl/update/").is_empty()
+        };
+        (1..).find(is_out).unwrap()
+    };
+    let answers = [60, 600, 1200, 3000, 5000, 8000].map(answer_after);
+    assert!(answers.iter().all(|seconds| *seconds <= 3601), "not late: {answers:?}");
+    let soon = answers.iter().filter(|seconds| **seconds < 60).count();
+    assert!(soon <= 1, "{answers:?}");
 }
 
 #[test]

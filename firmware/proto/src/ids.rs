@@ -11,16 +11,16 @@ use sha2::Digest as _;
 pub enum IdError {
     /// Not a device name.
     #[error(
-        "\"{0}\" is no device name; use 1 to 64 of a-z, 0-9 and '-', beginning with a letter or digit, and not \"fleet\""
+        "{0:?} is no device name; use 1 to 64 of a-z, 0-9 and '-', beginning with a letter or digit, and not \"fleet\""
     )]
     Device(String),
     /// Not a channel name.
     #[error(
-        "\"{0}\" is no channel name; use 1 to 32 of a-z, 0-9 and '-', beginning with a letter or digit"
+        "{0:?} is no channel name; use 1 to 32 of a-z, 0-9 and '-', beginning with a letter or digit"
     )]
     Channel(String),
     /// Not hexadecimal digits of the right number.
-    #[error("\"{text}\" is not {digits} lower-case hexadecimal digits")]
+    #[error("{text:?} is not {digits} lower-case hexadecimal digits")]
     Hex {
         /// What was found.
         text: String,

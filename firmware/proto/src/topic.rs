@@ -38,7 +38,7 @@ pub enum Topic {
 
 /// A topic that is none of the fleet's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is not a topic of the fleet")]
+#[error("{0:?} is not a topic of the fleet")]
 pub struct TopicError(String);
 
 impl fmt::Display for Topic {

@@ -298,6 +298,11 @@ fn topics_have_one_form_and_at_most_seven_slashes() {
     ] {
         assert!(bad.parse::<Topic>().is_err());
     }
+    let told = "x\ny\u{1b}[2J".parse::<Topic>().unwrap_err().to_string();
+    assert_eq!(
+        told, r#""x\ny\u{1b}[2J" is not a topic of the fleet"#,
+        "one line, and no command to a terminal"
+    );
 }
 
 #[test]

@@ -359,7 +359,10 @@ impl Device {
     }
 
     fn message(&mut self, now: Duration, topic: &str, payload: &[u8], retained: bool) {
-        let Ok(topic) = topic.parse::<Topic>() else { return self.refuse("topic", &topic) };
+        let topic = match topic.parse::<Topic>() {
+            Ok(topic) => topic,
+            Err(error) => return self.refuse("topic", &error),
+        };
         match topic {
             Topic::Round(channel) if channel == self.settings.channel => self.notice(now, payload),
             Topic::ModelManifest(channel) if channel == self.settings.channel => {

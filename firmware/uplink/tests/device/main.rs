@@ -6,6 +6,9 @@ mod bench;
 mod models;
 mod rounds;
 
+use std::io::Read;
+use std::sync::Arc;
+
 use bench::{Bench, Kept, channel, key, model, secret, task};
 use ed25519_dalek::SigningKey;
 use proto::signing::{KeyId, Signed};
@@ -142,4 +145,20 @@ fn nonsense_on_any_topic_is_counted_and_harmless() {
     }
     bench.event(Event::Message { topic: "x/y".into(), payload: vec![], retained: false });
     assert!(bench.device.snapshot().refused.values().sum::<u64>() >= 16);
+}
+
+#[test]
+fn a_topic_that_is_none_of_the_fleet_s_is_one_short_line_in_the_journal() {
+    for topic in ["x\nfleet: somebody agreed".to_owned(), "x".repeat(60_000)] {
+        let (mut journal, writer) = std::io::pipe().unwrap();
+        let log = tracing_subscriber::fmt().with_ansi(false).with_writer(Arc::new(writer));
+        let mut bench = Bench::new(None);
+        tracing::subscriber::with_default(log.finish(), || {
+            bench.event(Event::Message { topic, payload: vec![], retained: false });
+        });
+        let mut told = String::new();
+        journal.read_to_string(&mut told).unwrap();
+        assert_eq!(told.lines().count(), 1, "{told}");
+        assert!(told.contains("is not a topic of the fleet") && told.len() < 400, "{told}");
+    }
 }

@@ -9,13 +9,13 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use rumqttc::v5::mqttbytes::v5::{ConnAck, Packet, PubAckReason, Publish, SubscribeReasonCode};
-use rumqttc::v5::{ConnectionError, Event, EventLoop, MqttState};
+use rumqttc::v5::{ConnectionError, Event, EventLoop, MqttState, StateError};
 
 /// Why a connection has ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
-    /// The network, TLS, or what was said on it.
-    #[error(transparent)]
+    /// The network, TLS, or what was said on it; in a short line, without what the broker says of it in words of its own.
+    #[error("{}", told(.0))]
     Connection(#[from] ConnectionError),
     /// The broker has stopped reading.
     #[error("the broker has taken nothing for {} s; see that it still runs", .0.as_secs())]
@@ -30,6 +30,26 @@ pub enum Broken {
         "the broker takes no message (its Receive Maximum is 0, which MQTT 5 forbids); see its limit of messages in flight"
     )]
     TakesNothing,
+}
+
+/// Letters of an error's text at most: a certificate may have brought long names into it.
+const LETTERS: usize = 200;
+
+/// What a person is told of a connection that has ended. Whatever a broker writes there would stand on the mirror's glass, and in the journal, as
+/// the program's own words.
+fn told(error: &ConnectionError) -> String {
+    match error {
+        ConnectionError::NotConnAck(_) => {
+            "the broker does not speak MQTT 5: it sent something else than a welcome".to_owned()
+        }
+        ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) => {
+            format!("the broker says {reason_code:?}")
+        }
+        other => {
+            let plain = |letter: char| if letter.is_control() { ' ' } else { letter };
+            other.to_string().chars().take(LETTERS).map(plain).collect()
+        }
+    }
 }
 
 /// The next event of a connection that goes on.
@@ -256,6 +276,13 @@ mod tests {
             let refused = Refused::of(&published(reason)).expect("refused");
             assert_eq!((refused.is_access(), refused.may_pass()), (access, !access), "{refused}");
         }
+    }
+
+    #[test]
+    fn whatever_an_error_says_is_one_short_line() {
+        let words = format!("x\n\u{1b}[2J{}", "y".repeat(60_000));
+        let told = Broken::from(ConnectionError::Io(std::io::Error::other(words))).to_string();
+        assert!(told.starts_with("I/O: x  [2Jy") && told.chars().count() == LETTERS, "{told}");
     }
 
     #[test]

@@ -185,6 +185,37 @@ fn a_broker_that_takes_nothing_any_more_is_gone() {
     drop(broker.join().unwrap());
 }
 
+/// DISCONNECT: the server shuts down, for a reason of its own words.
+fn farewell(words: &str) -> Vec<u8> {
+    let text = [&[0x1f][..], &(words.len() as u16).to_be_bytes(), words.as_bytes()].concat();
+    let properties = [long(text.len()), text].concat();
+    [&[0xe0][..], &long(1 + properties.len()), &[0x8b], &properties].concat()
+}
+
+/// A length as three bytes.
+fn long(length: usize) -> Vec<u8> {
+    vec![length as u8 & 0x7f | 0x80, (length >> 7) as u8 & 0x7f | 0x80, (length >> 14) as u8]
+}
+
+#[test]
+fn nothing_that_a_broker_writes_is_told_in_the_mirrors_name() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let words = farewell(&"somebody agreed\n".repeat(4_000));
+    let (later, at_once) = ([&WELCOME[..], &words].concat(), words);
+    let broker =
+        std::thread::spawn(move || [later, at_once].map(|answer| let_in(&listener, &answer).0));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (mut mqtt, _handle) = Mqtt::start(endpoint(port), Jitter::new(1));
+        assert_eq!(mqtt.next().await, Event::Connected);
+        assert_eq!(end(&mut mqtt).await, "the broker says ServerShuttingDown");
+        let told = "the broker does not speak MQTT 5: it sent something else than a welcome";
+        assert_eq!(end(&mut mqtt).await, told);
+    });
+    drop(broker.join().unwrap());
+}
+
 #[test]
 fn what_the_broker_refuses_is_told() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -149,7 +149,7 @@ impl home_assistant::Home for Shown {
         // What no update fits any more is nothing that is left.
         let left = |ledger: &LedgerSummary| match ledger.releases_left {
             0 => 0.0,
-            _ => (ledger.target_epsilon - ledger.spent.shown_epsilon()).max(0.0),
+            _ => room(ledger.target_epsilon, ledger.spent.shown_epsilon()),
         };
         State {
             takes_part,
@@ -235,6 +235,12 @@ impl Shown {
             Trouble::Denied { reason, is_access: false } => format!("{broker}: {reason}"),
         }
     }
+}
+
+/// What epsilon `spent`, which has four decimals, leaves of `target`: with as many, rounded down.
+fn room(target: f64, spent: f64) -> f64 {
+    let steps = (1e4 * target).floor() - (1e4 * spent).round();
+    steps.max(0.0) / 1e4
 }
 
 /// Seconds since 1970 as Home Assistant reads them; `None` where no calendar has such a moment.
@@ -439,6 +445,15 @@ mod tests {
             }
         }
         assert!(shown.state().epsilon_spent < Some(8.0), "or the figure would be 0 anyway");
+    }
+
+    #[test]
+    fn what_is_left_has_four_decimals_and_is_never_rounded_up() {
+        for (target, spent, left) in
+            [(8.0, 6.7348, 1.2652), (8.0, 3.5487, 4.4513), (2.00009, 1.0, 1.0), (1.0, 1.2, 0.0)]
+        {
+            assert_eq!(room(target, spent), left, "{spent} of {target}");
+        }
     }
 
     #[test]

@@ -142,7 +142,7 @@ impl Topics {
         let last_update = json!({"dev_cla": "timestamp"});
         let asks = "Waits for an answer at the mirror";
         [
-            self.entity("switch", "take_part", "Take part in the fleet", take_part),
+            self.entity("switch", "take_part", "Contribute to the fleet", take_part),
             self.reading("binary_sensor", "asks", asks, diagnostic.clone()),
             self.reading("sensor", "epsilon_left", "Epsilon left", measured("ε")),
             self.reading("sensor", "updates_left", "Updates left", left),
@@ -195,8 +195,9 @@ fn template(field: &str) -> String {
     format!("{{{{ value_json.{field} }}}}")
 }
 
+/// With all decimals that are said: Home Assistant rounds to the nearest, and would show less spent than is.
 fn measured(unit: &str) -> Value {
-    json!({"stat_cla": "measurement", "unit_of_meas": unit, "sug_dsp_prc": 2})
+    json!({"stat_cla": "measurement", "unit_of_meas": unit, "sug_dsp_prc": 4})
 }
 
 #[cfg(test)]
@@ -258,6 +259,14 @@ mod tests {
                 let end = part.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap();
                 assert!(fields.get(&part[..end]).is_some(), "{template}");
             }
+        }
+    }
+
+    #[test]
+    fn epsilon_is_shown_with_all_four_decimals() {
+        let components = topics().discovery_payload("0.1.0", true)["cmps"].clone();
+        for figure in ["epsilon_spent", "epsilon_left"] {
+            assert_eq!(components[figure]["sug_dsp_prc"], 4, "{figure}");
         }
     }
 

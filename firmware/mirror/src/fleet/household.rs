@@ -82,7 +82,7 @@ impl AtHome {
         let error = match self.home.release(&consent, &rules) {
             Ok(release) => {
                 *asked = None;
-                tracing::info!(%release, round = task.round, "an update waits for the network");
+                tracing::info!(%release, round = task.round, "an update waits to be sent");
                 return Ok(());
             }
             Err(error) => error,

@@ -41,9 +41,9 @@ pub use trial::Trial;
 const TICK: Duration = Duration::from_millis(200);
 
 /// Why a household is asked anew: the fleet is another one than it agreed to, or there was none.
-const ANOTHER_FLEET: &str = "the mirror came to a fleet that nobody here agreed to contribute to yet: answer on the mirror's page";
+const ANOTHER_FLEET: &str = "the mirror has joined a fleet to which nobody here has agreed to contribute: answer on the mirror's page";
 /// Or nobody knows which one it agreed to.
-const LOST: &str = "what the mirror knew of its fleet cannot be read, so it asks again whether to contribute: answer on the mirror's page";
+const LOST: &str = "the mirror cannot read what it knew of its fleet, so it asks again whether you contribute: answer on the mirror's page";
 
 /// The question that nobody has answered yet, in the fleet's folder.
 const QUESTION: &str = "question";
@@ -99,7 +99,7 @@ impl Fleet {
         if asked && self.question.as_ref().is_none_or(|path| path.exists()) {
             return;
         }
-        let text = "Home Assistant asks to take part in the fleet: answer on the mirror's page";
+        let text = "Home Assistant asks whether this household contributes to the fleet: answer on the mirror's page";
         let put = self.put_question(shared, text);
         // Told once: it may be pressed again and again.
         if let Some(error) = put.err().filter(|_| !asked) {

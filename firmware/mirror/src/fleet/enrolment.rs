@@ -175,6 +175,9 @@ pub(super) mod tests {
         assert!(describe(folder.path()).contains("device.secret"));
         put(SECRET, "12", 0o600);
         assert!(describe(folder.path()).contains("64 digits"));
+        put(SECRET, &"ab".repeat(32), 0o644);
+        let told = describe(folder.path());
+        assert!(told.contains("device.secret") && told.contains("chmod 600"), "{told}");
         put(SECRET, &"ab".repeat(32), 0o600);
         let enrolment = Enrolment::read(folder.path()).expect("complete");
         assert_eq!(enrolment.identity.device.as_str(), "mirror-17");

@@ -62,6 +62,8 @@ pub struct Office {
     pub echoes: Echoes,
     /// Why the last look at what is due failed, if it did.
     pub decisions_failing: Mutex<Option<String>>,
+    /// Why the last judgement failed, if it did.
+    pub judgement_failing: Mutex<Option<String>>,
     /// When this server's certificate ends, seconds since 1970; `None` without one.
     pub certificate_end: Option<u64>,
     /// How the workers' connections do; the first one hears who is there and says what is announced. None in memory.
@@ -84,6 +86,7 @@ impl Office {
             is_outdated: AtomicBool::default(),
             echoes: Echoes::default(),
             decisions_failing: Mutex::default(),
+            judgement_failing: Mutex::default(),
             certificate_end: None,
             health: (0..workers).map(|_| Arc::default()).collect(),
         })
@@ -135,7 +138,7 @@ impl Office {
             broker_refused: self.health.iter().map(refused).sum(),
             broker_refused_now: self.health.iter().map(refused_now).sum(),
             rival_statements: self.rival_statements.load(Ordering::SeqCst),
-            decisions_failing: self.failure().clone(),
+            decisions_failing: self.failure(),
             certificate_end: self.certificate_end,
             ..self.engine.status()?
         })
@@ -153,9 +156,13 @@ impl Office {
         Ok(Some(count))
     }
 
-    /// The lock of `decisions_failing`.
-    pub fn failure(&self) -> MutexGuard<'_, Option<String>> {
-        self.decisions_failing.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Why rounds or roll-outs do not go on, if they do not.
+    fn failure(&self) -> Option<String> {
+        let failures = [&self.decisions_failing, &self.judgement_failing];
+        let read = |failing: &Mutex<Option<String>>| {
+            failing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        };
+        failures.into_iter().find_map(read)
     }
 }
 

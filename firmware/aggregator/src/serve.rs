@@ -1,9 +1,9 @@
-//! The server: workers that count, and one loop that decides and announces.
+//! The server: workers that count, one loop that decides and announces, and one that judges.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -95,6 +95,9 @@ impl Server {
             let decide = move || decide(&office, &sender, &first, &stop);
             threads.push(std::thread::Builder::new().name("decisions".into()).spawn(decide)?);
         }
+        let (hall, halt) = (Arc::clone(&office), Arc::clone(&stop));
+        let judge = move || judge(&hall, &halt);
+        threads.push(std::thread::Builder::new().name("judgements".into()).spawn(judge)?);
         Ok(Server { office, stop, threads, others })
     }
 
@@ -130,7 +133,7 @@ impl Server {
         Some(ended.thread().name().unwrap_or_default().to_owned())
     }
 
-    /// Stops after the batches at hand.
+    /// Stops after the batches and the judgement at hand.
     pub fn stop(self) {
         self.stop.store(true, Ordering::SeqCst);
         for thread in self.threads {
@@ -172,7 +175,6 @@ fn decide(office: &Office, sender: &Sender<Outgoing>, health: &Health, stop: &At
     let mut announcer = Announcer::default();
     let mut waiting = Waiting::default();
     let mut repeats = Repeats::default();
-    let mut failing = None;
     while !stop.load(Ordering::SeqCst) {
         let (changes, done) = step(office, &mut announcer);
         waiting.add(changes);
@@ -182,26 +184,35 @@ fn decide(office: &Office, sender: &Sender<Outgoing>, health: &Health, stop: &At
             None => {}
         }
         waiting.send(sender);
-        if note(office, &mut failing, done) {
-            std::thread::sleep(PAUSE);
-        }
-        std::thread::sleep(TICK);
+        pause_after(done, &office.decisions_failing);
     }
 }
 
-/// Says how it failed, once for each way in which it does, and gives whether it did.
-fn note(office: &Office, failing: &mut Option<String>, done: Result<(), EngineError>) -> bool {
+/// Judges whatever waits for it. Decisions and announcements go on meanwhile: a rollback must not wait for the gate.
+fn judge(office: &Office, stop: &AtomicBool) {
+    let engine = &office.engine;
+    while !stop.load(Ordering::SeqCst) {
+        let done = engine.judge().and_then(|has_moved| say_moved(engine, has_moved));
+        pause_after(done, &office.judgement_failing);
+    }
+}
+
+/// Waits for the next look, longer after a failure; says how it failed, once for each way in which it does, and keeps that in `failing`.
+fn pause_after(done: Result<(), EngineError>, failing: &Mutex<Option<String>>) {
     let failure = done.err().map(|failure| failure.to_string());
-    if let Some(text) = failure.as_ref().filter(|_| failure != *failing) {
+    let pause = if failure.is_some() { PAUSE } else { TICK };
+    let before = std::mem::replace(
+        &mut *failing.lock().unwrap_or_else(PoisonError::into_inner),
+        failure.clone(),
+    );
+    if let Some(text) = failure.filter(|text| before.as_ref() != Some(text)) {
         error!("{text}; trying again every second");
     }
-    office.failure().clone_from(&failure);
-    *failing = failure;
-    failing.is_some()
+    std::thread::sleep(pause);
 }
 
 /// Takes one step of what is due, and gives what is to be announced. Announcements do not wait for a decision that fails: mirrors must
-/// hear that a round is over, and of a rollback, whatever the gate does.
+/// hear that a round is over, and of a rollback, whatever becomes of a round.
 pub fn step(
     office: &Office,
     announcer: &mut Announcer,
@@ -217,9 +228,12 @@ pub fn step(
 
 fn advance(office: &Office, heard: bool) -> Result<(), EngineError> {
     let engine = &office.engine;
-    if engine.advance(heard)?
-        && let Some(round) = engine.store().newest_round()?
-    {
+    engine.advance(heard).and_then(|has_moved| say_moved(engine, has_moved))
+}
+
+/// Where a round moved, says where to.
+fn say_moved(engine: &Engine, has_moved: bool) -> Result<(), EngineError> {
+    if has_moved && let Some(round) = engine.store().newest_round()? {
         say_phase(&engine.round_status(round)?);
     }
     Ok(())

@@ -21,7 +21,7 @@ use aggregator::records::{Parameters, Phase, Round};
 use aggregator::refusal_kinds::StrangeKind;
 use aggregator::rollout_rules::Stage;
 use aggregator::serve::step;
-use common::{Fleet, Z};
+use common::{Fleet, PATIENCE, Z};
 use ed25519_dalek::SigningKey;
 use learn::head::Subset;
 use proto::content::{Content, chunk, indexes};
@@ -102,6 +102,13 @@ impl Hall {
         let receipt = signed.verify(&self.keys).unwrap();
         assert_eq!(answers[0].topic, Topic::Receipt(receipt.pseudonym));
         receipt.verdict
+    }
+
+    /// The version that the next step announces, before anything else.
+    fn announced_version(&self, announcer: &mut Announcer) -> u64 {
+        let (said, _) = step(&self.office, announcer);
+        let manifest = Signed::<ModelManifest>::decode(&said[0].payload).unwrap();
+        manifest.verify(&self.keys).unwrap().version
     }
 
     /// Offers an update of several chunks, and gives what the desk wants of it.
@@ -775,13 +782,38 @@ fn the_end_of_a_round_is_announced_before_the_gate_and_one_that_fails_keeps_noth
     assert!(matches!(notice.verify(&hall.keys).unwrap(), RoundNotice::Closed { round: 1, .. }));
 
     step(&hall.office, &mut announcer).1.unwrap();
-    let judged = step(&hall.office, &mut announcer).1;
+    let judged = hall.office.engine.judge();
     assert!(judged.unwrap_err().to_string().contains("holdout"));
     common::add_version(&hall.office.engine, 0.5);
     hall.office.engine.publish(2).unwrap();
-    let (said, _) = step(&hall.office, &mut announcer);
-    let manifest = Signed::<ModelManifest>::decode(&said[0].payload).unwrap();
-    assert_eq!(manifest.verify(&hall.keys).unwrap().version, 2);
+    assert_eq!(hall.announced_version(&mut announcer), 2);
+}
+
+#[test]
+fn a_rollback_is_announced_while_the_gate_judges_and_of_the_judgement_nothing_comes() {
+    let (gate, begins, go_on) = common::slow_gate();
+    let fleet = Fleet::with_gate("desk-slow-gate", common::rules(), gate, common::SMALL);
+    let mut hall = Hall::of(fleet, Parameters::Sparse);
+    for device in ["mirror-1", "mirror-2"] {
+        let offer = hall.offer(&hall.identity(device), &hall.update());
+        assert_eq!(hall.verdict(&offer), Verdict::Accepted { round: 1 });
+    }
+    hall.fleet_clock.add(100);
+    let (mut announcer, engine) = (Announcer::default(), &hall.office.engine);
+    for phase in [Phase::Closed, Phase::Averaged, Phase::Averaged] {
+        step(&hall.office, &mut announcer).1.unwrap();
+        assert_eq!(engine.live_round().unwrap().unwrap().phase, phase);
+    }
+    std::thread::scope(|scope| {
+        let judging = scope.spawn(|| engine.judge());
+        begins.recv_timeout(PATIENCE).unwrap();
+        engine.rollback(1).unwrap();
+        assert_eq!(hall.announced_version(&mut announcer), 2);
+        go_on.send(()).unwrap();
+        assert!(!judging.join().unwrap().unwrap(), "its round is over");
+    });
+    assert!(common::why_aborted(engine, 1).contains("no longer in force"));
+    assert_eq!(engine.store().models().unwrap().len(), 2);
 }
 
 #[test]

@@ -17,15 +17,12 @@ use aggregator::commands::stop_signal;
 use aggregator::config::BrokerConfig;
 use aggregator::control::{Reply, Request, ask, listen};
 use aggregator::gate::{Gate, GateError};
-use aggregator::records::{Device, Standing};
+use aggregator::records::{Device, Phase, Standing};
 use aggregator::rollout_rules::Stage;
 use aggregator::serve::{ServeError, Server};
-use common::{Fleet, SMALL};
+use common::{Fleet, PATIENCE, SMALL, TestClock};
 use signal_hook::consts::SIGTERM;
 use signal_hook::low_level::raise;
-
-/// Only to end a test that is stuck.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A broker that is not there; nothing has to be carried.
 fn nowhere() -> BrokerConfig {
@@ -45,7 +42,7 @@ fn outcome(server: &Server, patience: Duration) -> Result<(), ServeError> {
 }
 
 /// A fleet whose round waits for this gate.
-fn judged_by(name: &str, gate: Box<dyn Gate>) -> (Server, common::Scratch) {
+fn judged_by(name: &str, gate: Box<dyn Gate>) -> (Server, Arc<TestClock>, common::Scratch) {
     let fleet = Fleet::with_gate(name, common::rules(), gate, SMALL);
     fleet.enrol(5);
     let round = fleet.open_round();
@@ -54,8 +51,8 @@ fn judged_by(name: &str, gate: Box<dyn Gate>) -> (Server, common::Scratch) {
     fleet.clock.add(100);
     // Without a broker its window would not end.
     fleet.engine.advance(true).unwrap();
-    let (engine, _clock, folder) = fleet.into_parts();
-    (Server::start(engine, &nowhere()).unwrap(), folder)
+    let (engine, clock, folder) = fleet.into_parts();
+    (Server::start(engine, &nowhere()).unwrap(), clock, folder)
 }
 
 struct Panics;
@@ -68,9 +65,9 @@ impl Gate for Panics {
 
 #[test]
 fn a_thread_that_panics_ends_the_server_so_that_its_supervisor_hears_of_it() {
-    let (server, _folder) = judged_by("panic", Box::new(Panics));
+    let (server, _clock, _folder) = judged_by("panic", Box::new(Panics));
     let ended = outcome(&server, PATIENCE).unwrap_err();
-    assert!(matches!(&ended, ServeError::Ended(name) if name == "decisions"), "{ended}");
+    assert!(matches!(&ended, ServeError::Ended(name) if name == "judgements"), "{ended}");
     server.stop();
 }
 
@@ -93,10 +90,28 @@ impl Gate for Fails {
 
 #[test]
 fn a_decision_that_fails_is_shown_and_ends_nothing() {
-    let (server, _folder) = judged_by("failing", Box::new(Fails));
+    let (server, _clock, _folder) = judged_by("failing", Box::new(Fails));
     until(&server, |failing| failing.is_some_and(|why| why.contains("holdout")));
     server.office.engine.abort_round(1, "a test").unwrap();
     until(&server, |failing| failing.is_none());
+    server.stop();
+}
+
+#[test]
+fn decisions_go_on_while_the_gate_judges() {
+    let (gate, begins, go_on) = common::slow_gate();
+    let (server, clock, _folder) = judged_by("slow-gate", gate);
+    begins.recv_timeout(PATIENCE).unwrap();
+    let engine = &server.office.engine;
+    engine.abort_round(1, "a test").unwrap();
+    engine.start_round(&common::request(true)).unwrap();
+    clock.add(10);
+    let opened = Instant::now() + PATIENCE;
+    while engine.live_round().unwrap().unwrap().phase != Phase::Collecting {
+        assert!(Instant::now() < opened, "decisions wait for the gate");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    go_on.send(()).unwrap();
     server.stop();
 }
 

@@ -305,14 +305,14 @@ impl Engine {
         })
     }
 
-    /// Takes the next step of everything that is due, and says whether a round moved: then more may be due. One step at a time,
-    /// so that it can be announced that a round takes no more before the gate has judged for minutes.
+    /// Takes the next step of everything that is due but for [`Engine::judge`], and says whether a round moved: then more may be due. One
+    /// step at a time, so that each can be announced before the next.
     ///
     /// While the server is not `heard` no roll-out goes on and no round's window ends. The stage and the window at hand end as much
     /// later as nobody heard, or the server did not run.
     ///
     /// # Errors
-    /// Of the gate or the database. A round that fails holds up nothing else.
+    /// Of the database. A round that fails holds up nothing else.
     pub fn advance(&self, heard: bool) -> Result<bool> {
         if heard {
             self.note_heard()?;

@@ -229,12 +229,12 @@ impl Engine {
         }
         let tally = self.store.tally(round.id)?;
         match next_step(round, &tally, self.now(), heard) {
-            Step::Wait(_) | Step::Nothing => return Ok(false),
+            // A candidate waits for [`Engine::judge`].
+            Step::Wait(_) | Step::Gate | Step::Nothing => return Ok(false),
             Step::Open => self.turn(round, Phase::Collecting)?,
             // First the phase, so that nothing enters any more; then what was in it is read and recorded.
             Step::Close => self.turn(round, Phase::Closed)?,
             Step::Average => self.average(round)?,
-            Step::Gate => self.judge(round)?,
             Step::Publish => self.publish_candidate(round)?,
             Step::Abort(reason) => self.give_up(round, &reason)?,
         }
@@ -290,7 +290,17 @@ impl Engine {
         })
     }
 
-    fn judge(&self, round: &Round) -> Result<()> {
+    /// Judges the candidate of the round at hand, where one waits for that, and says whether the round moved. It may take minutes, and
+    /// holds nothing up: of a round that is ended meanwhile nothing comes.
+    ///
+    /// # Errors
+    /// Of the gate or the database.
+    pub fn judge(&self) -> Result<bool> {
+        let live = self.live_round()?.filter(|round| round.phase == Phase::Averaged);
+        live.map_or(Ok(false), |round| self.judge_candidate(&round))
+    }
+
+    fn judge_candidate(&self, round: &Round) -> Result<bool> {
         let version = round.task.base_version;
         let base = self.store.parameters(version)?.ok_or(EngineError::NoModel(version))?;
         let candidate = self.candidate(round)?;
@@ -314,14 +324,17 @@ impl Engine {
         let phase = if passed { Phase::Gated } else { Phase::Aborted { reason: reason.clone() } };
         let (score_before, score_after) = (Some(before), Some(after));
         let turned = Round { phase, score_before, score_after, ..round.clone() };
+        let mut has_moved = false;
         self.decide_in_phase(round, |decision| {
+            has_moved = true;
             decision.put_round(&turned)?;
             decision.record(&event)?;
             if !passed {
                 decision.record(&Event::RoundAborted { round: round.id, reason })?;
             }
             Ok(())
-        })
+        })?;
+        Ok(has_moved)
     }
 
     /// The bytes of what a round was averaged to.

@@ -3,8 +3,10 @@
 #![allow(dead_code, clippy::unwrap_used)] // every test file uses its own part
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use aggregator::audit::Event;
 use aggregator::contributor::Contributor;
@@ -21,6 +23,9 @@ use learn::head::{HeadLayout, HeadShape, Subset, numbers};
 use learn::privacy::Budget;
 use proto::status::JobFault;
 use proto::{DeviceId, Pseudonym};
+
+/// Only to end a test that is stuck.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub const Z: &str = "1.2";
 
@@ -73,6 +78,25 @@ impl Gate for Scores {
         assert_eq!(heads.len(), 2);
         Ok(self.0.clone())
     }
+}
+
+struct Slow {
+    begun: Sender<()>,
+    goes_on: Mutex<Receiver<()>>,
+}
+
+impl Gate for Slow {
+    fn scores(&self, _heads: &[&[f32]]) -> Result<Vec<f64>, GateError> {
+        self.begun.send(()).unwrap();
+        self.goes_on.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        Ok(vec![0.5, 0.5])
+    }
+}
+
+/// A gate that says when it begins to judge, and waits until it is told to go on.
+pub fn slow_gate() -> (Box<dyn Gate>, Receiver<()>, Sender<()>) {
+    let ((begun, begins), (go_on, goes_on)) = (channel(), channel());
+    (Box::new(Slow { begun, goes_on: Mutex::new(goes_on) }), begins, go_on)
 }
 
 pub fn rules() -> Rules {
@@ -290,9 +314,14 @@ pub fn rolling_out(name: &str, rules: Rules, devices: u8) -> Fleet {
     fleet
 }
 
+/// The next step that is due, a judgement as well; says whether a round moved.
+pub fn step(engine: &Engine) -> Result<bool, EngineError> {
+    Ok(engine.advance(true)? || engine.judge()?)
+}
+
 /// Steps until nothing is due any more.
 pub fn settle(engine: &Engine) -> Result<(), EngineError> {
-    while engine.advance(true)? {}
+    while step(engine)? {}
     Ok(())
 }
 

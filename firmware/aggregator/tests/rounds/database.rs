@@ -25,7 +25,7 @@ fn damaged_numbers_of_a_version_or_a_candidate_are_told_and_end_no_thread() {
     fleet.clock.add(100);
     let (engine, store) = (&fleet.engine, fleet.engine.store());
     let phase = || {
-        engine.advance(true).unwrap();
+        common::step(engine).unwrap();
         store.round(round.id).unwrap().unwrap().phase
     };
     let put_base = |bytes: &[u8]| {
@@ -36,7 +36,7 @@ fn damaged_numbers_of_a_version_or_a_candidate_are_told_and_end_no_thread() {
         store.decide(0, engine.key(), put).unwrap()
     };
     let told = |what: &str| {
-        let told = engine.advance(true).unwrap_err().to_string();
+        let told = common::step(engine).unwrap_err().to_string();
         assert!(told.contains(what) && told.contains("restore the database"), "{told}");
     };
     assert_eq!(phase(), Phase::Closed);

@@ -7,15 +7,13 @@ mod audit;
 mod common;
 mod database;
 
-use std::sync::{Arc, Barrier};
-
 use aggregator::arithmetic::moved;
 use aggregator::engine::{Engine, EngineError, RoundRequest, Rules};
 use aggregator::gate::{Gate, GateError, NoGate};
 use aggregator::ingest::{Submission, Worker};
 use aggregator::records::{Phase, Rollout, Round};
 use aggregator::store::{Fate, NotCounted};
-use common::{Fleet, SMALL, Z, filled, full_round, request, second_version, why_aborted};
+use common::{Fleet, PATIENCE, SMALL, Z, filled, full_round, request, second_version, why_aborted};
 use learn::averaging::Step;
 use learn::head::{HeadLayout, Subset};
 use learn::privacy::CLIP_STEPS;
@@ -475,21 +473,9 @@ fn momentum_goes_on_from_round_to_round_and_not_from_a_version_that_was_rolled_b
     assert!(!momentum_reaches("momentum-back", |engine| drop(engine.rollback(1).unwrap())));
 }
 
-/// Is met twice: when it begins to judge, and when it may go on.
-struct Slow(Arc<Barrier>);
-
-impl Gate for Slow {
-    fn scores(&self, _heads: &[&[f32]]) -> Result<Vec<f64>, GateError> {
-        self.0.wait();
-        self.0.wait();
-        Ok(vec![0.5, 0.5])
-    }
-}
-
 #[test]
 fn an_abort_while_the_candidate_is_judged_stands() {
-    let barrier = Arc::new(Barrier::new(2));
-    let gate = Box::new(Slow(Arc::clone(&barrier)));
+    let (gate, begins, go_on) = common::slow_gate();
     let fleet = Fleet::with_gate("judging", common::rules(), gate, SMALL);
     fleet.enrol(5);
     let round = full_round(&fleet);
@@ -497,10 +483,10 @@ fn an_abort_while_the_candidate_is_judged_stands() {
     let engine = &fleet.engine;
     std::thread::scope(|scope| {
         let judging = scope.spawn(|| common::settle(engine));
-        barrier.wait();
+        begins.recv_timeout(PATIENCE).unwrap();
         let aborted = engine.abort_round(round.id, "by the operator");
         let next = engine.start_round(&request(false));
-        barrier.wait();
+        go_on.send(()).unwrap();
         judging.join().unwrap().unwrap();
         assert!(aborted.is_ok());
         assert_eq!(next.unwrap().id, 2);

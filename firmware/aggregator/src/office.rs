@@ -9,7 +9,6 @@ use tracing::{error, warn};
 use crate::carrier::{Health, Incoming, Outgoing};
 use crate::engine::{Engine, EngineError, Status as EngineStatus};
 use crate::presence::Presence;
-use crate::records::Standing;
 use crate::refusal_kinds::StrangeKind;
 
 /// Numbers of a block.
@@ -132,7 +131,6 @@ impl Office {
         let refused = |health: &Arc<Health>| health.refused.load(Ordering::SeqCst);
         let refused_now = |health: &Arc<Health>| health.refused_now.load(Ordering::SeqCst);
         Ok(EngineStatus {
-            online: self.online()?,
             workers: self.health.len() as u64,
             workers_connected: self.health.iter().filter(up).count() as u64,
             broker_refused: self.health.iter().map(refused).sum(),
@@ -140,20 +138,8 @@ impl Office {
             rival_statements: self.rival_statements.load(Ordering::SeqCst),
             decisions_failing: self.failure(),
             certificate_end: self.certificate_end,
-            ..self.engine.status()?
+            ..self.engine.status_with(self.known_presence())?
         })
-    }
-
-    /// How many enrolled devices are connected, where that is known.
-    fn online(&self) -> Result<Option<u64>, EngineError> {
-        let Some(presence) = self.known_presence() else { return Ok(None) };
-        let mut count = 0;
-        for device in presence.devices() {
-            let known = self.engine.store().device(device.as_str())?;
-            let enrolled = known.is_some_and(|device| device.standing == Standing::Enrolled);
-            count += u64::from(enrolled);
-        }
-        Ok(Some(count))
     }
 
     /// Why rounds or roll-outs do not go on, if they do not.

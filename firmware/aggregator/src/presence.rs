@@ -67,28 +67,26 @@ impl Presence {
         seen.collect()
     }
 
-    /// The devices that are connected, sorted.
-    pub(crate) fn devices(&self) -> Vec<DeviceId> {
-        self.devices_at(Instant::now())
-    }
-
-    fn devices_at(&self, now: Instant) -> Vec<DeviceId> {
-        let connected = self.connected();
-        let held = connected.iter().filter(|(_, birth)| birth.holds(now));
-        held.map(|(device, _)| device.clone()).collect()
-    }
-
     /// How many devices are connected.
     pub fn count(&self) -> u64 {
-        self.devices().len() as u64
+        let (connected, now) = (self.connected(), Instant::now());
+        connected.values().filter(|birth| birth.holds(now)).count() as u64
+    }
+
+    /// Whether a device is connected.
+    pub fn is_online(&self, device: &str) -> bool {
+        self.born(device, Instant::now(), |_| ()).is_some()
     }
 
     /// The version of the firmware of a device, where it is connected.
     pub fn firmware(&self, device: &str) -> Option<String> {
+        self.born(device, Instant::now(), |birth| birth.firmware.clone())
+    }
+
+    /// What is read of a device's birth, where it is connected at this time.
+    fn born<T>(&self, device: &str, now: Instant, read: impl FnOnce(&Birth) -> T) -> Option<T> {
         let device: DeviceId = device.parse().ok()?;
-        let connected = self.connected();
-        let birth = connected.get(&device).filter(|birth| birth.holds(Instant::now()));
-        birth.map(|birth| birth.firmware.clone())
+        self.connected().get(&device).filter(|birth| birth.holds(now)).map(read)
     }
 }
 
@@ -106,9 +104,10 @@ mod tests {
             let until = hours.map(|hours| now + Duration::from_secs(3600 * hours));
             presence.set(&device.parse().unwrap(), &online, until);
         };
-        let there = |hours: u64| -> Vec<String> {
+        let there = |hours: u64| {
             let at = now + Duration::from_secs(3600 * hours);
-            presence.devices_at(at).iter().map(DeviceId::to_string).collect()
+            let is_there = |device: &&str| presence.born(device, at, |_| ()).is_some();
+            ["gone", "here", "older"].into_iter().filter(is_there).collect::<Vec<_>>()
         };
         say("gone", Some(2));
         say("here", Some(2));

@@ -5,6 +5,7 @@ use learn::privacy::PrivacyStatement;
 use serde::{Deserialize, Serialize};
 
 use super::{Engine, Lost, Result};
+use crate::presence::Presence;
 use crate::records::{Model, Rollout, Round, Standing, Tally};
 use crate::signal::NoisePlace;
 
@@ -149,10 +150,26 @@ impl Engine {
     }
 
     /// Where everything stands.
+    ///
+    /// # Errors
+    /// Of the database.
     pub fn status(&self) -> Result<Status> {
+        self.status_with(None)
+    }
+
+    /// The same, with how many devices are connected, as far as that is known.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn status_with(&self, presence: Option<&Presence>) -> Result<Status> {
         let (mut enrolled, mut revoked) = (0, 0);
+        let mut online = presence.map(|_| 0);
         self.store.each_device(|device| match device.standing {
-            Standing::Enrolled => enrolled += 1,
+            Standing::Enrolled => {
+                enrolled += 1;
+                let is_online = presence.is_some_and(|presence| presence.is_online(&device.name));
+                online = online.map(|count| count + u64::from(is_online));
+            }
             Standing::Revoked { .. } => revoked += 1,
         })?;
         let by_round = self.privacy_by_round()?;
@@ -164,6 +181,7 @@ impl Engine {
         Ok(Status {
             now: self.now(),
             enrolled,
+            online,
             revoked,
             database_bytes: self.store.bytes()?,
             rounds: self

@@ -140,18 +140,27 @@ pub fn ask(socket: &Path, request: &Request) -> std::io::Result<Option<Reply>> {
         Err(error) if is_absence(&error) => return Ok(None),
         Err(error) => return Err(refused(error)),
     };
-    // An audit of many rounds takes its time.
-    stream.set_read_timeout(Some(60 * PATIENCE))?;
+    stream.set_read_timeout(patience(request))?;
     let mut line = serde_json::to_string(request)?;
     line.push('\n');
-    stream.write_all(line.as_bytes()).map_err(broken_off)?;
+    stream.write_all(line.as_bytes()).map_err(unanswered)?;
+    hear(&stream).map(Some)
+}
+
+/// How long an answer is waited for. An audit waits for the one before it, and of many rounds takes as long as it takes; a server that ends
+/// closes the socket.
+fn patience(request: &Request) -> Option<Duration> {
+    (!matches!(request, Request::AuditVerify)).then_some(60 * PATIENCE)
+}
+
+fn hear(stream: &UnixStream) -> std::io::Result<Reply> {
     let mut text = String::new();
-    BufReader::new(stream).read_line(&mut text).map_err(broken_off)?;
+    BufReader::new(stream).read_line(&mut text).map_err(unanswered)?;
     // An answer ends with its line.
     if !text.ends_with('\n') {
         return Err(ended());
     }
-    Ok(Some(serde_json::from_str(&text)?))
+    Ok(serde_json::from_str(&text)?)
 }
 
 /// What somebody is told whose command a server was given that ended with no answer.
@@ -160,10 +169,14 @@ fn ended() -> std::io::Error {
     std::io::Error::new(ErrorKind::UnexpectedEof, text)
 }
 
-/// A server that ends with a command unread, or before it is written, is an error of the socket's.
-fn broken_off(error: std::io::Error) -> std::io::Error {
+/// A server that ends with a command unread, or before it is written, is an error of the socket's, and so is one that is not done in time.
+fn unanswered(error: std::io::Error) -> std::io::Error {
     match error.kind() {
         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => ended(),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            let text = "the server is still at it; ask again, or stop the server and run the command alone";
+            std::io::Error::new(ErrorKind::TimedOut, text)
+        }
         _ => error,
     }
 }
@@ -431,6 +444,16 @@ mod tests {
             server.join().unwrap();
         }
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_server_that_is_still_at_it_is_told_of_and_an_audit_waited_for() {
+        let (client, _server) = UnixStream::pair().unwrap();
+        client.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let told = hear(&client).unwrap_err().to_string();
+        assert!(told.contains("still at it; ask again, or stop the server"), "{told}");
+        assert_eq!(patience(&Request::AuditVerify), None);
+        assert!(patience(&Request::Status).is_some());
     }
 
     #[test]

@@ -19,6 +19,7 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{ConnAck, Filter, Packet, Publish, RetainForwardRule};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use rumqttc::{TlsConfiguration, Transport};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
@@ -79,6 +80,8 @@ impl Health {
 
 /// One worker's connection.
 pub struct Mqtt {
+    /// Of the thread that carries it; times the waiting for `incoming`.
+    runtime: Handle,
     incoming: mpsc::Receiver<Incoming>,
     outgoing: mpsc::Sender<Outgoing>,
     /// How it does.
@@ -90,15 +93,16 @@ impl Carrier for Mqtt {
         if let Ok(message) = self.incoming.try_recv() {
             return Some(message);
         }
-        // A queue that can be waited for with a limit, without a runtime on this thread.
-        let until = Instant::now() + patience;
-        while Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(2));
-            if let Ok(message) = self.incoming.try_recv() {
-                return Some(message);
-            }
+        if patience.is_zero() {
+            return None;
         }
-        None
+        let next = async { tokio::time::timeout(patience, self.incoming.recv()).await };
+        let next = self.runtime.block_on(next).unwrap_or_default();
+        if next.is_none() && self.incoming.is_closed() {
+            // Its thread is gone, which ends the server.
+            std::thread::sleep(patience);
+        }
+        next
     }
 
     fn send(&mut self, message: Outgoing) {
@@ -174,17 +178,14 @@ impl Mqtt {
             is_away_told: false,
             is_refusal_told: false,
         };
-        let name = format!("mqtt-{number}");
-        let thread = std::thread::Builder::new().name(name).spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let Ok(runtime) = runtime else {
-                warn!("no runtime for connection {number}");
-                return;
-            };
-            runtime.spawn(sending);
-            runtime.block_on(session.run(connection));
-        })?;
-        Ok((Mqtt { incoming: received, outgoing, health: Arc::clone(health) }, thread))
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (handle, health) = (runtime.handle().clone(), Arc::clone(health));
+        let thread =
+            std::thread::Builder::new().name(format!("mqtt-{number}")).spawn(move || {
+                runtime.spawn(sending);
+                runtime.block_on(session.run(connection));
+            })?;
+        Ok((Mqtt { runtime: handle, incoming: received, outgoing, health }, thread))
     }
 }
 
@@ -615,6 +616,23 @@ mod tests {
         std::thread::spawn(move || sender.send(welcome(&listener, &[])));
         again.recv_timeout(PATIENCE).unwrap();
         drop(stream);
+    }
+
+    /// How often this thread has gone to sleep.
+    fn sleeps() -> u64 {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let mut lines = status.lines();
+        let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        count.unwrap().trim().parse().unwrap()
+    }
+
+    #[test]
+    fn a_worker_without_work_sleeps() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut worker = worker(&listener);
+        let before = sleeps();
+        assert!(worker.receive(Duration::from_millis(500)).is_none());
+        assert!(sleeps() - before < 50, "it looked {} times", sleeps() - before);
     }
 
     #[test]

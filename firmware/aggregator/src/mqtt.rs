@@ -55,7 +55,9 @@ const RECONNECT: Backoff =
 pub enum MqttError {
     #[error("cannot use {path} for TLS: {reason}")]
     Tls { path: std::path::PathBuf, reason: String },
-    #[error("no thread for a connection: {0}")]
+    #[error(
+        "cannot start a connection's thread: {0}; free memory, or raise the limits of threads and of open files"
+    )]
     Thread(#[from] std::io::Error),
 }
 

@@ -40,7 +40,7 @@ pub enum ServeError {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Mqtt(#[from] MqttError),
-    #[error("no thread: {0}")]
+    #[error("cannot start a thread: {0}; free memory, or raise the limit of threads")]
     Thread(#[from] std::io::Error),
     #[error(
         "after an I/O error the database {0} takes nothing until it is opened again; free space or look at the disk, then \

@@ -177,8 +177,7 @@ impl Mqtt {
             largest,
             health: Arc::clone(health),
             attempts: Attempts::new(RECONNECT),
-            is_away_told: false,
-            is_refusal_told: false,
+            told: Told::default(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (handle, health) = (runtime.handle().clone(), Arc::clone(health));
@@ -305,16 +304,19 @@ struct Session<F> {
     largest: watch::Sender<u32>,
     health: Arc<Health>,
     attempts: Attempts,
-    /// Whether the log says so, since the last connection that was a good one.
-    is_away_told: bool,
-    is_refusal_told: bool,
+    told: Told,
 }
 
 impl<F: Fn()> Session<F> {
     /// Ends with the worker, at the next event.
     async fn run(mut self, mut connection: EventLoop) {
         while !self.incoming.is_closed() {
-            let Err(broken) = self.step(&mut connection).await else { continue };
+            let Err(broken) = self.step(&mut connection).await else {
+                if self.told.has_come_back(Instant::now()) {
+                    info!("worker {}: the connection to the broker holds", self.number);
+                }
+                continue;
+            };
             // At once, or the broker would go on sending to it.
             connection.clean();
             self.end(&broken);
@@ -341,7 +343,9 @@ impl<F: Fn()> Session<F> {
         self.attempts.connected();
         (self.connected)();
         self.health.begin();
-        info!("connected to the broker");
+        if self.told.is_first(Instant::now()) {
+            info!("worker {}: connected to the broker", self.number);
+        }
         for filter in &self.filters {
             let subscribed = self.client.try_subscribe_many([filter.clone()]);
             // The request queue has room: nothing else is queued before these.
@@ -362,22 +366,60 @@ impl<F: Fn()> Session<F> {
 
     fn refused(&mut self, refused: &Refused) {
         self.health.note(refused);
-        if !self.is_refusal_told {
+        if !std::mem::replace(&mut self.told.refusal, true) {
             error!("worker {}: {refused}", self.number);
-            self.is_refusal_told = true;
         }
     }
 
     fn end(&mut self, broken: &Broken) {
         self.largest.send_replace(0);
         self.health.connected.store(false, Ordering::SeqCst);
-        if self.attempts.ended() {
-            (self.is_away_told, self.is_refusal_told) = (false, false);
+        self.attempts.ended();
+        if self.told.is_new_absence(Instant::now()) {
+            warn!("worker {}: {}", self.number, away(&self.broker, broken));
         }
-        if !self.is_away_told {
-            warn!("{}", away(&self.broker, broken));
-            self.is_away_told = true;
+    }
+}
+
+/// A connection that ends sooner does not count: two servers with one key throw each other off again and again.
+const HOLDS: Duration = Duration::from_secs(60);
+
+/// What the log says of a worker's connections.
+#[derive(Default)]
+struct Told {
+    /// Since when there is a connection.
+    since: Option<Instant>,
+    /// That there was a first one.
+    first: bool,
+    /// That there is none, until one holds.
+    away: bool,
+    /// What the broker refuses, until one that held has ended.
+    refusal: bool,
+}
+
+impl Told {
+    /// Takes that there is a connection. Says whether it is to be told.
+    fn is_first(&mut self, now: Instant) -> bool {
+        self.since = Some(now);
+        !std::mem::replace(&mut self.first, true)
+    }
+
+    /// Whether the connection is the first to hold after an absence that was told.
+    fn has_come_back(&mut self, now: Instant) -> bool {
+        self.away && self.holds(now) && std::mem::take(&mut self.away)
+    }
+
+    /// Takes that there is no connection any more, or still none. Says whether it is to be told.
+    fn is_new_absence(&mut self, now: Instant) -> bool {
+        if self.holds(now) {
+            (self.away, self.refusal) = (false, false);
         }
+        self.since = None;
+        !std::mem::replace(&mut self.away, true)
+    }
+
+    fn holds(&self, now: Instant) -> bool {
+        self.since.is_some_and(|since| now.saturating_duration_since(since) >= HOLDS)
     }
 }
 
@@ -618,6 +660,23 @@ mod tests {
         std::thread::spawn(move || sender.send(welcome(&listener, &[])));
         again.recv_timeout(PATIENCE).unwrap();
         drop(stream);
+    }
+
+    #[test]
+    fn connections_that_end_at_once_are_in_the_log_once_and_the_next_that_holds() {
+        let (mut told, start) = (Told::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert!(told.is_first(at(0)) && !told.has_come_back(at(100)), "it was never away");
+        told.refusal = true;
+        assert!(told.is_new_absence(at(200)) && !told.refusal);
+        told.refusal = true;
+        for second in (200..900).step_by(10) {
+            assert!(!told.is_first(at(second)) && !told.has_come_back(at(second + 9)));
+            assert!(!told.is_new_absence(at(second + 9)), "told at {second}");
+        }
+        assert!(told.refusal && !told.is_first(at(1000)));
+        assert!(told.has_come_back(at(1060)) && !told.has_come_back(at(1061)));
+        assert!(told.is_new_absence(at(1100)) && !told.is_new_absence(at(1130)));
     }
 
     /// How often this thread has gone to sleep.

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the mirror on this board, as root, with `mirror` and `mirror.service` beside this file:
-#     sh install.sh           the first time; it starts with the board, or by `systemctl start mirror`
+#     sh install.sh           the first time; it starts at boot, or at once with `systemctl start mirror`
 #     sh install.sh update    puts the new program in the place of the old one, if that one's settings suit it and it starts
 #     sh install.sh back      puts the last program that ran before an update back, and keeps the one that ran till then: once more, and it is here again
 # A power cut leaves each place with its old file or with its new one, whole: files are written beside their places, reach
@@ -111,12 +111,12 @@ property() {
 }
 
 # A mirror whose first installation was cut short may lack that alone. It is no reason to end half way through an update.
-start_with_board() {
+start_at_boot() {
     systemctl is-enabled --quiet mirror && return
     if systemctl enable mirror && sync; then
-        echo "The mirror did not start with the board; it does from now on (systemctl disable mirror undoes that)." >&2
+        echo "The mirror did not start at boot; it does from now on (systemctl disable mirror undoes that)." >&2
     else
-        echo "The mirror does not start with the board: systemctl enable mirror" >&2
+        echo "The mirror does not start at boot; make it so with: systemctl enable mirror" >&2
     fi
 }
 
@@ -178,7 +178,7 @@ first() {
     place "$program" || not_placed "The mirror"
     bring_notices
     sync
-    echo "The mirror is installed. It starts with the board, or now: systemctl start mirror"
+    echo "The mirror is installed. It starts at boot, or now with: systemctl start mirror"
 }
 
 update() {
@@ -205,7 +205,7 @@ update() {
     fi
     trap_for_new
     place "$program" "$unit" || not_placed "The new program"
-    start_with_board
+    start_at_boot
     if restart; then
         trap - INT TERM
         rm -f "$trial" && sync

@@ -1,4 +1,4 @@
-//! `board/install.sh` in a folder instead of a board, with stand-ins for what only root and systemd can do.
+//! `board/install.sh` in a folder instead of a board, with stand-ins for what only root and systemd can do; and the unit that it installs.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../board/install.sh");
+const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../board/mirror.service");
 
 /// What runs in place of the commands. Each is noted with what it was given; those that write files are the real ones.
 const STAND_INS: [(&str, &str); 9] = [
@@ -243,7 +244,7 @@ fn the_first_time_everything_is_there_and_nothing_was_started() {
 }
 
 #[test]
-fn a_first_time_that_the_power_cut_short_is_done_again_and_starts_with_the_board() {
+fn a_first_time_that_the_power_cut_short_is_done_again_and_starts_at_boot() {
     for (name, end) in
         [("mv", "mirror.service"), ("systemctl", "enable mirror"), ("mv", "bin/mirror")]
     {
@@ -262,16 +263,67 @@ fn a_first_time_that_the_power_cut_short_is_done_again_and_starts_with_the_board
 }
 
 #[test]
-fn an_update_mends_a_mirror_that_does_not_start_with_the_board_or_lacks_its_unit() {
+fn an_update_mends_a_mirror_that_does_not_start_at_boot_or_lacks_its_unit() {
     let board = Board::with("not-enabled", "A");
     std::fs::remove_file(board.root().join("enabled")).expect("it was");
     std::fs::remove_file(board.place("mirror.service")).expect("it was there");
     board.send("B", "exit 0", "exit 0");
     let output = board.ask("update");
     assert!(output.status.success(), "{}", said(&output));
-    assert!(board.is_enabled() && said(&output).contains("did not start with the board"));
+    assert!(board.is_enabled() && said(&output).contains("did not start at boot"));
     assert_eq!(board.version(""), Some("B".into()));
     assert!(!said(&board.ask("update")).contains("did not start"));
+}
+
+#[test]
+fn what_cannot_be_made_to_start_at_boot_is_told_with_what_to_do() {
+    let board = Board::with("cannot-enable", "A");
+    std::fs::remove_file(board.root().join("enabled")).expect("it was");
+    board.stand_in("systemctl", "case $1 in enable) exit 1 ;; esac");
+    board.send("B", "exit 0", "exit 0");
+    let output = board.ask("update");
+    let told = said(&output);
+    assert!(output.status.success() && told.contains("does not start at boot"), "{told}");
+    assert!(told.contains("systemctl enable mirror") && !told.contains("from now on"), "{told}");
+    assert_eq!(board.version(""), Some("B".into()));
+}
+
+/// What the shipped unit sets, each with why a mirror needs it.
+const KEPT_IN: [(&str, &str); 11] = [
+    ("User=mirror", "whatever is sent to the page or comes from a broker does not act as root"),
+    ("NoNewPrivileges=yes", "nor does it become root by another program"),
+    ("CapabilityBoundingSet=", "nor do what root may, without being root"),
+    ("LimitCORE=0", "a core that the watchdog leaves has pictures and keys in it"),
+    ("MemorySwapMax=0", "swap would put pictures and keys on the disk, where nothing erases them"),
+    ("UMask=0077", "no other user reads a file of the mirror's"),
+    (
+        "StateDirectoryMode=0700",
+        "nor its names, which tell how often the household corrects and when",
+    ),
+    (
+        "ProtectSystem=strict",
+        "what breaks into the mirror changes no program, and leaves nothing outside the data folder",
+    ),
+    ("ProtectHome=yes", "and reads nobody's files"),
+    ("PrivateTmp=yes", "a picture in a temporary file is for no other program"),
+    (
+        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+        "nothing reaches Bluetooth or raw packets",
+    ),
+];
+
+#[test]
+fn the_shipped_unit_keeps_pictures_in_and_others_out() {
+    let text = std::fs::read_to_string(UNIT).expect("the unit");
+    let (_, service) = text.split_once("[Service]\n").expect("a service");
+    let (service, _) = service.split_once("\n[Install]").expect("what follows it");
+    for (line, why) in KEPT_IN {
+        let (key, _) = line.split_once('=').expect("a setting");
+        let of_key = |line: &&str| line.split_once('=').is_some_and(|(name, _)| name == key);
+        // A later line of the same key would count instead, or beside.
+        let lines: Vec<&str> = service.lines().filter(of_key).collect();
+        assert_eq!(lines, [line], "{why}");
+    }
 }
 
 #[test]

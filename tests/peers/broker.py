@@ -314,6 +314,9 @@ def main():
             left = broker.client("mosquitto_sub", "aggregator", "-t", "mirror/v1/+/fl/#", "--retained-only", "-F", "%t", "-W", "2")
             check(f"what it had kept can be cleared: {len(left.stdout.split())} left", not left.stdout)
             broker.stop()
+            logged = (folder / "log").read_text()
+            named = [line for line in logged.splitlines() if "mirror-" in line or "127.0.0.1" in line]
+            check(f"the log, {len(logged.splitlines())} lines, names no mirror and no address: {named[:1]}", logged and not named)
             broker = Broker(folder, connections=8)
             one_certificate(broker, check)
         finally:

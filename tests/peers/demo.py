@@ -63,6 +63,9 @@ def look(browser: Browser, page: str, rounds: int) -> None:
         assert path.count("M") == 1 and "NaN" not in path, f"{curve}: {path}"
     dots = browser.run("document.querySelectorAll('#spent circle').length")
     assert dots == rounds + 1, f"{dots} dots of epsilon after {rounds} rounds"
+    # Rounded once more it would be another epsilon, and mostly a smaller one.
+    last = browser.run("[...document.querySelectorAll('#spent circle title')].at(-1).textContent")
+    assert last == f"{rounds}: {browser.text('#epsilon')}", f"{last}, and at a glance {browser.text('#epsilon')}"
     assert browser.text("#enrolled") == "2" and browser.text("#trouble") == "", browser.text("#trouble")
     assert "epsilon" in browser.text("#privacy"), browser.text("#privacy")
     errors = browser.errors()

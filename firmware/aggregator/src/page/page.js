@@ -18,6 +18,9 @@ function row(cells) {
 
 const percent = (score) => (score == null ? "–" : (100 * score).toFixed(2) + " %");
 
+/// It comes rounded up to these four decimals; with fewer it could be less than what was spent.
+const epsilon = (spent) => spent.toFixed(4);
+
 /// What was expected of all devices, and of those that were counted.
 function cosine(round) {
   const counted = round.counted_cosine == null ? "" : `, counted ${round.counted_cosine.toFixed(3)}`;
@@ -43,8 +46,8 @@ function svg(name, attributes, text) {
   return element;
 }
 
-/// Points joined by a line; `label` names a height. Hollow points are not joined.
-function chart(id, points, label, nothing) {
+/// Points joined by a line; `label` names a point's height, `tick` one at the side. Hollow points are not joined.
+function chart(id, points, label, tick, nothing) {
   const box = byId(id);
   box.replaceChildren();
   if (points.length === 0) {
@@ -58,7 +61,7 @@ function chart(id, points, label, nothing) {
   const y = (height) => 170 - (150 * (height - low)) / (high - low);
   for (const height of [low, (low + high) / 2, high]) {
     box.append(svg("line", { x1: 70, x2: 450, y1: y(height), y2: y(height) }));
-    box.append(svg("text", { x: 8, y: y(height) + 4 }, label(height)));
+    box.append(svg("text", { x: 8, y: y(height) + 4 }, tick(height)));
   }
   const joined = points.map((point, index) => [point, index]).filter(([point]) => !point.hollow);
   box.append(svg("path", { d: joined.map(([point, index], n) => `${n ? "L" : "M"}${x(index)} ${y(point.height)}`).join("") }));
@@ -120,13 +123,13 @@ async function refresh() {
     byId("online").textContent = status.online ?? "–";
     byId("revoked").textContent = status.revoked;
     byId("version").textContent = status.models.at(-1)?.version ?? "–";
-    byId("epsilon").textContent = status.epsilon == null ? "0" : status.epsilon.toFixed(4);
+    byId("epsilon").textContent = status.epsilon == null ? "0" : epsilon(status.epsilon);
     const unknown = status.unknown_rounds ? ` Up to ${status.unknown_rounds} rounds from before the restore are not known here.` : "";
     byId("privacy").textContent = (status.privacy ?? "No update has been counted.") + unknown;
     byId("rounds").replaceChildren(...status.rounds.toReversed().map(roundRow));
     byId("models").replaceChildren(...status.models.toReversed().map(modelRow));
-    chart("accuracy", accuracy(status.rounds), percent, "No round has been judged yet.");
-    chart("spent", spent(status), (height) => height.toFixed(height < 10 ? 2 : 0), "No round yet.");
+    chart("accuracy", accuracy(status.rounds), percent, percent, "No round has been judged yet.");
+    chart("spent", spent(status), epsilon, (height) => height.toFixed(height < 10 ? 2 : 0), "No round yet.");
   } catch (error) {
     byId("when").className = "bad";
     showTrouble(`No answer from the aggregator, so what is shown here is old: ${error.message}`);

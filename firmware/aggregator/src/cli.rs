@@ -13,7 +13,7 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// More about what is happening, on standard error (twice for more).
+    /// Print more about what happens, on standard error (-vv for still more)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// Settings file
@@ -43,9 +43,9 @@ impl Cli {
 pub enum Command {
     /// Make the database and the keys, and add the model that the mirrors ship with as version 1
     Init,
-    /// Take part in the fleet: announce rounds, count updates, publish models, until stopped
+    /// Run the server: announce rounds, count updates, publish models, until stopped
     Serve,
-    /// Where everything stands
+    /// Show devices, models, rounds and troubles
     Status(Output),
     /// Rounds
     Round {
@@ -71,8 +71,8 @@ pub enum Command {
         #[command(subcommand)]
         action: AuditAction,
     },
-    /// Go on with a database from a backup: above the rounds and versions that mirrors may have seen since, with its newest
-    /// model on top
+    /// Go on with a database from a backup: number rounds and versions above those that mirrors may have seen, and publish its
+    /// newest proven model again
     Restore(RestoreArgs),
     /// The whole fleet in this process: a broker, this server, a dozen mirrors that really train, and their rounds
     #[cfg(feature = "demo")]
@@ -100,7 +100,7 @@ pub enum RoundAction {
         /// Noise of every update, in multiples of the clipping norm, from 0.5 on: no mirror takes less
         #[arg(long, value_name = "Z", default_value = "1.2")]
         noise_multiplier: String,
-        /// Start against advice
+        /// Start a round that would be refused; it spends privacy budget of every mirror that answers
         #[arg(long)]
         force: bool,
         /// How to print it.

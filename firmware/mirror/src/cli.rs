@@ -19,7 +19,7 @@ pub struct Cli {
     /// Settings for `mirror` without a command.
     #[command(flatten)]
     pub run: RunArgs,
-    /// More about what is happening, on standard error (twice for more).
+    /// Print more about what happens, on standard error (-vv for still more)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }

@@ -124,9 +124,8 @@ pub fn decide(model: &Model, rules: &RolloutRules, situation: Situation) -> Chan
     // A group may be smaller than the reports that are wanted; nothing goes on over the trouble of all who did report.
     if is_trouble && (reports >= rules.minimum_reports || is_over) {
         return Change::Stop(format!(
-            "{} of {reports} devices reported trouble, above {:.0} %",
-            model.failed,
-            100.0 * rules.error_threshold
+            "{} of {reports} devices reported trouble, a larger share than rollout.error_threshold = {}",
+            model.failed, rules.error_threshold
         ));
     }
     if !is_over {
@@ -218,6 +217,12 @@ mod tests {
         assert!(matches!(among_five(2), Change::Stop(_)));
         let Change::Stop(reason) = decision(0, 2, 2, 110) else { panic!("it goes on") };
         assert!(reason.contains("2 of 4 devices"), "{reason}");
+        // The setting as it is: rounded to whole percents it could be 0, or the share that was reported.
+        let low = RolloutRules { error_threshold: 0.0475, ..rules() };
+        let Change::Stop(reason) = decide(&model(0, 38, 2), &low, at(110, true)) else {
+            panic!("it goes on")
+        };
+        assert!(reason.contains("2 of 40 devices") && reason.ends_with(" 0.0475"), "{reason}");
     }
 
     #[test]

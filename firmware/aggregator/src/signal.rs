@@ -116,13 +116,14 @@ impl fmt::Display for NoSignal {
         write!(
             out,
             "a round of {} {plural} with {} numbers each and noise multiplier {} would carry no signal: the average \
-             would point along the fleet's common direction with a cosine of {:.3}, below {:.2}, and every device \
+             would point along the fleet's common direction with a cosine of {:.3}, below {}, and every device \
              would have spent budget on it. Instead: let the mirrors learn at home, which needs no round; or wait for \
              {} devices",
             self.devices,
             self.dimension,
             self.noise_multiplier,
-            self.expected_cosine,
+            // Rounded down: rounded up it could read as what is wanted.
+            (1e3 * self.expected_cosine).floor() / 1e3,
             self.wanted_cosine,
             self.devices_needed,
         )?;
@@ -209,6 +210,19 @@ mod tests {
         let (mean, signal) = (sum / f64::from(rounds), signal(dimension));
         let expected = signal.expected_cosine(devices, NoisePlace::EveryDevice);
         assert!((mean - expected).abs() < 0.02, "{mean} {expected}");
+    }
+
+    #[test]
+    fn a_refusal_never_reads_as_if_the_cosine_were_enough() {
+        let refusal = signal(5_490).check(10, 0.1).unwrap_err();
+        for (expected_cosine, wanted_cosine, words) in [
+            (0.3019, 0.304, "0.301, below 0.304,"),
+            (0.299_96, 0.3, "0.299, below 0.3,"),
+            (0.0123, 0.012_35, "0.012, below 0.01235,"),
+        ] {
+            let told = NoSignal { expected_cosine, wanted_cosine, ..refusal.clone() }.to_string();
+            assert!(told.contains(words), "{told}");
+        }
     }
 
     #[test]

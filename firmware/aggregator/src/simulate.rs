@@ -78,7 +78,8 @@ pub struct RoundFigures {
     pub candidate: f64,
     /// Mean IoU of the model that the fleet uses after the round.
     pub fleet: f64,
-    /// Mean IoU of the candidate averaged without noise: what the clipped updates alone would have done.
+    /// Mean IoU of the candidate averaged without noise, from the same head and velocity: what the clipped updates alone would have done
+    /// in this round.
     pub without_noise: f64,
     /// Central training on all pictures, after as many epochs.
     pub central: f64,
@@ -212,6 +213,22 @@ struct State {
     spent: Composition,
 }
 
+impl State {
+    /// The head moved by an average, and the optimiser after it.
+    fn stepped(
+        &self,
+        layout: &HeadLayout,
+        subset: Subset,
+        average: &[f32],
+    ) -> (Vec<f32>, ServerOptimiser) {
+        let (mut head, mut optimiser) = (self.global.clone(), self.optimiser.clone());
+        let mut values = layout.gather(subset, &head);
+        optimiser.apply(average, &mut values);
+        layout.scatter(subset, &values, &mut head);
+        (head, optimiser)
+    }
+}
+
 fn simulate_round(
     fixed: &Fixed<'_>,
     state: &mut State,
@@ -230,13 +247,8 @@ fn simulate_round(
     let (sum, bytes) = collect(fixed, &deltas, rules, plan)?;
     let average = sum.average(plan.devices)?;
     let clean = mean(&clipped, plan.devices);
-    let (mut candidate, mut stepped) = (state.global.clone(), state.optimiser.clone());
-    moved(layout, subset, &mut candidate, |values| stepped.apply(&average, values));
-    let mut noiseless = state.global.clone();
-    let rate = plan.step.rate();
-    moved(layout, subset, &mut noiseless, |values| {
-        values.iter_mut().zip(&clean).for_each(|(value, step)| *value += rate * step);
-    });
+    let [(candidate, stepped), (noiseless, _)] =
+        [&average, &clean].map(|average| state.stepped(layout, subset, average));
     state.central = central_epochs(fixed, &state.central)?;
     state.spent.add(noise, 1);
     let candidate_score = score(fixed, &candidate)?;
@@ -407,12 +419,6 @@ fn clip(delta: &[f32]) -> Vec<f32> {
     delta.iter().map(|value| value / norm).collect()
 }
 
-fn moved(layout: &HeadLayout, subset: Subset, flat: &mut [f32], change: impl FnOnce(&mut [f32])) {
-    let mut values = layout.gather(subset, flat);
-    change(&mut values);
-    layout.scatter(subset, &values, flat);
-}
-
 /// As many epochs over everybody's pictures as a household makes over its own.
 fn central_epochs(fixed: &Fixed<'_>, parameters: &[f32]) -> Result<Vec<f32>> {
     let all: Vec<&Example> = fixed.households.iter().flatten().collect();
@@ -440,7 +446,29 @@ fn leave_one_out(clipped: &[Vec<f32>]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use learn::head::HeadShape;
+
     use super::*;
+
+    #[test]
+    fn what_an_average_does_goes_on_from_the_rounds_before_with_and_without_noise() {
+        let shape = HeadShape { queries: 5, dim: 8, hidden: 12, mask_height: 12, mask_width: 8 };
+        let layout = HeadLayout::of_shape(shape).unwrap();
+        let dimension = layout.subset_len(Subset::Sparse);
+        let step = Step::PLAIN.with_momentum(0.5).and_then(|step| step.with_rate(0.25)).unwrap();
+        let state = State {
+            global: vec![1.0; layout.len()],
+            fleet: 0.0,
+            optimiser: ServerOptimiser::new(step, vec![8.0; dimension]),
+            central: Vec::new(),
+            spent: Composition::new(),
+        };
+        let (head, optimiser) = state.stepped(&layout, Subset::Sparse, &vec![4.0; dimension]);
+        assert_eq!(optimiser.velocity(), vec![8.0; dimension], "0.5 * 8 + 4");
+        assert_eq!(layout.gather(Subset::Sparse, &head), vec![3.0; dimension], "1 + 0.25 * 8");
+        let moved = head.iter().filter(|value| **value != 1.0).count();
+        assert_eq!(moved, dimension, "no other number");
+    }
 
     #[test]
     fn the_cosine_to_the_others_is_no_comparison_with_oneself() {

@@ -10,6 +10,14 @@
 //!
 //! With noise added once to the sum, by somebody all devices trust, the last term is `d z² / n²`. This firmware never
 //! does that; the figure is there to say what local noise costs.
+//!
+//! The same average without noise does not point along the common direction either: where the devices are those of `N` households, as many of
+//! each, its squared length is `S = c² + (1 - c²) / N`, however many devices there are. The cosine of the average to that one, which
+//! a simulation can measure, is
+//!
+//! ```text
+//! cosine = sqrt(S / (S + d z² / n))
+//! ```
 
 use std::fmt;
 
@@ -47,6 +55,17 @@ impl Signal {
         let noise = if place == NoisePlace::Sum { noise / count } else { noise };
         let square = cosine * cosine;
         cosine / (square + (1.0 - square) / count + noise).sqrt()
+    }
+
+    /// The expected cosine, 0 to 1, of the averaged update of `devices`, each with noise of its own, to the same average without noise. The
+    /// devices are those of `households`, as many of each.
+    pub fn expected_under_noise(&self, devices: u64, households: u64) -> f64 {
+        if devices == 0 || households == 0 {
+            return 0.0;
+        }
+        let square = self.update_cosine * self.update_cosine;
+        let clean = square + (1.0 - square) / households as f64;
+        (clean / (clean + self.squared_noise() / devices as f64)).sqrt()
     }
 
     /// The smallest number of devices whose expected cosine, with noise at every device, is at least `wanted`.
@@ -87,6 +106,22 @@ impl Signal {
             dimension_possible: self.dimension_for(devices, wanted),
         })
     }
+}
+
+/// The cosine `c` of one update to the common direction, 0 to 1, found from the clipped updates of households before noise, all of one
+/// dimension: what two households' updates have in common is `c²`. The mean of the others would not do for the common direction, since
+/// a few households disagree with it as well. An update shorter than the clip counts for less, as it does in a round. 0 of fewer than two
+/// households, and where nothing is in common.
+pub fn measured_cosine(updates: &[Vec<f32>]) -> f64 {
+    let count = updates.len() as f64;
+    if count < 2.0 {
+        return 0.0;
+    }
+    let square = |value: f64| value * value;
+    let total = |at| updates.iter().map(|update| f64::from(update[at])).sum::<f64>();
+    let of_all: f64 = (0..updates[0].len()).map(|at| square(total(at))).sum();
+    let of_each: f64 = updates.iter().flatten().map(|&value| square(f64::from(value))).sum();
+    ((of_all - of_each) / (count * (count - 1.0))).clamp(0.0, 1.0).sqrt()
 }
 
 /// A round that would spend privacy budget on noise. `Display` says so, and what to do instead.
@@ -210,6 +245,72 @@ mod tests {
         let (mean, signal) = (sum / f64::from(rounds), signal(dimension));
         let expected = signal.expected_cosine(devices, NoisePlace::EveryDevice);
         assert!((mean - expected).abs() < 0.02, "{mean} {expected}");
+    }
+
+    /// The updates of `households`, all of the clip's length, with a cosine of 0.3 to the first axis.
+    fn drawn_updates(
+        households: usize,
+        dimension: usize,
+        normal: &mut impl FnMut() -> f64,
+    ) -> Vec<Vec<f32>> {
+        let mut one = || {
+            let rest: Vec<f64> = (1..dimension).map(|_| normal()).collect();
+            let norm = rest.iter().map(|v| v * v).sum::<f64>().sqrt() / (1.0_f64 - 0.09).sqrt();
+            let rest = rest.iter().map(|value| (value / norm) as f32);
+            std::iter::once(0.3).chain(rest).collect()
+        };
+        (0..households).map(|_| one()).collect()
+    }
+
+    #[test]
+    fn the_cosine_of_updates_is_found_from_a_few_households() {
+        let mut normal = normals();
+        for households in [4, 24] {
+            let updates =
+                || measured_cosine(&drawn_updates(households, 1_000, &mut normal)).powi(2);
+            let square = std::iter::repeat_with(updates).take(20).sum::<f64>() / 20.0;
+            assert!((square.sqrt() - 0.3).abs() < 0.01, "{households}: {}", square.sqrt());
+        }
+        assert_eq!(measured_cosine(&[vec![1.0, 0.0], vec![0.0, 1.0]]), 0.0);
+        assert_eq!(measured_cosine(&[vec![1.0, 0.0], vec![-1.0, 0.0]]), 0.0);
+        assert_eq!(measured_cosine(&[vec![0.0, 1.0], vec![0.0, 1.0]]), 1.0);
+        assert_eq!((measured_cosine(&[vec![1.0]]), measured_cosine(&[])), (0.0, 0.0));
+    }
+
+    /// The cosine of the average of `devices`, as many of each household, under noise to the same without.
+    fn drawn_under_noise(
+        updates: &[Vec<f32>],
+        devices: u64,
+        normal: &mut impl FnMut() -> f64,
+    ) -> f64 {
+        let (mut dot, mut clean, mut noised) = (0.0, 0.0, 0.0);
+        for at in 0..updates[0].len() {
+            let mean = updates.iter().map(|update| f64::from(update[at])).sum::<f64>()
+                / updates.len() as f64;
+            // As much as the noise of so many devices leaves in their average.
+            let average = mean + 1.2 * normal() / (devices as f64).sqrt();
+            dot += mean * average;
+            clean += mean * mean;
+            noised += average * average;
+        }
+        dot / (clean * noised).sqrt()
+    }
+
+    #[test]
+    fn households_that_send_more_than_once_still_disagree_in_their_average_without_noise() {
+        let (dimension, rounds, mut normal) = (1_000, 60, normals());
+        // With more devices the noise gets less, the disagreement does not: the cosine to the common direction is 0.12, 0.36 and 0.87.
+        for devices in [240, 2_400, 48_000] {
+            let mut one = || {
+                let updates = drawn_updates(24, dimension, &mut normal);
+                drawn_under_noise(&updates, devices, &mut normal)
+            };
+            let mean = (0..rounds).map(|_| one()).sum::<f64>() / f64::from(rounds);
+            let expected = signal(dimension).expected_under_noise(devices, 24);
+            assert!((mean - expected).abs() < 0.01, "{devices}: {mean} {expected}");
+        }
+        let none = [(0, 24), (240, 0)].map(|(n, m)| signal(dimension).expected_under_noise(n, m));
+        assert_eq!(none, [0.0, 0.0]);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::contributor::{Contributor, ContributorError, budget_of, settings_of};
 use crate::engine::DELTA;
 use crate::households::Households;
 use crate::records::Parameters;
-use crate::signal::{NoisePlace, Signal};
+use crate::signal::{Signal, measured_cosine};
 use crate::student::{Example, StudentError, Trunk, judge};
 
 /// Why a simulation ended early.
@@ -83,11 +83,11 @@ pub struct RoundFigures {
     pub without_noise: f64,
     /// Central training on all pictures, after as many epochs.
     pub central: f64,
-    /// Mean cosine of a household's clipped update to the mean of the others'.
+    /// Cosine of a household's clipped update to the common direction: what `rounds.update_cosine` asks for.
     pub update_cosine: f64,
     /// Cosine of the noised average to the average without noise.
     pub average_cosine: f64,
-    /// What the formula expects of it.
+    /// What [`Signal::expected_under_noise`] expects of that.
     pub expected_cosine: f64,
     /// What a device has spent.
     pub privacy: PrivacyStatement,
@@ -255,7 +255,7 @@ fn simulate_round(
     if !plan.gate || candidate_score >= state.fleet {
         (state.global, state.fleet, state.optimiser) = (candidate, candidate_score, stepped);
     }
-    let update_cosine = leave_one_out(&clipped);
+    let update_cosine = measured_cosine(&clipped);
     let signal = Signal { dimension, noise_multiplier: noise, update_cosine };
     Ok(RoundFigures {
         round,
@@ -265,7 +265,8 @@ fn simulate_round(
         central: score(fixed, &state.central)?,
         update_cosine,
         average_cosine: cosine(&average, &clean),
-        expected_cosine: signal.expected_cosine(plan.devices, NoisePlace::EveryDevice),
+        expected_cosine: signal
+            .expected_under_noise(plan.devices, plan.devices.min(clipped.len() as u64)),
         privacy: state.spent.statement(DELTA)?,
         bytes,
         seconds: began.elapsed().as_secs_f64(),
@@ -275,8 +276,8 @@ fn simulate_round(
 /// One round as a line of text.
 pub fn line(figures: &RoundFigures) -> String {
     format!(
-        "round {}: candidate {:.4}, fleet {:.4}, without noise {:.4}, central {:.4}; cosine of an update {:.3}, of the \
-         average {:.3} (expected {:.3}); epsilon {:.4}; {:.1} s",
+        "round {}: candidate {:.4}, fleet {:.4}, without noise {:.4}, central {:.4}; cosine of an update \
+         to the common direction {:.3}, of the average to the one without noise {:.3} (expected {:.3}); epsilon {:.4}; {:.1} s",
         figures.round,
         figures.candidate,
         figures.fleet,
@@ -432,18 +433,6 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(f64::MIN_POSITIVE)
 }
 
-/// Mean cosine of every update to the mean of all the others, so that nothing is compared with itself.
-fn leave_one_out(clipped: &[Vec<f32>]) -> f64 {
-    let total = mean(clipped, clipped.len() as u64);
-    let count = clipped.len() as f32;
-    let one = |delta: &Vec<f32>| {
-        let others: Vec<f32> =
-            total.iter().zip(delta).map(|(sum, value)| sum * count - value).collect();
-        cosine(delta, &others)
-    };
-    clipped.iter().map(one).sum::<f64>() / clipped.len() as f64
-}
-
 #[cfg(test)]
 mod tests {
     use learn::head::HeadShape;
@@ -468,14 +457,6 @@ mod tests {
         assert_eq!(layout.gather(Subset::Sparse, &head), vec![3.0; dimension], "1 + 0.25 * 8");
         let moved = head.iter().filter(|value| **value != 1.0).count();
         assert_eq!(moved, dimension, "no other number");
-    }
-
-    #[test]
-    fn the_cosine_to_the_others_is_no_comparison_with_oneself() {
-        let apart = vec![vec![1.0, 0.0], vec![0.0, 1.0]];
-        assert_eq!(leave_one_out(&apart), 0.0);
-        let same = vec![vec![1.0, 1.0]; 3];
-        assert!((leave_one_out(&same) - 1.0).abs() < 1e-6);
     }
 
     #[test]

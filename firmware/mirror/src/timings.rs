@@ -64,8 +64,9 @@ impl Summary {
             return Summary::default();
         }
         samples_ms.sort_by(f64::total_cmp);
-        let at = |share: f64| samples_ms[((samples_ms.len() - 1) as f64 * share).round() as usize];
-        Summary { median_ms: at(0.5), p95_ms: at(0.95) }
+        // The least sample that so many of a hundred do not exceed.
+        let at = |percent: usize| samples_ms[(samples_ms.len() * percent).div_ceil(100) - 1];
+        Summary { median_ms: at(50), p95_ms: at(95) }
     }
 }
 
@@ -171,6 +172,10 @@ mod tests {
     fn summaries_are_ranks_of_the_samples() {
         let mut samples: Vec<f64> = (1..=101).rev().map(f64::from).collect();
         assert_eq!(Summary::of(&mut samples), Summary { median_ms: 51.0, p95_ms: 96.0 });
+        let mut window: Vec<f64> = (1..=WINDOW).map(|ms| ms as f64).collect();
+        let expected = Summary { median_ms: 128.0, p95_ms: 244.0 };
+        assert_eq!(Summary::of(&mut window), expected, "243 of 256 are less than 95 of 100");
+        assert_eq!(Summary::of(&mut [7.0]), Summary { median_ms: 7.0, p95_ms: 7.0 });
         assert_eq!(Summary::of(&mut []), Summary::default());
     }
 

@@ -23,6 +23,11 @@ pub fn describe(error: &Error) -> String {
     text
 }
 
+/// Why a thread could not be started, and what to do.
+pub fn no_thread(error: &io::Error) -> String {
+    format!("cannot start a thread: {error}; free memory, or raise the limit of threads")
+}
+
 /// Says on standard error what went wrong, where no log is kept. Nobody may be there to read it.
 pub fn tell(error: &Error) {
     let _ = writeln!(io::stderr(), "mirror: {}", describe(error));

@@ -15,6 +15,7 @@ use vision::Parser;
 use super::check;
 use crate::learning::at_size_of;
 use crate::model::ModelSource;
+use crate::report;
 
 /// Over the stores of [`Home`] and the network's files.
 pub struct Trial {
@@ -52,7 +53,7 @@ impl ModelTrial for Trial {
         };
         let started = std::thread::Builder::new().name("trial".into()).spawn(work);
         if let Err(error) = started {
-            warn!("no thread for the trial of model {version}: {error}");
+            warn!("the trial of model {version}: {}", report::no_thread(&error));
             return Err(JobFault::Storage);
         }
         self.running = Some(receiver);

@@ -121,7 +121,7 @@ fn door_is_open(served: &Served) -> Result<&Certificate, Trouble> {
                 health
                     .notices
                     .get(Topic::Network)
-                    .map(|text| format!("{text}; tried again, and so on"))
+                    .map(|text| format!("{text}; the mirror keeps trying"))
             };
             let text = served.shared.with_health(notice);
             let soon = || "the page for the home network is being opened; try again".to_owned();

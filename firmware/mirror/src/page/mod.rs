@@ -368,7 +368,7 @@ impl Page {
     /// Notes why the network's door is not open; told once, not at every attempt.
     fn no_network(&self, text: &str) {
         match self.context.shared.set_notice(Topic::Network, Some(text)) {
-            true => warn!("{text}; tried again, and so on"),
+            true => warn!("{text}; the mirror keeps trying"),
             false => debug!("{text}"),
         }
     }

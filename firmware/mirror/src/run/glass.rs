@@ -17,7 +17,7 @@ pub const BROWSER_WARNS: &str = "Your browser warns once: go on, then compare th
 /// Where the page would be, for whoever looks after a mirror without a keyboard.
 const ON_THIS_DEVICE: &str = "on this device only; page.access = \"paired\" lets phones in";
 /// Where the page would be, of a mirror that no browser can reach.
-const NO_NETWORK: &str = "out of reach: this mirror is in no network";
+const NO_NETWORK: &str = "out of reach: connect this mirror to your network";
 
 /// What decides whether somebody in front of the mirror can open its page.
 #[derive(Clone, Copy, Debug)]
@@ -107,7 +107,7 @@ fn state(health: &Health, has_view: bool, place: Place) -> Status<'_> {
         return Status::Running;
     }
     match (&health.model, &health.camera) {
-        (ModelState::Loading, _) => Status::Starting { step: "loading the network" },
+        (ModelState::Loading, _) => Status::Starting { step: "loading the vision network" },
         (_, CameraState::Starting) => Status::Starting { step: "opening the camera" },
         _ => Status::Starting { step: "waiting for a picture" },
     }
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn the_steps_of_a_start_are_told() {
         let loading = health(|_| {});
-        assert_eq!(status(&loading), Status::Starting { step: "loading the network" });
+        assert_eq!(status(&loading), Status::Starting { step: "loading the vision network" });
         let opening = health(|health| health.model = ModelState::Ready { name: "m".into() });
         assert_eq!(status(&opening), Status::Starting { step: "opening the camera" });
         let mut off =

@@ -3,11 +3,12 @@
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use tracing::info;
 use vision::{Head, ModelError, Parser};
 
 use crate::backoff::Backoff;
+use crate::report;
 
 /// The head in use, and the next one while it is made ready on a thread of its own: no picture waits for it.
 #[derive(Default)]
@@ -85,7 +86,8 @@ impl HeadInUse {
         let builder = student.head_builder();
         let parameters = student.head_parameters().with_trainable(numbers)?;
         let build = move || builder.build(&parameters);
-        let thread = Builder::new().name("head".into()).spawn(build).context("no thread")?;
+        let thread = Builder::new().name("head".into()).spawn(build);
+        let thread = thread.map_err(|error| anyhow!(report::no_thread(&error)))?;
         self.next = Some(Next { version, thread });
         Ok(false)
     }

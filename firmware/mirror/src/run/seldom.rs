@@ -63,10 +63,10 @@ impl SeldomEach {
             Some(delay) => format!("{comma} tried again in {:.1} s", delay.as_secs_f32()),
             None => String::new(),
         };
-        let so_on = if delay.is_some() { ", and so on" } else { "" };
+        let on = if delay.is_some() { ", and on until it works" } else { "" };
         match self.note(&why.to_string(), Instant::now()) {
-            Some(1) => warn!("{why}{}{so_on}", again(";")),
-            Some(more) => warn!("{why}; {more} times lately{}{so_on}", again(",")),
+            Some(1) => warn!("{why}{}{on}", again(";")),
+            Some(more) => warn!("{why}; {more} times lately{}{on}", again(",")),
             None => debug!("{why}{}", again(";")),
         }
     }

@@ -217,7 +217,8 @@ impl Sight {
         });
         loaded.inspect_err(|error| {
             let reason = report::describe(error);
-            self.learning.refuse(format!("learning at home waits for the network: {reason}"));
+            self.learning
+                .refuse(format!("learning at home waits for the vision network: {reason}"));
             self.fail(reason);
         })
     }
@@ -296,7 +297,7 @@ impl Sight {
             }
             Some(Err(error)) => match self.shared.set_notice(Topic::Head, Some(EARLIER_HEAD)) {
                 true => warn!(
-                    "the household's head is not in use yet: {error:#}; tried again, and so on"
+                    "the household's head is not in use yet: {error:#}; the mirror keeps trying"
                 ),
                 false => debug!("the household's head is not in use yet: {error:#}"),
             },

@@ -106,7 +106,7 @@ impl Part {
         if text == self.last_error {
             debug!("{name}: {text}; started again in {seconds:.1} s");
         } else {
-            warn!("{name}: {text}; started again in {seconds:.1} s, and so on");
+            warn!("{name}: {text}; started again in {seconds:.1} s; the mirror keeps trying");
         }
         self.last_error = text;
         self.retry_at = Some(Instant::now() + delay);
@@ -157,7 +157,7 @@ fn tend(shared: &Shared, part: &mut Part) {
     if part.retry_at.is_some_and(|at| at <= Instant::now())
         && let Err(error) = part.start()
     {
-        error!("{}: no thread: {error}", part.name);
+        error!("{}: {}", part.name, report::no_thread(&error));
         part.retry_at = Some(Instant::now() + part.backoff.next_delay());
     }
     match part.ended() {

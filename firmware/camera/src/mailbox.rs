@@ -25,6 +25,8 @@ struct Inside {
 pub struct Mailbox {
     inside: Mutex<Inside>,
     arrived: Condvar,
+    /// No picture waits any more.
+    taken: Condvar,
 }
 
 impl Mailbox {
@@ -45,6 +47,7 @@ impl Mailbox {
                 forgetful: false,
             }),
             arrived: Condvar::new(),
+            taken: Condvar::new(),
         }
     }
 
@@ -77,6 +80,7 @@ impl Mailbox {
         let mut inside = self.lock();
         loop {
             if inside.unseen.is_some() || inside.closed {
+                self.taken.notify_all();
                 return inside.unseen.take();
             }
             let left = until.checked_duration_since(Instant::now())?;
@@ -103,6 +107,7 @@ impl Mailbox {
         if let Some(unseen) = inside.unseen.take() {
             inside.dropped += 1;
             let _ = inside.free.push(unseen);
+            self.taken.notify_all();
         }
         inside.free.iter_mut().for_each(FrameBuffer::forget);
     }
@@ -110,6 +115,13 @@ impl Mailbox {
     /// Whether a picture waits.
     pub fn has_unseen(&self) -> bool {
         self.lock().unseen.is_some()
+    }
+
+    /// Waits at most `timeout` until no picture waits; whether none does. True also after [`Mailbox::close`].
+    pub fn wait_until_taken(&self, timeout: Duration) -> bool {
+        let is_waited_for = |inside: &mut Inside| inside.unseen.is_some() && !inside.closed;
+        let waited = self.taken.wait_timeout_while(self.lock(), timeout, is_waited_for);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     /// Pictures that were overtaken by newer ones.
@@ -121,6 +133,7 @@ impl Mailbox {
     pub fn close(&self) {
         self.lock().closed = true;
         self.arrived.notify_all();
+        self.taken.notify_all();
     }
 
     /// The contents are valid at every step, so a panic elsewhere does not spoil them.
@@ -194,6 +207,30 @@ mod tests {
         let given_up = mailbox.take_free().expect("the unseen one");
         assert_eq!((given_up.sequence, mailbox.dropped()), (1, 1));
         drop(filling);
+    }
+
+    #[test]
+    fn whoever_waits_for_a_picture_to_be_taken_is_woken_by_that_and_by_the_end() {
+        let mailbox = Arc::new(Mailbox::new(2));
+        assert!(mailbox.wait_until_taken(Duration::ZERO), "none is there");
+        let ends: [fn(&Mailbox); 3] =
+            [|mailbox| drop(mailbox.receive(Duration::ZERO)), Mailbox::forget, Mailbox::close];
+        for end in ends {
+            mailbox.publish(FrameBuffer::new());
+            assert!(!mailbox.wait_until_taken(Duration::ZERO));
+            let waiting = Arc::clone(&mailbox);
+            let waiting =
+                std::thread::spawn(move || waiting.wait_until_taken(Duration::from_secs(3600)));
+            // It waits by then, or has nothing to wait for: woken it is either way.
+            std::thread::sleep(Duration::from_millis(20));
+            end(&mailbox);
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while !waiting.is_finished() {
+                assert!(Instant::now() < deadline, "it still waits");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            assert!(waiting.join().expect("no panic"));
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ const BROKEN_IN_A_ROW: u32 = 30;
 /// How often to look for a camera while the demo scene stands in for it.
 const CAMERA_CHECK: Duration = Duration::from_secs(2);
 
-/// Longest wait for the next picture of a file before looking whether to stop: some come seconds apart.
+/// Longest wait for the next picture of a file, and until the network takes it, before looking whether to stop: some come seconds apart.
 const FILE_PATIENCE: Duration = Duration::from_millis(100);
 
 /// What the capture part needs to know.
@@ -155,9 +155,10 @@ impl Capture {
 
     fn publish(&self, is_live: bool, buffer: Taken<'_>) {
         // A file has no picture to lose: wait until the network has taken the last one.
-        while !is_live && self.mailbox.has_unseen() && !self.shared.is_stopping() {
-            self.shared.sleep(Duration::from_millis(1));
-        }
+        while !is_live
+            && !self.mailbox.wait_until_taken(FILE_PATIENCE)
+            && !self.shared.is_stopping()
+        {}
         if self.shared.with_health(|health| health.camera != CameraState::On) {
             self.shared.update_health(|health| {
                 if self.shared.camera_wanted() {

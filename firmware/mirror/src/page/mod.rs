@@ -284,10 +284,14 @@ impl Page {
     async fn tidy(&self) {
         loop {
             tokio::time::sleep(TIDY).await;
-            self.context.shared.frozen.forget_old(Instant::now());
-            self.context.tell_network();
-            self.context.tell_pairing();
+            self.tidy_at(Instant::now());
         }
+    }
+
+    fn tidy_at(&self, now: Instant) {
+        self.context.shared.frozen.forget_old(now);
+        self.context.tell_network();
+        self.context.tell_pairing();
     }
 
     /// Beside the rest: a disk that hangs is waited for here alone.
@@ -380,6 +384,7 @@ mod tests {
     use crate::access::pairing::{Asker, Refusal};
     use crate::model::ModelSource;
     use crate::page::parse::worker;
+    use crate::parsed::Parsed;
     use crate::testing::Folder;
     use std::future::poll_fn;
     use std::net::IpAddr;
@@ -506,6 +511,19 @@ mod tests {
         let (code, phone) = (answer["code"].as_str().expect("a code"), [192, 168, 1, 20].into());
         let used = served.access.pairing.finish(code, phone, served.shared.uptime());
         assert!(matches!(used, Err(Refusal::NoCode)), "{used:?}");
+    }
+
+    #[test]
+    fn a_picture_that_nobody_corrects_goes_by_itself() {
+        let folder = Folder::new("old");
+        let page = paired(folder.path());
+        let frozen = &page.context.shared.frozen;
+        let picture = frozen.put(Parsed::blank((6, 8))).expect("the first").keep();
+        let in_minutes = |minutes| Instant::now() + Duration::from_secs(60 * minutes);
+        page.tidy_at(in_minutes(19));
+        assert_eq!(frozen.kept(), Some(picture));
+        page.tidy_at(in_minutes(21));
+        assert_eq!(frozen.kept(), None);
     }
 
     #[test]

@@ -258,7 +258,7 @@ impl<'a> Session<'a> {
                 return end;
             }
             let Some(buffer) = Taken::free(&self.capture.mailbox) else {
-                // Every buffer is with the network; the next picture is soon enough.
+                // Not with `MAILBOX` buffers and one reader. With fewer, all are with the network; the next picture is soon enough.
                 self.capture.shared.sleep(Duration::from_millis(1));
                 continue;
             };
@@ -357,7 +357,7 @@ mod tests {
     use frame::{FrameBuffer, Layout, PixelFormat};
 
     use super::*;
-    use crate::run::counting;
+    use crate::run::{MAILBOX, counting};
     use crate::shared::{SwitchedBy, lock};
     use crate::testing::{Folder, settings};
 
@@ -367,7 +367,7 @@ mod tests {
         settings.camera.device = "/dev/gone".into();
         let sources = Sources::new(&settings.camera).expect("a source");
         let shared = Arc::new(Shared::new(Instant::now(), None));
-        Capture { shared, mailbox: Arc::new(Mailbox::new(4)), sources }
+        Capture { shared, mailbox: Arc::new(Mailbox::new(MAILBOX)), sources }
     }
 
     /// Of the sensor below; the first of them find no memory of their size.
@@ -592,6 +592,20 @@ mod tests {
         );
         let broken = capture.shared.counters.broken.load(Ordering::Relaxed);
         assert_eq!(broken, u64::from(2 * BROKEN_IN_A_ROW));
+    }
+
+    #[test]
+    fn no_picture_waits_for_the_network_while_the_camera_is_off() {
+        let capture = capture("camera");
+        let buffer = Taken::free(&capture.mailbox).expect("free memory");
+        buffer.publish();
+        capture.shared.switch_camera(false, SwitchedBy::Page);
+        std::thread::scope(|scope| {
+            scope.spawn(|| capture.run_with(|_| panic!("it is off")));
+            let forgotten = capture.mailbox.wait_until_taken(Duration::from_secs(60));
+            capture.shared.stop();
+            assert!(forgotten, "it still waits");
+        });
     }
 
     #[test]

@@ -55,8 +55,9 @@ use sight::Sight;
 use supervisor::{Part, supervise};
 use switch::SwitchFile;
 
-/// Pictures between capture and vision: one being filled, one waiting, one being parsed, one spare.
-const MAILBOX: usize = 4;
+/// Pictures between capture and vision: one being filled, one waiting, one being parsed. Each has one of them at most, so that capture,
+/// which has none when it asks, always finds one free.
+const MAILBOX: usize = 3;
 
 /// Runs the mirror until a signal, a closed window, the end of a file, or `--frames` overlays.
 ///

@@ -421,7 +421,7 @@ mod tests {
     use frame::jpeg::JpegDecoder;
 
     use super::*;
-    use crate::run::counting;
+    use crate::run::{MAILBOX, counting};
     use crate::shared::{CameraState, SwitchedBy};
     use crate::sources::DEMO;
     use crate::testing::{Folder, settings};
@@ -457,7 +457,7 @@ mod tests {
             let limit = Limit { sensor: Some("/nowhere".into()), celsius: 85.0, wanted: true };
             let sight = Sight {
                 shared,
-                mailbox: Arc::new(Mailbox::new(4)),
+                mailbox: Arc::new(Mailbox::new(MAILBOX)),
                 model: ModelSource::new(&settings.vision),
                 orientation: Orientation::default(),
                 preview_interval: Duration::ZERO,

@@ -1,7 +1,8 @@
 //! A display without a screen: PNG files in a folder, or nothing at all.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use overlay::Canvas;
@@ -12,7 +13,8 @@ use crate::{Display, DisplayError, DisplayRequest, Rotation, check_canvas, check
 /// Writes what a panel would show as `frame-NNNNNN.png` (counted from 0) and `latest.png`, or, without a
 /// folder, counts canvases and writes nothing.
 ///
-/// A reader never sees half a file: each is written beside its place and renamed into it.
+/// A reader never sees half a file: each is written beside its place and renamed into it. They show people's outlines and codes, so that
+/// they are for their owner alone.
 #[derive(Debug)]
 pub struct HeadlessDisplay {
     rotation: Rotation,
@@ -120,10 +122,20 @@ impl Writer {
 
     fn place(&self, name: &str) -> Result<(), DisplayError> {
         let (path, beside) = (self.folder.join(name), self.folder.join(format!(".{name}.part")));
-        fs::write(&beside, &self.file)
+        write_private(&beside, &self.file)
             .and_then(|()| fs::rename(&beside, &path))
             .map_err(|source| DisplayError::Write { path, source })
     }
+}
+
+/// A new file, so that it has these rights; one that was left half-written goes.
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    fs::File::options().write(true).create_new(true).mode(0o600).open(path)?.write_all(bytes)
 }
 
 fn encode(rgb: &[u8], (width, height): (u32, u32), file: &mut Vec<u8>) -> io::Result<()> {

@@ -2,8 +2,9 @@
 
 mod suite;
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::BufReader;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use display::blit::{PixelLayout, Surface, blit};
@@ -97,6 +98,21 @@ fn every_third_canvas_is_written_whole_and_under_its_number() {
     suite::draw_card(&mut canvas, 3);
     for name in ["frame-000003.png", "latest.png"] {
         assert!(read_png(&folder.0.join(name)).1 == panel_rgb(&canvas, Rotation::None), "{name}");
+    }
+}
+
+#[test]
+fn files_are_for_their_owner_alone() {
+    let folder = Folder::new("owner");
+    fs::create_dir_all(&folder.0).expect("folder");
+    let left = folder.0.join(".latest.png.part");
+    fs::write(&left, b"half of one that anybody may read").expect("file");
+    fs::set_permissions(&left, Permissions::from_mode(0o644)).expect("ours");
+    let mut display = HeadlessDisplay::open(Some(&folder.0), &small(Rotation::None)).expect("open");
+    display.present(&Canvas::new(90, 160)).expect("present");
+    for name in ["frame-000000.png", "latest.png"] {
+        let rights = fs::metadata(folder.0.join(name)).expect(name).permissions().mode();
+        assert_eq!(rights & 0o777, 0o600, "{name}");
     }
 }
 

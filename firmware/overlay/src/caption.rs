@@ -26,6 +26,8 @@ const ADDRESS_TEXT: f32 = 0.031;
 const LEAST_ADDRESS_TEXT: f32 = 0.022;
 const ADDRESS_LABEL: &str = "Mirror's page  ";
 const HINT_TEXT: f32 = 0.024;
+/// More lines than any address and its hint take, on the smallest screen.
+const MOST_SIGN_LINES: usize = 8;
 /// A code is read from some way off, and is not to hide who stands there.
 const CODE_TEXT: f32 = 0.1;
 
@@ -133,7 +135,7 @@ impl Captions {
         if let Some(hint) = scene.page_hint {
             let most = self.size.0 as f32 * WIDEST_TEXT;
             let size = shrink(&mut self.font, &[hint], font_size(unit, HINT_TEXT), most);
-            let widest = self.font.balance(hint, size, most, &mut self.hint_lines);
+            let widest = self.font.balance(hint, size, most, MOST_SIGN_LINES, &mut self.hint_lines);
             sign.hint = Some((hint, size));
             sign.height += self.hint_lines.len() as f32 * size as f32 * LINE_HEIGHT;
             sign.widest = sign.widest.max(widest);
@@ -201,7 +203,7 @@ impl Captions {
             return (fitted, true);
         }
         let size = shrink(&mut self.font, &[address], least, most);
-        self.font.wrap(address, size, most, &mut self.address_lines);
+        self.font.wrap(address, size, most, MOST_SIGN_LINES, &mut self.address_lines);
         (size, false)
     }
 
@@ -250,12 +252,13 @@ impl Captions {
         let most = |size: u32| whole - 2.0 * size as f32;
         let (font, lines) = (&mut self.font, &mut self.notice_lines);
         let usual = font_sizes(unit, NOTICE_TEXT, LEAST_NOTICE_TEXT);
-        let mut size = font.fit(notice, usual, most, FEW_NOTICE_LINES, lines);
+        let few = (FEW_NOTICE_LINES, MOST_NOTICE_LINES);
+        let mut size = font.fit(notice, usual, most, few, lines);
         if lines.len() > MOST_NOTICE_LINES {
             let smaller = font_sizes(unit, LEAST_NOTICE_TEXT, SMALLEST_FONT as f32 / unit);
-            size = font.fit(notice, smaller, most, MOST_NOTICE_LINES, lines);
+            size = font.fit(notice, smaller, most, (MOST_NOTICE_LINES, MOST_NOTICE_LINES), lines);
         }
-        (size, font.balance(notice, size, most(size), lines))
+        (size, font.balance(notice, size, most(size), MOST_NOTICE_LINES, lines))
     }
 }
 

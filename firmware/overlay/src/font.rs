@@ -131,8 +131,16 @@ impl Font {
     }
 
     /// Splits a text into lines of at most `most` pixels, at spaces where there are any, and puts
-    /// their byte ranges into `lines`. Returns the widest line's width.
-    pub fn wrap(&mut self, text: &str, size: u32, most: f32, lines: &mut Vec<Line>) -> f32 {
+    /// their byte ranges into `lines`. Returns the widest line's width. Ends with the first line after `limit` others: whatever is
+    /// behind it is not shown, and may be as long as it likes.
+    pub fn wrap(
+        &mut self,
+        text: &str,
+        size: u32,
+        most: f32,
+        limit: usize,
+        lines: &mut Vec<Line>,
+    ) -> f32 {
         lines.clear();
         let (mut start, mut width, mut widest) = (0, 0.0, 0.0_f32);
         // Where the line's last word ended: its place, and the width up to there.
@@ -151,6 +159,9 @@ impl Font {
                 let (end, before) = word.take().unwrap_or((index, width));
                 lines.push((start, end));
                 widest = widest.max(before);
+                if lines.len() > limit {
+                    return widest;
+                }
                 start = end + text[end..index].len() - text[end..index].trim_start().len();
                 width = self.width(&text[start..index], size);
             }
@@ -165,19 +176,19 @@ impl Font {
     }
 
     /// The first of these font sizes, from large to small, at which a text has no more than `few` lines; else the last one. A line of a
-    /// size has at most `most` of that size pixels. Leaves the text's lines in `lines`.
+    /// size has at most `most` of that size pixels. Leaves the text's lines in `lines`, to the first one after `limit` others.
     pub fn fit(
         &mut self,
         text: &str,
         sizes: impl Iterator<Item = u32>,
         most: impl Fn(u32) -> f32,
-        few: usize,
+        (few, limit): (usize, usize),
         lines: &mut Vec<Line>,
     ) -> u32 {
         let mut fitted = SMALLEST_FONT;
         for size in sizes {
             fitted = size;
-            self.wrap(text, size, most(size), lines);
+            self.wrap(text, size, most(size), limit, lines);
             if lines.len() <= few {
                 break;
             }
@@ -186,17 +197,24 @@ impl Font {
     }
 
     /// [`Font::wrap`] with lines of about the same length: as narrow as the least number of lines
-    /// allows.
-    pub fn balance(&mut self, text: &str, size: u32, most: f32, lines: &mut Vec<Line>) -> f32 {
-        let widest = self.wrap(text, size, most, lines);
+    /// allows. A text of more than `limit` lines fills them.
+    pub fn balance(
+        &mut self,
+        text: &str,
+        size: u32,
+        most: f32,
+        limit: usize,
+        lines: &mut Vec<Line>,
+    ) -> f32 {
+        let widest = self.wrap(text, size, most, limit, lines);
         let (count, mut low, mut high) = (lines.len(), 0.0, widest);
-        if count < 2 {
+        if count < 2 || count > limit {
             return widest;
         }
         while high - low > size as f32 * 0.25 {
             let middle = (low + high) / 2.0;
             // A word cut in two is no better balance.
-            let widest = self.wrap(text, size, middle, lines);
+            let widest = self.wrap(text, size, middle, limit, lines);
             let whole = lines
                 .iter()
                 .all(|&(_, end)| text[end..].is_empty() || text[end..].starts_with(' '));
@@ -206,7 +224,7 @@ impl Font {
                 low = middle;
             }
         }
-        self.wrap(text, size, high, lines)
+        self.wrap(text, size, high, limit, lines)
     }
 }
 
@@ -243,23 +261,38 @@ mod tests {
         let mut lines = Vec::new();
         let text = "one two  three";
         let most = font.width("one two", 20) + 1.0;
-        let widest = font.wrap(text, 20, most, &mut lines);
+        let widest = font.wrap(text, 20, most, 9, &mut lines);
         let found: Vec<&str> = lines.iter().map(|&(a, b)| text[a..b].trim()).collect();
         assert_eq!(found, ["one two", "three"]);
         assert!(widest <= most);
         let long = "äöüäöüäöüäöü/äöüäöüäöü";
-        assert!(font.wrap(long, 20, 50.0, &mut lines) <= 50.0);
+        assert!(font.wrap(long, 20, 50.0, 99, &mut lines) <= 50.0);
         let joined: String = lines.iter().map(|&(a, b)| &long[a..b]).collect();
         assert_eq!(joined, long);
-        font.wrap("", 20, 50.0, &mut lines);
+        font.wrap("", 20, 50.0, 9, &mut lines);
         assert!(lines.is_empty());
         let text = "Free some space or change the card.";
         let wide = font.width("Free some space or change the", 20) + 1.0;
-        assert!(font.balance(text, 20, wide, &mut lines) < 0.8 * wide);
+        assert!(font.balance(text, 20, wide, 9, &mut lines) < 0.8 * wide);
         assert_eq!(lines.len(), 2);
         // Narrower than a letter: one letter a line, and an end.
-        font.wrap("abc", 20, 1.0, &mut lines);
+        font.wrap("abc", 20, 1.0, 9, &mut lines);
         assert_eq!(lines.len(), 3);
+    }
+
+    #[test]
+    fn of_a_text_without_end_no_more_is_laid_out_than_is_shown() {
+        let mut font = Font::new();
+        let (mut lines, mut shown) = (Vec::new(), Vec::new());
+        let text: String = ('\u{4E00}'..).take(20_000).collect();
+        let fitted = font.fit(&text, [40, 20].into_iter(), |_| 300.0, (2, 4), &mut lines);
+        assert_eq!((fitted, lines.len()), (20, 5), "the fifth says that there are more");
+        let widest = font.balance(&text, 20, 300.0, 4, &mut shown);
+        assert!(shown == lines && widest <= 300.0, "{shown:?}");
+        let letters = text[..lines[4].1].chars().count();
+        assert!(letters < 200, "{letters}");
+        // Of the letters behind these none was rasterised.
+        assert!(font.glyphs.len() < 2 * letters + 20, "{} glyphs", font.glyphs.len());
     }
 
     #[test]

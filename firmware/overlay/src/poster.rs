@@ -151,11 +151,17 @@ impl Poster {
                 0 => font_size(unit, headline),
                 DETAIL => {
                     let sizes = font_sizes(unit, look.share, LEAST_DETAIL);
-                    font.fit(&block.text, sizes, |_| width, FEW_LINES, &mut block.lines)
+                    font.fit(
+                        &block.text,
+                        sizes,
+                        |_| width,
+                        (FEW_LINES, MOST_LINES),
+                        &mut block.lines,
+                    )
                 }
                 _ => font_size(unit, look.share),
             };
-            font.balance(&block.text, block.size, width, &mut block.lines);
+            font.balance(&block.text, block.size, width, MOST_LINES, &mut block.lines);
             block.lines.truncate(MOST_LINES);
             if !block.lines.is_empty() {
                 let lines = block.lines.len() as f32 * LINE_HEIGHT;

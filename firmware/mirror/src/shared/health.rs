@@ -112,14 +112,39 @@ const TOPICS: usize = Topic::Certificate as usize + 1;
 const FOR_THE_PAGE: [Topic; 5] =
     [Topic::Pairing, Topic::Withdrawal, Topic::Learning, Topic::Words, Topic::Question];
 
+/// Letters of a notice. Some quote what others sent or named: nobody is to fill the glass with it, or keep the mirror busy drawing it.
+const MOST_LETTERS: usize = 400;
+
+/// What is kept of a notice: its first letters, and a mark if there are more.
+fn kept_of(notice: &str) -> (&str, &'static str) {
+    match notice.char_indices().nth(MOST_LETTERS) {
+        Some((end, _)) => (&notice[..end], "…"),
+        None => (notice, ""),
+    }
+}
+
 /// Sentences that someone should read, most important first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Notices([Option<String>; TOPICS]);
 
 impl Notices {
-    /// Replaces the notice on a topic.
+    /// Replaces the notice on a topic. Of one that is longer than [`MOST_LETTERS`] only so many are kept.
     pub fn set(&mut self, topic: Topic, notice: Option<String>) {
-        self.0[topic as usize] = notice;
+        self.0[topic as usize] = notice.map(|mut notice| {
+            let (letters, mark) = kept_of(&notice);
+            let end = letters.len();
+            notice.truncate(end);
+            notice.push_str(mark);
+            notice
+        });
+    }
+
+    /// Whether [`Notices::set`] with this notice would change nothing.
+    pub fn has(&self, topic: Topic, notice: Option<&str>) -> bool {
+        match (self.get(topic), notice.map(kept_of)) {
+            (Some(kept), Some((letters, mark))) => kept.strip_prefix(letters) == Some(mark),
+            (kept, notice) => kept.is_none() && notice.is_none(),
+        }
     }
 
     /// The notice on a topic.
@@ -233,6 +258,21 @@ impl std::fmt::Debug for PairingCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_notice_that_others_made_long_is_cut_between_letters() {
+        let mut notices = Notices::default();
+        let long = "ä艾".repeat(MOST_LETTERS);
+        notices.set(Topic::Fleet, Some(long.clone()));
+        let kept = notices.get(Topic::Fleet).expect("kept");
+        assert_eq!(kept, format!("{}…", "ä艾".repeat(MOST_LETTERS / 2)));
+        assert!(notices.has(Topic::Fleet, Some(&long)), "the same one is no news");
+        assert!(!notices.has(Topic::Fleet, Some("ä")) && !notices.has(Topic::Fleet, None));
+        let whole = &long[..long.len() / 2];
+        notices.set(Topic::Fleet, Some(whole.to_owned()));
+        assert_eq!(notices.get(Topic::Fleet), Some(whole));
+        assert!(!notices.has(Topic::Fleet, Some(&long)), "there is more of it");
+    }
 
     #[test]
     fn a_part_that_fails_again_and_again_is_told_first() {

@@ -264,7 +264,7 @@ impl Shared {
     /// where it is the same.
     pub fn set_notice(&self, topic: Topic, notice: Option<&str>) -> bool {
         let mut health = lock(&self.health);
-        let changed = health.notices.get(topic) != notice;
+        let changed = !health.notices.has(topic, notice);
         if changed {
             health.notices.set(topic, notice.map(str::to_owned));
             self.health_changes.fetch_add(1, Ordering::Release);

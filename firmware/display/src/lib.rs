@@ -51,6 +51,12 @@ pub trait Display: Send {
     /// after any other the display is to be opened again.
     fn present(&mut self, canvas: &Canvas) -> Result<(), DisplayError>;
 
+    /// Whether what was presented last is to be presented again, since something has covered it or given it another size. Always false
+    /// where there is no window.
+    fn is_spoiled(&mut self) -> bool {
+        false
+    }
+
     /// Whether the person closed the window. Always false where there is no window.
     fn closed(&mut self) -> bool {
         false

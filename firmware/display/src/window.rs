@@ -59,6 +59,8 @@ pub struct WindowDisplay {
     stretch: Stretch,
     image: Image,
     shared_memory_works: bool,
+    /// Something that covered the window has gone.
+    exposed: bool,
     closed: bool,
 }
 
@@ -106,6 +108,7 @@ impl WindowDisplay {
             stretch: Stretch::default(),
             image: Image::Sent(Vec::new()),
             shared_memory_works,
+            exposed: false,
             closed: false,
         })
     }
@@ -134,6 +137,7 @@ impl WindowDisplay {
                 let size = (u32::from(event.width), u32::from(event.height));
                 self.window_size = (size.0.clamp(1, MAX_SIDE), size.1.clamp(1, MAX_SIDE));
             }
+            Event::Expose(event) => self.exposed |= event.window == self.window,
             Event::ClientMessage(event) if event.type_ == self.atoms.protocols => {
                 self.closed |= event.data.as_data32()[0] == self.atoms.delete_window;
             }
@@ -275,8 +279,13 @@ impl Display for WindowDisplay {
             return Ok(());
         }
         self.lay_out(canvas)?;
+        self.exposed = false;
         self.draw(canvas);
         self.put().map_err(|error| refused("show the picture", error))
+    }
+
+    fn is_spoiled(&mut self) -> bool {
+        !self.closed() && (self.exposed || self.laid_out != Some(self.window_size))
     }
 
     fn closed(&mut self) -> bool {
@@ -356,7 +365,7 @@ fn make_window(
     size: (u32, u32),
 ) -> Result<(Window, Gcontext, Atoms), ReplyOrIdError> {
     let (window, context) = (connection.generate_id()?, connection.generate_id()?);
-    let events = EventMask::STRUCTURE_NOTIFY | EventMask::KEY_PRESS;
+    let events = EventMask::STRUCTURE_NOTIFY | EventMask::EXPOSURE | EventMask::KEY_PRESS;
     let look = CreateWindowAux::new().background_pixel(screen.black_pixel).event_mask(events);
     // Sizes were limited to the screen's, which is a u16.
     let (width, height) = (size.0 as u16, size.1 as u16);

@@ -155,6 +155,32 @@ fn another_window_size_scales_and_pads() {
 }
 
 #[test]
+fn what_was_covered_or_has_another_size_is_to_be_presented_again() {
+    if !asked_for() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let other = server.connect();
+    let mut display = server.open((90, 160), Rotation::None);
+    let canvas = card((90, 160));
+    let present = |display: &mut WindowDisplay| {
+        eventually("presented", || {
+            display.present(&canvas).expect("present");
+            !display.is_spoiled()
+        });
+    };
+    present(&mut display);
+    let window = display.window_id();
+    other.clear_area(true, window, 0, 0, 0, 0).expect("request").check().expect("cleared");
+    eventually("covered for a moment", || display.is_spoiled());
+    present(&mut display);
+    let resized = ConfigureWindowAux::new().width(180).height(320);
+    other.configure_window(window, &resized).expect("request").check().expect("resize");
+    eventually("another size", || display.is_spoiled());
+    present(&mut display);
+}
+
+#[test]
 fn a_panel_larger_than_the_desktop_gets_a_smaller_window() {
     if !asked_for() {
         return;

@@ -1,14 +1,12 @@
 //! Words over what is shown: where the page is, a notice, a code, and the frames a second.
 
-use std::fmt::Write;
-
 use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
 
 use crate::canvas::Canvas;
 use crate::font::{CAPITAL_HEIGHT, Font, LINE_HEIGHT, Line};
 use crate::palette::{CALM, TEXT, TEXT_FAINT, TEXT_SOFT};
 use crate::scale::{BADGE, MARGIN, SMALLEST_FONT, font_size, font_sizes, unit};
-use crate::scene::{Scene, Status};
+use crate::scene::{Scene, Status, write_fps};
 use crate::shape::{self, round_box, stroke};
 
 /// Letters as shares of the geometric mean of the screen's sides.
@@ -83,8 +81,7 @@ impl Captions {
         let margin = unit * MARGIN;
         if let Some(fps) = scene.fps {
             self.text.clear();
-            // Writing to a String cannot fail.
-            let _ = write!(self.text, "{fps:.1} fps");
+            write_fps(fps, &mut self.text);
             let size = font_size(unit, FPS_TEXT);
             let baseline = margin + unit * BADGE / 2.0 + size as f32 * CAPITAL_HEIGHT / 2.0;
             self.font.draw(&self.text, (margin, baseline), size, TEXT_SOFT, canvas);

@@ -1,6 +1,8 @@
 //! What there is to show: plain borrowed data that the mirror program fills in without allocating.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::mem::discriminant;
 use std::time::Duration;
 
 /// Everything a person may see at one moment.
@@ -45,6 +47,59 @@ impl Scene<'_> {
             page_hint: None,
         }
     }
+
+    /// The same number for scenes that look the same but for the people in them, on the same canvas. It allocates nothing.
+    pub fn fingerprint(&self) -> u64 {
+        // Every field by its name: none is to be forgotten.
+        let Scene {
+            mask,
+            status,
+            camera_active,
+            watched,
+            dimmed,
+            fps,
+            code,
+            notice,
+            page_address,
+            page_hint,
+        } = self;
+        let mut hasher = DefaultHasher::new();
+        (camera_active, watched, dimmed, code, notice, page_address, page_hint).hash(&mut hasher);
+        mask.is_none_or(|mask| mask.is_consistent()).hash(&mut hasher);
+        (discriminant(status), status.headline(), status.advice()).hash(&mut hasher);
+        let mut texts = Hashed(hasher);
+        status.write_detail(&mut texts);
+        texts.end();
+        status.write_countdown(&mut texts);
+        texts.end();
+        if let Some(fps) = fps {
+            write_fps(*fps, &mut texts);
+        }
+        texts.0.finish()
+    }
+}
+
+/// Takes texts that nobody reads.
+struct Hashed(DefaultHasher);
+
+impl Hashed {
+    /// Between two texts: no letter has this byte.
+    fn end(&mut self) {
+        self.0.write_u8(0xFF);
+    }
+}
+
+impl Write for Hashed {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.write(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// Appends pictures a second.
+pub(crate) fn write_fps(fps: f32, out: &mut impl Write) {
+    // Writing to memory cannot fail.
+    let _ = write!(out, "{fps:.1} fps");
 }
 
 /// What settings may change about the look. The camera badge is not among it.
@@ -224,8 +279,8 @@ impl<'a> Status<'a> {
     }
 
     /// Appends what whoever repairs the mirror wants to know; nothing while running.
-    pub(crate) fn write_detail(&self, out: &mut String) {
-        // Writing to a String cannot fail.
+    pub(crate) fn write_detail(&self, out: &mut impl Write) {
+        // Writing to memory cannot fail.
         let _ = match self {
             Status::Running => Ok(()),
             Status::Pairing { fingerprint, .. } => write!(out, "Certificate {fingerprint}"),
@@ -238,14 +293,14 @@ impl<'a> Status<'a> {
     }
 
     /// Appends when the mirror tries again, or how long a code is good; whole seconds, rounded up.
-    pub(crate) fn write_countdown(&self, out: &mut String) {
+    pub(crate) fn write_countdown(&self, out: &mut impl Write) {
         let whole = |time: &Duration| time.as_millis().div_ceil(1000);
         let (words, seconds) = match self {
             Status::CameraLost { retry_in, .. } => ("Trying again in", whole(retry_in)),
             Status::Pairing { left, .. } => ("Good for", whole(left)),
             _ => return,
         };
-        // Writing to a String cannot fail.
+        // Writing to memory cannot fail.
         let _ = match (seconds, self) {
             (0, Status::CameraLost { .. }) => write!(out, "Trying again now"),
             (0, _) => write!(out, "No longer good"),
@@ -277,6 +332,52 @@ mod tests {
         assert!(!MaskView { content: Rect::new(2, 0, 3, 3), ..mask }.is_consistent());
         assert!(!MaskView { content: Rect::new(0, 0, 0, 3), ..mask }.is_consistent());
         assert!(!MaskView { content: Rect::new(0, u32::MAX, 1, 1), ..mask }.is_consistent());
+    }
+
+    #[test]
+    fn scenes_have_the_same_fingerprint_only_if_they_look_the_same() {
+        let lost = |millis, reason: &'static str| {
+            let retry_in = Duration::from_millis(millis);
+            Status::CameraLost { device: "/dev/video0", reason, absent: true, retry_in }
+        };
+        let scene = Scene { fps: Some(9.96), ..Scene::of_status(lost(2900, "gone")) };
+        let people = [PersonView::default()];
+        let mask = MaskView {
+            width: 1,
+            height: 1,
+            parts: &[0],
+            person: &[0],
+            content: Rect::new(0, 0, 1, 1),
+            people: &people,
+        };
+        let same = [
+            Scene { status: lost(2100, "gone"), ..scene },
+            Scene { fps: Some(10.04), ..scene },
+            Scene { mask: Some(mask), ..scene },
+        ];
+        let other = [
+            Scene { status: lost(1900, "gone"), ..scene },
+            Scene { status: lost(2900, "away"), ..scene },
+            Scene { status: Status::Thermal { celsius: 81.0 }, ..scene },
+            Scene { status: Status::Thermal { celsius: 82.0 }, ..scene },
+            Scene { mask: Some(MaskView { parts: &[], ..mask }), ..scene },
+            Scene { camera_active: true, ..scene },
+            Scene { watched: true, ..scene },
+            Scene { dimmed: Some(0), ..scene },
+            Scene { dimmed: Some(1), ..scene },
+            Scene { fps: Some(10.06), ..scene },
+            Scene { fps: None, ..scene },
+            Scene { code: Some("a"), ..scene },
+            Scene { notice: Some("a"), ..scene },
+            Scene { page_address: Some("a"), ..scene },
+            Scene { page_hint: Some("a"), ..scene },
+        ];
+        let first = scene.fingerprint();
+        assert!(same.iter().all(|scene| scene.fingerprint() == first));
+        let mut seen = std::collections::BTreeSet::from([first]);
+        for scene in other {
+            assert!(seen.insert(scene.fingerprint()), "{scene:?}");
+        }
     }
 
     #[test]

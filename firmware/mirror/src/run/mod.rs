@@ -9,6 +9,7 @@ mod dark;
 mod glass;
 mod head;
 mod reopen;
+mod same;
 mod screen;
 mod seldom;
 mod sight;

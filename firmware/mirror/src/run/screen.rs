@@ -13,11 +13,12 @@ use crate::look::Look;
 use crate::run::calm::{Calm, QUIET};
 use crate::run::glass::{self, Place};
 use crate::run::reopen::{Attempts, Told};
+use crate::run::same::{Same, Seen};
 use crate::shared::{CameraState, DisplayState, Health, Shared, Topic, count, lock};
 use crate::timings::Stage;
 use crate::view::View;
 
-/// Status screens are drawn anew this often, so that a count-down counts.
+/// How often to look whether the glass is to show something else, such as the next number of a count-down.
 const IDLE_REFRESH: Duration = Duration::from_millis(250);
 
 /// Longest wait for the sensor to close when the mirror stops; the parts have 800 ms.
@@ -53,6 +54,8 @@ struct Panel {
     painter: Painter,
     /// For how long it has said the same.
     calm: Calm,
+    /// What it shows now.
+    same: Same,
     /// The passing trouble that it has now, so that it is told once.
     trouble: Option<String>,
 }
@@ -98,7 +101,7 @@ impl Screen {
             self.put_stale_away(&mut known);
             self.shared.refresh_health(&mut known.health, &mut known.seen);
             let keep = match &mut panel {
-                Some(panel) => self.show(panel, &mut attempts.told, &known, fresh),
+                Some(panel) => self.show(panel, &mut attempts.told, &known, fresh, Instant::now()),
                 None => {
                     self.account(fresh && known.status(self.place(false)) == Status::Running);
                     true
@@ -166,7 +169,8 @@ impl Screen {
         self.shared.set_notice(Topic::Screen, misfit.as_deref());
         let canvas = Canvas::new(width, height);
         let painter = Painter::new(width, height, self.look.style(), self.look.alignment(false));
-        Panel { display, canvas, painter, calm: Calm::default(), trouble: None }
+        let (calm, same) = (Calm::default(), Same::default());
+        Panel { display, canvas, painter, calm, same, trouble: None }
     }
 
     fn opened(&self, name: String, told: &mut Told) {
@@ -185,22 +189,34 @@ impl Screen {
         self.shared.update_health(|health| health.display = state);
     }
 
-    /// Draws and presents; false when the display must be opened again.
-    fn show(&self, panel: &mut Panel, told: &mut Told, known: &Known, fresh: bool) -> bool {
-        let started = Instant::now();
-        let overlay = self.draw(panel, known, started);
-        let drawn = Instant::now();
-        if let Err(error) = panel.display.present(&panel.canvas) {
-            self.account(fresh && overlay);
-            return self.trouble(panel, &error, told);
-        }
-        if panel.trouble.take().is_some() {
-            self.opened(panel.display.name(), told);
-        }
-        count(&self.shared.counters.shown);
-        if fresh && overlay {
-            self.shared.timings.record(Stage::Draw, drawn - started);
-            self.shared.timings.record(Stage::Flip, drawn.elapsed());
+    /// Draws and presents what is not shown yet; false when the display must be opened again.
+    fn show(
+        &self,
+        panel: &mut Panel,
+        told: &mut Told,
+        known: &Known,
+        fresh: bool,
+        now: Instant,
+    ) -> bool {
+        let scene = self.scene(panel, known, now);
+        let is_demo = known.health.demo;
+        let (seen, overlay) = (Seen::of(&scene, is_demo), scene.status == Status::Running);
+        if panel.display.is_spoiled() || panel.same.is_due(seen, fresh, now) {
+            self.draw(panel, &scene, is_demo, now);
+            let drawn = Instant::now();
+            if let Err(error) = panel.display.present(&panel.canvas) {
+                panel.same.forget();
+                self.account(fresh && overlay);
+                return self.trouble(panel, &error, told);
+            }
+            panel.same.note(seen, now);
+            if panel.trouble.take().is_some() {
+                self.opened(panel.display.name(), told);
+            }
+            if fresh && overlay {
+                self.shared.timings.record(Stage::Draw, drawn.saturating_duration_since(now));
+                self.shared.timings.record(Stage::Flip, drawn.elapsed());
+            }
         }
         self.account(fresh && overlay);
         if panel.display.closed() {
@@ -214,8 +230,8 @@ impl Screen {
         Place { is_window, paired: self.paired }
     }
 
-    /// Draws the scene; true when it shows the overlay and not a status.
-    fn draw(&self, panel: &mut Panel, known: &Known, now: Instant) -> bool {
+    /// What there is to show.
+    fn scene<'a>(&self, panel: &mut Panel, known: &'a Known, now: Instant) -> Scene<'a> {
         let health = &known.health;
         let place = self.place(panel.display.is_window());
         let status = known.status(place);
@@ -237,9 +253,12 @@ impl Screen {
             page_hint: page_address.filter(is_https).map(|_| glass::BROWSER_WARNS),
         };
         scene.dimmed = panel.calm.note(&scene, self.shared.person_within(QUIET), now);
-        panel.painter.align(self.look.alignment(health.demo));
-        panel.painter.draw(&scene, now, &mut panel.canvas);
-        running
+        scene
+    }
+
+    fn draw(&self, panel: &mut Panel, scene: &Scene<'_>, is_demo: bool, now: Instant) {
+        panel.painter.align(self.look.alignment(is_demo));
+        panel.painter.draw(scene, now, &mut panel.canvas);
     }
 
     /// Whether somebody sees elsewhere what the camera sees, or saw: in the preview, or in the picture that is kept to be corrected.
@@ -296,7 +315,9 @@ mod tests {
     use crate::run::counting;
     use crate::testing::settings;
     use display::HeadlessDisplay;
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, AtomicU64};
+
+    const TENTH: Duration = Duration::from_millis(100);
 
     fn known(change: impl FnOnce(&mut Health)) -> Known {
         let shared = Shared::new(Instant::now(), None);
@@ -378,7 +399,7 @@ mod tests {
         shown.view.fill(&parsing);
         let mut show = || {
             counting::during(|| {
-                assert!(screen.show(&mut panel, &mut told, &shown, true));
+                assert!(screen.show(&mut panel, &mut told, &shown, true, Instant::now()));
             })
         };
         assert!(show() > 0, "the counter counts");
@@ -402,12 +423,99 @@ mod tests {
         (screen, panel, shown)
     }
 
+    fn draw(screen: &Screen, panel: &mut Panel, shown: &Known, now: Instant) {
+        let scene = screen.scene(panel, shown, now);
+        screen.draw(panel, &scene, shown.health.demo, now);
+    }
+
+    /// A window that counts what it is given.
+    #[derive(Clone, Default)]
+    struct Counting {
+        presented: Arc<AtomicU64>,
+        spoiled: Arc<AtomicBool>,
+        fails: Arc<AtomicBool>,
+        closed: Arc<AtomicBool>,
+    }
+
+    impl Display for Counting {
+        fn name(&self) -> String {
+            "a window".into()
+        }
+
+        fn size(&self) -> (u32, u32) {
+            (48, 64)
+        }
+
+        fn present(&mut self, _: &Canvas) -> Result<(), DisplayError> {
+            self.presented.fetch_add(1, Ordering::SeqCst);
+            if !self.fails.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            Err(DisplayError::Unplugged { device: "card0".into(), connector: "x".into() })
+        }
+
+        fn is_spoiled(&mut self) -> bool {
+            self.spoiled.load(Ordering::SeqCst)
+        }
+
+        fn closed(&mut self) -> bool {
+            self.closed.load(Ordering::SeqCst)
+        }
+    }
+
+    #[test]
+    fn what_stays_the_same_is_drawn_once_a_second_and_what_changes_at_once() {
+        let shared = Arc::new(Shared::new(Instant::now() - Duration::from_secs(86_400), None));
+        let (mut screen, _, mut shown) = drawn(&shared);
+        screen.frames = None;
+        let (window, mut told) = (Counting::default(), Told::default());
+        let mut panel = screen.panel(Box::new(window.clone()), &mut told);
+        let start = Instant::now();
+        // How often it is presented in ten rounds within 0.9 s, of which every one brings a view or none does.
+        let mut rounds = |shown: &Known, fresh: bool, seconds: u64| {
+            let before = window.presented.load(Ordering::SeqCst);
+            let tenths = |tenth: u32| start + Duration::from_secs(seconds) + tenth * TENTH;
+            for tenth in 0..10 {
+                assert!(screen.show(&mut panel, &mut told, shown, fresh, tenths(tenth)));
+            }
+            window.presented.load(Ordering::SeqCst) - before
+        };
+        assert_eq!(rounds(&shown, true, 0), 1, "an empty room");
+        assert_eq!(rounds(&shown, false, 1), 1, "again after a second");
+        assert_eq!(shared.counters.overlays.load(Ordering::Relaxed), 10, "it counts all the same");
+        shown.view.fill(&somebody());
+        assert_eq!(rounds(&shown, true, 1), 10, "somebody moves");
+        assert_eq!(rounds(&shown, false, 2), 1, "no picture comes");
+        shown.health.notices.set(Topic::Learning, Some("a notice".into()));
+        assert_eq!(rounds(&shown, false, 2), 1, "another word");
+        shared.viewers.store(1, Ordering::Relaxed);
+        assert_eq!(rounds(&shown, false, 2), 1, "an eye");
+        window.spoiled.store(true, Ordering::SeqCst);
+        assert_eq!(rounds(&shown, false, 2), 10, "covered again and again");
+        window.spoiled.store(false, Ordering::SeqCst);
+        assert_eq!(rounds(&shown, false, 2), 0);
+        shown.health.camera = CameraState::Lost {
+            device: "/dev/video0".into(),
+            reason: "gone".into(),
+            absent: true,
+            retry_at: Instant::now(),
+        };
+        window.fails.store(true, Ordering::SeqCst);
+        assert_eq!(rounds(&shown, false, 3), 10, "unplugged, until it shows again");
+        window.fails.store(false, Ordering::SeqCst);
+        assert_eq!(rounds(&shown, false, 3), 1);
+        assert!(!shared.is_stopping());
+        window.closed.store(true, Ordering::SeqCst);
+        assert_eq!(rounds(&shown, false, 3), 0);
+        assert!(shared.is_stopping(), "the window's events are looked at all the same");
+    }
+
     #[test]
     fn whoever_looks_on_from_elsewhere_is_shown_in_front_of_the_mirror() {
         let shared = Arc::new(Shared::new(Instant::now(), None));
         let (screen, mut panel, mut shown) = drawn(&shared);
         let mut picture = |shown: &Known| {
-            screen.draw(&mut panel, shown, Instant::now());
+            draw(&screen, &mut panel, shown, Instant::now());
             panel.canvas.clone()
         };
         let alone = picture(&shown);
@@ -436,7 +544,7 @@ mod tests {
         let (screen, mut panel, mut shown) = drawn(&shared);
         let start = Instant::now();
         let mut brightest = |shown: &Known, seconds| {
-            screen.draw(&mut panel, shown, start + Duration::from_secs(seconds));
+            draw(&screen, &mut panel, shown, start + Duration::from_secs(seconds));
             // Below the badge.
             let rows = &panel.canvas.pixels()[270 * 100..];
             rows.iter().map(|&pixel| pixel & 0xFF).max().expect("pixels")
@@ -460,7 +568,7 @@ mod tests {
         shown.view.fill(&somebody());
         let start = Instant::now();
         let mut brightest = |seconds| {
-            screen.draw(&mut panel, &shown, start + Duration::from_secs(seconds));
+            draw(&screen, &mut panel, &shown, start + Duration::from_secs(seconds));
             panel.canvas.pixels().iter().map(|&pixel| pixel & 0xFF).max().expect("pixels")
         };
         let full = brightest(0);

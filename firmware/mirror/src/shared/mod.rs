@@ -50,8 +50,6 @@ pub struct Counters {
     pub parsed: AtomicU64,
     /// Overlays that were shown here or, without a display, were ready for the page.
     pub overlays: AtomicU64,
-    /// Everything that was shown, status screens among it.
-    pub shown: AtomicU64,
     /// Rounds of the display part, shown or not.
     pub rounds: AtomicU64,
     /// Parts that were started again after a failure.

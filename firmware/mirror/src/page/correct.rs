@@ -52,6 +52,7 @@ pub async fn freeze(State(served): State<Arc<Served>>) -> Result<Json<Value>, Tr
     .await?;
     let (width, height) = parsed.size;
     let put = served.shared.frozen.put(parsed).map_err(in_hands)?;
+    served.shared.note_shown_elsewhere();
     // Asked again now: what forbids it meanwhile (camera off, a withdrawal) has forgotten only what was there.
     may_freeze(&served).await?;
     Ok(Json(json!({ "id": put.keep(), "width": width, "height": height })))
@@ -282,6 +283,19 @@ mod tests {
             assert!(way(id).is_success(), "{name}");
             assert!(!rig.is_kept(id), "{name}");
         }
+    }
+
+    #[test]
+    fn a_picture_that_is_discarded_at_once_is_told_of_on_the_glass() {
+        let rig = Rig::new("eye");
+        rig.agree();
+        let shared = &rig.served.shared;
+        assert!(!shared.was_shown_elsewhere());
+        let (status, id) = rig.freeze(|| {});
+        assert_eq!(status, StatusCode::OK);
+        let discarded = rig.status("POST", &format!("/api/frozen/{id}/discard"), "");
+        assert_eq!((discarded, shared.frozen.kept()), (StatusCode::NO_CONTENT, None));
+        assert!(shared.was_shown_elsewhere());
     }
 
     #[test]

@@ -81,6 +81,10 @@ async fn feed(
         };
         // A pairing that was ended ends its open streams, too.
         let Some(jpeg) = jpeg.filter(|_| visitor.is_welcome(&access)) else { return };
+        // Of a film nobody in front of the mirror needs to be told.
+        if viewer.0.with_health(|health| health.sensor_open) {
+            viewer.0.note_shown_elsewhere();
+        }
         room.send(part(&jpeg, first));
         first = false;
     }
@@ -173,6 +177,21 @@ mod tests {
     #[test]
     fn a_browser_that_leaves_while_there_is_no_picture_frees_its_place() {
         watching(Duration::from_secs(600), async |_, sent| drop(sent));
+    }
+
+    #[test]
+    fn a_browser_that_takes_one_picture_of_the_camera_is_told_of_on_the_glass() {
+        let is_told = |is_camera: bool| {
+            watching(Duration::from_secs(600), async |shared, mut sent| {
+                shared.update_health(|health| health.sensor_open = is_camera);
+                let before = shared.was_shown_elsewhere();
+                picture(shared, 1);
+                assert!(sent.recv().await.is_some());
+                drop(sent);
+                (before, shared.was_shown_elsewhere())
+            })
+        };
+        assert_eq!((is_told(true), is_told(false)), ((false, true), (false, false)));
     }
 
     #[test]

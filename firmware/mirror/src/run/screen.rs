@@ -261,11 +261,13 @@ impl Screen {
         panel.painter.draw(scene, now, &mut panel.canvas);
     }
 
-    /// Whether somebody sees elsewhere what the camera sees, or saw: in the preview, or in the picture that is kept to be corrected.
-    /// Nobody's home is in the demo scene.
+    /// Whether somebody sees elsewhere what the camera sees, or saw, or did a moment ago: in the preview, or in the picture that is
+    /// kept to be corrected. Nobody's home is in the demo scene.
     fn is_watched(&self, health: &Health) -> bool {
-        let looks_on = health.sensor_open && self.shared.viewers.load(Ordering::Relaxed) > 0;
-        !health.demo && (looks_on || self.shared.frozen.kept().is_some())
+        let shared = &self.shared;
+        let looks_on = health.sensor_open && shared.viewers.load(Ordering::Relaxed) > 0;
+        let is_kept = || shared.frozen.kept().is_some();
+        !health.demo && (looks_on || is_kept() || shared.was_shown_elsewhere())
     }
 
     fn is_page_shown(&self, health: &Health, place: Place) -> bool {
@@ -534,6 +536,23 @@ mod tests {
         shared.viewers.store(1, Ordering::Relaxed);
         assert!(!screen.is_watched(&shown.health), "there is nothing to see");
         (shown.health.sensor_open, shown.health.demo) = (true, true);
+        assert!(!screen.is_watched(&shown.health), "a scene");
+    }
+
+    #[test]
+    fn whoever_looked_on_between_two_rounds_is_shown_all_the_same() {
+        let shared = Arc::new(Shared::new(Instant::now(), None));
+        let (screen, mut panel, mut shown) = drawn(&shared);
+        let mut picture = |shown: &Known| {
+            draw(&screen, &mut panel, shown, Instant::now());
+            panel.canvas.clone()
+        };
+        let alone = picture(&shown);
+        shared.note_shown_elsewhere();
+        assert!(picture(&shown) != alone);
+        shown.health.sensor_open = false;
+        assert!(screen.is_watched(&shown.health), "of a camera that was on a moment ago, too");
+        shown.health.demo = true;
         assert!(!screen.is_watched(&shown.health), "a scene");
     }
 

@@ -128,7 +128,7 @@ fn kept_of(notice: &str) -> (&str, &'static str) {
 pub struct Notices([Option<String>; TOPICS]);
 
 impl Notices {
-    /// Replaces the notice on a topic. Of one that is longer than [`MOST_LETTERS`] only so many are kept.
+    /// Replaces the notice on a topic. Of one that is longer than `MOST_LETTERS` only so many are kept.
     pub fn set(&mut self, topic: Topic, notice: Option<String>) {
         self.0[topic as usize] = notice.map(|mut notice| {
             let (letters, mark) = kept_of(&notice);

@@ -35,6 +35,9 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whoever looks at a picture elsewhere, however shortly, is told of on the glass for so long: time enough to see it.
+const LEAST_EYE: Duration = Duration::from_secs(5);
+
 /// Numbers that only grow.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -157,6 +160,21 @@ impl Shared {
     /// Whether somebody was seen to come or move within `time`; a thing that is taken for a person does not count.
     pub fn movement_within(&self, time: Duration) -> bool {
         self.presence.moved.is_within(time, self.started)
+    }
+
+    /// Notes that somebody elsewhere is given a picture of the camera, or that one is kept for them: the glass shows an eye from here on,
+    /// for `LEAST_EYE` at least.
+    pub fn note_shown_elsewhere(&self) {
+        let is_told = self.was_shown_elsewhere();
+        self.presence.shown_elsewhere.note(self.started);
+        if !is_told {
+            self.wake_display();
+        }
+    }
+
+    /// Whether that was noted within `LEAST_EYE`.
+    pub fn was_shown_elsewhere(&self) -> bool {
+        self.presence.shown_elsewhere.is_within(LEAST_EYE, self.started)
     }
 
     /// Asks for the next picture with its parsing; `None` while somebody else waits for it.
@@ -381,6 +399,18 @@ mod tests {
         assert_eq!([set(None), set(Some("dark"))], [(false, 0), (true, 1)]);
         assert_eq!([set(Some("dark")), set(Some("darker"))], [(false, 0), (true, 1)]);
         assert_eq!([set(None), set(None)], [(true, 1), (false, 0)]);
+    }
+
+    #[test]
+    fn the_glass_is_told_of_whoever_looked_on_for_a_while() {
+        let minute = Duration::from_secs(60);
+        let shared = Shared::new(Instant::now() - minute, None);
+        assert!(!shared.was_shown_elsewhere(), "nobody has");
+        let shown_ago = |ago| shared.presence.shown_elsewhere.note(Instant::now() - (minute - ago));
+        shown_ago(LEAST_EYE + Duration::from_secs(1));
+        assert!(!shared.was_shown_elsewhere());
+        shared.note_shown_elsewhere();
+        assert!(shared.was_shown_elsewhere());
     }
 
     #[test]

@@ -40,11 +40,13 @@ fn since(started: Instant) -> u64 {
     started.elapsed().as_micros().max(1) as u64
 }
 
-/// Who was seen by a camera.
+/// Who was seen by a camera, and when somebody saw that elsewhere.
 #[derive(Default)]
 pub struct Presence {
     /// Anybody.
     pub seen: Moment,
     /// Somebody who may not be a thing that is taken for a person.
     pub moved: Moment,
+    /// A picture was given to somebody elsewhere, or is kept for them.
+    pub shown_elsewhere: Moment,
 }

@@ -88,8 +88,12 @@ function addressText({ network, name }) {
   return `Browsers in your home open this page at ${where} after pairing with the code on the mirror.${stays}`;
 }
 
+const accessTurn = turns();
+
 async function showAccess() {
+  const isInTurn = accessTurn();
   const access = await call("GET", "/api/access");
+  if (!isInTurn()) return;
   // Also while the network is away: whoever is paired can be removed.
   const wanted = access.fingerprint !== null;
   element("access").hidden = !wanted;

@@ -369,11 +369,14 @@ function showLearning(state) {
   setText(element("freeze-hint"), agreed ? sentence(state.no_freezing || "") : "Switch “Improve my mirror” on first.");
 }
 
+const learningTurn = turns();
+
 async function refreshLearning() {
-  const [asked, worked] = [performance.now(), painted];
+  const [asked, worked, isInTurn] = [performance.now(), painted, learningTurn()];
   painted = null;
   try {
     const state = await call("GET", worked === null ? "/api/learning" : `/api/learning?painted=${worked}`);
+    if (!isInTurn()) return;
     document.dispatchEvent(new CustomEvent("learning", { detail: { asked, frozen: state.frozen } }));
     showLearning(state);
   } catch (error) {

@@ -58,6 +58,20 @@ function fillList(list, rows) {
   });
 }
 
+// Turns of one question, which may be asked again before it is answered. An answer's turn is over once one that was asked for later came.
+function turns() {
+  let [asked, heard] = [0, 0];
+  return () => {
+    asked += 1;
+    const turn = asked;
+    return () => {
+      const isOver = turn < heard;
+      if (!isOver) heard = turn;
+      return !isOver;
+    };
+  };
+}
+
 // Not `disabled`: a button that was just pressed would lose the focus.
 function setDisabled(button, isDisabled) {
   button.setAttribute("aria-disabled", String(isDisabled));
@@ -308,12 +322,16 @@ document.addEventListener("unpaired", () => queueMicrotask(() => {
   if (!stays) location.reload();
 }));
 
+const stateTurn = turns();
+
 async function refresh() {
+  const isInTurn = stateTurn();
   try {
-    showState(await call("GET", "/api/state"));
+    const state = await call("GET", "/api/state");
+    if (isInTurn()) showState(state);
   } catch (error) {
     console.warn(error);
-    showSilence();
+    if (isInTurn()) showSilence();
   }
 }
 

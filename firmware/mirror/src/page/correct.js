@@ -359,6 +359,8 @@ async function openEditor() {
   });
   editor.shown = new ImageData(new Uint8ClampedArray(picture.data), width, height);
   element("editor").hidden = false;
+  element("freeze").disabled = true;
+  element("freeze-hint").hidden = true;
   setSize(editor.size);
   repaintAll();
   showSteps();

@@ -361,12 +361,21 @@ function showLearning(state) {
   showTraining();
   showCorrections();
   const agreed = hasAgreed("improve_my_mirror");
+  const hint = freezeHint(state);
   // An open picture is saved or discarded first: a new one would take its place, and what was painted with it.
   // Without a network there is nothing to correct, and nothing to learn with.
   element("freeze").disabled = !agreed || !state.learns || state.no_freezing !== null || !element("editor").hidden;
   element("train").disabled = !agreed || !state.learns || state.usage.corrections === 0;
-  element("freeze-hint").hidden = agreed && state.no_freezing === null;
-  setText(element("freeze-hint"), agreed ? sentence(state.no_freezing || "") : "Switch “Improve my mirror” on first.");
+  element("freeze-hint").hidden = hint === "";
+  setText(element("freeze-hint"), hint);
+}
+
+// Why no picture can be frozen, or that one is kept which this page does not show. One that it is about to show is no news.
+function freezeHint({ no_freezing: reason, frozen }) {
+  if (!hasAgreed("improve_my_mirror")) return "Switch “Improve my mirror” on first.";
+  if (reason !== null) return sentence(reason);
+  const waits = frozen !== null && element("editor").hidden && !busy;
+  return waits ? "A frozen picture waits to be corrected. The mirror forgets it 20 minutes after somebody last worked on it." : "";
 }
 
 const learningTurn = turns();

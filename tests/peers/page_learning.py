@@ -509,7 +509,7 @@ def check_missing(browser: Window) -> None:
         learning = { ...before, consents, fleet: { ...before.fleet, member }, usage: { ...before.usage, corrections } };
         try { return contributionText(true, "Agreed."); } finally { learning = before; }
     })"""
-    assert "before a picture was corrected" in browser.run(f"{told}(true, true, 0)")
+    assert "until a picture is corrected" in browser.run(f"{told}(true, true, 0)")
     assert "is off" in browser.run(f"{told}(true, false, 3)")
     assert browser.run(f"{told}(true, true, 3)") == "Agreed."
     assert "no fleet" in browser.run(f"{told}(false, true, 3)")

@@ -61,7 +61,7 @@ pub enum HomeError {
     OtherHead,
     #[error(
         "the household's head cannot be read ({0}) and the network's own is in use; start the mirror again, or go back to the \
-         head before: nothing is learnt until then"
+         earlier head: nothing is learnt until then"
     )]
     HeadUnread(String),
     #[error("a training run is under way already")]

@@ -134,7 +134,7 @@ pub fn check_files(effective: &Effective) -> Result<()> {
     for (key, path) in needed(settings).into_iter().chain(set_devices(effective)) {
         // Whoever may not look may still be somebody else than the service.
         if let Ok(false) = path.try_exists() {
-            let reason = "it is not there; bring it, name another, or switch off what needs it";
+            let reason = "there is no such file or device; put it there, name another, or switch off what needs it";
             return Err(effective.refuse(key, reason.to_owned()).into());
         }
         check_seen(effective, key, path)?;

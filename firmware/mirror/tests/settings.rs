@@ -345,7 +345,8 @@ fn a_network_s_folder_without_a_network_is_refused_by_the_check() {
     }
     std::fs::write(broken.join("manifest.toml"), "version = 1\n").expect("writable");
     let nowhere = PathBuf::from("/nowhere/it");
-    let cases = [(&nowhere, "it is not there"), (&empty, "manifest.toml"), (&broken, "manifest")];
+    let cases =
+        [(&nowhere, "there is no such file"), (&empty, "manifest.toml"), (&broken, "manifest")];
     for (path, part) in cases {
         let file = folder.file("my.toml", format!("[vision]\nmodel = \"{}\"\n", path.display()));
         let result = output(mirror(&folder).args(["config", "check", "--config"]).arg(file));

@@ -82,11 +82,11 @@ pub struct Shown {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages say it
 pub enum Refusal {
-    #[error("too many codes were asked for; wait {} minutes, or {AT_THE_MIRROR}", minutes(*wait))]
+    #[error("too many codes were asked for; wait {} min, or {AT_THE_MIRROR}", minutes(*wait))]
     TooMany { wait: Duration },
     #[error("there is no code now; ask for a new one")]
     NoCode,
-    #[error("that is not the code; {left} more tries")]
+    #[error("that is not the code; tries left: {left}")]
     Wrong { left: u32 },
     #[error("that was not the code either; ask for a new one")]
     LastWrong,
@@ -106,7 +106,7 @@ const AT_THE_MIRROR: &str =
 
 fn too_many_wrong(wait: Duration, at_device: bool) -> String {
     let otherwise = if at_device { "use another device" } else { AT_THE_MIRROR };
-    format!("too many wrong codes came from here; wait {} minutes, or {otherwise}", minutes(wait))
+    format!("too many wrong codes came from here; wait {} min, or {otherwise}", minutes(wait))
 }
 
 fn minutes(time: Duration) -> u64 {

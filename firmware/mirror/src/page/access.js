@@ -81,10 +81,10 @@ function showRemoveAll(isWanted) {
 
 function addressText({ network, name }) {
   if (network === null) {
-    return "Browsers in your home cannot open this page now: the mirror is in no network, or a notice above says what keeps its door closed.";
+    return "Browsers in your home cannot open this page at present: connect the mirror to your network, or see the notice above.";
   }
   const where = name === null ? network : `${network} or ${name}`;
-  const stays = name === null ? "" : " The name stays when the number changes, and with it what was paired there.";
+  const stays = name === null ? "" : " Prefer the name: it stays when the IP address changes, and so does the pairing.";
   return `Browsers in your home open this page at ${where} after pairing with the code on the mirror.${stays}`;
 }
 

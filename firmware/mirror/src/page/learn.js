@@ -149,13 +149,17 @@ function showConsents() {
 function contributionText(agreed, words) {
   if (!learning.fleet.member) return `This mirror belongs to no fleet. ${words}`;
   if (!agreed) return words;
-  if (!hasAgreed("improve_my_mirror")) return `${words} Nothing new can be sent while “Improve my mirror” is off.`;
-  return learning.usage.corrections === 0 ? `${words} Nothing new can be sent before a picture was corrected.` : words;
+  if (!hasAgreed("improve_my_mirror")) {
+    return `${words} Nothing new can be sent while “Improve my mirror” is off; an update that waits is destroyed when it is switched off.`;
+  }
+  return learning.usage.corrections === 0 ? `${words} Nothing new can be sent until a picture is corrected.` : words;
 }
 
 function since({ state, record }) {
   if (state === "absent") return "Off. Nobody has agreed.";
-  if (state === "unstored") return "Off, and this holds until the mirror’s next start only: the storage refuses to be written.";
+  if (state === "unstored") {
+    return "Off, but only until the mirror’s next start: the disk cannot be written. Make room on it, then press the button below.";
+  }
   const when = new Date(1000 * record.granted_at).toLocaleString();
   const words = `to version ${record.text_version.toString(16)} of this text, ${when}`;
   return state === "given" ? `Agreed ${words}.` : `Off. The text has changed since somebody agreed ${words}.`;
@@ -182,10 +186,10 @@ function showPrivacy() {
     ["Delta", String(spent.delta)],
     ["Unit", spent.unit],
     ["Adjacency", spent.adjacency],
-    ["Whom one has to trust", spent.trust],
-    ["Noise of the next release", `${privacy.next_noise_multiplier} times the clipping norm ${privacy.clip}`],
-    ["Numbers in a release", String(privacy.dimension ?? "not known without the network")],
-    ["Releases so far", `${spent.releases} (${privacy.waiting} waiting, ${privacy.published} sent, ${privacy.burnt} burnt)`],
+    ["What has to be trusted", spent.trust],
+    ["Noise of the next update", `${privacy.next_noise_multiplier} times the clipping norm ${privacy.clip}`],
+    ["Numbers in an update", String(privacy.dimension ?? "not known without the vision network")],
+    ["Updates so far", `${spent.releases} (${privacy.waiting} waiting, ${privacy.published} sent, ${privacy.burnt} given up)`],
   ];
   fillList(element("privacy-facts"), rows);
 }
@@ -203,7 +207,7 @@ function trainingText({ state, reason, done, total, trouble }) {
   if (state === "running") return `Training, step ${done} of ${total}`;
   if (state === "judging") return "Comparing the new head with the old one";
   if (state === "waiting") return `Waiting: ${REASONS[reason] || reason}`;
-  return trouble ? `Not now, it is tried again every minute: ${trouble}` : "Idle";
+  return trouble ? `Waiting to try again (every minute): ${trouble}` : "Idle";
 }
 
 function percent(value) {
@@ -240,7 +244,7 @@ function showTraining() {
   const last = training.last;
   const head = newest(heads);
   if (last) {
-    rows.push(["Last run", `${last.examples} corrections, ${last.epochs} passes: ${verdict(last, head)}`]);
+    rows.push(["Last run", `${counted(last.examples, "correction")}, ${last.epochs} passes: ${verdict(last, head)}`]);
     if (last.after !== null) {
       rows.push(["Agreement with held-back corrections", `${percent(last.before)} before, ${percent(last.after)} after`]);
     }
@@ -281,7 +285,8 @@ function correctionItem(correction) {
 
 async function removeCorrection(number, name) {
   await call("POST", "/api/corrections/remove", { number });
-  say(`${name} was deleted. What the mirror has learnt from it stays in its head until you go back to an earlier head, or delete everything.`);
+  say(`${name} was deleted; an update that was waiting is destroyed. What the mirror has learnt from it stays in its head until you go back to `
+    + "an earlier head, or delete everything.");
 }
 
 function showCorrections() {
@@ -423,9 +428,10 @@ element("delete-all").addEventListener("click", async () => {
 
 async function deleteAll() {
   const { complete, proof } = await takeBack("/api/learning/delete", {});
-  say(complete ? "Everything was deleted." : "Not everything could be deleted. Press it again; what is left is listed below.", !complete);
+  const rest = "Not everything could be deleted. Press “Delete everything” again; what is left is listed below.";
+  say(complete ? "Everything was deleted." : rest, !complete);
   // A damaged ledger cannot tell.
-  const sent = proof.already_sent === null ? "cannot be told: the ledger is damaged" : `${proof.already_sent} updates`;
+  const sent = proof.already_sent === null ? "cannot be told: the ledger is damaged" : counted(proof.already_sent, "update");
   const rows = [
     ["Removed", proof.removed.join(", ") || "there was nothing"],
     ["Key erased", proof.key_erased ? "yes: copies of the sealed files alone are unreadable too; a copy of the whole disk may hold the key" : "no"],
@@ -433,7 +439,7 @@ async function deleteAll() {
     ...proof.left.map((file) => [`Stays: ${file.name}`, file.why]),
     ...(known > 0 ? [["Paired browsers", "stay: remove them below"]] : []),
     ["Sent before, cannot be called back", sent],
-    ...(proof.given_up ? [["Given up; one may have reached the fleet", `${proof.given_up} updates`]] : []),
+    ...(proof.given_up ? [["Given up; one may have reached the fleet", counted(proof.given_up, "update")]] : []),
   ];
   element("proof").hidden = false;
   fillList(element("proof-facts"), rows);

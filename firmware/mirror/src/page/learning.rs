@@ -171,7 +171,7 @@ pub struct Undoing {
     number: u64,
 }
 
-/// Goes back to the head before.
+/// Goes back to the earlier head.
 pub async fn undo(
     State(served): State<Arc<Served>>,
     Json(undoing): Json<Undoing>,

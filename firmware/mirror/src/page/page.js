@@ -7,8 +7,8 @@ const INTERVAL_MS = 1000;
 // A longer time without a turn means that this machine slept.
 const SLEPT_MS = 15000;
 
-const SILENCE = "It may have been stopped; this page goes on asking. Or it has another address or certificate now: look at the mirror "
-  + "for the address, or load this page anew.";
+const SILENCE = "It may be stopped; this page keeps asking. Or its address or certificate has changed: look for the address on the mirror, "
+  + "or reload this page.";
 
 // What the preview is to whoever does not see it.
 const PICTURE = "Camera picture with each body part in its own colour";
@@ -32,6 +32,10 @@ let stays = false;
 // Texts are set only when they change: a screen reader would read them again and again.
 function setText(target, text) {
   if (target.textContent !== text) target.textContent = text;
+}
+
+function counted(count, what) {
+  return `${count} ${what}${count === 1 ? "" : "s"}`;
 }
 
 function make(name, text, attributes = {}) {
@@ -173,8 +177,8 @@ function message(state) {
   const closed = state.camera_active ? "The device is being closed." : "The device is closed.";
   if (state.camera.state === "off") return ["Camera is off", `${state.camera.text}. ${closed}`];
   if (state.camera.state === "lost") return ["No picture from the camera", state.camera.text];
-  if (state.camera.state === "ended") return ["The end", state.camera.text];
-  if (state.model.state === "failed") return ["No network", state.model.text];
+  if (state.camera.state === "ended") return ["End of the file", state.camera.text];
+  if (state.model.state === "failed") return ["The mirror cannot see", state.model.text];
   if (state.too_hot_celsius !== null) return ["Cooling down", "The mirror goes on by itself."];
   if (paused) return ["Preview is paused", "The mirror itself goes on."];
   if (refusal) return ["No preview here", refusal];
@@ -184,7 +188,7 @@ function message(state) {
 // ---- State ---------------------------------------------------------------------------------
 
 function mood(state) {
-  if (state.model.state === "failed") return ["bad", "No network"];
+  if (state.model.state === "failed") return ["bad", "Cannot see"];
   if (state.camera.state === "lost") return ["bad", "Camera lost"];
   if (state.camera.state === "off") return ["calm", "Camera is off"];
   if (state.too_hot_celsius !== null) return ["warn", "Too hot"];
@@ -232,7 +236,7 @@ function showState(state) {
 // This browser is one of them while it shows the preview.
 function showWatching(viewers) {
   element("watching").hidden = viewers === 0;
-  setText(element("watching"), `Watching now: ${viewers} ${viewers === 1 ? "browser" : "browsers"}`);
+  setText(element("watching"), `Watching now: ${counted(viewers, "browser")}`);
 }
 
 function showNotices(notices) {
@@ -294,7 +298,7 @@ function showStates(state) {
   const rows = [
     ["Camera", state.camera.text, state.camera.state === "lost"],
     ["Source", state.source || "–", false],
-    ["Network", state.model.text, state.model.state === "failed"],
+    ["Vision network", state.model.text, state.model.state === "failed"],
     ["Display", state.display.text, state.display.state === "missing"],
     ["Pictures", pictures, false],
   ];

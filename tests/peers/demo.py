@@ -64,10 +64,10 @@ def look(browser: Browser, page: str, rounds: int) -> None:
     dots = browser.run("document.querySelectorAll('#spent circle').length")
     assert dots == rounds + 1, f"{dots} dots of epsilon after {rounds} rounds"
     # Rounded once more it would be another epsilon, and mostly a smaller one.
-    last = browser.run("[...document.querySelectorAll('#spent circle title')].at(-1).textContent")
-    assert last == f"{rounds}: {browser.text('#epsilon')}", f"{last}, and at a glance {browser.text('#epsilon')}"
-    assert browser.text("#enrolled") == "2" and browser.text("#trouble") == "", browser.text("#trouble")
-    assert "epsilon" in browser.text("#privacy"), browser.text("#privacy")
+    last = "[...document.querySelectorAll('#spent circle title')].at(-1).textContent"
+    wait_until(lambda: browser.run(last) == f"{rounds}: {browser.text('#epsilon')}", "the last round's epsilon as it is at a glance")
+    wait_until(lambda: browser.text("#enrolled") == "2" and browser.text("#trouble") == "", "two mirrors on a page without trouble")
+    wait_until(lambda: "epsilon" in browser.text("#privacy"), "words on the privacy")
     errors = browser.errors()
     assert not errors, errors
 
@@ -85,7 +85,7 @@ def demonstrate(aggregator: pathlib.Path, households: pathlib.Path) -> None:
         assert demo.wait(timeout=60) == 0, f"the demonstration ended with {demo.returncode}"
     finally:
         demo.kill()
-        demo.wait(timeout=10)
+        demo.wait(timeout=30)
 
 
 def main() -> int:

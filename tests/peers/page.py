@@ -3,9 +3,10 @@
 usage: page.py [--mirror BINARY] [--out FOLDER]
 
 Checks that the preview moves, that states, timings, settings and colours fill, that the camera switch works both ways, that
-a double click switches once, that a page left open over a restart or an update shows what holds then, that a browser too many is told so,
-that an older browser fills too, that nothing is wider than a phone, on which the camera's switch is in sight, and that the console stays
-free of errors. Leaves desktop.png, off.png and phone.png for a person to look at. Needs the packages chromium and chromium-driver.
+a double click switches once, that a late answer does not bring back what held before, that what the mirror tells of itself can be read,
+that a page left open over a restart or an update shows what holds then, that a browser too many is told so, that an older browser
+fills too, that nothing is wider than a phone, on which the camera's switch is in sight, and that the console stays free of errors.
+Leaves desktop.png, off.png and phone.png for a person to look at. Needs the packages chromium and chromium-driver.
 """
 
 import argparse
@@ -32,6 +33,8 @@ YOUNGER = (
     "HTMLDialogElement.prototype.show", "HTMLDialogElement.prototype.showModal", "HTMLDialogElement.prototype.close",
     "self.OffscreenCanvas", "self.structuredClone", "self.reportError", "HTMLElement.prototype.showPopover", "Promise.withResolvers",
 )
+# Whether the camera's switch can be pressed.
+PRESSABLE = "document.querySelector('#camera').getAttribute('aria-disabled') === 'false'"
 
 
 class Browser:
@@ -43,7 +46,7 @@ class Browser:
             self.open_window()
         except BaseException:
             self.driver.kill()
-            self.driver.wait(timeout=10)
+            self.driver.wait(timeout=30)
             raise
 
     def open_window(self) -> None:
@@ -67,7 +70,7 @@ class Browser:
             self.ask("DELETE", "")
         finally:
             self.driver.terminate()
-            self.driver.wait(timeout=10)
+            self.driver.wait(timeout=30)
 
     def ask(self, method: str, path: str, body: dict | None = None):
         data = None if body is None else json.dumps(body).encode()
@@ -85,10 +88,17 @@ class Browser:
         return self.ask("POST", "/element", {"using": "css selector", "value": selector})[ELEMENT]
 
     def text(self, selector: str) -> str:
-        return self.ask("GET", f"/element/{self.find(selector)}/text")
+        """As it is seen. Found and read by one script: a list may be made anew at any time."""
+        return self.run(f"((one) => one.checkVisibility() ? one.innerText.trim() : '')(document.querySelector({json.dumps(selector)}))")
 
     def click(self, selector: str) -> None:
-        self.ask("POST", f"/element/{self.find(selector)}/click", {})
+        """Once more where it was made anew after it was found."""
+        try:
+            self.ask("POST", f"/element/{self.find(selector)}/click", {})
+        except RuntimeError as error:
+            if "stale element" not in str(error):
+                raise
+            self.ask("POST", f"/element/{self.find(selector)}/click", {})
 
     def press(self, selector: str, count: int) -> None:
         """The first press of a double click is 1, and the second 2."""
@@ -117,8 +127,7 @@ class Browser:
         self.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=2, mobile=True)
         wait_until(lambda: self.run("screen.width") == width, "window of a phone")
         time.sleep(1)
-        wide = self.run("document.documentElement.scrollWidth")
-        assert wide <= width, f"the page is {wide} wide on a phone of {width}"
+        wait_until(lambda: self.run("document.documentElement.scrollWidth") <= width, f"page as narrow as a phone of {width}")
 
     def save(self, path: Path) -> None:
         """The whole page, however long."""
@@ -139,9 +148,29 @@ def pill(browser: Browser, text: str) -> None:
     wait_until(lambda: browser.text("#pill") == text, f"pill {text!r}, it says {browser.text('#pill')!r}")
 
 
-def check_filled(browser: Browser) -> None:
+def settle(browser: Browser) -> None:
+    """The preview has its height: what is beneath it has its place."""
     pill(browser, "Running")
-    wait_until(lambda: browser.run("document.querySelector('#preview').naturalWidth") > 0, "preview picture")
+    wait_until(lambda: browser.run("preview.naturalWidth > 0 && !preview.hasAttribute('data-empty')"), "preview picture")
+
+
+def ask_and_hold(browser: Browser, question: str) -> None:
+    """The page asks the mirror, and hears what it answers to that only in `hear_late`."""
+    browser.run(
+        "(({ fetch }) => { window.fetch = async (path) => { const content = await (await fetch(path)).json();"
+        f" return new Promise((hear) => {{ window.hear = () => hear(Response.json(content)); }}); }}; window.held = {question}();"
+        " window.fetch = fetch; })(window)"
+    )
+    wait_until(lambda: browser.run("window.hear !== undefined"), f"answer to {question}")
+
+
+def hear_late(browser: Browser, shown: str):
+    """What is shown once the page has heard it."""
+    return browser.run(f"(hear(), delete window.hear, held.then(() => {shown}))")
+
+
+def check_filled(browser: Browser) -> None:
+    settle(browser)
     wait_until(lambda: browser.text("#watching") == "Watching now: 1 browser", "number of those who watch")
     first = browser.shot("#preview")
     wait_until(lambda: browser.shot("#preview") != first, "movement in the preview")
@@ -152,41 +181,96 @@ def check_filled(browser: Browser) -> None:
         row = f"{cells}.length == 2 && {cells}.every(td => parseFloat(td.textContent) {compare} 0)"
         wait_until(lambda row=row: browser.run(row), f"time of {stage}")
     for what, least in (("#settings tr", 20), ("#parts li", 8), ("#states > div", 5)):
-        count = browser.run(f"document.querySelectorAll('{what}').length")
-        assert count >= least, f"{what}: {count}"
+        wait_until(lambda what=what, least=least: browser.run(f"document.querySelectorAll('{what}').length") >= least, f"{least} of {what}")
     wait_until(lambda: browser.text("#fps") not in ("–", "0.0"), "pictures a second")
 
 
 def check_camera(browser: Browser, mirror: Mirror, out: Path) -> None:
-    assert browser.run("preview.alt").startswith("Camera picture")
+    wait_until(lambda: browser.run(f"preview.alt.startsWith('Camera picture') && {PRESSABLE}"), "the camera's picture and switch")
     browser.click("#camera")
     pill(browser, "Camera is off")
     assert mirror.state()["camera"]["state"] == "off"
     wait_until(lambda: browser.run("document.querySelector('#preview').hasAttribute('data-empty')"), "empty preview")
-    assert browser.text("#message-title") == "Camera is off"
+    wait_until(lambda: browser.text("#message-title") == "Camera is off", "words in place of the preview")
+    wait_until(lambda: browser.text("#message-text").endswith("The device is closed."), "word of the closed device")
     assert browser.run("preview.alt === '' && getComputedStyle(preview).visibility === 'hidden'"), "a picture is told of, and there is none"
     browser.save(out / "off.png")
-    pressable = "document.querySelector('#camera').getAttribute('aria-disabled') === 'false'"
-    wait_until(lambda: browser.run(pressable), "the camera's switch")
+    wait_until(lambda: browser.run(PRESSABLE), "the camera's switch")
     browser.click("#camera")
-    pill(browser, "Running")
+    settle(browser)
     wait_until(lambda: mirror.state()["camera"]["state"] == "on", "camera that is on again")
-    wait_until(lambda: not browser.run("document.querySelector('#preview').hasAttribute('data-empty')"), "preview")
 
 
 def check_double_click(browser: Browser, mirror: Mirror) -> None:
     """It switches once, also where the second press comes when the switch can be pressed again."""
-    pressable = "document.querySelector('#camera').getAttribute('aria-disabled') === 'false'"
     for wanted in (False, True):
         browser.run("document.querySelector('#camera').scrollIntoView({block: 'center'})")
-        wait_until(lambda: browser.run(pressable), "the camera's switch")
+        wait_until(lambda: browser.run(PRESSABLE), "the camera's switch")
         browser.press("#camera", 1)
         wait_until(lambda wanted=wanted: mirror.state()["camera_wanted"] == wanted, f"camera_wanted {wanted}")
-        wait_until(lambda: browser.run(pressable), "the camera's switch")
+        wait_until(lambda: browser.run(PRESSABLE), "the camera's switch")
         browser.press("#camera", 2)
         time.sleep(1)
         assert mirror.state()["camera_wanted"] == wanted, "a double click switches twice"
-    pill(browser, "Running")
+    settle(browser)
+
+
+def check_late(browser: Browser, mirror: Mirror) -> None:
+    """What the mirror said before the camera was switched off, and says late, does not show it as on again."""
+    wait_until(lambda: browser.run(PRESSABLE), "the camera's switch")
+    ask_and_hold(browser, "refresh")
+    browser.click("#camera")
+    pill(browser, "Camera is off")
+    shown = "[document.querySelector('#camera').getAttribute('aria-checked'), document.querySelector('#pill').textContent]"
+    assert hear_late(browser, shown) == ["false", "Camera is off"], "an earlier state in place of a later one"
+    wait_until(lambda: browser.run(PRESSABLE), "the camera's switch")
+    browser.click("#camera")
+    wait_until(lambda: mirror.state()["camera"]["state"] == "on", "camera that is on again")
+    settle(browser)
+
+
+def is_on_top(browser: Browser, selector: str) -> bool:
+    """Whether it can be seen, and nothing lies over it."""
+    return browser.run(
+        f"((one) => {{ one.scrollIntoView({{block: 'center'}}); const {{left, top, width, height}} = one.getBoundingClientRect();"
+        " return width > 0 && document.elementFromPoint(left + width / 2, top + height / 2) === one; })"
+        f"(document.querySelector('{selector}'))"
+    )
+
+
+def check_told(browser: Browser) -> None:
+    """What the mirror tells of itself can be read, and that it does not answer. This one has nothing to tell: the page hears it for a while."""
+    def told() -> tuple:
+        return browser.text("#pill"), browser.text("#message-title"), browser.text("#message-text")
+
+    expected = {
+        "closing": ("Camera is off", "Camera is off", "Switched off. The device is being closed."),
+        "closed": ("Camera is off", "Camera is off", "Switched off. The device is closed."),
+        "lost": ("Camera lost", "No picture from the camera", "It was unplugged"),
+        "failed": ("Cannot see", "The mirror cannot see", "Its file is damaged"),
+    }
+    off, on = {"state": "off", "text": "Switched off"}, {"state": "on", "text": "Open"}
+    for name, other in (
+        ("closing", {"camera": off, "camera_active": True}),
+        ("closed", {"camera": off, "camera_active": False}),
+        ("lost", {"camera": {"state": "lost", "text": "It was unplugged"}, "camera_active": False}),
+        ("failed", {"camera": on, "camera_active": True, "model": {"state": "failed", "text": "Its file is damaged"}}),
+    ):
+        answer_otherwise(browser, notices=[f"A notice: {name}"], **other)
+        wait_until(lambda name=name: told() == expected[name], f"{expected[name]}, the page says {told()}")
+        wait_until(lambda name=name: browser.text("#notices") == f"A notice: {name}", "a notice")
+        assert is_on_top(browser, "#notices p"), "nobody sees the notice"
+        assert is_on_top(browser, "#badge") == other["camera_active"], f"{name}: the badge says something else than the mirror"
+    browser.run("(window.fetch = () => Promise.reject(new TypeError('lost')), 0)")
+    wait_until(lambda: told()[:2] == ("No answer", "The mirror does not answer"), "word of a mirror that is away")
+    assert "this page keeps asking" in told()[2], told()
+    assert not is_on_top(browser, "#badge"), "the badge of a mirror that says nothing"
+    assert not browser.run(PRESSABLE), "a switch that nobody hears"
+    browser.run("(window.fetch = whole, 0)")
+    settle(browser)
+    wait_until(lambda: "A notice" not in browser.text("#notices"), "the end of the notice")
+    errors = [error for error in browser.errors() if "cannot be reached" not in error]
+    assert not errors, errors
 
 
 def answer_otherwise(browser: Browser, **other: object) -> None:
@@ -212,13 +296,13 @@ def check_restart(browser: Browser, mirror: Mirror) -> None:
     assert browser.run("window.marked === 1"), "the page goes while somebody answers"
     browser.run("(document.querySelector('#delete-sure').close(), 0)")
     wait_until(lambda: browser.run("window.marked === undefined"), "the other version's page")
-    pill(browser, "Running")
+    settle(browser)
 
 
 def watch(mirror: Mirror, streams: list) -> int:
     """Opens one more stream if there is room; how many there are."""
     try:
-        streams.append(urllib.request.urlopen(f"{mirror.url}/preview.mjpg", timeout=10))
+        streams.append(urllib.request.urlopen(f"{mirror.url}/preview.mjpg", timeout=30))
     except urllib.error.HTTPError as error:
         assert error.code == 503, error
     return len(streams)
@@ -252,7 +336,7 @@ def check_older(browser: Browser, url: str) -> None:
 def check_phone(browser: Browser, url: str, out: Path) -> None:
     browser.become_phone()
     browser.ask("POST", "/url", {"url": url + "/"})
-    pill(browser, "Running")
+    settle(browser)
     bottom = browser.run("document.querySelector('#camera').getBoundingClientRect().bottom")
     assert bottom < PHONE[1] / 2, f"the camera's switch is {bottom:.0f} pixels down"
     assert not browser.run("[...document.querySelectorAll('.aside details')].some((card) => card.open)"), "figures push the rest down"
@@ -271,6 +355,8 @@ def main() -> int:
         browser.save(args.out / "desktop.png")
         check_camera(browser, mirror, args.out)
         check_double_click(browser, mirror)
+        check_late(browser, mirror)
+        check_told(browser)
         check_restart(browser, mirror)
         errors = browser.errors()
         check_one_too_many(browser, mirror)

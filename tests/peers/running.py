@@ -82,7 +82,7 @@ class Mirror:
     def __exit__(self, kind: type | None = None, *_: object) -> None:
         self.process.terminate()
         try:
-            ended = self.process.wait(timeout=5)
+            ended = self.process.wait(timeout=30)
         finally:
             self.process.kill()
             self.state_folder.cleanup()

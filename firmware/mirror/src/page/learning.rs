@@ -292,6 +292,18 @@ mod tests {
     }
 
     #[test]
+    fn a_deletion_that_leaves_something_says_what() {
+        let rig = Rig::new("stray");
+        // What is not known there is not removed.
+        std::fs::write(rig.folder.path().join("privacy/stray"), "").expect("writable");
+        let delete = rig.answer("POST", "/api/learning/delete", String::new());
+        let (status, body) = rig.runtime.block_on(delete);
+        let answer: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!((status, &answer["complete"]), (StatusCode::OK, &json!(false)));
+        assert_eq!(answer["proof"]["remaining"], json!(["privacy/stray"]));
+    }
+
+    #[test]
     fn whoever_refuses_says_why_in_json() {
         let rig = Rig::new("refusals");
         let large = " ".repeat(3 << 20);

@@ -184,7 +184,7 @@ impl Household {
         let stored = self.consents.store_withdrawals();
         for purpose in stored.iter().flatten() {
             tracing::info!(
-                "\"{}\" stays off from now on: the storage takes it again",
+                "\"{}\" stays off from now on: the disk can be written again",
                 purpose.title()
             );
             self.undestroyed().push(*purpose);

@@ -83,6 +83,10 @@ pub enum HomeError {
     NoFleet,
     #[error("releases are stopped: {0}")]
     NoReleases(String),
+    #[error(
+        "it is done, and what waited to be sent is destroyed; the privacy ledger could not note that ({0})"
+    )]
+    Unnoted(String),
     #[error(transparent)]
     Train(#[from] TrainError),
     #[error(transparent)]
@@ -99,6 +103,13 @@ pub enum HomeError {
     Mechanism(#[from] MechanismError),
     #[error(transparent)]
     Edge(#[from] EdgeError),
+}
+
+impl HomeError {
+    /// What the ledger said where everything else is done.
+    pub(crate) fn unnoted(ledger: HomeError) -> HomeError {
+        HomeError::Unnoted(ledger.to_string())
+    }
 }
 
 fn mebibytes(bytes: &u64) -> f64 {

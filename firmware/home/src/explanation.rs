@@ -102,9 +102,9 @@ fn improve(options: &HomeOptions) -> PurposeText {
         title: PurposeKind::ImproveMyMirror.title(),
         what: format!(
             "The mirror keeps the pictures that you correct, encrypted, and trains itself on them at night or when \
-             nobody is in front of it. It keeps at most {corrections} corrections, each for at most {days} days. It deletes only while \
-             it is switched on. After it was off, this may come up to a week late. While its clock is not set, only the time that \
-             it is on counts. Ask whoever is in a picture before you save it."
+             nobody is in front of it. It keeps at most {corrections} corrections, each for at most {days} days. A mirror deletes \
+             only while it has power and runs: after a time without power, up to a week late. Until its clock is set, only the \
+             time that it runs counts. Ask whoever is in a picture before you save it."
         ),
         leaves: "Nothing goes to the fleet or anywhere else. The mirror's page shows your corrections to whoever may open it: \
                  on this device, or in the browsers that you paired with it."

@@ -159,6 +159,10 @@ impl Home {
             tracing::warn!(%error, "corrections do not count as new until the next start");
         }
         let lost = self.leave_damaged(&mut shared);
+        // Before there is a key nothing is kept of a look to come.
+        if self.fleet_version() > 0 && !self.vault.has_key()? {
+            shared.state.second_look = Some(shared.state.next_correction);
+        }
         self.use_list(&shared)?;
         Ok(lost)
     }
@@ -272,8 +276,8 @@ impl Home {
     /// that wait to be sent are destroyed; their budget stays spent.
     ///
     /// # Errors
-    /// [`HomeError::NoHead`] where the base's own is in use, [`HomeError::OtherHead`] where another one is, or of the stores. A ledger that
-    /// cannot note what was destroyed keeps no head from being undone.
+    /// [`HomeError::NoHead`] where the base's own is in use, [`HomeError::OtherHead`] where another one is, or of the stores;
+    /// [`HomeError::Unnoted`] where the head is undone and the ledger cannot note what was destroyed.
     pub fn undo_head(&self, number: u64) -> Result<Option<HeadInfo>, HomeError> {
         let mut shared = self.lock();
         let mut next = shared.state.clone();
@@ -289,7 +293,7 @@ impl Home {
         // A run that started from the undone head would bring it back.
         self.drop_run(&mut shared)?;
         heads::remove(&self.vault, undone.number)?;
-        discarded?;
+        discarded.map_err(HomeError::unnoted)?;
         Ok(shared.state.heads.last().cloned())
     }
 

@@ -300,12 +300,11 @@ impl Household {
         // Which updates it is in nobody can tell.
         let discarded = self.discard_waiting();
         shared.corrections.remove(&self.vault, number)?;
-        forgotten.and(discarded.map(drop))
+        forgotten.and(discarded.map(drop).map_err(HomeError::unnoted))
     }
 
     /// Forgets the finished run that waits to be released, and the run under way where it uses one of `numbers`. Updates that wait
-    /// to be sent stay: one was made of a correction that was still there, and of corrections that are merely old nobody said that
-    /// they shall not have counted.
+    /// to be sent stay where corrections are merely too old: they were there when it was made, and nobody took them back.
     pub(crate) fn forget_work_on(
         &self,
         shared: &mut Shared,

@@ -247,6 +247,9 @@ fn regretting(device: &Device) -> (Home, Vec<f32>) {
     let (home, better, worse) = (device.start(), better(), base().parameters);
     try_model(&home, 1, &better).unwrap();
     home.try_model(2, &bytes_of(&worse), &favouring(&worse), &mut ColourTrunk::default()).unwrap();
+    // Before anybody corrected anything there is no key, and nothing on the disk of a look to come.
+    drop(home);
+    let home = device.start();
     agree(&home);
     add(&home, 0..4);
     (home, better)

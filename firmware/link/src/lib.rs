@@ -43,11 +43,13 @@ fn told(error: &ConnectionError) -> String {
             "the broker does not speak MQTT 5: it sent something else than a welcome".to_owned()
         }
         ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) => {
-            format!("the broker says {reason_code:?}")
+            format!("the broker ended the connection ({reason_code:?})")
         }
         other => {
             let plain = |letter: char| if letter.is_control() { ' ' } else { letter };
-            other.to_string().chars().take(LETTERS).map(plain).collect()
+            let whole = other.to_string();
+            let rest = if whole.chars().nth(LETTERS).is_some() { "…" } else { "" };
+            whole.chars().take(LETTERS).map(plain).chain(rest.chars()).collect()
         }
     }
 }
@@ -282,7 +284,7 @@ mod tests {
     fn whatever_an_error_says_is_one_short_line() {
         let words = format!("x\n\u{1b}[2J{}", "y".repeat(60_000));
         let told = Broken::from(ConnectionError::Io(std::io::Error::other(words))).to_string();
-        assert!(told.starts_with("I/O: x  [2Jy") && told.chars().count() == LETTERS, "{told}");
+        assert!(told.starts_with("I/O: x  [2Jy") && told.chars().count() == LETTERS + 1, "{told}");
     }
 
     #[test]

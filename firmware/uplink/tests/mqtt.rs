@@ -209,7 +209,7 @@ fn nothing_that_a_broker_writes_is_told_in_the_mirrors_name() {
     runtime.block_on(async {
         let (mut mqtt, _handle) = Mqtt::start(endpoint(port), Jitter::new(1));
         assert_eq!(mqtt.next().await, Event::Connected);
-        assert_eq!(end(&mut mqtt).await, "the broker says ServerShuttingDown");
+        assert_eq!(end(&mut mqtt).await, "the broker ended the connection (ServerShuttingDown)");
         let told = "the broker does not speak MQTT 5: it sent something else than a welcome";
         assert_eq!(end(&mut mqtt).await, told);
     });

@@ -27,7 +27,7 @@ pub struct AtHome {
 /// A round that asked for an update.
 struct Asked {
     task: TaskManifest,
-    /// A run was asked for in the place of one that could never be released.
+    /// A run was asked for in the place of one that could never be released, or is gone.
     again: bool,
 }
 
@@ -69,6 +69,11 @@ impl AtHome {
             return Ok(());
         };
         if !self.home.has_candidate() {
+            // The run has ended, and what it came of was deleted while it waited for its moment.
+            if !own.again && !self.home.is_due() {
+                own.again = true;
+                self.ask_for_training();
+            }
             return Ok(());
         }
         let consent = self.home.token::<ContributeToFleet>().map_err(told)?;
@@ -230,6 +235,26 @@ mod tests {
         assert_eq!(at_home.waiting(&own).expect("readable").len(), 1);
         at_home.prepare(&TaskManifest { layout: proto::Digest([7; 32]), ..own }).expect("budget");
         assert!(at_home.home.waiting().expect("readable").is_empty());
+    }
+
+    #[test]
+    fn a_run_that_is_deleted_before_its_moment_is_made_once_more() {
+        let (_folder, mut at_home) = waiting("gone", 0);
+        small::correct(&at_home.home);
+        small::correct(&at_home.home);
+        small::train(&at_home.home);
+        let own = task(&at_home.home, (6, 5));
+        at_home.prepare(&own).expect("there is budget");
+        at_home.home.remove_correction(0).expect("removed");
+        let asks = |at_home: &AtHome| {
+            assert!(at_home.waiting(&own).expect("readable").is_empty());
+            at_home.home.is_due()
+        };
+        assert!(!at_home.home.has_candidate() && !at_home.home.is_due());
+        assert!(asks(&at_home), "the round's own run is asked for");
+        small::train(&at_home.home);
+        at_home.home.remove_correction(1).expect("removed");
+        assert!(!asks(&at_home), "once");
     }
 
     #[test]

@@ -150,7 +150,7 @@ function contributionText(agreed, words) {
   if (!learning.fleet.member) return `This mirror belongs to no fleet. ${words}`;
   if (!agreed) return words;
   if (!hasAgreed("improve_my_mirror")) {
-    return `${words} Nothing new can be sent while “Improve my mirror” is off; an update that waits is destroyed when it is switched off.`;
+    return `${words} Nothing is sent while “Improve my mirror” is off.`;
   }
   return learning.usage.corrections === 0 ? `${words} Nothing new can be sent until a picture is corrected.` : words;
 }
@@ -172,6 +172,8 @@ function showPrivacy() {
   const panel = element("privacy-figures");
   setText(element("privacy-trouble"), privacy.error || "");
   panel.hidden = Boolean(privacy.error);
+  // Who deletes what an update was learnt from is told what becomes of it.
+  for (const words of document.querySelectorAll("[data-waits]")) words.hidden = !(privacy.waiting > 0);
   if (privacy.error) return;
   const { spent, target_epsilon: target } = privacy;
   const share = Math.min(1, spent.epsilon / target);
@@ -285,8 +287,7 @@ function correctionItem(correction) {
 
 async function removeCorrection(number, name) {
   await call("POST", "/api/corrections/remove", { number });
-  say(`${name} was deleted; an update that was waiting is destroyed. What the mirror has learnt from it stays in its head until you go back to `
-    + "an earlier head, or delete everything.");
+  say(`${name} was deleted. What the mirror has learnt from it stays in its head until you go back to an earlier head, or delete everything.`);
 }
 
 function showCorrections() {

@@ -92,7 +92,7 @@ function onPress(button, work) {
 function ask(id) {
   const dialog = element(id);
   if (!dialog.showModal) {
-    return Promise.resolve(confirm(Array.from(dialog.querySelectorAll("h3, p"), (words) => words.textContent).join("\n\n")));
+    return Promise.resolve(confirm(Array.from(dialog.querySelectorAll("h3, p:not([hidden])"), (words) => words.textContent).join("\n\n")));
   }
   // Escape leaves the answer of the last time.
   dialog.returnValue = "";

@@ -104,9 +104,12 @@ impl Part {
         let text = report::describe(error);
         let (name, seconds) = (self.name, delay.as_secs_f32());
         if text == self.last_error {
-            debug!("{name}: {text}; started again in {seconds:.1} s");
+            debug!("{name}: {}; started again in {seconds:.1} s", home::for_journal(&text));
         } else {
-            warn!("{name}: {text}; started again in {seconds:.1} s; the mirror keeps trying");
+            warn!(
+                "{name}: {}; started again in {seconds:.1} s; the mirror keeps trying",
+                home::for_journal(&text)
+            );
         }
         self.last_error = text;
         self.retry_at = Some(Instant::now() + delay);

@@ -18,8 +18,8 @@ use crate::transport::Requests;
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Looks for a run that ends later, in the time in which mirrors report, at least. They come at drawn moments: an answer right after the run
-/// would say until when somebody was in front of the mirror. The last tenth of a round's window, in which nobody has to report, is longer than
-/// any wait between them.
+/// would say until when somebody was in front of the mirror. The last tenth of a round's window is kept for late answers and is longer than
+/// any wait between them; who hears of a round in it waits [`LOOK`] alone.
 const LOOKS: u32 = 12;
 
 pub(super) struct Offer {

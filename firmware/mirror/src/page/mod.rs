@@ -519,7 +519,7 @@ mod tests {
         let page = paired(folder.path());
         let frozen = &page.context.shared.frozen;
         let picture = frozen.put(Parsed::blank((6, 8))).expect("the first").keep();
-        let in_minutes = |minutes| Instant::now() + Duration::from_secs(60 * minutes);
+        let in_minutes = |minutes: u64| Instant::now() + Duration::from_secs(60 * minutes);
         page.tidy_at(in_minutes(19));
         assert_eq!(frozen.kept(), Some(picture));
         page.tidy_at(in_minutes(21));

@@ -571,7 +571,13 @@ def check_missing(browser: Window) -> None:
 
 
 def check_words(browser: Window) -> None:
-    """Of the last run: in use only while the newest head is that run's. Of refusals: whose they were."""
+    """Of the last run: in use only while the newest head is that run's. Of refusals: whose they were. Of deleting: that an update goes, where
+    one waits."""
+    hidden = browser.run("""((before) => [1, 0].map((waiting) => {
+        try { showLearning({ ...before, privacy: { ...before.privacy, waiting } });
+            return Array.from(document.querySelectorAll("[data-waits]"), (words) => words.hidden); } finally { showLearning(before); }
+    }))(learning)""")
+    assert hidden == [[False, False], [True, True]], hidden
     rows = browser.run("refusalRows({update: 1, memory: 3, job: 2}).map((row) => row.join(': '))")
     expected = ["Updates that the fleet turned down: 1", "Could not be written on this device: 3", "Refused by this mirror: job: 2"]
     assert rows == expected, rows

@@ -112,11 +112,6 @@ impl Mailbox {
         inside.free.iter_mut().for_each(FrameBuffer::forget);
     }
 
-    /// Whether a picture waits.
-    pub fn has_unseen(&self) -> bool {
-        self.lock().unseen.is_some()
-    }
-
     /// Waits at most `timeout` until no picture waits; whether none does. True also after [`Mailbox::close`].
     pub fn wait_until_taken(&self, timeout: Duration) -> bool {
         let is_waited_for = |inside: &mut Inside| inside.unseen.is_some() && !inside.closed;
@@ -162,7 +157,7 @@ mod tests {
         let read = mailbox.receive(Duration::ZERO).expect("one waits");
         mailbox.publish(numbered(&mailbox, 3));
         mailbox.forget();
-        assert!(!mailbox.has_unseen());
+        assert!(mailbox.wait_until_taken(Duration::ZERO));
         mailbox.recycle(read);
         let sequences: Vec<u64> =
             std::iter::from_fn(|| mailbox.take_free()).map(|b| b.sequence).collect();
@@ -185,7 +180,7 @@ mod tests {
         }
         let newest = mailbox.receive(Duration::ZERO).expect("a picture");
         assert_eq!((newest.sequence, mailbox.dropped()), (4, 4));
-        assert!(!mailbox.has_unseen() && mailbox.receive(Duration::ZERO).is_none());
+        assert!(mailbox.wait_until_taken(Duration::ZERO) && mailbox.receive(Duration::ZERO).is_none());
         mailbox.recycle(newest);
     }
 

@@ -285,7 +285,9 @@ impl Display for WindowDisplay {
     }
 
     fn is_spoiled(&mut self) -> bool {
-        !self.closed() && (self.exposed || self.laid_out != Some(self.window_size))
+        // Of a desktop that went away `present` tells.
+        let is_gone = self.handle_events().is_err();
+        is_gone || (!self.closed && (self.exposed || self.laid_out != Some(self.window_size)))
     }
 
     fn closed(&mut self) -> bool {

@@ -232,6 +232,7 @@ fn another_key_does_not_close_and_a_dead_server_does() {
     }
     drop(server);
     eventually("an error", || display.present(&canvas).is_err());
+    assert!(display.is_spoiled(), "for `present` tells of it");
     assert!(display.closed());
 }
 

@@ -109,7 +109,7 @@ pub struct RunArgs {
     /// auto, drm, fbdev, window, headless, or headless:FOLDER for PNG files
     #[arg(long, value_name = "DISPLAY")]
     pub display: Option<String>,
-    /// Stop after this many overlays, shown here or, without a display, ready for the page; status screens do not count
+    /// Stop after this many pictures whose overlay is shown here or, without a display, ready for the page; status screens do not count
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub frames: Option<u64>,
     /// Which settings apply.

@@ -60,7 +60,7 @@ impl News {
             )),
             ([], Some(PairedLately { name, .. })) => Some(format!("A browser was paired: {name}.")),
             ([], None) => self.is_wrong_unanswered(now).then(|| {
-                "Somebody on the home network typed wrong codes to pair a browser. No browser was paired since; there is nothing to do."
+                "Somebody on the home network typed wrong codes to pair a browser. No browser has been paired since; there is nothing to do."
                     .to_owned()
             }),
         }

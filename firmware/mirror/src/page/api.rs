@@ -222,13 +222,13 @@ fn troubles(health: &Health) -> Vec<String> {
         troubles.push(format!("camera: {device}: {reason}"));
     }
     if let ModelState::Failed { reason, .. } = &health.model {
-        troubles.push(format!("network: {reason}"));
+        troubles.push(format!("vision network: {reason}"));
     }
     if let DisplayState::Missing { reason } = &health.display {
         troubles.push(format!("display: {reason}"));
     }
     if let Some(celsius) = health.too_hot {
-        troubles.push(format!("temperature: {celsius:.0} °C, the network rests"));
+        troubles.push(format!("temperature: {celsius:.0} °C, the vision network rests"));
     }
     if let Some(text) = health.notices.get(Topic::Program) {
         troubles.push(format!("program: {text}"));
@@ -253,8 +253,8 @@ mod tests {
         shared.set_notice(Topic::Fleet, Some("away"));
         let troubles = troubles(&shared.health());
         let expected = [
-            "network: wrong hash",
-            "temperature: 91 °C, the network rests",
+            "vision network: wrong hash",
+            "temperature: 91 °C, the vision network rests",
             "program: camera fails again and again",
         ];
         assert_eq!(troubles, expected);

@@ -381,7 +381,7 @@ function freezeHint({ no_freezing: reason, frozen }) {
   if (!hasAgreed("improve_my_mirror")) return "Switch “Improve my mirror” on first.";
   if (reason !== null) return sentence(reason);
   const waits = frozen !== null && element("editor").hidden && !busy;
-  return waits ? "A frozen picture waits to be corrected. The mirror forgets it 20 minutes after somebody last worked on it." : "";
+  return waits ? "A frozen picture waits to be corrected, or is being corrected on another page. The mirror forgets it 20 minutes after somebody last worked on it." : "";
 }
 
 const learningTurn = turns();
@@ -397,7 +397,7 @@ async function refreshLearning() {
   } catch (error) {
     painted ??= worked;
     // One that comes late leaves what was shown.
-    if (learning === null) setText(element("learn-trouble"), sentence(error.message));
+    if (isInTurn() && learning === null) setText(element("learn-trouble"), sentence(error.message));
     console.warn(error);
   }
 }

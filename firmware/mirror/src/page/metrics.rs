@@ -61,7 +61,7 @@ impl Collector for Facts {
             ("frames_parsed", "Pictures that were parsed", &counters.parsed),
             (
                 "overlays_shown",
-                "Overlays that were shown here or, without a display, were ready for the page",
+                "Parsings whose overlay the display shows or, without one, is ready for the page",
                 &counters.overlays,
             ),
             ("restarts", "Parts that were started again after a failure", &counters.restarts),

@@ -158,6 +158,7 @@ impl Capture {
         while !is_live
             && !self.mailbox.wait_until_taken(FILE_PATIENCE)
             && !self.shared.is_stopping()
+            && self.shared.camera_wanted()
         {}
         if self.shared.with_health(|health| health.camera != CameraState::On) {
             self.shared.update_health(|health| {
@@ -258,7 +259,7 @@ impl<'a> Session<'a> {
                 return end;
             }
             let Some(buffer) = Taken::free(&self.capture.mailbox) else {
-                // Not with `MAILBOX` buffers and one reader. With fewer, all are with the network; the next picture is soon enough.
+                // Not with one reader, which has one at most; with more, the next picture is soon enough.
                 self.capture.shared.sleep(Duration::from_millis(1));
                 continue;
             };

@@ -63,7 +63,7 @@ impl SeldomEach {
             Some(delay) => format!("{comma} tried again in {:.1} s", delay.as_secs_f32()),
             None => String::new(),
         };
-        let on = if delay.is_some() { ", and on until it works" } else { "" };
+        let on = if delay.is_some() { "; the mirror keeps trying" } else { "" };
         match self.note(&why.to_string(), Instant::now()) {
             Some(1) => warn!("{why}{}{on}", again(";")),
             Some(more) => warn!("{why}; {more} times lately{}{on}", again(",")),

@@ -212,7 +212,7 @@ impl Sight {
         let expected = self.model.parser(self.orientation);
         let loaded = expected.or_else(|error| {
             let own = self.model.clone().for_pictures(None).parser(self.orientation)?;
-            warn!("the network at its own input size instead: {}", report::describe(&error));
+            warn!("the vision network at its own input size instead: {}", report::describe(&error));
             Ok(own)
         });
         loaded.inspect_err(|error| {
@@ -234,7 +234,7 @@ impl Sight {
         let student = parser.student();
         let grid = student.grid();
         let name = format!("{}, input {} x {}", student.name(), grid.height, grid.width);
-        info!("network: {name}");
+        info!("vision network: {name}");
         self.shared.update_health(|health| health.model = ModelState::Ready { name });
     }
 
@@ -263,7 +263,7 @@ impl Sight {
                 *network = Network::new(parser);
             }
             Err(error) => {
-                warn!("the network's input stays as it is: {}", report::describe(&error));
+                warn!("the vision network's input stays as it is: {}", report::describe(&error));
                 memory.refused = Some(size);
             }
         }
@@ -323,7 +323,7 @@ impl Sight {
         }
         match (before, now) {
             (None, Some(celsius)) => {
-                warn!("{celsius:.0} °C: the network rests until the board is cooler");
+                warn!("{celsius:.0} °C: the vision network rests until the board is cooler");
                 self.shared.forget_pictures();
             }
             (Some(_), None) => info!("cool enough again"),
@@ -381,7 +381,7 @@ impl Sight {
     /// One picture that the network fails on is a matter of that picture; many in a row are one of the network.
     fn drop_broken(&self, memory: &mut Memory, error: &VisionError) {
         count(&self.shared.counters.broken);
-        memory.dropped.tell_dropped("network", error);
+        memory.dropped.tell_dropped("vision network", error);
         memory.broken += 1;
         if memory.broken == FAILURES {
             self.fail(format!("it fails on every picture: {error}"));

@@ -51,7 +51,7 @@ pub struct Counters {
     pub taken: AtomicU64,
     /// Pictures that were parsed.
     pub parsed: AtomicU64,
-    /// Overlays that were shown here or, without a display, were ready for the page.
+    /// Parsings whose overlay the display shows, drawn anew or not, or, without one, is ready for the page.
     pub overlays: AtomicU64,
     /// Rounds of the display part, shown or not.
     pub rounds: AtomicU64,

@@ -97,14 +97,16 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 
 /// Logs go to standard error. `RUST_LOG` overrides `-v`.
 fn start_log(verbose: u8, quiet: bool) {
-    let all = |level| Targets::new().with_default(level);
+    // rumqttc writes out whole packets that a broker should not have sent; rumqttd is the demonstration's.
+    let own = |level| {
+        let foreign = ["rumqttc", "rumqttd"].map(|target| (target, LevelFilter::OFF));
+        Targets::new().with_default(level).with_targets(foreign)
+    };
     let targets = match verbose {
-        0 if quiet => all(LevelFilter::ERROR).with_target("rumqttd", LevelFilter::OFF),
-        0 => all(LevelFilter::INFO)
-            .with_target("rumqttc", LevelFilter::ERROR)
-            .with_target("rumqttd", LevelFilter::OFF),
-        1 => all(LevelFilter::INFO).with_target("aggregator", LevelFilter::DEBUG),
-        _ => all(LevelFilter::DEBUG),
+        0 if quiet => own(LevelFilter::ERROR),
+        0 => own(LevelFilter::INFO),
+        1 => own(LevelFilter::INFO).with_target("aggregator", LevelFilter::DEBUG),
+        _ => Targets::new().with_default(LevelFilter::DEBUG),
     };
     let wanted = std::env::var("RUST_LOG").ok().and_then(|wanted| wanted.parse().ok());
     let targets: Targets = wanted.unwrap_or(targets);

@@ -67,10 +67,12 @@ pub fn main() -> ExitCode {
 
 /// Logs go to standard error; the journal adds its own times. `RUST_LOG` overrides `-v`.
 fn start_log(verbose: u8, running: bool) {
+    // rumqttc writes out whole packets that a broker should not have sent.
+    let own = |level| Targets::new().with_default(level).with_target("rumqttc", LevelFilter::OFF);
     let targets = match (verbose, running) {
-        (0, false) => Targets::new().with_default(LevelFilter::WARN),
-        (0, true) => Targets::new().with_default(LevelFilter::INFO),
-        (1, _) => Targets::new().with_default(LevelFilter::INFO).with_targets(
+        (0, false) => own(LevelFilter::WARN),
+        (0, true) => own(LevelFilter::INFO),
+        (1, _) => own(LevelFilter::INFO).with_targets(
             ["mirror", "camera", "display", "vision"].map(|t| (t, LevelFilter::DEBUG)),
         ),
         (_, _) => Targets::new().with_default(LevelFilter::DEBUG),

@@ -174,7 +174,8 @@ fn unanswered(error: std::io::Error) -> std::io::Error {
     match error.kind() {
         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => ended(),
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-            let text = "the server is still at it; ask again, or stop the server and run the command alone";
+            let text = "the server is still at it, and may still do it; `aggregator status` says whether it was done. If not, ask again, \
+                        or stop the server and run the command alone";
             std::io::Error::new(ErrorKind::TimedOut, text)
         }
         _ => error,
@@ -451,7 +452,8 @@ mod tests {
         let (client, _server) = UnixStream::pair().unwrap();
         client.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
         let told = hear(&client).unwrap_err().to_string();
-        assert!(told.contains("still at it; ask again, or stop the server"), "{told}");
+        assert!(told.contains("still do it; `aggregator status` says whether"), "{told}");
+        assert!(told.contains("If not, ask again, or stop the server"), "{told}");
         assert_eq!(patience(&Request::AuditVerify), None);
         assert!(patience(&Request::Status).is_some());
     }

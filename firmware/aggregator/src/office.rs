@@ -142,13 +142,16 @@ impl Office {
         })
     }
 
-    /// Why rounds or roll-outs do not go on, if they do not.
+    /// Why decisions fail, or judgements, or both.
     fn failure(&self) -> Option<String> {
-        let failures = [&self.decisions_failing, &self.judgement_failing];
         let read = |failing: &Mutex<Option<String>>| {
             failing.lock().unwrap_or_else(PoisonError::into_inner).clone()
         };
-        failures.into_iter().find_map(read)
+        let judgement = read(&self.judgement_failing)
+            .map(|why| format!("the gate cannot judge the candidate: {why}"));
+        let failures: Vec<_> =
+            [read(&self.decisions_failing), judgement].into_iter().flatten().collect();
+        (!failures.is_empty()).then(|| failures.join("; "))
     }
 }
 

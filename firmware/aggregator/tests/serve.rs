@@ -17,6 +17,7 @@ use aggregator::commands::stop_signal;
 use aggregator::config::BrokerConfig;
 use aggregator::control::{Reply, Request, ask, listen};
 use aggregator::gate::{Gate, GateError};
+use aggregator::office::Office;
 use aggregator::records::{Device, Phase, Standing};
 use aggregator::rollout_rules::Stage;
 use aggregator::serve::{ServeError, Server};
@@ -91,10 +92,24 @@ impl Gate for Fails {
 #[test]
 fn a_decision_that_fails_is_shown_and_ends_nothing() {
     let (server, _clock, _folder) = judged_by("failing", Box::new(Fails));
-    until(&server, |failing| failing.is_some_and(|why| why.contains("holdout")));
+    let told = |why: String| {
+        why.starts_with("the gate cannot judge the candidate: ") && why.contains("holdout")
+    };
+    until(&server, |failing| failing.is_some_and(told));
     server.office.engine.abort_round(1, "a test").unwrap();
     until(&server, |failing| failing.is_none());
     server.stop();
+}
+
+#[test]
+fn of_two_failures_neither_hides_the_other() {
+    let (engine, _clock, _folder) = Fleet::new("failures", common::rules()).into_parts();
+    let office = Office::open(engine, 1).unwrap();
+    *office.decisions_failing.lock().unwrap() = Some("no room".into());
+    *office.judgement_failing.lock().unwrap() = Some("no holdout".into());
+    let told = office.status().unwrap().decisions_failing;
+    let wanted = "no room; the gate cannot judge the candidate: no holdout";
+    assert_eq!(told.as_deref(), Some(wanted));
 }
 
 #[test]

@@ -146,7 +146,7 @@ pub fn server_lines(status: &Status) -> Vec<String> {
     }
     lines.extend(status.lost.map(|lost| lost.to_string()));
     if let Some(reason) = &status.decisions_failing {
-        lines.push(format!("rounds and roll-outs do not go on: {reason}"));
+        lines.push(format!("a decision fails, and is tried again every second: {reason}"));
     }
     lines
 }
@@ -220,6 +220,13 @@ mod tests {
         let lost = Some(Lost(Numbers { round: 9, version: 3 }));
         let lines = server_lines(&Status { lost, ..Status::default() });
         assert!(lines[0].contains("restore --rounds-above 9 --versions-above 3"), "{lines:?}");
+    }
+
+    #[test]
+    fn a_decision_that_fails_is_told_of_with_its_reason_and_not_as_if_nothing_went_on() {
+        let status = Status { decisions_failing: Some("why".into()), ..Status::default() };
+        let wanted = "a decision fails, and is tried again every second: why";
+        assert_eq!(server_lines(&status), [wanted]);
     }
 
     #[test]

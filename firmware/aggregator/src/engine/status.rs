@@ -36,7 +36,7 @@ pub struct Status {
     /// Statements that another server has signed with this one's key and announced, since a running server's start.
     #[serde(default)]
     pub rival_statements: u64,
-    /// Why a running server's rounds and roll-outs do not go on, where they do not.
+    /// Why a running server's decisions about rounds and roll-outs fail, or its judgement of a candidate, where one does.
     #[serde(default)]
     pub decisions_failing: Option<String>,
     /// When a running server's certificate ends, seconds since 1970, where its broker asks for one.

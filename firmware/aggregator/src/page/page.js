@@ -100,7 +100,7 @@ function trouble(status) {
   if (status.certificate_end != null && status.certificate_end - status.now < RENEWAL_S) {
     lines.push(`The aggregator's certificate ends on ${new Date(1000 * status.certificate_end).toLocaleDateString()}; the broker's and the mirrors' are mostly as old.`);
   }
-  if (status.decisions_failing) lines.push(`Rounds and roll-outs do not go on: ${status.decisions_failing}`);
+  if (status.decisions_failing) lines.push(`A decision fails, and is tried again every second: ${status.decisions_failing}`);
   return lines.join("\n");
 }
 

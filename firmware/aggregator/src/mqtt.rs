@@ -375,14 +375,23 @@ impl<F: Fn()> Session<F> {
         self.largest.send_replace(0);
         self.health.connected.store(false, Ordering::SeqCst);
         self.attempts.ended();
-        if self.told.is_new_absence(Instant::now()) {
-            warn!("worker {}: {}", self.number, away(&self.broker, broken));
+        if let Some(absence) = self.told.new_absence(Instant::now()) {
+            warn!("worker {}: {}", self.number, away(absence, &self.broker, broken));
         }
     }
 }
 
 /// A connection that ends sooner does not count: two servers with one key throw each other off again and again.
 const HOLDS: Duration = Duration::from_secs(60);
+
+/// How an absence of the broker begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Absence {
+    /// There was a connection.
+    Lost,
+    /// There was none.
+    Unreached,
+}
 
 /// What the log says of a worker's connections.
 #[derive(Default)]
@@ -409,13 +418,14 @@ impl Told {
         self.away && self.holds(now) && std::mem::take(&mut self.away)
     }
 
-    /// Takes that there is no connection any more, or still none. Says whether it is to be told.
-    fn is_new_absence(&mut self, now: Instant) -> bool {
+    /// Takes that there is no connection any more, or still none. Gives how it began where it is to be told.
+    fn new_absence(&mut self, now: Instant) -> Option<Absence> {
         if self.holds(now) {
             (self.away, self.refusal) = (false, false);
         }
-        self.since = None;
-        !std::mem::replace(&mut self.away, true)
+        let lost = self.since.take().map(|_| Absence::Lost);
+        let is_new = !std::mem::replace(&mut self.away, true);
+        is_new.then_some(lost.unwrap_or(Absence::Unreached))
     }
 
     fn holds(&self, now: Instant) -> bool {
@@ -423,11 +433,16 @@ impl Told {
     }
 }
 
-/// What to say while there is no connection to this broker.
-fn away(broker: &str, broken: &Broken) -> String {
-    format!(
-        "no broker at {broker}: {broken}; see that it runs, and broker.host and broker.port. Trying again, up to every 30 s"
-    )
+/// What to say while there is no connection to this broker that holds.
+fn away(absence: Absence, broker: &str, broken: &Broken) -> String {
+    match absence {
+        Absence::Lost => format!(
+            "the connection to {broker} was lost: {broken}; trying again, and silent about it until one holds for a minute"
+        ),
+        Absence::Unreached => format!(
+            "no broker at {broker}: {broken}; see that it runs, and broker.host and broker.port. Trying again, up to every 30 s"
+        ),
+    }
 }
 
 /// What was not done, and the next step.
@@ -668,15 +683,18 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         assert!(told.is_first(at(0)) && !told.has_come_back(at(100)), "it was never away");
         told.refusal = true;
-        assert!(told.is_new_absence(at(200)) && !told.refusal);
+        assert_eq!(told.new_absence(at(200)), Some(Absence::Lost));
+        assert!(!told.refusal);
         told.refusal = true;
         for second in (200..900).step_by(10) {
             assert!(!told.is_first(at(second)) && !told.has_come_back(at(second + 9)));
-            assert!(!told.is_new_absence(at(second + 9)), "told at {second}");
+            assert_eq!(told.new_absence(at(second + 9)), None, "told at {second}");
         }
         assert!(told.refusal && !told.is_first(at(1000)));
         assert!(told.has_come_back(at(1060)) && !told.has_come_back(at(1061)));
-        assert!(told.is_new_absence(at(1100)) && !told.is_new_absence(at(1130)));
+        assert_eq!(told.new_absence(at(1100)), Some(Absence::Lost));
+        assert_eq!(told.new_absence(at(1130)), None);
+        assert_eq!(Told::default().new_absence(start), Some(Absence::Unreached));
     }
 
     /// How often this thread has gone to sleep.
@@ -697,12 +715,16 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_that_cannot_be_reached_is_named_with_its_settings() {
-        let told = away("home.example:8884", &link::Broken::TakesNothing.into());
+    fn a_broker_that_cannot_be_reached_is_named_with_its_settings_and_one_that_was_lost_without() {
+        let told = |absence| away(absence, "home.example:8884", &link::Broken::TakesNothing.into());
+        let (unreached, lost) = (told(Absence::Unreached), told(Absence::Lost));
         for words in ["at home.example:8884", "Receive Maximum is 0", "broker.host and broker.port"]
         {
-            assert!(told.contains(words), "{told}");
+            assert!(unreached.contains(words), "{unreached}");
         }
+        let begins = "the connection to home.example:8884 was lost: ";
+        assert!(lost.starts_with(begins) && lost.contains("Receive Maximum is 0"), "{lost}");
+        assert!(!lost.contains("no broker") && !lost.contains("broker.host"), "{lost}");
     }
 
     #[test]

@@ -303,7 +303,7 @@ impl Engine {
     fn judge_candidate(&self, round: &Round) -> Result<bool> {
         let version = round.task.base_version;
         let base = self.store.parameters(version)?.ok_or(EngineError::NoModel(version))?;
-        let candidate = self.candidate(round)?;
+        let Some(candidate) = self.candidate(round)? else { return Ok(false) };
         let base = self.whole(&base, || format!("model {version}"))?;
         let candidate = self.whole(&candidate, || candidate_name(round))?;
         let scores = self.gate.scores(&[&base, &candidate])?;
@@ -337,10 +337,14 @@ impl Engine {
         Ok(has_moved)
     }
 
-    /// The bytes of what a round was averaged to.
-    fn candidate(&self, round: &Round) -> Result<Vec<u8>> {
-        let damaged = || Damaged { what: candidate_name(round), reason: "gone".into() };
-        Ok(self.store.candidate(round.id)?.ok_or_else(damaged)?)
+    /// The bytes of what a round was averaged to; none where the round has ended since it was looked at, and its candidate with it.
+    fn candidate(&self, round: &Round) -> Result<Option<Vec<u8>>> {
+        let candidate = self.store.candidate(round.id)?;
+        let is_over = |round: Round| round.phase.is_final();
+        if candidate.is_none() && !self.store.round(round.id)?.is_some_and(is_over) {
+            return Err(Damaged { what: candidate_name(round), reason: "gone".into() }.into());
+        }
+        Ok(candidate)
     }
 
     /// A whole head from the trainable numbers that are stored under the name `what`.
@@ -352,7 +356,7 @@ impl Engine {
     }
 
     fn publish_candidate(&self, round: &Round) -> Result<()> {
-        let bytes = self.candidate(round)?;
+        let Some(bytes) = self.candidate(round)? else { return Ok(()) };
         let origin = format!("round {}", round.id);
         let rollout = Rollout::Running { stage: 0, since: self.now() };
         let mut model = self.new_model(&bytes, &origin, rollout, round.score_after);

@@ -7,14 +7,19 @@ mod audit;
 mod common;
 mod database;
 
+use std::sync::{Arc, Mutex};
+
 use aggregator::arithmetic::moved;
-use aggregator::engine::{Engine, EngineError, RoundRequest, Rules};
+use aggregator::engine::{Engine, EngineError, Parts, RoundRequest, Rules};
 use aggregator::gate::{Gate, GateError, NoGate};
 use aggregator::ingest::{Submission, Worker};
 use aggregator::records::{Phase, Rollout, Round};
-use aggregator::store::{Fate, NotCounted};
-use common::{Fleet, PATIENCE, SMALL, Z, filled, full_round, request, second_version, why_aborted};
+use aggregator::store::{Fate, NotCounted, Store};
+use common::{
+    Fleet, PATIENCE, SMALL, TestClock, Z, filled, full_round, request, second_version, why_aborted,
+};
 use learn::averaging::Step;
+use learn::edges::{Clock, Timestamp};
 use learn::head::{HeadLayout, Subset};
 use learn::privacy::CLIP_STEPS;
 use proto::Pseudonym;
@@ -471,6 +476,46 @@ fn momentum_reaches(name: &str, between: impl FnOnce(&Engine)) -> bool {
 fn momentum_goes_on_from_round_to_round_and_not_from_a_version_that_was_rolled_back() {
     assert!(momentum_reaches("momentum", |_| {}));
     assert!(!momentum_reaches("momentum-back", |engine| drop(engine.rollback(1).unwrap())));
+}
+
+/// A clock that does something the next time it is asked.
+struct Interrupted {
+    clock: Arc<TestClock>,
+    by: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Clock for Interrupted {
+    fn now(&self) -> Timestamp {
+        let by = self.by.lock().unwrap().take();
+        by.into_iter().for_each(|by| by());
+        self.clock.now()
+    }
+}
+
+#[test]
+fn an_abort_between_the_look_at_a_round_and_that_at_its_candidate_is_no_damage() {
+    let fleet = Fleet::new("between", common::rules());
+    fleet.enrol(5);
+    let round = full_round(&fleet);
+    fleet.clock.add(100);
+    assert!((0..3).all(|_| common::step(&fleet.engine).unwrap()));
+    let (engine, clock, folder) = fleet.into_parts();
+    drop(engine);
+    let store = Store::open(&folder.0.join("fleet.redb")).unwrap();
+    let clock = Arc::new(Interrupted { clock, by: Mutex::default() });
+    let parts = common::parts(store, &clock.clock, SMALL);
+    let engine =
+        Arc::new(Engine::new(Parts { clock: Arc::<Interrupted>::clone(&clock), ..parts }).unwrap());
+    assert_eq!(engine.live_round().unwrap().unwrap().phase, Phase::Gated);
+    let (aborts, id) = (Arc::clone(&engine), round.id);
+    let abort = move || drop(aborts.abort_round(id, "by the operator").unwrap());
+    *clock.by.lock().unwrap() = Some(Box::new(abort));
+    // Without a broker nothing asks for the time before the round is looked at.
+    engine.advance(false).unwrap();
+    assert!(clock.by.lock().unwrap().is_none());
+    assert_eq!(why_aborted(&engine, round.id), "by the operator");
+    assert_eq!(engine.store().models().unwrap().len(), 1);
+    engine.verify(&engine.key().verifying_key()).unwrap();
 }
 
 #[test]

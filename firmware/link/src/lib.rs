@@ -137,13 +137,11 @@ impl Attempts {
         self.since = Some(Instant::now());
     }
 
-    /// The connection has ended, or the attempt at one has. Says whether there was a good one.
-    pub fn ended(&mut self) -> bool {
-        let is_good = self.since.take().is_some_and(|since| since.elapsed() > STABLE);
-        if is_good {
+    /// The connection has ended, or the attempt at one has.
+    pub fn ended(&mut self) {
+        if self.since.take().is_some_and(|since| since.elapsed() > STABLE) {
             self.failed = 0;
         }
-        is_good
     }
 
     /// The pause before the next attempt; `draw` as for [`Backoff::wait`].
@@ -251,13 +249,14 @@ mod tests {
         let pause = |attempts: &mut Attempts| attempts.pause(|span| span).as_secs();
         assert_eq!([(); 4].map(|()| pause(&mut attempts)), [1, 2, 4, 8]);
         attempts.connected();
-        assert!(!attempts.ended(), "it ended at once");
+        attempts.ended();
         assert_eq!([(); 6].map(|()| pause(&mut attempts)), [16, 32, 64, 128, 256, 300]);
         assert_eq!(attempts.pause(|_| Duration::ZERO).as_secs(), 150);
         attempts.since = Instant::now().checked_sub(2 * STABLE);
-        assert!(attempts.ended());
+        attempts.ended();
         assert_eq!(pause(&mut attempts), 1);
-        assert!(!attempts.ended(), "there was none in between");
+        attempts.ended();
+        assert_eq!(pause(&mut attempts), 2, "there was none in between");
     }
 
     #[test]

@@ -124,6 +124,11 @@ pub fn measured_cosine(updates: &[Vec<f32>]) -> f64 {
     ((of_all - of_each) / (count * (count - 1.0))).clamp(0.0, 1.0).sqrt()
 }
 
+/// A cosine in three decimals. Rounded up, one that is less than what is wanted could read as that.
+pub fn rounded_down(cosine: f64) -> String {
+    format!("{:.3}", (1e3 * cosine).floor() / 1e3)
+}
+
 /// A round that would spend privacy budget on noise. `Display` says so, and what to do instead.
 #[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
 pub struct NoSignal {
@@ -151,14 +156,13 @@ impl fmt::Display for NoSignal {
         write!(
             out,
             "a round of {} {plural} with {} numbers each and noise multiplier {} would carry no signal: the average \
-             would point along the fleet's common direction with a cosine of {:.3}, below {}, and every device \
+             would point along the fleet's common direction with a cosine of {}, below {}, and every device \
              would have spent budget on it. Instead: let the mirrors learn at home, which needs no round; or wait for \
              {} devices",
             self.devices,
             self.dimension,
             self.noise_multiplier,
-            // Rounded down: rounded up it could read as what is wanted.
-            (1e3 * self.expected_cosine).floor() / 1e3,
+            rounded_down(self.expected_cosine),
             self.wanted_cosine,
             self.devices_needed,
         )?;

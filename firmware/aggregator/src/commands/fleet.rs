@@ -17,12 +17,12 @@ use super::{json, say};
 use crate::cli::{AuditAction, DeviceAction, ModelAction, Output, RestoreArgs, RoundAction};
 use crate::config::Config;
 use crate::control::Request;
-use crate::engine::{Failure, ModelStatus, RoundRequest};
+use crate::engine::{Failure, ModelStatus, RoundRequest, Rules};
 use crate::files;
 use crate::hex;
-use crate::records::{Device, Round, Standing};
+use crate::records::{Device, Standing, Task};
 use crate::rollout_rules::{RolloutRules, Stage};
-use crate::signal::NoisePlace;
+use crate::signal::{NoisePlace, rounded_down};
 use crate::store::Snapshot;
 use crate::student::Trunk;
 
@@ -89,7 +89,7 @@ pub fn round(config: &Config, action: RoundAction) -> Result<()> {
             let start = RoundRequest { parameters, noise_multiplier, force };
             let (started, is_served) = ask::round_start(config, start)?;
             print(&started, output, round_line)?;
-            warn_of_few(config, &started.round)?;
+            too_few(&config.rules, &started.round.task)?.iter().for_each(|few| warn!("{few}"));
             if !is_served {
                 warn!(
                     "no server runs, so no mirror hears of the round; its time begins with `aggregator serve`"
@@ -267,20 +267,19 @@ fn hand_over(folder: &Path, secret: &str, public_key: &str) -> Result<()> {
     Ok(())
 }
 
-/// Says that a round may be averaged with so few updates that they carry less signal than is wanted: what is checked at its
+/// What to say where a round may be averaged with so few updates that they carry less signal than is wanted: what is checked at its
 /// start is what all devices could carry.
-fn warn_of_few(config: &Config, round: &Round) -> Result<()> {
-    let (signal, rules) = (config.rules.signal(&round.task)?, &config.rules);
-    let (minimum, wanted) = (round.task.minimum_cohort, rules.wanted_cosine);
+fn too_few(rules: &Rules, task: &Task) -> Result<Option<String>> {
+    let signal = rules.signal(task)?;
+    let (minimum, wanted) = (task.minimum_cohort, rules.wanted_cosine);
     let needed = signal.devices_for(wanted);
-    if minimum < needed {
-        let cosine = signal.expected_cosine(minimum, NoisePlace::EveryDevice);
-        warn!(
-            "the round is averaged with as few as {minimum} updates (rounds.minimum_cohort), of which a cosine of {cosine:.3} is \
+    Ok((minimum < needed).then(|| {
+        let cosine = rounded_down(signal.expected_cosine(minimum, NoisePlace::EveryDevice));
+        format!(
+            "the round is averaged with as few as {minimum} updates (rounds.minimum_cohort), of which a cosine of {cosine} is \
              expected; {wanted} takes {needed}"
-        );
-    }
-    Ok(())
+        )
+    }))
 }
 
 /// What to say of a device whose group no stage names, so that it counts for nothing.
@@ -313,8 +312,8 @@ pub fn warn_of_blind_stages(rules: &RolloutRules, devices: &[Device]) {
 mod tests {
     use super::*;
     use crate::control::Reply;
-    use crate::engine::{RoundStatus, Rules};
-    use crate::records::{Parameters, Phase, Tally};
+    use crate::engine::RoundStatus;
+    use crate::records::{Parameters, Phase, Round, Tally};
     use crate::store::Store;
     use std::fs::{self, Permissions};
     use std::io::{BufRead, BufReader, Write};
@@ -350,6 +349,19 @@ mod tests {
         }
         assert!(!config.database().exists());
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn that_few_updates_carry_too_little_never_reads_as_if_it_were_enough() {
+        let task = Task { dimension: 5_490, minimum_cohort: 100, ..Round::example().task };
+        let told = |wanted_cosine| {
+            let rules = Rules { wanted_cosine, ..Rules::default() };
+            too_few(&rules, &task).unwrap()
+        };
+        // 0.03371 is expected.
+        let few = told(0.034).unwrap();
+        assert!(few.contains("a cosine of 0.033 is expected; 0.034 takes 102"), "{few}");
+        assert_eq!(told(0.033), None);
     }
 
     #[test]

@@ -12,8 +12,9 @@
 //! does that; the figure is there to say what local noise costs.
 //!
 //! The same average without noise does not point along the common direction either: where the devices are those of `N` households, as many of
-//! each, its squared length is `S = c² + (1 - c²) / N`, however many devices there are. The cosine of the average to that one, which
-//! a simulation can measure, is
+//! each, its squared length is `S = c² + (l² - c²) / N`, however many devices there are. Here `l²` is the updates' mean squared length, 1 where
+//! all reach the clip, and a shorter update counts for less in `c`, as [`measured_cosine`] finds it. The cosine of the average to that
+//! one, which a simulation can measure, is
 //!
 //! ```text
 //! cosine = sqrt(S / (S + d z² / n))
@@ -58,13 +59,14 @@ impl Signal {
     }
 
     /// The expected cosine, 0 to 1, of the averaged update of `devices`, each with noise of its own, to the same average without noise. The
-    /// devices are those of `households`, as many of each.
-    pub fn expected_under_noise(&self, devices: u64, households: u64) -> f64 {
+    /// devices are those of `households`, as many of each; `square_length` is the [`mean_square_length`] of their updates, of which
+    /// `update_cosine` was measured.
+    pub fn expected_under_noise(&self, devices: u64, households: u64, square_length: f64) -> f64 {
         if devices == 0 || households == 0 {
             return 0.0;
         }
         let square = self.update_cosine * self.update_cosine;
-        let clean = square + (1.0 - square) / households as f64;
+        let clean = square + (square_length - square) / households as f64;
         (clean / (clean + self.squared_noise() / devices as f64)).sqrt()
     }
 
@@ -120,8 +122,14 @@ pub fn measured_cosine(updates: &[Vec<f32>]) -> f64 {
     let square = |value: f64| value * value;
     let total = |at| updates.iter().map(|update| f64::from(update[at])).sum::<f64>();
     let of_all: f64 = (0..updates[0].len()).map(|at| square(total(at))).sum();
-    let of_each: f64 = updates.iter().flatten().map(|&value| square(f64::from(value))).sum();
+    let of_each = count * mean_square_length(updates);
     ((of_all - of_each) / (count * (count - 1.0))).clamp(0.0, 1.0).sqrt()
+}
+
+/// The mean squared length of updates over the clip's, 0 to 1 of clipped ones; 0 of none.
+pub fn mean_square_length(updates: &[Vec<f32>]) -> f64 {
+    let squares = updates.iter().flatten().map(|&value| f64::from(value).powi(2));
+    squares.sum::<f64>() / updates.len().max(1) as f64
 }
 
 /// A cosine in three decimals. Rounded up, one that is less than what is wanted could read as that.
@@ -303,17 +311,22 @@ mod tests {
     #[test]
     fn households_that_send_more_than_once_still_disagree_in_their_average_without_noise() {
         let (dimension, rounds, mut normal) = (1_000, 60, normals());
-        // With more devices the noise gets less, the disagreement does not: the cosine to the common direction is 0.12, 0.36 and 0.87.
-        for devices in [240, 2_400, 48_000] {
+        // With more devices the noise gets less, the disagreement does not: the formula for as many households would say 0.12, 0.36 and 0.87.
+        for (devices, length) in [(240, 1.0), (2_400, 1.0), (48_000, 1.0), (2_400, 0.5)] {
             let mut one = || {
-                let updates = drawn_updates(24, dimension, &mut normal);
+                let mut updates = drawn_updates(24, dimension, &mut normal);
+                updates.iter_mut().flatten().for_each(|value| *value *= length);
+                assert!((mean_square_length(&updates) - f64::from(length).powi(2)).abs() < 1e-6);
                 drawn_under_noise(&updates, devices, &mut normal)
             };
             let mean = (0..rounds).map(|_| one()).sum::<f64>() / f64::from(rounds);
-            let expected = signal(dimension).expected_under_noise(devices, 24);
-            assert!((mean - expected).abs() < 0.01, "{devices}: {mean} {expected}");
+            let length = f64::from(length);
+            let shorter = Signal { update_cosine: 0.3 * length, ..signal(dimension) };
+            let expected = shorter.expected_under_noise(devices, 24, length * length);
+            assert!((mean - expected).abs() < 0.01, "{devices} {length}: {mean} {expected}");
         }
-        let none = [(0, 24), (240, 0)].map(|(n, m)| signal(dimension).expected_under_noise(n, m));
+        let of = |(n, m)| signal(dimension).expected_under_noise(n, m, 1.0);
+        let none = [(0, 24), (240, 0)].map(of);
         assert_eq!(none, [0.0, 0.0]);
     }
 

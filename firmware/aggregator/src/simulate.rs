@@ -24,7 +24,7 @@ use crate::contributor::{Contributor, ContributorError, budget_of, settings_of};
 use crate::engine::DELTA;
 use crate::households::Households;
 use crate::records::Parameters;
-use crate::signal::{Signal, measured_cosine};
+use crate::signal::{Signal, mean_square_length, measured_cosine};
 use crate::student::{Example, StudentError, Trunk, judge};
 
 /// Why a simulation ended early.
@@ -257,6 +257,7 @@ fn simulate_round(
     }
     let update_cosine = measured_cosine(&clipped);
     let signal = Signal { dimension, noise_multiplier: noise, update_cosine };
+    let households = plan.devices.min(clipped.len() as u64);
     Ok(RoundFigures {
         round,
         candidate: candidate_score,
@@ -265,8 +266,11 @@ fn simulate_round(
         central: score(fixed, &state.central)?,
         update_cosine,
         average_cosine: cosine(&average, &clean),
-        expected_cosine: signal
-            .expected_under_noise(plan.devices, plan.devices.min(clipped.len() as u64)),
+        expected_cosine: signal.expected_under_noise(
+            plan.devices,
+            households,
+            mean_square_length(&clipped),
+        ),
         privacy: state.spent.statement(DELTA)?,
         bytes,
         seconds: began.elapsed().as_secs_f64(),

@@ -180,7 +180,9 @@ mod tests {
         }
         let newest = mailbox.receive(Duration::ZERO).expect("a picture");
         assert_eq!((newest.sequence, mailbox.dropped()), (4, 4));
-        assert!(mailbox.wait_until_taken(Duration::ZERO) && mailbox.receive(Duration::ZERO).is_none());
+        assert!(
+            mailbox.wait_until_taken(Duration::ZERO) && mailbox.receive(Duration::ZERO).is_none()
+        );
         mailbox.recycle(newest);
     }
 

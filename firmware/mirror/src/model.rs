@@ -75,7 +75,9 @@ impl ModelSource {
         };
         match &self.folder {
             None => student.context("the built-in network"),
-            Some(folder) => student.with_context(|| format!("the vision network in {}", folder.display())),
+            Some(folder) => {
+                student.with_context(|| format!("the vision network in {}", folder.display()))
+            }
         }
     }
 

@@ -141,12 +141,16 @@ fn what_only_a_part_of_the_mirror_could_refuse_is_refused_by_the_check() {
     assert!(stderr(&result).contains("`home_assistant.name` = \"fleet\""), "{}", stderr(&result));
 }
 
+fn pem_of(certificate: &rcgen::Certificate) -> String {
+    pem::encode(&pem::Pem::new("CERTIFICATE", certificate.der().to_vec()))
+}
+
 #[test]
 fn what_names_a_file_that_is_not_there_is_refused_by_the_check_of_the_settings_in_effect() {
     let folder = Folder::new("files");
     let key = rcgen::KeyPair::generate().expect("a key");
     let authority = rcgen::CertificateParams::new(Vec::new()).expect("no names");
-    let there = folder.file("there", authority.self_signed(&key).expect("signed").pem());
+    let there = folder.file("there", pem_of(&authority.self_signed(&key).expect("signed")));
     let home = "[home_assistant]\nenabled = true\nhost = \"home\"\n";
     for (key, text) in [
         ("camera.source", "[camera]\nsource = \"PATH\"\n".to_owned()),
@@ -188,7 +192,7 @@ fn a_mirror_s_certificate_that_has_ended_is_refused_by_the_check_of_the_settings
     let check = |end: i32| {
         let mut wanted = rcgen::CertificateParams::new(Vec::new()).expect("no names");
         wanted.not_after = rcgen::date_time_ymd(end, 11, 1);
-        folder.file("device.pem", wanted.self_signed(&key).expect("signed").pem());
+        folder.file("device.pem", pem_of(&wanted.self_signed(&key).expect("signed")));
         output(mirror(&folder).args(["config", "check", "--config"]).arg(&file))
     };
     let result = check(3000);

@@ -117,7 +117,9 @@ pub(super) mod tests {
         let key = rcgen::KeyPair::generate().expect("a key");
         let mut wanted = rcgen::CertificateParams::new(Vec::new()).expect("no names");
         wanted.distinguished_name.push(rcgen::DnType::CommonName, "mirror-17");
-        (wanted.self_signed(&key).expect("a certificate").pem(), key.serialize_pem())
+        let certificate = wanted.self_signed(&key).expect("a certificate");
+        let pem = |label, der| pem::encode(&pem::Pem::new(label, der));
+        (pem("CERTIFICATE", certificate.der().to_vec()), pem("PRIVATE KEY", key.serialize_der()))
     }
 
     /// All five files, for a fleet with this public key.

@@ -337,7 +337,7 @@ mod tests {
             "https://[fd12:3456:789a:1234:5678:9abc:def0:1234]:8443/",
             "https://192.168.1.7:8443/ or https://kitchen.local:8443/",
             "on this device only; page.access = \"paired\" lets phones in",
-            "out of reach: connect this mirror to your network",
+            "out of reach: put this mirror on your network",
         ];
         for (width, height) in [
             (240, 240),

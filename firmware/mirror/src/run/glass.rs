@@ -17,7 +17,7 @@ pub const BROWSER_WARNS: &str = "Your browser warns once: go on, then compare th
 /// Where the page would be, for whoever looks after a mirror without a keyboard.
 const ON_THIS_DEVICE: &str = "on this device only; page.access = \"paired\" lets phones in";
 /// Where the page would be, of a mirror that no browser can reach.
-const NO_NETWORK: &str = "out of reach: connect this mirror to your network";
+const NO_NETWORK: &str = "out of reach: put this mirror on your network";
 
 /// What decides whether somebody in front of the mirror can open its page.
 #[derive(Clone, Copy, Debug)]

@@ -384,7 +384,7 @@ def whole_way(aggregator, broker, mirrors, fleet, home, home_port, processes) ->
     finished = aggregator.round(1)
     assert finished["tally"]["counted"] == 2 and not finished["tally"]["refused"], finished
     for mirror in mirrors:
-        wait_until(lambda: fleet_of(mirror)["model"] == 2, "model of the fleet", 120)
+        wait_until(lambda: fleet_of(mirror)["model"] == 2, "model of the fleet", 480)
         privacy = ask(mirror, "/api/learning")["privacy"]
         assert (privacy["waiting"], privacy["published"], privacy["burnt"]) == (0, 1, 0), privacy
         ledger = json.loads(subprocess.run([mirror.binary, "privacy", "ledger", "--verify", "--json"], check=True,

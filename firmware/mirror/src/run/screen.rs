@@ -328,9 +328,13 @@ mod tests {
         Known { health, seen: 0, view: View::new(), viewed_at: Instant::now() }
     }
 
-    /// A display whose monitor may be unplugged.
+    /// A monitor that counts what it is given, and may be unplugged.
+    #[derive(Clone, Default)]
     struct Monitor {
+        presented: Arc<AtomicU64>,
+        spoiled: Arc<AtomicBool>,
         unplugged: Arc<AtomicBool>,
+        closed: Arc<AtomicBool>,
     }
 
     impl Display for Monitor {
@@ -343,11 +347,20 @@ mod tests {
         }
 
         fn present(&mut self, _: &Canvas) -> Result<(), DisplayError> {
+            self.presented.fetch_add(1, Ordering::SeqCst);
             if !self.unplugged.load(Ordering::SeqCst) {
                 return Ok(());
             }
             let connector = "HDMI-A-1".into();
             Err(DisplayError::Unplugged { device: "/dev/dri/card0".into(), connector })
+        }
+
+        fn is_spoiled(&mut self) -> bool {
+            self.spoiled.load(Ordering::SeqCst)
+        }
+
+        fn closed(&mut self) -> bool {
+            self.closed.load(Ordering::SeqCst)
         }
     }
 
@@ -430,57 +443,22 @@ mod tests {
         screen.draw(panel, &scene, shown.health.demo, now);
     }
 
-    /// A window that counts what it is given.
-    #[derive(Clone, Default)]
-    struct Counting {
-        presented: Arc<AtomicU64>,
-        spoiled: Arc<AtomicBool>,
-        fails: Arc<AtomicBool>,
-        closed: Arc<AtomicBool>,
-    }
-
-    impl Display for Counting {
-        fn name(&self) -> String {
-            "a window".into()
-        }
-
-        fn size(&self) -> (u32, u32) {
-            (48, 64)
-        }
-
-        fn present(&mut self, _: &Canvas) -> Result<(), DisplayError> {
-            self.presented.fetch_add(1, Ordering::SeqCst);
-            if !self.fails.load(Ordering::SeqCst) {
-                return Ok(());
-            }
-            Err(DisplayError::Unplugged { device: "card0".into(), connector: "x".into() })
-        }
-
-        fn is_spoiled(&mut self) -> bool {
-            self.spoiled.load(Ordering::SeqCst)
-        }
-
-        fn closed(&mut self) -> bool {
-            self.closed.load(Ordering::SeqCst)
-        }
-    }
-
     #[test]
     fn what_stays_the_same_is_drawn_once_a_second_and_what_changes_at_once() {
         let shared = Arc::new(Shared::new(Instant::now() - Duration::from_secs(86_400), None));
         let (mut screen, _, mut shown) = drawn(&shared);
         screen.frames = None;
-        let (window, mut told) = (Counting::default(), Told::default());
-        let mut panel = screen.panel(Box::new(window.clone()), &mut told);
+        let (monitor, mut told) = (Monitor::default(), Told::default());
+        let mut panel = screen.panel(Box::new(monitor.clone()), &mut told);
         let start = Instant::now();
         // How often it is presented in ten rounds within 0.9 s, of which every one brings a view or none does.
         let mut rounds = |shown: &Known, fresh: bool, seconds: u64| {
-            let before = window.presented.load(Ordering::SeqCst);
+            let before = monitor.presented.load(Ordering::SeqCst);
             let tenths = |tenth: u32| start + Duration::from_secs(seconds) + tenth * TENTH;
             for tenth in 0..10 {
                 assert!(screen.show(&mut panel, &mut told, shown, fresh, tenths(tenth)));
             }
-            window.presented.load(Ordering::SeqCst) - before
+            monitor.presented.load(Ordering::SeqCst) - before
         };
         assert_eq!(rounds(&shown, true, 0), 1, "an empty room");
         assert_eq!(rounds(&shown, false, 1), 1, "again after a second");
@@ -492,9 +470,9 @@ mod tests {
         assert_eq!(rounds(&shown, false, 2), 1, "another word");
         shared.viewers.store(1, Ordering::Relaxed);
         assert_eq!(rounds(&shown, false, 2), 1, "an eye");
-        window.spoiled.store(true, Ordering::SeqCst);
+        monitor.spoiled.store(true, Ordering::SeqCst);
         assert_eq!(rounds(&shown, false, 2), 10, "covered again and again");
-        window.spoiled.store(false, Ordering::SeqCst);
+        monitor.spoiled.store(false, Ordering::SeqCst);
         assert_eq!(rounds(&shown, false, 2), 0);
         shown.health.camera = CameraState::Lost {
             device: "/dev/video0".into(),
@@ -502,12 +480,12 @@ mod tests {
             absent: true,
             retry_at: Instant::now(),
         };
-        window.fails.store(true, Ordering::SeqCst);
+        monitor.unplugged.store(true, Ordering::SeqCst);
         assert_eq!(rounds(&shown, false, 3), 10, "unplugged, until it shows again");
-        window.fails.store(false, Ordering::SeqCst);
+        monitor.unplugged.store(false, Ordering::SeqCst);
         assert_eq!(rounds(&shown, false, 3), 1);
         assert!(!shared.is_stopping());
-        window.closed.store(true, Ordering::SeqCst);
+        monitor.closed.store(true, Ordering::SeqCst);
         assert_eq!(rounds(&shown, false, 3), 0);
         assert!(shared.is_stopping(), "the window's events are looked at all the same");
     }
@@ -614,7 +592,7 @@ mod tests {
     /// Shows one overlay, with `--frames 1`, on a monitor that is unplugged at first; `meanwhile` it may be plugged in.
     fn show_one(meanwhile: impl FnOnce(&Shared, &AtomicBool)) -> DisplayState {
         let unplugged = Arc::new(AtomicBool::new(true));
-        let monitor = Monitor { unplugged: Arc::clone(&unplugged) };
+        let monitor = Monitor { unplugged: Arc::clone(&unplugged), ..Monitor::default() };
         let shared = Arc::new(Shared::new(Instant::now(), None));
         shared.update_health(|health| health.camera = CameraState::On);
         let screen = screen(&shared, Ok(Box::new(monitor)));

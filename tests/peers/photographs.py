@@ -1,6 +1,6 @@
 """How the shipped student does on photographs that it has never seen anything like: evaluation only.
 
-    photographs.py [--mirror BINARY] [--coco128 DIR] [--silhouettes DIR] [--street DIR] [--poses DIR]
+    photographs.py [--mirror BINARY] [--once] [--coco128 DIR] [--silhouettes DIR] [--street DIR] [--poses DIR]
                    [--sports DIR] [--single DIR]
 
 Every set is a public repository that somebody has to fetch, and none is part of the project. A set that is not given is not
@@ -19,7 +19,8 @@ value was chosen on renders.
   --single       github.com/vamsi1401/ddp_fmop: the 305 photographs of PARSE, each with the joints of one whole person; hidden
                  joints were guessed there and are judged like the others
 
-The scores are `mirror eval`'s, so they are the shipped engine's. People in COCO are small, cut off and often part of
+The scores are `mirror eval`'s, so they are the shipped engine's: it looks twice at a picture, and with --once as the camera's
+pictures are looked at. People in COCO are small, cut off and often part of
 a crowd: its silhouettes are harder than a mirror's view.
 """
 
@@ -45,8 +46,8 @@ PEOPLE_AREA = 0.05  # share of the picture that the people of COCO must fill to 
 class EvalFolder:
     """A folder of the form that `mirror eval` reads, with silhouettes or with points."""
 
-    def __init__(self, path: Path):
-        self.path, self.points = path, []
+    def __init__(self, path: Path, once: bool = False):
+        self.path, self.points, self.looks = path, [], ["--once"] if once else []
         for name in ("images", "person"):
             (path / name).mkdir(parents=True)
 
@@ -97,7 +98,7 @@ class EvalFolder:
             (self.path / "points.csv").write_text("\n".join(["image,x,y,class_name", *self.points]) + "\n")
         if not any((self.path / "images").iterdir()):
             raise SystemExit(f"error: no usable picture for {self.path.name}; is it a checkout of the repository named in --help?")
-        answer = subprocess.run([mirror, "eval", self.path, "--json"], capture_output=True, text=True)
+        answer = subprocess.run([mirror, "eval", self.path, "--json", *self.looks], capture_output=True, text=True)
         if answer.returncode != 0:
             raise SystemExit(f"error: {mirror} eval failed on {self.path.name}: {answer.stderr.strip()}")
         return json.loads(answer.stdout)
@@ -286,6 +287,7 @@ SETS = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mirror", type=Path, default=ROOT / "target/release/mirror")
+    parser.add_argument("--once", action="store_true", help="one look at every picture")
     for name in SETS:
         parser.add_argument(f"--{name}", type=Path)
     args = parser.parse_args()
@@ -295,7 +297,7 @@ def main():
     found = {}
     with tempfile.TemporaryDirectory() as work:
         for name, root in given.items():
-            for title, row in SETS[name](root, lambda part: EvalFolder(Path(work) / part), args.mirror):
+            for title, row in SETS[name](root, lambda part: EvalFolder(Path(work) / part, args.once), args.mirror):
                 found[title] = {k: v if isinstance(v, int) else round(v, 4) for k, v in row.items()}
                 # A set that cannot be read later on does not cost what was measured before it.
                 print(f"{title}: {json.dumps(found[title])}", file=sys.stderr, flush=True)

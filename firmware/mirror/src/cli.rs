@@ -142,6 +142,9 @@ pub struct ParseArgs {
     /// Print what was found as JSON
     #[arg(long)]
     pub json: bool,
+    /// Look at every picture once, as at a camera's, and not again where the people are
+    #[arg(long)]
+    pub once: bool,
     /// Which settings apply.
     #[command(flatten)]
     pub settings: SettingsArgs,
@@ -176,6 +179,9 @@ pub struct EvalArgs {
     /// Print the scores as JSON
     #[arg(long)]
     pub json: bool,
+    /// Look at every picture once, as at a camera's, and not again where the people are
+    #[arg(long)]
+    pub once: bool,
     /// Which settings apply.
     #[command(flatten)]
     pub settings: SettingsArgs,

@@ -25,6 +25,7 @@ mod report;
 mod run;
 mod shared;
 mod sources;
+mod still;
 #[cfg(test)]
 mod testing;
 mod thermal;

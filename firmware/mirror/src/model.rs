@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use frame::Orientation;
 use settings::VisionSettings;
-use vision::{EngineOptions, ModelFiles, Parser, ParserOptions, Student};
+use vision::{EngineOptions, Letterbox, ModelFiles, Parser, ParserOptions, Student};
 
 const MANIFEST: &str = include_str!("../../../models/student/manifest.toml");
 const TRUNK: &[u8] = include_bytes!("../../../models/student/trunk.onnx");
@@ -118,6 +118,12 @@ impl Parsers {
     pub fn new(model: ModelSource) -> Result<Parsers> {
         let loaded = vec![model.parser(Orientation::default())?];
         Ok(Parsers { model, loaded })
+    }
+
+    /// How many pixels of the network would show one of an upright picture of this width and height, along a side.
+    pub fn scale(&self, (width, height): (u32, u32)) -> f64 {
+        let grid = self.loaded[0].student().manifest().grid_for(width, height);
+        Letterbox::new(width, height, grid).scale()
     }
 
     /// The one for upright pictures of this width and height, without a memory of earlier ones.

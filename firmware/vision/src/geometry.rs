@@ -73,6 +73,11 @@ impl Letterbox {
         self.content
     }
 
+    /// Pixels of the grid for one of the picture.
+    pub fn scale(&self) -> f64 {
+        f64::from(self.content.width) / f64::from(self.picture.0)
+    }
+
     /// Width and height of the upright picture in pixels.
     pub fn picture(&self) -> (u32, u32) {
         self.picture
@@ -95,6 +100,27 @@ impl Letterbox {
             (y - c.y as f32) * self.picture.1 as f32 / c.height as f32,
         )
     }
+}
+
+/// Smallest rectangle of the values that count, in a plane of this width, and how many there are.
+pub fn extent<T>(plane: &[T], width: usize, counts: impl Fn(&T) -> bool) -> Option<(Rect, u32)> {
+    let (mut left, mut right, mut top, mut bottom, mut pixels) = (usize::MAX, 0, usize::MAX, 0, 0);
+    for (y, line) in plane.chunks_exact(width).enumerate() {
+        let Some(first) = line.iter().position(&counts) else { continue };
+        let last = line.iter().rposition(&counts).unwrap_or(first);
+        (left, right, top, bottom) = (left.min(first), right.max(last), top.min(y), y);
+        pixels += line.iter().filter(|value| counts(value)).count() as u32;
+    }
+    if pixels == 0 {
+        return None;
+    }
+    let rect = Rect {
+        x: left as u32,
+        y: top as u32,
+        width: (right - left + 1) as u32,
+        height: (bottom - top + 1) as u32,
+    };
+    Some((rect, pixels))
 }
 
 #[cfg(test)]

@@ -5,10 +5,14 @@ use std::time::Duration;
 use frame::wipe;
 use heapless::Vec as Bounded;
 
-use crate::geometry::{GridSize, Letterbox, Rect};
+use crate::geometry::{GridSize, Letterbox, Rect, extent};
 
 /// Most people in one picture; the rest are parsed but not told apart.
 pub const MAX_PEOPLE: usize = 8;
+
+/// Room on every side of what was found, as a share of its longer side. On rendered pictures of four times the input's pixels 6 to
+/// 20 % give the same scores to half a point; with less, feet and hands that were not found stay outside.
+const AROUND: f32 = 0.12;
 
 /// One person of a parsing.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,6 +59,22 @@ impl Parsing {
         }
     }
 
+    /// The rectangle of the picture, in its own pixels, that shows every part that was found, with room around them; none where
+    /// nothing was.
+    pub fn around_people(&self) -> Option<Rect> {
+        let (found, _) = extent(&self.parts, self.grid.width, |&part| part != 0)?;
+        let room = AROUND * found.width.max(found.height) as f32;
+        let place = |x: u32, y: u32, room: f32| {
+            let (x, y) = self.letterbox.to_picture(x as f32 + room, y as f32 + room);
+            let (width, height) = self.letterbox.picture();
+            (x.round().clamp(0.0, width as f32) as u32, y.round().clamp(0.0, height as f32) as u32)
+        };
+        let (left, top) = place(found.x, found.y, -room);
+        let (right, bottom) = place(found.x + found.width, found.y + found.height, room);
+        let rect = Rect { x: left, y: top, width: right - left, height: bottom - top };
+        (rect.area() > 0).then_some(rect)
+    }
+
     /// Nobody stays in memory.
     pub(crate) fn forget(&mut self) {
         wipe(&mut self.parts);
@@ -70,4 +90,26 @@ pub struct StageTimings {
     pub convert: Duration,
     pub infer: Duration,
     pub parse: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_around_people_lies_in_the_picture_and_has_room() {
+        // A wide picture: 100 x 75 pixels of the grid show 400 x 300 below a border of 25 lines.
+        let mut parsing = Parsing::new(GridSize { height: 125, width: 100 });
+        parsing.letterbox = Letterbox::new(400, 300, parsing.grid);
+        assert_eq!(parsing.around_people(), None);
+        for y in 50..100 {
+            parsing.parts[y * 100 + 10..y * 100 + 30].fill(1);
+        }
+        // 50 lines of the grid are 200 of the picture, the room around them 24; above them are 100, below none.
+        let around = Rect { x: 16, y: 76, width: 128, height: 224 };
+        assert_eq!(parsing.around_people(), Some(around));
+        parsing.parts[60 * 100 + 99] = 2;
+        let around = parsing.around_people().expect("somebody");
+        assert_eq!((around.x, around.x + around.width), (0, 400));
+    }
 }

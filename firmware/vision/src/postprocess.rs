@@ -9,7 +9,7 @@ use proto::taxonomy::{CLASS_COUNT, PART_COUNT, PERSON_CLASS};
 use crate::between::Between;
 use crate::engine::RawOutput;
 use crate::error::VisionError;
-use crate::geometry::{GridSize, Rect};
+use crate::geometry::{GridSize, Rect, extent};
 use crate::parsing::{MAX_PEOPLE, Parsing, Person};
 use crate::scores::Scores;
 use crate::specks::LEAST_ISLAND;
@@ -263,27 +263,6 @@ fn overlap(raw: &RawOutput, a: usize, b: usize) -> f32 {
         either += u32::from(p || q);
     }
     if either == 0 { 0.0 } else { both as f32 / either as f32 }
-}
-
-/// Smallest rectangle of the values that count, in a plane of this width, and how many there are.
-fn extent<T>(plane: &[T], width: usize, counts: impl Fn(&T) -> bool) -> Option<(Rect, u32)> {
-    let (mut left, mut right, mut top, mut bottom, mut pixels) = (usize::MAX, 0, usize::MAX, 0, 0);
-    for (y, line) in plane.chunks_exact(width).enumerate() {
-        let Some(first) = line.iter().position(&counts) else { continue };
-        let last = line.iter().rposition(&counts).unwrap_or(first);
-        (left, right, top, bottom) = (left.min(first), right.max(last), top.min(y), y);
-        pixels += line.iter().filter(|value| counts(value)).count() as u32;
-    }
-    if pixels == 0 {
-        return None;
-    }
-    let rect = Rect {
-        x: left as u32,
-        y: top as u32,
-        width: (right - left + 1) as u32,
-        height: (bottom - top + 1) as u32,
-    };
-    Some((rect, pixels))
 }
 
 fn softmax(logits: &[f32], out: &mut [f32]) {

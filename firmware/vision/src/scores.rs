@@ -22,6 +22,19 @@ impl Scores {
         Scores { size, values: vec![0.0; PART_COUNT * size.area()] }
     }
 
+    /// Means of these scores and of those of the picture's mirror image, whose left is this picture's right.
+    pub fn average_mirrored(&mut self, other: &Scores) {
+        let (area, width) = (self.size.area(), self.size.width);
+        for (part, plane) in Part::ALL.into_iter().zip(self.values.chunks_exact_mut(area)) {
+            let theirs = other.plane(part.other_side().index().into());
+            let lines = plane.chunks_exact_mut(width).zip(theirs.chunks_exact(width));
+            for (line, theirs) in lines {
+                let pairs = line.iter_mut().zip(theirs.iter().rev());
+                pairs.for_each(|(score, their)| *score = 0.5 * (*score + their));
+            }
+        }
+    }
+
     /// One part's plane.
     pub fn plane(&self, part: usize) -> &[f32] {
         let area = self.size.area();

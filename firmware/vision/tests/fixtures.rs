@@ -4,7 +4,8 @@ mod common;
 
 use std::collections::HashSet;
 
-use common::{fixtures, picture, planes, student_for};
+use common::{buffer, fixtures, parser, picture, planes, student_for};
+use proto::taxonomy::Part;
 
 /// Largest difference, relative to the expected tensor's largest value.
 fn difference(got: &[f32], want: &[f32]) -> f32 {
@@ -72,4 +73,25 @@ fn the_engine_keeps_from_a_kernel_that_reads_too_far() {
     let _student = common::student();
     let chosen = tract_linalg::isa::native();
     assert!(!chosen.has(tract_linalg::isa::Isa::X86_64AmxInt8), "{chosen:?}");
+}
+
+#[test]
+fn a_mirror_image_looked_at_both_ways_shows_the_same_people_with_left_and_right_exchanged() {
+    let (width, height, rgb) = picture("scene0.png");
+    let turned: Vec<u8> = rgb
+        .chunks_exact(3 * width as usize)
+        .flat_map(|line| line.chunks_exact(3).rev().flatten().copied())
+        .collect();
+    let mut parser = parser(false);
+    let [there, back] = [rgb, turned].map(|rgb| {
+        let picture = buffer(width, height, &rgb);
+        parser.parse_both_ways(&picture.frame()).expect("parses").parts.clone()
+    });
+    let other_side = |&part: &u8| Part::from_index(part).expect("a part").other_side().index();
+    let there =
+        there.chunks_exact(width as usize).flat_map(|line| line.iter().rev().map(other_side));
+    let pairs: Vec<(u8, u8)> = there.zip(back).filter(|pair| *pair != (0, 0)).collect();
+    let differ = pairs.iter().filter(|(a, b)| a != b).count();
+    // Sums of the same numbers in another order may round the other way.
+    assert!(pairs.len() > 1000 && 500 * differ < pairs.len(), "{differ} of {}", pairs.len());
 }

@@ -20,7 +20,8 @@ from .shipped import ModelError
 from .states import StateError, load_parser, save_weights
 from .train import Run, TrainError, train
 
-# Scores that a card is made of: of `evaluate --model` on the test scenes, `float` of `evaluate --checkpoint`, of tests/peers/photographs.py.
+# Scores that a card is made of: of `evaluate --model` on the test scenes, `float` of `evaluate --checkpoint`, of tests/peers/photographs.py
+# with and without --once.
 SCORES = {
     "int8": "scores.json",
     "float": "float.json",
@@ -33,6 +34,7 @@ SCORES = {
     "leaps": "leaps.json",
     "things": "things.json",
     "photographs": "photographs.json",
+    "photographs_twice": "photographs-twice.json",
 }
 # Those that a card has where they are there.
 MORE_SCORES = {"narrow": "narrow.json", "narrow_wide": "narrow-wide.json"}

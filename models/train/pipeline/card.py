@@ -218,14 +218,19 @@ def headlines(version: str, scores: dict) -> dict:
     }
 
 
-def asked_section(info: dict, now: dict, before: dict, exact: dict) -> str:
-    """What was asked of the network beside what was measured. `now` and `before` are `headlines`, `exact` the float scores."""
+def asked_section(info: dict, now: dict, before: dict, scores: dict) -> str:
+    """What was asked of the network beside what was measured. `now` and `before` are `headlines`, `scores` those of now."""
     test, then = now["scenes"]["int8"], before["scenes"]["int8"]
     version = before["version"]
     both = lambda value, older: f"{value:.1f}; {version} had {older:.1f}"
-    titles = {name: title for name, _, title in PHOTOGRAPHS}
-    shown = lambda name: both(100 * now["photographs"][titles[name]], 100 * before["photographs"][titles[name]])
-    cost = exact["ppp_miou"] - test["ppp_miou"]
+    titles = {name: (key, title) for name, key, title in PHOTOGRAPHS}
+
+    def shown(name: str) -> str:
+        key, title = titles[name]
+        twice = 100 * scores["photographs_twice"][name][key]
+        return f"{twice:.1f} at two looks, at one {both(100 * now['photographs'][title], 100 * before['photographs'][title])}"
+
+    cost = scores["float"]["ppp_miou"] - test["ppp_miou"]
     rows = [
         ("multiply-accumulates and parameters", "1.0 G, 2.5 M", f"{info['macs']:.2f} G, {info['parameters']:.2f} M"),
         ("trunk file", "3 MB", f"{info['trunk'] / 1e6:.2f} MB"),
@@ -370,18 +375,23 @@ def faults_of(text: str, version: str, where) -> str:
     return rest.strip()
 
 
-def photograph_section(photographs: dict) -> str:
-    """Scores of `tests/peers/photographs.py` as one table."""
-    rows = ["| set | pictures | what | |", "|---|---|---|---|"]
-    for name, scores in photographs.items():
+def photograph_section(once: dict, twice: dict) -> str:
+    """Scores of `tests/peers/photographs.py`, with `--once` and without, as one table."""
+    rows = ["| set | pictures | what | one look | two looks |", "|---|---|---|---|---|"]
+    counts = lambda photographs: {name: scores["pictures"] for name, scores in photographs.items()}
+    if counts(once) != counts(twice):
+        raise ValueError("the photographs of one look and of two are not the same sets; measure both on all")
+    for name, scores in once.items():
         values = [(key, value) for key, value in scores.items() if key not in ("pictures", "points")]
-        rows += [f"| {name} | {scores['pictures']} | {key} | {100 * value:.1f} % |" for key, value in values]
+        rows += [f"| {name} | {scores['pictures']} | {key} | {100 * value:.1f} % | {100 * twice[name][key]:.1f} % |" for key, value in values]
     return (
         "## On photographs\n\n"
         "Public photographs, none of them used for training or calibration. What the renderer lacked was found by looking at some of\n"
         'them, the sports among them, and one setting had a second look there; "What it gets wrong" says which. Measured by\n'
         "`tests/peers/photographs.py` with the shipped engine. They are harder than a mirror's view (crowds, people cut\n"
-        "off, close-ups of food and animals) and the only figures here about the real world.\n\n" + "\n".join(rows) + "\n\n"
+        "off, close-ups of food and animals) and the only figures here about the real world. A camera's pictures get one look.\n"
+        "Single pictures (`mirror parse`, `mirror eval`) are looked at once more, larger and by their mirror image, where the first\n"
+        "look found people (`firmware/mirror/src/still.rs`). All other figures of this card are of one look.\n\n" + "\n".join(rows) + "\n\n"
     )
 
 
@@ -391,7 +401,8 @@ def card(info: dict, scores: dict, before: dict, log: Path, sheet: str, faults: 
 
     `scores`: `int8` and `float` of `evaluate` on the test scenes, `wide` and `wide_upright` on wide ones without and with
     `--upright`, where there are such ones `narrow` and `narrow_wide` on those of `--frame 288x160` and `160x288`, `tones` on those of `render tones`, `outfits`, `gowns`, `moves`, `leaps`
-    and `things` on those of `render shards --scenes`, `photographs` of `tests/peers/photographs.py`.
+    and `things` on those of `render shards --scenes`, `photographs` of `tests/peers/photographs.py --once` and `photographs_twice` of it
+    without that option.
     """
     int8, exact = scores["int8"], scores["float"]
     if int8["digest"] != exact["digest"]:
@@ -407,9 +418,9 @@ def card(info: dict, scores: dict, before: dict, log: Path, sheet: str, faults: 
     text += wide_section(scores["wide"], scores["wide_upright"], narrow, read_log(log))
     wardrobe = wardrobe_section(*(scores[name] for name in ("outfits", "gowns", "moves", "leaps")))
     text += tone_section(scores["tones"]) + wardrobe
-    text += thing_section(scores["things"]) + photograph_section(scores["photographs"])
+    text += thing_section(scores["things"]) + photograph_section(scores["photographs"], scores["photographs_twice"])
     now = headlines(info["version"], scores)
-    text += asked_section(info, now, before, exact) + since_section(now, before)
+    text += asked_section(info, now, before, scores) + since_section(now, before)
     return text + OUTLOOK.format(sheet=sheet, measured=measured_faults(scores), faults=faults)
 
 

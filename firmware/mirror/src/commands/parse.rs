@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::mem;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use frame::{FrameBuffer, Orientation};
+use frame::FrameBuffer;
 use proto::taxonomy::{Part, PppClass};
 use serde::Serialize;
 
@@ -15,10 +14,11 @@ use crate::cli::{Classes, ParseArgs};
 use crate::config;
 use crate::found::{self, FoundPerson};
 use crate::model::{ModelSource, Parsers};
-use crate::parsed::{Parsed, palette};
+use crate::parsed::palette;
 use crate::pictures::{self, LabelMap};
 use crate::progress::Progress;
 use crate::report::{self, Usage};
+use crate::still::{self, Care, Seen};
 
 /// What was found in one picture; the shape of NAME.json and of the entries of `--json`. Sizes and boxes are in pixels of the
 /// file, like the label map: the network sees the picture turned as it says, and what it found is turned back.
@@ -43,8 +43,12 @@ pub fn parse(args: &ParseArgs) -> Result<()> {
     let effective = config::load(&args.settings, &[])?;
     make_folder(&args.out)?;
     let source = ModelSource::new(&effective.settings.vision).without_smoothing();
-    let mut work =
-        Work { parsers: Parsers::new(source)?, picture: FrameBuffer::new(), classes: args.classes };
+    let mut work = Work {
+        parsers: Parsers::new(source)?,
+        picture: FrameBuffer::new(),
+        classes: args.classes,
+        care: Care::of(args.once),
+    };
     let mut progress = Progress::new("pictures", args.images.len() as u64);
     let (mut all, mut failed) = (Vec::new(), 0);
     for (image, results) in args.images.iter().zip(&results) {
@@ -155,6 +159,7 @@ struct Work {
     parsers: Parsers,
     picture: FrameBuffer,
     classes: Classes,
+    care: Care,
 }
 
 impl Work {
@@ -162,14 +167,11 @@ impl Work {
         let orientation = pictures::read_upright(image, &mut self.picture)?;
         let frame = self.picture.frame();
         let upright = (frame.layout().width(), frame.layout().height());
-        let parser = self.parsers.fresh(upright)?;
-        parser.parse(&frame).with_context(|| image.display().to_string())?;
-        let mut parsed = Parsed::of(parser, &frame, Orientation::default())?;
+        let seen = still::look(&mut self.parsers, &frame, self.care);
+        let Seen { labels, mut persons } = seen.with_context(|| image.display().to_string())?;
         // Turning by quarters is its own way back for a size.
         let (width, height) = orientation.upright_size(upright.0, upright.1);
-        let labels = mem::take(&mut parsed.labels);
         let labels = pictures::turn_back(orientation, labels, (width, height));
-        let mut persons = mem::take(&mut parsed.persons);
         for person in &mut persons {
             person.bounds = orientation.box_to_camera(person.bounds, width, height);
         }

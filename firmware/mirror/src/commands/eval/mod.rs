@@ -15,6 +15,7 @@ use crate::model::{ModelSource, Parsers};
 use crate::pictures::{self, Header};
 use crate::progress::Progress;
 use crate::report;
+use crate::still::{self, Care};
 use set::{Labelled, LabelledSet};
 
 /// Scores the pictures of a folder. What is wrong with any of them is told before the first one is parsed, and does not keep the others
@@ -30,7 +31,7 @@ pub fn eval(args: &EvalArgs) -> Result<()> {
     let all = set.images.len();
     ensure!(!sound.is_empty(), "none of the {all} pictures can be judged");
     let source = ModelSource::new(&effective.settings.vision).without_smoothing();
-    let mut judge = Judge::new(&set, Parsers::new(source)?);
+    let mut judge = Judge::new(&set, Parsers::new(source)?, Care::of(args.once));
     let mut progress = Progress::new("pictures", sound.len() as u64);
     let mut judged = 0;
     for image in sound {
@@ -56,15 +57,15 @@ pub fn eval(args: &EvalArgs) -> Result<()> {
 struct Judge<'a> {
     set: &'a LabelledSet,
     parsers: Parsers,
+    care: Care,
     picture: FrameBuffer,
-    parts: Vec<u8>,
     evaluation: Evaluation,
 }
 
 impl<'a> Judge<'a> {
-    fn new(set: &'a LabelledSet, parsers: Parsers) -> Judge<'a> {
+    fn new(set: &'a LabelledSet, parsers: Parsers, care: Care) -> Judge<'a> {
         let evaluation = Evaluation::new(set.classes.clone());
-        Judge { set, parsers, picture: FrameBuffer::new(), parts: Vec::new(), evaluation }
+        Judge { set, parsers, care, picture: FrameBuffer::new(), evaluation }
     }
 
     /// Parses a picture and adds it to the evaluation; one that fails adds nothing.
@@ -85,17 +86,15 @@ impl<'a> Judge<'a> {
             "{}: the picture has changed while it was judged; judge the set again",
             image.display()
         );
-        let parser = self.parsers.fresh(upright)?;
-        parser.parse(&frame).with_context(|| image.display().to_string())?;
-        // It is packed RGB, and upright.
-        parser.part_map(frame.bytes(), &mut self.parts);
-        self.add(image, labelled)
+        let seen = still::look(&mut self.parsers, &frame, self.care);
+        let seen = seen.with_context(|| image.display().to_string())?;
+        self.add(image, labelled, seen.labels)
     }
 
-    fn add(&mut self, image: &Path, labelled: &Labelled<'_>) -> Result<()> {
+    fn add(&mut self, image: &Path, labelled: &Labelled<'_>, parts: Vec<u8>) -> Result<()> {
         let Header { size, orientation } = labelled.header;
         // The labels are drawn over the pixels of the file.
-        let parts = pictures::turn_back(orientation, std::mem::take(&mut self.parts), size);
+        let parts = pictures::turn_back(orientation, parts, size);
         let unknown =
             |value: u8| anyhow!("{}: its map holds {value}, which has no class", image.display());
         if let Some(labels) = &labelled.labels {
@@ -108,7 +107,6 @@ impl<'a> Judge<'a> {
             self.evaluation.add_points(&parts, size.0, points);
         }
         self.evaluation.add_picture();
-        self.parts = parts;
         Ok(())
     }
 }
@@ -169,7 +167,7 @@ mod tests {
         fs::write(folder.join("labels/a.png"), labels).expect("writable");
         let set = LabelledSet::read(folder).expect("a set");
         let source = ModelSource::new(&settings().vision);
-        let mut judge = Judge::new(&set, Parsers::new(source).expect("built in"));
+        let mut judge = Judge::new(&set, Parsers::new(source).expect("built in"), Care::Once);
         let image = folder.join("images/a.png");
         let labelled = set.look_at(&image).expect("sound");
         draw((16, 32));

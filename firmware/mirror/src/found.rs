@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proto::taxonomy::{PART_COUNT, Part};
 use serde::Serialize;
-use vision::{Parser, Person};
+use vision::{Parser, Person, Rect};
 
 /// A person, in pixels of the picture that was parsed.
 #[derive(Clone, Debug, Serialize)]
@@ -18,34 +18,40 @@ pub struct FoundPerson {
     pub pixels: BTreeMap<&'static str, u64>,
 }
 
-/// The people of the last picture, best first, with their parts at the picture's own size.
-pub fn persons(parser: &Parser, parts: &[u8]) -> Vec<FoundPerson> {
-    let mut slots = Vec::new();
-    parser.person_map(&mut slots);
-    let person = |person: &Person| {
-        let own = parts.iter().zip(&slots).filter(|(_, slot)| **slot == person.slot);
-        FoundPerson {
-            score: person.score,
-            bounds: bounds(parser, person),
-            pixels: tally(own.map(|(part, _)| *part), |label| {
-                Part::from_index(label).map(Part::name)
-            }),
-        }
-    };
-    parser.parsing().persons.iter().rev().map(person).collect()
+/// A person whose parts are still to be counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Outline {
+    /// Value in the person map.
+    pub slot: u8,
+    /// How sure the network is, 0 to 1.
+    pub score: f32,
+    /// In pixels of the picture that was parsed.
+    pub bounds: Rect,
 }
 
-fn bounds(parser: &Parser, person: &Person) -> [u32; 4] {
-    let letterbox = &parser.parsing().letterbox;
-    let (width, height) = letterbox.picture();
-    let place = |x: u32, y: u32| {
-        let (x, y) = letterbox.to_picture(x as f32, y as f32);
-        (x.round().clamp(0.0, width as f32) as u32, y.round().clamp(0.0, height as f32) as u32)
+/// The people of the last picture, best first.
+pub fn outlines(parser: &Parser) -> Vec<Outline> {
+    let parsing = parser.parsing();
+    let outline = |person: &Person| Outline {
+        slot: person.slot,
+        score: person.score,
+        bounds: parsing.letterbox.rect_to_picture(person.bounds),
     };
-    let grid = person.bounds;
-    let (left, top) = place(grid.x, grid.y);
-    let (right, bottom) = place(grid.x + grid.width, grid.y + grid.height);
-    [left, top, right - left, bottom - top]
+    parsing.persons.iter().rev().map(outline).collect()
+}
+
+/// People with their parts. `slots` has a person, and `parts` a part, for every pixel of the picture.
+pub fn persons(outlines: &[Outline], slots: &[u8], parts: &[u8]) -> Vec<FoundPerson> {
+    let person = |&Outline { slot, score, bounds }: &Outline| {
+        let own = parts.iter().zip(slots).filter(|(_, other)| **other == slot);
+        let name = |label| Part::from_index(label).map(Part::name);
+        FoundPerson {
+            score,
+            bounds: [bounds.x, bounds.y, bounds.width, bounds.height],
+            pixels: tally(own.map(|(part, _)| *part), name),
+        }
+    };
+    outlines.iter().map(person).collect()
 }
 
 /// How many pixels each class has, by name; classes without any are left out.

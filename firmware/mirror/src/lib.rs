@@ -23,9 +23,9 @@ mod private;
 mod progress;
 mod report;
 mod run;
+mod second_look;
 mod shared;
 mod sources;
-mod still;
 #[cfg(test)]
 mod testing;
 mod thermal;

@@ -55,7 +55,10 @@ impl Parsed {
     pub fn of_rgb(parser: &mut Parser, size: (u32, u32), rgb: Vec<u8>) -> Parsed {
         let mut labels = Vec::new();
         parser.part_map(&rgb, &mut labels);
-        let persons = found::persons(parser, &labels);
+        let mut slots = Vec::new();
+        parser.person_map(&mut slots);
+        let persons = found::persons(&found::outlines(parser), &slots, &labels);
+        wipe(&mut slots);
         let (grid, letterbox) = (parser.parsing().grid, parser.parsing().letterbox);
         let pixels = parser.pixels().to_vec();
         Parsed { size, rgb, labels, persons, pixels, grid, letterbox }

@@ -16,6 +16,10 @@ impl GridSize {
     }
 }
 
+/// Room on every side of what was found. On rendered pictures of four times the input's pixels 6 to 20 % give the same scores to
+/// half a point; with less, feet and hands that were not found stay outside.
+const ROOM: f32 = 0.12;
+
 /// A rectangle in whole pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)] // the names say it
@@ -30,6 +34,15 @@ impl Rect {
     /// Pixels inside.
     pub fn area(self) -> u32 {
         self.width * self.height
+    }
+
+    /// This rectangle with room around it, [`ROOM`] of its longer side, within a picture of this width and height.
+    pub fn with_room(self, (width, height): (u32, u32)) -> Rect {
+        let room = (ROOM * self.width.max(self.height) as f32).round() as u32;
+        let (x, y) = (self.x.saturating_sub(room), self.y.saturating_sub(room));
+        let right = (self.x + self.width + room).min(width);
+        let bottom = (self.y + self.height + room).min(height);
+        Rect { x, y, width: right - x, height: bottom - y }
     }
 
     /// Intersection over union with another rectangle, in 0..=1.
@@ -99,6 +112,18 @@ impl Letterbox {
             (x - c.x as f32) * self.picture.0 as f32 / c.width as f32,
             (y - c.y as f32) * self.picture.1 as f32 / c.height as f32,
         )
+    }
+
+    /// The picture's pixels that a rectangle of the grid shows.
+    pub fn rect_to_picture(&self, rect: Rect) -> Rect {
+        let (width, height) = self.picture;
+        let place = |x: u32, y: u32| {
+            let (x, y) = self.to_picture(x as f32, y as f32);
+            (x.round().clamp(0.0, width as f32) as u32, y.round().clamp(0.0, height as f32) as u32)
+        };
+        let (x, y) = place(rect.x, rect.y);
+        let (right, bottom) = place(rect.x + rect.width, rect.y + rect.height);
+        Rect { x, y, width: right - x, height: bottom - y }
     }
 }
 

@@ -10,10 +10,6 @@ use crate::geometry::{GridSize, Letterbox, Rect, extent};
 /// Most people in one picture; the rest are parsed but not told apart.
 pub const MAX_PEOPLE: usize = 8;
 
-/// Room on every side of what was found, as a share of its longer side. On rendered pictures of four times the input's pixels 6 to
-/// 20 % give the same scores to half a point; with less, feet and hands that were not found stay outside.
-const AROUND: f32 = 0.12;
-
 /// One person of a parsing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Person {
@@ -63,16 +59,8 @@ impl Parsing {
     /// nothing was.
     pub fn around_people(&self) -> Option<Rect> {
         let (found, _) = extent(&self.parts, self.grid.width, |&part| part != 0)?;
-        let room = AROUND * found.width.max(found.height) as f32;
-        let place = |x: u32, y: u32, room: f32| {
-            let (x, y) = self.letterbox.to_picture(x as f32 + room, y as f32 + room);
-            let (width, height) = self.letterbox.picture();
-            (x.round().clamp(0.0, width as f32) as u32, y.round().clamp(0.0, height as f32) as u32)
-        };
-        let (left, top) = place(found.x, found.y, -room);
-        let (right, bottom) = place(found.x + found.width, found.y + found.height, room);
-        let rect = Rect { x: left, y: top, width: right - left, height: bottom - top };
-        (rect.area() > 0).then_some(rect)
+        let found = self.letterbox.rect_to_picture(found);
+        (found.area() > 0).then(|| found.with_room(self.letterbox.picture()))
     }
 
     /// Nobody stays in memory.

@@ -391,7 +391,7 @@ def photograph_section(once: dict, twice: dict) -> str:
         "`tests/peers/photographs.py` with the shipped engine. They are harder than a mirror's view (crowds, people cut\n"
         "off, close-ups of food and animals) and the only figures here about the real world. A camera's pictures get one look.\n"
         "Single pictures (`mirror parse`, `mirror eval`) are looked at once more, larger and by their mirror image, where the first\n"
-        "look found people (`firmware/mirror/src/still.rs`). All other figures of this card are of one look.\n\n" + "\n".join(rows) + "\n\n"
+        "look found people (`firmware/mirror/src/second_look.rs`). All other figures of this card are of one look.\n\n" + "\n".join(rows) + "\n\n"
     )
 
 

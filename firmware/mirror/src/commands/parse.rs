@@ -18,7 +18,7 @@ use crate::parsed::palette;
 use crate::pictures::{self, LabelMap};
 use crate::progress::Progress;
 use crate::report::{self, Usage};
-use crate::still::{self, Care, Seen};
+use crate::second_look::{self, Care, Seen};
 
 /// What was found in one picture; the shape of NAME.json and of the entries of `--json`. Sizes and boxes are in pixels of the
 /// file, like the label map: the network sees the picture turned as it says, and what it found is turned back.
@@ -167,7 +167,7 @@ impl Work {
         let orientation = pictures::read_upright(image, &mut self.picture)?;
         let frame = self.picture.frame();
         let upright = (frame.layout().width(), frame.layout().height());
-        let seen = still::look(&mut self.parsers, &frame, self.care);
+        let seen = second_look::look(&mut self.parsers, &frame, self.care);
         let Seen { labels, mut persons } = seen.with_context(|| image.display().to_string())?;
         // Turning by quarters is its own way back for a size.
         let (width, height) = orientation.upright_size(upright.0, upright.1);

@@ -15,7 +15,7 @@ use crate::model::{ModelSource, Parsers};
 use crate::pictures::{self, Header};
 use crate::progress::Progress;
 use crate::report;
-use crate::still::{self, Care};
+use crate::second_look::{self, Care};
 use set::{Labelled, LabelledSet};
 
 /// Scores the pictures of a folder. What is wrong with any of them is told before the first one is parsed, and does not keep the others
@@ -86,7 +86,7 @@ impl<'a> Judge<'a> {
             "{}: the picture has changed while it was judged; judge the set again",
             image.display()
         );
-        let seen = still::look(&mut self.parsers, &frame, self.care);
+        let seen = second_look::look(&mut self.parsers, &frame, self.care);
         let seen = seen.with_context(|| image.display().to_string())?;
         self.add(image, labelled, seen.labels)
     }

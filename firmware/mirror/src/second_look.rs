@@ -1,18 +1,21 @@
-//! Single pictures, which nobody waits for: they are looked at a second time where the people are.
+//! Single pictures, which nobody waits for: they are looked at again where the people are.
 //!
 //! The network sees some hundred pixels in height, of which somebody far away fills a few dozen. What a first look at the whole
 //! picture finds is cut out with room around it and looked at again, larger, and by its mirror image, too. What lies outside is
-//! nobody: the first look saw nothing there. A camera's pictures get one look each; the next one is there before a second would end.
+//! nobody: the first look saw nothing there. Whoever is small beside others is looked at once more alone. A camera's pictures get
+//! one look each: the next one is there before a second would end.
 
 use anyhow::Result;
 use frame::{Frame, FrameError, Layout, Orientation, PixelFormat, wipe};
 use vision::{Parser, Rect};
 
-use crate::found::{self, FoundPerson};
+use crate::found::{self, FoundPerson, Outline};
 use crate::model::Parsers;
 
-/// The second look is at the whole picture unless this many times as many pixels of the network, along a side, show the people.
+/// The second look is at the whole picture unless people get this many times as many pixels of the network along a side.
 const LEAST_GAIN: f64 = 1.15;
+/// The same for a look at one of several people.
+const LEAST_GAIN_ALONE: f64 = 1.3;
 
 /// What was found in a picture, in its own pixels.
 pub struct Seen {
@@ -27,14 +30,14 @@ pub struct Seen {
 pub enum Care {
     /// Once, as a camera's picture is.
     Once,
-    /// Once more where the people are.
-    Twice,
+    /// Again where the people are.
+    Again,
 }
 
 impl Care {
     /// By the option `--once`.
     pub fn of(once: bool) -> Care {
-        if once { Care::Once } else { Care::Twice }
+        if once { Care::Once } else { Care::Again }
     }
 }
 
@@ -47,7 +50,7 @@ pub fn look(parsers: &mut Parsers, picture: &Frame<'_>, care: Care) -> Result<Se
     let parser = parsers.fresh(size)?;
     parser.parse(picture)?;
     if care == Care::Once {
-        return seen(parser, picture);
+        return Ok(Maps::of(parser, picture)?.seen());
     }
     let first = parser.parsing();
     let Some(people) = first.around_people() else {
@@ -55,33 +58,88 @@ pub fn look(parsers: &mut Parsers, picture: &Frame<'_>, care: Care) -> Result<Se
         return Ok(Seen { labels: nobody, persons: Vec::new() });
     };
     let scale = first.letterbox.scale();
-    let view = if parsers.scale((people.width, people.height)) >= LEAST_GAIN * scale {
-        people
-    } else {
-        Rect { x: 0, y: 0, width: size.0, height: size.1 }
-    };
+    let is_larger = parsers.scale((people.width, people.height)) >= LEAST_GAIN * scale;
+    let whole = Rect { x: 0, y: 0, width: size.0, height: size.1 };
+    let view = if is_larger { people } else { whole };
     let part = cut(picture, view)?;
-    let parser = parsers.fresh((view.width, view.height))?;
-    parser.parse_both_ways(&part)?;
-    let mut again = seen(parser, &part)?;
-    let labels = placed(&again.labels, view, size);
-    wipe(&mut std::mem::replace(&mut again.labels, labels));
-    for person in &mut again.persons {
+    let mut maps = Maps::again(parsers, &part)?;
+    look_at_each(parsers, &part, &mut maps)?;
+    let mut seen = maps.seen();
+    let labels = placed(&seen.labels, view, size);
+    wipe(&mut std::mem::replace(&mut seen.labels, labels));
+    for person in &mut seen.persons {
         person.bounds[0] += view.x;
         person.bounds[1] += view.y;
     }
-    Ok(again)
+    Ok(seen)
 }
 
-/// What the parser saw in its last picture, which was this one.
-fn seen(parser: &mut Parser, picture: &Frame<'_>) -> Result<Seen> {
-    let mut rgb = Vec::new();
-    frame::rgb::upright(picture, Orientation::default(), &mut rgb)?;
-    let mut labels = Vec::new();
-    parser.part_map(&rgb, &mut labels);
-    wipe(&mut rgb);
-    let persons = found::persons(parser, &labels);
-    Ok(Seen { labels, persons })
+/// Looks alone at everybody who is small in a picture, and takes from that what is theirs.
+fn look_at_each(parsers: &mut Parsers, picture: &Frame<'_>, maps: &mut Maps) -> Result<()> {
+    let size = (picture.layout().width(), picture.layout().height());
+    for Outline { slot, bounds, .. } in maps.people.clone() {
+        let view = bounds.with_room(size);
+        if parsers.scale((view.width, view.height)) < LEAST_GAIN_ALONE * parsers.scale(size) {
+            continue;
+        }
+        let mut alone = Maps::again(parsers, &cut(picture, view)?)?;
+        maps.take_own(slot, &alone.labels, view, size.0 as usize);
+        alone.wipe();
+    }
+    Ok(())
+}
+
+/// Part and person of every pixel of a picture, and who the persons are.
+struct Maps {
+    labels: Vec<u8>,
+    slots: Vec<u8>,
+    people: Vec<Outline>,
+}
+
+impl Maps {
+    /// Of the picture that the parser parsed last, which was this one.
+    fn of(parser: &mut Parser, picture: &Frame<'_>) -> Result<Maps> {
+        let (mut rgb, mut labels, mut slots) = (Vec::new(), Vec::new(), Vec::new());
+        frame::rgb::upright(picture, Orientation::default(), &mut rgb)?;
+        parser.part_map(&rgb, &mut labels);
+        wipe(&mut rgb);
+        parser.person_map(&mut slots);
+        Ok(Maps { labels, slots, people: found::outlines(parser) })
+    }
+
+    /// Of a picture that is looked at both ways.
+    fn again(parsers: &mut Parsers, picture: &Frame<'_>) -> Result<Maps> {
+        let parser = parsers.fresh((picture.layout().width(), picture.layout().height()))?;
+        parser.parse_both_ways(picture)?;
+        Maps::of(parser, picture)
+    }
+
+    /// Takes over the labels of a look at one person where nobody else is. `width` is this picture's, `view` lies in it.
+    fn take_own(&mut self, slot: u8, labels: &[u8], view: Rect, width: usize) {
+        let (left, across) = (view.x as usize, view.width as usize);
+        let lines = self.labels.chunks_exact_mut(width).zip(self.slots.chunks_exact_mut(width));
+        let lines = lines.skip(view.y as usize).zip(labels.chunks_exact(across));
+        for ((line, slots), labels) in lines {
+            let pixels = line[left..].iter_mut().zip(&mut slots[left..]).zip(labels);
+            for ((part, owner), &label) in
+                pixels.filter(|((_, owner), _)| [0, slot].contains(owner))
+            {
+                *part = label;
+                *owner = if label == 0 { 0 } else { slot };
+            }
+        }
+    }
+
+    fn seen(mut self) -> Seen {
+        let persons = found::persons(&self.people, &self.slots, &self.labels);
+        wipe(&mut self.slots);
+        Seen { labels: self.labels, persons }
+    }
+
+    fn wipe(&mut self) {
+        wipe(&mut self.labels);
+        wipe(&mut self.slots);
+    }
 }
 
 /// A part of a picture of packed RGB; nothing is copied.
@@ -143,11 +201,11 @@ mod tests {
                 of_somebody.fold((0, 0), |(same, all), (a, b)| (same + u32::from(a == b), all + 1));
             f64::from(same) / f64::from(all)
         };
-        let [once, twice] = [Care::Once, Care::Twice]
+        let [once, again] = [Care::Once, Care::Again]
             .map(|care| look(&mut parsers, &picture, care).expect("parses"));
-        let (less, more) = (agreement(&once.labels), agreement(&twice.labels));
-        assert!(more > less + 0.1 && more > 0.8, "{less} once, {more} twice");
-        let [left, top, width, height] = twice.persons.first().expect("somebody").bounds;
+        let (less, more) = (agreement(&once.labels), agreement(&again.labels));
+        assert!(more > less + 0.1 && more > 0.8, "{less} once, {more} again");
+        let [left, top, width, height] = again.persons.first().expect("somebody").bounds;
         assert!(left + 2 >= place.x && top + 2 >= place.y, "the box lies in the whole picture");
         assert!(left + width <= layout.width() && top + height <= layout.height());
     }
@@ -157,9 +215,25 @@ mod tests {
         let layout = Layout::new(PixelFormat::Rgb3, 320, 200, 0).expect("small");
         let grey = vec![114; layout.byte_len()];
         let picture = Frame::new(layout, &grey).expect("whole");
-        let seen = look(&mut parsers(), &picture, Care::Twice).expect("parses");
+        let seen = look(&mut parsers(), &picture, Care::Again).expect("parses");
         assert!(seen.persons.is_empty());
         assert_eq!(seen.labels, vec![0; 320 * 200]);
+    }
+
+    #[test]
+    fn a_look_at_one_person_changes_nothing_of_others() {
+        let people = vec![Outline { slot: 2, score: 0.9, bounds: Rect::default() }];
+        let mut maps = Maps {
+            labels: vec![0, 3, 3, 5, 0, 3, 0, 5],
+            slots: vec![0, 2, 2, 1, 0, 2, 0, 1],
+            people,
+        };
+        let view = Rect { x: 1, y: 0, width: 3, height: 2 };
+        maps.take_own(2, &[4, 0, 4, 4, 6, 4], view, 4);
+        assert_eq!(maps.labels, [0, 4, 0, 5, 0, 4, 6, 5]);
+        assert_eq!(maps.slots, [0, 2, 0, 1, 0, 2, 2, 1]);
+        let seen = maps.seen();
+        assert_eq!(seen.persons[0].pixels.values().sum::<u64>(), 3);
     }
 
     #[test]

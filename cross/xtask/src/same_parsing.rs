@@ -46,7 +46,7 @@ pub fn check(pictures: usize) -> Result<()> {
 }
 
 fn parse(command: &mut Command, inputs: &[PathBuf], out: &Path) -> Result<()> {
-    run(command.arg("parse").args(inputs).arg("--out").arg(out))
+    run(command.args(["parse", "--once"]).args(inputs).arg("--out").arg(out))
 }
 
 fn difference(a: &Path, b: &Path) -> Result<f64> {

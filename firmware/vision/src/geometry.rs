@@ -16,8 +16,8 @@ impl GridSize {
     }
 }
 
-/// Room on every side of what was found. On rendered pictures of four times the input's pixels 6 to 20 % give the same scores to
-/// half a point; with less, feet and hands that were not found stay outside.
+/// Room on every side of what was found. On rendered pictures of people with six times the input's pixels 6 to 20 % give the same
+/// scores to half a point; with 6 %, people who exercise lose 1.6 points of IoU.
 const ROOM: f32 = 0.12;
 
 /// A rectangle in whole pixels.

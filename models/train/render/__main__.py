@@ -169,17 +169,18 @@ def testset(args):
     old_testset(args.out)
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out, prefix=".new-") as folder:
-        make_testset(assets, args.seed, args.count, Path(folder))
+        make_testset(assets, args.seed, args.count, args.detail, Path(folder))
         replace_testset(Path(folder), args.out)
 
 
-def make_testset(assets, seed, count, folder):
+def make_testset(assets, seed, count, detail, folder):
     """The files of a test set in an empty folder."""
+    supersample = 3.0 if detail == 1 else 1.3
     for name in TESTSET:
         (folder / name).mkdir()
     records = {}
     for k in range(count):
-        image, parts, person, record = sample(assets, [seed, 3, 0, k], supersample=3.0)
+        image, parts, person, record = sample(assets, [seed, 3, 0, k], supersample=supersample, detail=detail)
         name = f"{k:04d}"
         write_picture(folder / "images" / f"{name}.jpg", image, 90)
         write_picture(folder / "labels" / f"{name}.png", parts)
@@ -254,6 +255,7 @@ def parser():
     four = commands.add_parser("testset", parents=[common], help="a folder for `mirror eval`, from the test split")
     four.add_argument("--out", type=Path, required=True)
     four.add_argument("--count", type=positive, default=48)
+    four.add_argument("--detail", type=positive, default=1, help="so many times as many pixels along each side as the network has")
     four.set_defaults(run=testset)
     five = commands.add_parser("households", parents=[common], help="rooms and people that stay the same, for learning")
     five.add_argument("--out", type=Path, required=True)

@@ -383,18 +383,20 @@ UPRIGHT, WIDE, NARROW, NARROW_WIDE = (256, 192), (192, 256), (288, 160), (160, 2
 FRAMES = {UPRIGHT: ASPECTS, WIDE: WIDE_ASPECTS, NARROW: (((284, 160), 0.75), (NARROW, 0.25)), NARROW_WIDE: (((160, 284), 0.75), (NARROW_WIDE, 0.25))}
 
 
-def sample(assets, seed, supersample=1.0, tone=None, make=Scene, frame=UPRIGHT):
+def sample(assets, seed, supersample=1.0, tone=None, make=Scene, frame=UPRIGHT, detail=1):
     """One picture by seed: image (H, W, 3), parts and person (H, W), all uint8, and its record; `frame` is one of `FRAMES`,
     and the picture's height and width.
 
     With `tone` everybody in it has that skin tone (see `Shape`), and the scene is the same for every tone. `make` is the
-    kind of scene: this module's or one made from it, such as `moves.MoveScene`.
+    kind of scene: this module's or one made from it, such as `moves.MoveScene`. With `detail` the picture has that many times
+    as many pixels along each side.
     """
     if supersample % 2 == 0:
         raise ValueError(f"a supersample of {supersample}: of an even number of pixels none is the middle one; take another")
     rng = np.random.default_rng(seed)
     (height, width), aspects = frame, FRAMES[frame]
     (h, w), _ = aspects[rng.choice(len(aspects), p=[share for _, share in aspects])]
+    height, width, h, w = (detail * side for side in (height, width, h, w))
     scene = make(assets, rng, round(h * supersample), round(w * supersample), tone=tone)
     radiance, parts, who = sensor.distorted(rng.spawn(1)[0], *scene.render())
     own = rng.spawn(1)[0]

@@ -34,10 +34,10 @@ SCORES = {
     "leaps": "leaps.json",
     "things": "things.json",
     "photographs": "photographs.json",
-    "photographs_twice": "photographs-twice.json",
+    "photographs_again": "photographs-again.json",
 }
 # Those that a card has where they are there.
-MORE_SCORES = {"narrow": "narrow.json", "narrow_wide": "narrow-wide.json"}
+MORE_SCORES = {"narrow": "narrow.json", "narrow_wide": "narrow-wide.json", "detail_once": "detail-once.json", "detail_again": "detail-again.json"}
 DEFAULT_SHARE = 0.5  # of the weights that a run began from, in the mean that is kept
 
 

@@ -129,8 +129,8 @@ def files(scores):
     """The same scores for every set, and those of photographs."""
     photographs = {"a set": {"pictures": 7, "silhouette IoU": 0.512}} | {name: {"pictures": 9, key: 0.25} for name, key, _ in PHOTOGRAPHS}
     kinds = ("int8", "float", "wide", "wide_upright", "tones", "outfits", "gowns", "moves", "leaps", "things")
-    twice = {name: {key: 2 * value if isinstance(value, float) else value for key, value in one.items()} for name, one in photographs.items()}
-    return {name: scores for name in kinds} | {"photographs": photographs, "photographs_twice": twice}
+    again = {name: {key: 2 * value if isinstance(value, float) else value for key, value in one.items()} for name, one in photographs.items()}
+    return {name: scores for name in kinds} | {"photographs": photographs, "photographs_again": again}
 
 
 def test_the_card_holds_the_scores_and_the_curve_the_log(scores, files, log):
@@ -146,7 +146,7 @@ def test_the_card_holds_the_scores_and_the_curve_the_log(scores, files, log):
     assert all(f"| {name} | {scores['iou'][name]:.1f} |" in text for name in PARTS)
     assert text.count("| tone |") == 2 and "### Skin tone alone" in text
     assert "| a set | 7 | silhouette IoU | 51.2 % | 102.4 % |" in text
-    assert "| 0.5, at most 3 | 50.0 at two looks, at one 25.0; 9.8 had 12.5 |" in text
+    assert "| 0.5, at most 3 | 50.0 looked at again, at one look 25.0; 9.8 had 12.5 |" in text
     assert f"| 192 x 256 | {scores['miou']:.1f} | {scores['ppp_miou']:.1f} |" in text
     assert "| kitchen | 1 | 0.00 |" in text and "### A richer wardrobe, more poses" in text
     assert f"| long clothes | {scores['images']} | {scores['miou']:.1f} |" in text
@@ -156,7 +156,13 @@ def test_the_card_holds_the_scores_and_the_curve_the_log(scores, files, log):
     assert "- A fault." in text and "sheet.jpg" in text
     assert curve(log).count("<polyline") == 3
     assert len(read_log(log)) == 3
-    assert "On the same rendered scenes," in text and "16 to 9" not in text
+    assert "On the same rendered scenes," in text and "16 to 9" not in text and "### Looked at again" not in text
+    once = {"images": 3, "miou": 0.606, "person_iou": 0.882, "pixel_accuracy": 0.961, "false_alarms": 0.001}
+    files |= {"detail_once": once, "detail_again": once | {"miou": 0.648}}
+    assert "| mIoU, 16 classes | 60.6 | 64.8 |" in card(INFO, files, before, log, "sheet.jpg", "- A fault.")
+    files["detail_again"]["images"] = 2
+    with pytest.raises(ValueError, match="3 detailed scenes were looked at once and 2 again"):
+        card(INFO, files, before, log, "sheet.jpg", "- A fault.")
 
 
 def test_versions_are_compared_on_the_same_pictures_only(files, log):
@@ -180,10 +186,10 @@ def test_versions_are_compared_on_the_same_pictures_only(files, log):
         del one["digest"]
     text = made(before)
     assert "as many rendered scenes of each kind (no digest was kept with 9.8" in text and "On the same rendered scenes," not in text
-    del files["photographs_twice"]["a set"]
-    with pytest.raises(ValueError, match="one look and of two are not the same sets"):
+    del files["photographs_again"]["a set"]
+    with pytest.raises(ValueError, match="one look and of more are not the same sets"):
         made(kept)
-    files["photographs_twice"] = files["photographs_twice"] | {"a set": files["photographs"]["a set"]}
+    files["photographs_again"] = files["photographs_again"] | {"a set": files["photographs"]["a set"]}
     files["float"] = files["float"] | {"digest": 64 * "0"}
     with pytest.raises(ValueError, match="in int8 and in float are of other pictures"):
         made(kept)

@@ -79,7 +79,9 @@ fn look_at_each(parsers: &mut Parsers, picture: &Frame<'_>, maps: &mut Maps) -> 
     let size = (picture.layout().width(), picture.layout().height());
     for Outline { slot, bounds, .. } in maps.people.clone() {
         let view = bounds.with_room(size);
-        if parsers.scale((view.width, view.height)) < LEAST_GAIN_ALONE * parsers.scale(size) {
+        // In a picture of a few pixels somebody may have none.
+        let least = LEAST_GAIN_ALONE * parsers.scale(size);
+        if view.area() == 0 || parsers.scale((view.width, view.height)) < least {
             continue;
         }
         let mut alone = Maps::again(parsers, &cut(picture, view)?)?;
@@ -166,7 +168,7 @@ mod tests {
     use crate::model::ModelSource;
     use crate::testing::settings;
 
-    /// The demo scene's first picture at half its size, in the right lower corner of a grey one three times as wide and high.
+    /// The demo scene's first picture in the right lower corner of a grey one three times as wide and high, and its place there.
     fn far_away() -> (Layout, Vec<u8>, Rect) {
         let mut picture = frame::FrameBuffer::new();
         let demo = crate::sources::DEMO;

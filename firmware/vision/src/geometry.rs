@@ -86,9 +86,15 @@ impl Letterbox {
         self.content
     }
 
-    /// Pixels of the grid for one of the picture.
+    /// Pixels of the grid for one of the picture, along its longer side, which is rounded less.
     pub fn scale(&self) -> f64 {
-        f64::from(self.content.width) / f64::from(self.picture.0)
+        let (width, height) = self.picture;
+        let (on_grid, own) = if width > height {
+            (self.content.width, width)
+        } else {
+            (self.content.height, height)
+        };
+        f64::from(on_grid) / f64::from(own)
     }
 
     /// Width and height of the upright picture in pixels.
@@ -160,7 +166,8 @@ mod tests {
         assert_eq!(wide, Rect { x: 0, y: 56, width: 192, height: 144 });
         let tall = Letterbox::new(100, 1000, GRID).content();
         assert_eq!(tall, Rect { x: 83, y: 0, width: 26, height: 256 });
-        assert_eq!(Letterbox::new(8192, 1, GRID).content().height, 1);
+        let thin = Letterbox::new(8192, 1, GRID);
+        assert_eq!((thin.content().height, thin.scale()), (1, 192.0 / 8192.0));
     }
 
     #[test]

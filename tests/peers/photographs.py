@@ -19,8 +19,8 @@ value was chosen on renders.
   --single       github.com/vamsi1401/ddp_fmop: the 305 photographs of PARSE, each with the joints of one whole person; hidden
                  joints were guessed there and are judged like the others
 
-The scores are `mirror eval`'s, so they are the shipped engine's: it looks twice at a picture, and with --once as the camera's
-pictures are looked at. People in COCO are small, cut off and often part of
+The scores are `mirror eval`'s, so they are the shipped engine's: it looks at a picture again where people are, and with --once as at
+a camera's. People in COCO are small, cut off and often part of
 a crowd: its silhouettes are harder than a mirror's view.
 """
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use frame::wipe;
 use proto::taxonomy::{PART_COUNT, Part};
 use serde::Serialize;
 use vision::{Parser, Person, Rect};
@@ -29,29 +30,49 @@ pub struct Outline {
     pub bounds: Rect,
 }
 
-/// The people of the last picture, best first.
-pub fn outlines(parser: &Parser) -> Vec<Outline> {
-    let parsing = parser.parsing();
-    let outline = |person: &Person| Outline {
-        slot: person.slot,
-        score: person.score,
-        bounds: parsing.letterbox.rect_to_picture(person.bounds),
-    };
-    parsing.persons.iter().rev().map(outline).collect()
+/// Part and person of every pixel of a picture, and who the persons are.
+pub struct Maps {
+    /// Part of every pixel, row by row.
+    pub parts: Vec<u8>,
+    /// Person of every pixel: 0 none, else [`Outline::slot`].
+    pub slots: Vec<u8>,
+    /// The people, best first.
+    pub people: Vec<Outline>,
 }
 
-/// People with their parts. `slots` has a person, and `parts` a part, for every pixel of the picture.
-pub fn persons(outlines: &[Outline], slots: &[u8], parts: &[u8]) -> Vec<FoundPerson> {
-    let person = |&Outline { slot, score, bounds }: &Outline| {
-        let own = parts.iter().zip(slots).filter(|(_, other)| **other == slot);
-        let name = |label| Part::from_index(label).map(Part::name);
-        FoundPerson {
-            score,
-            bounds: [bounds.x, bounds.y, bounds.width, bounds.height],
-            pixels: tally(own.map(|(part, _)| *part), name),
-        }
-    };
-    outlines.iter().map(person).collect()
+impl Maps {
+    /// Of the picture that the parser parsed last, which is upright and packed RGB here.
+    ///
+    /// # Panics
+    /// If `rgb` has another number of pixels than that picture.
+    pub fn of(parser: &mut Parser, rgb: &[u8]) -> Maps {
+        let (mut parts, mut slots) = (Vec::new(), Vec::new());
+        parser.part_map(rgb, &mut parts);
+        parser.person_map(&mut slots);
+        let parsing = parser.parsing();
+        let outline = |person: &Person| Outline {
+            slot: person.slot,
+            score: person.score,
+            bounds: parsing.letterbox.rect_to_picture(person.bounds),
+        };
+        Maps { parts, slots, people: parsing.persons.iter().rev().map(outline).collect() }
+    }
+
+    /// The parts, and the people with theirs. Whose they are does not stay in memory.
+    pub fn counted(mut self) -> (Vec<u8>, Vec<FoundPerson>) {
+        let person = |&Outline { slot, score, bounds }: &Outline| {
+            let own = self.parts.iter().zip(&self.slots).filter(|(_, other)| **other == slot);
+            let name = |label| Part::from_index(label).map(Part::name);
+            FoundPerson {
+                score,
+                bounds: [bounds.x, bounds.y, bounds.width, bounds.height],
+                pixels: tally(own.map(|(part, _)| *part), name),
+            }
+        };
+        let persons = self.people.iter().map(person).collect();
+        wipe(&mut self.slots);
+        (self.parts, persons)
+    }
 }
 
 /// How many pixels each class has, by name; classes without any are left out.

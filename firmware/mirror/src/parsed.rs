@@ -4,7 +4,7 @@ use frame::{Frame, Layout, Orientation, PixelFormat, wipe};
 use proto::taxonomy::Part;
 use vision::{Converter, GridSize, Letterbox, Parser, VisionError};
 
-use crate::found::{self, FoundPerson};
+use crate::found::{FoundPerson, Maps};
 
 /// Stands for "not said" in a corrected mask.
 pub const NOT_SAID: u8 = 255;
@@ -53,12 +53,7 @@ impl Parsed {
     /// # Panics
     /// If `rgb` has another number of pixels than the picture that was parsed.
     pub fn of_rgb(parser: &mut Parser, size: (u32, u32), rgb: Vec<u8>) -> Parsed {
-        let mut labels = Vec::new();
-        parser.part_map(&rgb, &mut labels);
-        let mut slots = Vec::new();
-        parser.person_map(&mut slots);
-        let persons = found::persons(&found::outlines(parser), &slots, &labels);
-        wipe(&mut slots);
+        let (labels, persons) = Maps::of(parser, &rgb).counted();
         let (grid, letterbox) = (parser.parsing().grid, parser.parsing().letterbox);
         let pixels = parser.pixels().to_vec();
         Parsed { size, rgb, labels, persons, pixels, grid, letterbox }

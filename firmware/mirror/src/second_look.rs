@@ -9,7 +9,7 @@ use anyhow::Result;
 use frame::{Frame, FrameError, Layout, Orientation, PixelFormat, wipe};
 use vision::{Parser, Rect};
 
-use crate::found::{self, FoundPerson, Outline};
+use crate::found::{FoundPerson, Maps, Outline};
 use crate::model::Parsers;
 
 /// The second look is at the whole picture unless people get this many times as many pixels of the network along a side.
@@ -23,6 +23,13 @@ pub struct Seen {
     pub labels: Vec<u8>,
     /// The people, best first.
     pub persons: Vec<FoundPerson>,
+}
+
+impl Seen {
+    fn of(maps: Maps) -> Seen {
+        let (labels, persons) = maps.counted();
+        Seen { labels, persons }
+    }
 }
 
 /// How a picture is looked at.
@@ -50,7 +57,7 @@ pub fn look(parsers: &mut Parsers, picture: &Frame<'_>, care: Care) -> Result<Se
     let parser = parsers.fresh(size)?;
     parser.parse(picture)?;
     if care == Care::Once {
-        return Ok(Maps::of(parser, picture)?.seen());
+        return Ok(Seen::of(maps(parser, picture)?));
     }
     let first = parser.parsing();
     let Some(people) = first.around_people() else {
@@ -62,9 +69,9 @@ pub fn look(parsers: &mut Parsers, picture: &Frame<'_>, care: Care) -> Result<Se
     let whole = Rect { x: 0, y: 0, width: size.0, height: size.1 };
     let view = if is_larger { people } else { whole };
     let part = cut(picture, view)?;
-    let mut maps = Maps::again(parsers, &part)?;
+    let mut maps = look_both_ways(parsers, &part)?;
     look_at_each(parsers, &part, &mut maps)?;
-    let mut seen = maps.seen();
+    let mut seen = Seen::of(maps);
     let labels = placed(&seen.labels, view, size);
     wipe(&mut std::mem::replace(&mut seen.labels, labels));
     for person in &mut seen.persons {
@@ -77,70 +84,47 @@ pub fn look(parsers: &mut Parsers, picture: &Frame<'_>, care: Care) -> Result<Se
 /// Looks alone at everybody who is small in a picture, and takes from that what is theirs.
 fn look_at_each(parsers: &mut Parsers, picture: &Frame<'_>, maps: &mut Maps) -> Result<()> {
     let size = (picture.layout().width(), picture.layout().height());
+    let least = LEAST_GAIN_ALONE * parsers.scale(size);
     for Outline { slot, bounds, .. } in maps.people.clone() {
         let view = bounds.with_room(size);
         // In a picture of a few pixels somebody may have none.
-        let least = LEAST_GAIN_ALONE * parsers.scale(size);
         if view.area() == 0 || parsers.scale((view.width, view.height)) < least {
             continue;
         }
-        let mut alone = Maps::again(parsers, &cut(picture, view)?)?;
-        maps.take_own(slot, &alone.labels, view, size.0 as usize);
-        alone.wipe();
+        let mut alone = look_both_ways(parsers, &cut(picture, view)?)?;
+        take_own(maps, slot, &alone.parts, view, size.0 as usize);
+        [&mut alone.parts, &mut alone.slots].into_iter().for_each(wipe);
     }
     Ok(())
 }
 
-/// Part and person of every pixel of a picture, and who the persons are.
-struct Maps {
-    labels: Vec<u8>,
-    slots: Vec<u8>,
-    people: Vec<Outline>,
+/// What the parser saw in its last picture, which was this one.
+fn maps(parser: &mut Parser, picture: &Frame<'_>) -> Result<Maps, FrameError> {
+    let mut rgb = Vec::new();
+    frame::rgb::upright(picture, Orientation::default(), &mut rgb)?;
+    let maps = Maps::of(parser, &rgb);
+    wipe(&mut rgb);
+    Ok(maps)
 }
 
-impl Maps {
-    /// Of the picture that the parser parsed last, which was this one.
-    fn of(parser: &mut Parser, picture: &Frame<'_>) -> Result<Maps> {
-        let (mut rgb, mut labels, mut slots) = (Vec::new(), Vec::new(), Vec::new());
-        frame::rgb::upright(picture, Orientation::default(), &mut rgb)?;
-        parser.part_map(&rgb, &mut labels);
-        wipe(&mut rgb);
-        parser.person_map(&mut slots);
-        Ok(Maps { labels, slots, people: found::outlines(parser) })
-    }
+/// What there is in a picture that is looked at both ways.
+fn look_both_ways(parsers: &mut Parsers, picture: &Frame<'_>) -> Result<Maps> {
+    let parser = parsers.fresh((picture.layout().width(), picture.layout().height()))?;
+    parser.parse_both_ways(picture)?;
+    Ok(maps(parser, picture)?)
+}
 
-    /// Of a picture that is looked at both ways.
-    fn again(parsers: &mut Parsers, picture: &Frame<'_>) -> Result<Maps> {
-        let parser = parsers.fresh((picture.layout().width(), picture.layout().height()))?;
-        parser.parse_both_ways(picture)?;
-        Maps::of(parser, picture)
-    }
-
-    /// Takes over the labels of a look at one person where nobody else is. `width` is this picture's, `view` lies in it.
-    fn take_own(&mut self, slot: u8, labels: &[u8], view: Rect, width: usize) {
-        let (left, across) = (view.x as usize, view.width as usize);
-        let lines = self.labels.chunks_exact_mut(width).zip(self.slots.chunks_exact_mut(width));
-        let lines = lines.skip(view.y as usize).zip(labels.chunks_exact(across));
-        for ((line, slots), labels) in lines {
-            let pixels = line[left..].iter_mut().zip(&mut slots[left..]).zip(labels);
-            for ((part, owner), &label) in
-                pixels.filter(|((_, owner), _)| [0, slot].contains(owner))
-            {
-                *part = label;
-                *owner = if label == 0 { 0 } else { slot };
-            }
+/// Takes over the parts of a look at one person where nobody else is. `width` is the picture's, `view` lies in it.
+fn take_own(maps: &mut Maps, slot: u8, parts: &[u8], view: Rect, width: usize) {
+    let (left, across) = (view.x as usize, view.width as usize);
+    let lines = maps.parts.chunks_exact_mut(width).zip(maps.slots.chunks_exact_mut(width));
+    let lines = lines.skip(view.y as usize).zip(parts.chunks_exact(across));
+    for ((line, slots), seen) in lines {
+        let pixels = line[left..].iter_mut().zip(&mut slots[left..]).zip(seen);
+        for ((part, owner), &seen) in pixels.filter(|((_, owner), _)| [0, slot].contains(owner)) {
+            *part = seen;
+            *owner = if seen == 0 { 0 } else { slot };
         }
-    }
-
-    fn seen(mut self) -> Seen {
-        let persons = found::persons(&self.people, &self.slots, &self.labels);
-        wipe(&mut self.slots);
-        Seen { labels: self.labels, persons }
-    }
-
-    fn wipe(&mut self) {
-        wipe(&mut self.labels);
-        wipe(&mut self.slots);
     }
 }
 
@@ -226,15 +210,15 @@ mod tests {
     fn a_look_at_one_person_changes_nothing_of_others() {
         let people = vec![Outline { slot: 2, score: 0.9, bounds: Rect::default() }];
         let mut maps = Maps {
-            labels: vec![0, 3, 3, 5, 0, 3, 0, 5],
+            parts: vec![0, 3, 3, 5, 0, 3, 0, 5],
             slots: vec![0, 2, 2, 1, 0, 2, 0, 1],
             people,
         };
         let view = Rect { x: 1, y: 0, width: 3, height: 2 };
-        maps.take_own(2, &[4, 0, 4, 4, 6, 4], view, 4);
-        assert_eq!(maps.labels, [0, 4, 0, 5, 0, 4, 6, 5]);
+        take_own(&mut maps, 2, &[4, 0, 4, 4, 6, 4], view, 4);
+        assert_eq!(maps.parts, [0, 4, 0, 5, 0, 4, 6, 5]);
         assert_eq!(maps.slots, [0, 2, 0, 1, 0, 2, 2, 1]);
-        let seen = maps.seen();
+        let seen = Seen::of(maps);
         assert_eq!(seen.persons[0].pixels.values().sum::<u64>(), 3);
     }
 

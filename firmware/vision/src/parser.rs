@@ -168,13 +168,7 @@ impl Parser {
         if self.options.smoothing {
             self.smoother.smooth(&mut self.scores, &mut self.colours);
         }
-        self.conclude(letterbox, taken);
-        self.parsing.timings = StageTimings {
-            convert: converted - began,
-            infer: inferred - converted,
-            parse: inferred.elapsed(),
-        };
-        Ok(&self.parsing)
+        Ok(self.conclude(letterbox, taken, [began, converted, inferred]))
     }
 
     /// Parses a picture that has no past by what the network says of it and of its mirror image, in the mean: twice the work, and
@@ -199,17 +193,17 @@ impl Parser {
         self.scores.average_mirrored(mirrored);
         let inferred = Instant::now();
         self.colours.take(&self.pixels);
-        self.conclude(letterbox, began);
-        self.parsing.timings = StageTimings {
-            convert: converted - began,
-            infer: inferred - converted,
-            parse: inferred.elapsed(),
-        };
-        Ok(&self.parsing)
+        Ok(self.conclude(letterbox, began, [began, converted, inferred]))
     }
 
-    /// Decides what the scores of the last picture mean: parts, then people.
-    fn conclude(&mut self, letterbox: Letterbox, taken: Instant) {
+    /// Decides what the scores of the last picture mean: parts, then people. Work on it began, was converted and was inferred at
+    /// these moments.
+    fn conclude(
+        &mut self,
+        letterbox: Letterbox,
+        taken: Instant,
+        [began, converted, inferred]: [Instant; 3],
+    ) -> &Parsing {
         self.parsing.letterbox = letterbox;
         self.fit.fit(&self.scores, &self.colours, &letterbox);
         self.decide_grid(letterbox);
@@ -222,6 +216,12 @@ impl Parser {
         };
         self.post.people(raw, self.options.person_score, &seen, &mut self.parsing);
         self.tracker.assign(&mut self.parsing.persons, taken);
+        self.parsing.timings = StageTimings {
+            convert: converted - began,
+            infer: inferred - converted,
+            parse: inferred.elapsed(),
+        };
+        &self.parsing
     }
 
     /// Fills the part map where the grid shows the picture.
